@@ -1,0 +1,110 @@
+# Every target does the set-up it needs: a virtual environment in .venv with exactly
+# requirements.lock, and this checkout installed in it. Only Python 3.10-3.13 must be there.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTHONS := python3.11 python3.12 python3.13 python3.10 python3 python
+STAMP := $(VENV)/.complete
+
+# Set-up is complete when its last step says so, and for this very directory: a copied checkout
+# holds an environment that points at the original.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+
+.PHONY: help
+help:
+	@echo "make demo    simulate a video site, train on it, recommend, serve (ONCE=1: then stop)"
+	@echo "make test    every test (TESTS=tests/features: some of them)"
+	@echo "make check   lint, format, types, layers"
+	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
+	@echo "make serve   serve build/demo/serving_root again (PORT=8500, ROOT=...)"
+	@echo "make doctor  what is wrong with this environment"
+	@echo "make setup   only the environment"
+	@echo "make lock    resolve requirements.lock anew from setup.py"
+	@echo "make clean   remove build/ and caches (make distclean: .venv too)"
+
+.PHONY: setup
+setup: $(STAMP)
+
+# Any interpreter on PATH is tried, not only found: a name may be there and not work.
+$(STAMP): requirements.lock setup.py
+	@rm -f $(STAMP)
+	@usable='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
+	if ! $(PYTHON) -c "$$usable; import pip" 2>/dev/null; then \
+	  found=; \
+	  for candidate in $(if $(BASE_PYTHON),$(BASE_PYTHON),$(PYTHONS)); do \
+	    if "$$candidate" -c "$$usable" >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "error: no usable Python 3.10, 3.11, 3.12 or 3.13 (with its venv module) among:" \
+	      "$(if $(BASE_PYTHON),$(BASE_PYTHON),$(PYTHONS))." >&2; \
+	    echo "Install one (Debian and Ubuntu: apt-get install python3 python3-venv)," \
+	      "or name one: make BASE_PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "set-up: $(VENV) with $$("$$found" --version) ($$found)"; \
+	  "$$found" -m venv --clear $(VENV); \
+	fi
+	@echo "set-up: installing requirements.lock (some minutes the first time)"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation -e .
+	@$(PYTHON) -m pip check
+	@printf '%s' "$(CURDIR)" > $(STAMP)
+
+.PHONY: demo
+demo: $(STAMP)
+	@$(PYTHON) -m pipeline.demo --output=build/demo $(if $(filter-out 0,$(ONCE)),--once) \
+	  $(if $(PORT),--port=$(PORT))
+
+.PHONY: test
+test: $(STAMP)
+	$(PYTHON) -m pytest $(TESTS)
+
+.PHONY: check
+check: $(STAMP)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+
+.PHONY: bench
+bench: $(STAMP)
+	@$(PYTHON) -m pipeline.bench --output=build/bench.json $(if $(BENCH),--groups=$(BENCH))
+
+.PHONY: serve
+serve: $(STAMP)
+	@$(PYTHON) -m serving.serve --serving_root=$(or $(ROOT),build/demo/serving_root) \
+	  --port=$(or $(PORT),8500)
+
+.PHONY: doctor
+doctor: $(STAMP)
+	@$(PYTHON) -m pipeline.doctor
+
+# The resolver is a tool of its own; the markers that say "Linux, x86-64, below 3.14" go, since
+# they stand on every line.
+.PHONY: lock
+lock: $(STAMP)
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
+	@build/lock/bin/uv pip compile setup.py --extra dev --universal --python-version 3.10 \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet \
+	  --output-file requirements.lock $(UV_FLAGS)
+	@sed -E -i -e "s/ and (platform_machine == 'x86_64'|sys_platform == 'linux')//g" \
+	  -e "s/ and platform_python_implementation != 'PyPy'//; s/ and implementation_name != 'PyPy'//" \
+	  -e "s/ and python_full_version < '3.14'//; s/ ; python_full_version < '3.14'$$//" \
+	  requirements.lock
+	@echo "wrote requirements.lock; next: make test"
+
+.PHONY: clean
+clean:
+	rm -rf build dist ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find features models pipeline serving tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean
+	rm -rf $(VENV)

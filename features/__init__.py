@@ -1,0 +1,1 @@
+"""What a feature is: raw tables, the feature spec, as-of history, transforms. Imports nothing of ours."""

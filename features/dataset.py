@@ -1,0 +1,138 @@
+"""Transformed examples as NumPy arrays or tf.data, and the vocabularies behind their ids."""
+
+import functools
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from features import command, files, preprocessing, spec
+from features.spec import ResolvedSpec
+
+SPLITS = ("train", "holdout", "videos")
+_MADE_BY = "python -m pipeline.preprocess --logs=LOGS --examples=EXAMPLES"
+Path = str | os.PathLike[str]
+
+
+def info(examples_dir: Path) -> dict[str, object]:
+    """Returns what preprocess recorded about the examples; see WORKSPACE.md for the keys."""
+    return files.require_complete(examples_dir, what="examples", made_by=_MADE_BY)
+
+
+def tfrecord_files(examples_dir: Path, model: str, split: str) -> list[str]:
+    """Returns the TFRecord files of a split, sorted; empty where it has no examples."""
+    info(examples_dir)
+    directory = pathlib.Path(examples_dir) / "transformed" / model / split
+    return sorted(str(path) for path in directory.glob("*.tfrecord*"))
+
+
+def batches(
+    examples_dir: Path,
+    model: str,
+    split: str,
+    *,
+    batch_size: int,
+    shuffle_seed: int | None = None,
+    columns: Iterable[str] | None = None,
+) -> tf.data.Dataset:
+    """Reads one pass over a split.
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        split: ``train``, ``holdout`` or, for the candidate model, ``videos``.
+        batch_size: B; the last batch may be smaller.
+        shuffle_seed: Shuffles files and, in a buffer of 100,000, examples; None keeps the order.
+        columns: Only these; default all, labels included.
+
+    Returns:
+        Dictionaries of the tensors that :mod:`features.preprocessing` describes.
+    """
+    feature_spec = _feature_spec(examples_dir, model, columns)
+    names = tfrecord_files(examples_dir, model, split)
+    if not names:
+        return tf.data.Dataset.from_tensor_slices(
+            {n: tf.zeros([0, *f.shape], f.dtype) for n, f in feature_spec.items()}
+        ).batch(batch_size)
+    data = tf.data.Dataset.from_tensor_slices(names)
+    if shuffle_seed is not None:
+        data = data.shuffle(len(names), seed=shuffle_seed)
+    data = data.interleave(
+        tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    if shuffle_seed is not None:
+        data = data.shuffle(100_000, seed=shuffle_seed)
+    parse = functools.partial(tf.io.parse_example, features=feature_spec)
+    return data.batch(batch_size).map(parse, num_parallel_calls=2).prefetch(2)
+
+
+def load(
+    examples_dir: Path, model: str, split: str, columns: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Reads a whole split into memory; arguments as in :func:`batches`.
+
+    Returns:
+        Name to array with leading dimension n; strings are object arrays of bytes.
+    """
+    parts: dict[str, list[np.ndarray]] = {}
+    data = batches(examples_dir, model, split, batch_size=4096, columns=columns)
+    for batch in data.as_numpy_iterator():
+        for name, value in batch.items():
+            parts.setdefault(name, []).append(value)
+    if parts:
+        return {name: np.concatenate(values) for name, values in parts.items()}
+    feature_spec = _feature_spec(examples_dir, model, columns)
+    return {n: np.zeros([0, *f.shape], f.dtype.as_numpy_dtype) for n, f in feature_spec.items()}
+
+
+def videos(examples_dir: Path) -> dict[str, np.ndarray]:
+    """Reads the catalogue through the candidate model's transform.
+
+    Returns:
+        The candidate-side features and ``label_video_id`` (object, str): row i is the video of
+        row i of ``examples/videos``.
+    """
+    resolved = ResolvedSpec.load(examples_dir)
+    names = [f.name for f in resolved.of(spec.CANDIDATE, spec.Side.CANDIDATE) if f.categorical]
+    names += [
+        spec.vector_column(side, kind)
+        for side, kind, _ in preprocessing.vectors(resolved, spec.CANDIDATE)
+        if side is spec.Side.CANDIDATE
+    ]
+    # ``time`` holds the row of examples/videos: TFRecord files keep no order of their own.
+    arrays = load(examples_dir, spec.CANDIDATE, "videos", [*names, "label_video_id", "time"])
+    order = np.argsort(arrays.pop("time"))
+    arrays = {name: values[order] for name, values in arrays.items()}
+    ids = [video_id.decode() for video_id in arrays["label_video_id"]]
+    arrays["label_video_id"] = np.array(ids, dtype=object)
+    return arrays
+
+
+def vocabulary(examples_dir: Path, model: str, space: str) -> list[str]:
+    """Returns the tokens of an ID space; the token of id i is element i - 1."""
+    assets = pathlib.Path(examples_dir) / "transform_fn" / model / "transform_fn" / "assets"
+    path = assets / preprocessing.vocabulary_name(space)
+    if not path.is_file():
+        raise command.InputError(
+            f"{path} does not exist: {examples_dir} has no vocabulary of {space!r} for the "
+            f"{model} model. Make it with: {_MADE_BY}"
+        )
+    return path.read_text().split("\n")[:-1]
+
+
+def vocabulary_sizes(examples_dir: Path, model: str) -> dict[str, int]:
+    """Returns V of each ID space of a model: its ids are 1..V."""
+    spaces = ResolvedSpec.load(examples_dir).spaces_of(model)
+    return {space.name: len(vocabulary(examples_dir, model, space.name)) for space in spaces}
+
+
+def _feature_spec(
+    examples_dir: Path, model: str, columns: Iterable[str] | None
+) -> dict[str, tf.io.FixedLenFeature]:
+    resolved = ResolvedSpec.load(examples_dir)
+    feature_spec = preprocessing.transformed_feature_spec(resolved, model)
+    if columns is None:
+        return feature_spec
+    return {name: feature_spec[name] for name in columns}

@@ -1,0 +1,328 @@
+"""Raw examples: the columns that a model reads, for any moments and videos.
+
+Training and serving both come through here. Beam asks for every page of a bundle of users, the
+funnel for the one request it answers; the columns are those of :mod:`features.spec`:
+
+* univalent: string, ``""`` where missing;
+* multivalent: list<string>, the first ``max_length`` values, empty where missing;
+* continuous and binary: one list<float> of fixed length per side, ``query_continuous`` and so
+  on, NaN where missing, in the order of ``ResolvedSpec.vector_names``.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import spec, text
+from features.catalogue import Catalogue, combined, ragged_rows
+from features.history import History, Queries
+from features.spec import Feature, Kind, ResolvedSpec, Side
+from features.statistics import DAY_S, VideoStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """User profiles, one row each; ``user_id`` is unique."""
+
+    table: pa.Table
+
+    @functools.cached_property
+    def row_of(self) -> dict[str, int]:
+        """User id to row."""
+        return {user: row for row, user in enumerate(self.table["user_id"].to_pylist())}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Moments at which a model is asked, or was.
+
+    Attributes:
+        queries: Who (code in the history) and when, q of them.
+        user_rows: int [q], rows of the users table, -1 for a user without a profile.
+        context: Logged request columns, string [q] each: ``device``, ``surface``.
+        example_age_s: float32 [q], ``t_max - t_label``; 0 at serving (section 3.3).
+    """
+
+    queries: Queries
+    user_rows: np.ndarray
+    context: Mapping[str, pa.Array]
+    example_age_s: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> "Request":
+        """Returns the moments at ``rows``."""
+        ages = self.example_age_s
+        return Request(
+            queries=self.queries.take(rows),
+            user_rows=self.user_rows[rows],
+            context={name: column.take(pa.array(rows)) for name, column in self.context.items()},
+            example_age_s=None if ages is None else ages[rows],
+        )
+
+
+def query_batch(
+    resolved: ResolvedSpec, model: str, *, request: Request, users: Users, history: History
+) -> pa.RecordBatch:
+    """Returns the query-side columns of ``model``, one row per moment."""
+    bags = _QueryBags(history, request.queries)
+    computed: dict[str, np.ndarray] = {}
+    if any(f.origin == "history" for f in resolved.of(model, Side.QUERY, Kind.CONTINUOUS)):
+        computed = history.user_grid(request.queries)
+        computed["user_searches_1d"] = history.searches_within(request.queries, DAY_S)
+
+    def strings(feature: Feature) -> pa.Array:
+        if feature.origin == "users":
+            return _table_strings(users.table, feature, request.user_rows)
+        if feature.origin == "context":
+            return _context_strings(feature, request)
+        return bags.strings(feature)
+
+    def floats(feature: Feature) -> np.ndarray:
+        if feature.origin == "users":
+            return _table_floats(users.table, feature.column, request.user_rows)
+        if feature.source == "context.example_age_s":
+            ages = request.example_age_s
+            return np.zeros(len(request.user_rows), np.float32) if ages is None else ages
+        return computed[feature.column]
+
+    rows = len(request.user_rows)
+    return _batch(resolved, model, Side.QUERY, rows=rows, strings=strings, floats=floats)
+
+
+def candidate_batch(
+    resolved: ResolvedSpec,
+    model: str,
+    *,
+    catalogue: Catalogue,
+    video_rows: np.ndarray,
+    history: History | None = None,
+    queries: Queries | None = None,
+    statistics: VideoStatistics | None = None,
+    nominations: Mapping[str, pa.Array] | None = None,
+) -> pa.RecordBatch:
+    """Returns the candidate-side columns of ``model``, one row per video.
+
+    Args:
+        resolved: The data set's features.
+        model: Which model's.
+        catalogue: All videos.
+        video_rows: int [n], -1 for a video outside the catalogue (all its columns are missing).
+        history: Needed by features of origin ``history``.
+        queries: The moment at which each video is scored, n of them; needed with ``history``,
+            ``statistics`` and for the age of a video.
+        statistics: Needed by features of origin ``statistics``.
+        nominations: ``candidate_sources`` list<string> [n] and ``retrieval_score`` float [n].
+    """
+    computed: dict[str, np.ndarray] = {}
+    origins = {f.origin for f in resolved.of(model, Side.CANDIDATE)}
+    if "history" in origins and history is not None and queries is not None:
+        computed |= history.video_grid(queries, video_rows)
+    if "statistics" in origins and statistics is not None and queries is not None:
+        computed |= statistics.columns(video_rows, queries.now)
+    if queries is not None:
+        uploaded = catalogue.upload_times[np.maximum(video_rows, 0)] if len(catalogue) else 0
+        age = np.where(video_rows < 0, np.nan, np.maximum(queries.now - uploaded, 0))
+        computed["age_s"] = age.astype(np.float32)
+
+    def strings(feature: Feature) -> pa.Array:
+        if feature.origin == "videos":
+            return _table_strings(catalogue.table, feature, video_rows)
+        return _given_strings(nominations, feature, len(video_rows))
+
+    def floats(feature: Feature) -> np.ndarray:
+        if feature.column in computed:
+            return computed[feature.column]
+        if feature.origin == "videos":
+            return _table_floats(catalogue.table, feature.column, video_rows)
+        column = (nominations or {}).get(feature.column)
+        if column is None:
+            return np.full(len(video_rows), np.nan, np.float32)
+        return _floats(column)
+
+    rows = len(video_rows)
+    return _batch(resolved, model, Side.CANDIDATE, rows=rows, strings=strings, floats=floats)
+
+
+def join(*batches: pa.RecordBatch) -> pa.RecordBatch:
+    """Puts the columns of batches of equal length side by side."""
+    columns = {n: b.column(n) for b in batches for n in b.schema.names}
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _batch(resolved, model, side, *, rows, strings, floats) -> pa.RecordBatch:  # type: ignore[no-untyped-def]
+    columns: dict[str, pa.Array] = {}
+    for feature in resolved.of(model, side):
+        if feature.categorical:
+            columns[feature.name] = strings(feature)
+    for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        features = resolved.of(model, side, kind)
+        if features:
+            matrix = np.empty((rows, len(features)), np.float32)
+            for column, feature in enumerate(features):
+                matrix[:, column] = floats(feature)
+            columns[spec.vector_column(side, kind)] = vector_array(matrix)
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def vector_array(matrix: np.ndarray) -> pa.ListArray:
+    """Returns float32 [n, F] as list<float> [n]."""
+    rows, width = matrix.shape
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix, np.float32).reshape(-1))
+
+
+def list_array(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
+    """Returns list<...> [n] of consecutive runs of ``values``."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+class _QueryBags:
+    """The categorical history features of a set of moments, each computed when asked."""
+
+    def __init__(self, history: History, queries: Queries) -> None:
+        self._history = history
+        self._queries = queries
+
+    @functools.cached_property
+    def _watched(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._history.watched_rows(self._queries, spec.WATCH_BAG)
+
+    @functools.cached_property
+    def _searched(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._history.last_search_rows(self._queries, spec.SEARCH_BAG)
+
+    def strings(self, feature: Feature) -> pa.Array:
+        """Returns the column of a categorical feature of origin ``history``."""
+        if "search" in feature.column:
+            lengths, rows = self._searched
+            if feature.column == "last_search_tokens":
+                lengths, rows = _first(lengths, rows, 1)
+            lengths, values = self._exploded(lengths, rows, self._history.search_tokens)
+        else:
+            lengths, rows = self._watched
+            lengths, values = self._of_videos(feature.column, lengths, rows)
+        limit = feature.max_length if feature.kind is Kind.MULTIVALENT else 1
+        lengths, chosen = _first(lengths, np.arange(len(values)), limit)
+        values = values.take(pa.array(chosen))
+        if feature.kind is Kind.MULTIVALENT:
+            return list_array(lengths, values)
+        return _scattered(lengths, values)
+
+    def _of_videos(
+        self, column: str, lengths: np.ndarray, rows: np.ndarray
+    ) -> tuple[np.ndarray, pa.Array]:
+        catalogue = self._history.catalogue
+        if column in {"watched_video_ids", "last_video_id"}:
+            return lengths, catalogue.video_ids.take(pa.array(rows))
+        if column in {"watched_channel_ids", "last_channel_id"}:
+            codes, names = catalogue.channels
+            codes = codes[rows]
+            owner = np.repeat(np.arange(len(lengths)), lengths)[codes >= 0]
+            return (
+                np.bincount(owner, minlength=len(lengths)).astype(np.int64),
+                names.take(pa.array(codes[codes >= 0])),
+            )
+        offsets, codes, names = catalogue.topics
+        counts = offsets[rows + 1] - offsets[rows]
+        flat = codes[ragged_rows(offsets[rows], counts)] if len(codes) else codes[:0]
+        return _sum_runs(counts, lengths), names.take(pa.array(flat))
+
+    @staticmethod
+    def _exploded(
+        lengths: np.ndarray, rows: np.ndarray, lists: pa.ListArray
+    ) -> tuple[np.ndarray, pa.Array]:
+        offsets, values = text.flat_tokens(lists)
+        counts = offsets[rows + 1] - offsets[rows]
+        return _sum_runs(counts, lengths), values.take(pa.array(ragged_rows(offsets[rows], counts)))
+
+
+def _sum_runs(counts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sums consecutive runs of ``counts``; run i has ``lengths[i]`` members."""
+    totals = np.concatenate([[0], np.cumsum(counts)])
+    ends = np.cumsum(lengths)
+    return (totals[ends] - totals[ends - lengths]).astype(np.int64)
+
+
+def _first(
+    lengths: np.ndarray, values: np.ndarray, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keeps the first ``limit`` members of each run."""
+    kept = np.minimum(lengths, limit)
+    return kept, values[ragged_rows(np.cumsum(lengths) - lengths, kept)]
+
+
+def _scattered(lengths: np.ndarray, values: pa.Array) -> pa.Array:
+    """Returns string [n] from runs of at most one value, "" for none."""
+    rows = np.where(lengths > 0, np.cumsum(lengths) - lengths, -1)
+    return _taken(values, rows).fill_null("")
+
+
+def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
+    """Returns ``column[rows]``, null where the row is -1."""
+    rows = np.asarray(rows, np.int64)
+    return column.take(pa.array(rows, mask=rows < 0))
+
+
+def _table_strings(table: pa.Table, feature: Feature, rows: np.ndarray) -> pa.Array:
+    # Rows first, casts after: the table may hold millions of videos, the rows are hundreds.
+    taken = _taken(_combined_column(table, feature.column, len(rows)), rows)
+    if feature.kind is Kind.UNIVALENT:
+        return taken.cast(pa.string()).fill_null("")
+    if not pa.types.is_list(taken.type):
+        taken = _as_lists(taken.cast(pa.string()))
+    taken = taken.cast(pa.list_(pa.string()))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(taken), 0), np.int64)
+    lengths, chosen = _first(lengths, np.arange(int(lengths.sum())), feature.max_length)
+    return list_array(lengths, taken.flatten().fill_null("").take(pa.array(chosen)))
+
+
+def _as_lists(column: pa.Array) -> pa.ListArray:
+    lengths = np.asarray(column.is_valid(), np.int64)
+    return list_array(lengths, column.drop_null())
+
+
+def _combined_column(table: pa.Table, name: str, rows: int) -> pa.Array:
+    """Returns a column as one array; all null where the table does not have it."""
+    if name not in table.column_names:
+        return pa.nulls(max(table.num_rows, rows), pa.string())
+    return combined(table[name])
+
+
+def _table_floats(table: pa.Table, name: str, rows: np.ndarray) -> np.ndarray:
+    if name not in table.column_names or not table.num_rows:
+        return np.full(len(rows), np.nan, np.float32)
+    return _floats(_taken(combined(table[name]), rows))
+
+
+def _floats(column: pa.Array) -> np.ndarray:
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
+    return values.to_numpy(zero_copy_only=False).astype(np.float32)
+
+
+def _context_strings(feature: Feature, request: Request) -> pa.Array:
+    now = request.queries.now
+    if feature.column == "hour":
+        return pa.array(now // 3600 % 24).cast(pa.string())
+    if feature.column == "weekday":
+        # 1970-01-01 was a Thursday, weekday 3.
+        return pa.array((now // DAY_S + 3) % 7).cast(pa.string())
+    column = request.context.get(feature.column)
+    if column is None:
+        return pa.array([""] * len(now), pa.string())
+    return column.cast(pa.string()).fill_null("")
+
+
+def _given_strings(
+    nominations: Mapping[str, pa.Array] | None, feature: Feature, rows: int
+) -> pa.Array:
+    column = (nominations or {}).get(feature.column)
+    if column is None:
+        column = pa.nulls(rows, pa.list_(pa.string()))
+    table = pa.table({feature.column: column})
+    return _table_strings(table, feature, np.arange(rows))

@@ -1,0 +1,405 @@
+"""As-of history: what users had done strictly before a moment.
+
+ONE piece of code answers for training and for serving. It works on columns of events of any
+number of users: Beam replays thousands of users' logs through it at once, the funnel holds the
+same object for the one user who asks. An answer at time ``now`` uses events with
+``time < now`` only, so that nothing of the page being scored can leak into its features.
+
+Truncation: per user and kind of event, an answer looks at the last :data:`MAX_EVENTS` events
+before ``now``; older ones have no influence, also on the window ``all``. That bounds what the
+funnel must keep of a user, and replay applies the very same bound.
+
+Source: Covington et al., RecSys 2016, section 4.1 ("the most important signals are those that
+describe a user's previous interaction with the item itself and other similar items") and 3.4.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from features import spec, text
+from features.catalogue import Catalogue, combined, ragged_rows
+
+MAX_EVENTS = 5000
+NEVER_S = 1e9  # "seconds since" of what never happened: about 32 years, above any real value
+_TIME_BITS = 34  # Unix seconds until the year 2514
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Events of one kind, sorted by user, time and video.
+
+    Attributes:
+        key: int64 [n], user and time in one sortable number.
+        user: int64 [n], user code.
+        time: int64 [n], Unix seconds.
+        video: int32 [n], catalogue row, -1 for a video outside the catalogue.
+        watch_time_ms: int64 [n]. Whole numbers: sums are exact in any order.
+    """
+
+    key: np.ndarray
+    user: np.ndarray
+    time: np.ndarray
+    video: np.ndarray
+    watch_time_ms: np.ndarray
+
+    @classmethod
+    def of(
+        cls, user: np.ndarray, time: np.ndarray, video: np.ndarray, watch_time_s: np.ndarray
+    ) -> "Events":
+        """Sorts columns of events; equal users, times and videos keep their order."""
+        user, time = user.astype(np.int64), time.astype(np.int64)
+        order = np.lexsort((video, time, user))
+        milliseconds = np.round(np.nan_to_num(watch_time_s.astype(np.float64)) * 1000)
+        return cls(
+            key=user_time_key(user[order], time[order]),
+            user=user[order],
+            time=time[order],
+            video=video[order].astype(np.int32),
+            watch_time_ms=milliseconds[order].astype(np.int64),
+        )
+
+    def keep(self, mask: np.ndarray) -> "Events":
+        """Returns the events where ``mask`` bool [n] is true."""
+        return Events(*(getattr(self, f.name)[mask] for f in dataclasses.fields(self)))
+
+    def bounds(self, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the slice [start, end) of each query's visible events, int64 [q] each."""
+        return visible(self.key, user, now)
+
+
+def user_time_key(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Packs user codes (below 2^29) and Unix seconds into one sortable int64."""
+    return (user.astype(np.int64) << _TIME_BITS) | time.astype(np.int64)
+
+
+def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [start, end) of the events that a query sees: its user's, before ``now``, truncated.
+
+    Args:
+        key: int64 [n] sorted, see :func:`user_time_key`.
+        user: int64 [q].
+        now: int64 [q], Unix seconds; events at ``now`` itself are not seen.
+    """
+    end = np.searchsorted(key, user_time_key(user, now))
+    start = np.searchsorted(key, user_time_key(user, np.zeros_like(now)))
+    return np.maximum(start, end - MAX_EVENTS), end
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """Moments at which history is asked.
+
+    Attributes:
+        user: int64 [q], user code.
+        now: int64 [q], Unix seconds.
+    """
+
+    user: np.ndarray
+    now: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Queries":
+        """Returns the queries at ``rows``."""
+        return Queries(self.user[rows], self.now[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """The events of one or many users, ready for as-of questions.
+
+    Attributes:
+        catalogue: Names channels and topics of the videos.
+        watches: All watches.
+        completed: The watches that count for the bags: completed, or not known.
+        impressions: Shown videos.
+        clicks: The clicked ones of them.
+        search_key: int64 [s] sorted, see :func:`user_time_key`.
+        search_tokens: list<string> [s], tokens of each search, in the same order.
+    """
+
+    catalogue: Catalogue
+    watches: Events
+    completed: Events
+    impressions: Events
+    clicks: Events
+    search_key: np.ndarray
+    search_tokens: pa.ListArray
+
+    @classmethod
+    def of(
+        cls,
+        catalogue: Catalogue,
+        users: Mapping[str, int],
+        *,
+        watches: pa.Table | None,
+        searches: pa.Table | None = None,
+        impressions: pa.Table | None = None,
+    ) -> "History":
+        """Builds a history from tables in the layout of the raw logs.
+
+        Args:
+            catalogue: Videos; events on others still count for the user's own totals.
+            users: User id to code, 0 or above. Events of users that are not in it are left out.
+            watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
+            searches: ``user_id, time, query``.
+            impressions: ``user_id, video_id, time, clicked, watch_time_s``.
+        """
+        watched, done = _video_events(catalogue, users, watches, "completed")
+        shown, clicked = _video_events(catalogue, users, impressions, "clicked")
+        search_key, tokens = _search_events(users, searches)
+        return cls(
+            catalogue=catalogue,
+            watches=watched,
+            completed=watched.keep(done),
+            impressions=shown,
+            clicks=shown.keep(clicked),
+            search_key=search_key,
+            search_tokens=tokens,
+        )
+
+    # ---- bags: the last L values, newest first ------------------------------------------------
+
+    def watched_rows(self, queries: Queries, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the last ``limit`` completed watches before each query, newest first.
+
+        Returns:
+            lengths int64 [q] and catalogue rows int32 [sum of lengths]; watches of videos that
+            the catalogue does not have are left out.
+        """
+        start, end = self.completed.bounds(queries.user, queries.now)
+        return _newest_first(self.completed.video, start, end, limit)
+
+    def last_search_rows(self, queries: Queries, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns lengths int64 [q] and rows of :attr:`search_tokens`, newest first."""
+        start, end = visible(self.search_key, queries.user, queries.now)
+        return _newest_first(np.arange(len(self.search_key)), start, end, limit)
+
+    def searches_within(self, queries: Queries, window_s: int) -> np.ndarray:
+        """Returns how many searches fell into the window, float32 [q]."""
+        start, end = visible(self.search_key, queries.user, queries.now)
+        since = np.maximum(queries.now - window_s, 0)
+        first = np.searchsorted(self.search_key, user_time_key(queries.user, since))
+        return (end - np.clip(first, start, end)).astype(np.float32)
+
+    # ---- the grid: user x entity x measure x window -------------------------------------------
+
+    def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
+        """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
+        return self._grid("any", queries, None, None)
+
+    def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
+
+        Args:
+            queries: One per video.
+            video_rows: int [q], catalogue rows; -1 gives zeros and NEVER_S.
+
+        A video with several topics has the largest count and the shortest "seconds since" of
+        them; one without any has zeros and NEVER_S.
+        """
+        result = self._grid("video", queries, video_rows, None)
+        channels, _ = self.catalogue.channels
+        result |= self._grid("channel", queries, _lookup(channels, video_rows), None)
+        offsets, codes, _ = self.catalogue.topics
+        known = np.maximum(video_rows, 0)
+        lengths = np.where(video_rows < 0, 0, offsets[known + 1] - offsets[known])
+        pairs = queries.take(np.repeat(np.arange(len(video_rows)), lengths))
+        flat = codes[ragged_rows(offsets[known], lengths)] if len(codes) else codes[:0]
+        result |= self._grid("topic", pairs, flat, lengths)
+        return result
+
+    def _grid(
+        self,
+        entity: str,
+        queries: Queries,
+        asked: np.ndarray | None,
+        lengths: np.ndarray | None,
+    ) -> dict[str, np.ndarray]:
+        result: dict[str, np.ndarray] = {}
+        for kind in spec.KINDS_OF_EVENT:
+            lookup = self._entity_lookup(kind, entity)
+            counts, sums, last = lookup.answer(queries, asked)
+            measure = {"impression": "impressions", "click": "clicks", "watch": "watches"}[kind]
+            for column, window in enumerate(spec.WINDOWS_S):
+                result[f"user_{entity}_{measure}_{window}"] = counts[:, column]
+                if kind == "watch":
+                    result[f"user_{entity}_watch_time_s_{window}"] = sums[:, column] / 1000
+            result[f"user_{entity}_seconds_since_{kind}"] = last
+        if lengths is not None:
+            result = {name: _per_video(name, v, lengths) for name, v in result.items()}
+        return {name: values.astype(np.float32) for name, values in result.items()}
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 - a history lives for one request or bundle
+    def _entity_lookup(self, kind: str, entity: str) -> "_EntityLookup":
+        events = {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
+        if entity == "any":
+            return _EntityLookup.of(events, np.arange(len(events.key)), None)
+        if entity == "video":
+            return _EntityLookup.of(events, np.arange(len(events.key)), events.video)
+        if entity == "channel":
+            channels, _ = self.catalogue.channels
+            codes = _lookup(channels, events.video)
+            return _EntityLookup.of(events, np.arange(len(events.key)), codes)
+        offsets, topics, _ = self.catalogue.topics
+        known = np.maximum(events.video, 0)
+        lengths = np.where(events.video < 0, 0, offsets[known + 1] - offsets[known])
+        flat = topics[ragged_rows(offsets[known], lengths)] if len(topics) else topics[:0]
+        return _EntityLookup.of(events, np.repeat(np.arange(len(events.key)), lengths), flat)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+@dataclasses.dataclass(frozen=True)
+class _EntityLookup:
+    """Events grouped by (user, entity), in time order within each group.
+
+    Event rows are row numbers of ``events``: because those are sorted by user and time, a
+    window of time is a range of rows, and (group, row) is one sortable number.
+    """
+
+    events: Events
+    groups: np.ndarray  # int64 [g] sorted, user and entity in one number
+    position: np.ndarray  # int64 [m] sorted, group * stride + event row
+    row: np.ndarray  # int64 [m], event row
+    watch_time_ms: np.ndarray  # int64 [m + 1], running total
+    stride: int
+
+    @classmethod
+    def of(cls, events: Events, row: np.ndarray, entity: np.ndarray | None) -> "_EntityLookup":
+        known = np.full(len(row), True) if entity is None else entity >= 0
+        row = row[known]
+        code = np.zeros(len(row), np.int64) if entity is None else entity[known]
+        groups, group = np.unique(_group(events.user[row], code), return_inverse=True)
+        stride = len(events.key) + 1
+        position = group.astype(np.int64) * stride + row
+        order = np.argsort(position, kind="stable")
+        totals = np.zeros(len(row) + 1, np.int64)
+        np.cumsum(events.watch_time_ms[row[order]], out=totals[1:])
+        return cls(events, groups, position[order], row[order], totals, stride)
+
+    def answer(
+        self, queries: Queries, entity: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns counts [q, W], watch milliseconds [q, W] and seconds since the last event [q]."""
+        count = len(queries.now)
+        if not len(self.position):
+            zeros = np.zeros((count, len(spec.WINDOWS_S)))
+            return zeros, zeros, np.full(count, NEVER_S)
+        code = np.zeros(count, np.int64) if entity is None else entity.astype(np.int64)
+        asked = _group(queries.user, np.maximum(code, 0))
+        group = np.minimum(np.searchsorted(self.groups, asked), len(self.groups) - 1)
+        found = (self.groups[group] == asked) & (code >= 0)
+        # Most (user, entity) pairs never met: only the others are worth a search.
+        hit = np.flatnonzero(found)
+        first, end = self._ranges(queries.take(hit), group[hit])
+        windows = len(spec.WINDOWS_S)
+        counts, sums = np.zeros((count, windows)), np.zeros((count, windows))
+        counts[hit] = end[:, None] - first
+        sums[hit] = self.watch_time_ms[end][:, None] - self.watch_time_ms[first]
+        last = np.full(count, NEVER_S)
+        seen = end > first[:, -1]
+        newest = self.events.time[self.row[end[seen] - 1]]
+        last[hit[seen]] = queries.now[hit[seen]] - newest
+        return counts, sums, last
+
+    def _ranges(self, queries: Queries, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns first [q, W] and end [q] into :attr:`position` for each window."""
+        start, end = self.events.bounds(queries.user, queries.now)
+        firsts = []
+        for window in spec.WINDOWS_S.values():
+            if window is None:
+                firsts.append(start)
+                continue
+            since = np.maximum(queries.now - window, 0)
+            first = np.searchsorted(self.events.key, user_time_key(queries.user, since))
+            firsts.append(np.clip(first, start, end))
+        base = group * self.stride
+        rows = np.stack([*firsts, end], axis=1) + base[:, None]
+        found = np.searchsorted(self.position, rows)
+        return found[:, :-1], found[:, -1]
+
+
+def _group(user: np.ndarray, entity: np.ndarray) -> np.ndarray:
+    return (user.astype(np.int64) << 32) | entity.astype(np.int64)
+
+
+def _lookup(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Returns ``values[rows]``, -1 where the row is -1."""
+    if not len(values):
+        return np.full(len(rows), -1, np.int32)
+    return np.where(rows < 0, -1, values[np.maximum(rows, 0)])
+
+
+def _per_video(name: str, pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reduces values of (query, topic) pairs to one per query."""
+    since = "_seconds_since_" in name
+    result = np.full(len(lengths), NEVER_S if since else 0.0)
+    if not len(pairs):
+        return result
+    some = lengths > 0
+    starts = (np.cumsum(lengths) - lengths)[some]
+    result[some] = (np.minimum if since else np.maximum).reduceat(pairs, starts)
+    return result
+
+
+def _newest_first(
+    values: np.ndarray, start: np.ndarray, end: np.ndarray, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.minimum(end - start, limit)
+    # Rows end-1, end-2, ...: the ascending ranges mirrored within each query.
+    ascending = ragged_rows(end - lengths, lengths)
+    mirrored = np.repeat(2 * end - lengths - 1, lengths) - ascending
+    picked = values[mirrored]
+    known = picked >= 0
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    return np.bincount(owner[known], minlength=len(lengths)).astype(np.int64), picked[known]
+
+
+def _user_codes(users: Mapping[str, int], column: pa.ChunkedArray) -> np.ndarray:
+    encoded = combined(column).dictionary_encode()
+    codes = np.array([users.get(u, -1) for u in encoded.dictionary.to_pylist()], np.int64)
+    indices = np.asarray(encoded.indices.fill_null(-1), np.int64)
+    return _lookup(codes, indices).astype(np.int64)
+
+
+def _video_events(
+    catalogue: Catalogue, users: Mapping[str, int], table: pa.Table | None, flag: str
+) -> tuple[Events, np.ndarray]:
+    """Returns the events and, in their order, whether ``flag`` holds (missing counts as true)."""
+    if table is None or not table.num_rows:
+        empty = np.zeros(0, np.int64)
+        return Events.of(empty, empty, empty, np.zeros(0)), np.zeros(0, bool)
+    user = _user_codes(users, table["user_id"])
+    known = user >= 0
+    flags = np.full(table.num_rows, True)
+    if flag in table.column_names:
+        flags = np.asarray(combined(table[flag]).fill_null(True).cast(pa.int8()), bool)
+    video = catalogue.rows(table["video_id"])
+    time = np.asarray(combined(table["time"]), np.int64)
+    seconds = np.asarray(combined(table["watch_time_s"]).cast(pa.float64()).fill_null(0))
+    user, time, video, seconds = user[known], time[known], video[known], seconds[known]
+    order = np.lexsort((video, time, user))
+    return Events.of(user, time, video, seconds), flags[known][order]
+
+
+def _search_events(
+    users: Mapping[str, int], table: pa.Table | None
+) -> tuple[np.ndarray, pa.ListArray]:
+    if table is None or not table.num_rows:
+        return np.zeros(0, np.int64), pa.array([], pa.list_(pa.string()))
+    user = _user_codes(users, table["user_id"])
+    queries = combined(table["query"])
+    key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
+    # The query itself breaks ties, so that the order does not depend on how rows arrived.
+    encoded = queries.cast(pa.string()).fill_null("").dictionary_encode()
+    rank = np.argsort(np.argsort(np.asarray(encoded.dictionary.to_pylist(), dtype=object)))
+    order = np.lexsort((rank[np.asarray(encoded.indices)], key))
+    order = order[user[order] >= 0]
+    return key[order], text.tokenise(queries.take(pa.array(order)))

@@ -1,0 +1,370 @@
+"""The feature spec: every feature is declared here once, and everything else follows from it.
+
+Vocabularies, quantiles, model inputs, serving signatures and statistics are derived from the
+declarations. A raw column of any table becomes a feature by one entry: in :data:`FEATURES`, or
+in a ``features.json`` beside the logs where the column belongs to one data set only.
+
+Where a raw value comes from is its ``source``, ``<origin>.<column>``:
+
+==============  ====================================================================================
+users.X         column X of the users table
+videos.X        column X of the videos table
+context.X       the request: ``device`` and ``surface`` as logged; ``hour`` (0-23) and ``weekday``
+                (0 is Monday) of its time, UTC; ``example_age_s`` (candidate model only)
+history.X       what the user did before, see :mod:`features.history`
+statistics.X    the video's own statistics up to the day before, see :mod:`features.statistics`
+nomination.X    how candidate generation found the video: ``candidate_sources``, ``retrieval_score``
+==============  ====================================================================================
+
+Source: Covington et al., RecSys 2016, sections 3.2, 3.3 and 4.1.
+"""
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from features import command, files
+
+CANDIDATE = "candidate"
+RANKER = "ranker"
+MODELS = (CANDIDATE, RANKER)
+ORIGINS = ("users", "videos", "context", "history", "statistics", "nomination")
+
+WATCH_BAG = 50  # "a maximum bag size of 50 recent watches and 50 recent searches", section 3.5
+SEARCH_BAG = 50
+SEARCH_TOKENS = 200  # unigrams and bigrams that 50 searches are cut to
+RECENT = 5
+TOPICS = 8
+
+MEASURES = ("impressions", "clicks", "watches", "watch_time_s")
+KINDS_OF_EVENT = ("impression", "click", "watch")
+WINDOWS_S: Mapping[str, int | None] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "all": None}
+STATISTICS_WINDOWS_DAYS: Mapping[str, int | None] = {"1d": 1, "7d": 7, "all": None}
+
+
+class Kind(str, enum.Enum):
+    """How a raw value enters a model (section 4.1)."""
+
+    UNIVALENT = "univalent"
+    MULTIVALENT = "multivalent"
+    CONTINUOUS = "continuous"
+    BINARY = "binary"
+
+
+class Side(str, enum.Enum):
+    """Whether a feature describes the user and context, or the video."""
+
+    QUERY = "query"
+    CANDIDATE = "candidate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdSpace:
+    """A vocabulary with one embedding that all its features share.
+
+    Attributes:
+        name: For example ``video``.
+        max_size: Only the most frequent ids are kept; the others are out of vocabulary.
+        min_count: Ids seen less often are out of vocabulary.
+    """
+
+    name: str
+    max_size: int = 1_000_000
+    min_count: int = 1
+
+
+SPACES = (
+    IdSpace(name="video"),
+    IdSpace(name="channel"),
+    IdSpace(name="topic"),
+    IdSpace(name="search_token", min_count=2),
+    # Small categoricals share one space; their tokens are "feature=value", so they never mix.
+    IdSpace(name="category", max_size=100_000),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One feature, under one name from raw column to model input.
+
+    Attributes:
+        name: Column of raw and transformed examples, input of the model and of its signature.
+        kind: How it is encoded.
+        side: Query (computed once per request) or candidate (per video).
+        models: The models that read it: ``candidate``, ``ranker`` or both.
+        source: Where the raw value comes from, ``<origin>.<column>``; see the module.
+        space: ID space, categorical kinds only. Default: ``category``.
+        max_length: Most values of a multivalent feature; the first ones are kept.
+        missing: Stands for a missing continuous or binary value, before quantiles are taken.
+    """
+
+    name: str
+    kind: Kind
+    side: Side
+    models: tuple[str, ...]
+    source: str
+    space: str = ""
+    max_length: int = 1
+    missing: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", Kind(self.kind))
+        object.__setattr__(self, "side", Side(self.side))
+        object.__setattr__(self, "models", tuple(self.models))
+        origin, _, column = self.source.partition(".")
+        if origin not in ORIGINS or not column:
+            raise ValueError(
+                f"source of feature {self.name!r} must be <origin>.<column> with an origin out of "
+                f"{ORIGINS}, got {self.source!r}."
+            )
+        if not self.models or not set(self.models) <= set(MODELS):
+            raise ValueError(f"models of {self.name!r} must be out of {MODELS}, got {self.models}.")
+        if self.categorical and not self.space:
+            object.__setattr__(self, "space", "category")
+        if not self.categorical and self.space:
+            raise ValueError(f"{self.name!r} is {self.kind.value}; only categoricals have a space.")
+        if self.kind is Kind.MULTIVALENT and self.max_length < 2:
+            object.__setattr__(self, "max_length", TOPICS)
+        if not math.isfinite(self.missing):
+            raise ValueError(f"missing of {self.name!r} must be finite, got {self.missing}.")
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the values are ids of a vocabulary."""
+        return self.kind in {Kind.UNIVALENT, Kind.MULTIVALENT}
+
+    @property
+    def origin(self) -> str:
+        """The part of ``source`` before the point."""
+        return self.source.partition(".")[0]
+
+    @property
+    def column(self) -> str:
+        """The part of ``source`` after the point."""
+        return self.source.partition(".")[2]
+
+
+def _query(name: str, kind: Kind, source: str, **kwargs: Any) -> Feature:
+    kwargs.setdefault("models", MODELS)
+    return Feature(name=name, kind=kind, side=Side.QUERY, source=source, **kwargs)
+
+
+def _candidate(name: str, kind: Kind, source: str, **kwargs: Any) -> Feature:
+    kwargs.setdefault("models", MODELS)
+    return Feature(name=name, kind=kind, side=Side.CANDIDATE, source=source, **kwargs)
+
+
+def grid_names(entity: str) -> tuple[str, ...]:
+    """Names of the history grid's columns for ``any``, ``video``, ``channel`` or ``topic``."""
+    counts = [f"user_{entity}_{m}_{w}" for m in MEASURES for w in WINDOWS_S]
+    return (*counts, *(f"user_{entity}_seconds_since_{kind}" for kind in KINDS_OF_EVENT))
+
+
+def statistics_names() -> tuple[str, ...]:
+    """Names of the video statistics' columns."""
+    return tuple(
+        f"video_{name}_{window}"
+        for name in (*MEASURES, "click_rate", "watch_time_per_impression_s")
+        for window in STATISTICS_WINDOWS_DAYS
+    )
+
+
+_RANKER = (RANKER,)
+_MULTI, _UNI, _CONT, _BIN = Kind.MULTIVALENT, Kind.UNIVALENT, Kind.CONTINUOUS, Kind.BINARY
+
+FEATURES: tuple[Feature, ...] = (
+    # What the user watched and searched for, order discarded (sections 3.2 to 3.4).
+    _query("watched_video_ids", _MULTI, "history.watched_video_ids", space="video", max_length=50),
+    _query("recent_video_ids", _MULTI, "history.watched_video_ids", space="video", max_length=5),
+    _query("watched_channel_ids", _MULTI, "history.watched_channel_ids", space="channel", max_length=50),
+    _query("watched_topics", _MULTI, "history.watched_topics", space="topic", max_length=100),
+    _query("search_tokens", _MULTI, "history.search_tokens", space="search_token", max_length=SEARCH_TOKENS),
+    _query("last_video_id", _UNI, "history.last_video_id", space="video", models=_RANKER),
+    _query("last_channel_id", _UNI, "history.last_channel_id", space="channel", models=_RANKER),
+    _query("last_search_tokens", _MULTI, "history.last_search_tokens", space="search_token", max_length=8, models=_RANKER),
+    # Demographics and context (section 3.3).
+    _query("region", _UNI, "users.region"),
+    _query("gender", _UNI, "users.gender"),
+    _query("user_language", _UNI, "users.language"),
+    _query("signed_in", _BIN, "users.signed_in"),
+    _query("age", _CONT, "users.age"),
+    _query("device", _UNI, "context.device"),
+    _query("hour", _UNI, "context.hour"),
+    _query("weekday", _UNI, "context.weekday"),
+    _query("surface", _UNI, "context.surface", models=_RANKER),
+    _query("example_age_s", _CONT, "context.example_age_s", models=(CANDIDATE,)),
+    # How active the user is.
+    *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in grid_names("any")),
+    _query("user_searches_1d", _CONT, "history.user_searches_1d", models=_RANKER),
+    # The video.
+    _candidate("video_id", _UNI, "videos.video_id", space="video"),
+    _candidate("channel_id", _UNI, "videos.channel_id", space="channel"),
+    _candidate("topics", _MULTI, "videos.topics", space="topic", max_length=TOPICS),
+    _candidate("video_language", _UNI, "videos.language"),
+    _candidate("duration_s", _CONT, "videos.duration_s"),
+    _candidate("video_age_s", _CONT, "videos.age_s", models=_RANKER),
+    *(_candidate(name, _CONT, f"statistics.{name}", models=_RANKER) for name in statistics_names()),
+    # The user's past with this video, its channel and its topics; churn is in ``video``.
+    *(
+        _candidate(name, _CONT, f"history.{name}", models=_RANKER)
+        for entity in ("video", "channel", "topic")
+        for name in grid_names(entity)
+    ),
+    # What candidate generation knew.
+    _candidate("candidate_sources", _MULTI, "nomination.candidate_sources", max_length=8, models=_RANKER),
+    _candidate("retrieval_score", _CONT, "nomination.retrieval_score", models=_RANKER),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedSpec:
+    """The features that one data set really has, in the order of their vectors."""
+
+    features: tuple[Feature, ...]
+    spaces: tuple[IdSpace, ...] = SPACES
+
+    def of(
+        self, model: str, side: Side | None = None, kind: Kind | None = None
+    ) -> tuple[Feature, ...]:
+        """Returns the features that ``model`` reads, in order; one side or kind if given."""
+        return tuple(
+            f
+            for f in self.features
+            if model in f.models
+            and (side is None or f.side is side)
+            and (kind is None or f.kind is kind)
+        )
+
+    def vector_names(self, model: str, side: Side, kind: Kind) -> tuple[str, ...]:
+        """Returns the feature names along the last axis of ``<side>_<kind>``."""
+        return tuple(f.name for f in self.of(model, side, kind))
+
+    def space(self, name: str) -> IdSpace:
+        """Returns the ID space of that name; spaces that are not declared have the defaults."""
+        return next((s for s in self.spaces if s.name == name), IdSpace(name=name))
+
+    def spaces_of(self, model: str) -> tuple[IdSpace, ...]:
+        """Returns the ID spaces that ``model`` reads."""
+        names = dict.fromkeys(f.space for f in self.of(model) if f.categorical)
+        return tuple(self.space(name) for name in names)
+
+    def to_json(self) -> str:
+        """Returns the JSON that :meth:`load` reads."""
+        spec = {
+            "features": [dataclasses.asdict(f) for f in self.features],
+            "spaces": [dataclasses.asdict(s) for s in self.spaces],
+        }
+        return json.dumps(spec, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "ResolvedSpec":
+        """Inverse of :meth:`to_json`."""
+        spec = json.loads(text)
+        return cls(
+            features=tuple(Feature(**f) for f in spec["features"]),
+            spaces=tuple(IdSpace(**s) for s in spec["spaces"]),
+        )
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes ``spec.json`` in ``directory``."""
+        files.atomic_write(pathlib.Path(directory) / "spec.json", self.to_json())
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "ResolvedSpec":
+        """Reads ``spec.json`` of an examples, model or release directory."""
+        path = pathlib.Path(directory) / "spec.json"
+        if not path.is_file():
+            raise command.InputError(f"{path} does not exist; it is written by pipeline.preprocess.")
+        return cls.from_json(path.read_text())
+
+
+def vector_column(side: Side, kind: Kind) -> str:
+    """Name of the column that holds all continuous or all binary features of a side."""
+    return f"{side.value}_{kind.value}"
+
+
+def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ()) -> ResolvedSpec:
+    """Keeps the features whose raw column the logs have.
+
+    Args:
+        columns: Table name to its columns. ``searches`` and ``impressions`` are absent where the
+            logs have no such table; ``context`` names the request columns that are logged.
+        extra: Declarations of this data set only.
+
+    Raises:
+        command.InputError: A name is declared twice, or an extra feature has no column.
+    """
+    have = {table: set(names) for table, names in columns.items()}
+    declared: dict[str, Feature] = {}
+    for feature in (*FEATURES, *extra):
+        if feature.name in declared:
+            raise command.InputError(f"feature {feature.name!r} is declared twice; rename one.")
+        declared[feature.name] = feature
+    kept = tuple(f for f in declared.values() if _available(f, have))
+    for feature in extra:
+        if feature not in kept:
+            raise command.InputError(
+                f"feature {feature.name!r} reads {feature.source}, but the logs have no such "
+                f"column; {feature.origin} has {sorted(have.get(feature.origin, ()))}."
+            )
+    return ResolvedSpec(features=kept)
+
+
+def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
+    if feature.origin in {"users", "videos"}:
+        derived = {"videos": {"age_s"}}.get(feature.origin, set())
+        return feature.column in have.get(feature.origin, set()) | derived
+    if feature.origin == "context":
+        return feature.column in have["context"] | {"hour", "weekday", "example_age_s"}
+    if feature.origin == "nomination":
+        return feature.column in have.get("impressions", set())
+    if feature.origin == "history" and "search" in feature.column:
+        return "searches" in have
+    if feature.column in {"watched_channel_ids", "last_channel_id"} or "_channel_" in feature.column:
+        return "channel_id" in have["videos"]
+    if feature.column == "watched_topics" or "_topic_" in feature.column:
+        return "topics" in have["videos"]
+    return True
+
+
+def load_extra(path: str | os.PathLike[str] | None) -> tuple[Feature, ...]:
+    """Reads extra declarations: a JSON list of objects with :class:`Feature`'s attributes.
+
+    Raises:
+        command.InputError: The file is not such a list; the message names entry and reason.
+    """
+    if path is None or not pathlib.Path(path).is_file():
+        return ()
+    extra = []
+    try:
+        entries = json.loads(pathlib.Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise command.InputError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(entries, list):
+        raise command.InputError(f"{path} must hold a JSON list of feature declarations.")
+    for entry in entries:
+        try:
+            extra.append(Feature(**entry))
+        except (TypeError, ValueError) as error:
+            raise command.InputError(f"{path}: cannot declare {entry}: {error}") from None
+    return tuple(extra)
+
+
+def embedding_width(vocabulary_size: int) -> int:
+    """Width of a space's embedding, proportional to the logarithm of its size (section 4.1).
+
+    The paper's example, 1 million ids at 32 dimensions, sets the factor.
+
+    Args:
+        vocabulary_size: Number of ids, 0 or more.
+
+    Returns:
+        A multiple of 4, at least 4.
+    """
+    width = 32 * math.log(max(vocabulary_size, 2)) / math.log(1_000_000)
+    return max(4, 4 * math.ceil(width / 4 - 1e-9))

@@ -1,0 +1,69 @@
+"""Raw example columns as arrays in the shape that serving signatures and models take."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import spec
+from features.catalogue import combined
+from features.spec import Feature, Kind, ResolvedSpec, Side
+
+
+def to_arrays(
+    batch: pa.RecordBatch | pa.Table, resolved: ResolvedSpec, model: str, side: Side
+) -> dict[str, np.ndarray]:
+    """Converts the columns of one side of a model.
+
+    Args:
+        batch: Columns as in :mod:`features.examples`, n rows; others are ignored.
+        resolved: The data set's features.
+        model: ``candidate`` or ``ranker``.
+        side: Which side's columns.
+
+    Returns:
+        Univalent: object (str) [n]; multivalent: object (str) [n, max_length] padded with "";
+        vectors: float32 [n, F].
+    """
+    arrays = {}
+    for feature in resolved.of(model, side):
+        if feature.kind is Kind.UNIVALENT:
+            arrays[feature.name] = combined(batch[feature.name]).to_numpy(zero_copy_only=False)
+        elif feature.kind is Kind.MULTIVALENT:
+            arrays[feature.name] = padded(combined(batch[feature.name]), feature.max_length)
+    for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        width = len(resolved.of(model, side, kind))
+        if width:
+            name = spec.vector_column(side, kind)
+            values = combined(batch[name]).flatten().to_numpy(zero_copy_only=False)
+            arrays[name] = values.astype(np.float32, copy=False).reshape(-1, width)
+    return arrays
+
+
+def padded(lists: pa.ListArray, length: int) -> np.ndarray:
+    """Returns list<string> [n] as object [n, length], cut or padded with ""."""
+    sizes = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    values = lists.flatten().to_numpy(zero_copy_only=False)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    column = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    result = np.full((len(sizes), length), "", object)
+    kept = column < length
+    result[owner[kept], column[kept]] = values[kept]
+    return result
+
+
+def signature_shapes(
+    resolved: ResolvedSpec, model: str, side: Side
+) -> Mapping[str, tuple[str, Sequence[int | None]]]:
+    """Returns name to (dtype name, shape) of every array of :func:`to_arrays`."""
+
+    def shape(feature: Feature) -> Sequence[int | None]:
+        return [None] if feature.kind is Kind.UNIVALENT else [None, feature.max_length]
+
+    shapes = {f.name: ("string", shape(f)) for f in resolved.of(model, side) if f.categorical}
+    for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        width = len(resolved.of(model, side, kind))
+        if width:
+            shapes[spec.vector_column(side, kind)] = ("float32", [None, width])
+    return shapes

@@ -1,0 +1,203 @@
+"""Settings of the models and their training: plain values that check themselves.
+
+A default stands here once; the binaries quote it in their flags. Every saved model holds its
+settings as ``config.json``.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
+CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH, MIXED)
+EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
+RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
+ADAM, ADAGRAD = "adam", "adagrad"
+OPTIMIZERS = (ADAM, ADAGRAD)
+MAX_DEPTH = 4
+
+_Config = TypeVar("_Config")
+
+
+def _require(condition: bool, name: str, rule: str, value: object) -> None:  # noqa: FBT001
+    if not condition:
+        raise ValueError(f"{name} must {rule}, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CandidateConfig:
+    """Settings of the candidate model (paper section 3).
+
+    Attributes:
+        embedding_dim: D, width of query and video embeddings, and of the video and search-token
+            input embeddings. 256 in the paper.
+        depth: Hidden ReLU layers, 0 to 4. The last is D wide, each one below it twice as wide;
+            depth 0 is one linear layer.
+        linear_output: Adds a linear layer of width D on top of the ReLU layers. Without it the
+            query embedding is the last ReLU's output, as in the paper, so never negative.
+        video_content: Adds what the video's features say to its row of the softmax weights, so
+            that a video the training never saw has an embedding too. False: the paper's rows.
+        content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
+        id_dropout: Chance that a training step sees a video by its content alone, which is how
+            unseen videos will be served. Only with ``video_content``.
+        share_video_embedding: One table for watched videos and softmax rows. False: two.
+        popularity_bias: Starts the softmax biases at the log of the label counts, plus one.
+        normalise: L2-normalises both embeddings (cosine similarity); the bias stays.
+        temperature: Divides the inner products, above 0.
+        powers: Feeds x^2 and sqrt(x) of continuous features too. The paper does so in ranking.
+        dropout: Of hidden units during training, in [0, 1).
+        exclude: Names of features that the model does not read, for ablations.
+        loss: ``sampled``, ``full``, ``in_batch`` or ``mixed`` (in-batch and sampled).
+        negatives: S, sampled negatives per step, shared by the batch.
+        sampler_power: Negatives are drawn by (label count + smoothing) ** power; 0: uniformly.
+        sampler_smoothing: Added to each label count.
+    """
+
+    embedding_dim: int = 64
+    depth: int = 2
+    linear_output: bool = True
+    video_content: bool = True
+    content_hidden: int = 0
+    id_dropout: float = 0.1
+    share_video_embedding: bool = False
+    popularity_bias: bool = True
+    normalise: bool = False
+    temperature: float = 1.0
+    powers: bool = True
+    dropout: float = 0.0
+    exclude: tuple[str, ...] = ()
+    loss: str = SAMPLED
+    negatives: int = 2048
+    sampler_power: float = 1.0
+    sampler_smoothing: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        _require(self.embedding_dim >= 1, "embedding_dim", "be 1 or more", self.embedding_dim)
+        _require(0 <= self.depth <= MAX_DEPTH, "depth", f"be in [0, {MAX_DEPTH}]", self.depth)
+        _require(self.content_hidden >= 0, "content_hidden", "be 0 or more", self.content_hidden)
+        _require(0 <= self.id_dropout < 1, "id_dropout", "be in [0, 1)", self.id_dropout)
+        _require(self.temperature > 0, "temperature", "be above 0", self.temperature)
+        _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
+        _require(self.loss in CANDIDATE_LOSSES, "loss", f"be in {CANDIDATE_LOSSES}", self.loss)
+        _require(self.negatives >= 1, "negatives", "be 1 or more", self.negatives)
+        _require(0 <= self.sampler_power <= 4, "sampler_power", "be in [0, 4]", self.sampler_power)
+        _require(
+            self.sampler_smoothing >= 0, "sampler_smoothing", "be 0 or more", self.sampler_smoothing
+        )
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the ReLU layers, bottom first; () at depth 0."""
+        return tuple(self.embedding_dim * 2**i for i in reversed(range(self.depth)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankerConfig:
+    """Settings of the ranker (paper section 4).
+
+    Attributes:
+        hidden: Widths of the ReLU layers, bottom first; () is a linear model. The paper's best
+            is 1024, 512, 256.
+        loss: ``exact`` (odds are expected watch time at any click rate), ``weighted`` (the
+            paper's, for small click rates) or ``logistic`` (odds of a click).
+        watch_cap_s: Watch seconds above it count as it; 0: no cap.
+        powers: Feeds x^2 and sqrt(x) of continuous features too.
+        dropout: Of hidden units during training, in [0, 1).
+        exclude: Names of features that the model does not read, for ablations.
+    """
+
+    hidden: tuple[int, ...] = (512, 256)
+    loss: str = EXACT
+    watch_cap_s: float = 0.0
+    powers: bool = True
+    dropout: float = 0.0
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        _require(all(w >= 1 for w in self.hidden), "hidden", "be widths of 1 or more", self.hidden)
+        _require(self.loss in RANKER_LOSSES, "loss", f"be in {RANKER_LOSSES}", self.loss)
+        _require(self.watch_cap_s >= 0, "watch_cap_s", "be 0 or more", self.watch_cap_s)
+        _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Settings of a training run, of either model.
+
+    Attributes:
+        epochs: Passes over the training examples at most; exactly so many without a holdout.
+        batch_size: B, examples per step.
+        learning_rate: Of dense weights, above 0.
+        embedding_learning_rate: Of embedding tables, whose rows see few steps; 0: the same.
+        optimizer: ``adam`` (rows that a step does not touch cost nothing) or ``adagrad``.
+        clip_norm: Scales gradients whose global norm is above it; 0: no clipping.
+        seed: Of weights, order of examples, negatives and dropout.
+        evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
+            holdout and a checkpoint.
+        patience: Rounds without a better holdout metric before training stops.
+        stop_metric: Holdout metric that decides; "" is the model's own default.
+        holdout_examples: Holdout examples looked at in a round, at most; 0: all.
+        memory_rows: Training splits of up to so many examples are held in memory.
+    """
+
+    epochs: int = 10
+    batch_size: int = 1024
+    learning_rate: float = 0.001
+    embedding_learning_rate: float = 0.0
+    optimizer: str = ADAM
+    clip_norm: float = 0.0
+    seed: int = 1
+    evaluations_per_epoch: int = 1
+    patience: int = 2
+    stop_metric: str = ""
+    holdout_examples: int = 20_000
+    memory_rows: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        at_least_one = ("epochs", "batch_size", "evaluations_per_epoch", "patience")
+        for name in at_least_one:
+            _require(getattr(self, name) >= 1, name, "be 1 or more", getattr(self, name))
+        not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_rows")
+        for name in (*not_negative, "seed"):
+            _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
+        _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
+        _require(
+            self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer
+        )
+
+
+def to_json(configs: Mapping[str, Any]) -> str:
+    """Returns config dataclasses by name as one JSON object."""
+    plain = {name: dataclasses.asdict(config) for name, config in configs.items()}
+    return json.dumps(plain, indent=1, sort_keys=True) + "\n"
+
+
+def from_mapping(config_class: type[_Config], values: Mapping[str, Any]) -> _Config:
+    """Makes a config from JSON values; keys that this version does not know are refused.
+
+    Raises:
+        ValueError: Unknown keys, or values that break a rule.
+    """
+    known = {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{config_class.__name__} knows {sorted(known)}, got {unknown} besides.")
+    return config_class(**values)
+
+
+def parse_widths(texts: Sequence[str]) -> tuple[int, ...]:
+    """Returns layer widths from a flag: ["512", "256"] or, for a linear model, [] or ["none"].
+
+    Raises:
+        ValueError: A part is not a whole number.
+    """
+    words = [text.strip() for text in texts if text.strip()]
+    if [word.lower() for word in words] in ([], ["none"]):
+        return ()
+    if not all(word.isdigit() for word in words):
+        raise ValueError(f"hidden must be whole numbers such as 512,256, got {','.join(texts)!r}.")
+    return tuple(int(word) for word in words)

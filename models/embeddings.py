@@ -1,0 +1,184 @@
+"""Shared embedding tables, averaged bags, and the dense input vector of one side of a model.
+
+One table per ID space; all features of the space look up the same table, each is fed to the
+network separately (paper section 4.1). Row 0, missing or out of vocabulary, is the zero vector:
+nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.IndexedSlices).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from features import spec
+from features.spec import Feature, Kind, ResolvedSpec, Side
+
+Tensors = Mapping[str, tf.Tensor]
+_STDDEV = 0.05
+
+
+class EmbeddingTable(tf_keras.layers.Layer):
+    """The embedding of one ID space: ``rows``, float32 [V + 1, width].
+
+    Args:
+        size: V; ids are 1 to V.
+        width: Of an embedding.
+        seed: Of the initial values, normal with a standard deviation of 0.05.
+        stddev: Another standard deviation; 0 starts at zero.
+        name: Of the layer.
+    """
+
+    def __init__(
+        self, size: int, width: int, *, seed: int, stddev: float = _STDDEV, name: str
+    ) -> None:
+        super().__init__(name=name)
+        self.size = size
+        self.width = width
+        initial = (
+            tf_keras.initializers.RandomNormal(stddev=stddev, seed=seed) if stddev else "zeros"
+        )
+        self.rows = self.add_weight(name="rows", shape=[size + 1, width], initializer=initial)
+        self.rows.scatter_update(tf.IndexedSlices(tf.zeros([1, width]), [0]))
+
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the embedding of each id, zero for id 0.
+
+        Args:
+            ids: int32 or int64 [B], in [0, V].
+
+        Returns:
+            float32 [B, width].
+        """
+        known = tf.cast(ids > 0, tf.float32)
+        return tf.gather(self.rows, ids) * known[:, tf.newaxis]
+
+    def mean(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the average embedding of each bag's known ids, zero where it has none.
+
+        Args:
+            ids: int32 or int64 [B, L]; 0 is no member of the bag. An id that is in the bag
+                twice counts twice.
+
+        Returns:
+            float32 [B, width].
+        """
+        members = tf.where(ids > 0)
+        # Each distinct row is read, and later written, once, however many bags hold it.
+        distinct, positions = tf.unique(tf.gather_nd(ids, members))
+        return tf.sparse.segment_mean(
+            tf.gather(self.rows, distinct),
+            positions,
+            members[:, 0],
+            num_segments=tf.shape(ids)[0],
+        )
+
+
+def with_powers(values: tf.Tensor) -> tf.Tensor:
+    """Returns x, x^2 and sqrt(x) of normalised features: [B, F] becomes [B, 3 F].
+
+    Args:
+        values: float32 [B, F], in [0, 1).
+
+    Source: Covington et al., RecSys 2016, section 4.1.
+    """
+    return tf.concat([values, tf.square(values), tf.sqrt(tf.maximum(values, 0.0))], axis=1)
+
+
+def make_tables(
+    features: Sequence[Feature],
+    vocabulary_sizes: Mapping[str, int],
+    *,
+    widths: Mapping[str, int],
+    seed: int,
+) -> dict[str, EmbeddingTable]:
+    """Returns one table for each ID space that ``features`` read.
+
+    Args:
+        features: Those that the model reads.
+        vocabulary_sizes: Space to V.
+        widths: Space to width; others get ``spec.embedding_width(V)``.
+        seed: Of the initial values.
+    """
+    tables: dict[str, EmbeddingTable] = {}
+    for space in sorted({f.space for f in features if f.categorical}):
+        size = vocabulary_sizes[space]
+        width = widths.get(space, spec.embedding_width(size))
+        tables[space] = EmbeddingTable(size, width, seed=seed + len(tables), name=space)
+    return tables
+
+
+class SideInputs:
+    """Turns the features of one side into one dense vector; holds no weights of its own.
+
+    The order is fixed: embeddings in the order of the spec, then continuous values, their
+    squares and square roots, then binary values.
+
+    Args:
+        resolved: Declarations of the data set.
+        model: ``candidate`` or ``ranker``.
+        side: Whose features.
+        exclude: Names of features that are left out.
+        powers: Whether squares and square roots are fed.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        model: str,
+        side: Side,
+        *,
+        exclude: Collection[str] = (),
+        powers: bool = True,
+    ) -> None:
+        self.features = tuple(f for f in resolved.of(model, side) if f.name not in exclude)
+        self._categorical = tuple(f for f in self.features if f.categorical)
+        self._powers = powers
+        self._vectors: list[tuple[str, Kind, list[int], bool]] = []
+        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+            names = resolved.vector_names(model, side, kind)
+            kept = [i for i, name in enumerate(names) if name not in exclude]
+            if kept:
+                column = spec.vector_column(side, kind)
+                self._vectors.append((column, kind, kept, len(kept) < len(names)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the tensors that are read."""
+        return (*(f.name for f in self._categorical), *(column for column, *_ in self._vectors))
+
+    def width(self, tables: Mapping[str, EmbeddingTable]) -> int:
+        """Returns F, the length of the dense vector."""
+        total = sum(tables[f.space].width for f in self._categorical)
+        for _, kind, kept, _ in self._vectors:
+            total += len(kept) * (3 if kind is Kind.CONTINUOUS and self._powers else 1)
+        return total
+
+    def dense(self, features: Tensors, tables: Mapping[str, EmbeddingTable]) -> tf.Tensor:
+        """Returns the dense vector of each row.
+
+        Args:
+            features: Transformed features by name; others than :attr:`columns` are ignored.
+            tables: By ID space.
+
+        Returns:
+            float32 [B, F].
+
+        Raises:
+            ValueError: A column is missing.
+        """
+        missing = [name for name in self.columns if name not in features]
+        if missing:
+            raise ValueError(f"features must hold {missing}, got {sorted(features)}.")
+        parts = []
+        for feature in self._categorical:
+            ids = tf.convert_to_tensor(features[feature.name])
+            table = tables[feature.space]
+            parts.append(table.mean(ids) if feature.kind is Kind.MULTIVALENT else table.lookup(ids))
+        for column, kind, kept, some_left_out in self._vectors:
+            values = tf.cast(features[column], tf.float32)
+            if some_left_out:
+                values = tf.gather(values, np.array(kept), axis=1)
+            powered = kind is Kind.CONTINUOUS and self._powers
+            parts.append(with_powers(values) if powered else values)
+        return tf.concat(parts, axis=1)

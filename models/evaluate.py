@@ -1,0 +1,92 @@
+r"""Both models on the holdout, beside their baselines, with intervals.
+
+    python -m models.evaluate --examples=examples --candidate_model=candidate_model \
+        --ranker_model=ranker --output=evaluation
+
+Writes metrics.json (every figure with value, low, high, n) and report.html. A model that is not
+given is left out; its baselines are measured all the same.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from features import command
+
+command.quiet_tensorflow()
+
+from models import evaluation, report  # noqa: E402 - TensorFlow reads its settings at import
+
+_DEFAULT = evaluation.EvaluationConfig()
+_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
+_CANDIDATE_MODEL = flags.DEFINE_string(
+    "candidate_model", None, "What models.train_candidate wrote."
+)
+_RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What models.train_ranker wrote.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
+_K = flags.DEFINE_list("k", [str(k) for k in _DEFAULT.ks], "Cut-offs of recall.")
+_EXCLUDE_WATCHED = flags.DEFINE_bool(
+    "exclude_watched",
+    _DEFAULT.exclude_watched,
+    "Never recommend what the user watched; a holdout watch of such a video is then a miss.",
+)
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of resamples and learned baselines.")
+_BOOTSTRAP = flags.DEFINE_integer(
+    "bootstrap", _DEFAULT.replicates, "Resamples of users behind an interval.", lower_bound=1
+)
+_LINEAR = flags.DEFINE_bool("linear", _DEFAULT.linear, "Trains the linear ranking baseline.")
+_GBDT = flags.DEFINE_bool(
+    "gbdt", _DEFAULT.gbdt, "Trains gradient-boosted trees (needs watchnext[gbdt])."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Turns flags into a config, loads the models, measures and writes."""
+    del argv
+    config = _config()
+    candidate_model = ranker = None
+    if _CANDIDATE_MODEL.value:
+        from models import candidate_model as candidate_models
+
+        candidate_model = candidate_models.load(_CANDIDATE_MODEL.value)
+    if _RANKER_MODEL.value:
+        from models import ranker as rankers
+
+        ranker = rankers.load(_RANKER_MODEL.value)
+    result = evaluation.evaluate(
+        _EXAMPLES.value, candidate_model=candidate_model, ranker=ranker, config=config
+    )
+    given = {
+        "examples": _EXAMPLES.value,
+        "candidate_model": _CANDIDATE_MODEL.value,
+        "ranker_model": _RANKER_MODEL.value,
+    }
+    result.settings = {**given, **result.settings}
+    evaluation.write(result, _OUTPUT.value, report.html_page(result))
+    logging.flush()
+    print(f"\n{report.text(result)}\n")
+    print(f"Wrote {_OUTPUT.value}: {evaluation.METRICS_FILE}, {evaluation.REPORT_FILE}")
+    print(
+        f"Next: python -m serving.build_release --examples={_EXAMPLES.value} "
+        f"--candidate_model={_CANDIDATE_MODEL.value or 'CANDIDATE_MODEL'} "
+        + (f"--ranker_model={_RANKER_MODEL.value} " if _RANKER_MODEL.value else "")
+        + "--serving_root=SERVING_ROOT"
+    )
+
+
+def _config() -> evaluation.EvaluationConfig:
+    try:
+        return evaluation.EvaluationConfig(
+            ks=tuple(int(k) for k in _K.value),
+            exclude_watched=_EXCLUDE_WATCHED.value,
+            replicates=_BOOTSTRAP.value,
+            seed=_SEED.value,
+            linear=_LINEAR.value,
+            gbdt=_GBDT.value,
+        )
+    except ValueError as error:
+        raise command.InputError(f"cannot evaluate with these flags: {error}") from None
+
+
+if __name__ == "__main__":
+    command.run(main)

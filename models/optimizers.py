@@ -1,0 +1,129 @@
+"""Optimizers whose step costs what the batch touches, not what the tables hold.
+
+An embedding table of a million rows gets a gradient of a few thousand rows per step
+(tf.IndexedSlices). Keras' Adam decays the moments of all rows all the same: its step grows with
+the table. :class:`SparseAdam` reads and writes only the rows of the gradient.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from models import config
+
+
+class SparseAdam(tf_keras.optimizers.Optimizer):
+    """Adam that leaves untouched rows alone: each row of a table runs its own Adam.
+
+    For row r, at the t-th step whose gradient g holds r (t is counted per row):
+
+        m = beta_1 m + (1 - beta_1) g
+        v = beta_2 v + (1 - beta_2) g^2
+        row -= learning_rate * (m / (1 - beta_1^t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)
+
+    A row that every step touches moves exactly as under Adam, as do dense variables. Counting
+    per row matters for rare ids: with the global step count their first step would be
+    (1 - beta_1) / sqrt(1 - beta_2), about three times, too long.
+
+    A repeated index of a gradient is summed first (by the base class), so it counts once.
+
+    Args:
+        learning_rate: Above 0.
+        beta_1: Decay of the mean of gradients, in [0, 1).
+        beta_2: Decay of the mean of squared gradients, in [0, 1).
+        epsilon: Keeps the division finite.
+        clipnorm, global_clipnorm, name: As for every Keras optimizer.
+
+    Source: Kingma & Ba, ICLR 2015, algorithm 1; the count per row is ours.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        *,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        name: str = "SparseAdam",
+        **kwargs: Any,
+    ) -> None:
+        # Keras' default weight decay of 0 is not None: it would rewrite whole tables each step.
+        kwargs = {"weight_decay": None, **kwargs, "jit_compile": False}
+        super().__init__(name=name, **kwargs)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Creates the moments, and a step count per row, of each variable."""
+        super().build(var_list)
+        if getattr(self, "_built", False):
+            return
+        self._means = [self.add_variable_from_reference(v, "m") for v in var_list]
+        self._squares = [self.add_variable_from_reference(v, "v") for v in var_list]
+        # A vector has no rows worth counting; a matrix counts per row, so [rows, 1, ...].
+        self._counts = [
+            self.add_variable_from_reference(v, "count", shape=_count_shape(v)) for v in var_list
+        ]
+        self._built = True
+
+    def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
+        """Moves ``variable`` by one step, or the rows that ``gradient`` holds."""
+        index = self._index_dict[self._var_key(variable)]
+        mean, square, count = self._means[index], self._squares[index], self._counts[index]
+        if not isinstance(gradient, tf.IndexedSlices):
+            count.assign_add(tf.ones_like(count))
+            mean.assign(self._decayed(mean, gradient, self.beta_1))
+            square.assign(self._decayed(square, tf.square(gradient), self.beta_2))
+            variable.assign_sub(self._move(mean, square, count))
+            return
+        rows, values = gradient.indices, gradient.values
+        counts = tf.gather(count, rows) + 1.0
+        means = self._decayed(tf.gather(mean, rows), values, self.beta_1)
+        squares = self._decayed(tf.gather(square, rows), tf.square(values), self.beta_2)
+        count.scatter_update(tf.IndexedSlices(counts, rows))
+        mean.scatter_update(tf.IndexedSlices(means, rows))
+        square.scatter_update(tf.IndexedSlices(squares, rows))
+        variable.scatter_sub(tf.IndexedSlices(self._move(means, squares, counts), rows))
+
+    @staticmethod
+    def _decayed(old: tf.Tensor, new: tf.Tensor, decay: float) -> tf.Tensor:
+        return old * decay + new * (1.0 - decay)
+
+    def _move(self, mean: tf.Tensor, square: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        unbiased_mean = mean / (1.0 - tf.pow(self.beta_1, count))
+        unbiased_square = square / (1.0 - tf.pow(self.beta_2, count))
+        rate = tf.cast(self.learning_rate, mean.dtype)
+        return rate * unbiased_mean / (tf.sqrt(unbiased_square) + self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the constructor takes."""
+        return {
+            **super().get_config(),
+            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+def _count_shape(variable: tf.Variable) -> list[int]:
+    return [variable.shape[0], *[1] * (len(variable.shape) - 1)] if variable.shape else []
+
+
+def make(name: str, learning_rate: float) -> tf_keras.optimizers.Optimizer:
+    """Returns the optimizer of a ``TrainingConfig``.
+
+    Args:
+        name: ``adam`` (:class:`SparseAdam`) or ``adagrad`` (Keras' own: for IndexedSlices it
+            touches only their rows).
+        learning_rate: Above 0.
+    """
+    if name == config.ADAM:
+        return SparseAdam(learning_rate)
+    if name == config.ADAGRAD:
+        return tf_keras.optimizers.Adagrad(learning_rate, jit_compile=False)
+    raise ValueError(f"optimizer must be in {config.OPTIMIZERS}, got {name!r}.")

@@ -1,0 +1,271 @@
+"""Ranking baselines: a video's own averages, a linear model, gradient-boosted trees.
+
+The learned ones read exactly the ranker's transformed inputs and its loss: logistic regression in
+which a click weighs its watch seconds, so that the odds are the expected watch time of an
+impression. Here always in the exact form: each click also counts as a unit-weight negative,
+which is one row with the soft label T / (T + 1) and the weight T + 1.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features import spec
+from features.spec import Kind, ResolvedSpec, Side
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+# A video's average leans on the average of all until it was shown about this often.
+_PRIOR_IMPRESSIONS = 20.0
+# Ids of a larger vocabulary enter trees as numbers: ids rise as frequency falls, so a split has
+# a meaning, while thousands of categories would let each split single out a few rows.
+_MOST_CATEGORIES = 500
+# A small log takes more passes: the weights need about as many steps whatever its size.
+_LINEAR_EPOCHS = 4
+_LINEAR_STEPS = 2000
+_LINEAR_BATCH = 1024
+_LINEAR_RATE = 0.1
+_TREE_ROUNDS = 600
+_TREE_PATIENCE = 30
+# The newest share of the training rows stops the trees' growth; it is not trained on.
+_TREE_VALIDATION_FRACTION = 0.1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a baseline says about the holdout impressions.
+
+    Attributes:
+        name: In tables and metric keys.
+        scores: float64 [n], orders impressions.
+        expected_watch_time_s: float64 [n], seconds, None where the baseline makes no such claim.
+    """
+
+    name: str
+    scores: Floats
+    expected_watch_time_s: Floats | None = None
+
+
+def chance(holdout: Mapping[str, Array]) -> Scores:
+    """Scores everything alike: what a loss of one half looks like."""
+    return Scores(name="chance", scores=np.zeros(len(holdout["clicked"])))
+
+
+def video_averages(train: Mapping[str, Array], holdout: Mapping[str, Array]) -> list[Scores]:
+    """Scores an impression by its video's past: watch time per impression, and click rate.
+
+    Args:
+        train: ``label_video_id`` [m], ``clicked`` [m], ``watch_time_s`` [m], seconds.
+        holdout: ``label_video_id`` [n].
+    """
+    clicked = np.asarray(train["clicked"], np.float64)
+    watch = np.where(clicked > 0, np.asarray(train["watch_time_s"], np.float64), 0.0)
+    expected = _smoothed_mean(train["label_video_id"], watch, holdout["label_video_id"])
+    rate = _smoothed_mean(train["label_video_id"], clicked, holdout["label_video_id"])
+    return [
+        Scores(name="video_mean_watch_time", scores=expected, expected_watch_time_s=expected),
+        Scores(name="video_click_rate", scores=rate),
+    ]
+
+
+def _smoothed_mean(keys: Array, values: Floats, asked: Array) -> Floats:
+    overall = float(values.mean()) if len(values) else 0.0
+    if not len(values):
+        return np.full(len(asked), overall)
+    known, codes = np.unique(keys.astype(bytes), return_inverse=True)
+    sums = np.bincount(codes, weights=values) + _PRIOR_IMPRESSIONS * overall
+    means = sums / (np.bincount(codes) + _PRIOR_IMPRESSIONS)
+    wanted = asked.astype(bytes)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[place] == wanted, means[place], overall)
+
+
+def targets(examples: Mapping[str, Array]) -> tuple[Floats, Floats]:
+    """Returns soft labels in [0, 1) and weights >= 1 of the exact weighted logistic loss."""
+    clicked = np.asarray(examples["clicked"]) > 0
+    seconds = np.where(clicked, np.asarray(examples["watch_time_s"], np.float64), 0.0)
+    return seconds / (seconds + 1.0), seconds + 1.0
+
+
+def linear(
+    resolved: ResolvedSpec,
+    train: Mapping[str, Array],
+    holdout: Mapping[str, Array],
+    *,
+    seed: int = 0,
+) -> Scores:
+    """Fits weighted logistic regression by Adagrad: x, x^2, sqrt(x) and one weight per id.
+
+    The query's bags (watches, searches) are left out: without interactions they say the same
+    about every video of a page.
+    """
+    model = _Linear(resolved, train)
+    model.fit(train, seed=seed)
+    logits = model.logits(holdout, np.arange(len(holdout["clicked"])))
+    return Scores(name="linear", scores=logits, expected_watch_time_s=_exp(logits))
+
+
+class _Linear:
+    """Weights of the linear baseline and their Adagrad accumulators."""
+
+    def __init__(self, resolved: ResolvedSpec, train: Mapping[str, Array]) -> None:
+        self._vectors = vector_columns(resolved)
+        self._ids = [
+            f.name
+            for f in resolved.of(spec.RANKER)
+            if f.kind is Kind.UNIVALENT or (f.kind is Kind.MULTIVALENT and f.side is Side.CANDIDATE)
+        ]
+        width = self._dense(train, np.arange(0)).shape[1]
+        self._weights = np.zeros(width)
+        self._squares = np.full(width, 1e-6)
+        sizes = {name: int(train[name].max(initial=0)) + 1 for name in self._ids}
+        self._tables = {name: np.zeros(size) for name, size in sizes.items()}
+        self._table_squares = {name: np.full(size, 1e-6) for name, size in sizes.items()}
+
+    def _dense(self, examples: Mapping[str, Array], rows: Array) -> Floats:
+        columns = [np.ones((len(rows), 1))]
+        for name in self._vectors:
+            values = examples[name][rows].astype(np.float64)
+            columns.append(values)
+            if name.endswith(Kind.CONTINUOUS.value):
+                columns += [values**2, np.sqrt(np.maximum(values, 0.0))]
+        return np.concatenate(columns, axis=1)
+
+    def _looked_up(self, examples: Mapping[str, Array], name: str, rows: Array) -> Array:
+        """Returns ids int64 [rows, L]; 0, and ids that training did not have, weigh nothing."""
+        ids = examples[name][rows].reshape(len(rows), -1)
+        return np.where(ids < len(self._tables[name]), ids, 0)
+
+    def logits(self, examples: Mapping[str, Array], rows: Array) -> Floats:
+        """Returns float64 [rows]."""
+        result = self._dense(examples, rows) @ self._weights
+        for name in self._ids:
+            ids = self._looked_up(examples, name, rows)
+            share = 1.0 / np.maximum(1, np.count_nonzero(ids, axis=1))
+            result += self._tables[name][ids].sum(axis=1) * share
+        return result
+
+    def fit(self, train: Mapping[str, Array], *, seed: int) -> None:
+        """Runs over the examples in shuffled batches, a fixed number of times."""
+        labels, weights = targets(train)
+        weights = weights / max(float(weights.mean()), 1e-9) if len(weights) else weights
+        rng = np.random.default_rng(seed)
+        steps_per_epoch = max(1, -(-len(labels) // _LINEAR_BATCH))
+        for _ in range(max(_LINEAR_EPOCHS, -(-_LINEAR_STEPS // steps_per_epoch))):
+            order = rng.permutation(len(labels))
+            for start in range(0, len(order), _LINEAR_BATCH):
+                rows = order[start : start + _LINEAR_BATCH]
+                chance_of = 1.0 / (1.0 + np.exp(-np.clip(self.logits(train, rows), -30, 30)))
+                self._step(train, rows, weights[rows] * (chance_of - labels[rows]) / len(rows))
+
+    def _step(self, train: Mapping[str, Array], rows: Array, slope: Floats) -> None:
+        gradient = self._dense(train, rows).T @ slope
+        self._squares += gradient**2
+        self._weights -= _LINEAR_RATE * gradient / np.sqrt(self._squares)
+        for name in self._ids:
+            ids = self._looked_up(train, name, rows)
+            share = slope / np.maximum(1, np.count_nonzero(ids, axis=1))
+            table, squares = self._tables[name], self._table_squares[name]
+            by_id = np.bincount(
+                ids.ravel(), weights=np.repeat(share, ids.shape[1]), minlength=len(table)
+            )
+            by_id[0] = 0.0
+            squares += by_id**2
+            table -= _LINEAR_RATE * by_id / np.sqrt(squares)
+
+
+def vector_columns(resolved: ResolvedSpec) -> list[str]:
+    """Returns the names of the ranker's vector inputs that exist."""
+    return [
+        spec.vector_column(side, kind)
+        for side in Side
+        for kind in (Kind.CONTINUOUS, Kind.BINARY)
+        if resolved.of(spec.RANKER, side, kind)
+    ]
+
+
+def tree_matrix(
+    resolved: ResolvedSpec, examples: Mapping[str, Array]
+) -> tuple[npt.NDArray[np.float32], list[str]]:
+    """Returns the ranker's inputs as one matrix float32 [n, columns], and the columns' names.
+
+    A bag becomes its first id (the newest watch, the first topic) and its size.
+    """
+    columns, names = [], []
+    for feature in resolved.of(spec.RANKER):
+        if feature.kind is Kind.UNIVALENT:
+            columns.append(examples[feature.name][:, np.newaxis])
+            names.append(f"id:{feature.name}")
+        elif feature.kind is Kind.MULTIVALENT:
+            ids = examples[feature.name]
+            columns += [ids[:, :1], np.count_nonzero(ids, axis=1)[:, np.newaxis]]
+            names += [f"id:{feature.name}", f"size:{feature.name}"]
+    for name in vector_columns(resolved):
+        columns.append(examples[name])
+        names += [f"{name}:{i}" for i in range(examples[name].shape[1])]
+    return np.concatenate([column.astype(np.float32) for column in columns], axis=1), names
+
+
+def trees(
+    resolved: ResolvedSpec,
+    train: Mapping[str, Array],
+    holdout: Mapping[str, Array],
+    *,
+    seed: int = 0,
+    threads: int = 0,
+) -> Scores:
+    """Fits LightGBM on the ranker's inputs with the same weights.
+
+    Raises:
+        ModuleNotFoundError: The optional package ``lightgbm`` is not installed.
+    """
+    lightgbm = importlib.import_module("lightgbm")
+    matrix, names = tree_matrix(resolved, train)
+    labels, weights = targets(train)
+    order = np.argsort(train["time"], kind="stable")
+    newest = max(1, int(len(order) * _TREE_VALIDATION_FRACTION))
+    categories = _categories(names, matrix)
+    parts = [
+        lightgbm.Dataset(
+            matrix[rows], labels[rows], weight=weights[rows], categorical_feature=categories
+        )
+        for rows in (order[:-newest], order[-newest:])
+    ]
+    booster = lightgbm.train(
+        {
+            "objective": "cross_entropy",  # The logistic loss for soft labels.
+            "learning_rate": 0.05,
+            "num_leaves": 63,
+            "min_data_in_leaf": 50,
+            "feature_fraction": 0.7,
+            "bagging_fraction": 0.8,
+            "bagging_freq": 1,
+            "seed": seed,
+            "num_threads": threads,
+            "verbosity": -1,
+        },
+        parts[0],
+        num_boost_round=_TREE_ROUNDS,
+        valid_sets=[parts[1]],
+        callbacks=[lightgbm.early_stopping(_TREE_PATIENCE, verbose=False)],
+    )
+    logits = np.asarray(booster.predict(tree_matrix(resolved, holdout)[0], raw_score=True))
+    return Scores(name="trees", scores=logits, expected_watch_time_s=_exp(logits))
+
+
+def _categories(names: Sequence[str], matrix: npt.NDArray[np.float32]) -> list[int]:
+    return [
+        column
+        for column, name in enumerate(names)
+        if name.startswith("id:") and matrix[:, column].max(initial=0) <= _MOST_CATEGORIES
+    ]
+
+
+def _exp(logits: Floats) -> Floats:
+    """Odds, which are the expected watch seconds; bounded so that a wild logit stays finite."""
+    return np.exp(np.minimum(logits, 30.0))

@@ -1,0 +1,176 @@
+"""Raw log fragments -> clean tables of whole users, and the rows that were set aside.
+
+Rows travel in batches, as Arrow IPC bytes under the number of their users' bucket: a shuffle
+moves a few large values instead of one small one per row. A bucket has all events of its users,
+so exact duplicates meet there.
+"""
+
+import collections
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import logs, schema
+from features.catalogue import combined
+
+# What replay reads of each table; other columns only count when rows are compared.
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "watches": ("user_id", "video_id", "time", "watch_time_s", "completed", "source", "device"),
+    "searches": ("user_id", "time", "query"),
+    "impressions": (
+        *("user_id", "video_id", "time", "clicked", "watch_time_s", "page_id", "position"),
+        *("surface", "device", "candidate_sources", "retrieval_score"),
+    ),
+}
+EVENT_TABLES = tuple(COLUMNS)
+ROW_HASH = "row_hash"
+REJECTED = "rejected"
+COUNTS = "counts"
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Returns a table as compressed Arrow IPC."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(
+        sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
+
+
+def from_bytes(data: bytes) -> pa.Table:
+    """Inverse of :func:`to_bytes`."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def read_ids(directory: str, column: str) -> pa.Array:
+    """Reads one column of a Parquet directory as one array."""
+    return combined(pq.read_table(directory, columns=[column])[column])
+
+
+def buckets_of(user_ids: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
+    """Returns each row's bucket, int64 [n]: the same in every process and run."""
+    encoded = combined(user_ids).dictionary_encode()
+    codes = [zlib.crc32(user.encode()) % num_buckets for user in encoded.dictionary.to_pylist()]
+    return np.asarray(codes, np.int64)[np.asarray(encoded.indices)]
+
+
+def narrowed(table: pa.Table, name: str) -> pa.Table:
+    """Keeps what replay reads, and a hash of each whole row to find exact duplicates by."""
+    if not table.num_rows:
+        hashes = pa.array([], pa.uint64())
+    else:
+        hashes = pl.DataFrame(pl.from_arrow(table)).hash_rows().to_arrow()
+    kept = [column for column in COLUMNS[name] if column in table.column_names]
+    return table.select(kept).append_column(ROW_HASH, hashes)
+
+
+class ReadFragments(beam.DoFn):
+    """Fragment -> (bucket, (table name, bytes)); rejected rows and counts beside it."""
+
+    def __init__(
+        self,
+        *,
+        videos_dir: str,
+        users_dir: str | None,
+        num_buckets: int,
+        now_s: int,
+        window: tuple[int | None, int | None],
+    ) -> None:
+        self._videos_dir = videos_dir
+        self._users_dir = users_dir
+        self._num_buckets = num_buckets
+        self._now_s = now_s
+        self._from_s, self._until_s = window
+
+    def setup(self) -> None:
+        """Loads the known ids once per worker."""
+        self._videos = read_ids(self._videos_dir, "video_id")
+        self._users = read_ids(self._users_dir, "user_id") if self._users_dir else None
+
+    def process(self, fragment: logs.Fragment) -> Iterator[tuple[int, Any]]:
+        """Reads, validates and deals out one fragment."""
+        rows = logs.read_fragment(fragment, from_s=self._from_s, until_s=self._until_s)
+        name = fragment.table
+        accepted, rejected = schema.validate(
+            name,
+            rows,
+            known_video_ids=self._videos,
+            known_user_ids=self._users,
+            now_s=self._now_s,
+        )
+        counts = collections.Counter({(name, "read"): rows.num_rows})
+        yield from set_aside(name, rejected, counts)
+        yield beam.pvalue.TaggedOutput(COUNTS, counts)
+        accepted = narrowed(accepted, name)
+        bucket = buckets_of(accepted["user_id"], self._num_buckets)
+        for number in np.unique(bucket):
+            part = accepted.take(pa.array(np.flatnonzero(bucket == number)))
+            yield int(number), (name, to_bytes(part))
+
+
+def set_aside(
+    name: str, rejected: pa.Table, counts: "collections.Counter[tuple[str, str]]"
+) -> Iterator[Any]:
+    """Counts rejected rows by reason and yields them."""
+    if not rejected.num_rows:
+        return
+    reasons, numbers = np.unique(rejected["reason"].to_pylist(), return_counts=True)
+    for reason, number in zip(reasons, numbers, strict=True):
+        counts[name, str(reason)] += int(number)
+    yield beam.pvalue.TaggedOutput(REJECTED, (name, rejected))
+
+
+class CleanBuckets(beam.DoFn):
+    """(bucket, pieces) -> (bucket, {table name: bytes}) without exact duplicates."""
+
+    def process(
+        self, bucket_and_pieces: tuple[int, Iterable[tuple[str, bytes]]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Puts a bucket's pieces together, one table each."""
+        bucket, pieces = bucket_and_pieces
+        by_table: dict[str, list[pa.Table]] = {}
+        for name, data in pieces:
+            by_table.setdefault(name, []).append(from_bytes(data))
+        clean: dict[str, bytes] = {}
+        counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        for name, parts in by_table.items():
+            together = pa.concat_tables(parts, promote_options="permissive")
+            # Pieces arrive in any order; sorted rows make the outcome the same in every run.
+            order = [(c, "ascending") for c in ("user_id", "time", ROW_HASH)]
+            unique, duplicates = schema.split_duplicates(together.sort_by(order))
+            yield from set_aside(name, duplicates.drop_columns([ROW_HASH]), counts)
+            counts[name, "accepted"] += unique.num_rows
+            clean[name] = to_bytes(unique.drop_columns([ROW_HASH]))
+        yield beam.pvalue.TaggedOutput(COUNTS, counts)
+        yield bucket, clean
+
+
+class AddCounts(beam.CombineFn):
+    """Adds up Counters."""
+
+    def create_accumulator(self) -> "collections.Counter[object]":
+        """Starts empty."""
+        return collections.Counter()
+
+    def add_input(self, total, counts):  # type: ignore[no-untyped-def]
+        """Adds one."""
+        total.update(counts)
+        return total
+
+    def merge_accumulators(self, totals):  # type: ignore[no-untyped-def]
+        """Adds all."""
+        result: collections.Counter[object] = collections.Counter()
+        for total in totals:
+            result.update(total)
+        return result
+
+    def extract_output(self, total):  # type: ignore[no-untyped-def]
+        """Returns a plain dict."""
+        return dict(total)

@@ -1,0 +1,308 @@
+"""What the doctor says of what it measured: each check turns a measurement into a finding.
+
+Nothing is measured here, so every finding can be tested on any machine.
+"""
+
+import dataclasses
+import enum
+import json
+import pathlib
+import re
+import signal
+from collections.abc import Iterable, Mapping
+
+from packaging import requirements as packaging_requirements
+from packaging import utils
+
+SETUP = "run `make setup`"
+# A connection is a descriptor, and so is each Parquet part and SavedModel shard.
+_COMFORTABLE_OPEN_FILES = 4096
+
+
+class Status(str, enum.Enum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        check: What was looked at, one word or two.
+        status: How bad it is.
+        message: What was found.
+        remedy: What to do about it; empty when there is nothing to do.
+    """
+
+    check: str
+    status: Status = Status.OK
+    message: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """Returns the line that people read."""
+        remedy = f"  Remedy: {self.remedy}." if self.remedy else ""
+        return f"{self.status.value:<8} {self.check:<28} {self.message}{remedy}"
+
+
+def check_python(version: tuple[int, int]) -> Finding:
+    """Checks the interpreter, (major, minor)."""
+    text = ".".join(map(str, version))
+    if (3, 10) <= version <= (3, 13):
+        return Finding(check="python", message=text)
+    return Finding(
+        check="python",
+        status=Status.PROBLEM,
+        message=f"{text} is outside 3.10-3.13, for which all dependencies have wheels",
+        remedy="make distclean, then make BASE_PYTHON=/path/to/python3.11 setup",
+    )
+
+
+def check_packages(locations: Mapping[str, pathlib.Path | None], home: pathlib.Path) -> Finding:
+    """Checks that our four packages, whose names are generic, are ours.
+
+    Args:
+        locations: Directory that each package would be imported from; None if from nowhere.
+        home: Directory that should hold them all.
+    """
+    foreign = {
+        name: str(path)
+        for name, path in locations.items()
+        if path is None or path.resolve().parent != home.resolve()
+    }
+    if not foreign:
+        return Finding(check="packages", message=f"imported from {home}")
+    return Finding(
+        check="packages",
+        status=Status.PROBLEM,
+        message=f"not imported from {home}: {foreign}",
+        remedy="use an environment of its own for this project: make distclean setup",
+    )
+
+
+def needed(requires: Iterable[str], role: str) -> list[packaging_requirements.Requirement]:
+    """Returns the requirements of a role.
+
+    Args:
+        requires: As in the metadata of the distribution, with ``extra == "..."`` markers.
+        role: An extra, or "all" for preprocessing, training and serving together.
+    """
+    extras = ["preprocessing", "training", "serving"] if role == "all" else [role]
+    chosen = {}
+    for text in requires:
+        requirement = packaging_requirements.Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
+            chosen[requirement.name] = requirement
+    return [chosen[name] for name in sorted(chosen)]
+
+
+def check_dependency(
+    requirement: packaging_requirements.Requirement, installed: str | None
+) -> Finding:
+    """Checks an installed version, None if there is none, against its range."""
+    wanted = str(requirement.specifier)
+    if installed is None:
+        return Finding(
+            check=requirement.name,
+            status=Status.PROBLEM,
+            message=f"is not installed; needed {wanted}",
+            remedy=SETUP,
+        )
+    if not requirement.specifier.contains(installed, prereleases=True):
+        return Finding(
+            check=requirement.name,
+            status=Status.PROBLEM,
+            message=f"{installed} is outside {wanted}",
+            remedy=SETUP,
+        )
+    return Finding(check=requirement.name, message=f"{installed} ({wanted})")
+
+
+def check_lock(lock: str, installed: Mapping[utils.NormalizedName, str]) -> Finding:
+    """Checks the installed versions against the lock file, which is the set that is tested.
+
+    Args:
+        lock: Text of requirements.lock; a line that is for another Python is passed over.
+        installed: Version by normalized name of the distribution.
+    """
+    pinned = [packaging_requirements.Requirement(line) for line in lock.split("\n") if line.strip()]
+    here = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
+    found = {pin: installed.get(utils.canonicalize_name(pin.name), "missing") for pin in here}
+    different = [
+        f"{pin.name} {version} ({pin.specifier})"
+        for pin, version in found.items()
+        if version == "missing" or not pin.specifier.contains(version)
+    ]
+    if not different:
+        return Finding(check="requirements.lock", message=f"all {len(here)} versions as pinned")
+    shown = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
+    return Finding(
+        check="requirements.lock",
+        status=Status.WARNING,
+        message=f"{len(different)} of {len(here)} packages differ: {shown}",
+        remedy=SETUP,
+    )
+
+
+def check_legacy_keras_switch(value: str | None) -> Finding:
+    """Checks TF_USE_LEGACY_KERAS as the shell exports it; None if it does not."""
+    if value in {None, "1", "True", "true"}:
+        return Finding(check="legacy Keras switch", message="set by the project itself")
+    return Finding(
+        check="legacy Keras switch",
+        status=Status.PROBLEM,
+        message=f"TF_USE_LEGACY_KERAS={value!r} keeps TensorFlow Recommenders on Keras 3",
+        remedy="unset TF_USE_LEGACY_KERAS",
+    )
+
+
+def check_stack(returncode: int, output: str) -> list[Finding]:
+    """Checks what the trial of TensorFlow, Keras 2 and ScaNN in one process said.
+
+    Args:
+        returncode: Of the process; minus the signal if one killed it.
+        output: All that it printed; the last line of a good trial starts with REPORT.
+    """
+    names = ("TensorFlow with ScaNN", "Keras 2")
+    if returncode < 0:
+        killer = signal.Signals(-returncode).name
+        return [
+            Finding(
+                check=names[0],
+                status=Status.PROBLEM,
+                message=f"the trial was killed by {killer}",
+                remedy="SIGILL: use a processor with AVX and FMA; SIGKILL: give more memory",
+            )
+        ]
+    report_line = re.search(r"^REPORT (.*)$", output, re.MULTILINE)
+    if returncode or report_line is None:
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
+        clash = " (the symbol clash of ScaNN and TensorFlow)" if "undefined symbol" in last else ""
+        return [
+            Finding(
+                check=names[0],
+                status=Status.PROBLEM,
+                message=f"the trial failed{clash}: {last.strip()}",
+                remedy=f"{SETUP}; the versions must be those of requirements.lock",
+            )
+        ]
+    report = json.loads(report_line.group(1))
+    return [_scann_finding(names[0], report), _keras_finding(names[1], report)]
+
+
+def _scann_finding(name: str, report: Mapping[str, object]) -> Finding:
+    if report.get("scann_found") == 3:
+        return Finding(check=name, message="load in one process, and ScaNN finds a neighbour")
+    return Finding(
+        check=name,
+        status=Status.PROBLEM,
+        message=f"ScaNN does not work: {report['scann_error'] or 'wrong neighbour'}",
+        remedy=f"{SETUP} (Linux on x86-64 only); without ScaNN every search is exact and slow",
+    )
+
+
+def _keras_finding(name: str, report: Mapping[str, object]) -> Finding:
+    if report.get("legacy_keras"):
+        return Finding(check=name, message="tf.keras is tf_keras")
+    return Finding(
+        check=name,
+        status=Status.PROBLEM,
+        message="tf.keras is Keras 3, which TensorFlow Recommenders cannot use",
+        remedy="unset TF_USE_LEGACY_KERAS and KERAS_BACKEND; import models before TensorFlow",
+    )
+
+
+def check_processor(machine: str, features: frozenset[str]) -> Finding:
+    """Checks the instruction sets that the wheels of TensorFlow and ScaNN were built for."""
+    if machine not in {"x86_64", "AMD64"}:
+        return Finding(
+            check="processor",
+            status=Status.PROBLEM,
+            message=f"{machine}: ScaNN and tfx-bsl have wheels for x86-64 alone",
+            remedy="use an x86-64 machine or container",
+        )
+    lacking = sorted({"avx", "fma"} - features)
+    if lacking:
+        return Finding(
+            check="processor",
+            status=Status.PROBLEM,
+            message=f"lacks {', '.join(lacking)}, which ScaNN and TensorFlow need",
+            remedy="use a processor (or a virtual machine type) of 2013 or later",
+        )
+    if "avx2" not in features:
+        return Finding(
+            check="processor",
+            status=Status.WARNING,
+            message="has no AVX2: the index is searched several times slower",
+            remedy="use a processor with AVX2",
+        )
+    return Finding(
+        check="processor",
+        message="AVX2, FMA" + (", AVX-512" if "avx512f" in features else "; no AVX-512"),
+    )
+
+
+def check_amount(
+    check: str, have_gb: float, *, minimum_gb: float, comfortable_gb: float, remedy: str
+) -> Finding:
+    """Checks an amount of memory or disk, in GB."""
+    message = f"{have_gb:.1f} GB"
+    if have_gb >= comfortable_gb:
+        return Finding(check=check, message=message)
+    if have_gb >= minimum_gb:
+        message += f"; enough for the demo, {comfortable_gb:.0f} GB are comfortable"
+        return Finding(check=check, status=Status.WARNING, message=message, remedy=remedy)
+    message += f"; the demo needs {minimum_gb:.0f} GB"
+    return Finding(check=check, status=Status.PROBLEM, message=message, remedy=remedy)
+
+
+def check_open_files(soft_limit: int) -> Finding:
+    """Checks how many files and connections a process may hold open; -1 is no limit."""
+    if soft_limit < 0 or soft_limit >= _COMFORTABLE_OPEN_FILES:
+        text = "unlimited" if soft_limit < 0 else str(soft_limit)
+        return Finding(check="open files", message=text)
+    return Finding(
+        check="open files",
+        status=Status.WARNING,
+        message=f"{soft_limit}: a busy server holds one per connection",
+        remedy="ulimit -n 65536",
+    )
+
+
+def check_port(port: int, error: str) -> Finding:
+    """Checks a port; ``error`` is what binding it said, empty when it worked."""
+    if not error:
+        return Finding(check=f"port {port}", message="free")
+    return Finding(
+        check=f"port {port}",
+        status=Status.WARNING,
+        message=f"cannot be used: {error}",
+        remedy="stop what listens there, or serve with another --port",
+    )
+
+
+def check_program(check: str, path: str | None, *, purpose: str, remedy: str) -> Finding:
+    """Checks a program that only some work needs; ``path`` is None where it is missing."""
+    if path:
+        return Finding(check=check, message=path)
+    return Finding(
+        check=check, status=Status.WARNING, message=f"missing; only for {purpose}", remedy=remedy
+    )
+
+
+def memory_bytes(meminfo: str, control_group: str) -> int:
+    """Returns the memory that this process may use.
+
+    Args:
+        meminfo: Text of /proc/meminfo.
+        control_group: Text of the control group's memory.max: a number, "max", or empty.
+    """
+    total = re.search(r"^MemTotal:\s+(\d+) kB", meminfo, re.M)
+    machine = int(total.group(1)) * 1024 if total else 0
+    limit = control_group.strip()
+    return min(machine, int(limit)) if limit.isdigit() else machine

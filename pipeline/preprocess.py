@@ -1,0 +1,63 @@
+r"""Raw logs -> examples/: candidate and ranking examples, transform graphs, catalogue, statistics.
+
+    python -m pipeline.preprocess --logs=logs --examples=examples
+
+Every flag that is not listed here goes to Beam, for example
+``--runner=FlinkRunner --flink_master=HOST:8081`` or
+``--direct_running_mode=multi_processing --direct_num_workers=2``.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command
+
+command.quiet_tensorflow()
+
+from pipeline import preprocessing_job  # noqa: E402 - TensorFlow reads its settings at import
+
+_DEFAULT = preprocessing_job.PreprocessConfig()
+_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
+_EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
+_FROM = flags.DEFINE_string("from", None, "Reads events from this ISO 8601 time on, UTC.")
+_UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
+_HOLDOUT_DAYS = flags.DEFINE_float(
+    "holdout_days", _DEFAULT.holdout_days, "Last days to keep out of training; 0 trains on all."
+)
+_EXAMPLES_PER_USER = flags.DEFINE_integer(
+    "examples_per_user", _DEFAULT.examples_per_user, "Most candidate examples a user; 0 for all."
+)
+_COMPLETED_ONLY = flags.DEFINE_bool(
+    "completed_only", _DEFAULT.completed_only, "Whether only completed watches are labels."
+)
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Chooses a user's examples.")
+_MAX_REJECTED = flags.DEFINE_float(
+    "max_rejected_fraction",
+    _DEFAULT.max_rejected_fraction,
+    "Fails when a table loses more of its rows than this, duplicates not counted.",
+)
+
+
+def main(beam_args: Sequence[str]) -> None:
+    """Turns flags into a config and hands over."""
+    config = preprocessing_job.PreprocessConfig(
+        from_s=command.parse_time(_FROM.value, name="--from"),
+        until_s=command.parse_time(_UNTIL.value, name="--until"),
+        holdout_days=_HOLDOUT_DAYS.value,
+        examples_per_user=_EXAMPLES_PER_USER.value,
+        completed_only=_COMPLETED_ONLY.value,
+        seed=_SEED.value,
+        max_rejected_fraction=_MAX_REJECTED.value,
+    )
+    info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
+    out = _EXAMPLES.value
+    sys.stdout.write(
+        f"Wrote {out}: {info['counts']}\n"
+        f"Next: python -m models.train_candidate --examples={out} --model=MODEL\n"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main, passes_unknown_flags=True)

@@ -1,0 +1,126 @@
+r"""Logs -> a published release: preprocess, train, evaluate, build the release.
+
+    python -m pipeline.retrain --logs=logs --serving_root=serving_root
+
+Each step is a command that can be typed by itself; --dry_run prints them. A step whose outcome
+still holds (same logs, flags and code) is not run again, so a run that failed or was killed goes
+on where it stopped when the same line is given again, and a schedule may call it at any time. Only
+one run at a time may use a --work directory.
+
+    python -m pipeline.retrain --logs=logs --serving_root=serving_root \
+        --until=2022-05-08 --candidate_flags="--epochs=2" --preprocess_flags="--holdout_days=2"
+"""
+
+import pathlib
+import shlex
+import signal
+import sys
+import types
+from collections.abc import Mapping, Sequence
+
+from absl import flags
+
+from features import command
+from pipeline import retraining
+
+_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
+_SERVING_ROOT = flags.DEFINE_string(
+    "serving_root", None, "Directory in which the release is published.", required=True
+)
+_WORK = flags.DEFINE_string(
+    "work", None, "Directory of examples, models and records; default: work beside --serving_root."
+)
+_FROM = flags.DEFINE_string("from", None, "Learns from events from this ISO 8601 time on, UTC.")
+_UNTIL = flags.DEFINE_string("until", None, "Learns from events before this ISO 8601 time, UTC.")
+_STEP_FLAGS = {
+    "preprocess": flags.DEFINE_string(
+        "preprocess_flags", "", "Further flags of pipeline.preprocess, in one string."
+    ),
+    "train_candidate": flags.DEFINE_string(
+        "candidate_flags", "", "Further flags of models.train_candidate."
+    ),
+    "train_ranker": flags.DEFINE_string(
+        "ranker_flags", "", "Further flags of models.train_ranker."
+    ),
+    "evaluate": flags.DEFINE_string("evaluate_flags", "", "Further flags of models.evaluate."),
+    "build_release": flags.DEFINE_string(
+        "release_flags", "", "Further flags of serving.build_release."
+    ),
+}
+_FORCE_PUBLISH = flags.DEFINE_string(
+    "force_publish", None, "Publishes although a gate fails; the reason, which is recorded."
+)
+_DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and runs nothing.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Retrains, or says what a retraining would do."""
+    del argv
+    signal.signal(signal.SIGTERM, _stop)
+    serving_root = pathlib.Path(_SERVING_ROOT.value)
+    job = retraining.Retraining(
+        logs=pathlib.Path(_LOGS.value),
+        serving_root=serving_root,
+        work=pathlib.Path(_WORK.value) if _WORK.value else serving_root.parent / "work",
+        flags=_flags_of_steps(),
+        unrecorded_flags=_force_flags(),
+    )
+    if _DRY_RUN.value:
+        for step in job.plan():
+            would_run = step.outcome is retraining.Outcome.DONE
+            print(f"# {step.name}: {'would run' if would_run else step.outcome.value}")
+            print(step.command or f"#   {step.reason}")
+        return
+    steps = job.run()
+    _print_table(steps)
+    if steps[-1].outcome is retraining.Outcome.FAILED:
+        _refuse(steps[-1])
+    print(f"Wrote a release in {serving_root}; report: {job.work / retraining.REPORT}")
+    print(f"Metrics: {job.location('evaluation') / 'metrics.json'}")
+    print(f"Next: python -m serving.serve --serving_root={serving_root} --logs={job.logs}")
+
+
+def _flags_of_steps() -> Mapping[str, Sequence[str]]:
+    given = {}
+    for name, flag in _STEP_FLAGS.items():
+        try:
+            given[name] = shlex.split(flag.value)
+        except ValueError as error:
+            raise command.InputError(f"--{flag.name}={flag.value!r}: {error}.") from None
+    for name, flag in (("from", _FROM), ("until", _UNTIL)):
+        if flag.value:
+            command.parse_time(flag.value, name=f"--{name}")
+            given["preprocess"].append(f"--{name}={flag.value}")
+    return given
+
+
+def _force_flags() -> Mapping[str, Sequence[str]]:
+    reason = _FORCE_PUBLISH.value
+    return {"build_release": [f"--force_publish={reason}"]} if reason else {}
+
+
+def _print_table(steps: Sequence[retraining.Step]) -> None:
+    for step in steps:
+        print(f"{step.name:<16} {step.outcome.value:<11} {step.seconds:>8.1f} s  {step.reason}")
+    print(f"{'together':<28} {sum(step.seconds for step in steps):>8.1f} s")
+
+
+def _refuse(failed: retraining.Step) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(
+        f"error: {failed.name} failed ({failed.reason}); what it said stands above.\n"
+        f"  This step alone: {failed.command}\n"
+        f"  All, going on from here: {shlex.join([sys.executable, '-m', 'pipeline.retrain'])} "
+        f"{shlex.join(sys.argv[1:])}\n"
+    )
+    raise SystemExit(failed.exit_code if failed.exit_code > 0 else 1)
+
+
+def _stop(number: int, frame: types.FrameType | None) -> None:
+    """Leaves through the ``finally`` blocks, which end the step that runs."""
+    del frame
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,261 @@
+"""Runs the stages in order, and only those whose outcome no longer holds.
+
+What a step is made from (its flags, the code that it runs, what it reads; for the first step the
+names, sizes and times of the log files) gives its fingerprint. A step is up to date when its
+record has the fingerprint of now and its artefact still is the one that was recorded.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import json
+import pathlib
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from absl import logging
+
+from features import command, files
+from pipeline import fingerprints, stages, step_records, work_lock
+
+REPORT = "retrain.json"
+_TERMINATE_WAIT_S = 20
+
+
+class Outcome(str, enum.Enum):
+    """What became of a step, or in a plan: what would."""
+
+    DONE = "done"
+    UP_TO_DATE = "up to date"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What became of a stage in this run.
+
+    Attributes:
+        name: Of the stage.
+        outcome: What became of it.
+        command: The line to type for this step alone; empty where it is skipped.
+        seconds: Wall time in this run.
+        reason: Why it was skipped, or how it failed.
+        exit_code: Of the process where it failed.
+    """
+
+    name: str
+    outcome: Outcome
+    command: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+    exit_code: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """One retraining: from logs to a published release.
+
+    Attributes:
+        logs: Raw logs.
+        serving_root: Where the release is published.
+        work: Where examples, models and records are kept.
+        flags: Further flags of a step, by its name.
+        unrecorded_flags: The same for flags that do not change what is made, so that they do not
+            make a step that is up to date run again.
+        chain: Its stages, in order.
+    """
+
+    logs: pathlib.Path
+    serving_root: pathlib.Path
+    work: pathlib.Path
+    flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    unrecorded_flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    chain: Sequence[stages.Stage] = stages.STAGES
+
+    def run(self) -> list[Step]:
+        """Runs what has to be run and returns what became of the stages.
+
+        Stops after a step that failed, which then is the last one returned. ``work/retrain.json``
+        is rewritten after each step.
+
+        Raises:
+            command.InputError: There are no logs, or another run is under way in ``work``.
+        """
+        self._require_logs()
+        started, clock = step_records.utc_now(), time.monotonic()
+        steps: list[Step] = []
+        with work_lock.held(self.work) as lock:
+            for number, stage in enumerate(self.chain, start=1):
+                self._report(steps, started, time.monotonic() - clock, running=stage.name)
+                title = f"[{number}/{len(self.chain)}] {stage.name}"
+                steps.append(self._perform(stage, title, lock))
+                if steps[-1].outcome is Outcome.FAILED:
+                    break
+            self._report(steps, started, time.monotonic() - clock)
+        return steps
+
+    def plan(self) -> list[Step]:
+        """Returns what :meth:`run` would do now; DONE marks what would be run.
+
+        Raises:
+            command.InputError: There are no logs.
+        """
+        self._require_logs()
+        return [self._skipped(s) or self._up_to_date(s) or self._outlook(s) for s in self.chain]
+
+    def location(self, artefact: str) -> pathlib.Path:
+        """Returns the path of an artefact."""
+        outside = {stages.LOGS: self.logs, stages.SERVING_ROOT: self.serving_root}
+        return outside.get(artefact) or self.work / artefact
+
+    def _perform(self, stage: stages.Stage, title: str, lock: int) -> Step:
+        skipped = self._skipped(stage)
+        if skipped:
+            logging.warning("%s: SKIPPED: %s", title, skipped.reason)
+            return skipped
+        up_to_date = self._up_to_date(stage)
+        if up_to_date:
+            logging.info("%s: up to date; not run again", title)
+            return up_to_date
+        outlook = self._outlook(stage)
+        logging.info("%s: %s", title, outlook.command)
+        step_records.forget(self.work, stage)
+        clock = time.monotonic()
+        code = _run_process(self._command(stage), lock)
+        seconds = time.monotonic() - clock
+        reason = _exit_reason(code) or self._record(stage, seconds)
+        if reason:
+            logging.error("%s: FAILED after %.1f s: %s", title, seconds, reason)
+        else:
+            logging.info("%s: done in %.1f s", title, seconds)
+        return dataclasses.replace(
+            outlook,
+            outcome=Outcome.FAILED if reason else Outcome.DONE,
+            seconds=round(seconds, 2),
+            reason=reason,
+            exit_code=code,
+        )
+
+    def _skipped(self, stage: stages.Stage) -> Step | None:
+        if not stage.needs_ranking or self._has_ranking():
+            return None
+        return Step(
+            name=stage.name,
+            outcome=Outcome.SKIPPED,
+            reason="the logs have no impressions, so there is no ranker: pages will be in the "
+            "order of the retrieval score",
+        )
+
+    def _up_to_date(self, stage: stages.Stage) -> Step | None:
+        if not self._holds(stage):
+            return None
+        return dataclasses.replace(self._outlook(stage), outcome=Outcome.UP_TO_DATE)
+
+    def _holds(self, stage: stages.Stage) -> bool:
+        record = step_records.read(self.work, stage)
+        if record is None or record.fingerprint != self._fingerprints[stage.name]:
+            return False
+        return step_records.stamp(stage, self._output(stage), record.stamp) == record.stamp
+
+    def _outlook(self, stage: stages.Stage) -> Step:
+        line = shlex.join(self._command(stage))
+        return Step(name=stage.name, outcome=Outcome.DONE, command=line)
+
+    def _record(self, stage: stages.Stage, seconds: float) -> str:
+        """Records a success and returns "", or how the step broke its word."""
+        stamp = step_records.stamp(stage, self._output(stage))
+        if stamp is None:
+            return f"it ended well but left no {stage.marker} in {self._output(stage)}"
+        step_records.write(
+            self.work,
+            stage,
+            fingerprint=self._fingerprints[stage.name],
+            stamp=stamp,
+            seconds=seconds,
+        )
+        return ""
+
+    def _has_ranking(self) -> bool:
+        """Returns what preprocessing says of the logs of now, or what the logs look like."""
+        maker = next((s for s in self.chain if s.writes[1] == stages.EXAMPLES), None)
+        if maker is not None and self._holds(maker):
+            info = files.read_complete(self._output(maker))
+            return bool(info and info.get("has_ranking"))
+        return (self.logs / "impressions").is_dir()
+
+    def _output(self, stage: stages.Stage) -> pathlib.Path:
+        return self.location(stage.writes[1])
+
+    def _command(self, stage: stages.Stage) -> list[str]:
+        absent = {other.writes[1] for other in self.chain if self._skipped(other)}
+        names = {*stage.reads.values(), stage.writes[1]} - absent
+        given = [*self.flags.get(stage.name, ()), *self.unrecorded_flags.get(stage.name, ())]
+        return stage.command({name: self.location(name) for name in names}, given)
+
+    @functools.cached_property
+    def _fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each stage, as things stood when this run started."""
+        made = {stages.LOGS: fingerprints.of_tree(self.logs)}
+        for stage in self.chain:
+            made[stage.writes[1]] = fingerprints.of_value(
+                {
+                    "binary": stage.binary,
+                    "flags": list(self.flags.get(stage.name, ())),
+                    "code": fingerprints.of_code(stage.packages),
+                    "reads": {name: made[name] for name in stage.reads.values()},
+                }
+            )
+        return {stage.name: made[stage.writes[1]] for stage in self.chain}
+
+    def _require_logs(self) -> None:
+        if not self.logs.is_dir() or not any(self.logs.iterdir()):
+            raise command.InputError(
+                f"{self.logs} holds no logs. Make some with `python -m pipeline.simulate` or "
+                "`python -m pipeline.import_dataset`, or name them with --logs."
+            )
+
+    def _report(
+        self, steps: Sequence[Step], started: str, seconds: float, *, running: str = ""
+    ) -> None:
+        failed = any(step.outcome is Outcome.FAILED for step in steps)
+        report = {
+            "outcome": f"running {running}" if running else "failed" if failed else "done",
+            "started": started,
+            "seconds": round(seconds, 2),
+            "logs": str(self.logs),
+            "serving_root": str(self.serving_root),
+            "steps": [dataclasses.asdict(step) for step in steps],
+        }
+        files.atomic_write(self.work / REPORT, json.dumps(report, indent=1) + "\n")
+
+
+def _exit_reason(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}" if code else ""
+
+
+def _run_process(arguments: Sequence[str], lock: int) -> int:
+    """Runs a step to its end, or ends it when this process is asked to stop."""
+    process = subprocess.Popen(arguments, pass_fds=(lock,))
+    with _ended(process):
+        return process.wait()
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_TERMINATE_WAIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,203 @@
+"""Reads the files of a public data set, CSV or Parquet, or says in one message why it cannot."""
+
+import contextlib
+import csv
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from absl import logging
+
+from features import command
+
+BLOCK_BYTES = 32 << 20
+BATCH_ROWS = 500_000
+
+_UNIT_SEPARATOR = "\x1f"
+_NULLS = ("", "NA", "NaN", "nan", "NULL", "null", "None")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a text file is laid out.
+
+    Attributes:
+        separator: Between the fields. Files with more than one character are read whole.
+        has_header: Whether the first line names the columns. Without it, the columns are in the
+            order of the types asked for, and quotes mean nothing.
+    """
+
+    separator: str = ","
+    has_header: bool = True
+
+
+CSV = Dialect()
+
+
+def read_batches(
+    path: pathlib.Path, types: Mapping[str, pa.DataType], *, dialect: Dialect = CSV
+) -> Iterator[pa.Table]:
+    """Yields a file piece by piece, so that a file of any size can be read.
+
+    Args:
+        path: A Parquet file if it ends in ``.parquet``, else text, which ``.gz`` compresses.
+        types: Columns to read, in this order, and their types. Others are left out.
+        dialect: Of text files.
+
+    Raises:
+        InputError: The file is empty or not whole, lacks a column, or has a value of a wrong
+            type. Raised while iterating.
+    """
+    total = 0
+    with _explained(path):
+        if path.suffix == ".parquet":
+            batches = _parquet_batches(path, types)
+        else:
+            names = _check_text(path, types, dialect)
+            batches = _text_batches(path, types, dialect, names)
+        for batch in batches:
+            total += batch.num_rows
+            yield batch
+    if total == 0:
+        raise command.InputError(f"{path} has no rows. Copy or unpack it again.")
+
+
+def num_rows(path: pathlib.Path) -> int:
+    """Returns the number of rows of a Parquet file, or raises InputError."""
+    with _explained(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def require_directory(source: pathlib.Path, *, expected: str) -> None:
+    """Raises InputError unless ``source`` is a directory; ``expected`` says what it should hold."""
+    if source.is_dir():
+        return
+    state = "is a file" if source.exists() else "does not exist"
+    raise command.InputError(f"--source={source} {state}. Give the directory with {expected}.")
+
+
+@contextlib.contextmanager
+def _explained(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise command.InputError(
+            f"{path} cannot be read: {reason}. It may be truncated, half copied or of another "
+            "format: copy or unpack it again."
+        ) from error
+
+
+def _parquet_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        _require_columns(path, file.schema_arrow.names, types)
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(types), use_threads=False):
+            table = pa.table(batch).select(list(types))
+            for index, (name, kind) in enumerate(types.items()):
+                table = table.set_column(index, name, _cast(table[name], kind, f"{path}, {name}"))
+            yield table
+
+
+def _cast(values: pa.ChunkedArray, kind: pa.DataType, what: str) -> pa.ChunkedArray:
+    # Arrow would parse text as numbers; a number that comes as text is another format.
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if is_text and not pa.types.is_string(kind):
+        raise command.InputError(f"{what}: expected {kind}, found {values.type}.")
+    try:
+        return values.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        message = f"{what}: expected {kind}, found {values.type}: {error}"
+        raise command.InputError(message) from error
+
+
+def _text_batches(
+    path: pathlib.Path, types: Mapping[str, pa.DataType], dialect: Dialect, names: list[str]
+) -> Iterator[pa.Table]:
+    data: str | pa.BufferReader = str(path)
+    separator, encoding = dialect.separator, "utf8"
+    if len(separator) > 1:
+        separator = _UNIT_SEPARATOR
+        content = path.read_bytes()
+        encoding = _encoding(content)
+        data = pa.BufferReader(content.replace(dialect.separator.encode(), separator.encode()))
+    read = pa_csv.ReadOptions(
+        block_size=BLOCK_BYTES,
+        encoding=encoding,
+        column_names=None if dialect.has_header else names,
+    )
+    parse = pa_csv.ParseOptions(
+        delimiter=separator, quote_char='"' if dialect.has_header else False
+    )
+    convert = pa_csv.ConvertOptions(
+        column_types=dict(types),
+        include_columns=list(types),
+        null_values=list(_NULLS),
+        strings_can_be_null=True,
+    )
+    with (
+        _column_named(path, names),
+        pa_csv.open_csv(
+            data, read_options=read, parse_options=parse, convert_options=convert
+        ) as reader,
+    ):
+        for batch in reader:
+            yield pa.table(batch)
+
+
+@contextlib.contextmanager
+def _column_named(path: pathlib.Path, names: list[str]) -> Iterator[None]:
+    """Says which column a value of a wrong type is in; Arrow gives its number only."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        match = re.match(r"In CSV column #(\d+): (.*)", str(error))
+        if match is None:
+            raise
+        message = f"{path}, column {names[int(match[1])]!r}: {match[2]}. Unpack the file again."
+        raise command.InputError(message) from error
+
+
+def _encoding(content: bytes) -> str:
+    """Returns utf8 where the content is that, else latin-1, as old data sets are."""
+    try:
+        content.decode("utf8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf8"
+
+
+def _check_text(
+    path: pathlib.Path, types: Mapping[str, pa.DataType], dialect: Dialect
+) -> list[str]:
+    """Returns the names of the columns in the file; warns of an unfinished last line."""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        # Longer than any header here; a row is not needed.
+        first_line = stream.read(1 << 16).decode(errors="replace").partition("\n")[0]
+    if not first_line:
+        raise command.InputError(f"{path} is empty. Copy or unpack it again.")
+    names = list(types)
+    if dialect.has_header:
+        line = first_line.lstrip("\ufeff").rstrip("\r")
+        names = next(csv.reader([line], delimiter=dialect.separator))
+        _require_columns(path, names, types)
+    if path.suffix != ".gz":
+        with path.open("rb") as file:
+            file.seek(-1, 2)
+            if file.read() != b"\n":
+                logging.warning("%s does not end with a line break: is it truncated?", path)
+    return names
+
+
+def _require_columns(
+    path: pathlib.Path, found: list[str], types: Mapping[str, pa.DataType]
+) -> None:
+    missing = [name for name in types if name not in found]
+    if missing:
+        raise command.InputError(
+            f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}. "
+            f"Found: {', '.join(found) or 'no columns'}."
+        )

@@ -1,0 +1,98 @@
+"""The steps of a retraining, in order: which binary reads what and leaves what."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from features import files
+
+LOGS = "logs"
+EXAMPLES = "examples"
+SERVING_ROOT = "serving_root"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A binary, the artefacts that it reads, and the artefact that it must leave complete.
+
+    Attributes:
+        name: What the step is called.
+        binary: Module to run.
+        reads: Flag of the binary to the artefact that it names.
+        writes: The same, for the one artefact that it makes.
+        marker: File that the finished artefact holds; of the serving root, see
+            :mod:`serving.release`.
+        packages: Our packages whose code it runs.
+        needs_ranking: Whether it is skipped where the logs have no impressions.
+    """
+
+    name: str
+    binary: str
+    reads: Mapping[str, str]
+    writes: tuple[str, str]
+    marker: str = files.COMPLETE
+    packages: tuple[str, ...]
+    needs_ranking: bool = False
+
+    def command(
+        self, locations: Mapping[str, pathlib.Path], flags: Sequence[str] = ()
+    ) -> list[str]:
+        """Returns the line that an operator would type.
+
+        Args:
+            locations: Path of each artefact; a flag whose artefact is not there is left out.
+            flags: Further flags, as ``--name=value``.
+        """
+        artefacts = (*self.reads.items(), self.writes)
+        paths = [f"--{flag}={locations[name]}" for flag, name in artefacts if name in locations]
+        return [sys.executable, "-m", self.binary, *paths, *flags]
+
+
+STAGES = (
+    Stage(
+        name="preprocess",
+        binary="pipeline.preprocess",
+        reads={"logs": LOGS},
+        writes=("examples", EXAMPLES),
+        packages=("features", "pipeline"),
+    ),
+    Stage(
+        name="train_candidate",
+        binary="models.train_candidate",
+        reads={"examples": EXAMPLES},
+        writes=("model", "candidate_model"),
+        packages=("features", "models"),
+    ),
+    Stage(
+        name="train_ranker",
+        binary="models.train_ranker",
+        reads={"examples": EXAMPLES},
+        writes=("model", "ranker_model"),
+        packages=("features", "models"),
+        needs_ranking=True,
+    ),
+    Stage(
+        name="evaluate",
+        binary="models.evaluate",
+        reads={
+            "examples": EXAMPLES,
+            "candidate_model": "candidate_model",
+            "ranker_model": "ranker_model",
+        },
+        writes=("output", "evaluation"),
+        marker="metrics.json",
+        packages=("features", "models"),
+    ),
+    Stage(
+        name="build_release",
+        binary="serving.build_release",
+        reads={
+            "examples": EXAMPLES,
+            "candidate_model": "candidate_model",
+            "ranker_model": "ranker_model",
+        },
+        writes=("serving_root", SERVING_ROOT),
+        packages=("features", "models", "serving"),
+    ),
+)

@@ -1,0 +1,96 @@
+"""Which impression a click or a watch came from.
+
+Both readers of impressions go through here, so that they agree: the history store, whose
+impressions feed the churn features of the next request, and the compaction of the event log,
+whose impressions the next training reads.
+
+The rule, for a click or watch at time s of user u on video v, and an impression of v to u at t:
+
+* it names a page: the impression on that page, if ``t <= s <= t + WATCH_WINDOW_S``;
+* it names none: the latest impression with ``t <= s <= t + CLICK_WINDOW_S``, provided that a
+  watch which names its source names the surface of that impression.
+
+An impression that a click or watch came from is clicked; its watch time is the sum over its
+watches. What an impression already says of itself (logged elsewhere, with its outcome) stays.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.catalogue import combined
+from serving import events
+
+_TIME_BITS = 34  # Unix seconds until the year 2514
+
+
+def attribute(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the outcome of impressions.
+
+    Args:
+        impressions: ``user_id, video_id, time, page_id, surface, clicked, watch_time_s``, n rows.
+        engagements: Clicks and watches: ``user_id, video_id, time, page_id, source,
+            watch_time_s`` (0 for a click), any order.
+
+    Returns:
+        clicked bool [n] and watch_time_s float64 [n].
+    """
+    clicked = np.asarray(combined(impressions["clicked"]).cast(pa.int8()), bool)
+    seconds = np.array(combined(impressions["watch_time_s"]), np.float64)
+    if not impressions.num_rows or not engagements.num_rows:
+        return clicked, seconds
+    named = pc.not_equal(engagements["page_id"], "")
+    by_page = engagements.filter(named)
+    by_time = engagements.filter(pc.invert(named))
+    found = np.zeros(impressions.num_rows, bool)
+    added = np.zeros(impressions.num_rows)
+    for part, keys, window in (
+        (by_page, ("user_id", "video_id", "page_id"), events.WATCH_WINDOW_S),
+        (by_time, ("user_id", "video_id"), events.CLICK_WINDOW_S),
+    ):
+        target = _latest_before(impressions, part, keys, window)
+        if part is by_time:
+            target = np.where(_source_fits(impressions, part, target), target, -1)
+        hit = target >= 0
+        found[target[hit]] = True
+        watched = np.asarray(combined(part["watch_time_s"]), np.float64)
+        np.add.at(added, target[hit], watched[hit])
+    return clicked | found, np.where(seconds > 0, seconds, added)
+
+
+def _latest_before(
+    impressions: pa.Table, engagements: pa.Table, keys: tuple[str, ...], window_s: int
+) -> np.ndarray:
+    """Returns for each engagement the row of its latest impression in the window, -1 for none."""
+    if not engagements.num_rows:
+        return np.zeros(0, np.int64)
+    group_shown, group_done = _groups(impressions, engagements, keys)
+    shown = np.asarray(combined(impressions["time"]), np.int64)
+    done = np.asarray(combined(engagements["time"]), np.int64)
+    key = (group_shown << _TIME_BITS) | shown
+    order = np.argsort(key, kind="stable")
+    place = np.searchsorted(key[order], (group_done << _TIME_BITS) | done, side="right") - 1
+    row = order[np.maximum(place, 0)]
+    fits = (place >= 0) & (group_shown[row] == group_done) & (done - shown[row] <= window_s)
+    return np.where(fits, row, -1)
+
+
+def _groups(
+    impressions: pa.Table, engagements: pa.Table, keys: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns one number per distinct combination of the key columns, int64, for both tables."""
+    count = impressions.num_rows
+    group = np.zeros(count + engagements.num_rows, np.int64)
+    for name in keys:
+        values = pa.chunked_array([*impressions[name].chunks, *engagements[name].chunks])
+        codes = combined(values.cast(pa.string())).dictionary_encode()
+        mixed = group * len(codes.dictionary) + np.asarray(codes.indices, np.int64)
+        _, group = np.unique(mixed, return_inverse=True)
+        group = group.astype(np.int64)
+    return group[:count], group[count:]
+
+
+def _source_fits(impressions: pa.Table, engagements: pa.Table, target: np.ndarray) -> np.ndarray:
+    source = combined(engagements["source"]).to_numpy(zero_copy_only=False)
+    surface = combined(impressions["surface"]).to_numpy(zero_copy_only=False)
+    return (source == "") | (source == surface[np.maximum(target, 0)])

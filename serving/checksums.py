@@ -1,0 +1,75 @@
+"""SHA-256 of every file of a directory, and the proof that a directory still holds just those."""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+from collections.abc import Collection, Mapping
+
+_BLOCK_BYTES = 1 << 20
+# Hashing lets go of the interpreter lock, so a few threads keep disk and processor busy.
+_THREADS = 4
+
+FileSum = Mapping[str, str | int]
+
+
+def of_file(path: str | os.PathLike[str]) -> dict[str, str | int]:
+    """Returns ``{"sha256": hexadecimal, "bytes": size}`` of one file."""
+    digest = hashlib.sha256()
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return {"sha256": digest.hexdigest(), "bytes": size}
+
+
+def of_tree(
+    directory: str | os.PathLike[str], *, leave_out: Collection[str] = ()
+) -> dict[str, dict[str, str | int]]:
+    """Returns the sum of every file below a directory, by its path relative to it."""
+    names = _files_below(pathlib.Path(directory), leave_out)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        sums = pool.map(lambda name: of_file(os.path.join(directory, name)), names)
+        return dict(zip(names, sums, strict=True))
+
+
+def difference(
+    directory: str | os.PathLike[str],
+    expected: Mapping[str, FileSum],
+    *,
+    leave_out: Collection[str] = (),
+    hash_contents: bool = True,
+) -> str:
+    """Says in one phrase how a directory differs from what was recorded; "" where it does not.
+
+    Args:
+        directory: To compare.
+        expected: As :func:`of_tree` returned it.
+        leave_out: Relative paths that may be there unrecorded.
+        hash_contents: Off compares names and sizes alone.
+    """
+    path = pathlib.Path(directory)
+    if not path.is_dir():
+        return "the directory does not exist"
+    found = set(_files_below(path, leave_out))
+    for problem, names in (
+        ("is missing", set(expected) - found),
+        ("was added", found - set(expected)),
+    ):
+        if names:
+            return f"{min(names)} {problem}"
+    for name, recorded in expected.items():
+        size = (path / name).stat().st_size
+        if size != recorded["bytes"]:
+            return f"{name} has {size} bytes instead of {recorded['bytes']}"
+    if hash_contents:
+        for name, actual in of_tree(path, leave_out=leave_out).items():
+            if actual["sha256"] != expected[name]["sha256"]:
+                return f"{name} has other content (its SHA-256 differs)"
+    return ""
+
+
+def _files_below(path: pathlib.Path, leave_out: Collection[str]) -> list[str]:
+    files = (p for p in path.rglob("*") if not p.is_dir())
+    return sorted(name for f in files if (name := f.relative_to(path).as_posix()) not in leave_out)

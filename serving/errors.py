@@ -1,0 +1,56 @@
+"""What can go wrong while serving, as one tree; the HTTP layer maps it to problem answers.
+
+    ServingError
+      InvalidRequestError         the caller asked for something that cannot be answered
+      OverloadedError             too many requests in flight; come back in ``retry_after_s``
+      NotReadyError               no release is loaded yet
+      HistoryUnavailableError     the history store cannot be read or written
+      EventLogError               events cannot be made durable, for example: disk full
+      ModelError                  a model refused the inputs or failed
+        ModelTimeoutError         a model did not answer within its deadline
+        ModelUnavailableError     the model server cannot be reached, or is too busy
+"""
+
+
+class ServingError(Exception):
+    """Anything that goes wrong while answering a request."""
+
+
+class InvalidRequestError(ServingError):
+    """The request breaks a rule that its schema cannot express."""
+
+
+class OverloadedError(ServingError):
+    """As many requests as allowed are in flight already.
+
+    Attributes:
+        retry_after_s: When the caller should try again, seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotReadyError(ServingError):
+    """No release is loaded."""
+
+
+class HistoryUnavailableError(ServingError):
+    """The history store failed; whatever was being written is not there."""
+
+
+class EventLogError(ServingError):
+    """Events could not be made durable, so they must not be acknowledged."""
+
+
+class ModelError(ServingError):
+    """A model refused its inputs, failed, or answered something unusable."""
+
+
+class ModelTimeoutError(ModelError):
+    """A model did not answer within its deadline."""
+
+
+class ModelUnavailableError(ModelError):
+    """The server of a model cannot be reached or takes no more calls."""

@@ -1,0 +1,259 @@
+"""What users did and were shown, made durable at once and handed on to the raw logs.
+
+Records are appended as JSON lines to segment files below ``<logs>/.event_log/``:
+
+    pages-<start>-<pid>-<random>.jsonl      impressions, served or reported
+    events-<start>-<pid>-<random>.jsonl     watches, searches, clicks, new users
+    evidence-...                            events that are in the logs already, kept for a while
+                                            because a click may still meet its impression
+
+:mod:`serving.event_compaction` moves them into the Parquet tables of the logs. Several
+processes may log into one directory: each writes its own segments, and holds a lock on them for
+as long as it lives, which is how a dead process's segments are told from a live one's.
+
+What is promised:
+
+* ``append`` returns after an fsync, which concurrent callers share. What it acknowledged
+  survives a power cut, and reaches the tables exactly once.
+* ``append_page`` returns after the write: it survives a killed process, and a power cut from
+  ``SYNC_PERIOD_S`` later on. A page must not wait for a disk.
+* A failed write (disk full) leaves no half line behind and is not acknowledged.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import logging
+
+from features import files
+from serving import errors, event_compaction
+from serving.events import Event, Kind, NewUser
+
+SYNC_PERIOD_S = 1.0
+COMPACTION_PERIOD_S = 300.0
+_MAX_SEGMENT_BYTES = 64 << 20
+
+
+class EventLog:
+    """Appends records for one process; safe for threads."""
+
+    def __init__(
+        self,
+        logs_dir: str | os.PathLike[str],
+        *,
+        compaction_period_s: float = COMPACTION_PERIOD_S,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Opens the log.
+
+        Args:
+            logs_dir: Raw logs to add to; created where it does not exist.
+            compaction_period_s: How often :meth:`start` compacts.
+            wall: Clock of the machine, Unix seconds.
+
+        Raises:
+            EventLogError: The directory cannot be written.
+        """
+        self.logs_dir = pathlib.Path(logs_dir)
+        self._wall = wall
+        self._period_s = compaction_period_s
+        directory = self.logs_dir / event_compaction.DIRECTORY
+        with _explained(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            probe = directory / f".probe-{uuid.uuid4().hex}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        self._events = _Stream(directory, event_compaction.EVENTS, wall)
+        self._pages = _Stream(directory, event_compaction.PAGES, wall)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def append(self, records: Sequence[Event | NewUser]) -> None:
+        """Makes records durable.
+
+        Raises:
+            EventLogError: They may not be acknowledged.
+        """
+        shown = [r for r in records if isinstance(r, Event) and r.kind is Kind.IMPRESSION]
+        others = [r for r in records if not (isinstance(r, Event) and r.kind is Kind.IMPRESSION)]
+        for stream, part in ((self._pages, shown), (self._events, others)):
+            if part:
+                stream.sync(stream.write(self._lines(part)))
+
+    def append_page(self, impressions: Sequence[Event]) -> None:
+        """Writes impressions without waiting for the disk.
+
+        Raises:
+            EventLogError: They are not in the log.
+        """
+        if impressions:
+            self._pages.write(self._lines(impressions))
+
+    def sync(self) -> None:
+        """Makes everything written so far durable."""
+        self._pages.sync(self._pages.written)
+        self._events.sync(self._events.written)
+
+    def compact(self, *, flush: bool = False) -> dict[str, int]:
+        """Moves what is ripe into the tables of the logs.
+
+        Args:
+            flush: Also impressions whose click may still come; they then count as not clicked.
+
+        Returns:
+            Rows written by table.
+        """
+        with _explained(self.logs_dir):
+            self._events.seal()
+            self._pages.seal()
+            return event_compaction.compact(self.logs_dir, wall_s=self._wall(), flush=flush)
+
+    def start(self) -> None:
+        """Starts to sync and compact from time to time, until :meth:`close`."""
+        self._thread = threading.Thread(target=self._maintain, name="event-log", daemon=True)
+        self._thread.start()
+
+    def _maintain(self) -> None:
+        due = time.monotonic() + self._period_s
+        while not self._stop.wait(SYNC_PERIOD_S):
+            try:
+                self.sync()
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._period_s
+                    self.compact()
+            except Exception:
+                # Nothing is lost: segments stay, and the next round tries again.
+                logging.exception("The event log could not be synced or compacted.")
+
+    def close(self) -> None:
+        """Stops, seals the segments, and compacts what is ripe."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self.compact()
+        except Exception:
+            logging.exception("The last compaction failed; the next start does it again.")
+        finally:
+            self._events.seal()
+            self._pages.seal()
+
+    def _lines(self, records: Sequence[Event | NewUser]) -> bytes:
+        received = int(self._wall())
+        texts = []
+        for record in records:
+            content = record.to_record()
+            content["received"] = received
+            texts.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
+        return ("\n".join(texts) + "\n").encode()
+
+
+class _Stream:
+    """Appends lines to a segment file that is locked for as long as it may grow."""
+
+    def __init__(self, directory: pathlib.Path, name: str, wall: Callable[[], float]) -> None:
+        self._directory = directory
+        self._name = name
+        self._wall = wall
+        self._descriptor: int | None = None
+        self._size = 0  # of the segment, up to its last whole record
+        self.written = 0  # of all segments
+        self._synced = 0
+        self._write_lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+
+    def write(self, lines: bytes) -> int:
+        """Appends whole lines; returns the position that :meth:`sync` must reach for them."""
+        with self._write_lock, _explained(self._directory):
+            if self._size >= _MAX_SEGMENT_BYTES:
+                self._seal()
+            if self._descriptor is None:
+                self._descriptor = self._new_segment()
+            try:
+                rest = memoryview(lines)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                self._take_back()
+                raise
+            self._size += len(lines)
+            self.written += len(lines)
+            return self.written
+
+    def sync(self, position: int) -> None:
+        """Returns once everything up to ``position`` is durable.
+
+        One caller syncs for all that wrote before it began; the others find their work done.
+        """
+        if self._synced >= position:
+            return
+        with self._sync_lock, _explained(self._directory):
+            if self._synced >= position:
+                return
+            with self._write_lock:
+                written = self.written
+                if self._descriptor is None:  # Sealed, and with that synced, in between.
+                    return
+                descriptor = os.dup(self._descriptor)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._synced = written
+
+    def seal(self) -> None:
+        """Ends the segment: durable, unlocked, ready to be compacted."""
+        with self._sync_lock, self._write_lock, _explained(self._directory):
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            os.fsync(self._descriptor)
+            self._synced = self.written
+        finally:
+            os.close(self._descriptor)
+            self._descriptor, self._size = None, 0
+
+    def _take_back(self) -> None:
+        """Cuts off a half-written record; where that fails too, the segment ends here."""
+        assert self._descriptor is not None
+        try:
+            os.ftruncate(self._descriptor, self._size)
+        except OSError:
+            os.close(self._descriptor)
+            self._descriptor, self._size = None, 0
+
+    def _new_segment(self) -> int:
+        """Creates and locks a file before it gets the name by which compaction finds it."""
+        start = int(self._wall())
+        suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        name = event_compaction.segment_name(self._name, start, suffix)
+        temporary = self._directory / f".{name}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.rename(self._directory / name)
+            files.fsync_directory(self._directory)
+        except OSError:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        return descriptor
+
+
+@contextlib.contextmanager
+def _explained(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.EventLogError(f"the event log in {path} cannot be written: {error}.") from error

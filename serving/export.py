@@ -1,0 +1,132 @@
+"""SavedModels that take raw features: the transform graph and the model in one servable.
+
+Both run in the stock tensorflow_model_server. Inputs are named as in the feature spec: univalent
+string [B], multivalent string [B, max_length] padded with "", vectors float32 [B, F] with NaN for
+missing; :func:`features.tensors.to_arrays` makes them; :mod:`serving.signatures` has the names.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from absl import logging
+
+from features import spec, tensors
+from features.spec import Kind, ResolvedSpec, Side
+from serving import signatures
+
+Path = str | os.PathLike[str]
+Tensors = dict[str, tf.Tensor]
+
+
+def export_query_tower(model: Any, examples_dir: Path, directory: Path) -> None:
+    """Writes both towers of a candidate model as one SavedModel.
+
+    Args:
+        model: A :class:`models.candidate_model.CandidateModel`.
+        examples_dir: The examples it was trained on.
+        directory: To create.
+    """
+    servable = _Servable(model, examples_dir, spec.CANDIDATE)
+    query, videos = servable.inputs(Side.QUERY), servable.inputs(Side.CANDIDATE)
+
+    def embed(**raw: tf.Tensor) -> Tensors:
+        return {"embedding": model.query_embeddings(servable.transformed(raw))}
+
+    def embed_videos(**raw: tf.Tensor) -> Tensors:
+        return {"embedding": model.video_embeddings(servable.transformed(raw))}
+
+    servable.save(
+        directory,
+        {
+            signatures.DEFAULT: _function(embed, query),
+            signatures.EMBED_VIDEOS: _function(embed_videos, videos),
+        },
+    )
+
+
+def export_ranker(model: Any, examples_dir: Path, directory: Path) -> None:
+    """Writes a ranker as a SavedModel.
+
+    Args:
+        model: A :class:`models.ranker.Ranker`.
+        examples_dir: The examples it was trained on.
+        directory: To create.
+    """
+    servable = _Servable(model, examples_dir, spec.RANKER)
+    videos = servable.inputs(Side.CANDIDATE)
+    query_names = servable.inputs(Side.QUERY).keys()
+
+    def score(**raw: tf.Tensor) -> Tensors:
+        features = servable.transformed(raw)
+        query = {name: features[name] for name in query_names}
+        candidates = {name: features[name] for name in videos}
+        logits = tf.reshape(model.logits(query, candidates), [-1])
+        return {"logit": logits, "expected_watch_time_s": tf.exp(logits)}
+
+    one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
+    many = servable.inputs(Side.QUERY)
+    servable.save(
+        directory,
+        {
+            signatures.DEFAULT: _function(score, one | videos),
+            signatures.SCORE_PAIRS: _function(score, many | videos),
+        },
+    )
+
+
+class _Servable(tf.Module):
+    """A model with the transform graph that its examples went through."""
+
+    def __init__(self, model: Any, examples_dir: Path, name: str) -> None:
+        super().__init__()
+        self._name_of_model = name
+        self._resolved = ResolvedSpec.load(examples_dir)
+        output = tft.TFTransformOutput(str(pathlib.Path(examples_dir) / "transform_fn" / name))
+        # Tracked as attributes, so that variables, tables and vocabulary files are saved.
+        self.model = model
+        self.transform_layer = output.transform_features_layer()
+        self._multivalent = {f.name for f in self._resolved.of(name) if f.kind is Kind.MULTIVALENT}
+
+    def inputs(self, side: Side) -> dict[str, tf.TensorSpec]:
+        """Returns the raw inputs of one side by name."""
+        shapes = tensors.signature_shapes(self._resolved, self._name_of_model, side)
+        return {n: tf.TensorSpec(shape, dtype, name=n) for n, (dtype, shape) in shapes.items()}
+
+    def transformed(self, raw: Mapping[str, tf.Tensor]) -> Tensors:
+        """Applies the transform graph to the features of one side or both."""
+        sparse = {n: _sparse(v) if n in self._multivalent else v for n, v in raw.items()}
+        outputs = self.transform_layer(sparse)
+        return {name: outputs[name] for name in raw}
+
+    def save(self, directory: Path, functions: dict[str, Any]) -> None:
+        """Writes the SavedModel, with the signatures of the skew proof beside the given ones."""
+        for name, side in (
+            (signatures.TRANSFORM_QUERY, Side.QUERY),
+            (signatures.TRANSFORM_VIDEOS, Side.CANDIDATE),
+        ):
+            functions[name] = _function(lambda **raw: self.transformed(raw), self.inputs(side))
+        tf.saved_model.save(self, str(directory), signatures=functions)
+        logging.info("Wrote the SavedModel %s with %s.", directory, ", ".join(sorted(functions)))
+
+
+def _function(function: Callable[..., Tensors], inputs: Mapping[str, tf.TensorSpec]) -> Any:
+    return tf.function(function).get_concrete_function(**inputs)
+
+
+def _with_batch(tensor_spec: tf.TensorSpec, size: int) -> tf.TensorSpec:
+    return tf.TensorSpec([size, *tensor_spec.shape[1:]], tensor_spec.dtype, name=tensor_spec.name)
+
+
+def _sparse(padded: tf.Tensor) -> tf.SparseTensor:
+    """Undoes the padding: string [B, L] to the sparse form that training used.
+
+    Only "" at the end is padding. One in the middle keeps its place, as a missing value within a
+    list does in training.
+    """
+    columns = tf.range(1, tf.shape(padded)[1] + 1, dtype=tf.int64)
+    lengths = tf.reduce_max(tf.where(padded == "", tf.constant(0, tf.int64), columns), axis=1)
+    return tf.RaggedTensor.from_tensor(padded, lengths=lengths).to_sparse()

@@ -1,0 +1,226 @@
+"""Fills an empty history store from the raw logs, so that the first request knows the users."""
+
+import collections
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from absl import logging
+
+from features import logs, schema
+from features.catalogue import combined
+from serving import history_schema
+from serving.events import Kind
+from serving.history_store import SqliteHistoryStore
+
+# Rows sorted and inserted at once: bounds memory, and lets a user's rows lie together.
+_ROWS_AT_ONCE = 2_000_000
+_INSERT_ROWS = 50_000
+# Of each table, newest first. 40 million rows are about 5 GB on disk.
+MAX_ROWS = 40_000_000
+_TABLES: Mapping[str, Kind] = {
+    "watches": Kind.WATCH,
+    "searches": Kind.SEARCH,
+    "impressions": Kind.IMPRESSION,
+}
+
+
+def seed(
+    store: SqliteHistoryStore,
+    logs_dir: str | os.PathLike[str],
+    *,
+    until_s: int,
+    max_rows: int = MAX_ROWS,
+) -> dict[str, int]:
+    """Copies users and their newest events from the logs, all or nothing.
+
+    Rows that preprocessing rejects for themselves (no id, bad time, bad watch time) are left out.
+
+    Args:
+        store: Nothing is done where it has users already.
+        logs_dir: Raw logs; tables that are absent are left out.
+        until_s: Only events before it, Unix seconds.
+        max_rows: The newest rows to read of each table.
+
+    Returns:
+        Rows written by table; empty where the store was not empty.
+
+    Raises:
+        InputError: A table cannot be read.
+        HistoryUnavailableError: The store cannot be written.
+    """
+    start = time.monotonic()
+    present = logs.tables_in(logs_dir)
+    written: dict[str, int] = {}
+    with store.transaction() as connection:
+        if connection.execute("SELECT 1 FROM users LIMIT 1").fetchone():
+            return {}
+        users = _Users(connection, store.max_events)
+        if "users" in present:
+            written["users"] = users.add_profiles(logs.read_table(logs_dir, "users"))
+        for kind in Kind:
+            for statement in history_schema.KINDS[kind].drop_indexes():
+                connection.execute(statement)
+        for table, kind in _TABLES.items():
+            if table in present:
+                blocks = _newest_first(logs_dir, table, until_s=until_s, max_rows=max_rows)
+                written[table] = _insert(connection, users, kind, blocks)
+        users.write_counts()
+        for kind in Kind:
+            for statement in history_schema.KINDS[kind].create():
+                connection.execute(statement)
+    seconds = time.monotonic() - start
+    logging.info("Seeded the history store with %s in %.1f s.", written, seconds)
+    return written
+
+
+class _Users:
+    """User ids to the numbers of the store, and how many events of each kind they have."""
+
+    def __init__(self, connection: sqlite3.Connection, max_events: int) -> None:
+        self._connection = connection
+        self._max_events = max_events
+        self._numbers: dict[str, int] = {}
+        self._counts: dict[Kind, collections.Counter[int]] = {
+            kind: collections.Counter() for kind in Kind
+        }
+        self._newest: collections.Counter[int] = collections.Counter()
+
+    def add_profiles(self, table: pa.Table) -> int:
+        """Adds users with all their columns but the id as profile."""
+        for block in table.to_batches(max_chunksize=_INSERT_ROWS):
+            self._add(
+                (row.pop("user_id"), row) for row in block.to_pylist() if row["user_id"]
+            )
+        return len(self._numbers)
+
+    def _add(self, profiles: Iterator[tuple[str, dict[str, object]]]) -> None:
+        rows = []
+        for user_id, profile in profiles:
+            if user_id not in self._numbers:
+                self._numbers[user_id] = len(self._numbers) + 1
+                # NaN is not JSON, and missing is missing either way.
+                known = {n: v for n, v in profile.items() if v is not None and v == v}
+                rows.append((self._numbers[user_id], user_id, json.dumps(known, default=str)))
+        self._connection.executemany(
+            "INSERT INTO users (id, user_id, profile, version) VALUES (?, ?, ?, 1)", rows
+        )
+
+    def numbers(self, column: pa.ChunkedArray) -> np.ndarray:
+        """Returns the number of each user, int64; new users are added without a profile."""
+        encoded = combined(column).dictionary_encode()
+        ids = encoded.dictionary.to_pylist()
+        self._add((user_id, {}) for user_id in ids)
+        known = np.array([self._numbers[user_id] for user_id in ids], np.int64)
+        return known[np.asarray(encoded.indices, np.int64)]
+
+    def room(self, kind: Kind, users: np.ndarray) -> np.ndarray:
+        """Returns how many more events of each of these users may be kept, int64."""
+        counts = self._counts[kind]
+        return np.array([self._max_events - counts[user] for user in users.tolist()], np.int64)
+
+    def count(self, kind: Kind, users: np.ndarray, counts: np.ndarray, newest: np.ndarray) -> None:
+        """Notes events that were inserted."""
+        for user, number, last in zip(
+            users.tolist(), counts.tolist(), newest.tolist(), strict=True
+        ):
+            self._counts[kind][user] += number
+            self._newest[user] = max(self._newest[user], last)
+
+    def write_counts(self) -> None:
+        """Writes what was noted."""
+        columns = ", ".join(f"{history_schema.KINDS[kind].table} = ?" for kind in Kind)
+        self._connection.executemany(
+            f"UPDATE users SET newest = ?, {columns} WHERE id = ?",
+            (
+                (newest, *(self._counts[kind][user] for kind in Kind), user)
+                for user, newest in self._newest.items()
+            ),
+        )
+
+
+def _newest_first(
+    logs_dir: str | os.PathLike[str], table: str, *, until_s: int, max_rows: int
+) -> Iterator[pa.Table]:
+    """Yields blocks of clean rows; each block is newer than the ones after it."""
+    kind = history_schema.KINDS[_TABLES[table]]
+    contract = schema.TABLES[table]
+    columns = ["user_id", *(n for n in kind.names if contract.column(n) is not None)]
+    block: list[pa.Table] = []
+    rows = total = 0
+    for fragment in reversed(logs.fragments(logs_dir, table, until_s=until_s)):
+        part = logs.read_fragment(fragment, columns=columns, until_s=until_s)
+        clean, _ = schema.validate(
+            table, part, known_video_ids=None, known_user_ids=None, now_s=until_s
+        )
+        block.append(clean)
+        rows += clean.num_rows
+        total += clean.num_rows
+        if rows >= _ROWS_AT_ONCE or total >= max_rows:
+            yield pa.concat_tables(block)
+            block, rows = [], 0
+        if total >= max_rows:
+            logging.warning("The history store takes the newest %d rows of %s.", total, table)
+            return
+    if block:
+        yield pa.concat_tables(block)
+
+
+def _insert(
+    connection: sqlite3.Connection, users: _Users, kind: Kind, blocks: Iterator[pa.Table]
+) -> int:
+    written = 0
+    for block in blocks:
+        rows, user = _kept(block, users, kind)
+        written += rows.num_rows
+        for start in range(0, rows.num_rows, _INSERT_ROWS):
+            part = rows.slice(start, _INSERT_ROWS)
+            columns = _values(part, kind, user[start : start + _INSERT_ROWS])
+            connection.executemany(
+                history_schema.KINDS[kind].insert, zip(*columns, strict=True)
+            )
+        logging.info("History store: %d rows of %s.", written, history_schema.KINDS[kind].table)
+    return written
+
+
+def _kept(block: pa.Table, users: _Users, kind: Kind) -> tuple[pa.Table, np.ndarray]:
+    """Sorts by user and time, and keeps the newest of each user that there is room for."""
+    user = users.numbers(block["user_id"])
+    times = np.asarray(combined(block["time"]), np.int64)
+    order = np.lexsort((times, user))
+    user, times = user[order], times[order]
+    distinct, starts, counts = np.unique(user, return_index=True, return_counts=True)
+    from_end = np.repeat(starts + counts, counts) - np.arange(len(user))
+    room = np.repeat(users.room(kind, distinct), counts)
+    keep = from_end <= room
+    if len(starts):
+        kept = np.add.reduceat(keep.astype(np.int64), starts)
+        users.count(kind, distinct, kept, times[starts + counts - 1])
+    return block.take(pa.array(order[keep])), user[keep]
+
+
+def _values(part: pa.Table, kind: Kind, user: np.ndarray) -> list[list[object]]:
+    """Returns the columns of the insert statement; a column the logs lack has its default."""
+    columns: list[list[object]] = [user.tolist(), [None] * part.num_rows]
+    for column in history_schema.KINDS[kind].columns:
+        if column.name == "is_open":  # The logs know how it ended.
+            columns.append([False] * part.num_rows)
+        elif column.name not in part.column_names:
+            columns.append([""] * part.num_rows)
+        else:
+            values = part[column.name]
+            if "NOT NULL" in column.sql:
+                values = pc.fill_null(values, _zero(column.arrow))
+            columns.append(values.to_pylist())
+    return columns
+
+
+def _zero(kind: pa.DataType) -> object:
+    if pa.types.is_string(kind):
+        return ""
+    return False if pa.types.is_boolean(kind) else 0

@@ -1,0 +1,213 @@
+"""Releases: which query tower, ranker, index and videos belong together, published atomically.
+
+    serving_root/
+      query_tower/<version>/  ranker/<version>/  index/<version>/  videos/<version>/
+      releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
+      CURRENT                     one line, the version that serves
+
+Versions are UTC times such as 20261121034512, so a larger number is a newer release. This module
+reads releases and refuses what was altered or mixed; :mod:`serving.publication` writes them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from features import command
+from serving import checksums
+
+COMPONENTS = ("query_tower", "ranker", "index", "videos")
+OPTIONAL = frozenset({"ranker"})  # Logs without impressions cannot train one.
+CURRENT = "CURRENT"
+RELEASES = "releases"
+BUILDING = ".building-"  # releases/.building-<version> marks a release that is being written
+_MANIFEST_FORMAT = 1
+
+Path = str | os.PathLike[str]
+
+
+class ReleaseRefusedError(command.InputError):
+    """A release is incomplete, altered or mixed, and must not serve."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One consistent set of components.
+
+    Attributes:
+        version: For example ``20261121034512``.
+        created: ISO 8601, UTC.
+        previous: The version that served until this one was published; None for the first.
+        components: Name to the SHA-256 and size of each of its files; None where the release has
+            no such component.
+        metrics: Figures of the models, from evaluation.
+        gates: What was checked before publication, in order.
+        lineage: Where examples and models came from.
+        forced: Why it was published although a gate failed; "" otherwise.
+    """
+
+    version: str
+    created: str
+    previous: str | None
+    components: Mapping[str, Mapping[str, checksums.FileSum] | None]
+    metrics: Mapping[str, Any]
+    gates: Sequence[Mapping[str, Any]]
+    lineage: Mapping[str, Any]
+    forced: str = ""
+
+    def to_json(self) -> str:
+        """Returns the JSON that :meth:`from_json` reads, with its own SHA-256 inside."""
+        body = {"format": _MANIFEST_FORMAT, **dataclasses.asdict(self)}
+        signed = {"sha256": _sha256(body), "release": body}
+        return json.dumps(signed, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: The text is not such JSON, or was changed.
+        """
+        signed = json.loads(text)
+        if not isinstance(signed, dict) or not isinstance(signed.get("release"), dict):
+            raise ValueError("it does not describe a release")
+        body = dict(signed["release"])
+        if signed.get("sha256") != _sha256(body):
+            raise ValueError("it has other content (its SHA-256 differs)")
+        if body.pop("format", None) != _MANIFEST_FORMAT:
+            raise ValueError("it was written in a format that this program does not read")
+        return cls(**body)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Release:
+    """A verified release on disk.
+
+    Attributes:
+        manifest: What belongs together.
+        query_tower: SavedModel directory.
+        ranker: SavedModel directory, None where the release has no ranker.
+        index: See :mod:`serving.index_files`.
+        videos: Catalogue, statistics, users and spec.
+    """
+
+    manifest: Manifest
+    query_tower: pathlib.Path
+    ranker: pathlib.Path | None
+    index: pathlib.Path
+    videos: pathlib.Path
+
+    @property
+    def version(self) -> str:
+        """The release id."""
+        return self.manifest.version
+
+
+def current(serving_root: Path) -> str:
+    """Returns the version that serves.
+
+    Raises:
+        command.InputError: Nothing was published there yet.
+    """
+    version = stated_current(serving_root)
+    if version is None:
+        raise command.InputError(
+            f"{serving_root} has no release (no file {CURRENT}). "
+            "Publish one with: python -m serving.build_release"
+        )
+    if not version.isdigit():
+        raise ReleaseRefusedError(
+            f"{serving_root}/{CURRENT} must hold one version number, got {version[:40]!r}. "
+            f"Set it with: python -m serving.rollback --serving_root={serving_root} --to=VERSION"
+        )
+    return version
+
+
+def stated_current(serving_root: Path) -> str | None:
+    """Returns what CURRENT says, unchecked; None where there is no such file."""
+    try:
+        return (pathlib.Path(serving_root) / CURRENT).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def load_manifest(serving_root: Path, version: str | None = None) -> Manifest:
+    """Returns the manifest of a version, of the current one by default."""
+    version = version or current(serving_root)
+    path = manifest_path(serving_root, version)
+    try:
+        manifest = Manifest.from_json(path.read_text())
+    except FileNotFoundError:
+        have = ", ".join(versions(serving_root)) or "none"
+        raise ReleaseRefusedError(
+            f"there is no release {version}: {path} does not exist. There are: {have}."
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ReleaseRefusedError(f"{path} cannot be used: {error}.") from None
+    if manifest.version != version:
+        raise ReleaseRefusedError(f"{path} describes release {manifest.version}; it was renamed.")
+    return manifest
+
+
+def versions(serving_root: Path) -> list[str]:
+    """Returns all published versions, oldest first."""
+    directory = pathlib.Path(serving_root) / RELEASES
+    names = {p.stem for p in directory.glob("*.json") if p.stem.isdigit()}
+    building = {p.name.removeprefix(BUILDING) for p in directory.glob(f"{BUILDING}*")}
+    unfinished = building - {stated_current(serving_root)}
+    return sorted(names - unfinished, key=int)
+
+
+def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:
+    """Returns a release whose files were proved to be those that were published together.
+
+    Args:
+        serving_root: Where releases are published.
+        version: Default: the current one.
+        hash_contents: Off compares names and sizes alone, for a release verified before.
+
+    Raises:
+        ReleaseRefusedError: A component is missing, was altered, or belongs to another release.
+    """
+    manifest = load_manifest(serving_root, version)
+    for name in COMPONENTS:
+        recorded = manifest.components.get(name)
+        if recorded is None and name in OPTIONAL:
+            continue
+        directory = component_directory(serving_root, name, manifest.version)
+        difference = "the manifest does not have it"
+        if recorded is not None:
+            difference = checksums.difference(directory, recorded, hash_contents=hash_contents)
+        if difference:
+            raise ReleaseRefusedError(
+                f"release {manifest.version} is refused: its {name} in {directory} is not what was "
+                f"published: {difference}. Roll back with: python -m serving.rollback "
+                f"--serving_root={serving_root}"
+            )
+    paths = {n: component_directory(serving_root, n, manifest.version) for n in COMPONENTS}
+    has_ranker = manifest.components.get("ranker") is not None
+    return Release(
+        manifest=manifest,
+        query_tower=paths["query_tower"],
+        ranker=paths["ranker"] if has_ranker else None,
+        index=paths["index"],
+        videos=paths["videos"],
+    )
+
+
+def component_directory(serving_root: Path, name: str, version: str) -> pathlib.Path:
+    """Returns where a component of a release is."""
+    return pathlib.Path(serving_root) / name / version
+
+
+def manifest_path(serving_root: Path, version: str) -> pathlib.Path:
+    """Returns where the manifest of a release is."""
+    return pathlib.Path(serving_root) / RELEASES / f"{version}.json"
+
+
+def _sha256(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,104 @@
+"""What the distribution holds and what each role of a deployment needs.
+
+The ranges say what may work together; requirements.lock is the one set that is tested, and it
+covers all extras. Floors are not decoration: without them a resolver goes back to a tf.Transform
+of years ago. Beam takes this file as --setup_file.
+
+    pip install watchnext                  the raw logs: read, check, write
+    pip install watchnext[preprocessing]   + simulate, import, preprocess, on any Beam runner
+    pip install watchnext[training]        + train, evaluate, build releases
+    pip install watchnext[serving]         a funnel replica; no Beam, no tf.Transform
+"""
+
+import pathlib
+
+from setuptools import setup
+
+_BASE = [
+    "absl-py>=1.4,<2",
+    "numpy>=2.0,<3",
+    "packaging>=23,<27",
+    "pyarrow>=17,<26",
+]
+_TENSORFLOW = [
+    "protobuf>=6.31.1,<7",
+    "setuptools>=70.1,<81",  # TensorFlow needs it at run time; tensorboard its pkg_resources.
+    "tensorflow>=2.21,<2.22",
+    "tf_keras>=2.21,<2.22",
+]
+_PREPROCESSING = [
+    *_TENSORFLOW,
+    "apache-beam>=2.75,<2.78",  # On Python 3.10, protobuf ranges leave no newer one than 2.75.
+    "polars>=1.30,<3",
+    "tensorflow-metadata>=1.21,<1.22",
+    "tensorflow-transform>=1.21,<1.22",
+    "tfx-bsl>=1.21,<1.22",
+]
+# TensorFlow Recommenders tries to import ScaNN; see models/environment.py.
+_MODELS = [
+    *_TENSORFLOW,
+    "scann>=1.4.2,<1.5",
+    "tensorflow-recommenders>=0.7.7,<0.8",
+]
+_TRAINING = [
+    *_PREPROCESSING,
+    *_MODELS,
+    "grpcio>=1.71,<2",
+    "matplotlib>=3.9,<4",
+    "tensorboard>=2.20,<2.22",
+    "tensorflow-serving-api>=2.19,<2.20",
+]
+_SERVING = [
+    *_MODELS,
+    "fastapi>=0.115,<1",
+    "grpcio>=1.71,<2",
+    "prometheus-client>=0.21,<1",
+    "pydantic>=2.9,<3",
+    "redis>=5,<9",
+    "tensorflow-serving-api>=2.19,<2.20",
+    "uvicorn>=0.32,<1",
+]
+_GBDT = ["lightgbm>=4.5,<5"]
+_TEST = [
+    "httpx>=0.27,<1",
+    "hypothesis>=6.110,<7",
+    "pytest>=8.3,<10",
+]
+_LINT = [
+    "import-linter>=2.1,<3",
+    "mypy>=1.13,<3",
+    "ruff>=0.12,<0.18",
+]
+
+
+def _union(*requirements: list[str]) -> list[str]:
+    """Returns each requirement once; two ranges of one distribution would be two entries."""
+    return sorted({requirement for group in requirements for requirement in group})
+
+
+_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _TEST)
+
+setup(
+    name="watchnext",
+    version="0.1.0",
+    description="A two-stage video recommender after Covington, Adams and Sargin (RecSys 2016).",
+    long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=["features", "models", "pipeline", "serving"],
+    package_data={
+        "models": ["*.html", "*.json"],
+        "pipeline": ["*.json"],
+        "serving": ["*.html", "*.css", "*.js", "*.json", "*.config", "static/*"],
+    },
+    install_requires=_BASE,
+    extras_require={
+        "preprocessing": _union(_PREPROCESSING),
+        "training": _union(_TRAINING),
+        "serving": _union(_SERVING),
+        "gbdt": _GBDT,
+        "test": _EVERYTHING,
+        "dev": _union(_EVERYTHING, _LINT),
+    },
+)

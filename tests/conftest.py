@@ -1,0 +1,103 @@
+"""What all tests share: a quiet TensorFlow, missing parts, and the real data set.
+
+A test that needs something this project does not install itself (a Redis server, a browser, a
+JDK, a data set) asks for it with :func:`needs_program` or a fixture such as ``kuairand_dir``.
+Where the part is missing the test is skipped with a reason, and the reasons are listed at the
+end. With REQUIRE_ALL=1 a skip is a failure, so that no machine can call a suite green that it
+did not run; REQUIRE_ALL_BUT names, with commas, the parts that may be missing all the same.
+"""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+# Before anything imports TensorFlow: its log lines on standard error are no test output, and
+# the tests run on the processor everywhere.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+
+# One process runs the tests of all layers, those of features/ first. They touch tf.keras through
+# tf.Transform, so the switch to the legacy Keras, which `models` sets when it is imported, must
+# be set by then.
+import models  # noqa: F401
+
+_CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
+_KUAIRAND = "kuairand"
+
+
+def needs(part: str, *, present: bool, remedy: str) -> None:
+    """Skips the running test when a part is missing.
+
+    Args:
+        part: One word, as in REQUIRE_ALL_BUT.
+        present: Whether it is there.
+        remedy: How to get it.
+    """
+    if not present:
+        pytest.skip(f"missing part {part}: {remedy}")
+
+
+@pytest.fixture(scope="session")
+def needs_program() -> Callable[..., str]:
+    """Gives ``needs_program(part, *names)``: the path of the first program found, or a skip."""
+
+    def find(part: str, *names: str) -> str:
+        found = next((path for name in names or (part,) if (path := shutil.which(name))), None)
+        wanted = " or ".join(names or (part,))
+        needs(part, present=found is not None, remedy=f"install {wanted} and put it on PATH")
+        assert found is not None
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def kuairand_dir() -> pathlib.Path:
+    """The KuaiRand-Pure data set: KUAIRAND_DIR, or ../shared/data/kuairand_pure."""
+    beside = _CHECKOUT.parent / "shared" / "data" / "kuairand_pure"
+    directory = pathlib.Path(os.environ.get("KUAIRAND_DIR") or beside)
+    needs(
+        _KUAIRAND,
+        present=directory.is_dir() and any(directory.iterdir()),
+        remedy="set KUAIRAND_DIR to the directory that holds the data set KuaiRand-Pure",
+    )
+    return directory
+
+
+def _excused(reason: str) -> bool:
+    allowed = os.environ.get("REQUIRE_ALL_BUT", "").split(",")
+    return any(part and f"missing part {part}:" in reason for part in allowed)
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turns a skip into a failure when everything is required; an expected failure stays."""
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    if os.environ.get("REQUIRE_ALL", "0") in {"", "0"}:
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if _excused(reason):
+        return
+    report.outcome = "failed"
+    report.longrepr = f"REQUIRE_ALL=1 allows no skipped test. {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Applies REQUIRE_ALL to tests."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Applies REQUIRE_ALL to modules that are skipped as a whole."""
+    report = yield
+    _refuse_skip(report)
+    return report
