@@ -63,6 +63,7 @@ _TEST = [
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
     "pytest>=8.3,<10",
+    "tomli>=2.0,<3; python_version < '3.11'",
 ]
 _LINT = [
     "import-linter>=2.1,<3",

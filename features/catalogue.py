@@ -56,7 +56,11 @@ class Catalogue:
         A topic that a video names twice counts once.
         """
         if "topics" not in self.table.column_names:
-            return np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int32), pa.array([], pa.string())
+            return (
+                np.zeros(len(self) + 1, np.int64),
+                np.zeros(0, np.int32),
+                pa.array([], pa.string()),
+            )
         lists = combined(self.table["topics"])
         lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
         encoded = lists.flatten().cast(pa.string()).dictionary_encode()

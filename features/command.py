@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
 
 class InputError(Exception):
@@ -97,7 +97,8 @@ def parse_time(text: str | None, *, name: str = "time") -> int | None:
         moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise InputError(
-            f"{name} must be an ISO 8601 time such as 2022-05-01 or 2022-05-01T12:00:00, got {text!r}."
+            f"{name} must be an ISO 8601 time such as 2022-05-01 or 2022-05-01T12:00:00, "
+            f"got {text!r}."
         ) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.timezone.utc)

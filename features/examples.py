@@ -11,7 +11,7 @@ funnel for the one request it answers; the columns are those of :mod:`features.s
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -152,7 +152,15 @@ def join(*batches: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _batch(resolved, model, side, *, rows, strings, floats) -> pa.RecordBatch:  # type: ignore[no-untyped-def]
+def _batch(
+    resolved: ResolvedSpec,
+    model: str,
+    side: Side,
+    *,
+    rows: int,
+    strings: Callable[[Feature], pa.Array],
+    floats: Callable[[Feature], np.ndarray],
+) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {}
     for feature in resolved.of(model, side):
         if feature.categorical:
@@ -247,9 +255,7 @@ def _sum_runs(counts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return (totals[ends] - totals[ends - lengths]).astype(np.int64)
 
 
-def _first(
-    lengths: np.ndarray, values: np.ndarray, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _first(lengths: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Keeps the first ``limit`` members of each run."""
     kept = np.minimum(lengths, limit)
     return kept, values[ragged_rows(np.cumsum(lengths) - lengths, kept)]

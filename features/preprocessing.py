@@ -164,11 +164,12 @@ def _ids(features: Sequence[Feature], tokens: Tensors, vocabulary: tf.Tensor) ->
 
 
 def _padded(token: tf.SparseTensor, ids: tf.Tensor, length: int) -> tf.Tensor:
-    """Returns the ids of a sparse [B, None] as int64 [B, length], cut or padded with 0."""
-    # Plain scatter: a RaggedTensor here doubles the time to trace and load the graph.
-    kept = token.indices[:, 1] < length
-    indices = tf.boolean_mask(token.indices, kept)
-    dense = tf.scatter_nd(indices, tf.boolean_mask(ids, kept), [token.dense_shape[0], length])
+    """Returns the ids of a sparse [B, None] as int64 [B, length], padded with 0.
+
+    Raw examples are cut to ``length`` where they are made, and signatures have that width.
+    """
+    # Plain scatter: a RaggedTensor or a mask here doubles the time to trace and load the graph.
+    dense = tf.scatter_nd(token.indices, ids, [token.dense_shape[0], length])
     return tf.ensure_shape(dense, [None, length])
 
 

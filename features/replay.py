@@ -104,7 +104,9 @@ class Replayer:
             watches["time"].to_pylist(),
             strict=True,
         )
-        lottery = [zlib.crc32(f"{self._config.seed} {u} {v} {t}".encode()) for u, v, t in keys]
+        lottery = np.array(
+            [zlib.crc32(f"{self._config.seed} {u} {v} {t}".encode()) for u, v, t in keys]
+        )
         _, user = np.unique(watches["user_id"].to_pylist(), return_inverse=True)
         order = np.lexsort((lottery, user))
         starts = np.searchsorted(user[order], user[order])
@@ -284,11 +286,13 @@ def catalogue_examples(resolved: ResolvedSpec, catalogue: Catalogue) -> pa.Table
     """
     rows = np.arange(len(catalogue), dtype=np.int32)
     nobody = np.zeros(len(rows), np.int64)
-    labels = pa.table({
-        "user_id": pa.array([""] * len(rows), pa.string()),
-        "time": pa.array(rows.astype(np.int64)),
-        "video_id": catalogue.video_ids,
-    })
+    labels = pa.table(
+        {
+            "user_id": pa.array([""] * len(rows), pa.string()),
+            "time": pa.array(rows.astype(np.int64)),
+            "video_id": catalogue.video_ids,
+        }
+    )
     no_history = History.of(catalogue, {}, watches=None)
     query = examples.query_batch(
         resolved,

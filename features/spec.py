@@ -181,12 +181,27 @@ FEATURES: tuple[Feature, ...] = (
     # What the user watched and searched for, order discarded (sections 3.2 to 3.4).
     _query("watched_video_ids", _MULTI, "history.watched_video_ids", space="video", max_length=50),
     _query("recent_video_ids", _MULTI, "history.watched_video_ids", space="video", max_length=5),
-    _query("watched_channel_ids", _MULTI, "history.watched_channel_ids", space="channel", max_length=50),
+    _query(
+        "watched_channel_ids", _MULTI, "history.watched_channel_ids", space="channel", max_length=50
+    ),
     _query("watched_topics", _MULTI, "history.watched_topics", space="topic", max_length=100),
-    _query("search_tokens", _MULTI, "history.search_tokens", space="search_token", max_length=SEARCH_TOKENS),
+    _query(
+        "search_tokens",
+        _MULTI,
+        "history.search_tokens",
+        space="search_token",
+        max_length=SEARCH_TOKENS,
+    ),
     _query("last_video_id", _UNI, "history.last_video_id", space="video", models=_RANKER),
     _query("last_channel_id", _UNI, "history.last_channel_id", space="channel", models=_RANKER),
-    _query("last_search_tokens", _MULTI, "history.last_search_tokens", space="search_token", max_length=8, models=_RANKER),
+    _query(
+        "last_search_tokens",
+        _MULTI,
+        "history.last_search_tokens",
+        space="search_token",
+        max_length=8,
+        models=_RANKER,
+    ),
     # Demographics and context (section 3.3).
     _query("region", _UNI, "users.region"),
     _query("gender", _UNI, "users.gender"),
@@ -216,7 +231,9 @@ FEATURES: tuple[Feature, ...] = (
         for name in grid_names(entity)
     ),
     # What candidate generation knew.
-    _candidate("candidate_sources", _MULTI, "nomination.candidate_sources", max_length=8, models=_RANKER),
+    _candidate(
+        "candidate_sources", _MULTI, "nomination.candidate_sources", max_length=8, models=_RANKER
+    ),
     _candidate("retrieval_score", _CONT, "nomination.retrieval_score", models=_RANKER),
 )
 
@@ -279,7 +296,9 @@ class ResolvedSpec:
         """Reads ``spec.json`` of an examples, model or release directory."""
         path = pathlib.Path(directory) / "spec.json"
         if not path.is_file():
-            raise command.InputError(f"{path} does not exist; it is written by pipeline.preprocess.")
+            raise command.InputError(
+                f"{path} does not exist; it is written by pipeline.preprocess."
+            )
         return cls.from_json(path.read_text())
 
 
@@ -325,7 +344,10 @@ def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
         return feature.column in have.get("impressions", set())
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
-    if feature.column in {"watched_channel_ids", "last_channel_id"} or "_channel_" in feature.column:
+    if (
+        feature.column in {"watched_channel_ids", "last_channel_id"}
+        or "_channel_" in feature.column
+    ):
         return "channel_id" in have["videos"]
     if feature.column == "watched_topics" or "_topic_" in feature.column:
         return "topics" in have["videos"]

@@ -40,14 +40,16 @@ def _rows(events: pa.Table, *, watches: int, clicks: bool, time_spent: bool) -> 
     count = events.num_rows
     zeros = pa.array(np.zeros(count, np.int64))
     seconds = events["watch_time_s"].cast(pa.float64()).fill_null(0.0)
-    return pa.table({
-        "video_id": events["video_id"],
-        "day": pc.floor(pc.divide(events["time"].cast(pa.float64()), DAY_S)).cast(pa.int64()),
-        "impressions": pa.array(np.full(count, 1 - watches, np.int64)),
-        "clicks": events["clicked"].cast(pa.int64()).fill_null(0) if clicks else zeros,
-        "watches": pa.array(np.full(count, watches, np.int64)),
-        "watch_time_s": seconds if time_spent else pa.array(np.zeros(count)),
-    })
+    return pa.table(
+        {
+            "video_id": events["video_id"],
+            "day": pc.floor(pc.divide(events["time"].cast(pa.float64()), DAY_S)).cast(pa.int64()),
+            "impressions": pa.array(np.full(count, 1 - watches, np.int64)),
+            "clicks": events["clicked"].cast(pa.int64()).fill_null(0) if clicks else zeros,
+            "watches": pa.array(np.full(count, watches, np.int64)),
+            "watch_time_s": seconds if time_spent else pa.array(np.zeros(count)),
+        }
+    )
 
 
 def merge(parts: list[pa.Table]) -> pa.Table:
@@ -62,11 +64,13 @@ def merge(parts: list[pa.Table]) -> pa.Table:
     )
 
 
-_NO_EVENTS = pa.table({
-    "video_id": pa.array([], pa.string()),
-    "time": pa.array([], pa.int64()),
-    "watch_time_s": pa.array([], pa.float64()),
-})
+_NO_EVENTS = pa.table(
+    {
+        "video_id": pa.array([], pa.string()),
+        "time": pa.array([], pa.int64()),
+        "watch_time_s": pa.array([], pa.float64()),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)

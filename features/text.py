@@ -1,5 +1,6 @@
 """Search queries as tokens: unigrams and bigrams (paper section 3.3)."""
 
+import itertools
 import re
 import unicodedata
 
@@ -18,7 +19,7 @@ def tokens(query: str) -> list[str]:
     """
     text = unicodedata.normalize("NFKC", query[:MAX_QUERY_CHARACTERS]).casefold()
     words = _WORD.findall(text)
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+    return words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
 
 
 def tokenise(queries: pa.Array) -> pa.ListArray:

@@ -141,7 +141,7 @@ class TrainingConfig:
         patience: Rounds without a better holdout metric before training stops.
         stop_metric: Holdout metric that decides; "" is the model's own default.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
-        memory_rows: Training splits of up to so many examples are held in memory.
+        memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
     """
 
     epochs: int = 10
@@ -155,19 +155,21 @@ class TrainingConfig:
     patience: int = 2
     stop_metric: str = ""
     holdout_examples: int = 20_000
-    memory_rows: int = 2_000_000
+    memory_gb: float = 3.0
 
     def __post_init__(self) -> None:
         at_least_one = ("epochs", "batch_size", "evaluations_per_epoch", "patience")
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, "be 1 or more", getattr(self, name))
-        not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_rows")
+        not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_gb")
         for name in (*not_negative, "seed"):
             _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
         _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
-        _require(
-            self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer
-        )
+        _require(self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer)
+
+
+# The ranker has more examples than the candidate model, and its metrics need whole pages.
+RANKER_TRAINING = TrainingConfig(epochs=4, holdout_examples=100_000, evaluations_per_epoch=2)
 
 
 def to_json(configs: Mapping[str, Any]) -> str:

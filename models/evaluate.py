@@ -48,11 +48,11 @@ def main(argv: Sequence[str]) -> None:
     if _CANDIDATE_MODEL.value:
         from models import candidate_model as candidate_models
 
-        candidate_model = candidate_models.load(_CANDIDATE_MODEL.value)
+        candidate_model = candidate_models.load(_CANDIDATE_MODEL.value, _EXAMPLES.value)
     if _RANKER_MODEL.value:
         from models import ranker as rankers
 
-        ranker = rankers.load(_RANKER_MODEL.value)
+        ranker = rankers.load(_RANKER_MODEL.value, _EXAMPLES.value)
     result = evaluation.evaluate(
         _EXAMPLES.value, candidate_model=candidate_model, ranker=ranker, config=config
     )

@@ -22,7 +22,7 @@ from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from models import baselines, metrics, ranking_baselines, ranking_evaluation, retrieval_evaluation
 from models.intervals import Bootstrap, Figure, Sheet
-from models.retrieval_evaluation import MODEL, CandidateModel, RetrievalSettings
+from models.retrieval_evaluation import MODEL, CandidateModel, Embeddings, RetrievalSettings
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
@@ -208,12 +208,17 @@ def _evaluate_retrieval(
         "candidate_labels_outside_the_catalogue": int((queries.label_rows < 0).sum()),
         "candidate_training_examples": len(train),
     }
+    if embeddings is not None and not embeddings.embeddable.all():
+        result.notes.append(
+            f"The model has no embedding for {int((~embeddings.embeddable).sum()):,} of "
+            f"{len(catalogue):,} videos; they count as never recommended."
+        )
     result.figures |= sheet.figures(examples.bootstrap(user_codes))
 
 
 def _embed(
     examples_dir: pathlib.Path, model: CandidateModel, queries: baselines.Queries
-) -> tuple[tuple[np.ndarray, np.ndarray], baselines.Queries]:
+) -> tuple[Embeddings, baselines.Queries]:
     """Returns both towers' embeddings, and the queries in the order of theirs."""
     started = time.monotonic()
     arrays = dataset.load(examples_dir, spec.CANDIDATE, "holdout")
@@ -225,7 +230,8 @@ def _embed(
     )
     logging.info(
         "embedded %d queries and %d videos in %.1f s",
-        *(len(one) for one in embeddings),
+        len(embeddings.queries),
+        len(embeddings.videos),
         time.monotonic() - started,
     )
     return embeddings, retrieval_evaluation.aligned(queries, arrays)

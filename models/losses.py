@@ -26,6 +26,7 @@ The ranker's losses are logistic with weights (section 4.2).
 """
 
 import tensorflow as tf
+import tf_keras
 
 from models.environment import tfrs
 
@@ -143,23 +144,16 @@ def in_batch_softmax_loss(
     one = tf.ones_like(log_probabilities)[:, tf.newaxis]
     queries = tf.concat([query_embeddings, one], axis=1)
     videos = tf.concat([label_embeddings, -log_probabilities[:, tf.newaxis]], axis=1)
-    per_row = tf.keras.losses.CategoricalCrossentropy(
-        from_logits=True, reduction=tf.keras.losses.Reduction.NONE
+    per_row = tf_keras.losses.CategoricalCrossentropy(
+        from_logits=True, reduction=tf_keras.losses.Reduction.NONE
     )
     task = tfrs.tasks.Retrieval(loss=per_row)
     return task(queries, videos, compute_metrics=False, compute_batch_metrics=False)
 
 
-def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of ``values`` where ``mask`` is 1; 0 where it is nowhere.
-
-    Args:
-        values: float32 [B].
-        mask: float32 [B], 0 or 1.
-    """
-    # Not values * mask: a value that is left out may be infinite.
-    kept = tf.where(mask > 0, values, 0.0)
-    return tf.reduce_sum(kept) / tf.maximum(tf.reduce_sum(mask), 1.0)
+def mean(values: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of float32 [B], 0 where B is 0."""
+    return tf.reduce_sum(values) / tf.maximum(tf.cast(tf.size(values), tf.float32), 1.0)
 
 
 def weighted_logistic_loss(

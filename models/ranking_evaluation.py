@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from features import spec
 from features.spec import ResolvedSpec, Side
-from models import metrics
+from models import config, metrics
 from models.intervals import Sheet
 from models.ranking_baselines import Scores
 from models.retrieval_evaluation import MODEL, side_features
@@ -31,7 +31,10 @@ class Ranker(Protocol):
     def logits(
         self, query_features: Mapping[str, Any], candidate_features: Mapping[str, Any]
     ) -> Any:
-        """Returns float32 [n]; the exponential is the expected watch time in seconds."""
+        """Returns float32 [n]; the exponential is the expected watch time in seconds.
+
+        Not so where ``config.loss`` of the ranker is ``logistic``.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Impressions:
     Attributes:
         arrays: Transformed examples by name, n rows, as :func:`features.dataset.load` gives them.
         user_codes: int64 [n] in [0, U).
-        pages: int64 [n], page codes; those of a log without pages come from pauses.
+        pages: int64 [n], a code per user and page; without page ids pages end at pauses.
         pages_are_inferred: Whether any page had to be inferred so.
     """
 
@@ -57,10 +60,11 @@ class Impressions:
         missing = page_ids == ""
         gaps = metrics.pages_by_gap(arrays["user_id"], arrays["time"])
         page_ids[missing] = [f"\0{gap}" for gap in gaps[missing]]
+        users, pages = metrics.codes_of(arrays["user_id"]), metrics.codes_of(page_ids)
         return cls(
             arrays=arrays,
-            user_codes=metrics.codes_of(arrays["user_id"]),
-            pages=metrics.codes_of(page_ids),
+            user_codes=users,
+            pages=metrics.codes_of(users * (pages.max(initial=0) + 1) + pages),
             pages_are_inferred=bool(missing.any()),
         )
 
@@ -89,8 +93,13 @@ def score_with_ranker(
         for start in range(0, len(impressions), batch)
     ]
     logits = np.concatenate(parts).astype(np.float64).reshape(-1)
-    expected = np.exp(np.minimum(logits, 30.0))
+    expected = np.exp(np.minimum(logits, 30.0)) if _predicts_seconds(model) else None
     return Scores(name=MODEL, scores=logits, expected_watch_time_s=expected)
+
+
+def _predicts_seconds(model: Ranker) -> bool:
+    """Whether exp(logit) is a watch time; trained on plain clicks it is the odds of a click."""
+    return getattr(getattr(model, "config", None), "loss", "") != config.LOGISTIC
 
 
 def _part(features: Mapping[str, Array], start: int, size: int) -> dict[str, Array]:
@@ -130,8 +139,9 @@ def measure(
 ) -> None:
     """Writes every system's figures, and the model's difference to each baseline, to ``sheet``.
 
-    Keys are ``ranker.<system>.<slice>.<metric>`` and ``ranker.model_minus_<system>.<slice>.
-    <metric>``. Slices of users keep whole pages, so that their loss is the paper's on fewer users.
+    The model, where there is one, is the first of ``systems``. Keys are
+    ``ranker.<system>.<slice>.<metric>`` and ``ranker.model_minus_<system>.<slice>.<metric>``.
+    Slices of users keep whole pages, so that their loss is the paper's on fewer users.
     """
     names = [system.name for system in systems]
     for system in systems:
@@ -142,7 +152,7 @@ def measure(
     baselines = [system for system in systems if system.name != MODEL and MODEL in names]
     for system in baselines:
         for name in masks:
-            for metric in _comparable(system, full=name == "all"):
+            for metric in _comparable(systems[0], system, full=name == "all"):
                 sheet.compare(
                     f"ranker.{MODEL}_minus_{system.name}.{name}.{metric}",
                     f"ranker.{MODEL}.{name}.{metric}",
@@ -150,11 +160,12 @@ def measure(
                 )
 
 
-def _comparable(system: Scores, *, full: bool) -> list[str]:
+def _comparable(first: Scores, second: Scores, *, full: bool) -> list[str]:
     names = ["weighted_per_user_loss"]
     if full:
         names += ["auc", "xauc"]
-        names += ["mae_s"] if system.expected_watch_time_s is not None else []
+        both = (first.expected_watch_time_s, second.expected_watch_time_s)
+        names += ["mae_s"] if all(one is not None for one in both) else []
     return names
 
 

@@ -22,6 +22,15 @@ _MODEL_COLOUR, _BASELINE_COLOURS = (
     ("#4b5563", "#9ca3af", "#b45309", "#0f766e", "#7c3aed"),
 )
 _BARS = 5  # The model and the best baselines; more bars hide each other.
+_LABELS = {
+    "auc": "AUC",
+    "xauc": "XAUC",
+    "map": "MAP",
+    "mae_s": "MAE (s)",
+    "mean_video_age_days_at_100": "mean age (days)@100",
+    "weighted_per_user_loss": "weighted, per-user loss",
+    "co_visitation": "co-visitation",
+}
 _NOTHING = Figure(value=math.nan, low=math.nan, high=math.nan, n=0)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 74rem; margin: 2rem auto;
@@ -332,5 +341,4 @@ def _interval(figure: Figure, *, signed: bool = False) -> str:
 
 def _label(name: str) -> str:
     """Returns a key as people write it: ``recall_at_10`` is recall@10."""
-    special = {"auc": "AUC", "xauc": "XAUC", "map": "MAP", "mae_s": "MAE (s)"}
-    return special.get(name) or name.replace("_at_", "@").replace("_", " ")
+    return _LABELS.get(name) or name.replace("_at_", "@").replace("_", " ")

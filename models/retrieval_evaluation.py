@@ -38,6 +38,24 @@ class CandidateModel(Protocol):
     def video_embeddings(self, video_features: Mapping[str, Any]) -> Any:
         """Returns float32 [N, D]; the inner product is the score."""
 
+    def can_embed(self, video_features: Mapping[str, Any]) -> Any:
+        """Returns bool [N], whether a video has an embedding; one without is never recommended."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Both towers' output.
+
+    Attributes:
+        queries: float32 [Q, D].
+        videos: float32 [N, D].
+        embeddable: bool [N], False for videos that the model can never recommend.
+    """
+
+    queries: Array
+    videos: Array
+    embeddable: npt.NDArray[np.bool_]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalSettings:
@@ -85,16 +103,15 @@ def embed(
     *,
     query_features: Mapping[str, Array],
     video_features: Mapping[str, Array],
-) -> tuple[Array, Array]:
-    """Runs both towers in batches; returns float32 [Q, D] and [N, D]."""
-    queries = _in_batches(
-        model.query_embeddings, side_features(resolved, spec.CANDIDATE, Side.QUERY, query_features)
+) -> Embeddings:
+    """Runs both towers in batches over transformed features."""
+    queries = side_features(resolved, spec.CANDIDATE, Side.QUERY, query_features)
+    videos = side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features)
+    return Embeddings(
+        queries=_in_batches(model.query_embeddings, queries),
+        videos=_in_batches(model.video_embeddings, videos),
+        embeddable=np.asarray(model.can_embed(videos), bool),
     )
-    videos = _in_batches(
-        model.video_embeddings,
-        side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features),
-    )
-    return queries, videos
 
 
 def side_features(
@@ -150,16 +167,22 @@ def aligned(queries: Queries, arrays: Mapping[str, Array]) -> Queries:
 
 
 def rank_with_model(
-    query_embeddings: Array,
-    video_embeddings: Array,
+    embeddings: Embeddings,
     queries: Queries,
     *,
     catalogue: Catalogue,
     settings: RetrievalSettings,
 ) -> Ranked:
-    """Ranks by inner product; ``queries`` row i is that of ``query_embeddings`` row i."""
-    videos = np.ascontiguousarray(video_embeddings.T)
-    return _rank(lambda part: query_embeddings[part] @ videos, queries, catalogue, settings)
+    """Ranks by inner product; ``queries`` row i is that of query embedding i."""
+    videos = np.ascontiguousarray(embeddings.videos.T)
+    hidden = np.flatnonzero(~embeddings.embeddable)
+
+    def score(part: slice) -> Array:
+        scores: Array = embeddings.queries[part] @ videos
+        scores[:, hidden] = -np.inf
+        return scores
+
+    return _rank(score, queries, catalogue, settings)
 
 
 def rank_with_baseline(
@@ -272,7 +295,7 @@ def _metrics_of(
 
 def rank_all(
     baselines: Sequence[Baseline],
-    embeddings: tuple[Array, Array] | None,
+    embeddings: Embeddings | None,
     queries: Queries,
     *,
     catalogue: Catalogue,
@@ -282,9 +305,7 @@ def rank_all(
     result = {}
     if embeddings is not None:
         started = time.monotonic()
-        result[MODEL] = rank_with_model(
-            *embeddings, queries, catalogue=catalogue, settings=settings
-        )
+        result[MODEL] = rank_with_model(embeddings, queries, catalogue=catalogue, settings=settings)
         logging.info("ranked with the model in %.1f s", time.monotonic() - started)
     for baseline in baselines:
         started = time.monotonic()

@@ -6,6 +6,8 @@ so exact duplicates meet there.
 """
 
 import collections
+import json
+import pathlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import logs, schema
+from features import files, logs, schema
 from features.catalogue import combined
 
 # What replay reads of each table; other columns only count when rows are compared.
@@ -32,6 +34,8 @@ EVENT_TABLES = tuple(COLUMNS)
 ROW_HASH = "row_hash"
 REJECTED = "rejected"
 COUNTS = "counts"
+_COUNTS_FILE = ".counts"
+Counts = collections.Counter[tuple[str, str]]  # (table, reason) -> rows
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -115,9 +119,7 @@ class ReadFragments(beam.DoFn):
             yield int(number), (name, to_bytes(part))
 
 
-def set_aside(
-    name: str, rejected: pa.Table, counts: "collections.Counter[tuple[str, str]]"
-) -> Iterator[Any]:
+def set_aside(name: str, rejected: pa.Table, counts: Counts) -> Iterator[Any]:
     """Counts rejected rows by reason and yields them."""
     if not rejected.num_rows:
         return
@@ -139,7 +141,7 @@ class CleanBuckets(beam.DoFn):
         for name, data in pieces:
             by_table.setdefault(name, []).append(from_bytes(data))
         clean: dict[str, bytes] = {}
-        counts: collections.Counter[tuple[str, str]] = collections.Counter()
+        counts: Counts = collections.Counter()
         for name, parts in by_table.items():
             together = pa.concat_tables(parts, promote_options="permissive")
             # Pieces arrive in any order; sorted rows make the outcome the same in every run.
@@ -155,22 +157,51 @@ class CleanBuckets(beam.DoFn):
 class AddCounts(beam.CombineFn):
     """Adds up Counters."""
 
-    def create_accumulator(self) -> "collections.Counter[object]":
+    def create_accumulator(self) -> Counts:
         """Starts empty."""
         return collections.Counter()
 
-    def add_input(self, total, counts):  # type: ignore[no-untyped-def]
+    def add_input(self, total: Counts, counts: Counts) -> Counts:
         """Adds one."""
         total.update(counts)
         return total
 
-    def merge_accumulators(self, totals):  # type: ignore[no-untyped-def]
+    def merge_accumulators(self, totals: Iterable[Counts]) -> Counts:
         """Adds all."""
-        result: collections.Counter[object] = collections.Counter()
-        for total in totals:
-            result.update(total)
-        return result
+        return sum(totals, collections.Counter())
 
-    def extract_output(self, total):  # type: ignore[no-untyped-def]
+    def extract_output(self, total: Counts) -> dict[tuple[str, str], int]:
         """Returns a plain dict."""
         return dict(total)
+
+
+def write_part(directory: pathlib.Path, table: pa.Table, *, row_group_size: int = 250_000) -> None:
+    """Writes a table as the only Parquet file of a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    pq.write_table(
+        table,
+        directory / "part-00000.parquet",
+        compression="zstd",
+        row_group_size=row_group_size,
+    )
+
+
+def write_rejected(name_to_tables: tuple[str, Iterable[pa.Table]], directory: pathlib.Path) -> None:
+    """Writes ``rejected/<table>``: the rows set aside, with their reasons."""
+    name, tables = name_to_tables
+    together = pa.concat_tables(list(tables), promote_options="permissive")
+    write_part(directory / "rejected" / name, together)
+
+
+def write_counts(counts: Mapping[tuple[str, str], int], directory: pathlib.Path) -> None:
+    """Writes the counts for :func:`read_counts`."""
+    rows = [[table, reason, number] for (table, reason), number in counts.items()]
+    files.atomic_write(directory / _COUNTS_FILE, json.dumps(rows))
+
+
+def read_counts(directory: pathlib.Path) -> Counts:
+    """Returns (table, reason) -> rows, and removes the file that carried them."""
+    path = directory / _COUNTS_FILE
+    rows = json.loads(path.read_text())
+    path.unlink()
+    return collections.Counter({(table, reason): number for table, reason, number in rows})

@@ -3,14 +3,16 @@
 The logic is in :mod:`features.replay` and :mod:`features.statistics`, shared with serving.
 """
 
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import replay, statistics
+from features import logs, statistics
+from features import replay as replay_logic
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.spec import ResolvedSpec
@@ -51,7 +53,12 @@ class Replay(beam.DoFn):
     """(bucket, clean tables) -> raw examples, tagged ``<model>_<split>``."""
 
     def __init__(
-        self, config: replay.ReplayConfig, *, spec_json: str, videos_dir: str, users_dir: str | None
+        self,
+        config: replay_logic.ReplayConfig,
+        *,
+        spec_json: str,
+        videos_dir: str,
+        users_dir: str | None,
     ) -> None:
         self._config = config
         self._spec_json = spec_json
@@ -60,18 +67,79 @@ class Replay(beam.DoFn):
 
     def setup(self) -> None:
         """Loads catalogue and profiles once per worker."""
-        users = pq.read_table(self._users_dir) if self._users_dir else replay.NO_USERS
-        self._replayer = replay.Replayer(
+        users = pq.read_table(self._users_dir) if self._users_dir else replay_logic.NO_USERS
+        self._replayer = replay_logic.Replayer(
             self._config,
             resolved=ResolvedSpec.from_json(self._spec_json),
             catalogue=Catalogue(pq.read_table(self._videos_dir).combine_chunks()),
             users=Users(users.combine_chunks()),
         )
 
-    def process(
-        self, bucket: tuple[int, Mapping[str, bytes]], daily: pa.Table
-    ) -> Iterator[Any]:
+    def process(self, bucket: tuple[int, Mapping[str, bytes]], daily: pa.Table) -> Iterator[Any]:
         """Replays one bucket."""
         tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
         for model, split, batch in self._replayer.examples(tables, daily):
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
+
+
+def add_example_generation(
+    pipeline: beam.Pipeline,
+    fragments: Sequence[logs.Fragment],
+    *,
+    read: cleaning.ReadFragments,
+    replay: Replay,
+    outputs: Mapping[str, tuple[pathlib.Path, pa.Schema]],
+    directory: pathlib.Path,
+) -> None:
+    """Adds the pipeline from fragments of logs to raw examples.
+
+    Args:
+        pipeline: To add to.
+        fragments: Of all event tables.
+        read: Validates and deals out.
+        replay: Makes examples.
+        outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
+        directory: Gets ``video_statistics``, ``rejected`` and the counts.
+    """
+    pieces = (
+        pipeline
+        | "List fragments" >> beam.Create(list(fragments))
+        | "Spread fragments" >> beam.Reshuffle()
+        | "Read fragments"
+        >> beam.ParDo(read).with_outputs(cleaning.REJECTED, cleaning.COUNTS, main="pieces")
+    )
+    clean = (
+        pieces.pieces
+        | "Gather buckets" >> beam.GroupByKey()
+        | "Clean buckets"
+        >> beam.ParDo(cleaning.CleanBuckets()).with_outputs(
+            cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_tables"
+        )
+    )
+    daily = (
+        clean.bucket_to_tables
+        | "Count days" >> beam.ParDo(DailyCounts())
+        | "Merge days" >> beam.CombineGlobally(MergeDailyCounts())
+    )
+    daily | "Write video statistics" >> beam.Map(
+        lambda table: cleaning.write_part(directory / "video_statistics", table)
+    )
+    examples = clean.bucket_to_tables | "Replay" >> beam.ParDo(
+        replay, beam.pvalue.AsSingleton(daily)
+    ).with_outputs(*outputs)
+    for tag, (path, schema) in outputs.items():
+        examples[tag] | f"Write {tag}" >> beam.io.WriteToParquetBatched(
+            str(path / "part"), schema=schema, codec="zstd", file_name_suffix=".parquet"
+        )
+    (
+        (pieces[cleaning.REJECTED], clean[cleaning.REJECTED])
+        | "All rejected" >> beam.Flatten()
+        | "By table" >> beam.GroupByKey()
+        | "Write rejected" >> beam.Map(cleaning.write_rejected, directory)
+    )
+    (
+        (pieces[cleaning.COUNTS], clean[cleaning.COUNTS])
+        | "All counts" >> beam.Flatten()
+        | "Add counts" >> beam.CombineGlobally(cleaning.AddCounts())
+        | "Write counts" >> beam.Map(cleaning.write_counts, directory)
+    )

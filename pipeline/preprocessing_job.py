@@ -12,11 +12,10 @@ import json
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow_transform.beam as tft_beam
@@ -30,6 +29,7 @@ from features.statistics import DAY_S
 from pipeline import cleaning, example_generation, statistics_report, transforming
 
 EVENTS_PER_BUCKET = 200_000
+RAW_EXAMPLES = {spec.CANDIDATE: "candidate_examples", spec.RANKER: "ranking_examples"}
 SPLITS = (replay.TRAIN, replay.HOLDOUT)
 
 
@@ -88,7 +88,13 @@ def run(
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
     with files.atomic_directory(examples_dir) as output:
-        job = _Job(pathlib.Path(logs_dir), output, config, list(beam_args), tables)
+        job = _Job(
+            logs_dir=pathlib.Path(logs_dir),
+            output=output,
+            config=config,
+            beam_args=list(beam_args),
+            tables=tables,
+        )
         info = job.run()
         files.mark_complete(output, info)
     return info
@@ -106,6 +112,7 @@ class _Job:
 
     def __init__(
         self,
+        *,
         logs_dir: pathlib.Path,
         output: pathlib.Path,
         config: PreprocessConfig,
@@ -148,7 +155,7 @@ class _Job:
         self._refuse_no_examples(counts, train_until_s)
         has_ranking = counts["ranker_train"] > 0
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, counts)
-        self._transform(has_ranking)
+        self._transform(has_ranking=has_ranking)
         info = self._info(until_s, train_until_s, counts)
         report = statistics_report.build(self._output, self._resolved, info)
         files.atomic_write(self._output / "statistics.json", json.dumps(report, indent=1) + "\n")
@@ -166,17 +173,18 @@ class _Job:
         self._counts[name, "read"] += table.num_rows
         self._counts[name, "accepted"] += accepted.num_rows
         for output in cleaning.set_aside(name, rejected, self._counts):
-            _write_part(self._output / "rejected" / name, output.value[1])
+            cleaning.write_part(self._output / "rejected" / name, output.value[1])
         if not accepted.num_rows:
             raise command.InputError(
                 f"table {name!r} in {self._logs} has no usable row: {self._reasons(name)}."
             )
-        _write_part(self._output / name, accepted)
+        cleaning.write_part(self._output / name, accepted)
 
     def _fragments(self) -> list[logs.Fragment]:
-        window = {"from_s": self._config.from_s, "until_s": self._config.until_s}
         found = {
-            name: logs.fragments(self._logs, name, **window)
+            name: logs.fragments(
+                self._logs, name, from_s=self._config.from_s, until_s=self._config.until_s
+            )
             for name in cleaning.EVENT_TABLES
             if name in self._tables
         }
@@ -211,18 +219,16 @@ class _Job:
     # ---- first pipeline: logs -> raw examples -------------------------------------------------
 
     def _raw(self, model: str, split: str) -> pathlib.Path:
-        name = {spec.CANDIDATE: "candidate_examples", spec.RANKER: "ranking_examples"}[model]
-        return self._output / name / split
+        return self._output / RAW_EXAMPLES[model] / split
 
     def _replay(self, fragments: Sequence[logs.Fragment], train_until_s: int) -> None:
         config = self._config
-        users_dir = str(self._output / "users") if "users" in self._tables else None
-        videos_dir = str(self._output / "videos")
         events = sum(fragment.num_rows for fragment in fragments)
         buckets = max(2, -(-events // EVENTS_PER_BUCKET))
         logging.info("Replaying %d events in %d buckets of users.", events, buckets)
+        users_dir = str(self._output / "users") if "users" in self._tables else None
         read = cleaning.ReadFragments(
-            videos_dir=videos_dir,
+            videos_dir=str(self._output / "videos"),
             users_dir=users_dir,
             num_buckets=buckets,
             now_s=self._now_s,
@@ -236,102 +242,56 @@ class _Job:
                 seed=config.seed,
             ),
             spec_json=self._resolved.to_json(),
-            videos_dir=videos_dir,
+            videos_dir=str(self._output / "videos"),
             users_dir=users_dir,
         )
-        counts_file = self._output / ".counts"
+        schemas = {m: replay.example_schema(self._resolved, m) for m in spec.MODELS}
         with beam.Pipeline(options=self._options()) as pipeline:
-            pieces = (
-                pipeline
-                | "List fragments" >> beam.Create(list(fragments))
-                | "Spread fragments" >> beam.Reshuffle()
-                | "Read fragments"
-                >> beam.ParDo(read).with_outputs(
-                    cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_piece"
-                )
+            example_generation.add_example_generation(
+                pipeline,
+                fragments,
+                read=read,
+                replay=make,
+                outputs={
+                    f"{model}_{split}": (self._raw(model, split), schemas[model])
+                    for model in spec.MODELS
+                    for split in SPLITS
+                },
+                directory=self._output,
             )
-            buckets_clean = (
-                pieces.bucket_to_piece
-                | "Gather buckets" >> beam.GroupByKey()
-                | "Clean buckets"
-                >> beam.ParDo(cleaning.CleanBuckets()).with_outputs(
-                    cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_tables"
-                )
-            )
-            bucket_to_tables = buckets_clean.bucket_to_tables
-            daily = (
-                bucket_to_tables
-                | "Count days" >> beam.ParDo(example_generation.DailyCounts())
-                | "Merge days" >> beam.CombineGlobally(example_generation.MergeDailyCounts())
-            )
-            daily | "Write video statistics" >> beam.Map(
-                _write_part_in, directory=str(self._output / "video_statistics")
-            )
-            tags = [f"{model}_{split}" for model in spec.MODELS for split in SPLITS]
-            made = bucket_to_tables | "Replay" >> beam.ParDo(
-                make, beam.pvalue.AsSingleton(daily)
-            ).with_outputs(*tags)
-            for model in spec.MODELS:
-                raw_schema = replay.example_schema(self._resolved, model)
-                for split in SPLITS:
-                    made[f"{model}_{split}"] | f"Write {model} {split}" >> (
-                        beam.io.WriteToParquetBatched(
-                            str(self._raw(model, split) / "part"),
-                            schema=raw_schema,
-                            codec="zstd",
-                            file_name_suffix=".parquet",
-                        )
-                    )
-            rejected = (pieces[cleaning.REJECTED], buckets_clean[cleaning.REJECTED])
-            (
-                rejected
-                | "All rejected" >> beam.Flatten()
-                | "By table" >> beam.GroupByKey()
-                | "Write rejected" >> beam.Map(_write_rejected, directory=str(self._output))
-            )
-            counts = (pieces[cleaning.COUNTS], buckets_clean[cleaning.COUNTS])
-            (
-                counts
-                | "All counts" >> beam.Flatten()
-                | "Add counts" >> beam.CombineGlobally(cleaning.AddCounts())
-                | "Write counts" >> beam.Map(_write_counts, path=str(counts_file))
-            )
-        for table, reason, number in json.loads(counts_file.read_text()):
-            self._counts[table, reason] += number
-        counts_file.unlink()
+        self._counts.update(cleaning.read_counts(self._output))
 
     def _options(self) -> PipelineOptions:
         return PipelineOptions(embedded_by_default(self._beam_args))
 
     # ---- second pipeline: raw examples -> transformed -----------------------------------------
 
-    def _transform(self, has_ranking: bool) -> None:
+    def _transform(self, *, has_ranking: bool) -> None:
         catalogue = Catalogue(pq.read_table(self._output / "videos").combine_chunks())
         models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
         with tempfile.TemporaryDirectory(dir=self._output, prefix=".tft") as temporary:
             videos = pathlib.Path(temporary) / "videos"
-            _write_part(
+            cleaning.write_part(
                 videos,
                 replay.catalogue_examples(self._resolved, catalogue),
                 row_group_size=replay.ROWS_PER_BATCH,
             )
-            with (
-                beam.Pipeline(options=self._options()) as pipeline,
-                tft_beam.Context(temp_dir=str(pathlib.Path(temporary) / "tft")),
-            ):
+            with beam.Pipeline(options=self._options()) as pipeline:
                 for model in models:
-                    logging.info("Fitting and applying the %s model's transform.", model)
                     raw = {split: self._raw(model, split) for split in SPLITS}
                     if model == spec.CANDIDATE:
                         raw["videos"] = videos
-                    transforming.add_transform(
-                        pipeline,
-                        model=model,
-                        resolved=self._resolved,
-                        raw_schema=replay.example_schema(self._resolved, model),
-                        raw=raw,
-                        output=self._output,
-                    )
+                    # Analyzers write vocabularies by name: one directory for each model.
+                    with tft_beam.Context(temp_dir=str(pathlib.Path(temporary) / model)):
+                        transforming.add_transform(
+                            pipeline,
+                            model=model,
+                            resolved=self._resolved,
+                            raw_schema=replay.example_schema(self._resolved, model),
+                            raw=raw,
+                            output=self._output,
+                        )
+                logging.info("Fitting and applying the transforms of: %s.", ", ".join(models))
 
     # ---- what is said -------------------------------------------------------------------------
 
@@ -360,7 +320,8 @@ class _Job:
     def _rejected_examples(self, table: str) -> list[dict[str, object]]:
         rows = pq.read_table(self._output / "rejected" / table)
         names = [c.name for c in schema.TABLES[table].columns if c.name in rows.column_names]
-        return rows.select([*names[:5], "reason"]).slice(0, 3).to_pylist()
+        examples = rows.select([*names[:5], "reason"]).slice(0, 3).to_pylist()
+        return [{name: _shortened(value) for name, value in row.items()} for row in examples]
 
     def _refuse_no_examples(self, counts: Mapping[str, int], train_until_s: int) -> None:
         if not counts["candidate_train"]:
@@ -397,6 +358,11 @@ class _Job:
         }
 
 
+def _shortened(value: object) -> object:
+    """Cuts what would flood a message: an id may have thousands of characters."""
+    return f"{value[:60]}..." if isinstance(value, str) and len(value) > 60 else value
+
+
 def embedded_by_default(beam_args: Sequence[str]) -> list[str]:
     """Names the embedded runner where none, or Beam's DirectRunner, is asked for.
 
@@ -407,33 +373,6 @@ def embedded_by_default(beam_args: Sequence[str]) -> list[str]:
     if named and named[-1] not in {"--runner=DirectRunner", "--runner=direct"}:
         return list(beam_args)
     return [*(a for a in beam_args if a not in named), "--runner=FnApiRunner"]
-
-
-def _write_part(
-    directory: pathlib.Path, table: pa.Table, *, row_group_size: int = 250_000
-) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        table,
-        directory / "part-00000.parquet",
-        compression="zstd",
-        row_group_size=row_group_size,
-    )
-
-
-def _write_part_in(table: pa.Table, *, directory: str) -> None:
-    _write_part(pathlib.Path(directory), table)
-
-
-def _write_rejected(name_to_tables: tuple[str, Iterable[pa.Table]], *, directory: str) -> None:
-    name, tables = name_to_tables
-    together = pa.concat_tables(list(tables), promote_options="permissive")
-    _write_part(pathlib.Path(directory) / "rejected" / name, together)
-
-
-def _write_counts(counts: Mapping[tuple[str, str], int], *, path: str) -> None:
-    rows = [[table, reason, number] for (table, reason), number in counts.items()]
-    files.atomic_write(path, json.dumps(rows))
 
 
 def _num_rows(directory: pathlib.Path) -> int:

@@ -56,7 +56,8 @@ _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and
 def main(argv: Sequence[str]) -> None:
     """Retrains, or says what a retraining would do."""
     del argv
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     serving_root = pathlib.Path(_SERVING_ROOT.value)
     job = retraining.Retraining(
         logs=pathlib.Path(_LOGS.value),

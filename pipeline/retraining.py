@@ -2,7 +2,8 @@
 
 What a step is made from (its flags, the code that it runs, what it reads; for the first step the
 names, sizes and times of the log files) gives its fingerprint. A step is up to date when its
-record has the fingerprint of now and its artefact still is the one that was recorded.
+record has the fingerprint of now, and what it read and what it made still are the artefacts that
+were recorded.
 """
 
 import contextlib
@@ -87,17 +88,17 @@ class Retraining:
             command.InputError: There are no logs, or another run is under way in ``work``.
         """
         self._require_logs()
-        started, clock = step_records.utc_now(), time.monotonic()
-        steps: list[Step] = []
-        with work_lock.held(self.work) as lock:
+        report = _Report(self)
+        with work_lock.held(self.work) as lock, report:
             for number, stage in enumerate(self.chain, start=1):
-                self._report(steps, started, time.monotonic() - clock, running=stage.name)
+                report.write(f"running {stage.name}")
                 title = f"[{number}/{len(self.chain)}] {stage.name}"
-                steps.append(self._perform(stage, title, lock))
-                if steps[-1].outcome is Outcome.FAILED:
-                    break
-            self._report(steps, started, time.monotonic() - clock)
-        return steps
+                report.steps.append(self._perform(stage, title, lock))
+                if report.steps[-1].outcome is Outcome.FAILED:
+                    report.write("failed")
+                    return report.steps
+            report.write("done")
+        return report.steps
 
     def plan(self) -> list[Step]:
         """Returns what :meth:`run` would do now; DONE marks what would be run.
@@ -158,9 +159,27 @@ class Retraining:
 
     def _holds(self, stage: stages.Stage) -> bool:
         record = step_records.read(self.work, stage)
-        if record is None or record.fingerprint != self._fingerprints[stage.name]:
-            return False
-        return step_records.stamp(stage, self._output(stage), record.stamp) == record.stamp
+        return (
+            record is not None
+            and record.fingerprint == self._fingerprints[stage.name]
+            and record.stamp == step_records.stamp(stage, self._output(stage), record.stamp)
+            and all(self._holds(maker) for maker in self._makers(stage))
+            and record.inputs == self._stamps_read(stage)
+        )
+
+    def _makers(self, stage: stages.Stage) -> list[stages.Stage]:
+        """Returns the stages whose artefacts a stage reads, without those that are skipped."""
+        return [
+            other
+            for other in self.chain
+            if other.writes[1] in stage.reads.values() and not self._skipped(other)
+        ]
+
+    def _stamps_read(self, stage: stages.Stage) -> dict[str, str]:
+        return {
+            maker.writes[1]: step_records.stamp(maker, self._output(maker)) or ""
+            for maker in self._makers(stage)
+        }
 
     def _outlook(self, stage: stages.Stage) -> Step:
         line = shlex.join(self._command(stage))
@@ -170,14 +189,15 @@ class Retraining:
         """Records a success and returns "", or how the step broke its word."""
         stamp = step_records.stamp(stage, self._output(stage))
         if stamp is None:
-            return f"it ended well but left no {stage.marker} in {self._output(stage)}"
-        step_records.write(
-            self.work,
-            stage,
+            return f"it ended well but left nothing complete in {self._output(stage)}"
+        record = step_records.Record(
             fingerprint=self._fingerprints[stage.name],
+            inputs=self._stamps_read(stage),
             stamp=stamp,
-            seconds=seconds,
+            finished=step_records.utc_now(),
+            seconds=round(seconds, 2),
         )
+        step_records.write(self.work, stage, record)
         return ""
 
     def _has_ranking(self) -> bool:
@@ -219,19 +239,33 @@ class Retraining:
                 "`python -m pipeline.import_dataset`, or name them with --logs."
             )
 
-    def _report(
-        self, steps: Sequence[Step], started: str, seconds: float, *, running: str = ""
-    ) -> None:
-        failed = any(step.outcome is Outcome.FAILED for step in steps)
+
+class _Report:
+    """The file ``work/retrain.json``; a context that notes when the run is stopped inside."""
+
+    def __init__(self, job: Retraining) -> None:
+        self.steps: list[Step] = []
+        self._job = job
+        self._started = step_records.utc_now()
+        self._clock = time.monotonic()
+
+    def __enter__(self) -> "_Report":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.write("stopped")
+
+    def write(self, outcome: str) -> None:
         report = {
-            "outcome": f"running {running}" if running else "failed" if failed else "done",
-            "started": started,
-            "seconds": round(seconds, 2),
-            "logs": str(self.logs),
-            "serving_root": str(self.serving_root),
-            "steps": [dataclasses.asdict(step) for step in steps],
+            "outcome": outcome,
+            "started": self._started,
+            "seconds": round(time.monotonic() - self._clock, 2),
+            "logs": str(self._job.logs),
+            "serving_root": str(self._job.serving_root),
+            "steps": [dataclasses.asdict(step) for step in self.steps],
         }
-        files.atomic_write(self.work / REPORT, json.dumps(report, indent=1) + "\n")
+        files.atomic_write(self._job.work / REPORT, json.dumps(report, indent=1) + "\n")
 
 
 def _exit_reason(code: int) -> str:

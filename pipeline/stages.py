@@ -5,8 +5,6 @@ import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
-from features import files
-
 LOGS = "logs"
 EXAMPLES = "examples"
 SERVING_ROOT = "serving_root"
@@ -21,8 +19,6 @@ class Stage:
         binary: Module to run.
         reads: Flag of the binary to the artefact that it names.
         writes: The same, for the one artefact that it makes.
-        marker: File that the finished artefact holds; of the serving root, see
-            :mod:`serving.release`.
         packages: Our packages whose code it runs.
         needs_ranking: Whether it is skipped where the logs have no impressions.
     """
@@ -31,7 +27,6 @@ class Stage:
     binary: str
     reads: Mapping[str, str]
     writes: tuple[str, str]
-    marker: str = files.COMPLETE
     packages: tuple[str, ...]
     needs_ranking: bool = False
 
@@ -81,7 +76,6 @@ STAGES = (
             "ranker_model": "ranker_model",
         },
         writes=("output", "evaluation"),
-        marker="metrics.json",
         packages=("features", "models"),
     ),
     Stage(
@@ -91,6 +85,7 @@ STAGES = (
             "examples": EXAMPLES,
             "candidate_model": "candidate_model",
             "ranker_model": "ranker_model",
+            "metrics": "evaluation",
         },
         writes=("serving_root", SERVING_ROOT),
         packages=("features", "models", "serving"),

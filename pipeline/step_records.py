@@ -2,14 +2,16 @@
 
 A record is written after a step succeeded and removed before it starts again, so a killed or
 failed run leaves nothing that looks finished. It holds what the step was made from (its
-fingerprint) and what its artefact looked like (its stamp): when somebody makes the artefact anew
-by hand, the record no longer speaks of it.
+fingerprint, and the stamps of the very artefacts that it read: training twice from the same is not
+the same model) and the stamp of what it made: when somebody makes that anew by hand, the record no
+longer speaks of it.
 """
 
 import dataclasses
 import datetime
 import json
 import pathlib
+from collections.abc import Mapping
 
 from features import command, files
 from pipeline import fingerprints, stages
@@ -24,12 +26,14 @@ class Record:
 
     Attributes:
         fingerprint: What it was made from.
-        stamp: What its artefact looked like.
+        inputs: Stamp of each artefact of another step that it read, by name.
+        stamp: Of the artefact that it made.
         finished: ISO 8601, UTC.
         seconds: Wall time.
     """
 
     fingerprint: str
+    inputs: Mapping[str, str]
     stamp: str
     finished: str
     seconds: float
@@ -48,13 +52,8 @@ def read(work: pathlib.Path, stage: stages.Stage) -> Record | None:
         return None
 
 
-def write(
-    work: pathlib.Path, stage: stages.Stage, *, fingerprint: str, stamp: str, seconds: float
-) -> None:
-    """Records that a stage succeeded just now."""
-    record = Record(
-        fingerprint=fingerprint, stamp=stamp, finished=utc_now(), seconds=round(seconds, 2)
-    )
+def write(work: pathlib.Path, stage: stages.Stage, record: Record) -> None:
+    """Records that a stage succeeded."""
     files.atomic_write(path(work, stage), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
 
 
@@ -80,7 +79,7 @@ def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> st
             return release.current(artefact)
         except command.InputError:
             return None
-    marker = artefact / stage.marker
+    marker = artefact / files.COMPLETE
     if not marker.is_file():
         return None
     return fingerprints.of_value([marker.read_text(), marker.stat().st_mtime_ns])

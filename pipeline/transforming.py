@@ -183,5 +183,3 @@ def vocabulary_sizes(examples_dir: pathlib.Path, model: str) -> dict[str, int]:
         s.name: output.vocabulary_size_by_name(preprocessing.vocabulary_name(s.name))
         for s in resolved.spaces_of(model)
     }
-
-

@@ -1,14 +1,14 @@
 """What can go wrong while serving, as one tree; the HTTP layer maps it to problem answers.
 
-    ServingError
-      InvalidRequestError         the caller asked for something that cannot be answered
-      OverloadedError             too many requests in flight; come back in ``retry_after_s``
-      NotReadyError               no release is loaded yet
-      HistoryUnavailableError     the history store cannot be read or written
-      EventLogError               events cannot be made durable, for example: disk full
-      ModelError                  a model refused the inputs or failed
-        ModelTimeoutError         a model did not answer within its deadline
-        ModelUnavailableError     the model server cannot be reached, or is too busy
+ServingError
+    InvalidRequestError         the caller asked for something that cannot be answered
+    OverloadedError             too many requests in flight; come back in ``retry_after_s``
+    NotReadyError               no release is loaded yet
+    HistoryUnavailableError     the history store cannot be read or written
+    EventLogError               events cannot be made durable, for example: disk full
+    ModelError                  a model refused the inputs or failed
+        ModelTimeoutError       a model did not answer within its deadline
+        ModelUnavailableError   the model server cannot be reached, or is too busy
 """
 
 

@@ -15,7 +15,7 @@ What is promised:
 
 * ``append`` returns after an fsync, which concurrent callers share. What it acknowledged
   survives a power cut, and reaches the tables exactly once.
-* ``append_page`` returns after the write: it survives a killed process, and a power cut from
+* ``append_page`` returns after the write: that survives a killed process, and a power cut from
   ``SYNC_PERIOD_S`` later on. A page must not wait for a disk.
 * A failed write (disk full) leaves no half line behind and is not acknowledged.
 """
@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import logging
 
 from features import files
-from serving import errors, event_compaction
+from serving import errors, event_compaction, event_segments
 from serving.events import Event, Kind, NewUser
 
 SYNC_PERIOD_S = 1.0
@@ -64,14 +64,14 @@ class EventLog:
         self.logs_dir = pathlib.Path(logs_dir)
         self._wall = wall
         self._period_s = compaction_period_s
-        directory = self.logs_dir / event_compaction.DIRECTORY
+        directory = self.logs_dir / event_segments.DIRECTORY
         with _explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
             probe = directory / f".probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
-        self._events = _Stream(directory, event_compaction.EVENTS, wall)
-        self._pages = _Stream(directory, event_compaction.PAGES, wall)
+        self._events = _Stream(directory, event_segments.EVENTS, wall)
+        self._pages = _Stream(directory, event_segments.PAGES, wall)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -81,20 +81,22 @@ class EventLog:
         Raises:
             EventLogError: They may not be acknowledged.
         """
-        shown = [r for r in records if isinstance(r, Event) and r.kind is Kind.IMPRESSION]
-        others = [r for r in records if not (isinstance(r, Event) and r.kind is Kind.IMPRESSION)]
-        for stream, part in ((self._pages, shown), (self._events, others)):
-            if part:
-                stream.sync(stream.write(self._lines(part)))
+        for stream, position in self._write(records):
+            stream.sync(position)
 
-    def append_page(self, impressions: Sequence[Event]) -> None:
-        """Writes impressions without waiting for the disk.
+    def append_page(self, records: Sequence[Event | NewUser]) -> None:
+        """Writes what a page showed, and to whom, without waiting for the disk.
 
         Raises:
-            EventLogError: They are not in the log.
+            EventLogError: It is not in the log.
         """
-        if impressions:
-            self._pages.write(self._lines(impressions))
+        self._write(records)
+
+    def _write(self, records: Sequence[Event | NewUser]) -> list[tuple["_Stream", int]]:
+        shown = [r for r in records if isinstance(r, Event) and r.kind is Kind.IMPRESSION]
+        others = [r for r in records if not (isinstance(r, Event) and r.kind is Kind.IMPRESSION)]
+        streams = ((self._events, others), (self._pages, shown))
+        return [(stream, stream.write(self._lines(part))) for stream, part in streams if part]
 
     def sync(self) -> None:
         """Makes everything written so far durable."""
@@ -236,7 +238,7 @@ class _Stream:
         """Creates and locks a file before it gets the name by which compaction finds it."""
         start = int(self._wall())
         suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        name = event_compaction.segment_name(self._name, start, suffix)
+        name = event_segments.segment_name(self._name, start, suffix)
         temporary = self._directory / f".{name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o644)
@@ -256,4 +258,5 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise errors.EventLogError(f"the event log in {path} cannot be written: {error}.") from error
+        message = f"the event log in {path} cannot be written: {error}."
+        raise errors.EventLogError(message) from error

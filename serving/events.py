@@ -83,9 +83,7 @@ class Event:
         return cls(**known)
 
 
-_DEFAULTS: Mapping[str, Any] = {
-    field.name: field.default for field in dataclasses.fields(Event)
-}
+_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in dataclasses.fields(Event)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

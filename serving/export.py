@@ -16,17 +16,20 @@ from absl import logging
 
 from features import spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
+from models import losses
+from models.candidate_model import CandidateModel
+from models.ranker import Ranker
 from serving import signatures
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
 
 
-def export_query_tower(model: Any, examples_dir: Path, directory: Path) -> None:
+def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Path) -> None:
     """Writes both towers of a candidate model as one SavedModel.
 
     Args:
-        model: A :class:`models.candidate_model.CandidateModel`.
+        model: Trained.
         examples_dir: The examples it was trained on.
         directory: To create.
     """
@@ -37,7 +40,7 @@ def export_query_tower(model: Any, examples_dir: Path, directory: Path) -> None:
         return {"embedding": model.query_embeddings(servable.transformed(raw))}
 
     def embed_videos(**raw: tf.Tensor) -> Tensors:
-        return {"embedding": model.video_embeddings(servable.transformed(raw))}
+        return {"embedding": video_embeddings(model, servable.transformed(raw))}
 
     servable.save(
         directory,
@@ -48,11 +51,11 @@ def export_query_tower(model: Any, examples_dir: Path, directory: Path) -> None:
     )
 
 
-def export_ranker(model: Any, examples_dir: Path, directory: Path) -> None:
+def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
     """Writes a ranker as a SavedModel.
 
     Args:
-        model: A :class:`models.ranker.Ranker`.
+        model: Trained.
         examples_dir: The examples it was trained on.
         directory: To create.
     """
@@ -64,8 +67,9 @@ def export_ranker(model: Any, examples_dir: Path, directory: Path) -> None:
         features = servable.transformed(raw)
         query = {name: features[name] for name in query_names}
         candidates = {name: features[name] for name in videos}
-        logits = tf.reshape(model.logits(query, candidates), [-1])
-        return {"logit": logits, "expected_watch_time_s": tf.exp(logits)}
+        logits = model.logits(query, candidates)
+        expected = losses.expected_watch_time_s(logits)
+        return {"logit": logits, "expected_watch_time_s": expected}
 
     one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
     many = servable.inputs(Side.QUERY)
@@ -78,16 +82,31 @@ def export_ranker(model: Any, examples_dir: Path, directory: Path) -> None:
     )
 
 
+def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Returns what the index holds of each video, float32 [N, D + 1].
+
+    A model without content knows nothing of a video outside its vocabulary: its zeros would
+    score above every unlikely video, so it gets a bias that no list reaches.
+    """
+    embeddings = model.video_embeddings(features)
+    if model.has_content:
+        return embeddings
+    known = tf.convert_to_tensor(features["video_id"])[:, tf.newaxis] > 0
+    bias = tf.one_hot([model.config.embedding_dim], model.config.embedding_dim + 1)
+    return tf.where(known, embeddings, signatures.UNREACHABLE_BIAS * bias)
+
+
 class _Servable(tf.Module):
     """A model with the transform graph that its examples went through."""
 
-    def __init__(self, model: Any, examples_dir: Path, name: str) -> None:
+    def __init__(self, model: CandidateModel | Ranker, examples_dir: Path, name: str) -> None:
         super().__init__()
         self._name_of_model = name
         self._resolved = ResolvedSpec.load(examples_dir)
         output = tft.TFTransformOutput(str(pathlib.Path(examples_dir) / "transform_fn" / name))
-        # Tracked as attributes, so that variables, tables and vocabulary files are saved.
-        self.model = model
+        # Tracked as attributes, so that weights, tables and vocabulary files are saved. The
+        # weights, not the Keras model: it would drag its Python configuration along.
+        self.model_weights = model.variables
         self.transform_layer = output.transform_features_layer()
         self._multivalent = {f.name for f in self._resolved.of(name) if f.kind is Kind.MULTIVALENT}
 

@@ -87,7 +87,8 @@ class KindTable:
     def _select(self) -> str:
         names = ", ".join(self.names)
         # Ties in time are broken by arrival, newest last.
-        return f"SELECT {names} FROM {self.table} WHERE user = ? ORDER BY time DESC, rowid DESC LIMIT ?"
+        newest = "WHERE user = ? ORDER BY time DESC, rowid DESC LIMIT ?"
+        return f"SELECT {names} FROM {self.table} {newest}"
 
     def read(self, connection: sqlite3.Connection, user: int, limit: int) -> pa.Table:
         """Returns the last rows of a user, sorted by time."""

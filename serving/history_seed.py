@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import sqlite3
 import time
@@ -94,9 +95,7 @@ class _Users:
     def add_profiles(self, table: pa.Table) -> int:
         """Adds users with all their columns but the id as profile."""
         for block in table.to_batches(max_chunksize=_INSERT_ROWS):
-            self._add(
-                (row.pop("user_id"), row) for row in block.to_pylist() if row["user_id"]
-            )
+            self._add((row.pop("user_id"), row) for row in block.to_pylist() if row["user_id"])
         return len(self._numbers)
 
     def _add(self, profiles: Iterator[tuple[str, dict[str, object]]]) -> None:
@@ -105,7 +104,7 @@ class _Users:
             if user_id not in self._numbers:
                 self._numbers[user_id] = len(self._numbers) + 1
                 # NaN is not JSON, and missing is missing either way.
-                known = {n: v for n, v in profile.items() if v is not None and v == v}
+                known = {n: v for n, v in profile.items() if v is not None and not _is_nan(v)}
                 rows.append((self._numbers[user_id], user_id, json.dumps(known, default=str)))
         self._connection.executemany(
             "INSERT INTO users (id, user_id, profile, version) VALUES (?, ?, ?, 1)", rows
@@ -181,9 +180,7 @@ def _insert(
         for start in range(0, rows.num_rows, _INSERT_ROWS):
             part = rows.slice(start, _INSERT_ROWS)
             columns = _values(part, kind, user[start : start + _INSERT_ROWS])
-            connection.executemany(
-                history_schema.KINDS[kind].insert, zip(*columns, strict=True)
-            )
+            connection.executemany(history_schema.KINDS[kind].insert, zip(*columns, strict=True))
         logging.info("History store: %d rows of %s.", written, history_schema.KINDS[kind].table)
     return written
 
@@ -218,6 +215,10 @@ def _values(part: pa.Table, kind: Kind, user: np.ndarray) -> list[list[object]]:
                 values = pc.fill_null(values, _zero(column.arrow))
             columns.append(values.to_pylist())
     return columns
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _zero(kind: pa.DataType) -> object:

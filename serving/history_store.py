@@ -236,7 +236,7 @@ class SqliteHistoryStore:
             try:
                 row = connection.execute(history_schema.FIND_USER, (user_id,)).fetchone()
                 if row is None:
-                    return _nothing(user_id)
+                    return unknown_user(user_id)
                 user, profile, version, newest = row
                 with self._cache_lock:
                     cached = self._cache.get(user_id)
@@ -336,7 +336,8 @@ def _user_key(
     return int(cursor.lastrowid or 0), True
 
 
-def _nothing(user_id: str) -> UserHistory:
+def unknown_user(user_id: str) -> UserHistory:
+    """Returns what is known of somebody whom no store has met."""
     nothing: dict[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind}
     found = _history(user_id, {}, nothing, 0)
     return dataclasses.replace(found, is_known=False)
@@ -346,7 +347,9 @@ def _history(
     user_id: str, profile: Mapping[str, Any], rows: Mapping[Kind, pa.Table], newest: int
 ) -> UserHistory:
     watches, impressions = rows[Kind.WATCH], rows[Kind.IMPRESSION]
-    user = {kind: pa.repeat(pa.scalar(user_id, pa.string()), t.num_rows) for kind, t in rows.items()}
+    user = {
+        kind: pa.repeat(pa.scalar(user_id, pa.string()), t.num_rows) for kind, t in rows.items()
+    }
     return UserHistory(
         user_id=user_id,
         is_known=True,
@@ -373,6 +376,8 @@ def _with_outcomes(impressions: pa.Table, watches: pa.Table, clicks: pa.Table) -
     open_rows = impressions.filter(is_open)
     clicked, seconds = attribution.attribute(open_rows, engagements)
     for name, values in (("clicked", pa.array(clicked)), ("watch_time_s", pa.array(seconds))):
-        filled = pc.replace_with_mask(shown[name].combine_chunks(), is_open.combine_chunks(), values)
+        filled = pc.replace_with_mask(
+            shown[name].combine_chunks(), is_open.combine_chunks(), values
+        )
         shown = shown.set_column(shown.column_names.index(name), name, filled)
     return shown

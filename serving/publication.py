@@ -26,7 +26,7 @@ from serving import checksums, release
 from serving.release import Path
 
 KEEP = 3
-_MIN_KEEP = 2  # The current release, and one to roll back to.
+MIN_KEEP = 2  # The current release, and one to roll back to.
 _TEMPORARY = ".tmp-"
 _BUILD_LOCK = ".build.lock"
 _CURRENT_LOCK = ".current.lock"
@@ -226,7 +226,7 @@ def _remove_release(root: pathlib.Path, version: str) -> None:
 
 def _retain(root: pathlib.Path, keep: int) -> None:
     serving = release.current(root)
-    kept = set(release.versions(root)[-max(keep, _MIN_KEEP) :])
+    kept = set(release.versions(root)[-max(keep, MIN_KEEP) :])
     kept |= {serving, release.load_manifest(root, serving).previous or serving}
     for version in release.versions(root):
         if version not in kept:

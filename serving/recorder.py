@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import logging
 
-from serving import event_compaction
+from serving import event_segments
 from serving.event_log import EventLog
 from serving.events import Event, Kind, NewUser
 from serving.history_store import Applied, HistoryStore
@@ -26,9 +26,7 @@ class Recorder:
         self._history = history
         self._log = log
 
-    def record(
-        self, events: Sequence[Event], profiles: Mapping[str, Mapping[str, Any]]
-    ) -> Applied:
+    def record(self, events: Sequence[Event], profiles: Mapping[str, Mapping[str, Any]]) -> Applied:
         """Records events that someone reported; durable when this returns.
 
         Args:
@@ -81,7 +79,7 @@ def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
     applied = 0
     events: list[Event] = []
     profiles: dict[str, Mapping[str, Any]] = {}
-    for record in event_compaction.pending(logs_dir):
+    for record in event_segments.pending(logs_dir):
         if record.get("kind") == "user":
             profiles[record["user_id"]] = json.loads(record.get("profile") or "{}")
             continue
@@ -93,5 +91,3 @@ def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
     if applied:
         logging.info("Applied %d events of the event log to the history store.", applied)
     return applied
-
-

@@ -24,3 +24,5 @@ EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
 TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
+# Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.
+UNREACHABLE_BIAS = -10_000.0

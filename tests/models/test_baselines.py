@@ -104,9 +104,9 @@ def test_co_visitation_counts_every_earlier_watch_and_favours_the_newest():
     baseline = fitted("co_visitation", FOLLOWED)
     scores = baseline.score(queries(("x", 0, "a", "", ["b", "a"])))[0]
     # Pairs a->d 2, a->c 1, b->d 1, b->c 1. Query: b at position 0, a at position 1.
-    # d = 1/2 + 2/3 / 2, c = 1/2 + 1/3 / 2.
-    assert scores[3] == pytest.approx(1 / 2 + 1 / 3)
-    assert scores[2] == pytest.approx(1 / 2 + 1 / 6)
+    # d = 1/2 + 2/3 / sqrt(2), c = 1/2 + 1/3 / sqrt(2).
+    assert scores[3] == pytest.approx(1 / 2 + 2 / 3 / np.sqrt(2))
+    assert scores[2] == pytest.approx(1 / 2 + 1 / 3 / np.sqrt(2))
 
 
 def test_item_cosine_divides_by_the_popularity_of_both():

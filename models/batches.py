@@ -1,0 +1,192 @@
+"""Training examples in an order that a seed and an epoch number decide.
+
+Small splits are read once and cut into batches by index; large ones are streamed from their
+TFRecords. Either way an epoch can be entered in its middle, so that a training that was killed
+goes on with the very batch it would have seen next.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from absl import logging
+
+from features import dataset
+from models.config import TrainingConfig
+
+Array = npt.NDArray[np.generic]
+
+
+class Examples(Protocol):
+    """A training split.
+
+    Attributes:
+        count: Number of examples.
+    """
+
+    count: int
+
+    def epoch(self, number: int, *, skip: int) -> Iterable[dict[str, tf.Tensor]]:
+        """Yields the batches of epoch ``number`` (from 0), without the first ``skip``."""
+
+    def steps_per_epoch(self) -> int:
+        """Returns the number of batches of an epoch."""
+
+
+class InMemory:
+    """A split held as arrays.
+
+    Args:
+        arrays: Name to array with leading dimension n, 1 or more.
+        batch_size: B; the last batch of an epoch is left out where it is not full, since its
+            examples come up in the next epoch.
+        seed: Of the order.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array], *, batch_size: int, seed: int) -> None:
+        self.count = len(next(iter(arrays.values())))
+        self._tensors = {name: tf.constant(array) for name, array in arrays.items()}
+        self._batch_size = min(batch_size, self.count)
+        self._seed = seed
+
+    def steps_per_epoch(self) -> int:
+        """Returns the number of batches of an epoch."""
+        return self.count // self._batch_size
+
+    def epoch(self, number: int, *, skip: int) -> Iterable[dict[str, tf.Tensor]]:
+        """Yields the batches of epoch ``number``, without the first ``skip``."""
+        order = np.random.default_rng([self._seed, number]).permutation(self.count)
+        size = self._batch_size
+        rows = order[skip * size : self.steps_per_epoch() * size]
+
+        def gather(indices: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {name: tf.gather(tensor, indices) for name, tensor in self._tensors.items()}
+
+        data = tf.data.Dataset.from_tensor_slices(rows.astype(np.int64)).batch(size)
+        return data.map(gather).prefetch(2)
+
+
+class Streamed:
+    """A split read from its files in every epoch.
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        columns: What to read.
+        count: Number of examples, 1 or more.
+        batch_size: B.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self,
+        examples_dir: dataset.Path,
+        model: str,
+        *,
+        columns: Sequence[str],
+        count: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.count = count
+        self._batch_size = min(batch_size, count)
+        self._open: Callable[[int], tf.data.Dataset] = lambda epoch: dataset.batches(
+            examples_dir,
+            model,
+            "train",
+            batch_size=self._batch_size,
+            shuffle_seed=seed + epoch,
+            columns=columns,
+        )
+
+    def steps_per_epoch(self) -> int:
+        """Returns the number of batches of an epoch."""
+        return self.count // self._batch_size
+
+    def epoch(self, number: int, *, skip: int) -> Iterable[dict[str, tf.Tensor]]:
+        """Yields the batches of epoch ``number``, without the first ``skip``."""
+        return self._open(number).take(self.steps_per_epoch()).skip(skip)
+
+
+def open_training(
+    examples_dir: dataset.Path,
+    model: str,
+    *,
+    columns: Sequence[str],
+    settings: TrainingConfig,
+    keep: Callable[[Mapping[str, Array]], npt.NDArray[np.bool_]] | None = None,
+) -> InMemory | Streamed:
+    """Opens the training split, in memory where it is small enough.
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        columns: What to read.
+        settings: Batch size, seed, memory.
+        keep: bool [n] of a part's arrays: the examples that are trained on. Rows are left out in
+            memory only; a streamed split gives them all.
+    """
+    total = count(examples_dir, model, "train")
+    first = next(iter(in_parts(examples_dir, model, columns, batch_size=1)))
+    row_bytes = sum(_compact(array).nbytes for array in first.values())
+    size = {"batch_size": settings.batch_size, "seed": settings.seed}
+    if total * row_bytes > settings.memory_gb * 1e9:
+        logging.info("Streaming %s training examples (%d bytes each).", f"{total:,}", row_bytes)
+        return Streamed(examples_dir, model, columns=columns, count=total, **size)
+    parts: list[dict[str, Array]] = []
+    for part in in_parts(examples_dir, model, columns):
+        rows = slice(None) if keep is None else np.flatnonzero(keep(part))
+        parts.append({name: _compact(array[rows]) for name, array in part.items()})
+    arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in columns}
+    return InMemory(arrays, **size)
+
+
+def _compact(array: Array) -> Array:
+    """Ids fit in 32 bits, in half the memory."""
+    return array.astype(np.int32) if array.dtype == np.int64 else array
+
+
+def count(examples_dir: dataset.Path, model: str, split: str) -> int:
+    """Returns the number of examples of a split, as preprocess counted them or by counting."""
+    counts = dataset.info(examples_dir).get("counts")
+    if isinstance(counts, Mapping) and f"{model}_{split}" in counts:
+        return int(counts[f"{model}_{split}"])
+    files = dataset.tfrecord_files(examples_dir, model, split)
+    records = tf.data.TFRecordDataset(files).batch(10_000)
+    return sum(int(batch.shape[0]) for batch in records)
+
+
+def in_parts(
+    examples_dir: dataset.Path, model: str, columns: Sequence[str], *, batch_size: int = 32_768
+) -> Iterable[dict[str, Array]]:
+    """Yields the training split in parts of NumPy arrays, in the order of the files."""
+    data = dataset.batches(examples_dir, model, "train", batch_size=batch_size, columns=columns)
+    return data.as_numpy_iterator()
+
+
+def sample(arrays: Mapping[str, Array], limit: int, *, seed: int) -> dict[str, Array]:
+    """Returns ``limit`` random rows in their order; all of them where limit is 0 or larger."""
+    rows = len(next(iter(arrays.values())))
+    if not limit or rows <= limit:
+        return dict(arrays)
+    chosen = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    return {name: array[chosen] for name, array in arrays.items()}
+
+
+def sample_users(
+    arrays: Mapping[str, Array], limit: int, *, seed: int, user_column: str = "user_id"
+) -> dict[str, Array]:
+    """As :func:`sample`, but whole users until ``limit`` rows are reached: pages stay whole."""
+    users = arrays[user_column]
+    if not limit or len(users) <= limit:
+        return dict(arrays)
+    counts = collections.Counter(users.tolist())
+    names = sorted(counts)
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes = np.cumsum([counts[names[i]] for i in order])
+    kept = {names[i] for i in order[: int(np.searchsorted(sizes, limit)) + 1]}
+    mask = np.fromiter((user in kept for user in users.tolist()), np.bool_, len(users))
+    return {name: array[mask] for name, array in arrays.items()}

@@ -1,0 +1,333 @@
+"""The candidate model: a query tower and, for every video, a row of softmax weights.
+
+    P(watch = i | query) = softmax_i(<u, v_i> + b_i)
+
+Both towers give one more column than D, 1 for queries and the bias b_i for videos, so that the
+plain inner product of the two is exactly the softmax logit, and nearest-neighbour search by
+inner product finds the most likely videos.
+
+Source: Covington et al., RecSys 2016, section 3 and figure 3; content beside ids is ours.
+"""
+
+import os
+import types
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras
+
+from features import command, spec
+from features.spec import ResolvedSpec, Side
+from models import embeddings, saved
+from models.config import CandidateConfig
+from models.embeddings import EmbeddingTable, SideInputs, Tensors
+
+Array = npt.NDArray[np.generic]
+VIDEO_SPACE = "video"
+_VIDEO_ID = "video_id"
+# The spaces whose embeddings are as wide as the softmax's: 256 each in the paper, section 3.5.
+_WIDE_SPACES = (VIDEO_SPACE, "search_token")
+_SOFTMAX_STDDEV = 0.02
+
+
+class CandidateModel(tf_keras.Model):
+    """Query tower, video tower, and the logits between them.
+
+    Args:
+        resolved: Declarations of the data set.
+        vocabulary_sizes: V of each ID space of the candidate model.
+        config: Settings.
+        seed: Of the initial weights.
+
+    Raises:
+        command.InputError: There is nothing to learn from, or nothing to recommend.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        vocabulary_sizes: Mapping[str, int],
+        config: CandidateConfig,
+        *,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(name="candidate_model")
+        self.resolved = resolved
+        # A proxy, since Keras would take a plain dictionary for weights to track.
+        self.vocabulary_sizes = types.MappingProxyType(dict(vocabulary_sizes))
+        self.config = config
+        self._query_inputs = SideInputs(
+            resolved, spec.CANDIDATE, Side.QUERY, exclude=config.exclude, powers=config.powers
+        )
+        # The id is the softmax row; the rest is content.
+        self._video_inputs = SideInputs(
+            resolved,
+            spec.CANDIDATE,
+            Side.CANDIDATE,
+            exclude=(*config.exclude, _VIDEO_ID),
+            powers=config.powers,
+        )
+        self._check()
+        self._make_tables(seed)
+        self._make_query_layers(seed)
+        self._make_content_layers(seed)
+
+    def _check(self) -> None:
+        if not self.vocabulary_sizes.get(VIDEO_SPACE):
+            raise command.InputError(
+                "The video vocabulary is empty: no video was watched in the training examples. "
+                "Give more logs to pipeline.preprocess, or a shorter holdout."
+            )
+        if not self._query_inputs.columns:
+            raise command.InputError(
+                f"exclude={','.join(self.config.exclude)} leaves the query tower no feature."
+            )
+
+    @property
+    def has_content(self) -> bool:
+        """Whether videos outside the vocabulary have an embedding."""
+        return self.config.video_content and bool(self._video_inputs.columns)
+
+    @property
+    def query_columns(self) -> tuple[str, ...]:
+        """Names of the tensors that the query tower reads."""
+        return self._query_inputs.columns
+
+    @property
+    def content_columns(self) -> tuple[str, ...]:
+        """Names of the tensors that the video tower reads besides ``video_id``."""
+        return self._video_inputs.columns if self.has_content else ()
+
+    @property
+    def num_videos(self) -> int:
+        """V, the videos that have a softmax row."""
+        return self.vocabulary_sizes[VIDEO_SPACE]
+
+    def _make_tables(self, seed: int) -> None:
+        width = self.config.embedding_dim
+        read = [*self._query_inputs.features]
+        if self.has_content:
+            read += self._video_inputs.features
+        self.tables = embeddings.make_tables(
+            read,
+            self.vocabulary_sizes,
+            widths=dict.fromkeys(_WIDE_SPACES, width),
+            seed=seed,
+        )
+        shared = self.config.share_video_embedding and VIDEO_SPACE in self.tables
+        self.softmax_rows = (
+            self.tables[VIDEO_SPACE]
+            if shared
+            else EmbeddingTable(
+                self.num_videos, width, seed=seed + 101, stddev=_SOFTMAX_STDDEV, name="softmax_rows"
+            )
+        )
+        self.softmax_biases = EmbeddingTable(
+            self.num_videos, 1, seed=seed, stddev=0.0, name="softmax_biases"
+        )
+
+    def _make_query_layers(self, seed: int) -> None:
+        config = self.config
+        self.hidden_layers = [
+            _dense(units, seed=seed + 200 + i, activation="relu", name=f"hidden_{i}")
+            for i, units in enumerate(config.hidden)
+        ]
+        self.output_layer = (
+            _dense(config.embedding_dim, seed=seed + 300, name="query_output")
+            if config.linear_output or not config.depth
+            else None
+        )
+        width = self._query_inputs.width(self.tables)
+        for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
+            layer.build([None, width])
+            width = layer.units
+
+    def _make_content_layers(self, seed: int) -> None:
+        self.content_layers: list[tf_keras.layers.Dense] = []
+        if not self.has_content:
+            return
+        width = self._video_inputs.width(self.tables)
+        if self.config.content_hidden:
+            units = self.config.content_hidden
+            self.content_layers.append(
+                _dense(units, seed=seed + 400, activation="relu", name="content_hidden")
+            )
+        out = self.config.embedding_dim + 1
+        self.content_layers.append(_dense(out, seed=seed + 401, name="content_output"))
+        for layer in self.content_layers:
+            layer.build([None, width])
+            width = layer.units
+
+    def query_embeddings(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns u of each query and a 1.
+
+        Args:
+            features: Transformed query features by name, leading dimension B.
+            training: Whether dropout is on.
+
+        Returns:
+            float32 [B, D + 1].
+        """
+        hidden = self._query_inputs.dense(features, self.tables)
+        for layer in self.hidden_layers:
+            hidden = layer(hidden)
+            if training and self.config.dropout:
+                hidden = tf.nn.dropout(hidden, self.config.dropout)
+        if self.output_layer is not None:
+            hidden = self.output_layer(hidden)
+        if self.config.normalise:
+            hidden = tf.math.l2_normalize(hidden, axis=1)
+        hidden /= self.config.temperature
+        return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
+
+    def video_embeddings(self, video_features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns v and the bias of each video.
+
+        A video outside the vocabulary has its content alone; in a model without content it has
+        no embedding and gets zeros (see :meth:`can_embed`).
+
+        Args:
+            video_features: Transformed candidate-side features by name, ``video_id`` among them,
+                leading dimension N.
+            training: Whether ids are dropped at ``id_dropout``.
+
+        Returns:
+            float32 [N, D + 1].
+        """
+        ids = tf.convert_to_tensor(video_features[_VIDEO_ID])
+        row = tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
+        if self.has_content:
+            if training and self.config.id_dropout:
+                kept = tf.random.uniform(tf.shape(ids)) >= self.config.id_dropout
+                row *= tf.cast(kept, tf.float32)[:, tf.newaxis]
+            content = self._video_inputs.dense(video_features, self.tables)
+            for layer in self.content_layers:
+                content = layer(content)
+            row += content
+        if not self.config.normalise:
+            return row
+        unit = tf.math.l2_normalize(row[:, :-1], axis=1)
+        return tf.concat([unit, row[:, -1:]], axis=1)
+
+    def can_embed(self, video_features: Tensors) -> npt.NDArray[np.bool_]:
+        """Returns bool [N]: whether a video has an embedding, so may be recommended."""
+        ids = np.asarray(video_features[_VIDEO_ID])
+        return np.ones(len(ids), np.bool_) if self.has_content else ids > 0
+
+    def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
+        """Returns the logit of row i's query with row i's video, float32 [B]."""
+        queries = self.query_embeddings(inputs, training=training)
+        return tf.reduce_sum(queries * self.video_embeddings(inputs, training=training), axis=1)
+
+    def set_popularity_bias(self, label_counts: npt.NDArray[np.int64]) -> None:
+        """Sets the biases to log(count + 1), so that a video never watched has 0.
+
+        Args:
+            label_counts: int64 [V], watches of id 1 to V in the training examples.
+        """
+        logs = np.log1p(np.concatenate([[0], label_counts])).astype(np.float32)
+        self.softmax_biases.rows.assign(logs[:, np.newaxis])
+
+
+class VideoFeatures:
+    """What the video tower reads of each video of the vocabulary: row i is id i.
+
+    Negatives are drawn by id; this gives them their content by one gather. It is data, no
+    weight: checkpoints leave it out.
+
+    Args:
+        arrays: Name to array [V + 1, ...]; row 0 is zero.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = {name: _compact(array) for name, array in arrays.items()}
+        self._tensors = {name: tf.constant(array) for name, array in self.arrays.items()}
+
+    @classmethod
+    def of_catalogue(cls, model: CandidateModel, videos: Mapping[str, Array]) -> "VideoFeatures":
+        """Takes the videos of the vocabulary from the whole catalogue.
+
+        Args:
+            model: Says which columns are read.
+            videos: As ``features.dataset.videos`` returns it.
+        """
+        ids = np.asarray(videos[_VIDEO_ID], np.int64)
+        arrays = {}
+        for name in model.content_columns:
+            column = np.asarray(videos[name])
+            rows = np.zeros((model.num_videos + 1, *column.shape[1:]), column.dtype)
+            rows[ids[ids > 0]] = column[ids > 0]
+            arrays[name] = rows
+        return cls(arrays)
+
+    def of(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the features of ids, ``video_id`` included; leading dimension as ``ids``."""
+        features = {name: tf.gather(tensor, ids) for name, tensor in self._tensors.items()}
+        return {**features, _VIDEO_ID: ids}
+
+
+def _compact(array: Array) -> Array:
+    """Ids fit in 32 bits, and a million videos are then half as large."""
+    kind = np.int32 if array.dtype.kind in "iu" else np.float32
+    return array.astype(kind)
+
+
+def _dense(
+    units: int, *, seed: int, name: str, activation: str | None = None
+) -> tf_keras.layers.Dense:
+    initializer = tf_keras.initializers.GlorotUniform(seed=seed)
+    return tf_keras.layers.Dense(
+        units, activation=activation, kernel_initializer=initializer, name=name
+    )
+
+
+def save(
+    model: CandidateModel,
+    directory: str | os.PathLike[str],
+    *,
+    contents: saved.Contents,
+    videos: VideoFeatures | None = None,
+) -> None:
+    """Writes a self-contained model directory, atomically; see :mod:`models.saved`.
+
+    Args:
+        model: What to save.
+        directory: Created or replaced.
+        contents: What belongs to the model besides its weights.
+        videos: Content of the vocabulary's videos, so that all can be embedded from the
+            directory alone.
+    """
+    saved.write(
+        directory,
+        kind=spec.CANDIDATE,
+        model=model,
+        contents=contents,
+        arrays=videos.arrays if videos else {},
+    )
+
+
+def load(
+    directory: str | os.PathLike[str], examples_dir: str | os.PathLike[str] | None = None
+) -> CandidateModel:
+    """Reads what :func:`save` wrote.
+
+    Args:
+        directory: Of the model.
+        examples_dir: Where given, it must hold the transform that the model was trained on.
+
+    Raises:
+        command.InputError: No complete candidate model, or another transform.
+    """
+    opened = saved.open_directory(directory, kind=spec.CANDIDATE, examples_dir=examples_dir)
+    model = CandidateModel(
+        opened.resolved, opened.vocabulary_sizes, opened.config_as(CandidateConfig)
+    )
+    opened.restore(model)
+    return model
+
+
+def load_video_features(directory: str | os.PathLike[str]) -> VideoFeatures:
+    """Reads the content of the vocabulary's videos from a model directory."""
+    return VideoFeatures(saved.read_arrays(directory))

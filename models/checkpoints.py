@@ -1,0 +1,117 @@
+"""Where a training stands, kept so that a killed process goes on instead of starting over.
+
+<model>.training/
+  settings.json   what the run was started with; other settings start over
+  latest/         weights, optimizers, position: what a resumed run continues from
+  best/           weights of the best round so far
+  tensorboard/    summaries
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from absl import logging
+
+from features import files
+
+Path = str | os.PathLike[str]
+
+
+class Progress(tf.Module):
+    """The position of a training.
+
+    Attributes:
+        step: int64, steps done; epoch and place in it follow.
+        rounds: int64, looks at the holdout done.
+        best_value: float32, best holdout metric so far.
+        best_round: int64, the round of ``best_value``, from 1; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="progress")
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.rounds = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.best_value = tf.Variable(float("nan"), dtype=tf.float32, trainable=False)
+        self.best_round = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    @property
+    def rounds_since_best(self) -> int:
+        """Rounds without a better metric."""
+        return int(self.rounds.numpy()) - int(self.best_round.numpy())
+
+
+class RunDirectory:
+    """The working directory of one training run.
+
+    Args:
+        path: Created where it is absent.
+        settings: JSON values that the result depends on. Where they differ from those that
+            the directory was made with, its checkpoints are dropped.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = pathlib.Path(path)
+        self.tensorboard = self.path / "tensorboard"
+        wanted = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        stamp = self.path / "settings.json"
+        if self.path.exists() and (not stamp.is_file() or stamp.read_text() != wanted):
+            logging.warning(
+                "%s was made with other settings or examples: the training starts over.", self.path
+            )
+            shutil.rmtree(self.path)
+        files.atomic_write(stamp, wanted)
+
+    def checkpoints(
+        self,
+        model: tf_keras.Model,
+        optimizers: Sequence[tf_keras.optimizers.Optimizer],
+        progress: Progress,
+    ) -> "Checkpoints":
+        """Returns the checkpoints of a run of ``model``."""
+        return Checkpoints(self.path, model, optimizers, progress)
+
+    def remove(self) -> None:
+        """Removes what a finished training no longer needs: all but the summaries."""
+        for name in ("latest", "best"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        (self.path / "settings.json").unlink(missing_ok=True)
+
+
+class Checkpoints:
+    """Saves and restores a run; see :class:`RunDirectory`, which makes it."""
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        model: tf_keras.Model,
+        optimizers: Sequence[tf_keras.optimizers.Optimizer],
+        progress: Progress,
+    ) -> None:
+        latest = tf.train.Checkpoint(model=model, optimizers=list(optimizers), progress=progress)
+        best = tf.train.Checkpoint(model=model)
+        self._latest = tf.train.CheckpointManager(latest, str(path / "latest"), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(best, str(path / "best"), max_to_keep=1)
+
+    def resume(self) -> bool:
+        """Restores the latest checkpoint; returns False where there is none."""
+        return self._latest.restore_or_initialize() is not None
+
+    def save(self) -> None:
+        """Saves weights, optimizers and position."""
+        self._latest.save()
+
+    def save_best(self) -> None:
+        """Saves the weights as the best so far. Call before :meth:`save` of the same round:
+        a run killed in between repeats the round and overwrites them.
+        """
+        self._best.save()
+
+    def restore_best(self) -> None:
+        """Restores the weights of the best round."""
+        self._best.restore_or_initialize()

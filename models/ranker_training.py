@@ -1,0 +1,264 @@
+"""Trains the ranker: watch time of an impression (paper section 4)."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from absl import logging
+
+from features import command, dataset, schema, spec
+from features.spec import ResolvedSpec
+from models import (
+    batches,
+    checkpoints,
+    config,
+    lineage,
+    losses,
+    metrics,
+    ranker,
+    saved,
+    training,
+)
+from models.config import RankerConfig, TrainingConfig
+from models.ranker import Ranker
+
+Path = str | os.PathLike[str]
+Array = npt.NDArray[np.generic]
+_CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
+_LOG_LOSS, _PER_USER = "log_loss", "per_user_loss"
+STOP_METRICS = (_LOG_LOSS, _PER_USER)
+_SCORE_BATCH = 8192
+# Above it the paper's odds, E[T] / (1 - P), are off by more than 10% from E[T].
+_SMALL_CLICK_RATE = 0.1
+LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    config.EXACT: losses.exact_watch_time_loss,
+    config.WEIGHTED: losses.weighted_logistic_loss,
+    config.LOGISTIC: losses.logistic_loss,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the training impressions hold.
+
+    Attributes:
+        impressions: N.
+        clicks: k.
+        watch_time_s: Sum of T over clicked impressions, seconds, after the cap.
+    """
+
+    impressions: int
+    clicks: int
+    watch_time_s: float
+
+    @property
+    def click_rate(self) -> float:
+        """P, in [0, 1]."""
+        return self.clicks / self.impressions
+
+    def starting_logit(self, loss: str) -> float:
+        """Returns the constant logit that minimises a loss.
+
+        Raises:
+            command.InputError: There is none: a class is missing.
+        """
+        unclicked = self.impressions - self.clicks
+        odds = {
+            config.EXACT: (self.watch_time_s, self.impressions),
+            config.WEIGHTED: (self.watch_time_s, unclicked),
+            config.LOGISTIC: (self.clicks, unclicked),
+        }[loss]
+        if not odds[0]:
+            raise command.InputError(
+                f"None of {self.impressions:,} training impressions was clicked and watched: "
+                "there is nothing to learn. Check `clicked` and `watch_time_s` of the logs."
+            )
+        if not odds[1]:
+            raise command.InputError(
+                f"All {self.impressions:,} training impressions were clicked, so loss={loss} has "
+                f"no negatives. loss={config.EXACT} can be trained on them, or log what was shown "
+                "and not clicked."
+            )
+        return math.log(odds[0] / odds[1])
+
+
+class RankerTask:
+    """Loss and holdout of the ranker.
+
+    Args:
+        model: What is trained.
+        holdout: Transformed holdout impressions with their labels, None where there are none.
+        stop_metric: ``log_loss`` or ``per_user_loss``; "" is the first.
+    """
+
+    def __init__(
+        self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
+    ) -> None:
+        self.model = model
+        self.stop_metric = stop_metric or _LOG_LOSS
+        self.higher_is_better = False
+        self._holdout = holdout
+        self._loss = LOSSES[model.config.loss]
+
+    def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
+        """Returns the mean loss of a batch of impressions."""
+        del step
+        logits = self.model.logits(batch, batch, training=True)
+        return losses.mean(self._losses(logits, batch))
+
+    def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
+        return self._loss(logits, labels[_CLICKED], watch_time)
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
+        if self._holdout is None:
+            return {}
+        logits = score(self.model, self._holdout)
+        labels = {name: self._holdout[name] for name in (_CLICKED, _WATCH_TIME)}
+        found = {
+            _LOG_LOSS: float(tf.reduce_mean(self._losses(tf.constant(logits), labels))),
+            _PER_USER: metrics.weighted_per_user_loss(
+                logits,
+                labels[_CLICKED],
+                labels[_WATCH_TIME],
+                self._holdout[_USER],
+                self._holdout[_PAGE],
+            ),
+        }
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def score(model: Ranker, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
+    """Returns the logit of each impression, float32 [n].
+
+    Args:
+        model: A ranker.
+        impressions: Transformed features of both sides by name, leading dimension n.
+    """
+    names = (*model.query_columns, *model.candidate_columns)
+    compiled = tf.function(model.logits, reduce_retracing=True)
+    parts = []
+    for start in range(0, len(impressions[names[0]]), _SCORE_BATCH):
+        part = {n: tf.constant(impressions[n][start : start + _SCORE_BATCH]) for n in names}
+        parts.append(compiled(part, part).numpy())
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def capped(watch_time_s: tf.Tensor, cap_s: float) -> tf.Tensor:
+    """Returns watch seconds, those above ``cap_s`` as ``cap_s``; 0 is no cap."""
+    return tf.minimum(watch_time_s, cap_s) if cap_s else tf.convert_to_tensor(watch_time_s)
+
+
+def read_labels(examples_dir: Path, cap_s: float) -> Labels:
+    """Checks the labels of the training impressions and sums them up.
+
+    Raises:
+        command.InputError: There are none, or some are no labels; says which and how many.
+    """
+    impressions, clicks, total = 0, 0, 0.0
+    faults = {"clicked is neither 0 nor 1": 0, "watch_time_s is not a number": 0}
+    negative, absurd = "watch_time_s is negative", "watch_time_s is above 24 hours"
+    faults |= {negative: 0, absurd: 0}
+    for part in batches.in_parts(examples_dir, spec.RANKER, [_CLICKED, _WATCH_TIME]):
+        clicked, seconds = part[_CLICKED], part[_WATCH_TIME].astype(np.float64)
+        impressions += len(clicked)
+        clicks += int((clicked == 1).sum())
+        faults["clicked is neither 0 nor 1"] += int((~np.isin(clicked, (0, 1))).sum())
+        faults["watch_time_s is not a number"] += int((~np.isfinite(seconds)).sum())
+        faults[negative] += int((seconds < 0).sum())
+        faults[absurd] += int((np.isfinite(seconds) & (seconds > schema.MAX_WATCH_TIME_S)).sum())
+        total += float(np.where(clicked == 1, np.minimum(seconds, cap_s or np.inf), 0.0).sum())
+    found = [f"{number:,} where {what}" for what, number in faults.items() if number]
+    if found:
+        raise command.InputError(
+            f"The ranker's training examples of {examples_dir} hold unusable labels: "
+            f"{'; '.join(found)}. pipeline.preprocess rejects such rows: run it again."
+        )
+    if not impressions:
+        raise command.InputError(
+            f"{examples_dir} has no training example for the ranker: the logs have no impressions "
+            "before the holdout. Without a ranker, pages are ordered by retrieval score."
+        )
+    return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
+
+
+def _advise(labels: Labels, loss: str) -> None:
+    rate = labels.click_rate
+    logging.info(
+        "%s impressions, click rate %.3f, %.1f watched seconds per impression.",
+        f"{labels.impressions:,}",
+        rate,
+        labels.watch_time_s / labels.impressions,
+    )
+    if loss == config.WEIGHTED and rate > _SMALL_CLICK_RATE:
+        logging.warning(
+            "The measured click rate is %.3f, not small: with loss=weighted exp(x) is E[T] / "
+            "(1 - P), %.0f%% above the expected watch time. loss=exact has no such bias.",
+            rate,
+            100 * rate / (1 - rate),
+        )
+
+
+def train(
+    examples_dir: Path, model_dir: Path, model_config: RankerConfig, settings: TrainingConfig
+) -> training.Result:
+    """Trains a ranker on the examples and saves it; arguments as for the candidate model.
+
+    Raises:
+        command.InputError: The examples or the settings cannot be trained with.
+    """
+    if (settings.stop_metric or _LOG_LOSS) not in STOP_METRICS:
+        raise command.InputError(
+            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+        )
+    labels = read_labels(examples_dir, model_config.watch_cap_s)
+    _advise(labels, model_config.loss)
+    resolved = ResolvedSpec.load(examples_dir)
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
+    model = Ranker(resolved, sizes, model_config, seed=settings.seed)
+    model.set_bias(labels.starting_logit(model_config.loss))
+    columns = (*model.query_columns, *model.candidate_columns, _CLICKED, _WATCH_TIME)
+    task = RankerTask(
+        model,
+        holdout=_holdout(examples_dir, (*columns, _USER, _PAGE), settings),
+        stop_metric=settings.stop_metric,
+    )
+    examples = batches.open_training(examples_dir, spec.RANKER, columns=columns, settings=settings)
+    configs = {"model": model_config, "training": settings}
+    facts = lineage.of_examples(examples_dir, spec.RANKER)
+    run = checkpoints.RunDirectory(
+        f"{os.fspath(model_dir).rstrip('/')}.training",
+        {"lineage": facts, "configs": config.to_json(configs)},
+    )
+    result = training.fit(task, examples, settings, run)
+    contents = saved.Contents(
+        configs=configs,
+        vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
+        metrics=result.metrics,
+        lineage=facts
+        | {
+            "trained_at": lineage.now(),
+            "steps": result.steps,
+            "click_rate": labels.click_rate,
+        },
+    )
+    ranker.save(model, model_dir, contents=contents)
+    run.remove()
+    return result
+
+
+def _holdout(
+    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig
+) -> dict[str, Array] | None:
+    arrays = dataset.load(examples_dir, spec.RANKER, "holdout", columns)
+    if not len(arrays[_CLICKED]):
+        logging.warning(
+            "The holdout is empty: training for %d epochs without early stopping.", settings.epochs
+        )
+        return None
+    return batches.sample_users(arrays, settings.holdout_examples, seed=settings.seed)

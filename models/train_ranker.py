@@ -1,0 +1,114 @@
+r"""Trains the ranker on preprocessed examples.
+
+    python -m models.train_ranker --examples=EXAMPLES --model=MODEL
+
+A training that was killed continues when the same command is given again. TensorBoard
+summaries are in MODEL.training/tensorboard.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command
+from models import config
+
+_MODEL_DEFAULT = config.RankerConfig()
+_DEFAULT = config.RANKER_TRAINING
+
+_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
+_MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
+_HIDDEN = flags.DEFINE_list(
+    "hidden",
+    [str(width) for width in _MODEL_DEFAULT.hidden],
+    "Widths of the ReLU layers, bottom first; none: a linear model.",
+)
+_LOSS = flags.DEFINE_enum(
+    "loss",
+    _MODEL_DEFAULT.loss,
+    config.RANKER_LOSSES,
+    "exact: exp(x) is expected watch time at any click rate. weighted: the paper's, for click "
+    "rates near 0. logistic: clicks alone.",
+)
+_WATCH_CAP_S = flags.DEFINE_float(
+    "watch_cap_s", _MODEL_DEFAULT.watch_cap_s, "Watch seconds above count as this; 0: no cap."
+)
+_POWERS = flags.DEFINE_boolean("powers", _MODEL_DEFAULT.powers, "Feed x^2 and sqrt(x) too.")
+_DROPOUT = flags.DEFINE_float("dropout", _MODEL_DEFAULT.dropout, "Of hidden units, in [0, 1).")
+_EXCLUDE = flags.DEFINE_list("exclude", [], "Names of features not to read, for ablations.")
+_EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Examples per step.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Of dense weights.")
+_EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
+    "embedding_learning_rate",
+    _DEFAULT.embedding_learning_rate,
+    "Of embedding tables; 0: as of dense weights.",
+)
+_OPTIMIZER = flags.DEFINE_enum("optimizer", _DEFAULT.optimizer, config.OPTIMIZERS, "Optimizer.")
+_CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")
+_ROUNDS = flags.DEFINE_integer(
+    "evaluations_per_epoch", _DEFAULT.evaluations_per_epoch, "Looks at the holdout per epoch."
+)
+_PATIENCE = flags.DEFINE_integer(
+    "patience", _DEFAULT.patience, "Looks at the holdout without a better one before stopping."
+)
+_STOP_METRIC = flags.DEFINE_enum(
+    "stop_metric", "log_loss", ["log_loss", "per_user_loss"], "Decides which weights are best."
+)
+_HOLDOUT_EXAMPLES = flags.DEFINE_integer(
+    "holdout_examples", _DEFAULT.holdout_examples, "Holdout examples per look; 0: all."
+)
+_MEMORY_GB = flags.DEFINE_float(
+    "memory_gb", _DEFAULT.memory_gb, "Hold training examples of up to this size in memory."
+)
+
+
+def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
+    model = config.RankerConfig(
+        hidden=config.parse_widths(_HIDDEN.value),
+        loss=_LOSS.value,
+        watch_cap_s=_WATCH_CAP_S.value,
+        powers=_POWERS.value,
+        dropout=_DROPOUT.value,
+        exclude=tuple(_EXCLUDE.value),
+    )
+    settings = config.TrainingConfig(
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        embedding_learning_rate=_EMBEDDING_LEARNING_RATE.value,
+        optimizer=_OPTIMIZER.value,
+        clip_norm=_CLIP_NORM.value,
+        seed=_SEED.value,
+        evaluations_per_epoch=_ROUNDS.value,
+        patience=_PATIENCE.value,
+        stop_metric=_STOP_METRIC.value,
+        holdout_examples=_HOLDOUT_EXAMPLES.value,
+        memory_gb=_MEMORY_GB.value,
+    )
+    return model, settings
+
+
+def main(argv: Sequence[str]) -> None:
+    """Turns flags into settings, trains, and says what to run next."""
+    del argv
+    try:
+        model_config, settings = _configs()
+    except ValueError as error:
+        raise command.InputError(str(error)) from None
+    command.quiet_tensorflow()
+    from models import ranker_training
+
+    result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
+    print(f"Wrote the ranker {_MODEL.value}: {result.summary()}.")
+    print(
+        f"Next: python -m models.evaluate --examples={_EXAMPLES.value} --candidate_model=CANDIDATE "
+        f"--ranker_model={_MODEL.value} --output=EVALUATION\n"
+        f"  or: python -m serving.build_release --examples={_EXAMPLES.value} "
+        f"--candidate_model=CANDIDATE --ranker_model={_MODEL.value} --serving_root=SERVING_ROOT"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,226 @@
+"""A release in memory, whole and warm: what the funnel pins for a request."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from absl import logging
+
+from features import examples, spec, tensors
+from features.catalogue import Catalogue
+from features.history import Queries
+from features.spec import ResolvedSpec, Side
+from features.statistics import VideoStatistics
+from serving import errors, release, sources
+from serving.backends import Backend, Model
+from serving.candidates import Candidates
+from serving.history_store import UserHistory, unknown_user
+from serving.index import Index
+from serving.sources import Popular, Source
+from serving.viewer import HOME, Viewer
+
+_WARM_UP_CANDIDATES = 300
+_WARM_UP_ROUNDS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRelease:
+    """One consistent set of models, index and videos.
+
+    Attributes:
+        version: The release id.
+        manifest: What was published; None in tests.
+        resolved: The features of its models.
+        catalogue: Videos; row i is row i of the index.
+        statistics: Of the videos, up to the day before.
+        profiles: Users known at the build; ``user_id`` and the columns of the users table.
+        index: See :class:`serving.index.Index`.
+        query_tower: Raw query features -> ``embedding``.
+        ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
+            logs could not train one.
+        sources: What nominates candidates, retrieval first.
+        popular: The same object as in ``sources``; it can always fill a page.
+    """
+
+    version: str
+    manifest: release.Manifest | None
+    resolved: ResolvedSpec
+    catalogue: Catalogue
+    statistics: VideoStatistics
+    profiles: pa.Table
+    index: Index
+    query_tower: Model
+    ranker: Model | None
+    sources: tuple[Source, ...]
+    popular: Popular
+
+    def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
+        """Returns who asks; the profile is the store's, where it has none the release's."""
+        if not found.profile:
+            found = dataclasses.replace(found, profile=self.profile_of(found.user_id))
+        columns = pa.schema([f for f in self.profiles.schema if f.name != "user_id"])
+        return Viewer.of(
+            found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
+        )
+
+    def profile_of(self, user_id: str) -> dict[str, Any]:
+        """Returns the profile that was known at the build; empty for others."""
+        row = self.profiles["user_id"].index(pa.scalar(user_id, pa.string())).as_py()
+        if row < 0:
+            return {}
+        values: dict[str, Any] = self.profiles.slice(row, 1).to_pylist()[0]
+        return {k: v for k, v in values.items() if k != "user_id" and v is not None}
+
+    def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:
+        """Returns the query embedding, float32 [D + 1].
+
+        Raises:
+            ModelError: The query tower failed, or its embedding does not fit the index.
+        """
+        inputs = self._query_arrays(spec.CANDIDATE, viewer)
+        output = self.query_tower.predict(inputs, deadline_s=deadline_s)
+        embedding = np.asarray(output["embedding"], np.float32)
+        if embedding.shape != (1, self.index.dimension) or not np.isfinite(embedding).all():
+            raise errors.ModelError(
+                f"the query tower of release {self.version} must give one finite embedding of "
+                f"width {self.index.dimension}, got shape {embedding.shape}."
+            )
+        return embedding[0]
+
+    def expected_watch_times(
+        self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
+    ) -> np.ndarray:
+        """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
+
+        Raises:
+            ModelError: There is no ranker, or it failed.
+        """
+        if self.ranker is None:
+            raise errors.ModelError(f"release {self.version} has no ranker.")
+        count = len(candidates)
+        batch = examples.candidate_batch(
+            self.resolved,
+            spec.RANKER,
+            catalogue=self.catalogue,
+            video_rows=candidates.rows,
+            history=viewer.history,
+            queries=Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
+            statistics=self.statistics,
+            nominations={
+                "candidate_sources": candidates.source_lists,
+                "retrieval_score": pa.array(candidates.retrieval_scores),
+            },
+        )
+        inputs = self._query_arrays(spec.RANKER, viewer)
+        inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
+        output = self.ranker.predict(inputs, deadline_s=deadline_s)
+        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
+        if seconds.shape != (count,) or np.isnan(seconds).any():
+            raise errors.ModelError(
+                f"the ranker of release {self.version} must give {count} numbers, got shape "
+                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
+            )
+        return seconds
+
+    def _query_arrays(self, model: str, viewer: Viewer) -> dict[str, np.ndarray]:
+        batch = examples.query_batch(
+            self.resolved,
+            model,
+            request=viewer.request,
+            users=viewer.users,
+            history=viewer.history,
+        )
+        return tensors.to_arrays(batch, self.resolved, model, Side.QUERY)
+
+    def warm_up(self) -> None:
+        """Answers a few requests of nobody, so that the first real one is not the slow one.
+
+        Raises:
+            ModelError: It cannot answer, so it must not serve.
+        """
+        for _ in range(_WARM_UP_ROUNDS):
+            self.probe()
+
+    def probe(self) -> None:
+        """Makes one real prediction with every model; raises ModelError where one fails."""
+        viewer = self.viewer(unknown_user(""), now=int(time.time()), context={"surface": HOME})
+        query = self.embed(viewer)
+        count = min(_WARM_UP_CANDIDATES, len(self.index))
+        rows, scores = self.index.search(query[np.newaxis], max(count, 1))
+        if self.ranker is not None and count:
+            candidates = Candidates(
+                rows=rows[0],
+                source_names=(sources.RETRIEVAL,),
+                source_bits=np.ones(len(rows[0]), np.int64),
+                source_scores=scores,
+                retrieval_scores=scores[0],
+            )
+            self.expected_watch_times(viewer, candidates)
+
+
+def load(
+    serving_root: str | pathlib.Path,
+    version: str,
+    *,
+    backend: Backend,
+    regional_watches: Callable[[], pa.Table | None] = lambda: None,
+) -> LoadedRelease:
+    """Loads, verifies and warms up a release.
+
+    Args:
+        serving_root: Where it was published.
+        version: Which.
+        backend: Where its models run.
+        regional_watches: Returns ``region, video_id, watches`` of the last days, if known.
+
+    Raises:
+        InputError: It is incomplete, altered or mixed.
+        ModelError: Its models cannot answer.
+    """
+    start = time.monotonic()
+    found = release.load(serving_root, version)
+    logging.info("Release %s: files verified; loading.", version)
+    catalogue = Catalogue(pq.read_table(found.videos / "videos.parquet").combine_chunks())
+    daily = pq.read_table(found.videos / "video_statistics.parquet")
+    # The manifest's checksums were compared a moment ago.
+    index = Index.load(found.index, hash_contents=False)
+    _require_same_videos(version, index, catalogue)
+    logging.info(
+        "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
+    )
+    popular = Popular(daily, catalogue, regional_watches())
+    loaded = LoadedRelease(
+        version=version,
+        manifest=found.manifest,
+        resolved=ResolvedSpec.load(found.videos),
+        catalogue=catalogue,
+        statistics=VideoStatistics.of(daily, catalogue),
+        profiles=pq.read_table(found.videos / "users.parquet"),
+        index=index,
+        query_tower=backend.open("query_tower", found),
+        ranker=None if found.ranker is None else backend.open("ranker", found),
+        sources=(
+            sources.Retrieval(index),
+            popular,
+            sources.Trending(daily, catalogue),
+            sources.Fresh(catalogue),
+            sources.Channels(catalogue),
+        ),
+        popular=popular,
+    )
+    loaded.warm_up()
+    logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)
+    return loaded
+
+
+def _require_same_videos(version: str, index: Index, catalogue: Catalogue) -> None:
+    if not index.video_ids.cast(pa.string()).equals(catalogue.video_ids.cast(pa.string())):
+        raise release.ReleaseRefusedError(
+            f"release {version} is refused: its index has {len(index)} videos that are not, row by "
+            f"row, the {len(catalogue)} of its videos table. Build it again."
+        )

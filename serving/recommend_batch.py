@@ -1,0 +1,87 @@
+r"""Recommendations offline, with the models of the current release: Parquet in, Parquet out.
+
+    python -m serving.recommend_batch --serving_root=serving_root --stage=retrieve \
+        --queries=queries.parquet --k=100 --output=retrieved.parquet
+
+    python -m serving.recommend_batch --serving_root=serving_root --stage=rank \
+        --logs=logs --from=2022-05-05 --output=ranked.parquet
+
+retrieve: one row of --queries is a user at a moment: query_id, time, watched_video_ids (list,
+oldest first), optional watched_times (list), search_queries (list), user_id, and any column of
+the users table or of the request (device). Writes query_id, rank (from 1), video_id, score.
+
+rank: scores every impression of --logs from --from on, as of its own moment. Writes user_id,
+video_id, time, page_id, clicked, watch_time_s, expected_watch_time_s, one row per impression.
+"""
+
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command
+
+command.quiet_tensorflow()
+
+from serving import batch_ranking, batch_retrieval, release  # noqa: E402 - see above
+
+_RETRIEVE, _RANK = "retrieve", "rank"
+
+_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_STAGE = flags.DEFINE_enum("stage", None, [_RETRIEVE, _RANK], "What to do.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+_RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
+_QUERIES = flags.DEFINE_string("queries", None, "retrieve: Parquet file of queries.")
+_K = flags.DEFINE_integer("k", 100, "retrieve: videos per query.", lower_bound=1)
+_CANDIDATES = flags.DEFINE_string(
+    "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
+)
+_EXCLUDE_WATCHED = flags.DEFINE_bool(
+    "exclude_watched", False, "retrieve: leave out what the query's user has watched."
+)
+_LOGS = flags.DEFINE_string("logs", None, "rank: directory of raw logs.")
+_FROM = flags.DEFINE_string("from", None, "rank: first time to score, ISO 8601, UTC.")
+_UNTIL = flags.DEFINE_string("until", None, "rank: first time not to read, ISO 8601, UTC.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Turns flags into arguments and hands over."""
+    del argv
+    started = time.monotonic()
+    needed = {_RETRIEVE: {"queries": _QUERIES.value}, _RANK: {"logs": _LOGS.value}}
+    for name, value in needed[_STAGE.value].items():
+        if not value:
+            raise command.InputError(f"--stage={_STAGE.value} needs --{name}.")
+    chosen = release.load(_SERVING_ROOT.value, _RELEASE.value)
+    rows = _retrieve(chosen) if _STAGE.value == _RETRIEVE else _rank(chosen)
+    seconds = time.monotonic() - started
+    sys.stdout.write(
+        f"Wrote {_OUTPUT.value}: {rows} rows by release {chosen.version} in {seconds:.0f} s.\n"
+    )
+
+
+def _retrieve(chosen: release.Release) -> int:
+    return batch_retrieval.retrieve(
+        chosen,
+        queries=pathlib.Path(_QUERIES.value),
+        output=pathlib.Path(_OUTPUT.value),
+        k=_K.value,
+        candidates=pathlib.Path(_CANDIDATES.value) if _CANDIDATES.value else None,
+        exclude_watched=_EXCLUDE_WATCHED.value,
+    )
+
+
+def _rank(chosen: release.Release) -> int:
+    return batch_ranking.rank(
+        chosen,
+        logs_dir=pathlib.Path(_LOGS.value),
+        output=pathlib.Path(_OUTPUT.value),
+        from_s=command.parse_time(_FROM.value, name="--from"),
+        until_s=command.parse_time(_UNTIL.value, name="--until"),
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,128 @@
+"""Holds the release that serves, and swaps in a new one beside it when one is published."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from absl import logging
+
+from features import command
+from serving import errors
+from serving.loaded_release import LoadedRelease
+
+POLL_PERIOD_S = 3.0
+_MAX_BACKOFF_S = 300.0
+
+
+class Releases(Protocol):
+    """Where the funnel gets its release from."""
+
+    def pin(self) -> contextlib.AbstractContextManager[LoadedRelease]:
+        """Gives the release for one request; a swap meanwhile does not touch it.
+
+        Raises:
+            NotReadyError: None is loaded.
+        """
+
+
+class ReleaseWatcher:
+    """Follows what is published.
+
+    A new version is loaded and warmed while the old one answers, then takes its place in one
+    assignment. A version that cannot be loaded is tried again ever less often, and the old one
+    goes on serving.
+
+    Attributes:
+        failures: Loads that failed so far.
+        loaded_at: When the serving release was swapped in, Unix seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        published: Callable[[], str],
+        load: Callable[[str], LoadedRelease],
+        period_s: float = POLL_PERIOD_S,
+    ) -> None:
+        """Prepares; :meth:`refresh` loads.
+
+        Args:
+            published: Returns the version that should serve.
+            load: Loads and warms it.
+            period_s: How often to look.
+        """
+        self.failures = 0
+        self.loaded_at = 0.0
+        self._published = published
+        self._load = load
+        self._period_s = period_s
+        self._current: LoadedRelease | None = None
+        self._retry_at = 0.0
+        self._backoff_s = period_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def pin(self) -> Iterator[LoadedRelease]:
+        """See :class:`Releases`."""
+        current = self._current
+        if current is None:
+            raise errors.NotReadyError("no release is loaded yet.")
+        yield current
+
+    @property
+    def current(self) -> LoadedRelease | None:
+        """The release that serves, None before the first."""
+        return self._current
+
+    def refresh(self) -> bool:
+        """Loads what is published unless it serves already; returns whether it was swapped.
+
+        Raises:
+            InputError, ServingError: It cannot be loaded.
+        """
+        version = self._published()
+        if self._current is not None and self._current.version == version:
+            return False
+        loaded = self._load(version)
+        before = self._current
+        self._current = loaded
+        self.loaded_at = time.time()
+        logging.info(
+            "Serving release %s now%s.", version, f" instead of {before.version}" if before else ""
+        )
+        return True
+
+    def start(self) -> None:
+        """Starts to look for new releases, until :meth:`close`."""
+        self._thread = threading.Thread(target=self._watch, name="releases", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._period_s):
+            if time.monotonic() >= self._retry_at:
+                self._try_refresh()
+
+    def _try_refresh(self) -> None:
+        try:
+            self.refresh()
+            self._backoff_s = self._period_s
+        except (command.InputError, errors.ServingError, OSError) as error:
+            self._put_off(f"A new release cannot be loaded, the old one stays: {error}")
+        except Exception:
+            logging.exception("Loading a release failed.")
+            self._put_off("A new release cannot be loaded, the old one stays.")
+
+    def _put_off(self, message: str) -> None:
+        self.failures += 1
+        self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S)
+        self._retry_at = time.monotonic() + self._backoff_s
+        logging.error("%s (next try in %.0f s)", message, self._backoff_s)
+
+    def close(self) -> None:
+        """Stops looking."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()

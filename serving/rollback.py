@@ -1,0 +1,33 @@
+"""Makes the release before the current one serve again, after verifying every file of it.
+
+    python -m serving.rollback --serving_root=serving_root
+
+Funnels that watch the serving root follow by themselves. The release that is left stays on disk:
+``--to=VERSION`` goes to any that is kept, forward too.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command
+from serving import publication
+
+_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Turns flags into arguments and hands over."""
+    del argv
+    root = _SERVING_ROOT.value
+    old, new = publication.rollback(root, _TO.value)
+    sys.stdout.write(
+        f"Release {new} serves now instead of {old}.\n"
+        f"Undo: python -m serving.rollback --serving_root={root} --to={old}\n"
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

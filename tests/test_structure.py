@@ -1,0 +1,251 @@
+"""What holds of the repository as a whole: lists that must be true, commands that must answer."""
+
+import ast
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+import setuptools
+from packaging import requirements, utils
+
+from pipeline import stages
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = ("features", "models", "serving", "pipeline")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+BINARIES = [path for path in SOURCES if re.search(r"^    command\.run\(", path.read_text(), re.M)]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+
+
+def module(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported(path):
+    """Returns the names of the modules that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{a.name}" for a in node.names)})
+    return names
+
+
+@pytest.fixture(scope="module")
+def distribution(monkeypatch_module):
+    """What setup.py hands to setuptools."""
+    given = {}
+    monkeypatch_module.setattr(setuptools, "setup", given.update)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return given
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["setup.py"])
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def ranges(distribution):
+    lists = [distribution["install_requires"], *distribution["extras_require"].values()]
+    return {requirements.Requirement(text) for group in lists for text in group}
+
+
+@pytest.fixture(scope="module")
+def lock():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [requirements.Requirement(line) for line in lines if line]
+
+
+# Stages
+
+
+def test_each_artefact_of_a_retraining_is_written_once_and_before_it_is_read():
+    written = [stages.LOGS]
+    for stage in stages.STAGES:
+        assert set(stage.reads.values()) <= set(written), stage.name
+        assert stage.writes[1] not in written, stage.name
+        written.append(stage.writes[1])
+    assert written[-1] == stages.SERVING_ROOT
+
+
+def test_the_stages_are_binaries_and_their_flags_are_theirs():
+    for stage in stages.STAGES:
+        path = ROOT / (stage.binary.replace(".", "/") + ".py")
+        assert path in BINARIES, stage.binary
+        flags = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
+        assert {*stage.reads, stage.writes[0]} <= flags, stage.name
+
+
+def test_the_code_that_a_stage_depends_on_is_what_its_layer_may_import():
+    may = {
+        "pipeline": {"features", "pipeline"},
+        "models": {"features", "models"},
+        "serving": {"features", "models", "serving"},
+    }
+    for stage in stages.STAGES:
+        assert set(stage.packages) == may[stage.binary.partition(".")[0]], stage.name
+
+
+# Binaries
+
+
+def test_only_binaries_are_exempt_from_the_ban_on_flags():
+    exempt = {
+        path
+        for path, rules in SETTINGS["ruff"]["lint"]["per-file-ignores"].items()
+        if "TID251" in rules and path.endswith(".py")
+    }
+    assert exempt == {str(path.relative_to(ROOT)) for path in BINARIES}
+
+
+@pytest.mark.parametrize("path", BINARIES, ids=module)
+def test_a_binary_answers_help_with_its_docstring_and_refuses_an_unknown_flag(path):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-m", module(path)]
+    helped = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, check=False, env=environment
+    )
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring.splitlines()[0] in helped.stdout
+    assert "Traceback" not in helped.stderr
+    if "passes_unknown_flags" in path.read_text():
+        return
+    refused = subprocess.run(
+        [*command, "--no_such_flag=1"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert refused.returncode == 2
+    assert "no_such_flag" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_funnel_replica_loads_neither_beam_nor_tf_transform():
+    code = (
+        "import sys, serving.serve\n"
+        "heavy = {'apache_beam', 'tensorflow_transform', 'tfx_bsl', 'matplotlib', 'pytest'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# Layers
+
+
+def test_every_module_that_imports_beam_is_in_the_contract_for_beam_modules():
+    (contract,) = [c for c in SETTINGS["importlinter"]["contracts"] if c["type"] == "forbidden"]
+    with_beam = {
+        module(path)
+        for path in SOURCES
+        if any(name.split(".")[0] == "apache_beam" for name in imported(path))
+    }
+    assert with_beam <= set(contract["source_modules"])
+    assert all(name.startswith("pipeline.") for name in with_beam)
+
+
+def test_scann_and_recommenders_are_imported_in_one_place():
+    places = {
+        module(path)
+        for path in SOURCES
+        if {"scann", "tensorflow_recommenders"} & {n.split(".")[0] for n in imported(path)}
+    }
+    assert places <= {"models.environment"}
+
+
+# Files
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_a_source_file_is_short_and_has_a_name_that_says_something(path):
+    assert len(path.read_text().splitlines()) <= 400
+    vague = {"util", "utils", "helper", "helpers", "common", "base", "misc", "v2"}
+    assert not vague & set(path.stem.split("_"))
+
+
+def test_the_packages_are_complete_and_the_tests_are_none(distribution):
+    assert set(distribution["packages"]) == set(PACKAGES)
+    for package in PACKAGES:
+        docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
+        assert docstring, package
+        nested = [path for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()]
+        assert not nested, "setup.py names four packages"
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+def test_every_file_beside_the_code_is_packaged(distribution):
+    for package in PACKAGES:
+        patterns = distribution["package_data"].get(package, [])
+        packaged = {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
+        others = {
+            path
+            for path in (ROOT / package).rglob("*")
+            if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+        }
+        assert others <= packaged
+
+
+# Dependencies
+
+
+def test_every_dependency_has_a_floor_and_a_ceiling(ranges):
+    for requirement in ranges:
+        operators = {specifier.operator for specifier in requirement.specifier}
+        assert ">=" in operators, requirement
+        assert "<" in operators, requirement
+
+
+def test_a_dependency_has_the_same_range_in_every_extra(ranges):
+    names = [utils.canonicalize_name(requirement.name) for requirement in ranges]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_the_lock_pins_each_dependency_once_and_inside_its_range(lock, ranges, python):
+    environment = {"python_version": python, "python_full_version": f"{python}.9"}
+    pins = {}
+    for pin in lock:
+        assert [s.operator for s in pin.specifier] == ["=="], pin
+        if pin.marker is None or pin.marker.evaluate(environment):
+            name = utils.canonicalize_name(pin.name)
+            assert name not in pins, pin
+            (pins[name],) = [specifier.version for specifier in pin.specifier]
+    for requirement in ranges:
+        if requirement.marker is not None and not requirement.marker.evaluate(environment):
+            continue
+        name = utils.canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(pins[name]), requirement
+
+
+def test_the_lock_names_no_host():
+    assert not re.search(r"https?:|://|--|@", (ROOT / "requirements.lock").read_text())
+
+
+def test_everything_that_the_code_imports_is_a_dependency(ranges):
+    # Import name -> distribution, where they differ.
+    renamed = {
+        "absl": "absl-py",
+        "apache_beam": "apache-beam",
+        "google": "protobuf",
+        "grpc": "grpcio",
+        "tensorflow_serving": "tensorflow-serving-api",
+    }
+    known = {utils.canonicalize_name(requirement.name) for requirement in ranges}
+    for path in SOURCES:
+        tops = {name.split(".")[0] for name in imported(path)}
+        foreign = tops - set(sys.stdlib_module_names) - set(PACKAGES)
+        needed = {utils.canonicalize_name(renamed.get(name, name)) for name in foreign}
+        assert needed <= known, path
