@@ -22,7 +22,7 @@ help:
 	@echo "make test    every test (TESTS=tests/features: some of them)"
 	@echo "make check   lint, format, types, layers"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
-	@echo "make serve   serve build/demo/serving_root again (PORT=8500, ROOT=...)"
+	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
 	@echo "make doctor  what is wrong with this environment"
 	@echo "make setup   only the environment"
 	@echo "make lock    resolve requirements.lock anew from setup.py"
@@ -80,7 +80,7 @@ bench: $(STAMP)
 .PHONY: serve
 serve: $(STAMP)
 	@$(PYTHON) -m serving.serve --serving_root=$(or $(ROOT),build/demo/serving_root) \
-	  --port=$(or $(PORT),8500)
+	  --port=$(or $(PORT),8080)
 
 .PHONY: doctor
 doctor: $(STAMP)

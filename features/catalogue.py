@@ -79,8 +79,10 @@ class Catalogue:
 
 
 def combined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Returns a chunked column as one array."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    """Returns a chunked column as one array; without a copy where it has one chunk."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def ragged_rows(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

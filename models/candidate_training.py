@@ -232,7 +232,7 @@ def train(
         spec.CANDIDATE,
         columns=(*model.query_columns, _LABEL),
         settings=settings,
-        keep=lambda part: np.asarray(part[_LABEL]) > 0,
+        keep=lambda part: part[_LABEL].astype(np.int64) > 0,
     )
     configs = {"model": model_config, "training": settings}
     facts = lineage.of_examples(examples_dir, spec.CANDIDATE)

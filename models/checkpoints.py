@@ -107,8 +107,10 @@ class Checkpoints:
         self._latest.save()
 
     def save_best(self) -> None:
-        """Saves the weights as the best so far. Call before :meth:`save` of the same round:
-        a run killed in between repeats the round and overwrites them.
+        """Saves the weights as the best so far.
+
+        Call it before :meth:`save` of the same round: a run killed in between repeats the round
+        and overwrites them.
         """
         self._best.save()
 

@@ -12,7 +12,9 @@ from models import saved
 def of_examples(examples_dir: str | os.PathLike[str], model: str) -> dict[str, Any]:
     """Returns paths, times and the transform's fingerprint of the examples; JSON values."""
     info = dataset.info(examples_dir)
-    times = {key: info[key] for key in ("from_s", "until_s", "train_until_s") if key in info}
+    times: dict[str, Any] = {
+        key: info[key] for key in ("from_s", "until_s", "train_until_s") if key in info
+    }
     return {
         "examples": str(pathlib.Path(examples_dir).resolve()),
         "transform": saved.transform_fingerprint(examples_dir, model),

@@ -137,7 +137,10 @@ def check(sampler: NegativeSampler, *, seed: int = 0) -> float:
     queries = 0.3 * rng.standard_normal((_CHECK_QUERIES, _CHECK_WIDTH)).astype(np.float32)
     labels = rng.choice(drawable, _CHECK_QUERIES)
     exact = _exact_gradient(queries, videos, log_q, labels)
-    rounds = [_sampled_gradient(sampler, queries, videos, labels, i) for i in range(_CHECK_ROUNDS)]
+    rounds = [
+        _sampled_gradient(sampler, queries, videos, labels, round_number=i)
+        for i in range(_CHECK_ROUNDS)
+    ]
     difference = np.linalg.norm(np.mean(rounds, axis=0) - exact)
     noise = np.sqrt(np.sum(np.var(rounds, axis=0, ddof=1)) / len(rounds))
     length = np.linalg.norm(exact)
@@ -170,6 +173,7 @@ def _sampled_gradient(
     queries: npt.NDArray[np.float32],
     videos: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
+    *,
     round_number: int,
 ) -> npt.NDArray[np.float64]:
     # Draws of several steps together are one step with that many draws.

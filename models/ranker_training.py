@@ -103,6 +103,7 @@ class RankerTask:
         self.higher_is_better = False
         self._holdout = holdout
         self._loss = LOSSES[model.config.loss]
+        self._score = Scorer(model)
 
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss of a batch of impressions."""
@@ -118,7 +119,7 @@ class RankerTask:
         """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
         if self._holdout is None:
             return {}
-        logits = score(self.model, self._holdout)
+        logits = self._score(self._holdout)
         labels = {name: self._holdout[name] for name in (_CLICKED, _WATCH_TIME)}
         found = {
             _LOG_LOSS: float(tf.reduce_mean(self._losses(tf.constant(logits), labels))),
@@ -133,20 +134,29 @@ class RankerTask:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def score(model: Ranker, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-    """Returns the logit of each impression, float32 [n].
+class Scorer:
+    """Scores many impressions in batches, compiled once.
 
     Args:
         model: A ranker.
-        impressions: Transformed features of both sides by name, leading dimension n.
     """
-    names = (*model.query_columns, *model.candidate_columns)
-    compiled = tf.function(model.logits, reduce_retracing=True)
-    parts = []
-    for start in range(0, len(impressions[names[0]]), _SCORE_BATCH):
-        part = {n: tf.constant(impressions[n][start : start + _SCORE_BATCH]) for n in names}
-        parts.append(compiled(part, part).numpy())
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def __init__(self, model: Ranker) -> None:
+        self._names = (*model.query_columns, *model.candidate_columns)
+        self._logits = tf.function(lambda part: model.logits(part, part), reduce_retracing=True)
+
+    def __call__(self, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
+        """Returns the logit of each impression, float32 [n].
+
+        Args:
+            impressions: Transformed features of both sides by name, leading dimension n.
+        """
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(impressions[self._names[0]]), _SCORE_BATCH):
+            rows = slice(start, start + _SCORE_BATCH)
+            part = {name: tf.constant(impressions[name][rows]) for name in self._names}
+            parts.append(self._logits(part).numpy())
+        return np.concatenate(parts)
 
 
 def capped(watch_time_s: tf.Tensor, cap_s: float) -> tf.Tensor:

@@ -45,7 +45,7 @@ _ROLE = flags.DEFINE_enum(
     ["all", "preprocessing", "training", "serving"],
     "Which dependencies must be there; the names are the extras of setup.py.",
 )
-_PORTS = flags.DEFINE_list("ports", ["8500"], "Ports that should be free for servers.")
+_PORTS = flags.DEFINE_list("ports", ["8080"], "Ports that should be free for servers.")
 
 DISTRIBUTION = "watchnext"
 PACKAGES = ("features", "models", "serving", "pipeline")

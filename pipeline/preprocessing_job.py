@@ -135,7 +135,7 @@ class _Job:
         fragments = self._fragments()
         self._resolved = self._resolve()
         self._resolved.save(self._output)
-        until_s = self._config.until_s or self._newest(fragments) + 1
+        until_s = self._config.until_s or newest_time(fragments, now_s=self._now_s) + 1
         train_until_s = int(until_s - self._config.holdout_days * DAY_S)
         logging.info(
             "Training examples until %s, holdout until %s; %d features for the candidate model, "
@@ -198,15 +198,6 @@ class _Job:
     def _window(self) -> str:
         bounds = (self._config.from_s, self._config.until_s)
         return " to ".join("open" if b is None else command.format_time(b) for b in bounds)
-
-    def _newest(self, fragments: Sequence[logs.Fragment]) -> int:
-        """Returns the newest time of an event that is not in the future."""
-        newest = 0
-        for fragment in fragments:
-            times = logs.read_fragment(fragment, columns=["time"])["time"]
-            past = times.filter(pc.less_equal(times, self._now_s))
-            newest = max(newest, pc.max(past).as_py() or 0)
-        return newest
 
     def _resolve(self) -> ResolvedSpec:
         columns: dict[str, list[str]] = {
@@ -356,6 +347,16 @@ class _Job:
             "has_ranking": counts["ranker_train"] > 0,
             "num_videos": self._counts["videos", "accepted"],
         }
+
+
+def newest_time(fragments: Sequence[logs.Fragment], *, now_s: int) -> int:
+    """Returns the newest time of an event that is not in the future, Unix seconds."""
+    newest = 0
+    for fragment in fragments:
+        times = logs.read_fragment(fragment, columns=["time"])["time"]
+        past = times.filter(pc.less_equal(times, now_s))
+        newest = max(newest, pc.max(past).as_py() or 0)
+    return newest
 
 
 def _shortened(value: object) -> object:

@@ -167,6 +167,14 @@ def watch_location(
     )
 
 
+def completed_probability(world: site_world.World, m: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Returns P(T >= completed_fraction D), float [...]; m from ``watch_location``."""
+    b = world.behaviour
+    # Half the grain of the logged tenths of a second is far below the noise.
+    threshold = np.log(b.completed_fraction * world.videos.duration_s[videos])
+    return normal_cdf((m - threshold) / b.watch_noise)
+
+
 def expected_clipped_lognormal(m: np.ndarray, s: float, upper: np.ndarray) -> np.ndarray:
     """Returns E[max(1, min(X, upper))] of log X ~ N(m, s^2).
 
@@ -186,8 +194,7 @@ def normal_cdf(x: np.ndarray) -> np.ndarray:
     z = np.abs(x) / math.sqrt(2)
     t = 1 / (1 + 0.3275911 * z)
     series = t * (
-        0.254829592
-        + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
     )
     upper_half = 1 - 0.5 * series * np.exp(-z * z)
     return np.asarray(np.where(x >= 0, upper_half, 1 - upper_half))

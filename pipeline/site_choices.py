@@ -113,9 +113,7 @@ def draw_popular(moment: Moment, rng: np.random.Generator, number: int) -> np.nd
 
 def popular_chances(moment: Moment) -> np.ndarray:
     """Returns the chances of ``draw_popular``, float64 [N, V]."""
-    return moment.hour.popular.spread(
-        site_behaviour.language_chances(moment.world, moment.users)
-    )
+    return moment.hour.popular.spread(site_behaviour.language_chances(moment.world, moment.users))
 
 
 def draw_external(moment: Moment, rng: np.random.Generator, number: int) -> np.ndarray:
@@ -125,9 +123,7 @@ def draw_external(moment: Moment, rng: np.random.Generator, number: int) -> np.n
 
 def external_chances(moment: Moment) -> np.ndarray:
     """Returns the chances of ``draw_external``, float64 [N, V]."""
-    return moment.hour.external.spread(
-        site_behaviour.language_chances(moment.world, moment.users)
-    )
+    return moment.hour.external.spread(site_behaviour.language_chances(moment.world, moment.users))
 
 
 def draw_random(moment: Moment, rng: np.random.Generator, number: int) -> np.ndarray:
@@ -173,9 +169,7 @@ def subscriptions_chances(moment: Moment) -> np.ndarray:
     row = np.arange(len(moment.rows))[:, None]
     np.add.at(channels, (row, follows), np.where(has_next, 0, share))
     chances = moment.hour.channel.spread(channels, strict=True)
-    np.add.at(
-        chances, (row, np.maximum(moment.next_episodes, 0)), np.where(has_next, share, 0)
-    )
+    np.add.at(chances, (row, np.maximum(moment.next_episodes, 0)), np.where(has_next, share, 0))
     return chances
 
 
@@ -274,9 +268,7 @@ def search_chances(moment: Moment, topic: np.ndarray | None = None) -> np.ndarra
     wanted = moment.wanted
     if topic is not None:
         wanted = np.equal(topic[:, None], np.arange(wanted.shape[1])).astype(np.float64)
-    chances = moment.hour.interest.spread(
-        site_behaviour.wishes(moment.world, moment.users, wanted)
-    )
+    chances = moment.hour.interest.spread(site_behaviour.wishes(moment.world, moment.users, wanted))
     watched = watched_mask(moment)
     topics = moment.world.videos.topic
     seen = np.zeros_like(wanted)
@@ -301,5 +293,3 @@ def channel_watch_chances(moment: Moment) -> np.ndarray:
     chances += missing * taste_chances(moment)
     retries = moment.world.behaviour.retries
     return first_unwatched_chances(chances, watched_mask(moment), retries=retries)
-
-

@@ -4,6 +4,8 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
+from pipeline import site_names
+
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 
@@ -82,6 +84,11 @@ class SiteConfig:
                 "events_per_user_day must be at most 500, what a day has room for, got "
                 f"{self.events_per_user_day}."
             )
+        if self.topics > site_names.MAX_TOPICS:
+            raise ValueError(
+                f"topics must be at most {site_names.MAX_TOPICS}, which have names, "
+                f"got {self.topics}."
+            )
         if self.channels < self.topics:
             raise ValueError(
                 f"channels must be at least topics ({self.topics}), so that each topic has one, "
@@ -93,7 +100,7 @@ class SiteConfig:
                 f"{self.back_catalogue:.0%} old), got {self.videos}."
             )
         if self.start_s % DAY_S:
-            raise ValueError(f"start_s must be a midnight UTC, got {self.start_s}.")
+            raise ValueError(f"start (start_s) must be a midnight UTC, got {self.start_s}.")
 
     @property
     def end_s(self) -> int:
@@ -112,11 +119,17 @@ PRESETS: Mapping[str, SiteConfig] = types.MappingProxyType(
             events_per_user_day=18.0,
         ),
         "news": SiteConfig(
-            videos=6_000, days=14, life_hours=5.0, evergreen=0.0005, back_catalogue=0.1,
+            videos=6_000, days=14, life_hours=3.5, evergreen=0.0005, back_catalogue=0.1,
             back_catalogue_days=7, series_share=0.05,
         ),
     }
 )  # fmt: skip
+
+
+def channels_for(preset: SiteConfig, videos: int, topics: int) -> int:
+    """Returns how many channels fit a number of videos: larger sites have larger channels."""
+    grown = preset.channels * (max(videos, 1) / preset.videos) ** 0.8
+    return max(topics, 2, round(grown))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

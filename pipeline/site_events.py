@@ -1,7 +1,5 @@
 """The events of a simulated site as columns of row numbers, and as tables of the raw logs."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,17 +19,24 @@ _COLUMNS = {
 
 
 class EventLog:
-    """Collects events, table by table, until they are taken out."""
+    """Collects events, table by table, until they are taken out.
+
+    Attributes:
+        num_events: Rows added so far.
+        num_pending: Rows added since they were last taken out.
+    """
 
     def __init__(self) -> None:
         """Starts empty."""
         self._parts: dict[str, list[Columns]] = {name: [] for name in _COLUMNS}
         self.num_events = 0
+        self.num_pending = 0
 
     def add(self, table: str, **columns: np.ndarray) -> None:
         """Adds rows; every column of the table as an array [n]."""
         self._parts[table].append(columns)
         self.num_events += len(columns["time"])
+        self.num_pending += len(columns["time"])
 
     def take(self) -> dict[str, Columns]:
         """Returns all rows so far, ordered by time, and forgets them."""
@@ -45,6 +50,7 @@ class EventLog:
             order = np.argsort(joined["time"], kind="stable")
             taken[table] = {name: column[order] for name, column in joined.items()}
         self._parts = {name: [] for name in _COLUMNS}
+        self.num_pending = 0
         return taken
 
 
@@ -197,8 +203,3 @@ def _source_lists() -> pa.Array:
         ],
         pa.list_(pa.string()),
     )
-
-
-def table_counts(columns: Mapping[str, Columns]) -> dict[str, int]:
-    """Returns the number of rows of each table."""
-    return {name: len(rows["time"]) for name, rows in columns.items()}

@@ -47,7 +47,12 @@ _HOSTS = (
     "Maya", "Nils", "Olga", "Pablo", "Quinn", "Rosa", "Sam", "Tara", "Umar", "Vera", "Will", "Yuki",
     "Zoe", "Amir", "Bea", "Chidi", "Dana", "Elif", "Finn", "Gita",
 )  # fmt: skip
-_SHOWS = ("{topic} with {host}", "{host} on {topic}", "{topic} Daily by {host}", "{topic} Club {host}")
+_SHOWS = (
+    "{topic} with {host}",
+    "{host} on {topic}",
+    "{topic} Daily by {host}",
+    "{topic} Club {host}",
+)
 _PLAIN_TITLES = (
     "{a} and {b}: what you need to know",
     "{topic} explained: {a} step by step",
@@ -141,9 +146,10 @@ def titles(
             continue
         words, name = topic_words[topic_index], topic_names[topic_index]
         forms = _CLICKBAIT_TITLES if bait > 0.5 else _PLAIN_TITLES
-        a, b = words[first % len(words)], words[(first + 1 + second % (len(words) - 1)) % len(words)]
-        text = forms[form % len(forms)].format(
-            a=a, b=b, topic=name, number=2 + second % 40
+        a, b = (
+            words[first % len(words)],
+            words[(first + 1 + second % (len(words) - 1)) % len(words)],
         )
+        text = forms[form % len(forms)].format(a=a, b=b, topic=name, number=2 + second % 40)
         found.append(text[0].upper() + text[1:])
     return found

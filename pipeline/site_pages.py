@@ -61,9 +61,7 @@ class Page:
     scores: np.ndarray
 
 
-def make_pages(
-    moment: site_choices.Moment, rng: np.random.Generator, *, policy: Policy
-) -> Page:
+def make_pages(moment: site_choices.Moment, rng: np.random.Generator, *, policy: Policy) -> Page:
     """Fills a page for each user of a moment."""
     videos, bits = _draws(moment, rng, policy)
     finished = moment.state.has_watched(moment.rows, videos, is_completed=True)

@@ -19,7 +19,7 @@ class UserState:
         watched: int32 [N, WATCHES_REMEMBERED], the last watches, -1 where there is none.
         completed: bool, the same shape.
         shown: int32 [N, IMPRESSIONS_REMEMBERED], the last impressions; -1 where clicked or none.
-        shown_time: int64, the same shape.
+        shown_time: int32, the same shape, seconds since the start of the logs.
         follows: int32 [N, FOLLOWS], channels; the last slots hold discovered series.
         progress: int32 [N, FOLLOWS], last watched episode of each.
         mood_topic: int16 [N], topic of the last watch, -1 before the first.
@@ -33,7 +33,7 @@ class UserState:
         self.watched = np.full((number, site_config.WATCHES_REMEMBERED), -1, np.int32)
         self.completed = np.zeros(self.watched.shape, bool)
         self.shown = np.full((number, site_config.IMPRESSIONS_REMEMBERED), -1, np.int32)
-        self.shown_time = np.zeros(self.shown.shape, np.int64)
+        self.shown_time = np.zeros(self.shown.shape, np.int32)
         self.follows = world.users.follows[users].copy()
         self.progress = world.users.progress[users].astype(np.int32)
         self.mood_topic = np.full(number, -1, np.int16)
@@ -70,9 +70,7 @@ class UserState:
         episode = self._world.videos.episode[videos].astype(np.int32)
         matches = self.follows[rows] == channel[:, None]
         row, slot = np.nonzero(matches)
-        self.progress[rows[row], slot] = np.maximum(
-            self.progress[rows[row], slot], episode[row]
-        )
+        self.progress[rows[row], slot] = np.maximum(self.progress[rows[row], slot], episode[row])
         starts = ~matches.any(axis=1) & (episode == 1) & completed
         new = rows[starts]
         places = site_config.DISCOVERED_FOLLOWS
@@ -96,15 +94,15 @@ class UserState:
         row, column = np.nonzero(is_there)
         place = (self._num_shown[rows][row] + column) % self.shown.shape[1]
         self.shown[rows[row], place] = np.where(clicked, -1, videos)[row, column]
-        self.shown_time[rows[row], place] = time[row]
+        self.shown_time[rows[row], place] = time[row] - self._world.config.start_s
         self._num_shown[rows] += is_there.sum(axis=1)
 
     def recent_unclicked(
         self, rows: np.ndarray, videos: np.ndarray, *, time: np.ndarray
     ) -> np.ndarray:
         """Counts the unclicked impressions of videos, int64 [n, S], at ``time`` int64 [n]."""
-        window = self._world.behaviour.fatigue_window_s
-        recent = np.where(self.shown_time[rows] >= (time - window)[:, None], self.shown[rows], -1)
+        since = time - self._world.behaviour.fatigue_window_s - self._world.config.start_s
+        recent = np.where(self.shown_time[rows] >= since[:, None], self.shown[rows], -1)
         counts = (videos[:, :, None] == recent[:, None, :]).sum(axis=2)
         return np.where(videos >= 0, counts, 0)
 
@@ -115,9 +113,7 @@ class UserState:
         watched = self.watched[rows]
         if is_completed:
             watched = np.where(self.completed[rows], watched, -1)
-        return np.asarray(
-            (videos[:, :, None] == watched[:, None, :]).any(axis=2) & (videos >= 0)
-        )
+        return np.asarray((videos[:, :, None] == watched[:, None, :]).any(axis=2) & (videos >= 0))
 
     def next_episodes(self, rows: np.ndarray, *, num_videos: int) -> np.ndarray:
         """Returns the next episode of each followed series, int64 [n, FOLLOWS], -1 where none.

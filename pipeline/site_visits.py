@@ -55,8 +55,8 @@ class Visits:
         self._actions_left = np.zeros(len(users), np.int8)
         self._device = world.users.device[users].copy()
         self._num_pages = 0
-        self._sessions_per_day = (
-            world.config.events_per_user_day / _events_per_session(world.config.click_rate)
+        self._sessions_per_day = world.config.events_per_user_day / _events_per_session(
+            world.config.click_rate
         )
 
     def run_hour(self, hour_start_s: int) -> None:
@@ -88,9 +88,7 @@ class Visits:
         usual = users.device[self.state.users[rows]]
         self._device[rows] = np.where(rng.random(len(rows)) < _HABIT, usual, other)
 
-    def _act(
-        self, rng: np.random.Generator, hour: site_hours.Hour, rows: np.ndarray
-    ) -> None:
+    def _act(self, rng: np.random.Generator, hour: site_hours.Hour, rows: np.ndarray) -> None:
         """Lets each of ``rows`` do one thing."""
         time = self._next_time[rows]
         moment = site_choices.Moment(self._world, hour, self.state, rows, time)
@@ -155,7 +153,9 @@ class Visits:
         device = self._device[moment.rows]
         watch_time[row, position] = self._watch_times(rng, moment.users[row], video, device[row])
         pause = rng.integers(*_BROWSE_S, clicked.shape) * clicked
-        ends = moment.time[:, None] + np.cumsum(np.ceil(watch_time) + pause, axis=1).astype(np.int64)
+        ends = moment.time[:, None] + np.cumsum(np.ceil(watch_time) + pause, axis=1).astype(
+            np.int64
+        )
         start = ends - np.ceil(watch_time).astype(np.int64)
         order = (np.cumsum(clicked, axis=1) - 1)[row, position]
         for turn in range(order.max(initial=-1) + 1):
@@ -170,9 +170,7 @@ class Visits:
         idle = moment.time + rng.integers(*_BROWSE_S, len(moment.time))
         return np.maximum(ends[:, -1], idle)
 
-    def _go(
-        self, rng: np.random.Generator, moment: site_choices.Moment, action: str
-    ) -> np.ndarray:
+    def _go(self, rng: np.random.Generator, moment: site_choices.Moment, action: str) -> np.ndarray:
         """Lets users find a video by themselves; returns when they are through, int64 [N]."""
         retries = self._world.behaviour.retries
         start = moment.time + 1
@@ -275,7 +273,5 @@ def home_pages_per_day(config: site_config.SiteConfig) -> float:
 def _events_per_session(click_rate: float) -> float:
     """Returns about how many impressions, watches and searches a session has."""
     home, up_next = site_pages.HOME.page_size, site_pages.UP_NEXT.page_size
-    events = np.array(
-        [home * (1 + click_rate), up_next * (1 + 1.5 * click_rate), 1.7, 1.0, 1.0]
-    )
+    events = np.array([home * (1 + click_rate), up_next * (1 + 1.5 * click_rate), 1.7, 1.0, 1.0])
     return math.fsum(_actions_per_session() * events)

@@ -1,11 +1,11 @@
 """The simulated site before anything happens: its users, channels and videos.
 
-    taste of user u      theta_u ~ Dirichlet(taste_breadth x softmax(topic + region + gender + age))
-    niche of a topic     hidden thirds of each topic; users and channels have one, no log tells it
-    pull of video v      log q_v = 0.9 N(0, 1) + 0.6 N_channel + 0.8 (production_quality - 1/2)
-                                   + 0.4 clickbait
-    upload               back_catalogue of the videos before the start, the others in every hour
-    series               some channels number their videos; episodes are watched in order
+taste of user u      theta_u ~ Dirichlet(taste_breadth x softmax(topic + region + gender + age))
+niche of a topic     hidden thirds of each topic; users and channels have one, no log tells it
+pull of video v      log q_v = 0.9 N(0, 1) + 0.6 N_channel + 0.8 (production_quality - 1/2)
+                               + 0.4 clickbait
+upload               back_catalogue of the videos before the start, the others in every hour
+series               some channels number their videos; episodes are watched in order
 """
 
 import dataclasses
@@ -179,9 +179,7 @@ def build(config: site_config.SiteConfig) -> World:
     channels = _channels(config, np.random.default_rng([config.seed, 1]))
     videos = _videos(config, channels, np.random.default_rng([config.seed, 2]))
     users = _users(config, np.random.default_rng([config.seed, 3]))
-    world = World.of(
-        config, site_config.Behaviour(), users=users, channels=channels, videos=videos
-    )
+    world = World.of(config, site_config.Behaviour(), users=users, channels=channels, videos=videos)
     return _with_follows(world, np.random.default_rng([config.seed, 4]))
 
 
@@ -208,20 +206,22 @@ def _channels(config: site_config.SiteConfig, rng: np.random.Generator) -> Chann
     )
 
 
-def _videos(
-    config: site_config.SiteConfig, channels: Channels, rng: np.random.Generator
-) -> Videos:
+def _videos(config: site_config.SiteConfig, channels: Channels, rng: np.random.Generator) -> Videos:
     number = config.videos
     # Topic t's first video is of its first channel and old: no topic is ever empty.
     channel = np.concatenate(
         [
             np.arange(config.topics),
-            rng.choice(config.channels, size=number - config.topics, p=_softmax(0.5 * channels.pull)),
+            rng.choice(
+                config.channels, size=number - config.topics, p=_softmax(0.5 * channels.pull)
+            ),
         ]
     )
     num_old = max(config.topics, round(config.back_catalogue * number))
     age_s = rng.random(num_old) ** 1.5 * config.back_catalogue_days * site_config.DAY_S
-    upload = np.concatenate([config.start_s - 1 - age_s, _new_uploads(config, number - num_old, rng)])
+    upload = np.concatenate(
+        [config.start_s - 1 - age_s, _new_uploads(config, number - num_old, rng)]
+    )
     order = np.argsort(upload, kind="stable")
     channel, upload = channel[order], upload[order]
     topic = channels.topic[channel]

@@ -17,7 +17,7 @@ from serving.candidates import Candidates
 from serving.events import Event, Kind
 from serving.history_store import HistoryStore, UserHistory, unknown_user
 from serving.loaded_release import LoadedRelease
-from serving.page import FULL, NO_RANKER, POPULAR, FunnelSettings, Item, Page, PageRequest
+from serving.page import FULL, MAX_K, NO_RANKER, POPULAR, FunnelSettings, Item, Page, PageRequest
 from serving.recorder import Recorder
 from serving.release_watcher import Releases
 from serving.viewer import Viewer
@@ -57,10 +57,8 @@ class Funnel:
             InvalidRequestError: ``k`` is out of range.
             NotReadyError: No release is loaded.
         """
-        if not 1 <= asked.k <= self.settings.max_k:
-            raise errors.InvalidRequestError(
-                f"k must be in [1, {self.settings.max_k}], got {asked.k}."
-            )
+        if not 1 <= asked.k <= MAX_K:
+            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
         with self._releases.pin() as release:
             answer = _Answer(release, self.settings, asked)
             with answer.stage("history"):

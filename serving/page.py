@@ -16,6 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+MAX_K = 100
 FULL, NO_RANKER, POPULAR = RUNGS = ("full", "no_ranker", "popular")
 
 
@@ -27,7 +28,6 @@ class FunnelSettings:
         retrieved: Videos from the index.
         per_source: Videos from each other source.
         per_channel: Videos of one channel on a page, while others are left.
-        max_k: Longest page.
         query_tower_deadline_s: For the query embedding.
         ranker_deadline_s: For ranking.
     """
@@ -35,7 +35,6 @@ class FunnelSettings:
     retrieved: int = 250
     per_source: int = 50
     per_channel: int = 3
-    max_k: int = 100
     query_tower_deadline_s: float = 1.0
     ranker_deadline_s: float = 2.0
 

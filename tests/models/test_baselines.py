@@ -82,6 +82,11 @@ def test_popularity_by_region_counts_the_region_of_the_query():
     assert ranking(baseline, queries(("x", 0, "a", "unheard", []))) == "bdac"
 
 
+def test_a_log_without_regions_has_no_popularity_by_region():
+    every = baselines.fit_all(LOG.take(LOG.regions == ""), catalogue(), train_until_s=TRAIN_END)
+    assert "popularity_by_region" not in {baseline.name for baseline in every}
+
+
 FOLLOWED = queries(
     ("u", 9 * DAY, "d", "", ["a"]),
     ("v", 9 * DAY, "d", "", ["a", "b"]),
@@ -123,8 +128,7 @@ def test_query_without_history_gets_the_popular_videos():
 
 def test_queries_of_a_batch_do_not_mix():
     batch = queries(("x", 0, "a", "", ["a", "b"]), ("y", 0, "a", "", []), ("z", 0, "a", "", ["b"]))
-    for name in ("co_visitation", "last_watch", "popularity_by_region", "popularity_all"):
-        baseline = fitted(name, FOLLOWED)
+    for baseline in baselines.fit_all(FOLLOWED, catalogue(), train_until_s=TRAIN_END):
         alone = [baseline.score(batch.take([row]))[0] for row in range(3)]
         np.testing.assert_array_equal(baseline.score(batch), alone)
 

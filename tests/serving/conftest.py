@@ -1,132 +1,181 @@
-"""A small site, preprocessed and published once for all tests of a session that ask for it."""
+"""A release small enough to reason about: 48 videos, 4 topics, models of a few lines.
 
+Video ``v<n>`` is on topic ``t<n % 4>``, of channel ``c<n % 8>``, was uploaded n hours before
+``NOW`` and lasts 100 + n seconds. Its embedding is 1 at its topic; the query tower gives the
+share of each topic among the last watches, so retrieval finds what was watched. The ranker
+expects ten times the retrieval score plus the place of the video (higher number, longer).
+"""
+
+import contextlib
 import dataclasses
-import pathlib
+import types
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, logs, spec
-from features.spec import ResolvedSpec
-from models import candidate_model, config, ranker, saved
-from pipeline import preprocessing_job
-from serving import assembly
+from features import spec
+from features.catalogue import Catalogue
+from features.statistics import VideoStatistics
+from serving import errors, sources
+from serving.loaded_release import LoadedRelease
 
-DAY_S = 86_400
-FIRST_DAY_S = 1_700_006_400  # 2023-11-15 00:00 UTC
-DAYS = 4
-NUM_VIDEOS, NUM_USERS = 40, 10
+NOW = 1_700_000_000
+TOPICS = 4
+COUNT = 48
 
 
-@dataclasses.dataclass(frozen=True)
-class SmallSite:
-    """Where everything of the small site is.
+class FakeIndex:
+    """Exact search."""
 
-    Attributes:
-        logs: Without searches, channels and topics, so that preprocessing is quick.
-        examples: The last day is the holdout.
-        candidate_model: Untrained weights; they do as well here.
-        ranker_model: Likewise.
-    """
+    kind = "exact"
 
-    logs: pathlib.Path
-    examples: pathlib.Path
-    candidate_model: pathlib.Path
-    ranker_model: pathlib.Path
+    def __init__(self, embeddings):
+        self.embeddings = embeddings
+        self.dimension = embeddings.shape[1]
 
-    @property
-    def inputs(self) -> assembly.Inputs:
-        return assembly.Inputs(
-            examples=self.examples,
-            candidate_model=self.candidate_model,
-            ranker_model=self.ranker_model,
+    def __len__(self):
+        return len(self.embeddings)
+
+    def search(self, queries, k):
+        scores = queries @ self.embeddings.T
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
+        return rows, np.take_along_axis(scores, rows, axis=1)
+
+
+class TopicTower:
+    """The share of each topic among ``watched_topics``, and the 1 of the bias."""
+
+    def __init__(self):
+        self.asked = []
+
+    def predict(self, inputs, *, deadline_s=None):
+        self.asked.append(inputs)
+        topics = [topic for topic in inputs["watched_topics"][0] if topic]
+        shares = [topics.count(f"t{i}") / max(len(topics), 1) for i in range(TOPICS)]
+        return {"embedding": np.array([[*shares, 1.0]], np.float32)}
+
+
+class PlaceRanker:
+    """Ten times the retrieval score, plus the number of the video over the count."""
+
+    def __init__(self, resolved):
+        names = resolved.vector_names(spec.RANKER, spec.Side.CANDIDATE, spec.Kind.CONTINUOUS)
+        self._score = names.index("retrieval_score")
+        self.asked = []
+
+    def predict(self, inputs, *, deadline_s=None):
+        self.asked.append(inputs)
+        number = np.array([int(v[1:]) for v in inputs["video_id"]])
+        score = np.nan_to_num(inputs["candidate_continuous"][:, self._score])
+        return {"expected_watch_time_s": (10 * score + number / COUNT).astype(np.float32)}
+
+
+class BrokenModel:
+    """Fails like a model server that is gone."""
+
+    def predict(self, inputs, *, deadline_s=None):
+        raise errors.ModelUnavailableError("model server: UNAVAILABLE")
+
+
+def make_catalogue(count=COUNT):
+    numbers = range(count)
+    return Catalogue(
+        pa.table(
+            {
+                "video_id": [f"v{n}" for n in numbers],
+                "upload_time": pa.array([NOW - 3600 * n for n in numbers], pa.int64()),
+                "channel_id": [f"c{n % 8}" for n in numbers],
+                "topics": [[f"t{n % TOPICS}"] for n in numbers],
+                "language": ["en"] * count,
+                "duration_s": [100.0 + n for n in numbers],
+                "title": [f"Video {n}" for n in numbers],
+            }
         )
-
-
-@pytest.fixture(scope="session")
-def small_site(tmp_path_factory):
-    root = tmp_path_factory.mktemp("small_site")
-    site = SmallSite(root / "logs", root / "examples", root / "candidate", root / "ranker")
-    write_logs(site.logs)
-    preprocessing_job.run(
-        str(site.logs), str(site.examples), preprocessing_job.PreprocessConfig(), []
     )
-    save_models(site)
-    return site
 
 
-@pytest.fixture(scope="session")
-def small_release(small_site, tmp_path_factory):
-    """A serving root with one release of the small site."""
-    root = tmp_path_factory.mktemp("serving_root")
-    assembly.publish(small_site.inputs, root, assembly.Settings())
-    return root
-
-
-def write_logs(directory):
-    rng = np.random.default_rng(0)
-    videos = np.array([f"v{i}" for i in range(NUM_VIDEOS)])
-    users = np.array([f"u{i}" for i in range(NUM_USERS)])
-
-    def events(count):
-        return {
-            "user_id": users[rng.integers(NUM_USERS, size=count)],
-            "video_id": videos[rng.integers(NUM_VIDEOS, size=count)],
-            "time": np.sort(FIRST_DAY_S + rng.integers(0, DAYS * DAY_S, count)),
+def make_release(version="20231114000000", *, query_tower=None, ranker="fake", **changes):
+    catalogue = make_catalogue()
+    day = NOW // 86400
+    # v0 is the most watched, then v1, and so on.
+    daily = pa.table(
+        {
+            "video_id": [f"v{n}" for n in range(COUNT)],
+            "day": pa.array([day - 1] * COUNT, pa.int64()),
+            "impressions": pa.array([100] * COUNT, pa.int64()),
+            "clicks": pa.array([10] * COUNT, pa.int64()),
+            "watches": pa.array([COUNT - n for n in range(COUNT)], pa.int64()),
+            "watch_time_s": [1000.0] * COUNT,
         }
-
-    watches = events(400)
-    watches |= {"watch_time_s": rng.uniform(1, 600, 400), "completed": rng.random(400) < 0.8}
-    impressions = events(500)
-    clicked = rng.random(500) < 0.3
-    impressions |= {"clicked": clicked, "watch_time_s": clicked * rng.uniform(1, 600, 500)}
-    with logs.LogWriter(directory) as writer:
-        writer.write(
-            "videos",
-            pa.table({
-                "video_id": videos,
-                "upload_time": FIRST_DAY_S - rng.integers(0, 30 * DAY_S, NUM_VIDEOS),
-                "language": np.where(np.arange(NUM_VIDEOS) % 2, "en", "de"),
-                "duration_s": rng.uniform(10, 900, NUM_VIDEOS),
-            }),
-        )
-        writer.write(
-            "users",
-            pa.table({
-                "user_id": users,
-                "region": np.where(np.arange(NUM_USERS) % 2, "DE", "US"),
-                "age": rng.uniform(15, 70, NUM_USERS),
-            }),
-        )
-        writer.write("watches", pa.table(watches))
-        writer.write("impressions", pa.table(impressions))
-
-
-def save_models(site):
-    resolved = ResolvedSpec.load(site.examples)
-    candidate_config = config.CandidateConfig(embedding_dim=8, depth=1)
-    candidate_model.save(
-        candidate_model.CandidateModel(
-            resolved, dataset.vocabulary_sizes(site.examples, spec.CANDIDATE), candidate_config
-        ),
-        site.candidate_model,
-        contents=contents(site, spec.CANDIDATE, candidate_config),
     )
-    ranker_config = config.RankerConfig(hidden=(16, 8))
-    ranker.save(
-        ranker.Ranker(
-            resolved, dataset.vocabulary_sizes(site.examples, spec.RANKER), ranker_config
-        ),
-        site.ranker_model,
-        contents=contents(site, spec.RANKER, ranker_config),
+    resolved = spec.resolve(
+        {
+            "users": ["user_id", "region", "age", "signed_in"],
+            "videos": catalogue.table.column_names,
+            "watches": [],
+            "searches": [],
+            "impressions": ["candidate_sources", "retrieval_score"],
+            "context": ["device", "surface"],
+        }
     )
+    embeddings = np.zeros((COUNT, TOPICS + 1), np.float32)
+    embeddings[np.arange(COUNT), np.arange(COUNT) % TOPICS] = 1
+    index = FakeIndex(embeddings)
+    popular = sources.Popular(daily, catalogue)
+    release = LoadedRelease(
+        version=version,
+        manifest=None,
+        resolved=resolved,
+        catalogue=catalogue,
+        statistics=VideoStatistics.of(daily, catalogue),
+        profiles=pa.table(
+            {"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]}
+        ),
+        index=index,
+        query_tower=query_tower or TopicTower(),
+        ranker=PlaceRanker(resolved) if ranker == "fake" else ranker,
+        sources=(
+            sources.Retrieval(index),
+            popular,
+            sources.Trending(daily, catalogue),
+            sources.Fresh(catalogue),
+            sources.Channels(catalogue),
+        ),
+        popular=popular,
+    )
+    return dataclasses.replace(release, **changes)
 
 
-def contents(site, model, model_config):
-    spaces = ResolvedSpec.load(site.examples).spaces_of(model)
-    return saved.Contents(
-        configs={"model": model_config},
-        vocabularies={s.name: dataset.vocabulary(site.examples, model, s.name) for s in spaces},
-        lineage={"transform": saved.transform_fingerprint(site.examples, model)},
+class OneRelease:
+    """Always the same release; it can be exchanged."""
+
+    def __init__(self, release):
+        self.current = release
+        self.loaded_at = 0.0
+        self.failures = 0
+
+    @contextlib.contextmanager
+    def pin(self):
+        if self.current is None:
+            raise errors.NotReadyError("no release is loaded yet.")
+        yield self.current
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def tiny():
+    """The pieces of the tiny world, by name."""
+    return types.SimpleNamespace(
+        now=NOW,
+        count=COUNT,
+        release=make_release,
+        catalogue=make_catalogue,
+        releases=OneRelease,
+        tower=TopicTower,
+        ranker=PlaceRanker,
+        broken=BrokenModel,
+        index=FakeIndex,
     )

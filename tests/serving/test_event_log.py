@@ -69,9 +69,7 @@ def watch(event_id, video="v", at=T + 60, seconds=30.0, user="u", **more):
 
 
 def click(event_id, video="v", at=T + 50, user="u", **more):
-    return Event(
-        event_id=event_id, kind=Kind.CLICK, user_id=user, time=at, video_id=video, **more
-    )
+    return Event(event_id=event_id, kind=Kind.CLICK, user_id=user, time=at, video_id=video, **more)
 
 
 def rows(log, table):
@@ -88,7 +86,9 @@ def test_watches_and_searches_reach_the_tables_at_the_first_compaction(log):
     log.append(
         [
             watch("w1", completed=True, source="search", device="tv"),
-            Event(event_id="s1", kind=Kind.SEARCH, user_id="u", time=T, query='cats "and" ünïcode\n'),
+            Event(
+                event_id="s1", kind=Kind.SEARCH, user_id="u", time=T, query='cats "and" ünïcode\n'
+            ),
         ]
     )
     assert log.compact() == {"watches": 1, "searches": 1}
@@ -194,7 +194,9 @@ def test_old_evidence_is_removed(log, wall):
 
 
 def test_new_users_are_added_where_the_logs_have_users(log):
-    logs.append(log.logs_dir, "users", pa.table({"user_id": ["old"], "region": ["fr"], "age": [30]}))
+    logs.append(
+        log.logs_dir, "users", pa.table({"user_id": ["old"], "region": ["fr"], "age": [30]})
+    )
     log.append(
         [
             NewUser(user_id="new", profile={"region": "de", "age": "not a number", "hat": 1}),
@@ -343,7 +345,7 @@ for directory in pathlib.Path(sys.argv[1]).iterdir():
 
 
 def test_compaction_killed_at_any_step_loses_nothing_and_doubles_nothing(tmp_path):
-    opened = {step: EventLog(tmp_path / str(step) / "logs") for step in range(1, 100, 6)}
+    opened = {step: EventLog(tmp_path / str(step) / "logs") for step in range(2, 102, 11)}
     for log in opened.values():
         log.append_page([impression("a"), impression("b", at=T + 86400)])
         log.append([watch("1", "a", page_id="p"), watch("2", "b", at=T + 2 * 86400), watch("3")])

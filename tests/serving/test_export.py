@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from features import dataset, spec
-from features.spec import ResolvedSpec, Side
-from models import candidate_model, config, ranker
+from features.spec import ResolvedSpec
+from models import candidate_model, config
 from serving import export, release, signatures, skew, warmup
 
 
@@ -108,17 +108,6 @@ def test_a_transform_with_another_vocabulary_is_caught(small_site, small_release
     assert proof.different_ids > 0
 
 
-def test_the_served_ranker_gives_the_trained_models_scores(small_site, small_release):
-    model = ranker.load(small_site.ranker_model)
-    arrays = dataset.load(small_site.examples, spec.RANKER, "holdout")
-    expected = model.expected_watch_time_s(arrays, arrays).numpy()
-    table = [
-        warmup.raw_files(small_site.examples, spec.RANKER, "holdout"),
-    ]
-    assert len(expected)
-    assert table
-
-
 def test_warm_up_requests_are_real_and_answerable(small_release, query_tower):
     requests = list(warmup.read(release.load(small_release).query_tower))
     assert [name for name, _ in requests] == ["serving_default"] * 3 + ["embed_videos"] * 2
@@ -172,4 +161,3 @@ def test_a_video_that_a_model_without_content_does_not_know_is_out_of_reach(smal
     embeddings = export.video_embeddings(model, {"video_id": tf.constant([1, 0], tf.int64)})
     np.testing.assert_allclose(embeddings[0], model.video_embeddings({"video_id": [1]})[0])
     assert embeddings[1].numpy().tolist() == [0.0] * 8 + [signatures.UNREACHABLE_BIAS]
-    assert Side.QUERY.value == "query"

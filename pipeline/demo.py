@@ -1,0 +1,150 @@
+r"""A simulated video site, trained on, recommended from and served: the whole chain at a glance.
+
+    python -m pipeline.demo                 stays in the foreground until Ctrl-C
+    python -m pipeline.demo --once          stops after the page of recommendations
+
+Runs the same commands as an operator would, and prints them. Everything is under --output; a second
+run serves what stands there.
+"""
+
+import datetime
+import json
+import pathlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from features import command, files
+from pipeline import demo_server, demo_text, fingerprints
+from serving import release
+
+_OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
+_PORT = flags.DEFINE_integer("port", 8080, "Port of the server.", lower_bound=1, upper_bound=65535)
+_ONCE = flags.DEFINE_boolean("once", False, "Stops after the page and exits.")
+
+_DAYS = 14
+# Small enough for a few minutes on two cores, large enough that the models beat their baselines.
+_SITE = ("--preset=small", f"--days={_DAYS}", "--seed=1")
+_RETRAIN: Sequence[str] = ()
+_PAGE_SIZE = 12
+_PACKAGES = ("features", "models", "pipeline", "serving")
+_STAMP = "demo.json"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Simulates, retrains, serves, recommends."""
+    del argv
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    started = time.monotonic()
+    demo_server.require_free(_PORT.value)
+    output = pathlib.Path(_OUTPUT.value)
+    logs, root, work = output / "logs", output / "serving_root", output / "work"
+    if _stands(output, root):
+        logging.info("Reusing the release in %s (make clean starts anew).", root)
+    else:
+        _make(output, logs=logs, root=root, work=work)
+    arguments = [f"--serving_root={root}", f"--logs={logs}"]
+    with demo_server.running(arguments, port=_PORT.value) as server:
+        _show(server, work)
+        print(f"All of it took {time.monotonic() - started:.0f} s; it is in {output}.")
+        if _ONCE.value:
+            return
+        print(f"\nThe server answers at {server.address}/ (API: {server.address}/docs).")
+        print("Ctrl-C stops it. To learn from what it logged in the meantime:")
+        print(f"  {_line(_retrain(logs, root, work))}", flush=True)
+        raise SystemExit(server.wait())
+
+
+def _stands(output: pathlib.Path, root: pathlib.Path) -> bool:
+    """Returns whether an earlier demo of the same code and settings published a release.
+
+    The logs do not count: the server appends to them what it serves.
+    """
+    try:
+        release.current(root)
+        return bool(json.loads((output / _STAMP).read_text()) == _stamp())
+    except (command.InputError, OSError, ValueError):
+        return False
+
+
+def _stamp() -> dict[str, str]:
+    settings = [*_SITE, *_RETRAIN]
+    return {"settings": shlex.join(settings), "code": fingerprints.of_code(_PACKAGES)}
+
+
+def _make(
+    output: pathlib.Path, *, logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path
+) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    site = output / "site.json"
+    if not (logs.is_dir() and site.is_file() and json.loads(site.read_text()) == list(_SITE)):
+        for directory in (logs, root, work):  # Another site: no user or video is the same.
+            shutil.rmtree(directory, ignore_errors=True)
+        # The logs end last midnight, so that videos are as old as they seem and what is watched
+        # on the page comes after all that was learned from.
+        today = datetime.datetime.now(datetime.timezone.utc).date()
+        start = today - datetime.timedelta(days=_DAYS)
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pipeline.simulate",
+                f"--logs={logs}",
+                f"--start={start.isoformat()}",
+                *_SITE,
+            ]
+        )
+        files.atomic_write(site, json.dumps(list(_SITE)))
+    _run(_retrain(logs, root, work))
+    files.atomic_write(output / _STAMP, json.dumps(_stamp(), indent=1) + "\n")
+
+
+def _retrain(logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path) -> list[str]:
+    paths = (f"--logs={logs}", f"--serving_root={root}", f"--work={work}")
+    return [sys.executable, "-m", "pipeline.retrain", *paths, *_RETRAIN]
+
+
+def _run(line: Sequence[str]) -> None:
+    """Runs a command in the foreground; its failure is ours, and it has said why."""
+    logging.info("%s", _line(line))
+    logging.flush()
+    code = subprocess.run(line, check=False).returncode
+    if code:
+        sys.stderr.write(f"error: the demo stopped: exit code {code} of {_line(line)}\n")
+        raise SystemExit(code if code > 0 else 1)
+
+
+def _line(arguments: Sequence[str]) -> str:
+    return shlex.join(arguments)
+
+
+def _show(server: demo_server.Server, work: pathlib.Path) -> None:
+    """Prints a page for one user, and how good such pages are."""
+    users = server.ask("/v1/users?limit=50")["users"]
+    if not users:
+        raise command.InputError("the server knows no user; its history store is empty.")
+    page = server.ask("/v1/recommendations", {"user_id": users[0], "k": _PAGE_SIZE})
+    print(
+        f"\nRecommendations for user {users[0]} (release {page['release_id']}, {page['rung']}):\n"
+    )
+    print(demo_text.page(page["items"], now_s=page["now"]))
+    metrics = json.loads((work / "evaluation" / "metrics.json").read_text())
+    print(f"\n{demo_text.metrics(metrics)}\n", flush=True)
+
+
+def _stop(number: int, frame: types.FrameType | None) -> None:
+    """Leaves through the ``finally`` blocks, which stop the server; Ctrl-C is no failure."""
+    del frame
+    raise SystemExit(0 if number == signal.SIGINT else 128 + number)
+
+
+if __name__ == "__main__":
+    command.run(main)

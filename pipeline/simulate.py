@@ -1,0 +1,93 @@
+r"""Writes the raw logs of a simulated video site, and its truth.
+
+    python -m pipeline.simulate --logs=logs
+    python -m pipeline.simulate --logs=logs --preset=medium --seed=7
+    python -m pipeline.simulate --logs=logs --users=500000 --videos=1000000 --channels=20000
+
+``pipeline/simulator.py`` tells how the site works. Same flags and seed, same logs.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command
+from pipeline import simulator, site_benchmark, site_config
+
+_DEFAULT = site_config.SiteConfig()
+_LOGS = flags.DEFINE_string("logs", None, "Directory to create.", required=True)
+_OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs holds.")
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    "small",
+    list(site_config.PRESETS),
+    "Sizes to start from: tiny (tests), small (a laptop, seconds), medium (10 million events), "
+    "news (videos live for hours). Other flags change single settings.",
+)
+_START = flags.DEFINE_string("start", None, "First day, ISO 8601, UTC; 2022-05-01 by default.")
+_ORACLE = flags.DEFINE_integer(
+    "oracle_watches",
+    0,
+    "Watches of the last day on which to measure how well the truth itself, and popularity, "
+    "would have retrieved them; 0 for none.",
+)
+_SETTINGS = {
+    "seed": flags.DEFINE_integer("seed", None, "Chooses the site and what happens."),
+    "days": flags.DEFINE_integer("days", None, "Length of the logs."),
+    "users": flags.DEFINE_integer("users", None, "Number of users."),
+    "videos": flags.DEFINE_integer("videos", None, "Number of videos at the end."),
+    "channels": flags.DEFINE_integer(
+        "channels", None, "Number of channels; grows with --videos where it is not given."
+    ),
+    "topics": flags.DEFINE_integer("topics", None, "Number of topics."),
+    "events_per_user_day": flags.DEFINE_float(
+        "events_per_user_day", None, "Impressions, watches and searches of an average user a day."
+    ),
+    "click_rate": flags.DEFINE_float("click_rate", None, "Clicked part of the home page, about."),
+    "life_hours": flags.DEFINE_float("life_hours", None, "How fast popularity fades."),
+    "back_catalogue": flags.DEFINE_float(
+        "back_catalogue", None, "Part of the videos that is older than the logs."
+    ),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Simulates the site that the flags describe."""
+    del argv
+    summary = simulator.write_logs(_config(), _LOGS.value, overwrite=_OVERWRITE.value)
+    rate = summary.num_events / max(summary.seconds, 1e-9)
+    print(f"Wrote {_LOGS.value} in {summary.seconds:.1f} s ({rate:,.0f} events/s):")
+    for table, rows in sorted(summary.rows.items()):
+        print(f"  {table:<12} {rows:>12,} rows")
+    print(f"  {'truth':<12} what the users would do, see pipeline/site_truth.py")
+    if _ORACLE.value:
+        print(site_benchmark.last_day(summary.truth, _LOGS.value, number=_ORACLE.value).text())
+    print(f"Next: python -m pipeline.preprocess --logs={_LOGS.value} --examples=examples")
+
+
+def _config() -> site_config.SiteConfig:
+    changes = {name: flag.value for name, flag in _SETTINGS.items() if flag.value is not None}
+    start_s = command.parse_time(_START.value, name="--start")
+    if start_s is not None:
+        changes["start_s"] = start_s
+    preset = site_config.PRESETS[_PRESET.value]
+    if "videos" in changes and "channels" not in changes:
+        changes["channels"] = site_config.channels_for(
+            preset, changes["videos"], changes.get("topics", preset.topics)
+        )
+    try:
+        config = dataclasses.replace(preset, **changes)
+    except ValueError as error:
+        raise command.InputError(f"--preset={_PRESET.value} with these flags: {error}") from None
+    if config.end_s > time.time():
+        raise command.InputError(
+            f"the logs would last until {command.format_time(config.end_s)}, after the clock, and "
+            "events in the future are rejected later. Give an earlier --start or fewer --days."
+        )
+    return config
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,224 @@
+"""What the HTTP API takes and gives. Sizes are limited here; what is too long is refused."""
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from serving import page
+
+MAX_EVENTS = 500
+# Clocks of clients run ahead a little; more than this is a mistake.
+MAX_AHEAD_S = 300
+
+_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
+Id = Annotated[str, _ID_RULE]
+EventId = Annotated[str, _ID_RULE, pydantic.Field(max_length=128)]
+Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Words = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=500)]
+Seconds = Annotated[float, pydantic.Field(ge=0, le=86400, allow_inf_nan=False)]
+
+
+class _Strict(pydantic.BaseModel):
+    """Refuses keys that it does not know: a misspelt option must not be ignored."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class Profile(_Strict):
+    """What the caller knows of a user; the columns of the users table."""
+
+    region: Word | None = None
+    language: Word | None = None
+    gender: Word | None = None
+    age: Annotated[float, pydantic.Field(ge=0, le=150, allow_inf_nan=False)] | None = None
+    signed_in: bool | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Returns what is given."""
+        return {name: v for name, v in self.model_dump().items() if v is not None and v != ""}
+
+
+class Context(Profile):
+    """The situation of a request. What it says of the user overrides the stored profile."""
+
+    device: Word | None = pydantic.Field(default=None, examples=["phone"])
+    surface: Word = pydantic.Field(default="home", description="The kind of page.")
+
+
+class RecommendationsRequest(_Strict):
+    """Asks for a page of videos."""
+
+    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+    k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
+    context: Context = pydantic.Field(default_factory=Context)
+    exclude_watched: bool = pydantic.Field(True, description="Leave out what the user watched.")
+    debug: bool = pydantic.Field(False, description="Explain: stage times, sources, scores.")
+
+
+class RecommendedVideo(pydantic.BaseModel):
+    """A video on the page."""
+
+    video_id: str
+    position: int = pydantic.Field(description="0 is first.")
+    title: str | None
+    channel_id: str | None
+    topics: list[str]
+    language: str | None
+    duration_s: float | None
+    upload_time: int = pydantic.Field(description="Unix seconds.")
+    sources: list[str] = pydantic.Field(description="Who nominated it.")
+    retrieval_score: float | None = pydantic.Field(
+        description="Inner product of query and video embedding."
+    )
+    expected_watch_time_s: float | None = pydantic.Field(
+        description="Of the ranker; null where the rung has no ranking."
+    )
+    source_scores: dict[str, float] | None = pydantic.Field(
+        None, description="With debug: each source's own score."
+    )
+
+
+class Debug(pydantic.BaseModel):
+    """How the page came about."""
+
+    stages_ms: dict[str, float]
+    nominated: dict[str, int] = pydantic.Field(description="Candidates by source.")
+    candidates: int = pydantic.Field(description="Distinct candidates in all.")
+    watched_excluded: int
+    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`.")
+    recorded: bool = pydantic.Field(description="Whether the impressions were written down.")
+
+
+class RecommendationsAnswer(pydantic.BaseModel):
+    """A page of videos, best first."""
+
+    request_id: str = pydantic.Field(
+        description="Names this page. Send it back as `page_id` of clicks and watches."
+    )
+    release_id: str
+    rung: Literal["full", "no_ranker", "popular"] = pydantic.Field(
+        description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
+        "`popular`: popular videos."
+    )
+    now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
+    items: list[RecommendedVideo]
+    debug: Debug | None = None
+
+
+class EventIn(_Strict):
+    """Something that a user did or was shown."""
+
+    event_id: EventId = pydantic.Field(
+        description="Chosen by the sender, for example a UUID. The same id is the same event."
+    )
+    type: Literal["watch", "search", "click", "impression"]
+    user_id: Id
+    time: int | None = pydantic.Field(
+        None, gt=0, lt=1 << 33, description="Unix seconds; the time of arrival where not given."
+    )
+    video_id: Id | None = None
+    query: Words | None = pydantic.Field(None, description="Of a search.")
+    watch_time_s: Seconds | None = pydantic.Field(None, description="Of a watch.")
+    completed: bool | None = pydantic.Field(None, description="Of a watch: to the end, or nearly.")
+    clicked: bool = pydantic.Field(False, description="Of an impression, if it is known already.")
+    page_id: Annotated[str, pydantic.Field(max_length=128)] = pydantic.Field(
+        "", description="`request_id` of the answer that showed the video."
+    )
+    position: int | None = pydantic.Field(None, ge=0, le=100_000)
+    source: Word = pydantic.Field("", description="Of a watch: where it came from.")
+    surface: Word = ""
+    device: Word = ""
+    user: Profile | None = pydantic.Field(None, description="Kept if the user is new.")
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "EventIn":
+        if self.type == "search" and self.query is None:
+            raise ValueError("a search needs `query`")
+        if self.type != "search" and self.video_id is None:
+            raise ValueError(f"a {self.type} needs `video_id`")
+        if self.type == "watch" and self.watch_time_s is None:
+            raise ValueError("a watch needs `watch_time_s`")
+        return self
+
+
+class EventsRequest(_Strict):
+    """Reports events; sending them again is safe."""
+
+    events: list[EventIn] = pydantic.Field(min_length=1, max_length=MAX_EVENTS)
+
+
+class EventsAnswer(pydantic.BaseModel):
+    """The events are durable, and count for the next request."""
+
+    accepted: int
+    duplicates: int = pydantic.Field(description="Events that were known already.")
+
+
+class WatchedVideo(pydantic.BaseModel):
+    """A watch of a user."""
+
+    video_id: str
+    title: str | None
+    channel_id: str | None
+    topics: list[str]
+    time: int
+    watch_time_s: float
+    completed: bool | None
+
+
+class Search(pydantic.BaseModel):
+    """A search of a user."""
+
+    query: str
+    time: int
+
+
+class HistoryAnswer(pydantic.BaseModel):
+    """What a user did last, newest first."""
+
+    user_id: str
+    is_known: bool
+    profile: dict[str, Any]
+    watches: list[WatchedVideo]
+    searches: list[Search]
+
+
+class UsersAnswer(pydantic.BaseModel):
+    """Some users who have watched something."""
+
+    users: list[str]
+
+
+class ReleaseAnswer(pydantic.BaseModel):
+    """The release that serves."""
+
+    release_id: str
+    created: str
+    loaded_at: float = pydantic.Field(description="Unix seconds.")
+    videos: int
+    index: str = pydantic.Field(description="`exact`, `scann` or `exact_fallback`.")
+    has_ranker: bool
+    models: str = pydantic.Field(description="Where the models run.")
+    previous: str | None
+    forced: str
+    metrics: dict[str, Any]
+    gates: list[dict[str, Any]]
+
+
+class Status(pydantic.BaseModel):
+    """All is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Problem(pydantic.BaseModel):
+    """What went wrong (RFC 9457, application/problem+json)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[dict[str, str]] | None = pydantic.Field(
+        None, description="Of a request that breaks the schema: where, and which rule."
+    )

@@ -1,0 +1,291 @@
+"""The funnel over HTTP: routes, problem answers, the page. See ``/docs`` for the API."""
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any
+
+import fastapi
+import fastapi.exceptions
+from absl import logging
+from fastapi import Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from serving import errors, http_answers, http_schema
+from serving.funnel import Funnel
+from serving.history_store import HistoryStore
+from serving.metrics import Metrics
+from serving.page import PageRequest
+from serving.recorder import Recorder
+from serving.release_watcher import ReleaseWatcher
+from serving.request_limits import RequestGate, WorkerPool
+
+_PAGE = pathlib.Path(__file__).with_name("page.html")
+_STATUS: Mapping[type[errors.ServingError], int] = {
+    errors.InvalidRequestError: 422,
+    errors.OverloadedError: 503,
+    errors.NotReadyError: 503,
+    errors.HistoryUnavailableError: 503,
+    errors.EventLogError: 503,
+    errors.ModelError: 503,
+}
+_TITLES = {
+    400: "Bad request",
+    404: "Not found",
+    405: "Method not allowed",
+    413: "Too large",
+    422: "Invalid request",
+    500: "Internal error",
+    503: "Unavailable",
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: {
+        "model": http_schema.Problem,
+        "description": _TITLES[code],
+        "content": {"application/problem+json": {}},
+    }
+    for code in (413, 422, 503)
+}
+_DESCRIPTION = """Recommends videos and learns what is watched.
+
+Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
+(`click`, at once) and watched (`watch`, when it ends), with the answer's `request_id` as `page_id`.
+Reported events count for the next request. Errors are `application/problem+json`; a 503 names in
+`Retry-After` when to come back. Each answer carries `X-Request-ID`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Service:
+    """The parts behind the routes.
+
+    Attributes:
+        funnel: Answers pages.
+        history: What users did.
+        recorder: Takes events.
+        releases: The release that serves.
+        models: Where models run, in words.
+        threads: Requests worked on at a time.
+        max_waiting: Requests that may wait for a thread.
+        clock: Unix seconds.
+        on_close: Called once the last request is answered.
+    """
+
+    funnel: Funnel
+    history: HistoryStore
+    recorder: Recorder
+    releases: ReleaseWatcher
+    models: str
+    threads: int = 8
+    max_waiting: int = 64
+    clock: Callable[[], float] = time.time
+    on_close: Callable[[], None] = lambda: None
+
+
+def create_app(service: Service) -> fastapi.FastAPI:
+    """Returns the ASGI application of a service."""
+    metrics = _metrics(service)
+    pool = WorkerPool(
+        threads=service.threads,
+        max_waiting=service.max_waiting,
+        on_overload=metrics.overloads.inc,
+    )
+    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+        del app
+        yield
+        pool.close()
+        service.on_close()
+
+    app = fastapi.FastAPI(
+        title="watchnext",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses=_PROBLEMS,
+    )
+    app.add_middleware(RequestGate, metrics=metrics)
+    _add_problem_answers(app)
+    _add_api(app, service, pool, metrics)
+    _add_lookups(app, service, pool)
+    _add_operations(app, service, metrics)
+    _add_page(app)
+    return app
+
+
+def _metrics(service: Service) -> Metrics:
+    metrics = Metrics()
+    releases = service.releases
+
+    def age() -> float:
+        current = releases.current
+        return http_answers.release_age_s(current.version) if current else float("nan")
+
+    metrics.gauge("release_age_seconds", "Time since the release was built.", age)
+    metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
+    return metrics
+
+
+def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: Metrics) -> None:
+    @app.post("/v1/recommendations", summary="A page of videos for a user")
+    async def recommendations(
+        asked: http_schema.RecommendationsRequest,
+    ) -> http_schema.RecommendationsAnswer:
+        request = PageRequest(
+            user_id=asked.user_id,
+            k=asked.k,
+            context=asked.context.known(),
+            exclude_watched=asked.exclude_watched,
+        )
+        page = await pool.run(functools.partial(service.funnel.recommend, request))
+        metrics.observe_page(page)
+        return http_answers.page_answer(page, debug=asked.debug)
+
+    @app.post("/v1/events", summary="Report what users did")
+    async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:
+        now = int(service.clock())
+        received = [http_answers.event_of(event, now=now) for event in reported.events]
+        profiles = {e.user_id: e.user.known() for e in reported.events if e.user is not None}
+        applied = await pool.run(
+            functools.partial(service.recorder.record, received, profiles=profiles)
+        )
+        metrics.events.labels("accepted").inc(applied.accepted)
+        metrics.events.labels("duplicate").inc(applied.duplicates)
+        return http_schema.EventsAnswer(accepted=applied.accepted, duplicates=applied.duplicates)
+
+
+def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> None:
+    @app.get("/v1/users", summary="Some users who have watched something")
+    async def users(
+        limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
+    ) -> http_schema.UsersAnswer:
+        found = await pool.run(functools.partial(service.history.user_ids, limit))
+        return http_schema.UsersAnswer(users=found)
+
+    @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
+    async def history(
+        user_id: Annotated[str, fastapi.Path(min_length=1, max_length=256)],
+        limit: Annotated[int, fastapi.Query(ge=1, le=200)] = 20,
+    ) -> http_schema.HistoryAnswer:
+        def look_up() -> http_schema.HistoryAnswer:
+            with service.releases.pin() as release:
+                return http_answers.history_answer(
+                    service.history.read(user_id), release, limit=limit
+                )
+
+        return await pool.run(look_up)
+
+    @app.get("/v1/release", summary="The release that serves")
+    async def release() -> http_schema.ReleaseAnswer:
+        with service.releases.pin() as current:
+            return http_answers.release_answer(
+                current, loaded_at=service.releases.loaded_at, models=service.models
+            )
+
+
+def _add_operations(app: fastapi.FastAPI, service: Service, metrics: Metrics) -> None:
+    @app.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> http_schema.Status:
+        return http_schema.Status()
+
+    @app.get("/readyz", summary="Whether every model answers a real prediction")
+    def readyz() -> http_schema.Status:
+        # On a thread of its own kind: a busy server is still a ready one.
+        service.history.ping()
+        with service.releases.pin() as release:
+            release.probe()
+        return http_schema.Status()
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    def prometheus() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: fastapi.FastAPI) -> None:
+    html = _PAGE.read_text(encoding="utf-8")
+    headers = {"content-security-policy": _policy(html), "referrer-policy": "no-referrer"}
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def home() -> HTMLResponse:
+        return HTMLResponse(html, headers=headers)
+
+
+def _policy(html: str) -> str:
+    """Allows the page's own script and style, by their hashes, and talking to this server."""
+
+    def hashes(tag: str) -> str:
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digests = (hashlib.sha256(text.encode()).digest() for text in found)
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+# ---- problems ------------------------------------------------------------------------------------
+
+
+def _add_problem_answers(app: fastapi.FastAPI) -> None:
+    @app.exception_handler(fastapi.exceptions.RequestValidationError)
+    async def invalid(
+        request: Request, error: fastapi.exceptions.RequestValidationError
+    ) -> Response:
+        faults = [
+            {"where": ".".join(str(part) for part in fault["loc"]), "rule": str(fault["msg"])}
+            for fault in error.errors()[:20]
+        ]
+        detail = "; ".join(f"{fault['where']}: {fault['rule']}" for fault in faults[:3])
+        return _problem(request, 422, detail, faults=faults)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return _problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(errors.ServingError)
+    async def failed(request: Request, error: errors.ServingError) -> Response:
+        status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+        headers = None
+        if status == 503:
+            headers = {"retry-after": str(getattr(error, "retry_after_s", 1))}
+            logging.log_every_n_seconds(logging.WARNING, "503: %s", 1, error)
+        return _problem(request, status, str(error), headers=headers)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        request_id = request.scope["state"]["request_id"]
+        logging.error("Request %s failed.", request_id, exc_info=error)
+        return _problem(request, 500, f"This is our fault; the log has it as {request_id}.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    faults: list[dict[str, str]] | None = None,
+) -> Response:
+    problem = http_schema.Problem(
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        detail=detail,
+        request_id=request.scope["state"]["request_id"],
+        errors=faults,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )

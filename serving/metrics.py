@@ -1,0 +1,66 @@
+"""What the server tells Prometheus."""
+
+import time
+from collections.abc import Callable
+
+import prometheus_client
+from prometheus_client import Counter, Gauge, Histogram
+
+from serving.page import RUNGS, Page
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """All metrics of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "watchnext_requests", "Answers.", ["route", "method", "status"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "watchnext_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=r
+        )
+        self.stage_seconds = Histogram(
+            "watchnext_stage_seconds", "Time of a stage.", ["stage"], buckets=_SECONDS, registry=r
+        )
+        self.pages = Counter("watchnext_pages", "Pages by rung.", ["rung"], registry=r)
+        self.not_recorded = Counter(
+            "watchnext_pages_not_recorded", "Pages whose impressions are lost.", registry=r
+        )
+        self.candidates = Counter(
+            "watchnext_candidates", "Candidates by source.", ["source"], registry=r
+        )
+        self.shown = Counter("watchnext_shown", "Shown videos by source.", ["source"], registry=r)
+        self.events = Counter("watchnext_events", "Events.", ["result"], registry=r)
+        self.overloads = Counter("watchnext_overloads", "Requests turned away.", registry=r)
+        for rung in RUNGS:
+            self.pages.labels(rung)
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Adds a gauge that is computed when it is read."""
+        Gauge(f"watchnext_{name}", text, registry=self.registry).set_function(value)
+
+    def observe_page(self, page: Page) -> None:
+        """Counts a page."""
+        self.pages.labels(page.rung).inc()
+        if not page.recorded:
+            self.not_recorded.inc()
+        for stage, milliseconds in page.stages_ms.items():
+            self.stage_seconds.labels(stage).observe(milliseconds / 1000)
+        for source, count in page.nominated.items():
+            self.candidates.labels(source).inc(count)
+        for item in page.items:
+            for source in item.sources:
+                self.shown.labels(source).inc()
+
+    def observe_request(self, *, route: str, method: str, status: int, start: float) -> None:
+        """Counts an answer; ``start`` is of ``time.perf_counter``."""
+        self.requests.labels(route, method, status).inc()
+        self.request_seconds.labels(route).observe(time.perf_counter() - start)
+
+    def text(self) -> bytes:
+        """Returns all of them in Prometheus' text format."""
+        return prometheus_client.generate_latest(self.registry)

@@ -1,0 +1,101 @@
+"""Runs the HTTP application: takes the port, drains on SIGTERM and SIGINT."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from absl import logging
+
+from features import command
+from serving.http_server import Service, create_app
+
+_BACKLOG = 512
+_DRAIN_S = 20
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raises InputError where the port cannot be taken."""
+    _listening(host, port).close()
+
+
+def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; then answers what is in flight and returns.
+
+    Args:
+        service: What to serve.
+        host: Address to listen on.
+        port: 0 takes a free one.
+        on_ready: Called with the base URL once connections are accepted.
+
+    Raises:
+        InputError: The port is in use, or is not ours to take.
+    """
+    listening = _listening(host, port)
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    address = listening.getsockname()
+    shown = f"[{address[0]}]" if listening.family == socket.AF_INET6 else address[0]
+    server = _Server(config, lambda: on_ready(f"http://{shown}:{address[1]}"))
+    with listening:
+        server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, except that a signal ends in a normal return, so that the caller can tidy up."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tells when connections are accepted."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drains at the first signal, and drops what is in flight at the second."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            del frame
+            logging.info("Got %s: draining.", signal.Signals(number).name)
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
+        before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            # Else a restart would have to wait a minute for old connections to be forgotten.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise command.InputError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. "
+            "Give another --port (0 takes a free one) or stop what uses it."
+        ) from None
+    return listening

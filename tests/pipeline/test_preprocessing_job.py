@@ -1,0 +1,148 @@
+"""Bad input to the preprocessing job: one clear message each, and nothing left behind.
+
+What the job writes from good input is tested on the shared world, in test_preprocess.py.
+"""
+
+import json
+import time
+
+import pyarrow as pa
+import pytest
+
+from features import command, logs
+from pipeline import cleaning, preprocessing_job
+from pipeline.preprocessing_job import PreprocessConfig
+
+T0 = 1_700_000_000
+
+
+def good_tables():
+    videos = pa.table({"video_id": ["a", "b"], "upload_time": [T0, T0]})
+    users = pa.table({"user_id": ["u", "v"]})
+    watches = pa.table(
+        {
+            "user_id": ["u", "v"] * 5,
+            "video_id": ["a", "b"] * 5,
+            "time": [T0 + 40_000 * i for i in range(10)],
+            "watch_time_s": [1.0] * 10,
+        }
+    )
+    return {"videos": videos, "users": users, "watches": watches}
+
+
+def write(directory, tables):
+    with logs.LogWriter(directory) as writer:
+        for name, table in tables.items():
+            writer.write(name, table)
+    return directory
+
+
+def refuse(logs_dir, output, match, **settings):
+    with pytest.raises(command.InputError, match=match):
+        preprocessing_job.run(str(logs_dir), str(output), PreprocessConfig(**settings), [])
+    assert not output.exists()
+    assert not [p for p in output.parent.iterdir() if output.name in p.name]
+
+
+@pytest.mark.parametrize("table", ["videos", "watches"])
+def test_missing_table_is_named(tmp_path, table):
+    tables = good_tables()
+    del tables[table]
+    refuse(write(tmp_path / "logs", tables), tmp_path / "examples", f"no table '{table}'")
+
+
+def test_missing_column_names_table_and_column(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    path = next((logs_dir / "watches").rglob("*.parquet"))
+    pa.parquet.write_table(pa.parquet.read_table(path).drop_columns(["watch_time_s"]), path)
+    refuse(logs_dir, tmp_path / "examples", "watches.*watch_time_s")
+
+
+def test_truncated_file_is_named(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    path = next((logs_dir / "watches").rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-20])
+    refuse(logs_dir, tmp_path / "examples", path.name)
+
+
+def test_no_logs_at_all(tmp_path):
+    refuse(tmp_path / "nothing", tmp_path / "examples", "does not exist")
+
+
+def test_window_without_watches_names_the_window(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    refuse(logs_dir, tmp_path / "examples", "no watches.*2030", from_s=1_900_000_000)
+
+
+def test_bad_extra_feature_is_named(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    entry = {"name": "x", "kind": "univalent", "side": "query", "models": ["ranker"]}
+    (logs_dir / logs.FEATURES_FILE).write_text(json.dumps([{**entry, "source": "users.x"}]))
+    refuse(logs_dir, tmp_path / "examples", r"users\.x")
+
+
+def test_too_many_rejected_rows_fail_with_table_reason_and_examples(tmp_path):
+    tables = good_tables()
+    watches = tables["watches"]
+    tables["watches"] = watches.set_column(3, "watch_time_s", pa.array([-1.0] * 5 + [1.0] * 5))
+    refuse(
+        write(tmp_path / "logs", tables),
+        tmp_path / "examples",
+        "'watches' lost 5 of 10.*negative_watch_time.*video_id",
+    )
+
+
+def test_everything_in_the_holdout_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    refuse(logs_dir, tmp_path / "examples", "no watch before", holdout_days=100)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"holdout_days": -1}, {"examples_per_user": -1}, {"max_rejected_fraction": 2}],
+)
+def test_bad_settings_are_refused(settings):
+    with pytest.raises(command.InputError, match=next(iter(settings))):
+        PreprocessConfig(**settings)
+
+
+def test_embedded_runner_unless_another_is_named():
+    embedded = preprocessing_job.embedded_by_default
+    assert embedded([]) == ["--runner=FnApiRunner"]
+    assert embedded(["--runner=DirectRunner", "--x=1"]) == ["--x=1", "--runner=FnApiRunner"]
+    assert embedded(["--runner=FlinkRunner"]) == ["--runner=FlinkRunner"]
+
+
+def test_a_bucket_depends_on_the_user_alone():
+    # zlib.crc32, not hash(): another process must find the same bucket.
+    ids = pa.chunked_array([["u", "v", "u"], ["w"]])
+    again = pa.chunked_array([["w", "u"]])
+    first = cleaning.buckets_of(ids, 7)
+    assert first[0] == first[2]
+    assert cleaning.buckets_of(again, 7).tolist() == [first[3], first[0]]
+
+
+def test_exact_copies_are_found_across_pieces_and_other_columns_count():
+    rows = good_tables()["watches"].append_column("extra", pa.array(list(range(10))))
+    pieces = [
+        ("watches", cleaning.to_bytes(cleaning.narrowed(part, "watches")))
+        for part in (rows, rows.slice(0, 3))
+    ]
+    changed = rows.slice(0, 1).set_column(4, "extra", pa.array([99]))
+    pieces.append(("watches", cleaning.to_bytes(cleaning.narrowed(changed, "watches"))))
+    outputs = list(cleaning.CleanBuckets().process((0, pieces)))
+    _, tables = outputs[-1]
+    assert cleaning.from_bytes(tables["watches"]).num_rows == 11
+    counts = next(o.value for o in outputs if getattr(o, "tag", "") == cleaning.COUNTS)
+    assert counts["watches", "exact_duplicate"] == 3
+
+
+def test_future_events_are_set_aside_and_do_not_move_the_holdout(tmp_path):
+    tables = good_tables()
+    future = (
+        tables["watches"].slice(0, 1).set_column(2, "time", pa.array([int(time.time()) + 10**6]))
+    )
+    tables["watches"] = pa.concat_tables([tables["watches"], future])
+    logs_dir = write(tmp_path / "logs", tables)
+    pieces = logs.fragments(logs_dir, "watches")
+    assert preprocessing_job.newest_time(pieces, now_s=int(time.time())) == T0 + 360_000

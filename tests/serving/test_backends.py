@@ -1,0 +1,279 @@
+import concurrent.futures
+import pathlib
+import threading
+import types
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from serving import errors, tensor_protos
+from serving.backends import EmbeddedBackend, EmbeddedModel, TensorFlowServingBackend
+
+VERSION = "20231114000000"
+
+
+class Lengths(tf.Module):
+    """Gives, per row, the number x weight + characters of the name."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = tf.Variable(2.0)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float32, name="numbers"),
+            tf.TensorSpec([None], tf.string, name="name"),
+        ]
+    )
+    def __call__(self, numbers, name):
+        size = tf.cast(tf.strings.length(name, "UTF8_CHAR"), tf.float32)
+        return {"score": tf.reduce_sum(numbers, 1) * self.weight + size, "name": name}
+
+
+@pytest.fixture(scope="module")
+def saved_model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("serving") / "query_tower" / VERSION
+    module = Lengths()
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": module.__call__})
+    return directory
+
+
+class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """A PredictionService that runs the real SavedModel, with faults on request."""
+
+    def __init__(self, directory: pathlib.Path):
+        self._model = EmbeddedModel(directory)
+        self.requests = []
+        self.abort = None
+        self.hold = None
+        self.answer_version = None
+        self.in_flight = self.most_in_flight = 0
+        self._lock = threading.Lock()
+
+    def Predict(self, request, context):  # noqa: N802
+        with self._lock:
+            self.requests.append(request)
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            if self.hold is not None:
+                self.hold.wait(5)
+            if self.abort is not None:
+                context.abort(self.abort, "as the test wants it")
+            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+            answer = predict_pb2.PredictResponse()
+            answer.model_spec.CopyFrom(request.model_spec)
+            answer.model_spec.version.value = self.answer_version or int(VERSION)
+            for name, array in self._model.predict(inputs).items():
+                answer.outputs[name].CopyFrom(tf.make_tensor_proto(array))
+            return answer
+        finally:
+            with self._lock:
+                self.in_flight -= 1
+
+
+@pytest.fixture
+def server(saved_model):
+    servicer = Servicer(saved_model)
+    running = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    yield types.SimpleNamespace(servicer=servicer, address=f"127.0.0.1:{port}", grpc=running)
+    running.stop(None).wait()
+
+
+def release_at(directory):
+    return types.SimpleNamespace(version=VERSION, query_tower=directory, ranker=None)
+
+
+@pytest.fixture(params=["embedded", "tensorflow_serving"])
+def model(request, saved_model):
+    if request.param == "embedded":
+        yield EmbeddedBackend().open("query_tower", release_at(saved_model))
+        return
+    server = request.getfixturevalue("server")
+    backend = TensorFlowServingBackend(server.address)
+    yield backend.open("query_tower", release_at(saved_model))
+    backend.close()
+
+
+INPUTS = {
+    "numbers": np.array([[1, 2], [3, 4]], np.float32),
+    "name": np.array(["cats", "ünï"], object),
+}
+
+
+def test_both_backends_give_the_same_answer(model):
+    outputs = model.predict(INPUTS)
+    # (1 + 2) * 2 + 4 characters, (3 + 4) * 2 + 3 characters.
+    np.testing.assert_array_equal(outputs["score"], np.array([10, 17], np.float32))
+    assert outputs["name"].tolist() == [b"cats", "ünï".encode()]
+
+
+def test_both_backends_refuse_missing_inputs(model):
+    with pytest.raises(errors.ModelError):
+        model.predict({"numbers": INPUTS["numbers"]})
+
+
+def test_both_backends_refuse_wrong_shapes(model):
+    with pytest.raises(errors.ModelError):
+        model.predict({**INPUTS, "numbers": np.zeros((2, 7), np.float32)})
+
+
+def test_both_backends_answer_many_threads(model):
+    def ask(number):
+        inputs = {**INPUTS, "numbers": np.full((2, 2), number, np.float32)}
+        return float(model.predict(inputs)["score"][0])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(50))) == [4.0 * n + 4 for n in range(50)]
+
+
+def test_embedded_model_names_what_is_missing_and_unknown(saved_model):
+    loaded = EmbeddedModel(saved_model)
+    with pytest.raises(errors.ModelError, match=r"missing \['name'\], unknown \['nmae'\]"):
+        loaded.predict({"numbers": INPUTS["numbers"], "nmae": INPUTS["name"]})
+
+
+def test_signature_that_is_not_there_is_refused(saved_model):
+    with pytest.raises(errors.ModelError, match="has no signature 'classify'"):
+        EmbeddedModel(saved_model, "classify")
+
+
+# ---- TensorFlow Serving ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_model(server, saved_model):
+    backends = []
+
+    def make(**options):
+        backends.append(TensorFlowServingBackend(server.address, **options))
+        return backends[-1].open("query_tower", release_at(saved_model))
+
+    yield make
+    for backend in backends:
+        backend.close()
+
+
+def test_each_request_names_the_exact_version(open_model, server):
+    open_model().predict(INPUTS)
+    (request,) = server.servicer.requests
+    assert request.model_spec.name == "query_tower"
+    assert request.model_spec.version.value == int(VERSION)
+    assert request.model_spec.signature_name == "serving_default"
+
+
+def test_answer_of_another_version_is_refused(open_model, server):
+    server.servicer.answer_version = 7
+    with pytest.raises(errors.ModelError, match="answered with version 7 of query_tower"):
+        open_model().predict(INPUTS)
+
+
+def test_slow_server_is_given_up_at_the_deadline(open_model, server):
+    server.servicer.hold = threading.Event()
+    with pytest.raises(errors.ModelTimeoutError, match="DEADLINE_EXCEEDED"):
+        open_model().predict(INPUTS, deadline_s=0.1)
+    server.servicer.hold.set()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, errors.ModelUnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ModelUnavailableError),
+        (grpc.StatusCode.NOT_FOUND, errors.ModelError),
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.ModelError),
+    ],
+)
+def test_errors_of_the_server_are_told_apart(open_model, server, code, expected):
+    server.servicer.abort = code
+    with pytest.raises(errors.ModelError, match=code.name) as raised:
+        open_model().predict(INPUTS)
+    assert type(raised.value) is expected
+
+
+def test_server_that_is_gone_is_unavailable_and_found_again(open_model, server, saved_model):
+    asked = open_model(deadline_s=5.0)
+    asked.predict(INPUTS)
+    server.grpc.stop(None).wait()
+    with pytest.raises(errors.ModelUnavailableError):
+        asked.predict(INPUTS)
+    again = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(server.servicer, again)
+    again.add_insecure_port(server.address)
+    again.start()
+    for _ in range(50):
+        try:
+            assert asked.predict(INPUTS)["score"][0] == 10
+            break
+        except errors.ModelUnavailableError:
+            threading.Event().wait(0.1)
+    else:
+        pytest.fail("the model server is back, but was not found within 5 s")
+    again.stop(None).wait()
+
+
+def test_calls_in_flight_are_bounded(open_model, server):
+    server.servicer.hold = threading.Event()
+    bounded = open_model(max_in_flight=2, deadline_s=5.0)
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(bounded.predict, INPUTS) for _ in range(6)]
+        threading.Event().wait(0.3)
+        server.servicer.hold.set()
+        assert all(future.result()["score"][0] == 10 for future in futures)
+    assert server.servicer.most_in_flight == 2
+
+
+def test_no_free_place_within_the_deadline_is_unavailable(open_model, server):
+    server.servicer.hold = threading.Event()
+    bounded = open_model(max_in_flight=1)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(bounded.predict, INPUTS)
+        threading.Event().wait(0.2)
+        with pytest.raises(errors.ModelUnavailableError, match="no free place"):
+            bounded.predict(INPUTS, deadline_s=0.05)
+        server.servicer.hold.set()
+        first.result()
+
+
+# ---- protos ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([[1.5, -2], [0, np.inf]], np.float32),
+        np.arange(6, dtype=np.int64).reshape(2, 3),
+        np.array([True, False]),
+        np.zeros((0, 4), np.float32),
+        np.array([["a", ""], ["ü", "b"]], object),
+        np.array(3.0),
+    ],
+)
+def test_protos_are_those_of_tensorflow(array):
+    proto = predict_pb2.PredictRequest().inputs["x"]
+    tensor_protos.to_proto(array, proto)
+    expected = np.vectorize(lambda v: v.encode() if isinstance(v, str) else v, otypes=[object])
+    wanted = expected(array) if array.dtype == object else array
+    np.testing.assert_array_equal(tf.make_ndarray(proto), wanted)
+    np.testing.assert_array_equal(tensor_protos.from_proto(proto), wanted)
+    np.testing.assert_array_equal(tensor_protos.from_proto(tf.make_tensor_proto(array)), wanted)
+
+
+def test_trailing_repetitions_are_restored():
+    proto = predict_pb2.PredictRequest().inputs["x"]
+    proto.dtype = types_pb2.DT_FLOAT
+    proto.tensor_shape.dim.add().size = 4
+    proto.float_val.extend([1.0, 2.0])
+    assert tensor_protos.from_proto(proto).tolist() == [1.0, 2.0, 2.0, 2.0]
+
+
+def test_dtype_that_no_signature_has_is_refused():
+    with pytest.raises(errors.ModelError, match="dtype"):
+        tensor_protos.to_proto(np.array([1j]), predict_pb2.PredictRequest().inputs["x"])

@@ -1,0 +1,183 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features import command
+from serving import gates, index
+from serving.skew import Skew
+
+
+def report(recall=1.0, slices=None):
+    return index.IndexReport(
+        kind="scann",
+        count=1000,
+        dimension=9,
+        k=200,
+        num_queries=50,
+        recall=recall,
+        worst_slice_recall=min([recall, *(slices or {}).values()]),
+        slices=slices or {},
+        mean_ms=1.0,
+        p99_ms=2.0,
+        exact_ms=3.0,
+        build_s=1.0,
+        trials=(),
+    )
+
+
+def verdicts(found):
+    return [gate.verdict for gate in found]
+
+
+def figure(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high, "n": 10}
+
+
+def test_a_gate_prints_verdict_rule_value_and_threshold():
+    gate = gates.Gate(rule="recall@200", value="0.93", threshold="at least 0.95", verdict="FAIL")
+    assert str(gate) == "FAIL         recall@200: 0.93 (asked: at least 0.95)"
+
+
+def test_recall_below_the_target_fails():
+    assert verdicts(gates.index_recall(report(0.949), 0.95)) == ["FAIL", "pass"]
+
+
+def test_a_kind_of_user_that_is_searched_far_worse_fails():
+    found = gates.index_recall(report(0.97, {"light users": 0.8, "heavy users": 0.99}), 0.95)
+    assert verdicts(found) == ["pass", "FAIL"]
+    assert "light users" in found[1].rule
+
+
+def test_embeddings_that_are_not_finite_or_all_the_same_fail():
+    good = np.eye(4, dtype=np.float32)
+    bad = good.copy()
+    bad[2, 1] = np.nan
+    assert gates.finite_embeddings(good, good).verdict == "pass"
+    assert gates.finite_embeddings(bad, good).verdict == "FAIL"
+    assert gates.finite_embeddings(good, bad).verdict == "FAIL"
+    assert gates.finite_embeddings(np.ones((4, 4), np.float32), good).verdict == "FAIL"
+
+
+def build_index(directory, embeddings):
+    ids = pa.array([str(i) for i in range(len(embeddings))])
+    index.build(directory, ids, embeddings, tuning_queries=embeddings[:10], k=10)
+    return index.Index.load(directory)
+
+
+def test_users_with_different_lists_pass_the_collapse_gates(tmp_path):
+    rng = np.random.default_rng(0)
+    built = build_index(tmp_path / "i", rng.normal(size=(300, 9)).astype(np.float32))
+    queries = rng.normal(size=(50, 9)).astype(np.float32)
+    assert verdicts(gates.collapse(built, queries)) == ["pass", "pass"]
+
+
+def test_the_same_list_for_everybody_fails(tmp_path):
+    rng = np.random.default_rng(0)
+    embeddings = 1e-3 * rng.normal(size=(3000, 9)).astype(np.float32)
+    embeddings[:, -1] = rng.normal(size=3000)  # The bias decides, so all users see one list.
+    built = build_index(tmp_path / "i", embeddings)
+    queries = rng.normal(size=(50, 9)).astype(np.float32)
+    queries[:, -1] = 1
+    # 100 to about 120 of 3,000 reachable videos are shown: a coverage of about .04.
+    found = gates.collapse(built, queries)
+    assert verdicts(found) == ["pass", "FAIL"]
+
+
+def test_a_catalogue_of_which_almost_nothing_is_shown_fails(tmp_path):
+    rng = np.random.default_rng(0)
+    embeddings = np.zeros((9000, 9), np.float32)
+    embeddings[:110] = rng.normal(size=(110, 9)) + 5
+    built = build_index(tmp_path / "i", embeddings)
+    queries = np.abs(rng.normal(size=(90, 9))).astype(np.float32)
+    # At most 110 of the 9,000 videos that 90 lists of 100 could reach.
+    assert verdicts(gates.collapse(built, queries))[0] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("skew", "verdict"),
+    [
+        ({}, "pass"),
+        ({"largest_difference": 9e-7}, "pass"),
+        ({"largest_difference": 2e-6}, "FAIL"),
+        ({"different_ids": 1}, "FAIL"),
+        ({"missing": 1}, "FAIL"),
+        ({"rows": 0}, "FAIL"),
+    ],
+)
+def test_the_skew_proof_asks_for_equal_ids_and_nearly_equal_floats(skew, verdict):
+    none = {"rows": 5, "missing": 0, "different_ids": 0, "largest_difference": 0.0, "feature": ""}
+    assert gates.skew_proof("ranker", Skew(**{**none, **skew})).verdict == verdict
+
+
+def metric_gates(figures, previous=None, *, has_ranker=False):
+    found = gates.metrics(figures, previous or {}, num_videos=1000, has_ranker=has_ranker)
+    return {gate.rule: gate for gate in found}
+
+
+def candidate_figures(recall, against):
+    """Recall of the model, and its difference to each baseline with an interval."""
+    figures = {"candidate.model.all.recall_at_100": figure(recall)}
+    for name, (value, low, high) in against.items():
+        key = f"candidate.model_minus_{name}.all.recall_at_100"
+        figures[key] = figure(value, low, high)
+    return figures
+
+
+def test_nothing_is_called_passed_without_metrics():
+    assert {gate.verdict for gate in metric_gates({}, has_ranker=True).values()} == {"not checked"}
+
+
+@pytest.mark.parametrize(("recall", "verdict"), [(0.2, "pass"), (0.05, "FAIL")])
+def test_a_model_must_beat_a_random_list(recall, verdict):
+    # 100 of 1,000 videos at random: 0.1.
+    found = metric_gates(candidate_figures(recall, {}))
+    assert found["candidate.model.all.recall_at_100 against chance"].verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("against", "verdict"),
+    [
+        ({"popular": (0.1, 0.05, 0.15)}, "pass"),
+        ({"popular": (-0.01, -0.04, 0.02)}, "pass"),  # Not surely worse.
+        ({"popular": (0.1, 0.05, 0.15), "co_watch": (-0.05, -0.08, -0.02)}, "FAIL"),
+        ({"popular": (-0.05, None, None)}, "FAIL"),
+    ],
+)
+def test_a_model_that_is_surely_worse_than_the_best_baseline_fails(against, verdict):
+    found = metric_gates(candidate_figures(0.3, against))
+    rule = f"candidate recall_at_100 against the best of {len(against)} baselines"
+    assert found[rule].verdict == verdict
+
+
+def test_of_a_loss_less_is_better():
+    figures = {
+        "ranker.model.all.weighted_per_user_loss": figure(0.4),
+        "ranker.model_minus_trees.all.weighted_per_user_loss": figure(-0.02, -0.03, -0.01),
+    }
+    rule = "ranker weighted_per_user_loss against the best of 1 baselines"
+    assert metric_gates(figures, has_ranker=True)[rule].verdict == "pass"
+    figures["ranker.model_minus_trees.all.weighted_per_user_loss"] = figure(0.02, 0.01, 0.03)
+    assert metric_gates(figures, has_ranker=True)[rule].verdict == "FAIL"
+
+
+@pytest.mark.parametrize(("recall", "verdict"), [(0.17, "pass"), (0.15, "FAIL")])
+def test_a_metric_that_falls_by_more_than_a_fifth_fails(recall, verdict):
+    found = metric_gates(candidate_figures(recall, {}), candidate_figures(0.2, {}))
+    rule = "candidate.model.all.recall_at_100 against the release that serves now"
+    assert found[rule].verdict == verdict
+
+
+def test_metrics_are_read_from_a_file_or_its_directory(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps({"figures": {"a": figure(1.0)}}))
+    assert gates.read_metrics(tmp_path) == gates.read_metrics(tmp_path / "metrics.json")
+    assert gates.read_metrics(None) == {}
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "not exist"), ("{}", "no figures")])
+def test_unusable_metrics_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(command.InputError, match=message):
+        gates.read_metrics(tmp_path / "metrics.json")
