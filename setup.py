@@ -18,6 +18,7 @@ _BASE = [
     "absl-py>=1.4,<2",
     "numpy>=2.0,<3",
     "packaging>=23,<27",
+    "polars>=1.30,<3",
     "pyarrow>=17,<26",
 ]
 _TENSORFLOW = [
@@ -29,7 +30,6 @@ _TENSORFLOW = [
 _PREPROCESSING = [
     *_TENSORFLOW,
     "apache-beam>=2.75,<2.78",  # On Python 3.10, protobuf ranges leave no newer one than 2.75.
-    "polars>=1.30,<3",
     "tensorflow-metadata>=1.21,<1.22",
     "tensorflow-transform>=1.21,<1.22",
     "tfx-bsl>=1.21,<1.22",

@@ -100,8 +100,9 @@ class CandidateTask:
     def _sampled(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         draw = self._sampler.draw(step)
         return losses.sampled_softmax_loss(
-            tf.reduce_sum(queries * self._embed(labels), axis=1),
-            tf.matmul(queries, self._embed(draw.ids), transpose_b=True),
+            queries,
+            self._embed(labels),
+            self._embed(draw.ids),
             labels=labels,
             negatives=draw.ids,
             label_log_expected=self._sampler.log_expected(labels),
@@ -128,7 +129,8 @@ class CandidateTask:
             self._sampler.log_expected(ids)
         )
         return losses.counted_softmax_loss(
-            tf.matmul(queries, self._embed(ids), transpose_b=True),
+            queries,
+            self._embed(ids),
             label_columns=columns[: tf.size(labels)],
             counts=counts,
             log_expected=tf.math.log(expected),

@@ -25,10 +25,14 @@ videos that are drawn often (e_y near 1 or above) diverge.
 The ranker's losses are logistic with weights (section 4.2).
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras
 
 from models.environment import tfrs
+
+_Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 # exp(40) is 2e17 seconds; float32 overflows at exp(88.7).
 MAX_LOGIT = 40.0
@@ -50,8 +54,9 @@ def full_softmax_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def sampled_softmax_loss(
-    label_logits: tf.Tensor,
-    negative_logits: tf.Tensor,
+    query_embeddings: tf.Tensor,
+    label_embeddings: tf.Tensor,
+    negative_embeddings: tf.Tensor,
     *,
     labels: tf.Tensor,
     negatives: tf.Tensor,
@@ -61,18 +66,19 @@ def sampled_softmax_loss(
 ) -> tf.Tensor:
     """Softmax cross-entropy of the label against draws that the batch shares.
 
-        a_i  = s_iy + log(1 + h_i) - log e_y             h_i: how often label y was drawn
-        b_ic = s_ic + log n_c - log e_c, or -inf where c = y
+        a_i  = <u_i, v_y> + log(1 + h_i) - log e_y       h_i: how often label y was drawn
+        b_ic = <u_i, v_c> + log n_c - log e_c, or -inf where c = y
         loss_i = -a_i + log(exp(a_i) + sum_c exp(b_ic))
 
     Args:
-        label_logits: s_iy, float32 [B].
-        negative_logits: s_ic, float32 [B, U].
+        query_embeddings: u, float32 [B, D].
+        label_embeddings: v_y, float32 [B, D].
+        negative_embeddings: v_c, float32 [U, D].
         labels: int64 [B], ids.
         negatives: int64 [U], the distinct ids that were drawn.
         label_log_expected: log e_y, float32 [B], log of the expected number of draws.
         negative_log_expected: log e_c, float32 [U].
-        negative_counts: n_c, int [U], 1 or more.
+        negative_counts: n_c, int32 [U], 1 or more.
 
     Returns:
         float32 [B], nats.
@@ -81,17 +87,68 @@ def sampled_softmax_loss(
     counting of hits is ours, see the module.
     """
     counts = tf.cast(negative_counts, tf.float32)
-    hit = labels[:, tf.newaxis] == negatives[tf.newaxis, :]
-    hits = tf.linalg.matvec(tf.cast(hit, tf.float32), counts)
-    positive = label_logits + tf.math.log1p(hits) - label_log_expected
-    corrected = negative_logits + (tf.math.log(counts) - negative_log_expected)[tf.newaxis, :]
-    masked = tf.where(hit, -float("inf"), corrected)
-    logits = tf.concat([positive[:, tf.newaxis], masked], axis=1)
-    return full_softmax_loss(logits, tf.zeros_like(labels, tf.int32))
+    hit_rows, hit_columns = _accidental_hits(labels, negatives)
+    hits = tf.scatter_nd(
+        hit_rows[:, tf.newaxis], tf.gather(counts, hit_columns), tf.shape(labels, tf.int64)
+    )
+    positive = tf.reduce_sum(query_embeddings * label_embeddings, axis=1)
+    positive += tf.math.log1p(hits) - label_log_expected
+    negative = _corrected_logits(
+        query_embeddings, negative_embeddings, tf.math.log(counts) - negative_log_expected
+    )
+    negative = tf.tensor_scatter_nd_update(
+        negative,
+        tf.stack([hit_rows, hit_columns], axis=1),
+        tf.fill(tf.shape(hit_rows), -float("inf")),
+    )
+    return _cross_entropy(positive, negative)
+
+
+def _accidental_hits(labels: tf.Tensor, negatives: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns row and column, int64 [H], of each (label, negative) pair that is one video."""
+    # The negatives are distinct, so they keep their places; a label that is among them gets
+    # the place of its twin. Comparing all pairs costs more than the softmax.
+    _, places = tf.unique(tf.concat([negatives, labels], axis=0), out_idx=tf.int64)
+    num_negatives = tf.size(negatives, tf.int64)
+    columns = places[num_negatives:]
+    rows = tf.where(columns < num_negatives)[:, 0]
+    return rows, tf.gather(columns, rows)
+
+
+def _corrected_logits(
+    query_embeddings: tf.Tensor, video_embeddings: tf.Tensor, correction: tf.Tensor
+) -> tf.Tensor:
+    """Returns <u_i, v_c> + correction_c, float32 [B, U]."""
+    # As one more column of the embeddings the correction costs no pass over [B, U].
+    one = tf.ones_like(query_embeddings[:, :1])
+    queries = tf.concat([query_embeddings, one], axis=1)
+    videos = tf.concat([video_embeddings, correction[:, tf.newaxis]], axis=1)
+    return tf.matmul(queries, videos, transpose_b=True)
+
+
+@tf.custom_gradient
+def _cross_entropy(positive: tf.Tensor, negative: tf.Tensor) -> tuple[tf.Tensor, _Gradient]:
+    """-a + log(exp(a) + sum_c exp(b_c)), in as few passes over [B, U] as possible.
+
+    Args:
+        positive: a, float32 [B], finite.
+        negative: b, float32 [B, U]; may be -inf.
+    """
+    largest = tf.maximum(tf.reduce_max(negative, axis=1), positive)
+    weights = tf.exp(negative - largest[:, tf.newaxis])
+    own_weight = tf.exp(positive - largest)
+    total = own_weight + tf.reduce_sum(weights, axis=1)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        share = upstream / total
+        return own_weight * share - upstream, weights * share[:, tf.newaxis]
+
+    return tf.math.log(total) + largest - positive, gradient
 
 
 def counted_softmax_loss(
-    logits: tf.Tensor,
+    query_embeddings: tf.Tensor,
+    video_embeddings: tf.Tensor,
     *,
     label_columns: tf.Tensor,
     counts: tf.Tensor,
@@ -105,16 +162,18 @@ def counted_softmax_loss(
     e_c = (B - 1) p_c + S q_c. Each row's own label is in it, hence hits need no mask.
 
     Args:
-        logits: s, float32 [B, U], over the distinct videos of the multiset.
-        label_columns: int [B], the column of each label.
-        counts: n, int [U], 1 or more.
+        query_embeddings: u, float32 [B, D].
+        video_embeddings: v, float32 [U, D], of the distinct videos of the multiset.
+        label_columns: int [B], the row of each label in ``video_embeddings``.
+        counts: n, int32 [U], 1 or more.
         log_expected: log e, float32 [U].
 
     Returns:
         float32 [B], nats.
     """
     correction = tf.math.log(tf.cast(counts, tf.float32)) - log_expected
-    return full_softmax_loss(logits + correction[tf.newaxis, :], label_columns)
+    logits = _corrected_logits(query_embeddings, video_embeddings, correction)
+    return full_softmax_loss(logits, label_columns)
 
 
 def in_batch_softmax_loss(

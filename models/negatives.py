@@ -184,13 +184,15 @@ def _sampled_gradient(
     more = float(np.log(steps))
     label_ids = tf.constant(labels + 1, tf.int64)
     query_tensor = tf.constant(queries)
+    # Scores near log q: the log as one more column, so that no score is far from the others.
+    log_q = sampler.log_probabilities(tf.range(1, sampler.num_videos + 1, dtype=tf.int64))
+    embeddings = np.concatenate([videos, log_q.numpy()[:, np.newaxis]], axis=1)
     with tf.GradientTape() as tape:
         tape.watch(query_tensor)
-        negative_logits = tf.matmul(query_tensor, videos[ids.numpy() - 1], transpose_b=True)
-        label_logits = tf.reduce_sum(query_tensor * videos[labels], axis=1)
         loss = losses.sampled_softmax_loss(
-            label_logits + sampler.log_probabilities(label_ids),
-            negative_logits + sampler.log_probabilities(ids),
+            tf.concat([query_tensor, tf.ones([len(labels), 1])], axis=1),
+            tf.constant(embeddings[labels]),
+            tf.constant(embeddings[ids.numpy() - 1]),
             labels=label_ids,
             negatives=ids,
             label_log_expected=sampler.log_expected(label_ids) + more,

@@ -26,10 +26,10 @@ _PRIOR_IMPRESSIONS = 20.0
 # a meaning, while thousands of categories would let each split single out a few rows.
 _MOST_CATEGORIES = 500
 # A small log takes more passes: the weights need about as many steps whatever its size.
-_LINEAR_EPOCHS = 4
-_LINEAR_STEPS = 2000
+_LINEAR_EPOCHS = 2
+_LINEAR_STEPS = 1000
 _LINEAR_BATCH = 1024
-_LINEAR_RATE = 0.1
+_LINEAR_RATE = 0.15
 _TREE_ROUNDS = 600
 _TREE_PATIENCE = 30
 # The newest share of the training rows stops the trees' growth; it is not trained on.
@@ -121,33 +121,43 @@ class _Linear:
             if f.kind is Kind.UNIVALENT or (f.kind is Kind.MULTIVALENT and f.side is Side.CANDIDATE)
         ]
         width = self._dense(train, np.arange(0)).shape[1]
-        self._weights = np.zeros(width)
-        self._squares = np.full(width, 1e-6)
+        self._weights = np.zeros(width, np.float32)
+        self._squares = np.full(width, 1e-6, np.float32)
         sizes = {name: int(train[name].max(initial=0)) + 1 for name in self._ids}
         self._tables = {name: np.zeros(size) for name, size in sizes.items()}
         self._table_squares = {name: np.full(size, 1e-6) for name, size in sizes.items()}
 
-    def _dense(self, examples: Mapping[str, Array], rows: Array) -> Floats:
-        columns = [np.ones((len(rows), 1))]
+    def _dense(self, examples: Mapping[str, Array], rows: Array) -> npt.NDArray[np.float32]:
+        columns = [np.ones((len(rows), 1), np.float32)]
         for name in self._vectors:
-            values = examples[name][rows].astype(np.float64)
+            values = examples[name][rows].astype(np.float32)
             columns.append(values)
             if name.endswith(Kind.CONTINUOUS.value):
                 columns += [values**2, np.sqrt(np.maximum(values, 0.0))]
         return np.concatenate(columns, axis=1)
 
-    def _looked_up(self, examples: Mapping[str, Array], name: str, rows: Array) -> Array:
-        """Returns ids int64 [rows, L]; 0, and ids that training did not have, weigh nothing."""
-        ids = examples[name][rows].reshape(len(rows), -1)
-        return np.where(ids < len(self._tables[name]), ids, 0)
+    def _looked_up(
+        self, examples: Mapping[str, Array], rows: Array
+    ) -> dict[str, tuple[Array, Array]]:
+        """Returns by feature: ids int64 [rows, L], and 1 / how many are known, float64 [rows].
+
+        Id 0, and ids that training did not have, weigh nothing.
+        """
+        result = {}
+        for name in self._ids:
+            ids = examples[name][rows].reshape(len(rows), -1)
+            ids = np.where(ids < len(self._tables[name]), ids, 0)
+            result[name] = (ids, 1.0 / np.maximum(1, np.count_nonzero(ids, axis=1)))
+        return result
 
     def logits(self, examples: Mapping[str, Array], rows: Array) -> Floats:
         """Returns float64 [rows]."""
-        result = self._dense(examples, rows) @ self._weights
-        for name in self._ids:
-            ids = self._looked_up(examples, name, rows)
-            share = 1.0 / np.maximum(1, np.count_nonzero(ids, axis=1))
-            result += self._tables[name][ids].sum(axis=1) * share
+        return self._logits(self._dense(examples, rows), self._looked_up(examples, rows))
+
+    def _logits(self, dense: Array, ids: Mapping[str, tuple[Array, Array]]) -> Floats:
+        result: Floats = (dense @ self._weights).astype(np.float64)
+        for name, (rows_of_table, share) in ids.items():
+            result += self._tables[name][rows_of_table].sum(axis=1) * share
         return result
 
     def fit(self, train: Mapping[str, Array], *, seed: int) -> None:
@@ -159,20 +169,22 @@ class _Linear:
         for _ in range(max(_LINEAR_EPOCHS, -(-_LINEAR_STEPS // steps_per_epoch))):
             order = rng.permutation(len(labels))
             for start in range(0, len(order), _LINEAR_BATCH):
-                rows = order[start : start + _LINEAR_BATCH]
-                chance_of = 1.0 / (1.0 + np.exp(-np.clip(self.logits(train, rows), -30, 30)))
-                self._step(train, rows, weights[rows] * (chance_of - labels[rows]) / len(rows))
+                rows = np.sort(order[start : start + _LINEAR_BATCH])
+                dense, ids = self._dense(train, rows), self._looked_up(train, rows)
+                odds = np.exp(-np.clip(self._logits(dense, ids), -30, 30))
+                slope = weights[rows] * (1.0 / (1.0 + odds) - labels[rows]) / len(rows)
+                self._step(dense, ids, slope)
 
-    def _step(self, train: Mapping[str, Array], rows: Array, slope: Floats) -> None:
-        gradient = self._dense(train, rows).T @ slope
+    def _step(self, dense: Array, ids: Mapping[str, tuple[Array, Array]], slope: Floats) -> None:
+        gradient = dense.T @ slope.astype(np.float32)
         self._squares += gradient**2
         self._weights -= _LINEAR_RATE * gradient / np.sqrt(self._squares)
-        for name in self._ids:
-            ids = self._looked_up(train, name, rows)
-            share = slope / np.maximum(1, np.count_nonzero(ids, axis=1))
+        for name, (rows_of_table, share) in ids.items():
             table, squares = self._tables[name], self._table_squares[name]
             by_id = np.bincount(
-                ids.ravel(), weights=np.repeat(share, ids.shape[1]), minlength=len(table)
+                rows_of_table.ravel(),
+                weights=np.repeat(slope * share, rows_of_table.shape[1]),
+                minlength=len(table),
             )
             by_id[0] = 0.0
             squares += by_id**2

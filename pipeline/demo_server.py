@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features import command
+from serving import listening
 
 _HOST = "127.0.0.1"
 _READY_WITHIN_S = 180
@@ -26,15 +26,11 @@ def require_free(port: int) -> None:
     Raises:
         command.InputError: Somebody else listens there, or the port is none.
     """
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((_HOST, port))
-        except (OSError, OverflowError) as error:
-            raise command.InputError(
-                f"port {port} cannot be used ({error}). Stop what listens there, or choose "
-                f"another: make demo PORT={port + 1 if port < 65535 else 8080}"
-            ) from None
+    try:
+        listening.require_free_port(_HOST, port)
+    except command.InputError as error:
+        other = port + 1 if port < 65535 else port - 1
+        raise command.InputError(f"{error} With make: make demo PORT={other}") from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ import platform
 import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,7 @@ try:
 
     from features import command
     from pipeline import doctor_checks
+    from serving import listening
 except (ImportError, SyntaxError, TypeError) as error:
     sys.exit(
         f"problem  python  {sys.version.split()[0]} at {sys.executable} cannot load this project "
@@ -173,12 +173,10 @@ def _resources() -> Iterator[doctor_checks.Finding]:
 
 
 def _bind_error(port: int) -> str:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            return str(error)
+    try:
+        listening.require_free_port("127.0.0.1", port)
+    except command.InputError as error:
+        return str(error)
     return ""
 
 
@@ -207,10 +205,9 @@ def _programs() -> Iterator[doctor_checks.Finding]:
 def main(argv: Sequence[str]) -> None:
     """Prints the findings."""
     del argv
-    try:
-        ports = [int(port) for port in _PORTS.value]
-    except ValueError:
-        raise command.InputError(f"--ports must be numbers, got {_PORTS.value}.") from None
+    ports = [int(port) for port in _PORTS.value if port.isdecimal() and int(port) < 1 << 16]
+    if len(ports) != len(_PORTS.value):
+        raise command.InputError(f"--ports must be numbers in [0, 65535], got {_PORTS.value}.")
     findings = []
     for finding in examine(_ROLE.value, ports):
         findings.append(finding)

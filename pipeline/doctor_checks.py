@@ -281,8 +281,8 @@ def check_port(port: int, error: str) -> Finding:
     return Finding(
         check=f"port {port}",
         status=Status.WARNING,
-        message=f"cannot be used: {error}",
-        remedy="stop what listens there, or serve with another --port",
+        message=f"in use: {error}",
+        remedy="stop what listens there, or choose another port",
     )
 
 

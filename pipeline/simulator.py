@@ -5,8 +5,8 @@ have been. This site has all of it, and :class:`pipeline.site_truth.Truth` answe
 video and time. K topics; v is a video, u a user, a its age, t a time within hour h. Coefficients
 are fields of :class:`pipeline.site_config.Behaviour` (b.x below) and are saved with the truth.
 
-World (:mod:`pipeline.site_world`). Users have a taste theta_u over topics, sparse, drawn by region,
-gender and age; a preferred niche of each topic, which no log names; two languages; followed
+World (:mod:`pipeline.site_builder`). Users have a taste theta_u over topics, sparse, drawn by
+region, gender and age; a preferred niche of each topic, which no log names; two languages; followed
 channels. Channels have a topic (and often a second one), a language, a niche, clickbait, and some
 an episodic series. Uploads come in every hour.
 
@@ -19,8 +19,8 @@ watch of the user:
 
     P(topic k | u, t) = (1 - rho) theta_u[k] + rho [k = topic of the last watch]
     rho               = b.mood exp(-time since that watch / b.mood_fade_s)
-    P(v | k, u, h)    = w_v / sum of w in (k, language, niche),   language ~ (b.first_language, rest),
-                        niche ~ (b.niche_loyalty, rest); an empty group falls back to the next larger
+    P(v | k, u, h)    = w_v / sum of w in (k, language, niche); language ~ (b.first_language, rest),
+                        niche ~ (b.niche_loyalty, rest); an empty group gives way to the larger one
 
 Actions (:mod:`pipeline.site_visits`). A session is 1 to 8 actions. Each is one of: see the home
 page, see the page beside a watch (up_next), search, open a followed channel, follow an external
@@ -39,7 +39,8 @@ Pages (:mod:`pipeline.site_pages`) come from a plausible production recommender:
 popular, fresh, subscriptions and random, ranked by a noisy score. The user looks at each place:
 
     P(click) = sigmoid(b.click_bias + b.click_affinity A(u, v) +- b.click_niche
-                       + b.click_clickbait clickbait_v + b.click_quality (production_quality_v - 1/2)
+                       + b.click_clickbait clickbait_v
+                       + b.click_quality (production_quality_v - 1/2)
                        + b.click_fresh exp(-a / 24 h) + b.click_follow [u follows the channel]
                        - b.click_foreign [u does not speak the language]
                        + b.click_next_episode [next episode] + b.click_up_next [surface])
@@ -59,8 +60,8 @@ Watch time of a watch, log-normal and cut at the duration D (seconds):
         + b.watch_premium [subscription_tier_u = premium] - b.watch_phone [phone] + b.watch_tv [tv]
     completed = T >= b.completed_fraction D_v
 
-So clickbait has many clicks and short watches, and the extra columns ``production_quality`` (videos)
-and ``subscription_tier`` (users), which the log contract does not name, carry information.
+So clickbait has many clicks and short watches, and the extra columns ``production_quality`` of
+videos and ``subscription_tier`` of users, which the log contract does not name, carry information.
 """
 
 import dataclasses
@@ -74,6 +75,7 @@ from absl import logging
 
 from features import command, logs
 from pipeline import (
+    site_builder,
     site_calibration,
     site_config,
     site_events,
@@ -110,7 +112,7 @@ class Summary:
 
 def build(config: site_config.SiteConfig) -> site_world.World:
     """Returns the world of a seed, with the click rate that was asked for."""
-    return site_calibration.calibrated(site_world.build(config))
+    return site_calibration.calibrated(site_builder.build(config))
 
 
 def run(world: site_world.World, sink: Sink) -> None:
@@ -161,7 +163,8 @@ def write_logs(
         overwrite: Whether to replace what it holds.
 
     Raises:
-        InputError: The directory has content and ``overwrite`` is not given.
+        InputError: The directory has content and ``overwrite`` is not given, or the site is so
+            small that nothing happens.
     """
     start_s = time.monotonic()
     with logs.LogWriter(logs_dir, overwrite=overwrite) as writer:
@@ -175,6 +178,11 @@ def write_logs(
             config.seed,
         )
         run(world, writer.write)
+        if not writer.rows.get("watches"):
+            raise command.InputError(
+                f"nobody watched anything: {config.users} users x {config.days} days x "
+                f"{config.events_per_user_day} events are too few. Give more of them."
+            )
     truth = site_truth.Truth(world)
     truth.save(logs_dir)
     return Summary(rows=dict(writer.rows), seconds=time.monotonic() - start_s, truth=truth)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import logs
+from features import command, logs
 from pipeline import site_config, site_truth
 
 CUTOFF = 100
@@ -60,12 +60,19 @@ def last_day(
         number: Watches to draw, at most.
         is_completed: Whether only completed watches are asked for.
         seed: Draws them.
+
+    Raises:
+        InputError: The last day has no watch.
     """
     watches = logs.read_table(logs_dir, "watches")
     midnight_s = truth.world.config.end_s - site_config.DAY_S
     asked = watches.filter(pc.greater_equal(watches["time"], midnight_s))
     if is_completed:
         asked = asked.filter(asked["completed"])
+    if not asked.num_rows:
+        raise command.InputError(
+            f"{logs_dir} has no watch on its last day to ask the oracle for. Simulate more users."
+        )
     rng = np.random.default_rng(seed)
     chosen = rng.choice(asked.num_rows, size=min(number, asked.num_rows), replace=False)
     asked = asked.take(pa.array(chosen)).sort_by("time")

@@ -26,7 +26,9 @@ _BOUNDS = (-20.0, 20.0)
 
 
 def calibrated(world: site_world.World) -> site_world.World:
-    """Returns the world with the click bias b that solves, over the impressions of a trial,
+    """Returns the world with its click bias b.
+
+    Over the impressions of a trial, b solves
 
     mean(sigmoid(b + logit) x attention) = click_rate / (1 - what the trial leaves out).
 
@@ -35,7 +37,10 @@ def calibrated(world: site_world.World) -> site_world.World:
     their part.
     """
     for _ in range(_TRIALS):
-        bias = _solve(*_trial(world), rate=world.config.click_rate / (1 - _LOST_BESIDE))
+        logit, attention = _trial(world)
+        if not len(logit):
+            break  # A site so small that nobody comes in the trial.
+        bias = _solve(logit, attention, rate=world.config.click_rate / (1 - _LOST_BESIDE))
         behaviour = dataclasses.replace(world.behaviour, click_bias=round(bias, 6))
         world = dataclasses.replace(world, behaviour=behaviour)
     return world

@@ -87,7 +87,7 @@ def taste_chances(moment: Moment) -> np.ndarray:
 
 
 def draw_fresh(moment: Moment, rng: np.random.Generator, number: int) -> np.ndarray:
-    """Draws uploads of the last day by interest, all alike, int64 [N, number]; -1 for none."""
+    """Draws uploads of the last day by interest, int64 [N, number]; -1 for none."""
     topic = draw_topics(moment, rng, number)
     niche, language = site_behaviour.niche_and_language(moment.world, rng, moment.users, topic)
     return moment.hour.fresh.draw(rng, (topic, language, niche))

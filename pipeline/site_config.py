@@ -116,11 +116,11 @@ PRESETS: Mapping[str, SiteConfig] = types.MappingProxyType(
         "small": SiteConfig(),
         "medium": SiteConfig(
             users=20_000, videos=20_000, channels=1_000, topics=32, days=28,
-            events_per_user_day=18.0,
+            events_per_user_day=21.0,
         ),
         "news": SiteConfig(
-            videos=6_000, days=14, life_hours=3.5, evergreen=0.0005, back_catalogue=0.1,
-            back_catalogue_days=7, series_share=0.05,
+            videos=10_000, channels=100, topics=12, life_hours=2.0, evergreen=0.0005,
+            back_catalogue=0.1, back_catalogue_days=7, series_share=0.05,
         ),
     }
 )  # fmt: skip

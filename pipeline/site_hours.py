@@ -28,7 +28,7 @@ class Hour:
         num_videos: Videos that are there: the first ones of the catalogue.
         popularity: w, float64 [V], 0 for videos that are not there.
         interest: By topic, language and niche: w.
-        fresh: By topic, language and niche: 1 for videos uploaded within a day.
+        fresh: By topic, language and niche: w of videos uploaded within a day.
         popular: By language: w^1.5, which the big ones dominate.
         external: By language: w, any episode.
         channel: By channel: w of what is not an episode.
@@ -74,13 +74,12 @@ class Hours:
         popularity[:there] = popularity_of(self._world, start_s, np.arange(there))
         entry = popularity * self._is_entry
         age = start_s + site_config.HOUR_S // 2 - self._world.videos.upload_time
-        is_fresh = (popularity > 0) & (age < FRESH_S) & self._is_entry
         return Hour(
             start_s=start_s,
             num_videos=there,
             popularity=popularity,
             interest=self._by_taste.stock(entry),
-            fresh=self._by_taste.stock(is_fresh.astype(np.float64)),
+            fresh=self._by_taste.stock(entry * (age < FRESH_S)),
             popular=self._by_language.stock(entry**1.5),
             external=self._by_language.stock(popularity),
             channel=self._by_channel.stock(popularity * self._is_single),

@@ -97,10 +97,10 @@ class Stock:
         Returns:
             int64 [...], item, or -1 where there is none.
         """
-        keys = self.shelf._keys(digits)  # noqa: SLF001  # the two classes are one thing
+        keys = self.shelf._keys(digits)
         low = np.zeros(keys[-1].shape, np.int64)
         high = np.full(keys[-1].shape, 0 if strict else len(self.shelf.order))
-        for key, bounds, mass in zip(keys, self.shelf._bounds, self.masses, strict=True):  # noqa: SLF001
+        for key, bounds, mass in zip(keys, self.shelf._bounds, self.masses, strict=True):
             has_some = mass[key] > 0
             low = np.where(has_some, bounds[key], low)
             high = np.where(has_some, bounds[key + 1], high)
@@ -128,7 +128,7 @@ class Stock:
             mass = self.masses[depth]
             has_some = mass > 0
             share = np.where(has_some, wish / np.where(has_some, mass, 1), 0)
-            chances += share[:, self.shelf._item_keys[depth]]  # noqa: SLF001
+            chances += share[:, self.shelf._item_keys[depth]]
             unmet = np.where(has_some, 0, wish)
             wish = unmet.reshape(batch, -1, self.shelf.sizes[depth]).sum(axis=2)
         if self.running[-1] > 0 and not strict:

@@ -261,7 +261,9 @@ class Truth:
 def _rows(ids: Ids, *, letter: str, number: int) -> np.ndarray:
     """Returns the numbers in ids such as ``u000012``."""
     texts = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.string())
-    encoded = texts.cast(pa.string()).combine_chunks().dictionary_encode()
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    encoded = texts.cast(pa.string()).dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     bad = [text for text in distinct if text[:1] != letter or not text[1:].isdigit()]
     rows = np.array([int(text[1:]) for text in distinct if text not in bad], np.int64)

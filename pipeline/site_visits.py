@@ -119,7 +119,14 @@ class Visits:
         clicked = (rng.random(chance.shape) < chance) & is_there
         self.state.add_impressions(moment.rows, page.videos, clicked=clicked, time=moment.time)
         watch_time = np.zeros(chance.shape)
-        end = self._watch_clicked(rng, moment, page.videos, clicked, watch_time, surface)
+        end = self._watch_clicked(
+            rng,
+            moment,
+            videos=page.videos,
+            clicked=clicked,
+            watch_time=watch_time,
+            surface=surface,
+        )
         row, position = np.nonzero(is_there)
         self.log.add(
             "impressions",
@@ -138,10 +145,11 @@ class Visits:
         self._num_pages += len(moment.rows)
         return end
 
-    def _watch_clicked(  # noqa: PLR0917  # one caller
+    def _watch_clicked(
         self,
         rng: np.random.Generator,
         moment: site_choices.Moment,
+        *,
         videos: np.ndarray,
         clicked: np.ndarray,
         watch_time: np.ndarray,

@@ -11,8 +11,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 from absl import logging
 
@@ -20,66 +18,28 @@ from features import command, dataset, files, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
 from models import candidate_model, ranker, saved
-from serving import export, gates, index, publication, release, signatures, skew, trials, warmup
+from serving import (
+    export,
+    gates,
+    index,
+    publication,
+    release,
+    signatures,
+    skew,
+    trials,
+    user_queries,
+    warmup,
+)
+from serving.build_settings import Inputs, Settings
 from serving.gates import Gate
-from serving.index_tuning import Floats
 
 VIDEOS = "videos.parquet"
 STATISTICS = "video_statistics.parquet"
 USERS = "users.parquet"
-# Half of them tune the index, half measure it.
-NUM_QUERIES = 2000
-_BATCH = 4096
-_LIGHT_WATCHES = 10
 
 
 class GatesFailedError(command.InputError):
     """At least one gate failed, so nothing was published."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a release is made of.
-
-    Attributes:
-        examples: Written by pipeline.preprocess.
-        candidate_model: Written by models.train_candidate.
-        ranker_model: Written by models.train_ranker; None publishes without a ranker.
-        metrics: metrics.json of models.evaluate, or its directory; None leaves gates unchecked.
-    """
-
-    examples: pathlib.Path
-    candidate_model: pathlib.Path
-    ranker_model: pathlib.Path | None = None
-    metrics: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How it is made.
-
-    Attributes:
-        keep: Newest releases to keep, at least 2.
-        recall_target: Of the index, in (0, 1].
-        exact_below: Catalogues with fewer videos are searched exactly.
-        force_publish: Reason to publish although a gate fails; "" refuses.
-    """
-
-    keep: int = publication.KEEP
-    recall_target: float = index.RECALL_TARGET
-    exact_below: int = index.EXACT_BELOW
-    force_publish: str = ""
-
-    def __post_init__(self) -> None:
-        if self.keep < publication.MIN_KEEP:
-            raise command.InputError(
-                f"--keep must be {publication.MIN_KEEP} or more, so that a release can be rolled "
-                f"back, got {self.keep}."
-            )
-        if not 0 < self.recall_target <= 1:
-            raise command.InputError(
-                f"--recall_target must be in (0, 1], got {self.recall_target}."
-            )
 
 
 def publish(
@@ -105,13 +65,15 @@ def publish(
     figures = gates.read_metrics(inputs.metrics)
     with publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
+        assembly.judge_metrics(figures)
+        # What fails here fails before anything expensive is done.
+        _require_passed(assembly.gates, settings.force_publish)
         assembly.write_videos()
         assembly.write_query_tower_and_index()
         if inputs.ranker_model is not None:
             assembly.write_ranker(inputs.ranker_model)
         elif info.get("has_ranking"):
             logging.warning("No --ranker_model: pages will be ordered by retrieval score.")
-        assembly.judge_metrics(figures)
         _require_passed(assembly.gates, settings.force_publish)
         return build.publish(
             metrics=figures,
@@ -201,13 +163,14 @@ class _Assembly:
         export.export_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
-        videos = _embed(
+        videos = user_queries.embed(
             functools.partial(export.video_embeddings, model),
-            _side(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
+            user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
         )
-        queries, slices = _user_queries(model, examples, self._resolved)
-        self._add(gates.finite_embeddings(videos, queries))
-        _require_passed(self.gates, "")  # Vectors that are not finite cannot be indexed at all.
+        queries, slices = user_queries.of_held_out_users(model, examples, self._resolved)
+        finite = gates.finite_embeddings(videos, queries)
+        self._add(finite)
+        _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
         report = index.build(
@@ -222,7 +185,7 @@ class _Assembly:
         self.index_report = dataclasses.asdict(report)
         self._add(*gates.index_recall(report, self._settings.recall_target))
         loaded = index.Index.load(built)
-        self._add(*gates.collapse(loaded, queries[: NUM_QUERIES // 2]))
+        self._add(*gates.collapse(loaded, queries[: user_queries.NUM_QUERIES // 2]))
         self._add(
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
@@ -266,63 +229,3 @@ class _Assembly:
 
 def _table(directory: pathlib.Path) -> Any:
     return pq.read_table(directory).combine_chunks()
-
-
-def _side(
-    resolved: ResolvedSpec, side: Side, arrays: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """Returns the transformed inputs of one tower."""
-    names = [f.name for f in resolved.of(spec.CANDIDATE, side) if f.categorical]
-    names += [spec.vector_column(side, f.kind) for f in resolved.of(spec.CANDIDATE, side)]
-    return {name: arrays[name] for name in dict.fromkeys(names) if name in arrays}
-
-
-def _embed(tower: Callable[..., Any], features: Mapping[str, npt.NDArray[Any]]) -> Floats:
-    """Runs a tower in batches: float32 [n, D + 1]."""
-    count = len(next(iter(features.values())))
-    parts = [
-        np.asarray(tower({name: values[at : at + _BATCH] for name, values in features.items()}))
-        for at in range(0, count, _BATCH)
-    ]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def _user_queries(
-    model: Any, examples: pathlib.Path, resolved: ResolvedSpec
-) -> tuple[Floats, dict[str, npt.NDArray[np.bool_]]]:
-    """Embeds queries of as many held-out users as possible, and says which are light users.
-
-    Without a holdout, training queries stand in: the index still meets real users.
-    """
-    for split in ("holdout", "train"):
-        arrays = _sample(examples, split)
-        if arrays:
-            break
-        logging.warning("%s has no %s examples of users to query with.", examples, split)
-    else:
-        raise command.InputError(f"{examples} has no candidate examples; preprocess more logs.")
-    queries = _embed(model.query_embeddings, _side(resolved, Side.QUERY, arrays))
-    if "watched_video_ids" not in arrays:
-        return queries, {}
-    watched = (arrays["watched_video_ids"] > 0).sum(axis=1)
-    return queries, {
-        "no watches": watched == 0,
-        "light users": (watched > 0) & (watched < _LIGHT_WATCHES),
-        "heavy users": watched >= _LIGHT_WATCHES,
-    }
-
-
-def _sample(examples: pathlib.Path, split: str) -> dict[str, npt.NDArray[Any]]:
-    """Returns at most :data:`NUM_QUERIES` examples in random order, different users first."""
-    kept: dict[str, npt.NDArray[Any]] = {}
-    rng = np.random.default_rng(0)
-    for batch in dataset.batches(
-        examples, spec.CANDIDATE, split, batch_size=_BATCH
-    ).as_numpy_iterator():
-        merged = {n: np.concatenate([kept[n], v]) if kept else v for n, v in batch.items()}
-        order = rng.permutation(len(merged["time"]))
-        _, first = np.unique(merged["user_id"][order], return_index=True)
-        again = np.setdiff1d(np.arange(len(order)), first)
-        chosen = order[np.concatenate([rng.permutation(first), again])][:NUM_QUERIES]
-        kept = {name: values[chosen] for name, values in merged.items()}
-    return kept

@@ -82,6 +82,13 @@ class EmbeddedModel:
         """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
         del deadline_s
         _require_names(self._name, set(inputs), set(self._inputs))
+        for name, array in inputs.items():
+            # A graph may well compute something from a wrong shape.
+            if not self._inputs[name].shape.is_compatible_with(array.shape):
+                raise errors.ModelError(
+                    f"input {name!r} of model {self._name} must have the shape "
+                    f"{self._inputs[name].shape}, got {array.shape}."
+                )
         tf = self._tf
         try:
             tensors = {

@@ -27,14 +27,13 @@ from features.examples import Users
 from features.history import History
 from features.replay import ReplayConfig, Replayer
 from features.spec import ResolvedSpec, Side
-from serving import batch_output, signatures
+from serving import batch_output, query_files, signatures
 from serving.release import Release
 
 _EVENTS = ("watches", "searches", "impressions")
 # Users are replayed in buckets of about so many events, which bounds memory.
 EVENTS_PER_BUCKET = 2_000_000
 _BATCH = 4096
-_MAX_TIME_S = 1 << 33  # The year 2242; what lies beyond is no time in seconds.
 _SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
@@ -279,7 +278,7 @@ class _Scorer:
 def _whole(impressions: pa.Table) -> pa.ChunkedArray:
     """Says which rows have what a score needs, bool [n]."""
     time_s = impressions["time"]
-    whole = pc.and_(pc.greater_equal(time_s, 0), pc.less(time_s, _MAX_TIME_S))
+    whole = pc.and_(pc.greater_equal(time_s, 0), pc.less(time_s, query_files.MAX_TIME_S))
     for name in ("user_id", "video_id"):
         whole = pc.and_(whole, pc.is_valid(impressions[name]))
     return pc.fill_null(whole, False)

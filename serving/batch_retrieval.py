@@ -7,7 +7,7 @@ not looked at.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,22 +23,12 @@ from features.catalogue import Catalogue, combined, ragged_rows
 from features.examples import Request, Users
 from features.history import History, Queries
 from features.spec import ResolvedSpec, Side
-from serving import batch_output, signatures
+from serving import batch_output, query_files, signatures
+from serving.exact_search import Floats, Rows
 from serving.index import Index
-from serving.index_tuning import Floats, Rows
 from serving.release import Release
 
 _BATCH = 2048
-_STRINGS = pa.list_(pa.string())
-_REQUIRED: Mapping[str, pa.DataType] = {
-    "query_id": pa.null(),  # Of any type; it is handed through.
-    "time": pa.int64(),
-    "watched_video_ids": _STRINGS,
-}
-_OPTIONAL: Mapping[str, pa.DataType] = {
-    "watched_times": pa.list_(pa.int64()),
-    "search_queries": _STRINGS,
-}
 
 
 def retrieve(
@@ -68,66 +58,11 @@ def retrieve(
     Raises:
         command.InputError: A file or column is missing or of a wrong type.
     """
-    table = read_queries(queries)
+    table = query_files.read(queries)
     retriever = _Retriever.load(release, table.column_names)
     among = None if candidates is None else _candidate_rows(candidates, retriever.catalogue)
     results = retriever.results(table, k, among=among, exclude_watched=exclude_watched)
     return batch_output.write(output, _schema(table), results)
-
-
-def read_queries(path: pathlib.Path) -> pa.Table:
-    """Reads and checks a file of queries.
-
-    Raises:
-        command.InputError: See :func:`retrieve`.
-    """
-    table = batch_output.read_parquet(path, flag="queries")
-    for name, wanted in {**_REQUIRED, **_OPTIONAL}.items():
-        if name not in table.column_names:
-            if name in _REQUIRED:
-                raise command.InputError(
-                    f"--queries {path} lacks the column {name!r} ({_word(wanted)}). "
-                    f"Found: {', '.join(table.column_names)}."
-                )
-            continue
-        if not pa.types.is_null(wanted):
-            table = _cast(table, name, wanted, path)
-    if table["time"].null_count:
-        raise command.InputError(
-            f"--queries {path}: {table['time'].null_count} rows have no time; each needs one."
-        )
-    _require_equal_lengths(table, path)
-    return table
-
-
-def _cast(table: pa.Table, name: str, wanted: pa.DataType, path: pathlib.Path) -> pa.Table:
-    try:
-        column = table[name].cast(wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise command.InputError(
-            f"--queries {path}, column {name!r}: expected {_word(wanted)}, found "
-            f"{table[name].type}: {error}."
-        ) from None
-    return table.set_column(table.column_names.index(name), name, column)
-
-
-def _word(kind: pa.DataType) -> str:
-    if pa.types.is_null(kind):
-        return "any type"
-    return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)
-
-
-def _require_equal_lengths(table: pa.Table, path: pathlib.Path) -> None:
-    if "watched_times" not in table.column_names:
-        return
-    ids, times = (_lengths(table[name]) for name in ("watched_video_ids", "watched_times"))
-    unequal = np.flatnonzero(ids != times)
-    if len(unequal):
-        query = table["query_id"][int(unequal[0])].as_py()
-        raise command.InputError(
-            f"--queries {path}: watched_times and watched_video_ids must have equal lengths, but "
-            f"differ in {len(unequal)} rows, first in query {query!r}."
-        )
 
 
 def _candidate_rows(path: pathlib.Path, catalogue: Catalogue) -> Rows:
@@ -300,17 +235,13 @@ def _event_times(
     Without times, the last entry is one second before the query, the one before it two, and so
     on: their order is all that is known.
     """
-    lengths = _lengths(batch[name])
+    lengths = query_files.lengths(batch[name])
     owner = np.repeat(np.arange(len(lengths)), lengths)
     if times_name in batch.column_names:
         times = combined(batch[times_name]).flatten()
         return owner, np.asarray(pc.coalesce(times, pa.scalar(0, pa.int64())), np.int64)
     place = ragged_rows(np.zeros(len(lengths), np.int64), lengths)
     return owner, now[owner] - (lengths[owner] - place)
-
-
-def _lengths(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    return np.asarray(pc.fill_null(pc.list_value_length(combined(column)), 0), np.int64)
 
 
 def _watched(history: History, num_videos: int) -> tuple[npt.NDArray[np.int64], int]:

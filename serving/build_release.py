@@ -14,12 +14,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
+from serving import build_settings
 
-command.quiet_tensorflow()
-
-from serving import assembly  # noqa: E402 - TensorFlow reads its settings at import
-
-_DEFAULT = assembly.Settings()
+_DEFAULT = build_settings.Settings()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
     "candidate_model", None, "What train_candidate wrote.", required=True
@@ -50,15 +47,18 @@ _FORCE_PUBLISH = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
     """Turns flags into settings and hands over."""
     del argv
+    command.quiet_tensorflow()
+    from serving import assembly
+
     started = time.monotonic()
     root = pathlib.Path(_SERVING_ROOT.value)
-    inputs = assembly.Inputs(
+    inputs = build_settings.Inputs(
         examples=pathlib.Path(_EXAMPLES.value),
         candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
         ranker_model=_path(_RANKER_MODEL.value),
         metrics=_path(_METRICS.value),
     )
-    settings = assembly.Settings(
+    settings = build_settings.Settings(
         keep=_KEEP.value,
         recall_target=_RECALL_TARGET.value,
         exact_below=_EXACT_BELOW.value,

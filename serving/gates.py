@@ -16,8 +16,8 @@ import numpy as np
 
 from features import command
 from serving import index_files
+from serving.exact_search import Floats
 from serving.index import Index, IndexReport
-from serving.index_tuning import Floats
 from serving.skew import MAX_ROWS, TOLERANCE, Skew
 
 PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
@@ -214,13 +214,24 @@ def metrics(
 def _against_chance(
     figures: Mapping[str, Any], key: str, chance: float, *, more_is_better: bool
 ) -> Gate:
-    """Fails where a random order would do as well."""
-    value = figures.get(key, {}).get("value")
-    rule, asked = f"{key} against chance", f"{_WORD[more_is_better]} {chance:.4f}"
+    """Fails where a random order is surely as good: also the better end of the interval is."""
+    figure = figures.get(key, {})
+    value = figure.get("value")
+    rule, asked = (
+        f"{key} against chance",
+        f"{_WORD[more_is_better]} {chance:.4f} within the interval",
+    )
     if not _is_number(value):
         return Gate(rule=rule, value="no figure", threshold=asked, verdict=NOT_CHECKED)
-    passed = value >= chance if more_is_better else value <= chance
-    return _gate(rule, f"{value:.4f}", asked, passed=passed)
+    low, high = _bounds(figure)
+    passed = high >= chance if more_is_better else low <= chance
+    return _gate(rule, f"{value:.4f} [{low:.4f}, {high:.4f}]", asked, passed=passed)
+
+
+def _bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
+    """Returns the interval of a figure; its value twice where it has none."""
+    low, high = (figure["value"] if figure.get(b) is None else figure[b] for b in ("low", "high"))
+    return low, high
 
 
 def _against_baselines(
@@ -242,12 +253,12 @@ def _against_baselines(
     # The smaller model minus baseline, the better the baseline.
     name = min(baselines, key=lambda baseline: sign * baselines[baseline]["value"])
     best = baselines[name]
-    bounds = [best["value"] if best.get(b) is None else best[b] for b in ("low", "high")]
+    low, high = _bounds(best)
     return _gate(
         rule,
-        f"{model:.4f}; minus {name}: {best['value']:+.4f} [{bounds[0]:+.4f}, {bounds[1]:+.4f}]",
+        f"{model:.4f}; minus {name}: {best['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
         asked,
-        passed=max(sign * bounds[0], sign * bounds[1]) >= 0,
+        passed=max(sign * low, sign * high) >= 0,
     )
 
 

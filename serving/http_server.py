@@ -16,7 +16,6 @@ import fastapi.exceptions
 from absl import logging
 from fastapi import Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from starlette.exceptions import HTTPException
 
 from serving import errors, http_answers, http_schema
 from serving.funnel import Funnel
@@ -112,7 +111,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
         lifespan=lifespan,
         responses=_PROBLEMS,
     )
-    app.add_middleware(RequestGate, metrics=metrics)
+    app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
     _add_lookups(app, service, pool)
@@ -248,9 +247,13 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
         detail = "; ".join(f"{fault['where']}: {fault['rule']}" for fault in faults[:3])
         return _problem(request, 422, detail, faults=faults)
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        return _problem(request, error.status_code, str(error.detail), headers=error.headers)
+    async def refused(request: Request, error: Exception) -> Response:
+        # The router's own refusals are of the parent class of FastAPI's, with the same fields.
+        status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
+        return _problem(request, status, str(detail), headers=getattr(error, "headers", None))
+
+    for kind in (400, 404, 405, 413, fastapi.HTTPException):
+        app.add_exception_handler(kind, refused)
 
     @app.exception_handler(errors.ServingError)
     async def failed(request: Request, error: errors.ServingError) -> Response:
@@ -261,11 +264,11 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
             logging.log_every_n_seconds(logging.WARNING, "503: %s", 1, error)
         return _problem(request, status, str(error), headers=headers)
 
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        request_id = request.scope["state"]["request_id"]
-        logging.error("Request %s failed.", request_id, exc_info=error)
-        return _problem(request, 500, f"This is our fault; the log has it as {request_id}.")
+
+def _bug(request: Request, error: Exception) -> Response:
+    request_id = request.scope["state"]["request_id"]
+    logging.error("Request %s failed.", request_id, exc_info=error)
+    return _problem(request, 500, f"This is our fault; the log has it as {request_id}.")
 
 
 def _problem(

@@ -22,13 +22,11 @@ from absl import logging
 
 from features import command
 from models import environment
-from serving import index_files, index_tuning
+from serving import exact_search, index_files, index_tuning
+from serving.build_settings import EXACT_BELOW, RECALL_TARGET
+from serving.exact_search import Floats, Rows
 from serving.index_files import IndexRefusedError
-from serving.index_tuning import Floats, Rows
 
-# Below this exact search takes about a millisecond, so there is nothing to win.
-EXACT_BELOW = 20_000
-RECALL_TARGET = 0.95
 RECALL_K = 200
 _SELF_TEST_QUERIES = 20
 _SELF_TEST_K = 50
@@ -120,7 +118,7 @@ class Index:
             rows: int32 [M], the videos that may be returned, each once.
         """
         self._require_queries(queries, k)
-        found, scores = index_tuning.exact_search(self.embeddings[rows], queries, k)
+        found, scores = exact_search.search(self.embeddings[rows], queries, k)
         return rows[found].astype(np.int32), scores
 
     def _require_queries(self, queries: Floats, k: int) -> None:
@@ -180,7 +178,7 @@ class Index:
             IndexRefusedError: Too few are found, or a score is not the inner product.
         """
         found, scores = self.search(queries, truth.shape[1])
-        recall = float(index_tuning.recall_per_query(found, truth).mean())
+        recall = float(exact_search.recall_per_query(found, truth).mean())
         needed = self.details["self_test_recall"] - _SELF_TEST_SLACK
         products = np.einsum("qkd,qd->qk", self.embeddings[found], queries)
         if recall < needed or not np.allclose(
@@ -247,7 +245,7 @@ def build(
         (path / index_files.SCANN).mkdir()
         scann.serialize(str(path / index_files.SCANN))
     queries = tuning_queries[held_out][:_SELF_TEST_QUERIES]
-    truth, _ = index_tuning.exact_search(embeddings, queries, _SELF_TEST_K)
+    truth, _ = exact_search.search(embeddings, queries, _SELF_TEST_K)
     found, _ = searcher(queries, truth.shape[1])
     index_files.write(
         path,
@@ -260,7 +258,7 @@ def build(
                 "kind": report.kind,
                 "partitioning": dataclasses.asdict(scann.partitioning) if scann else None,
                 "search": dataclasses.asdict(settings) if settings else None,
-                "self_test_recall": float(index_tuning.recall_per_query(found, truth).mean()),
+                "self_test_recall": float(exact_search.recall_per_query(found, truth).mean()),
                 "report": dataclasses.asdict(report),
             },
         ),
@@ -287,9 +285,9 @@ def _measure(
     trials: list[index_tuning.Trial],
     k: int,
 ) -> IndexReport:
-    truth, _ = index_tuning.exact_search(embeddings, queries, k)
+    truth, _ = exact_search.search(embeddings, queries, k)
     found, _ = searcher(queries, k)
-    recalls = index_tuning.recall_per_query(found, truth)
+    recalls = exact_search.recall_per_query(found, truth)
     by_slice = {name: float(recalls[mask].mean()) for name, mask in slices.items() if mask.any()}
     times_ms = index_tuning.query_times_ms(searcher, queries, k)
     return IndexReport(
@@ -334,7 +332,7 @@ def _warn_without_scann(reason: str, count: int) -> None:
 
 
 def _exact(embeddings: Floats) -> index_tuning.Searcher:
-    return lambda queries, k: index_tuning.exact_search(embeddings, queries, k)
+    return lambda queries, k: exact_search.search(embeddings, queries, k)
 
 
 def _approximate(

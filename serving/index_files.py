@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from features import command, files
 from serving import checksums
-from serving.index_tuning import Floats, Rows
+from serving.exact_search import Floats, Rows
 
 INDEX_JSON = "index.json"
 SCANN = "scann"

@@ -1,4 +1,4 @@
-"""Exact search, and the search for the cheapest ScaNN settings that reach a recall target.
+"""The search for the cheapest ScaNN settings that reach a recall target.
 
 A rule of thumb for ScaNN's settings reaches a recall anywhere between .5 and 1.0, depending on
 the corpus, so every corpus is tuned on its own: partitionings compete on a sample, then leaves
@@ -18,13 +18,11 @@ import numpy.typing as npt
 from absl import logging
 
 from models import environment
+from serving import exact_search
+from serving.exact_search import Floats, Rows
 
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int32]
 Searcher = Callable[[Floats, int], tuple[Rows, Floats]]
 
-# Scores of one block of queries: 32M float32 are 128 MB, whatever the corpus size.
-_MAX_SCORES = 32_000_000
 # Partitionings compete on at most so many videos: a build of a million takes minutes.
 _SAMPLE_SIZE = 50_000
 _TRAINING_SAMPLE_SIZE = 100_000
@@ -108,59 +106,6 @@ class Trial:
         )
 
 
-def exact_search(embeddings: Floats, queries: Floats, k: int) -> tuple[Rows, Floats]:
-    """Returns the k videos of largest inner product for each query, best first.
-
-    Args:
-        embeddings: float32 [N, D + 1]; may be memory-mapped.
-        queries: float32 [Q, D + 1].
-        k: Results per query; at most N are returned.
-
-    Returns:
-        Rows of ``embeddings`` int32 [Q, min(k, N)], and scores float32 of the same shape. Equal
-        scores come in the order of their rows.
-    """
-    count = len(embeddings)
-    k = min(k, count)
-    rows = np.empty((len(queries), k), np.int32)
-    scores = np.empty((len(queries), k), np.float32)
-    step = max(1, _MAX_SCORES // max(1, count))
-    for start in range(0, len(queries), step):
-        block = slice(start, start + step)
-        rows[block], scores[block] = top_k(queries[block] @ embeddings.T, k)
-    return rows, scores
-
-
-def top_k(scores: Floats, k: int) -> tuple[Rows, Floats]:
-    """Returns columns int32 [Q, k] and values float32 [Q, k] of the k largest, largest first.
-
-    Args:
-        scores: float32 [Q, N], N at least k. Equal values come in the order of their columns.
-        k: In [0, N].
-    """
-    count = scores.shape[1]
-    if k < count:
-        found = np.argpartition(scores, count - k, axis=1)[:, count - k :]
-        found.sort(axis=1)
-    else:
-        found = np.broadcast_to(np.arange(count), scores.shape)
-    values = np.take_along_axis(scores, found, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    columns = np.take_along_axis(found, order, axis=1).astype(np.int32)
-    return columns, np.take_along_axis(values, order, axis=1)
-
-
-def recall_per_query(found: Rows, truth: Rows) -> npt.NDArray[np.float64]:
-    """Returns the share of each true list that was found, float64 [Q] in [0, 1].
-
-    Args:
-        found: int32 [Q, any]; rows below 0 count as nothing.
-        truth: int32 [Q, k], no repeats within a list.
-    """
-    hits = [np.isin(true, row).sum() for row, true in zip(found, truth, strict=True)]
-    return np.asarray(hits, np.float64) / max(1, truth.shape[1])
-
-
 def mean_query_ms(searcher: Searcher, queries: Floats, k: int) -> float:
     """Returns the mean time of one single query, milliseconds, warmed up."""
     return float(np.mean(query_times_ms(searcher, queries, k)))
@@ -201,7 +146,7 @@ class ScannSearcher:
         # Too few videos in the leaves visited: ScaNN pads with row 0 and a score of NaN.
         short = np.isnan(scores).any(axis=1)
         if short.any():
-            rows[short], scores[short] = exact_search(self._embeddings, queries[short], k)
+            rows[short], scores[short] = exact_search.search(self._embeddings, queries[short], k)
         return rows, scores
 
     def serialize(self, directory: str) -> None:
@@ -256,7 +201,7 @@ def load_searcher(
 
 def exact_trial(embeddings: Floats, queries: Floats, k: int) -> Trial:
     """Measures exact search, which everything else must beat."""
-    mean_ms = mean_query_ms(lambda q, n: exact_search(embeddings, q, n), queries, k)
+    mean_ms = mean_query_ms(lambda q, n: exact_search.search(embeddings, q, n), queries, k)
     return Trial(partitioning=None, search=None, recall=1.0, mean_ms=mean_ms)
 
 
@@ -276,7 +221,7 @@ def choose(
         The built searcher, or None where exact search is as cheap or nothing else reaches the
         target; and the trials, the chosen one last.
     """
-    truth, _ = exact_search(embeddings, queries, k)
+    truth, _ = exact_search.search(embeddings, queries, k)
     exact = exact_trial(embeddings, queries, k)
     trials = [exact]
     partitioning = _best_partitioning(
@@ -305,7 +250,7 @@ def _best_partitioning(
     chosen = np.random.default_rng(seed).permutation(count)[:_SAMPLE_SIZE]
     sample = np.ascontiguousarray(embeddings[np.sort(chosen)])
     k = min(k, len(sample))
-    truth, _ = exact_search(sample, queries, k)
+    truth, _ = exact_search.search(sample, queries, k)
     contest: list[Trial] = []
     for spherical, soar in itertools.product((True, False), (False, True)):
         tree = Partitioning(num_leaves=_leaves(len(sample)), spherical=spherical, soar=soar)
@@ -375,4 +320,4 @@ def _recall(
     searcher: ScannSearcher, queries: Floats, truth: Rows, settings: SearchSettings
 ) -> float:
     found, _ = searcher.search(queries, settings.k, settings=settings)
-    return float(recall_per_query(found, truth).mean())
+    return float(exact_search.recall_per_query(found, truth).mean())

@@ -22,11 +22,11 @@ from typing import Any
 from absl import logging
 
 from features import command, files
-from serving import checksums, release
+from serving import checksums, release, tf_serving_config
+from serving.build_settings import KEEP, MIN_KEEP
 from serving.release import Path
 
-KEEP = 3
-MIN_KEEP = 2  # The current release, and one to roll back to.
+_SERVABLES = ("query_tower", "ranker")
 _TEMPORARY = ".tmp-"
 _BUILD_LOCK = ".build.lock"
 _CURRENT_LOCK = ".current.lock"
@@ -181,7 +181,17 @@ def _marker(root: pathlib.Path, version: str) -> pathlib.Path:
 
 
 def _set_current(serving_root: Path, version: str) -> None:
-    files.atomic_write(pathlib.Path(serving_root) / release.CURRENT, f"{version}\n")
+    """Replaces CURRENT, after the model server was told to hold both versions."""
+    root = pathlib.Path(serving_root)
+    manifest = release.load_manifest(root, version)
+    held = [manifest]
+    for other in (manifest.previous, release.stated_current(root)):
+        # What is broken or gone is no reason not to leave it.
+        with contextlib.suppress(release.ReleaseRefusedError):
+            held += [release.load_manifest(root, other)] if other else []
+    versions = {n: [m.version for m in held if m.components.get(n)] for n in _SERVABLES}
+    tf_serving_config.write(root, versions)
+    files.atomic_write(root / release.CURRENT, f"{version}\n")
 
 
 def _next_version(root: pathlib.Path) -> str:
@@ -200,15 +210,16 @@ def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
 def _remove_leftovers(root: pathlib.Path) -> None:
     """Removes what killed builds and killed retentions left; needs the build lock."""
     with _locked(root, _CURRENT_LOCK):
-        for path in [*root.glob(".*.tmp"), *(root / release.RELEASES).glob(".*.tmp")]:
-            path.unlink()
+        for directory in (root, root / release.RELEASES, root / tf_serving_config.DIRECTORY):
+            for path in directory.glob(".*.tmp"):
+                path.unlink()
     for name in release.COMPONENTS:
         for path in (root / name).glob(f"{_TEMPORARY}*"):
             shutil.rmtree(path)
     for marker in (root / release.RELEASES).glob(f"{release.BUILDING}*"):
         version = marker.name.removeprefix(release.BUILDING)
         if version != release.stated_current(root):
-            logging.info("Removing what the unfinished build %s left.", version)
+            logging.info("Removing the files of build %s, which was not published.", version)
             _remove_release(root, version)
         marker.unlink(missing_ok=True)
     # A manifest goes before its components, so components without one are leftovers as well.

@@ -22,10 +22,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-
-command.quiet_tensorflow()
-
-from serving import batch_ranking, batch_retrieval, release  # noqa: E402 - see above
+from serving import release
 
 _RETRIEVE, _RANK = "retrieve", "rank"
 
@@ -63,6 +60,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _retrieve(chosen: release.Release) -> int:
+    command.quiet_tensorflow()
+    from serving import batch_retrieval
+
     return batch_retrieval.retrieve(
         chosen,
         queries=pathlib.Path(_QUERIES.value),
@@ -74,6 +74,9 @@ def _retrieve(chosen: release.Release) -> int:
 
 
 def _rank(chosen: release.Release) -> int:
+    command.quiet_tensorflow()
+    from serving import batch_ranking
+
     return batch_ranking.rank(
         chosen,
         logs_dir=pathlib.Path(_LOGS.value),

@@ -5,11 +5,10 @@ import concurrent.futures
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar
 
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import HTTPException, Request
 
 from serving import errors
 from serving.metrics import Metrics
@@ -19,6 +18,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 Result = TypeVar("Result")
+
+# The ASGI interface.
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class WorkerPool:
@@ -70,9 +76,19 @@ class RequestGate:
     A caller's ``X-Request-ID`` is kept where it is a plain word of at most 64 characters.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, on_bug: Callable[[Request, Exception], ASGIApp]
+    ) -> None:
+        """Wraps an application.
+
+        Args:
+            app: What to wrap.
+            metrics: Where answers are counted.
+            on_bug: Returns the answer to a request whose handler raised what it should not.
+        """
         self._app = app
         self._metrics = metrics
+        self._on_bug = on_bug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
@@ -82,7 +98,7 @@ class RequestGate:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         start = time.perf_counter()
-        status = 500
+        status = 0
 
         async def named(message: Message) -> None:
             nonlocal status
@@ -97,6 +113,10 @@ class RequestGate:
 
         try:
             await self._app(scope, _limited(receive), named)
+        except Exception as error:
+            if status:  # Too late for another answer.
+                raise
+            await self._on_bug(Request(scope), error)(scope, receive, named)
         finally:
             # The template of the route, never the path: ids must not become labels.
             route = getattr(scope.get("route"), "path", "unmatched")

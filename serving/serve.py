@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from features import command
+from serving import listening, release
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -49,12 +50,13 @@ def main(argv: Sequence[str]) -> None:
     """Builds the service and runs it until a signal."""
     del argv
     command.quiet_tensorflow()
+    clock = _clock(command.parse_time(_NOW.value, name="--now"))
+    root = pathlib.Path(_SERVING_ROOT.value)
+    # The likeliest mistakes, before anything that takes long.
+    release.current(root)
+    listening.require_free_port(_HOST.value, _PORT.value)
     from serving import server, service
 
-    clock = _clock(command.parse_time(_NOW.value, name="--now"))
-    # Before the release is loaded: a port in use must not cost minutes to find out.
-    server.require_free_port(_HOST.value, _PORT.value)
-    root = pathlib.Path(_SERVING_ROOT.value)
     built = service.build(
         service.ServiceConfig(
             serving_root=root,

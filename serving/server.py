@@ -9,16 +9,10 @@ from types import FrameType
 import uvicorn
 from absl import logging
 
-from features import command
 from serving.http_server import Service, create_app
+from serving.listening import listen, url_of
 
-_BACKLOG = 512
 _DRAIN_S = 20
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Raises InputError where the port cannot be taken."""
-    _listening(host, port).close()
 
 
 def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
@@ -33,7 +27,7 @@ def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], Non
     Raises:
         InputError: The port is in use, or is not ours to take.
     """
-    listening = _listening(host, port)
+    listening = listen(host, port)
     config = uvicorn.Config(
         create_app(service),
         log_config=None,
@@ -41,9 +35,7 @@ def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], Non
         server_header=False,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    address = listening.getsockname()
-    shown = f"[{address[0]}]" if listening.family == socket.AF_INET6 else address[0]
-    server = _Server(config, lambda: on_ready(f"http://{shown}:{address[1]}"))
+    server = _Server(config, lambda: on_ready(url_of(listening)))
     with listening:
         server.run(sockets=[listening])
 
@@ -77,25 +69,3 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            # Else a restart would have to wait a minute for old connections to be forgotten.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(_BACKLOG)
-        except OSError:
-            listening.close()
-            raise
-    except OSError as error:
-        raise command.InputError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}. "
-            "Give another --port (0 takes a free one) or stop what uses it."
-        ) from None
-    return listening

@@ -133,7 +133,7 @@ def test_a_binary_answers_help_with_its_docstring_and_refuses_an_unknown_flag(pa
 
 def test_a_funnel_replica_loads_neither_beam_nor_tf_transform():
     code = (
-        "import sys, serving.serve\n"
+        "import sys, serving.serve, serving.server, serving.service\n"
         "heavy = {'apache_beam', 'tensorflow_transform', 'tfx_bsl', 'matplotlib', 'pytest'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

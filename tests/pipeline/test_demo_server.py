@@ -68,6 +68,6 @@ def test_a_port_in_use_is_refused_with_another_one_to_try(port):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
         listener.listen()
-        with pytest.raises(command.InputError, match=rf"port {port}.*PORT={port + 1}"):
+        with pytest.raises(command.InputError, match=rf":{port}: .*PORT={port + 1}"):
             demo_server.require_free(port)
     demo_server.require_free(port)

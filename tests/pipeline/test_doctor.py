@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 
 def run(*flags, **environment):
     return subprocess.run(
@@ -40,8 +42,9 @@ def test_a_problem_is_printed_with_its_remedy_and_exit_code_1():
     assert "Remedy: unset TF_USE_LEGACY_KERAS" in line
 
 
-def test_a_port_that_is_no_number_is_refused():
-    done = run("--ports=http")
+@pytest.mark.parametrize("ports", ["http", "65536", "-1"])
+def test_a_port_that_is_none_is_refused(ports):
+    done = run(f"--ports={ports}")
     assert done.returncode == 2
     assert "--ports must be numbers" in done.stderr
     assert "Traceback" not in done.stderr

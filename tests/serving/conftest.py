@@ -8,16 +8,18 @@ expects ten times the retrieval score plus the place of the video (higher number
 
 import contextlib
 import dataclasses
+import shutil
 import types
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from features import spec
+from features import spec, tensors
 from features.catalogue import Catalogue
 from features.statistics import VideoStatistics
-from serving import errors, sources
+from serving import errors, index, publication, sources
 from serving.loaded_release import LoadedRelease
 
 NOW = 1_700_000_000
@@ -95,11 +97,10 @@ def make_catalogue(count=COUNT):
     )
 
 
-def make_release(version="20231114000000", *, query_tower=None, ranker="fake", **changes):
-    catalogue = make_catalogue()
+def make_daily():
+    """v0 is the most watched, then v1, and so on."""
     day = NOW // 86400
-    # v0 is the most watched, then v1, and so on.
-    daily = pa.table(
+    return pa.table(
         {
             "video_id": [f"v{n}" for n in range(COUNT)],
             "day": pa.array([day - 1] * COUNT, pa.int64()),
@@ -109,6 +110,11 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
             "watch_time_s": [1000.0] * COUNT,
         }
     )
+
+
+def make_release(version="20231114000000", *, query_tower=None, ranker="fake", **changes):
+    catalogue = make_catalogue()
+    daily = make_daily()
     resolved = spec.resolve(
         {
             "users": ["user_id", "region", "age", "signed_in"],
@@ -121,7 +127,7 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
     )
     embeddings = np.zeros((COUNT, TOPICS + 1), np.float32)
     embeddings[np.arange(COUNT), np.arange(COUNT) % TOPICS] = 1
-    index = FakeIndex(embeddings)
+    exact = FakeIndex(embeddings)
     popular = sources.Popular(daily, catalogue)
     release = LoadedRelease(
         version=version,
@@ -132,11 +138,11 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
         profiles=pa.table(
             {"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]}
         ),
-        index=index,
+        index=exact,
         query_tower=query_tower or TopicTower(),
         ranker=PlaceRanker(resolved) if ranker == "fake" else ranker,
         sources=(
-            sources.Retrieval(index),
+            sources.Retrieval(exact),
             popular,
             sources.Trending(daily, catalogue),
             sources.Fresh(catalogue),
@@ -178,4 +184,95 @@ def tiny():
         ranker=PlaceRanker,
         broken=BrokenModel,
         index=FakeIndex,
+        publish=publish,
     )
+
+
+# ---- the same release, published for real --------------------------------------------------------
+
+
+def _tensor_specs(resolved, model, side, batch=None):
+    import tensorflow as tf
+
+    shapes = tensors.signature_shapes(resolved, model, side)
+    return {
+        name: tf.TensorSpec([batch, *shape[1:]], dtype, name=name)
+        for name, (dtype, shape) in shapes.items()
+    }
+
+
+def _save_query_tower(resolved, directory):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.topics = tf.constant([f"t{i}" for i in range(TOPICS)])
+
+    @tf.function
+    def embed(**raw):
+        watched = raw["watched_topics"]
+        hits = tf.cast(watched[:, :, None] == module.topics[None, None, :], tf.float32)
+        total = tf.maximum(tf.reduce_sum(hits, [1, 2])[:, None], 1.0)
+        shares = tf.reduce_sum(hits, 1) / total
+        return {"embedding": tf.concat([shares, tf.ones_like(shares[:, :1])], 1)}
+
+    inputs = _tensor_specs(resolved, spec.CANDIDATE, spec.Side.QUERY)
+    signature = embed.get_concrete_function(**inputs)
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
+
+
+def _save_ranker(resolved, directory):
+    import tensorflow as tf
+
+    names = resolved.vector_names(spec.RANKER, spec.Side.CANDIDATE, spec.Kind.CONTINUOUS)
+    column = names.index("retrieval_score")
+    module = tf.Module()
+
+    @tf.function
+    def score(**raw):
+        scores = raw["candidate_continuous"][:, column]
+        number = tf.strings.to_number(tf.strings.substr(raw["video_id"], 1, 9))
+        finite = tf.where(tf.math.is_finite(scores), scores, 0.0)
+        return {"expected_watch_time_s": 10 * finite + number / COUNT}
+
+    inputs = _tensor_specs(resolved, spec.RANKER, spec.Side.QUERY, 1)
+    inputs |= _tensor_specs(resolved, spec.RANKER, spec.Side.CANDIDATE)
+    signature = score.get_concrete_function(**inputs)
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
+
+
+def publish(serving_root, *, has_ranker=True):
+    """Publishes the tiny release with real SavedModels and a real index; returns its version."""
+    release = make_release()
+    with publication.building(serving_root) as build:
+        videos = build.directory("videos")
+        release.resolved.save(videos)
+        pq.write_table(release.catalogue.table, videos / "videos.parquet")
+        pq.write_table(make_daily(), videos / "video_statistics.parquet")
+        pq.write_table(release.profiles, videos / "users.parquet")
+        queries = np.zeros((40, TOPICS + 1), np.float32)
+        queries[np.arange(40), np.arange(40) % TOPICS] = 1
+        queries[:, -1] = 1
+        index.build(
+            build.directory("index"),
+            release.catalogue.video_ids,
+            release.index.embeddings,
+            tuning_queries=queries,
+        )
+        _save_query_tower(release.resolved, build.directory("query_tower"))
+        if has_ranker:
+            _save_ranker(release.resolved, build.directory("ranker"))
+        return build.publish(metrics={}, gates=[], lineage={}).version
+
+
+@pytest.fixture(scope="session")
+def published_root(tmp_path_factory):
+    """A serving root with one real release; do not change it, copy it."""
+    root = tmp_path_factory.mktemp("published") / "serving_root"
+    publish(root)
+    return root
+
+
+@pytest.fixture
+def serving_root(published_root, tmp_path):
+    """A serving root of the test's own."""
+    return shutil.copytree(published_root, tmp_path / "serving_root")

@@ -120,9 +120,9 @@ def test_both_backends_refuse_missing_inputs(model):
         model.predict({"numbers": INPUTS["numbers"]})
 
 
-def test_both_backends_refuse_wrong_shapes(model):
-    with pytest.raises(errors.ModelError):
-        model.predict({**INPUTS, "numbers": np.zeros((2, 7), np.float32)})
+def test_embedded_model_refuses_wrong_shapes(saved_model):
+    with pytest.raises(errors.ModelError, match=r"'numbers' .* shape \(None, 2\), got \(2, 7\)"):
+        EmbeddedModel(saved_model).predict({**INPUTS, "numbers": np.zeros((2, 7), np.float32)})
 
 
 def test_both_backends_answer_many_threads(model):
@@ -145,7 +145,7 @@ def test_signature_that_is_not_there_is_refused(saved_model):
         EmbeddedModel(saved_model, "classify")
 
 
-# ---- TensorFlow Serving ----------------------------------------------------------------------------
+# ---- TensorFlow Serving --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_no_free_place_within_the_deadline_is_unavailable(open_model, server):
         first.result()
 
 
-# ---- protos ----------------------------------------------------------------------------------------
+# ---- protos --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_each_answer_comes_from_one_release_while_they_are_swapped(tiny, history
     stop = threading.Event()
 
     def swap():
-        while not stop.is_set():
+        while not stop.wait(0.001):
             releases.current = b if releases.current is a else a
 
     thread = threading.Thread(target=swap)

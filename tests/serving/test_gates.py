@@ -129,10 +129,18 @@ def test_nothing_is_called_passed_without_metrics():
     assert {gate.verdict for gate in metric_gates({}, has_ranker=True).values()} == {"not checked"}
 
 
-@pytest.mark.parametrize(("recall", "verdict"), [(0.2, "pass"), (0.05, "FAIL")])
-def test_a_model_must_beat_a_random_list(recall, verdict):
+@pytest.mark.parametrize(
+    ("recall", "verdict"),
+    [
+        (figure(0.2), "pass"),
+        (figure(0.05), "FAIL"),
+        (figure(0.09, 0.05, 0.12), "pass"),  # Too few users to tell.
+        (figure(0.08, 0.07, 0.09), "FAIL"),
+    ],
+)
+def test_a_model_that_is_surely_no_better_than_a_random_list_fails(recall, verdict):
     # 100 of 1,000 videos at random: 0.1.
-    found = metric_gates(candidate_figures(recall, {}))
+    found = metric_gates({"candidate.model.all.recall_at_100": recall})
     assert found["candidate.model.all.recall_at_100 against chance"].verdict == verdict
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from features import command
 from models import environment
-from serving import index, index_files, index_tuning
+from serving import exact_search, index, index_files, index_tuning
 
 needs_scann = pytest.mark.skipif(environment.scann is None, reason=environment.SCANN_ERROR)
 
@@ -42,21 +42,21 @@ def exact_directory(tmp_path):
 def test_exact_search_finds_the_largest_inner_products_in_order():
     embeddings = np.array([[1, 0, 0], [0, 1, 0], [1, 1, -5], [0, 0, 9]], np.float32)
     # Products with [2, 1, 1]: 2, 1, 3 - 5 = -2, 9.
-    rows, scores = index_tuning.exact_search(embeddings, np.array([[2, 1, 1]], np.float32), 3)
+    rows, scores = exact_search.search(embeddings, np.array([[2, 1, 1]], np.float32), 3)
     assert rows.tolist() == [[3, 0, 1]]
     assert scores.tolist() == [[9, 2, 1]]
 
 
 def test_equal_scores_come_in_the_order_of_their_rows():
-    rows, _ = index_tuning.top_k(np.array([[1, 2, 2, 0, 2]], np.float32), 3)
+    rows, _ = exact_search.top_k(np.array([[1, 2, 2, 0, 2]], np.float32), 3)
     assert rows.tolist() == [[1, 2, 4]]
 
 
 def test_exact_search_in_blocks_equals_one_block(monkeypatch):
     embeddings, queries = clustered(300), queries_like(7)
-    whole = index_tuning.exact_search(embeddings, queries, 5)
-    monkeypatch.setattr(index_tuning, "_MAX_SCORES", 600)
-    blocks = index_tuning.exact_search(embeddings, queries, 5)
+    whole = exact_search.search(embeddings, queries, 5)
+    monkeypatch.setattr(exact_search, "_MAX_SCORES", 600)
+    blocks = exact_search.search(embeddings, queries, 5)
     np.testing.assert_array_equal(whole[0], blocks[0])
     np.testing.assert_allclose(whole[1], blocks[1], rtol=1e-5)
 
@@ -94,7 +94,7 @@ def test_search_among_returns_only_the_videos_given(exact_directory):
 def test_tuned_scann_keeps_its_recall_on_new_queries_with_exact_scores(spherical):
     tree = index_tuning.Partitioning(num_leaves=150, spherical=spherical, soar=spherical)
     searcher = index_tuning.build_searcher(clustered(6000), tree, k=50)
-    truth, _ = index_tuning.exact_search(clustered(6000), queries_like(200), 50)
+    truth, _ = exact_search.search(clustered(6000), queries_like(200), 50)
     trials = index_tuning.tune_search(searcher, queries_like(200), truth, recall_target=0.95)
     reached = [trial for trial in trials if trial.recall >= 0.95]
     cheapest = min(reached, key=lambda trial: trial.search.leaves_to_search)
@@ -102,8 +102,8 @@ def test_tuned_scann_keeps_its_recall_on_new_queries_with_exact_scores(spherical
     fresh = clustered(100, seed=17)
     fresh[:, -1] = 1
     rows, scores = searcher.search(fresh, 50, settings=cheapest.search)
-    truth, _ = index_tuning.exact_search(clustered(6000), fresh, 50)
-    assert index_tuning.recall_per_query(rows, truth).mean() >= 0.93
+    truth, _ = exact_search.search(clustered(6000), fresh, 50)
+    assert exact_search.recall_per_query(rows, truth).mean() >= 0.93
     products = np.einsum("qkd,qd->qk", clustered(6000)[rows], fresh)
     np.testing.assert_allclose(scores, products, rtol=1e-4, atol=1e-4)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -164,7 +164,7 @@ def test_a_moved_scann_index_loads_and_answers_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "SCANN_ERROR", "taken away by the test")
     fallback = index.Index.load(moved)
     assert fallback.kind == "exact_fallback"
-    truth, _ = index_tuning.exact_search(clustered(2000), queries_like(4), 10)
+    truth, _ = exact_search.search(clustered(2000), queries_like(4), 10)
     np.testing.assert_array_equal(fallback.search(queries_like(4), 10)[0], truth)
 
 

@@ -7,6 +7,8 @@ import sys
 import textwrap
 
 import pytest
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
 
 from features import command
 from serving import publication, release
@@ -145,6 +147,12 @@ def test_rollback_to_a_corrupted_release_changes_nothing(tmp_path):
     assert release.current(tmp_path) == second
 
 
+def test_a_release_whose_manifest_is_broken_can_be_left(tmp_path):
+    first, second = publish(tmp_path), publish(tmp_path)
+    release.manifest_path(tmp_path, second).write_text("{")
+    assert publication.rollback(tmp_path) == (second, first)
+
+
 def test_only_the_newest_releases_are_kept(tmp_path):
     made = [publish(tmp_path, keep=3) for _ in range(5)]
     assert release.versions(tmp_path) == made[2:]
@@ -205,19 +213,22 @@ KILLED = textwrap.dedent(
 )
 
 
+STEPS_BEFORE_CURRENT = 7
+
+
 def run_killed(root, step):
     return subprocess.run(
         [sys.executable, "-c", KILLED, str(root), str(step)], cwd=REPOSITORY, check=False
     ).returncode
 
 
-@pytest.mark.parametrize("step", range(1, 8))
+@pytest.mark.parametrize("step", range(1, 9))
 def test_a_build_killed_at_any_step_serves_the_old_release_or_the_whole_new_one(tmp_path, step):
     old = publish(tmp_path)
     assert run_killed(tmp_path, step) == -signal.SIGKILL
     served = release.load(tmp_path)
-    # Four components and the manifest are renamed before CURRENT, the sixth.
-    assert (served.version == old) == (step <= 6)
+    # Renamed before CURRENT: four components, the manifest, two files for the model server.
+    assert (served.version == old) == (step <= STEPS_BEFORE_CURRENT)
     assert release.versions(tmp_path) == sorted({old, served.version})
     newest = publish(tmp_path)
     assert not leftovers(tmp_path)
@@ -229,7 +240,30 @@ def test_a_build_killed_at_any_step_serves_the_old_release_or_the_whole_new_one(
 
 def test_a_build_killed_just_after_publishing_survives_a_rollback(tmp_path):
     old = publish(tmp_path)
-    assert run_killed(tmp_path, 7) == -signal.SIGKILL
+    assert run_killed(tmp_path, STEPS_BEFORE_CURRENT + 1) == -signal.SIGKILL
     new = release.current(tmp_path)
     assert publication.rollback(tmp_path) == (new, old)
     assert publication.rollback(tmp_path, to=new) == (old, new)
+
+
+def held_by_model_server(root):
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((root / "tf_serving" / "models.config").read_text(), config)
+    return {
+        entry.name: (
+            entry.base_path,
+            [str(v) for v in entry.model_version_policy.specific.versions],
+        )
+        for entry in config.model_config_list.config
+    }
+
+
+def test_the_model_server_is_told_to_hold_the_version_that_serves_and_the_one_before(tmp_path):
+    publish(tmp_path)
+    first, second = publish(tmp_path), publish(tmp_path, ranker=False)
+    assert held_by_model_server(tmp_path) == {
+        "query_tower": (str(tmp_path / "query_tower"), [first, second]),
+        "ranker": (str(tmp_path / "ranker"), [first]),
+    }
+    publication.rollback(tmp_path)
+    assert second in held_by_model_server(tmp_path)["query_tower"][1]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command, files
-from serving import assembly, index, publication, release, warmup
+from serving import assembly, build_settings, index, publication, release, warmup
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[3]
 
 
 def run(*arguments):
@@ -74,7 +74,7 @@ def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
     inputs = without_ranker(small_site, metrics=worse_than_popularity(tmp_path))
     seen = []
     with pytest.raises(assembly.GatesFailedError, match=r"nothing was published.*popular"):
-        assembly.publish(inputs, tmp_path / "root", assembly.Settings(), report=seen.append)
+        assembly.publish(inputs, tmp_path / "root", build_settings.Settings(), report=seen.append)
     assert "FAIL" in [gate.verdict for gate in seen]
     assert release.versions(tmp_path / "root") == []
     assert release.stated_current(tmp_path / "root") is None
@@ -82,7 +82,7 @@ def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
 
 def test_a_forced_release_records_the_reason(small_site, tmp_path):
     inputs = without_ranker(small_site, metrics=worse_than_popularity(tmp_path))
-    settings = assembly.Settings(force_publish="the baseline is broken today")
+    settings = build_settings.Settings(force_publish="the baseline is broken today")
     assembly.publish(inputs, tmp_path / "root", settings)
     found = release.load(tmp_path / "root")
     assert found.manifest.forced == "the baseline is broken today"
@@ -103,14 +103,14 @@ def test_a_missing_input_is_named_before_anything_is_written(
 ):
     inputs = dataclasses.replace(small_site.inputs, **changes)
     with pytest.raises(command.InputError, match=message):
-        assembly.publish(inputs, tmp_path / "root", assembly.Settings())
+        assembly.publish(inputs, tmp_path / "root", build_settings.Settings())
     assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize("settings", [{"keep": 1}, {"recall_target": 0.0}, {"recall_target": 1.1}])
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(command.InputError, match="must be"):
-        assembly.Settings(**settings)
+        build_settings.Settings(**settings)
 
 
 def test_build_release_publishes_and_says_what_to_do_next(small_site, tmp_path):

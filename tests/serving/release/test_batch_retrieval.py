@@ -1,3 +1,5 @@
+import datetime
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -6,7 +8,7 @@ import pytest
 
 from features import command, dataset, spec
 from models import candidate_model
-from serving import batch_retrieval, index, release
+from serving import batch_retrieval, index, query_files, release
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,8 @@ def queries(path, **changes):
 
 
 def retrieve(found, tmp_path, k=5, **options):
-    options.setdefault("queries", queries(tmp_path / "queries.parquet"))
+    if "queries" not in options:
+        options["queries"] = queries(tmp_path / "queries.parquet")
     rows = batch_retrieval.retrieve(found, output=tmp_path / "out.parquet", k=k, **options)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.num_rows == rows
@@ -56,7 +59,7 @@ def test_held_out_examples_get_the_list_of_the_trained_model(found, small_site, 
     raw = pq.read_table(small_site.examples / "candidate_examples" / "holdout")
     lists = raw["watched_video_ids"].to_pylist()
     path = write(
-        tmp_path / "queries.parquet",
+        tmp_path / "holdout.parquet",
         query_id=np.arange(raw.num_rows),
         time=raw["time"],
         watched_video_ids=[newest_first[::-1] for newest_first in lists],
@@ -139,6 +142,8 @@ def test_profile_columns_come_from_the_query_or_else_from_the_known_user(found, 
         ({"watched_video_ids": None}, "lacks the column 'watched_video_ids'"),
         ({"watched_video_ids": [1, 2, 3]}, "expected list<string>, found int64"),
         ({"time": ["today"] * 3}, "column 'time': expected int64"),
+        ({"time": [1_700_100_000_000] * 3}, "must be Unix seconds.*milliseconds"),
+        ({"time": [datetime.datetime(2023, 11, 16)] * 3}, "found timestamp.*whole Unix seconds"),
         ({"time": [1, None, 3]}, "1 rows have no time"),
         ({"watched_times": [[1], [1], [1]]}, "differ in 2 rows, first in query 10"),
     ],
@@ -148,6 +153,21 @@ def test_unusable_queries_are_refused_with_file_and_column(found, tmp_path, chan
     with pytest.raises(command.InputError, match=message):
         retrieve(found, tmp_path, queries=path)
     assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        pa.array([["1", "2"], ["3"], []], pa.large_list(pa.large_string())),
+        pa.array([[1, 2], [3], []]),
+        pa.array([["1", "2"], ["3"], []], pa.list_(pa.string_view())),
+    ],
+)
+def test_lists_in_any_plain_arrow_form_are_read(tmp_path, lists):
+    path = queries(tmp_path / "q.parquet", watched_video_ids=lists, time=[1.7001e9] * 3)
+    table = query_files.read(path)
+    assert table["watched_video_ids"].to_pylist() == [["1", "2"], ["3"], []]
+    assert table["time"].to_pylist() == [1_700_100_000] * 3
 
 
 def test_unusable_files_are_refused(found, tmp_path):

@@ -14,7 +14,7 @@ from features import command, dataset, files, logs, spec
 from models import ranker
 from serving import batch_ranking, release
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
+REPOSITORY = pathlib.Path(__file__).parents[3]
 COLUMNS = [
     "user_id",
     "video_id",

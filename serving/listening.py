@@ -1,0 +1,49 @@
+"""Takes a port, or says why not; needs nothing heavy, so it can be asked before all else."""
+
+import socket
+
+from features import command
+
+_BACKLOG = 512
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raises InputError where the port cannot be taken."""
+    listen(host, port).close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a listening socket; port 0 takes a free one.
+
+    Raises:
+        InputError: The port is in use, or is not ours to take.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            # Else a restart would have to wait a minute for old connections to be forgotten.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise command.InputError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. "
+            "Give another --port (0 takes a free one) or stop what uses it."
+        ) from None
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """Returns the base URL at which a listening socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return (
+        f"http://[{host}]:{port}"
+        if listening.family == socket.AF_INET6
+        else f"http://{host}:{port}"
+    )

@@ -1,0 +1,65 @@
+"""Files for the stock TensorFlow Serving: which versions of which models it holds.
+
+Every publication and every rollback writes ``serving_root/tf_serving/models.config`` before
+CURRENT changes, so that a model server which polls it has the new version loaded, beside the old
+one, when the first funnel asks for it:
+
+    tensorflow_model_server --port=8500 \
+        --model_config_file=SERVING_ROOT/tf_serving/models.config \
+        --model_config_file_poll_wait_seconds=5 \
+        --monitoring_config_file=SERVING_ROOT/tf_serving/monitoring.config \
+        --rest_api_port=8501 --grpc_max_threads=64
+
+The paths in it are absolute, so a container mounts the serving root under the same path. Without
+``--grpc_max_threads`` sixteen callers on two cores are turned away. Leave ``--enable_batching``
+off: the ranker's query side has one row for many candidates, which the server's batching refuses.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from features import files
+
+DIRECTORY = "tf_serving"
+_MONITORING = """\
+# Prometheus metrics on the REST port.
+prometheus_config {
+  enable: true
+  path: "/monitoring/prometheus/metrics"
+}
+"""
+
+
+def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> None:
+    """Replaces models.config; the monitoring configuration is written once and may be edited.
+
+    Args:
+        serving_root: Where releases are published.
+        versions: Servable name to the versions that the server must hold.
+    """
+    directory = serving_root / DIRECTORY
+    files.atomic_write(directory / "models.config", models_config(serving_root, versions))
+    if not (directory / "monitoring.config").exists():
+        files.atomic_write(directory / "monitoring.config", _MONITORING)
+
+
+def models_config(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> str:
+    """Returns a ModelServerConfig as text; arguments as in :func:`write`."""
+    entries = [
+        _entry(name, serving_root.resolve() / name, held) for name, held in versions.items() if held
+    ]
+    header = "# Written with every publication and rollback; edits are lost.\n"
+    return header + "model_config_list {\n" + "".join(entries) + "}\n"
+
+
+def _entry(name: str, path: pathlib.Path, versions: Sequence[str]) -> str:
+    held = " ".join(f"versions: {version}" for version in sorted(set(versions), key=int))
+    quoted = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return (
+        "  config {\n"
+        f'    name: "{name}"\n'
+        f'    base_path: "{quoted}"\n'
+        '    model_platform: "tensorflow"\n'
+        f"    model_version_policy {{ specific {{ {held} }} }}\n"
+        "  }\n"
+    )

@@ -1,0 +1,140 @@
+"""The binary, as an operator runs it."""
+
+import contextlib
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from features import logs
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def start(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving.serve", *map(str, flags)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def refused(*flags):
+    process = start(*flags)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+def test_no_release_is_one_clear_message(tmp_path):
+    message = refused(f"--serving_root={tmp_path}", "--port=0")
+    assert "has no release" in message
+    assert "python -m serving.build_release" in message
+
+
+def test_port_in_use_is_one_clear_message(serving_root):
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = refused(f"--serving_root={serving_root}", f"--port={port}")
+    assert f"cannot listen on 127.0.0.1:{port}" in message
+
+
+@pytest.mark.parametrize("flag", ["--port=70000", "--prot=80", "--now=yesterday"])
+def test_bad_flag_is_one_clear_message(tmp_path, flag):
+    assert flag.strip("-").partition("=")[0] in refused(f"--serving_root={tmp_path}", flag)
+
+
+class Server:
+    """A running binary."""
+
+    def __init__(self, *flags):
+        self.process = start("--port=0", *flags)
+        line = self.process.stdout.readline()
+        assert line.startswith("Serving at http://"), self.process.stderr.read()
+        self.url = line.split()[2]
+        # Else a full pipe would stop the server.
+        self._drain = threading.Thread(target=self._read)
+        self.log = ""
+        self._drain.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log += line
+
+    def watch(self, event_id, video="v1"):
+        event = {
+            "event_id": event_id,
+            "type": "watch",
+            "user_id": "u",
+            "video_id": video,
+            "watch_time_s": 50,
+        }
+        return httpx.post(f"{self.url}/v1/events", json={"events": [event]}, timeout=20)
+
+    def page(self, user="u"):
+        body = {"user_id": user, "k": 5, "context": {"region": "de"}}
+        return httpx.post(f"{self.url}/v1/recommendations", json=body, timeout=20)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        code = self.process.wait(30)
+        self._drain.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+def ask_until(server, stop, codes):
+    while not stop.is_set():
+        try:
+            codes.append(server.page().status_code)
+        except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError) as error:
+            codes.append(type(error).__name__)
+            return
+
+
+def test_a_life_of_a_server(serving_root, tmp_path):
+    """Serve, learn, be killed, come back with everything, stop at a signal while busy."""
+    flags = (f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}")
+    server = Server(*flags)
+    assert httpx.get(f"{server.url}/readyz", timeout=20).json() == {"status": "ok"}
+    assert server.page().json()["rung"] == "full"
+    for number in range(20):
+        assert server.watch(f"e{number}", f"v{number}").json()["accepted"] == 1
+    server.stop(signal.SIGKILL)
+
+    again = Server(*flags)
+    assert again.watch("e7", "v7").json() == {"accepted": 0, "duplicates": 1}
+    shown = {item["video_id"] for item in again.page().json()["items"]}
+    assert not shown & {f"v{number}" for number in range(20)}
+    watched = logs.read_table(tmp_path / "logs", "watches")["video_id"].to_pylist()
+    assert sorted(watched) == sorted(f"v{number}" for number in range(20))
+
+    codes, stop = [], threading.Event()
+    threads = [threading.Thread(target=ask_until, args=(again, stop, codes)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while codes.count(200) < 20:
+        time.sleep(0.01)
+    assert again.stop(signal.SIGTERM) == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    # Refused at the door once it drains; never an error in the middle of an answer.
+    assert set(codes) <= {200, "ConnectError", "ReadError", "RemoteProtocolError"}
+    assert "Got SIGTERM: draining." in again.log
+    assert "Stopped." in again.log

@@ -1,0 +1,167 @@
+import dataclasses
+import json
+import shutil
+import time
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features import command
+from serving import checksums, errors, loaded_release, release
+from serving.backends import EmbeddedBackend
+from serving.funnel import Funnel
+from serving.history_store import SqliteHistoryStore, unknown_user
+from serving.page import PageRequest
+from serving.release_watcher import ReleaseWatcher
+from serving.sources import Question
+
+
+def load(root, version=None, **more):
+    version = version or release.current(root)
+    return loaded_release.load(root, version, backend=EmbeddedBackend(), **more)
+
+
+def test_published_release_is_loaded_and_answers_like_its_models(published_root, tiny, tmp_path):
+    loaded = load(published_root)
+    assert (len(loaded.catalogue), len(loaded.index)) == (48, 48)
+    viewer = loaded.viewer(unknown_user("old"), now=tiny.now, context={})
+    assert viewer.profile == {"region": "fr", "age": 30.0, "signed_in": True}
+    np.testing.assert_array_equal(loaded.embed(viewer), [0, 0, 0, 0, 1])
+    history = SqliteHistoryStore(tmp_path / "h.sqlite")
+    funnel = Funnel(
+        releases=tiny.releases(loaded), history=history, recorder=None, clock=lambda: tiny.now
+    )
+    page = funnel.recommend(PageRequest(user_id="old", k=5))
+    assert page.rung == "full"
+    # Nothing was watched: the ranker's order is that of the numbers; 3 of a channel do not occur.
+    assert [item.video_id for item in page.items] == ["v47", "v46", "v45", "v44", "v43"]
+    assert page.items[0].expected_watch_time_s == pytest.approx(47 / 48)
+    history.close()
+
+
+def test_release_without_a_ranker_is_loaded(tmp_path, tiny):
+    tiny.publish(tmp_path, has_ranker=False)
+    loaded = load(tmp_path)
+    assert loaded.ranker is None
+    with pytest.raises(errors.ModelError, match="has no ranker"):
+        loaded.expected_watch_times(
+            loaded.viewer(unknown_user("u"), now=tiny.now, context={}), candidates=None
+        )
+
+
+def test_altered_release_is_refused(serving_root):
+    version = release.current(serving_root)
+    path = serving_root / "videos" / version / "videos.parquet"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(
+        release.ReleaseRefusedError, match=r"its videos .* is not what was published"
+    ):
+        load(serving_root)
+
+
+def test_index_and_videos_that_do_not_belong_together_are_refused(serving_root):
+    version = release.current(serving_root)
+    path = serving_root / "videos" / version / "videos.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array([1, 0, *range(2, 48)])), path)
+    manifest = release.load_manifest(serving_root)
+    # As if somebody had signed the mix.
+    components = {**manifest.components, "videos": checksums.of_tree(path.parent)}
+    signed = dataclasses.replace(manifest, components=components)
+    release.manifest_path(serving_root, version).write_text(signed.to_json())
+    with pytest.raises(release.ReleaseRefusedError, match="are not, row by row"):
+        load(serving_root)
+
+
+def test_popularity_of_a_region_goes_before_that_of_all(published_root, tiny):
+    regional = pa.table({"region": ["de"] * 2, "video_id": ["v40", "v3"], "watches": [60, 30]})
+    loaded = load(published_root, regional_watches=lambda: regional)
+    viewer = loaded.viewer(unknown_user("u"), now=tiny.now, context={"region": "de"})
+    question = Question(
+        viewer=viewer,
+        excluded=np.zeros(0, np.int32),
+        upload_times=loaded.catalogue.upload_times,
+    )
+    assert loaded.popular.nominate(question, 5).rows.tolist() == [40, 3]
+
+
+# ---- following what is published -----------------------------------------------------------------
+
+
+def wait_until(condition):
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not happen within 10 s")
+
+
+@pytest.fixture
+def watcher_of():
+    watchers = []
+
+    def make(published, load):
+        watchers.append(ReleaseWatcher(published=published, load=load, period_s=0.02))
+        return watchers[-1]
+
+    yield make
+    for watcher in watchers:
+        watcher.close()
+
+
+def test_new_release_takes_over_while_a_pinned_one_stays(serving_root, tiny, watcher_of):
+    watcher = watcher_of(lambda: release.current(serving_root), lambda v: load(serving_root, v))
+    watcher.refresh()
+    watcher.start()
+    with watcher.pin() as before:
+        new = tiny.publish(serving_root)
+        wait_until(lambda: watcher.current.version == new)
+        assert before.version != new
+        before.probe()  # Still whole.
+    assert watcher.failures == 0
+
+
+def test_release_that_cannot_be_loaded_leaves_the_old_one_serving(tiny, watcher_of):
+    versions = ["1"]
+    loads = []
+
+    def load(version):
+        loads.append(version)
+        if version == "2":
+            raise command.InputError("release 2 is refused")
+        return tiny.release(version)
+
+    watcher = watcher_of(lambda: versions[-1], load)
+    watcher.refresh()
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: watcher.failures >= 2)
+    assert watcher.current.version == "1"
+    versions.append("3")
+    wait_until(lambda: watcher.current.version == "3")
+    # Ever less often: not at each of the many looks in between.
+    assert loads.count("2") <= 10
+
+
+def test_nothing_loaded_is_not_ready(watcher_of):
+    watcher = watcher_of(lambda: "1", lambda version: None)
+    with pytest.raises(errors.NotReadyError), watcher.pin():
+        pass
+
+
+def test_model_that_cannot_answer_is_not_served(serving_root, tiny):
+    version = release.current(serving_root)
+    shutil.copytree(
+        serving_root / "ranker" / version,
+        serving_root / "query_tower" / version,
+        dirs_exist_ok=True,
+    )
+    manifest = release.load_manifest(serving_root)
+    tower = checksums.of_tree(serving_root / "query_tower" / version)
+    signed = dataclasses.replace(manifest, components={**manifest.components, "query_tower": tower})
+    release.manifest_path(serving_root, version).write_text(signed.to_json())
+    with pytest.raises(errors.ModelError):
+        load(serving_root)
+    assert json.loads(release.manifest_path(serving_root, version).read_text())
