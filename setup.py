@@ -55,6 +55,7 @@ _SERVING = [
     "prometheus-client>=0.21,<1",
     "pydantic>=2.9,<3",
     "redis>=5,<9",
+    "starlette>=0.40,<2",
     "tensorflow-serving-api>=2.19,<2.20",
     "uvicorn>=0.32,<1",
 ]

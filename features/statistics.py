@@ -21,8 +21,9 @@ def daily_counts(watches: pa.Table | None, impressions: pa.Table | None) -> pa.T
     """Counts events by video and day.
 
     Args:
-        watches: ``video_id``, ``time``.
-        impressions: ``video_id``, ``time``, ``clicked``, ``watch_time_s``.
+        watches: ``video_id``, ``time``, ``watch_time_s``.
+        impressions: ``video_id``, ``time``, ``clicked``, ``watch_time_s``; None only where the
+            log has no such table. A part of a log that has none of its rows passes no rows.
 
     Returns:
         ``video_id``, ``day`` and :data:`COLUMNS`, one row per video and day with events.

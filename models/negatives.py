@@ -6,6 +6,7 @@ and :func:`check` compares the gradient they give with the exact one before a tr
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -137,8 +138,9 @@ def check(sampler: NegativeSampler, *, seed: int = 0) -> float:
     queries = 0.3 * rng.standard_normal((_CHECK_QUERIES, _CHECK_WIDTH)).astype(np.float32)
     labels = rng.choice(drawable, _CHECK_QUERIES)
     exact = _exact_gradient(queries, videos, log_q, labels)
+    draws_of = tf.function(lambda numbers: tf.map_fn(sampler.draw_ids, numbers))
     rounds = [
-        _sampled_gradient(sampler, queries, videos, labels, round_number=i)
+        _sampled_gradient(sampler, queries, videos, labels, round_number=i, draws_of=draws_of)
         for i in range(_CHECK_ROUNDS)
     ]
     difference = np.linalg.norm(np.mean(rounds, axis=0) - exact)
@@ -175,12 +177,12 @@ def _sampled_gradient(
     labels: npt.NDArray[np.int64],
     *,
     round_number: int,
+    draws_of: Callable[[tf.Tensor], tf.Tensor],
 ) -> npt.NDArray[np.float64]:
     # Draws of several steps together are one step with that many draws.
     steps = -(-_CHECK_DRAWS // sampler.num_draws)
-    first = round_number * steps
-    drawn = tf.concat([sampler.draw_ids(tf.constant(first + i)) for i in range(steps)], axis=0)
-    ids, _, counts = tf.unique_with_counts(drawn)
+    numbers = tf.range(round_number * steps, (round_number + 1) * steps, dtype=tf.int64)
+    ids, _, counts = tf.unique_with_counts(tf.reshape(draws_of(numbers), [-1]))
     more = float(np.log(steps))
     label_ids = tf.constant(labels + 1, tf.int64)
     query_tensor = tf.constant(queries)

@@ -11,7 +11,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import logs, statistics
+from features import logs, schema, statistics
 from features import replay as replay_logic
 from features.catalogue import Catalogue
 from features.examples import Users
@@ -20,13 +20,23 @@ from pipeline import cleaning
 
 
 class DailyCounts(beam.DoFn):
-    """(bucket, clean tables) -> the bucket's video statistics by day."""
+    """(bucket, clean tables) -> the bucket's video statistics by day.
+
+    Args:
+        has_impressions: Whether the log has impressions; a bucket may have none all the same.
+    """
+
+    def __init__(self, *, has_impressions: bool) -> None:
+        self._has_impressions = has_impressions
 
     def process(self, bucket: tuple[int, Mapping[str, bytes]]) -> Iterator[pa.Table]:
         """Counts one bucket."""
         tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
-        if "watches" in tables or "impressions" in tables:
-            yield statistics.daily_counts(tables.get("watches"), tables.get("impressions"))
+        impressions = tables.get("impressions")
+        if impressions is None and self._has_impressions:
+            impressions = schema.empty("impressions")
+        if "watches" in tables or impressions is not None:
+            yield statistics.daily_counts(tables.get("watches"), impressions)
 
 
 class MergeDailyCounts(beam.CombineFn):
@@ -90,6 +100,7 @@ def add_example_generation(
     replay: Replay,
     outputs: Mapping[str, tuple[pathlib.Path, pa.Schema]],
     directory: pathlib.Path,
+    has_impressions: bool,
 ) -> None:
     """Adds the pipeline from fragments of logs to raw examples.
 
@@ -99,6 +110,7 @@ def add_example_generation(
         read: Validates and deals out.
         replay: Makes examples.
         outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
+        has_impressions: Whether the log has that table.
         directory: Gets ``video_statistics``, ``rejected`` and the counts.
     """
     pieces = (
@@ -118,7 +130,7 @@ def add_example_generation(
     )
     daily = (
         clean.bucket_to_tables
-        | "Count days" >> beam.ParDo(DailyCounts())
+        | "Count days" >> beam.ParDo(DailyCounts(has_impressions=has_impressions))
         | "Merge days" >> beam.CombineGlobally(MergeDailyCounts())
     )
     daily | "Write video statistics" >> beam.Map(

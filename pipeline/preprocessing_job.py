@@ -249,6 +249,7 @@ class _Job:
                     for split in SPLITS
                 },
                 directory=self._output,
+                has_impressions="impressions" in self._tables,
             )
         self._counts.update(cleaning.read_counts(self._output))
 

@@ -31,7 +31,7 @@ from serving.history_schema import KINDS
 MAX_EVENTS = history.MAX_EVENTS
 # Deleting a few rows at each write would cost more than keeping some too many for a while.
 _PRUNE_SLACK = 500
-_BUSY_TIMEOUT_S = 10.0
+_BUSY_TIMEOUT_S = 5.0
 _CACHE_BYTES = 256 << 20
 
 
@@ -125,7 +125,7 @@ class SqliteHistoryStore:
         self.path = pathlib.Path(path)
         self.max_events = max_events
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._connections_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._cache: collections.OrderedDict[str, tuple[int, UserHistory]] = (
@@ -291,7 +291,7 @@ class SqliteHistoryStore:
     def close(self) -> None:
         """See :class:`HistoryStore`."""
         with self._connections_lock:
-            for connection in self._connections:
+            for _, connection in self._connections:
                 connection.close()
             self._connections.clear()
 
@@ -311,8 +311,19 @@ class SqliteHistoryStore:
                 connection.execute(pragma)
             self._local.connection = connection
             with self._connections_lock:
-                self._connections.append(connection)
+                self._close_those_of_dead_threads()
+                self._connections.append((threading.current_thread(), connection))
         return connection
+
+    def _close_those_of_dead_threads(self) -> None:
+        """Else a server that is probed from ever new threads runs out of files."""
+        alive = []
+        for thread, connection in self._connections:
+            if thread.is_alive():
+                alive.append((thread, connection))
+            else:
+                connection.close()
+        self._connections = alive
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -95,6 +95,8 @@ def create_app(service: Service) -> fastapi.FastAPI:
         max_waiting=service.max_waiting,
         on_overload=metrics.overloads.inc,
     )
+    # Threads of their own: a busy server is still a ready one, and can be watched.
+    operations = WorkerPool(threads=2, max_waiting=8, on_overload=metrics.overloads.inc)
     metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
 
     @contextlib.asynccontextmanager
@@ -102,6 +104,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
         del app
         yield
         pool.close()
+        operations.close()
         service.on_close()
 
     app = fastapi.FastAPI(
@@ -115,7 +118,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
     _add_lookups(app, service, pool)
-    _add_operations(app, service, metrics)
+    _add_operations(app, service, operations, metrics)
     _add_page(app)
     return app
 
@@ -190,22 +193,27 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
             )
 
 
-def _add_operations(app: fastapi.FastAPI, service: Service, metrics: Metrics) -> None:
+def _add_operations(
+    app: fastapi.FastAPI, service: Service, operations: WorkerPool, metrics: Metrics
+) -> None:
     @app.get("/healthz", summary="Whether the process lives")
     async def healthz() -> http_schema.Status:
         return http_schema.Status()
 
-    @app.get("/readyz", summary="Whether every model answers a real prediction")
-    def readyz() -> http_schema.Status:
-        # On a thread of its own kind: a busy server is still a ready one.
+    def probe() -> http_schema.Status:
         service.history.ping()
         with service.releases.pin() as release:
             release.probe()
         return http_schema.Status()
 
+    @app.get("/readyz", summary="Whether every model answers a real prediction")
+    async def readyz() -> http_schema.Status:
+        return await operations.run(probe)
+
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
-    def prometheus() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def prometheus() -> Response:
+        text = await operations.run(metrics.text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_page(app: fastapi.FastAPI) -> None:

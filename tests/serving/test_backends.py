@@ -10,8 +10,9 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import errors, tensor_protos
+from serving import errors, service, tensor_protos
 from serving.backends import EmbeddedBackend, EmbeddedModel, TensorFlowServingBackend
+from serving.page import PageRequest
 
 VERSION = "20231114000000"
 
@@ -240,6 +241,62 @@ def test_no_free_place_within_the_deadline_is_unavailable(open_model, server):
             bounded.predict(INPUTS, deadline_s=0.05)
         server.servicer.hold.set()
         first.result()
+
+
+# ---- the funnel over it --------------------------------------------------------------------------
+
+
+class ReleaseServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Serves every model of a serving root, by name and version, like the real server."""
+
+    def __init__(self, root):
+        self._root = root
+        self._models = {}
+
+    def Predict(self, request, context):  # noqa: N802
+        name, version = request.model_spec.name, request.model_spec.version.value
+        if (name, version) not in self._models:
+            self._models[name, version] = EmbeddedModel(self._root / name / str(version))
+        inputs = {key: tf.make_ndarray(proto) for key, proto in request.inputs.items()}
+        answer = predict_pb2.PredictResponse()
+        answer.model_spec.CopyFrom(request.model_spec)
+        for key, array in self._models[name, version].predict(inputs).items():
+            answer.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+        return answer
+
+
+def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_is_gone(
+    published_root, tmp_path, tiny
+):
+    running = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        ReleaseServicer(published_root), running
+    )
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    services = [
+        service.build(
+            service.ServiceConfig(
+                serving_root=published_root,
+                logs=tmp_path / str(number) / "logs",
+                history=tmp_path / str(number) / "history.sqlite",
+                model_server=address,
+            ),
+            clock=lambda: tiny.now,
+        )
+        for number, address in enumerate([None, f"127.0.0.1:{port}"])
+    ]
+    asked = PageRequest(user_id="old", k=20, context={"region": "de"})
+    embedded, remote = (one.funnel.recommend(asked) for one in services)
+    assert remote.rung == embedded.rung == "full"
+    assert remote.items == embedded.items
+    running.stop(None).wait()
+    gone = services[1].funnel.recommend(asked)
+    assert gone.rung == "popular"
+    assert "UNAVAILABLE" in gone.reasons[0]
+    assert len(gone.items) == 20
+    for one in services:
+        one.on_close()
 
 
 # ---- protos --------------------------------------------------------------------------------------

@@ -286,6 +286,15 @@ def test_threads_write_and_read_together(store):
     assert sum(store.read(f"u{i}").watches.num_rows for i in range(3)) == 6 * 25
 
 
+def test_connections_of_dead_threads_are_closed(store):
+    store.append([event("a")])
+    for _ in range(20):
+        thread = threading.Thread(target=store.read, args=("u",))
+        thread.start()
+        thread.join()
+    assert len(store._connections) <= 2
+
+
 _WRITER = """
 import sys
 from serving.events import Event, Kind

@@ -1,0 +1,55 @@
+import dataclasses
+import json
+
+import pytest
+
+from models import config
+
+
+def test_tower_halves_its_width_from_layer_to_layer():
+    assert config.CandidateConfig(embedding_dim=256, depth=4).hidden == (2048, 1024, 512, 256)
+    assert config.CandidateConfig(embedding_dim=256, depth=0).hidden == ()
+
+
+@pytest.mark.parametrize(
+    ("config_class", "values", "rule"),
+    [
+        (config.CandidateConfig, {"depth": 5}, r"depth must be in \[0, 4\], got 5"),
+        (config.CandidateConfig, {"temperature": 0.0}, "temperature must be above 0"),
+        (config.CandidateConfig, {"loss": "hinge"}, "loss must be in"),
+        (config.CandidateConfig, {"negatives": 0}, "negatives must be 1 or more"),
+        (config.RankerConfig, {"hidden": (0,)}, "hidden must be widths of 1 or more"),
+        (config.RankerConfig, {"watch_cap_s": -1.0}, "watch_cap_s must be 0 or more"),
+        (config.TrainingConfig, {"learning_rate": 0.0}, "learning_rate must be above 0"),
+        (config.TrainingConfig, {"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        (config.TrainingConfig, {"epochs": 0}, "epochs must be 1 or more"),
+        (config.TrainingConfig, {"optimizer": "sgd"}, "optimizer must be in"),
+    ],
+)
+def test_bad_values_are_refused_by_rule_and_value(config_class, values, rule):
+    with pytest.raises(ValueError, match=rule):
+        config_class(**values)
+
+
+def test_json_round_trip_gives_equal_configs():
+    before = config.RankerConfig(hidden=(8, 4), exclude=("age",))
+    plain = json.loads(config.to_json({"model": before}))["model"]
+    assert config.from_mapping(config.RankerConfig, plain) == before
+
+
+def test_unknown_keys_are_refused():
+    values = dataclasses.asdict(config.RankerConfig()) | {"widht": 3}
+    with pytest.raises(ValueError, match="widht"):
+        config.from_mapping(config.RankerConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("texts", "widths"), [(["512", " 256"], (512, 256)), (["none"], ()), ([], ()), ([""], ())]
+)
+def test_widths_are_read_from_a_flag(texts, widths):
+    assert config.parse_widths(texts) == widths
+
+
+def test_widths_that_are_no_numbers_are_refused():
+    with pytest.raises(ValueError, match="wide"):
+        config.parse_widths(["512", "wide"])
