@@ -139,9 +139,9 @@ def add_example_generation(
     examples = clean.bucket_to_tables | "Replay" >> beam.ParDo(
         replay, beam.pvalue.AsSingleton(daily)
     ).with_outputs(*outputs)
-    for tag, (path, schema) in outputs.items():
+    for tag, (path, example_schema) in outputs.items():
         examples[tag] | f"Write {tag}" >> beam.io.WriteToParquetBatched(
-            str(path / "part"), schema=schema, codec="zstd", file_name_suffix=".parquet"
+            str(path / "part"), schema=example_schema, codec="zstd", file_name_suffix=".parquet"
         )
     (
         (pieces[cleaning.REJECTED], clean[cleaning.REJECTED])
