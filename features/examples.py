@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from features import spec, text
 from features.catalogue import Catalogue, combined, ragged_rows
-from features.history import History, Queries
+from features.event_columns import Queries
+from features.history import History
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from features.statistics import DAY_S, VideoStatistics
 

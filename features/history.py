@@ -5,9 +5,7 @@ number of users: Beam replays thousands of users' logs through it at once, the f
 same object for the one user who asks. An answer at time ``now`` uses events with
 ``time < now`` only, so that nothing of the page being scored can leak into its features.
 
-Truncation: per user and kind of event, an answer looks at the last :data:`MAX_EVENTS` events
-before ``now``; older ones have no influence, also on the window ``all``. That bounds what the
-funnel must keep of a user, and replay applies the very same bound.
+How far an answer looks back is bounded, see :mod:`features.event_columns`.
 
 Source: Covington et al., RecSys 2016, section 4.1 ("the most important signals are those that
 describe a user's previous interaction with the item itself and other similar items") and 3.4.
@@ -22,88 +20,9 @@ import pyarrow as pa
 
 from features import spec, text
 from features.catalogue import Catalogue, combined, ragged_rows
+from features.event_columns import Events, Queries, user_time_key, visible
 
-MAX_EVENTS = 5000
 NEVER_S = 1e9  # "seconds since" of what never happened: about 32 years, above any real value
-_TIME_BITS = 34  # Unix seconds until the year 2514
-
-
-@dataclasses.dataclass(frozen=True)
-class Events:
-    """Events of one kind, sorted by user, time and video.
-
-    Attributes:
-        key: int64 [n], user and time in one sortable number.
-        user: int64 [n], user code.
-        time: int64 [n], Unix seconds.
-        video: int32 [n], catalogue row, -1 for a video outside the catalogue.
-        watch_time_ms: int64 [n]. Whole numbers: sums are exact in any order.
-    """
-
-    key: np.ndarray
-    user: np.ndarray
-    time: np.ndarray
-    video: np.ndarray
-    watch_time_ms: np.ndarray
-
-    @classmethod
-    def of(
-        cls, user: np.ndarray, time: np.ndarray, video: np.ndarray, watch_time_s: np.ndarray
-    ) -> "Events":
-        """Sorts columns of events; equal users, times and videos keep their order."""
-        user, time = user.astype(np.int64), time.astype(np.int64)
-        order = np.lexsort((video, time, user))
-        milliseconds = np.round(np.nan_to_num(watch_time_s.astype(np.float64)) * 1000)
-        return cls(
-            key=user_time_key(user[order], time[order]),
-            user=user[order],
-            time=time[order],
-            video=video[order].astype(np.int32),
-            watch_time_ms=milliseconds[order].astype(np.int64),
-        )
-
-    def keep(self, mask: np.ndarray) -> "Events":
-        """Returns the events where ``mask`` bool [n] is true."""
-        return Events(*(getattr(self, f.name)[mask] for f in dataclasses.fields(self)))
-
-    def bounds(self, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the slice [start, end) of each query's visible events, int64 [q] each."""
-        return visible(self.key, user, now)
-
-
-def user_time_key(user: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Packs user codes (below 2^29) and Unix seconds into one sortable int64."""
-    return (user.astype(np.int64) << _TIME_BITS) | time.astype(np.int64)
-
-
-def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns [start, end) of the events that a query sees: its user's, before ``now``, truncated.
-
-    Args:
-        key: int64 [n] sorted, see :func:`user_time_key`.
-        user: int64 [q].
-        now: int64 [q], Unix seconds; events at ``now`` itself are not seen.
-    """
-    end = np.searchsorted(key, user_time_key(user, now))
-    start = np.searchsorted(key, user_time_key(user, np.zeros_like(now)))
-    return np.maximum(start, end - MAX_EVENTS), end
-
-
-@dataclasses.dataclass(frozen=True)
-class Queries:
-    """Moments at which history is asked.
-
-    Attributes:
-        user: int64 [q], user code.
-        now: int64 [q], Unix seconds.
-    """
-
-    user: np.ndarray
-    now: np.ndarray
-
-    def take(self, rows: np.ndarray) -> "Queries":
-        """Returns the queries at ``rows``."""
-        return Queries(self.user[rows], self.now[rows])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from features import examples, spec, statistics
 from features.catalogue import Catalogue, combined
+from features.event_columns import Queries
 from features.examples import Request, Users
-from features.history import History, Queries
+from features.history import History
 from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
@@ -170,7 +171,7 @@ class Replayer:
             history=history,
             queries=request.queries,
             statistics=shown,
-            nominations=_columns(impressions, "candidate_sources", "retrieval_score"),
+            nominations=_nominations(impressions),
         )
         labels = label_batch(impressions, spec.RANKER)
         return examples.join(query.take(pa.array(page_of)), candidate, labels)
@@ -194,6 +195,22 @@ NO_USERS = pa.table({"user_id": pa.array([], pa.string())})
 
 def _columns(table: pa.Table, *names: str) -> dict[str, pa.Array]:
     return {name: combined(table[name]) for name in names if name in table.column_names}
+
+
+def _nominations(impressions: pa.Table) -> dict[str, pa.Array]:
+    """Returns what our funnel logged of its nominations; null for other impressions.
+
+    Another recommender's scores and source names mean something else than ours: a ranker that
+    learnt from them would be misled by what the funnel gives it when serving.
+    """
+    if "release_id" not in impressions.column_names:
+        return {}
+    is_ours = pc.is_valid(combined(impressions["release_id"]))
+    logged = _columns(impressions, "candidate_sources", "retrieval_score")
+    return {
+        name: pc.if_else(is_ours, column, pa.scalar(None, column.type))
+        for name, column in logged.items()
+    }
 
 
 def _distinct_requests(request: Request) -> tuple[np.ndarray, np.ndarray]:

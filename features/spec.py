@@ -13,7 +13,8 @@ context.X       the request: ``device`` and ``surface`` as logged; ``hour`` (0-2
                 (0 is Monday) of its time, UTC; ``example_age_s`` (candidate model only)
 history.X       what the user did before, see :mod:`features.history`
 statistics.X    the video's own statistics up to the day before, see :mod:`features.statistics`
-nomination.X    how candidate generation found the video: ``candidate_sources``, ``retrieval_score``
+nomination.X    how OUR candidate generation found the video: ``candidate_sources``,
+                ``retrieval_score``; only of impressions with a ``release_id``
 ==============  ====================================================================================
 
 Source: Covington et al., RecSys 2016, sections 3.2, 3.3 and 4.1.
@@ -341,7 +342,7 @@ def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
     if feature.origin == "context":
         return feature.column in have["context"] | {"hour", "weekday", "example_age_s"}
     if feature.origin == "nomination":
-        return feature.column in have.get("impressions", set())
+        return {feature.column, "release_id"} <= have.get("impressions", set())
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
     if (

@@ -30,7 +30,13 @@ _EXCLUDE_WATCHED = flags.DEFINE_bool(
     _DEFAULT.exclude_watched,
     "Never recommend what the user watched; a holdout watch of such a video is then a miss.",
 )
-_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of resamples and learned baselines.")
+_MAX_QUERIES = flags.DEFINE_integer(
+    "max_queries",
+    _DEFAULT.max_queries,
+    "Holdout watches to measure retrieval on, drawn at random; 0 for all.",
+    lower_bound=0,
+)
+_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of draws, resamples and learned baselines.")
 _BOOTSTRAP = flags.DEFINE_integer(
     "bootstrap", _DEFAULT.replicates, "Resamples of users behind an interval.", lower_bound=1
 )
@@ -79,6 +85,7 @@ def _config() -> evaluation.EvaluationConfig:
         return evaluation.EvaluationConfig(
             ks=tuple(int(k) for k in _K.value),
             exclude_watched=_EXCLUDE_WATCHED.value,
+            max_queries=_MAX_QUERIES.value,
             replicates=_BOOTSTRAP.value,
             seed=_SEED.value,
             linear=_LINEAR.value,

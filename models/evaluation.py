@@ -37,14 +37,17 @@ class EvaluationConfig:
     Attributes:
         ks: Cut-offs of recall.
         exclude_watched: See :class:`RetrievalSettings`.
+        max_queries: Holdout watches that retrieval is measured on, drawn at random where there
+            are more; 0 takes all. Cost is their number times the corpus, for each system.
         replicates: Resamples of users behind an interval.
-        seed: Of the resamples and of the learned baselines.
+        seed: Of the drawn queries, the resamples and the learned baselines.
         linear: Whether to train the linear ranking baseline.
         gbdt: Whether to train gradient-boosted trees; needs ``lightgbm``.
     """
 
     ks: tuple[int, ...] = (10, 50, 100, 200, 500)
     exclude_watched: bool = False
+    max_queries: int = 20_000
     replicates: int = 1000
     seed: int = 0
     linear: bool = True
@@ -54,6 +57,8 @@ class EvaluationConfig:
         object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
         if self.replicates < 1:
             raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
+        if self.max_queries < 0:
+            raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
         if self.gbdt and importlib.util.find_spec("lightgbm") is None:
             raise ValueError("gbdt must be off without lightgbm: pip install 'watchnext[gbdt]'.")
         RetrievalSettings(ks=self.ks)
@@ -148,6 +153,14 @@ class _Examples:
     info: Mapping[str, Any]
     config: EvaluationConfig
 
+    def drawn(self, num_queries: int) -> np.ndarray:
+        """Returns the rows of the queries to measure on, ascending."""
+        most = self.config.max_queries or num_queries
+        if num_queries <= most:
+            return np.arange(num_queries)
+        rng = np.random.default_rng(self.config.seed)
+        return np.sort(rng.choice(num_queries, most, replace=False))
+
     def bootstrap(self, user_codes: metrics.Ints) -> Bootstrap:
         return Bootstrap(
             num_users=int(user_codes.max(initial=-1)) + 1,
@@ -176,7 +189,7 @@ def _evaluate_retrieval(
     catalogue = read_catalogue(examples.directory)
     queries = baselines.read_queries(examples.directory, "holdout", catalogue)
     train = baselines.read_queries(examples.directory, "train", catalogue)
-    result.data |= {"videos": len(catalogue), "candidate_queries": len(queries)}
+    result.data |= {"videos": len(catalogue), "candidate_holdout_examples": len(queries)}
     if not len(queries):
         result.notes.append(
             "The holdout has no candidate examples, so candidate generation was not measured. "
@@ -187,8 +200,9 @@ def _evaluate_retrieval(
     embeddings = None
     if model is None:
         result.notes.append("No candidate model was given: retrieval shows the baselines alone.")
+        queries = queries.take(examples.drawn(len(queries)))
     else:
-        embeddings, queries = _embed(examples.directory, model, queries)
+        embeddings, queries = _embed(examples, model, queries)
     fitted = baselines.fit_all(train, catalogue, train_until_s=int(examples.info["train_until_s"]))
     ranked = retrieval_evaluation.rank_all(
         fitted, embeddings, queries, catalogue=catalogue, settings=settings
@@ -204,6 +218,7 @@ def _evaluate_retrieval(
         sheet=sheet,
     )
     result.data |= {
+        "candidate_queries": len(queries),
         "candidate_users": int(user_codes.max()) + 1,
         "candidate_labels_outside_the_catalogue": int((queries.label_rows < 0).sum()),
         "candidate_training_examples": len(train),
@@ -217,16 +232,18 @@ def _evaluate_retrieval(
 
 
 def _embed(
-    examples_dir: pathlib.Path, model: CandidateModel, queries: baselines.Queries
+    examples: _Examples, model: CandidateModel, queries: baselines.Queries
 ) -> tuple[Embeddings, baselines.Queries]:
-    """Returns both towers' embeddings, and the queries in the order of theirs."""
+    """Returns both towers' embeddings, and the drawn queries in the order of theirs."""
     started = time.monotonic()
-    arrays = dataset.load(examples_dir, spec.CANDIDATE, "holdout")
+    arrays = dataset.load(examples.directory, spec.CANDIDATE, "holdout")
+    queries = retrieval_evaluation.aligned(queries, arrays)
+    rows = examples.drawn(len(queries))
     embeddings = retrieval_evaluation.embed(
         model,
-        ResolvedSpec.load(examples_dir),
-        query_features=arrays,
-        video_features=dataset.videos(examples_dir),
+        ResolvedSpec.load(examples.directory),
+        query_features={name: values[rows] for name, values in arrays.items()},
+        video_features=dataset.videos(examples.directory),
     )
     logging.info(
         "embedded %d queries and %d videos in %.1f s",
@@ -234,7 +251,7 @@ def _embed(
         len(embeddings.videos),
         time.monotonic() - started,
     )
-    return embeddings, retrieval_evaluation.aligned(queries, arrays)
+    return embeddings, queries.take(rows)
 
 
 # ---- ranking

@@ -116,9 +116,11 @@ def _is_better(change: Figure, metric: str) -> bool:
 def _subject(evaluation: Evaluation, part: str) -> str:
     data = evaluation.data
     if part == "candidate":
+        asked, every = data["candidate_queries"], data["candidate_holdout_examples"]
+        drawn = "" if asked == every else f" (drawn from {every:,})"
         return (
-            f"next watch among all {data['videos']:,} videos, {data['candidate_queries']:,} "
-            f"holdout watches of {data['candidate_users']:,} users"
+            f"next watch among all {data['videos']:,} videos, {asked:,} holdout watches{drawn} "
+            f"of {data['candidate_users']:,} users"
         )
     return (
         f"{data['ranker_impressions']:,} holdout impressions on {data['ranker_pages']:,} pages of "

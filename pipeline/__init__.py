@@ -1,1 +1,4 @@
-"""Jobs that make data and models: simulate, import, preprocess, retrain. May import every layer below."""
+"""Jobs that make data and models: simulate, import, preprocess, retrain.
+
+May import every layer below.
+"""

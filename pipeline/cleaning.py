@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "searches": ("user_id", "time", "query"),
     "impressions": (
         *("user_id", "video_id", "time", "clicked", "watch_time_s", "page_id", "position"),
-        *("surface", "device", "candidate_sources", "retrieval_score"),
+        *("surface", "device", "candidate_sources", "retrieval_score", "release_id"),
     ),
 }
 EVENT_TABLES = tuple(COLUMNS)

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ _PARTS = {
     "videos": site_world.Videos,
 }
 
-Ids = Sequence[str] | np.ndarray | pa.Array | pa.ChunkedArray
+Ids: TypeAlias = Sequence[str] | np.ndarray | pa.Array | pa.ChunkedArray
 Numbers = Sequence[float] | np.ndarray | float
 
 

@@ -20,8 +20,9 @@ from absl import logging
 
 from features import command, examples, spec, tensors
 from features.catalogue import Catalogue, combined, ragged_rows
+from features.event_columns import Queries
 from features.examples import Request, Users
-from features.history import History, Queries
+from features.history import History
 from features.spec import ResolvedSpec, Side
 from serving import batch_output, query_files, signatures
 from serving.exact_search import Floats, Rows

@@ -6,7 +6,7 @@ they are read, from the clicks and watches that are there by then (:mod:`serving
 so the order of arrival cannot matter.
 
 Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
-(:mod:`features.history`). Event ids are forgotten with their events: an event that old, sent
+(:mod:`features.event_columns`). Event ids are forgotten with their events: an event that old, sent
 again, would be taken for a new one.
 """
 
@@ -23,12 +23,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import history
+from features import event_columns
 from serving import attribution, errors, history_schema
 from serving.events import Event, Kind
 from serving.history_schema import KINDS
 
-MAX_EVENTS = history.MAX_EVENTS
+MAX_EVENTS = event_columns.MAX_EVENTS
 # Deleting a few rows at each write would cost more than keeping some too many for a while.
 _PRUNE_SLACK = 500
 _BUSY_TIMEOUT_S = 5.0

@@ -13,7 +13,7 @@ from absl import logging
 
 from features import examples, spec, tensors
 from features.catalogue import Catalogue
-from features.history import Queries
+from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
 from features.statistics import VideoStatistics
 from serving import errors, release, sources

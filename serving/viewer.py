@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from features import spec
 from features.catalogue import Catalogue
+from features.event_columns import Queries
 from features.examples import Request, Users
-from features.history import History, Queries
+from features.history import History
 from serving.history_store import UserHistory
 
 # What a page is called whose caller does not say.

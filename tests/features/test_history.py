@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import history as history_module
-from features import spec
+from features import event_columns, spec
 from features.catalogue import Catalogue
-from features.history import NEVER_S, History, Queries
+from features.event_columns import Queries
+from features.history import NEVER_S, History
 
 VIDEOS = pa.table(
     {
@@ -162,7 +162,7 @@ def test_grid_equals_the_obvious_reference(watched, shown, asked, limit):
     clock = [(u, v, T0 + 10**6 - t, s / 8, f) for u, v, t, s, f in watched]
     clock_shown = [(u, v, T0 + 10**6 - t, s / 8, f) for u, v, t, s, f in shown]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history_module, "MAX_EVENTS", limit)
+        patch.setattr(event_columns, "MAX_EVENTS", limit)
         history = History.of(
             CATALOGUE, users, watches=watches(*clock), impressions=impressions(*clock_shown)
         )

@@ -62,7 +62,7 @@ def test_the_full_spec_has_over_200_model_inputs_with_powers():
     everything = {f.origin: [] for f in spec.FEATURES} | {
         "videos": ["video_id", "upload_time"],
         "searches": ["query"],
-        "impressions": ["candidate_sources", "retrieval_score"],
+        "impressions": ["candidate_sources", "retrieval_score", "release_id"],
         "context": ["device", "surface"],
     }
     for feature in spec.FEATURES:
@@ -115,3 +115,11 @@ def test_embedding_width_follows_the_logarithm():
     assert spec.embedding_width(1_000) == 16
     assert spec.embedding_width(1) == 4
     assert spec.embedding_width(0) == 4
+
+
+def test_scores_of_another_recommender_are_no_features():
+    logged = [*COLUMNS["impressions"], "candidate_sources", "retrieval_score"]
+    theirs = spec.resolve({**COLUMNS, "impressions": logged})
+    assert "retrieval_score" not in names(theirs, spec.RANKER)
+    ours = spec.resolve({**COLUMNS, "impressions": [*logged, "release_id"]})
+    assert {"retrieval_score", "candidate_sources"} <= names(ours, spec.RANKER)

@@ -121,6 +121,14 @@ def test_item_cosine_divides_by_the_popularity_of_both():
     assert scores[2] == pytest.approx(1 / np.sqrt(3 * 2))
 
 
+def test_only_the_strongest_followers_are_kept(monkeypatch):
+    monkeypatch.setattr(baselines, "_MAX_FOLLOWERS", 1)
+    scores = fitted("co_visitation", FOLLOWED).score(queries(("x", 0, "a", "", ["a"])))[0]
+    # "a" was followed by d twice and by c once: c is left to popularity.
+    assert scores[3] == pytest.approx(2 / 3)
+    assert scores[2] < 1e-9
+
+
 def test_query_without_history_gets_the_popular_videos():
     for name in ("co_visitation", "item_cosine", "last_watch"):
         assert ranking(fitted(name, FOLLOWED), ANYBODY) == "bdca"

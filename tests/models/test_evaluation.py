@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import subprocess
@@ -336,6 +337,17 @@ def test_no_impressions_leave_retrieval_alone(tmp_path):
     assert any("no impressions" in note for note in result.notes)
 
 
+def test_many_queries_are_drawn_from(examples_dir):
+    config = dataclasses.replace(CONFIG, max_queries=5)
+    result = evaluation.evaluate(
+        examples_dir, candidate_model=TowersThatFollow(), ranker=None, config=config
+    )
+    assert result.figures["candidate.last_watch.all.recall_at_1"].n == 5
+    # Embeddings and raw queries were cut to the same rows: the model is still always right.
+    assert value(result, "candidate.model.all.recall_at_1") == 1
+    assert "5 holdout watches (drawn from 8)" in report.text(result)
+
+
 def test_raw_and_transformed_examples_must_be_the_same(tmp_path):
     directory = write_examples(tmp_path, ranking=False)
     path = directory / "candidate_examples/holdout/part-0.parquet"
@@ -353,7 +365,9 @@ def test_learned_baselines_train_on_a_sample_of_a_large_split(examples_dir, monk
     assert value(result, "ranker.linear.all.weighted_per_user_loss") < 0.1
 
 
-@pytest.mark.parametrize("wrong", [{"ks": ()}, {"ks": (0,)}, {"replicates": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"ks": ()}, {"ks": (0,)}, {"replicates": 0}, {"max_queries": -1}]
+)
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         evaluation.EvaluationConfig(**wrong)

@@ -136,7 +136,7 @@ def test_sampled_softmax_stands_huge_logits():
         1e4, [-1e4, 1e4], label=1, negatives=[2, 3], counts=[1, 1], expected=[1, 1],
         label_expected=1.0,
     )  # fmt: skip
-    np.testing.assert_allclose(loss, math.log(2), rtol=1e-5)
+    np.testing.assert_allclose(loss, math.log(2), rtol=1e-3)  # float32 at 1e4
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 6))

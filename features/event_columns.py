@@ -1,0 +1,91 @@
+"""Events of users as sorted columns, and the moments at which they are asked about.
+
+Truncation: per user and kind of event, a question at ``now`` sees the last :data:`MAX_EVENTS`
+events before it; older ones have no influence. That bounds what the funnel must keep of a user,
+and replay applies the very same bound.
+"""
+
+import dataclasses
+
+import numpy as np
+
+MAX_EVENTS = 5000
+_TIME_BITS = 34  # Unix seconds until the year 2514
+
+
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Events of one kind, sorted by user, time and video.
+
+    Attributes:
+        key: int64 [n], user and time in one sortable number.
+        user: int64 [n], user code.
+        time: int64 [n], Unix seconds.
+        video: int32 [n], catalogue row, -1 for a video outside the catalogue.
+        watch_time_ms: int64 [n]. Whole numbers: sums are exact in any order.
+    """
+
+    key: np.ndarray
+    user: np.ndarray
+    time: np.ndarray
+    video: np.ndarray
+    watch_time_ms: np.ndarray
+
+    @classmethod
+    def of(
+        cls, user: np.ndarray, time: np.ndarray, video: np.ndarray, watch_time_s: np.ndarray
+    ) -> "Events":
+        """Sorts columns of events; equal users, times and videos keep their order."""
+        user, time = user.astype(np.int64), time.astype(np.int64)
+        order = np.lexsort((video, time, user))
+        milliseconds = np.round(np.nan_to_num(watch_time_s.astype(np.float64)) * 1000)
+        return cls(
+            key=user_time_key(user[order], time[order]),
+            user=user[order],
+            time=time[order],
+            video=video[order].astype(np.int32),
+            watch_time_ms=milliseconds[order].astype(np.int64),
+        )
+
+    def keep(self, mask: np.ndarray) -> "Events":
+        """Returns the events where ``mask`` bool [n] is true."""
+        return Events(*(getattr(self, f.name)[mask] for f in dataclasses.fields(self)))
+
+    def bounds(self, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the slice [start, end) of each query's visible events, int64 [q] each."""
+        return visible(self.key, user, now)
+
+
+def user_time_key(user: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Packs user codes (below 2^29) and Unix seconds into one sortable int64."""
+    return (user.astype(np.int64) << _TIME_BITS) | time.astype(np.int64)
+
+
+def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [start, end) of the events that a query sees: its user's, before ``now``, truncated.
+
+    Args:
+        key: int64 [n] sorted, see :func:`user_time_key`.
+        user: int64 [q].
+        now: int64 [q], Unix seconds; events at ``now`` itself are not seen.
+    """
+    end = np.searchsorted(key, user_time_key(user, now))
+    start = np.searchsorted(key, user_time_key(user, np.zeros_like(now)))
+    return np.maximum(start, end - MAX_EVENTS), end
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """Moments at which history is asked.
+
+    Attributes:
+        user: int64 [q], user code.
+        now: int64 [q], Unix seconds.
+    """
+
+    user: np.ndarray
+    now: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Queries":
+        """Returns the queries at ``rows``."""
+        return Queries(self.user[rows], self.now[rows])

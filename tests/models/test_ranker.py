@@ -1,0 +1,129 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from features import command, spec
+from features.spec import Side
+from models import config, ranker, saved
+from models.embeddings import SideInputs
+from models.ranker import Ranker, SplitDense
+
+
+def make(world, **settings):
+    settings = {"hidden": (8, 4), **settings}
+    return Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(**settings))
+
+
+@pytest.fixture
+def rows(world):
+    return world.ranker_rows(7, seed=1)
+
+
+def test_split_layer_gives_what_the_concatenated_layer_gives():
+    rng = np.random.default_rng(1)
+    query, candidate = rng.normal(size=(5, 3)).astype("f"), rng.normal(size=(5, 2)).astype("f")
+    split = SplitDense(3, 2, 4, seed=1, name="first")
+    split.bias.assign([1.0, 2.0, 3.0, 4.0])
+    whole = tf_keras.layers.Dense(4)
+    whole.build([None, 5])
+    kernel = tf.concat([split.query_kernel, split.candidate_kernel], axis=0)
+    whole.set_weights([kernel.numpy(), split.bias.numpy()])
+    np.testing.assert_allclose(
+        split(query, candidate), whole(np.concatenate([query, candidate], axis=1)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 4, 2)])
+def test_logits_are_those_of_the_concatenated_network(world, rows, hidden):
+    model = make(world, hidden=hidden)
+    sides = [SideInputs(world.spec(), spec.RANKER, side) for side in Side]
+    dense = [side.dense(rows, model.tables).numpy() for side in sides]
+    first = model.first_layer
+    kernel = np.concatenate([first.query_kernel.numpy(), first.candidate_kernel.numpy()])
+    expected = np.concatenate(dense, axis=1) @ kernel + first.bias.numpy()
+    for layer in model.upper_layers:
+        expected = np.maximum(expected, 0) @ layer.kernel.numpy() + layer.bias.numpy()
+    np.testing.assert_allclose(model.logits(rows, rows), expected[:, 0], atol=1e-5)
+
+
+def test_one_query_scores_many_candidates_as_pairs_would(world, rows):
+    model = make(world)
+    one = {name: rows[name][:1] for name in model.query_columns}
+    repeated = {name: np.repeat(array, 7, axis=0) for name, array in one.items()}
+    candidates = {name: rows[name] for name in model.candidate_columns}
+    np.testing.assert_allclose(
+        model.logits(one, candidates), model.logits(repeated, candidates), atol=1e-6
+    )
+
+
+def test_query_half_is_multiplied_once_per_request(world):
+    model = make(world)
+    shapes = {
+        name: tf.TensorSpec([1 if name in model.query_columns else 500, *array.shape[1:]], dtype)
+        for name, array in world.ranker_rows(1, seed=1).items()
+        if name in {*model.query_columns, *model.candidate_columns}
+        for dtype in [tf.float32 if array.dtype == np.float32 else tf.int64]
+    }
+    graph = tf.function(model.logits).get_concrete_function(shapes, shapes).graph
+    products = {
+        (op.inputs[0].shape[0], op.inputs[0].shape[1])
+        for op in graph.get_operations()
+        if op.type == "MatMul"
+    }
+    assert (1, model.first_layer.query_kernel.shape[0]) in products
+    assert (500, model.first_layer.candidate_kernel.shape[0]) in products
+
+
+def test_features_of_a_space_share_a_table_but_are_fed_separately(world, rows):
+    model = make(world)
+    swapped = {**rows, "video_id": np.full(7, 3), "watched_video_ids": np.full((7, 6), 5)}
+    other = {**rows, "video_id": np.full(7, 5), "watched_video_ids": np.full((7, 6), 3)}
+    assert np.abs(model(swapped) - model(other)).max() > 0
+    assert sum(table.name == "video" for table in model.tables.values()) == 1
+
+
+def test_expected_watch_time_is_exp_of_the_logit(world, rows):
+    model = make(world)
+    np.testing.assert_allclose(
+        model.expected_watch_time_s(rows, rows), np.exp(model.logits(rows, rows)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("hidden", [(), (4,)])
+def test_starting_bias_is_the_mean_of_the_output(world, rows, hidden):
+    model = make(world, hidden=hidden)
+    before = model(rows).numpy()
+    model.set_bias(math.log(30))
+    np.testing.assert_allclose(model(rows) - before, [math.log(30)] * 7, rtol=1e-5)
+
+
+def test_unknown_ids_everywhere_are_scored(world, rows):
+    unknown = {n: np.zeros_like(v) if v.dtype.kind in "if" else v for n, v in rows.items()}
+    assert np.isfinite(make(world)(unknown)).all()
+
+
+def test_embedding_gradients_are_sparse(world, rows):
+    model = make(world)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(rows))
+    tables = [table.rows for table in model.tables.values()]
+    assert {type(g) for g in tape.gradient(total, tables)} == {tf.IndexedSlices}
+
+
+def test_ranker_without_a_side_is_refused(world):
+    names = ("video_id", "channel_id", "duration_s", "user_video_impressions_1h")
+    with pytest.raises(command.InputError, match="no candidate feature left"):
+        make(world, exclude=names)
+
+
+@pytest.mark.parametrize("settings", [{}, {"hidden": ()}, {"exclude": ("age",), "powers": False}])
+def test_saved_ranker_gives_the_same_logits(tmp_path, world, rows, settings):
+    model = make(world, **settings)
+    contents = saved.Contents(configs={"model": model.config}, vocabularies=world.vocabularies)
+    ranker.save(model, tmp_path / "m", contents=contents)
+    again = ranker.load(tmp_path / "m")
+    assert again.config == model.config
+    np.testing.assert_array_equal(again(rows), model(rows))
