@@ -21,6 +21,7 @@ from features.history import History
 from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
+PAGE_TIME = "page_time"
 PAGE_GAP_S = 30 * 60  # a page where the log names none: impressions without a longer pause
 TRAIN, HOLDOUT = "train", "holdout"
 
@@ -157,8 +158,20 @@ class Replayer:
         history: History,
         shown: statistics.VideoStatistics,
     ) -> pa.RecordBatch:
-        """Returns the raw examples of impressions, in their order."""
-        request = self._request(impressions, codes)
+        """Returns the raw examples of impressions, in their order.
+
+        Features are as of the page's start, which is when the funnel makes them: as of each
+        impression's own time, a click would change what the page's other impressions see, and
+        history would point the wrong way within a page. (On a log whose pages are 30-minute
+        sessions, that took boosted trees from a weighted, per-user loss of .396 to .443.)
+
+        Args:
+            impressions: With :data:`PAGE_TIME`, see :func:`with_pages`.
+            codes: User id to code in ``history``.
+            history: Of these users.
+            shown: Video statistics.
+        """
+        request = self._request(impressions, codes, time=PAGE_TIME)
         page, page_of = _distinct_requests(request)
         query = examples.query_batch(
             self._spec, spec.RANKER, request=request.take(page), users=self._users, history=history
@@ -176,14 +189,16 @@ class Replayer:
         labels = label_batch(impressions, spec.RANKER)
         return examples.join(query.take(pa.array(page_of)), candidate, labels)
 
-    def _request(self, events: pa.Table, codes: Mapping[str, int]) -> Request:
+    def _request(
+        self, events: pa.Table, codes: Mapping[str, int], *, time: str = "time"
+    ) -> Request:
         encoded = combined(events["user_id"]).dictionary_encode()
         indices = np.asarray(encoded.indices)
         users = encoded.dictionary.to_pylist()
         return Request(
             queries=Queries(
                 np.array([codes[u] for u in users], np.int64)[indices],
-                np.asarray(combined(events["time"]), np.int64),
+                np.asarray(combined(events[time]), np.int64),
             ),
             user_rows=np.array([self._users.row_of.get(u, -1) for u in users], np.int64)[indices],
             context=_columns(events, "device", "surface"),
@@ -228,24 +243,37 @@ def _distinct_requests(request: Request) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_pages(impressions: pa.Table) -> pa.Table:
-    """Adds ``page_id`` where the log has none: a new page after a pause of 30 minutes.
+    """Adds when each impression's page began, and which page it is where the log does not say.
 
     Args:
-        impressions: Sorted by user and time.
+        impressions: All of some users, sorted by user and time.
+
+    Returns:
+        With ``page_id`` (a new page after a pause of 30 minutes, where the log has none) and
+        :data:`PAGE_TIME`, int64 Unix seconds: the first impression of that user and page.
     """
-    if "page_id" in impressions.column_names and not impressions["page_id"].null_count:
-        return impressions
-    users = impressions["user_id"].to_pylist()
+    users = combined(impressions["user_id"])
     time = np.asarray(combined(impressions["time"]), np.int64)
-    changed = np.array([a != b for a, b in zip(users[1:], users, strict=False)], bool)
-    is_new = np.concatenate([[True], changed | (np.diff(time) > PAGE_GAP_S)])[: len(users)]
-    first = np.maximum.accumulate(np.where(is_new, np.arange(len(users)), 0))
-    pages = pa.array([f"{users[row]} {time[row]}" for row in first], pa.string())
     if "page_id" not in impressions.column_names:
-        return impressions.append_column("page_id", pages)
+        nulls = pa.nulls(len(users), pa.string())
+        impressions = impressions.append_column("page_id", nulls)
+    pages = pc.coalesce(combined(impressions["page_id"]), _pages_by_gap(users, time))
     index = impressions.column_names.index("page_id")
-    filled = pc.coalesce(combined(impressions["page_id"]), pages)
-    return impressions.set_column(index, "page_id", filled)
+    keys = [np.asarray(c.dictionary_encode().indices, np.int64) for c in (users, pages)]
+    _, number = np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    start = np.full(len(time), np.iinfo(np.int64).max)
+    np.minimum.at(start, number, time)
+    with_ids = impressions.set_column(index, "page_id", pages)
+    return with_ids.append_column(PAGE_TIME, pa.array(start[number]))
+
+
+def _pages_by_gap(users: pa.Array, time: np.ndarray) -> pa.Array:
+    names = users.to_pylist()
+    changed = np.array([a != b for a, b in zip(names[1:], names, strict=False)], bool)
+    is_new = np.concatenate([[True], changed | (np.diff(time) > PAGE_GAP_S)])[: len(names)]
+    first = np.maximum.accumulate(np.where(is_new, np.arange(len(names)), 0))
+    return pa.array([f"{names[row]} {time[row]}" for row in first], pa.string())
 
 
 def label_batch(events: pa.Table, model: str) -> pa.RecordBatch:

@@ -101,7 +101,7 @@ class Opened:
         try:
             status = tf.train.Checkpoint(model=model).read(prefix)
             status.assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
             raise command.InputError(
                 f"{prefix}.* cannot be read as weights of this model: {error} "
                 f"Train again with: {_MADE_BY[self.info['kind']]}"

@@ -1,0 +1,151 @@
+import math
+
+import numpy as np
+import pytest
+
+from features import command
+from models import ranker, ranker_training, saved
+from models.config import RankerConfig, TrainingConfig
+
+LINEAR = {"hidden": ()}
+QUICK = TrainingConfig(epochs=6, batch_size=200, learning_rate=0.02, patience=6)
+
+
+def train(examples, tmp_path, *, settings=QUICK, **model):
+    return ranker_training.train(
+        examples, tmp_path / "m", RankerConfig(**{**LINEAR, **model}), settings
+    )
+
+
+def mean_prediction(directory, rows):
+    model = ranker.load(directory)
+    return model.expected_watch_time_s(rows, rows).numpy(), rows["channel_id"] == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "factor"), [("exact", 1.0), ("weighted", 1 / (1 - 0.4))], ids=["exact", "paper"]
+)
+def test_odds_recover_expected_watch_time_at_a_high_click_rate(
+    make_examples, world, tmp_path, loss, factor
+):
+    # P = .4. Channel 1 is watched for 100 s a click, so E[T] = 40 s; the others 10 s, 4 s. The
+    # paper's loss gives E[T] / (1 - P).
+    rows = world.ranker_rows(6000, seed=1, click_rate=0.4)
+    examples = make_examples(ranker={"train": rows})
+    train(examples, tmp_path, loss=loss)
+    seconds, is_long = mean_prediction(tmp_path / "m", rows)
+    np.testing.assert_allclose(seconds[is_long].mean(), 40 * factor, rtol=0.1)
+    np.testing.assert_allclose(seconds[~is_long].mean(), 4 * factor, rtol=0.1)
+
+
+def test_plain_logistic_loss_recovers_the_odds_of_a_click(make_examples, world, tmp_path):
+    rows = world.ranker_rows(4000, seed=1, click_rate=0.25)
+    train(make_examples(ranker={"train": rows}), tmp_path, loss="logistic")
+    odds, is_long = mean_prediction(tmp_path / "m", rows)
+    np.testing.assert_allclose(odds[is_long].mean(), 1 / 3, rtol=0.15)
+
+
+def test_cap_counts_longer_watches_as_the_cap(make_examples, world, tmp_path):
+    rows = world.ranker_rows(4000, seed=1, click_rate=0.4)
+    train(make_examples(ranker={"train": rows}), tmp_path, watch_cap_s=20.0)
+    seconds, is_long = mean_prediction(tmp_path / "m", rows)
+    np.testing.assert_allclose(seconds[is_long].mean(), 0.4 * 20, rtol=0.1)
+    np.testing.assert_allclose(seconds[~is_long].mean(), 0.4 * 10, rtol=0.1)
+
+
+def test_training_with_a_holdout_saves_metrics_and_click_rate(small_examples, tmp_path):
+    result = train(small_examples, tmp_path, hidden=(8,))
+    opened = saved.open_directory(tmp_path / "m", kind="ranker", examples_dir=small_examples)
+    assert opened.info["metrics"] == result.metrics
+    assert set(result.metrics) == {"log_loss", "per_user_loss"}
+    # Long videos before short ones: better than chance, .5.
+    assert result.metrics["per_user_loss"] < 0.4
+    assert 0.2 < opened.info["lineage"]["click_rate"] < 0.4
+
+
+def test_papers_loss_warns_where_the_click_rate_is_not_small(
+    make_examples, world, tmp_path, caplog
+):
+    rows = world.ranker_rows(400, seed=1, click_rate=0.4)
+    rate = rows["clicked"].mean()
+    once = TrainingConfig(epochs=1, batch_size=200)
+    train(make_examples(ranker={"train": rows}), tmp_path, loss="weighted", settings=once)
+    assert f"click rate is {rate:.3f}" in caplog.text
+    assert f"{100 * rate / (1 - rate):.0f}% above" in caplog.text
+
+
+@pytest.mark.parametrize(("loss", "rate"), [("weighted", 0.05), ("exact", 0.4)])
+def test_no_warning_where_the_odds_are_right(make_examples, world, tmp_path, caplog, loss, rate):
+    rows = world.ranker_rows(400, seed=1, click_rate=rate)
+    once = TrainingConfig(epochs=1, batch_size=200)
+    train(make_examples(ranker={"train": rows}), tmp_path, loss=loss, settings=once)
+    assert "not small" not in caplog.text
+
+
+def test_no_impressions_are_an_input_error(make_examples, tmp_path):
+    with pytest.raises(command.InputError, match="no training example for the ranker"):
+        train(make_examples(), tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["exact", "weighted", "logistic"])
+def test_impressions_without_a_click_are_an_input_error(make_examples, world, tmp_path, loss):
+    rows = world.ranker_rows(100, seed=1, click_rate=0.0)
+    with pytest.raises(command.InputError, match="None of 100 training impressions was clicked"):
+        train(make_examples(ranker={"train": rows}), tmp_path, loss=loss)
+
+
+def test_clicks_that_were_never_watched_are_an_input_error(make_examples, world, tmp_path):
+    rows = world.ranker_rows(100, seed=1)
+    rows["watch_time_s"] = np.zeros(100, np.float32)
+    with pytest.raises(command.InputError, match="clicked and watched"):
+        train(make_examples(ranker={"train": rows}), tmp_path)
+
+
+@pytest.mark.parametrize("loss", ["weighted", "logistic"])
+def test_impressions_that_were_all_clicked_need_the_exact_loss(
+    make_examples, world, tmp_path, loss
+):
+    rows = world.ranker_rows(100, seed=1, click_rate=1.0)
+    with pytest.raises(command.InputError, match="loss=exact can be trained"):
+        train(make_examples(ranker={"train": rows}), tmp_path, loss=loss)
+
+
+def test_exact_loss_trains_where_all_impressions_were_clicked(make_examples, world, tmp_path):
+    rows = world.ranker_rows(2000, seed=1, click_rate=1.0)
+    train(make_examples(ranker={"train": rows}), tmp_path)
+    seconds, is_long = mean_prediction(tmp_path / "m", rows)
+    np.testing.assert_allclose(seconds[is_long].mean(), 100, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fault"),
+    [
+        ("watch_time_s", math.nan, "2 where watch_time_s is not a number"),
+        ("watch_time_s", math.inf, "2 where watch_time_s is not a number"),
+        ("watch_time_s", -1.0, "2 where watch_time_s is negative"),
+        ("watch_time_s", 90_000.0, "2 where watch_time_s is above 24 hours"),
+        ("clicked", 0.5, "2 where clicked is neither 0 nor 1"),
+        ("clicked", math.nan, "2 where clicked is neither 0 nor 1"),
+    ],
+)
+def test_unusable_labels_are_counted_and_refused(
+    make_examples, world, tmp_path, column, value, fault
+):
+    rows = world.ranker_rows(50, seed=1)
+    rows[column][[3, 9]] = value
+    with pytest.raises(command.InputError, match=fault):
+        train(make_examples(ranker={"train": rows}), tmp_path)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "odds"), [("exact", 120 / 5), ("weighted", 120 / 3), ("logistic", 2 / 3)]
+)
+def test_starting_logit_is_the_best_constant(loss, odds):
+    labels = ranker_training.Labels(impressions=5, clicks=2, watch_time_s=120.0)
+    assert math.exp(labels.starting_logit(loss)) == pytest.approx(odds)
+
+
+def test_unknown_stop_metric_is_an_input_error(small_examples, tmp_path):
+    with pytest.raises(command.InputError, match="stop_metric must be one of"):
+        train(small_examples, tmp_path, settings=TrainingConfig(stop_metric="auc"))

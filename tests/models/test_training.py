@@ -1,0 +1,245 @@
+import math
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from models import batches, checkpoints, config, training
+
+
+class LineModel(tf_keras.Model):
+    """y = w x."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = self.add_weight(name="w", shape=[], initializer="zeros")
+
+
+class LineTask:
+    """Least squares; holdout metrics are given one by one, or computed."""
+
+    stop_metric, higher_is_better = "error", False
+
+    def __init__(self, values=None, *, poison_at=None):
+        self.model = LineModel()
+        self.values = list(values) if values is not None else None
+        self.poison_at = poison_at
+        self.seen = []
+
+    def loss(self, batch, step):
+        loss = tf.reduce_mean(tf.square(self.model.w * batch["x"] - batch["y"]))
+        if self.poison_at is not None:
+            loss *= tf.where(step == self.poison_at, math.nan, 1.0)
+        return loss
+
+    def evaluate(self):
+        if self.values is None:
+            return {}
+        self.seen.append(float(self.model.w))
+        return {"error": self.values[min(len(self.seen), len(self.values)) - 1]}
+
+
+X = np.arange(1, 41, dtype=np.float32) / 40
+
+
+def examples(batch_size=4, seed=1):
+    return batches.InMemory({"x": X, "y": 3 * X}, batch_size=batch_size, seed=seed)
+
+
+def fit(task, path, **settings):
+    settings = config.TrainingConfig(
+        **{"batch_size": 4, "learning_rate": 0.1, "epochs": 3, **settings}
+    )
+    run = checkpoints.RunDirectory(path, {"test": 1})
+    return training.fit(task, examples(), settings, run)
+
+
+def test_training_finds_the_line(tmp_path):
+    task = LineTask()
+    result = fit(task, tmp_path, epochs=30)
+    np.testing.assert_allclose(task.model.w, 3, atol=0.05)
+    assert (result.steps, result.epochs, result.rounds) == (300, 30, 30)
+
+
+def test_without_a_holdout_all_epochs_are_trained_and_the_last_weights_kept(tmp_path):
+    result = fit(LineTask(), tmp_path)
+    assert (result.epochs, result.best_round, result.metrics) == (3, 0, {})
+    assert "no holdout" in result.summary()
+
+
+def test_training_stops_after_patience_and_restores_the_best_weights(tmp_path):
+    task = LineTask([5.0, 4.0, 4.5, 4.2, 1.0])
+    result = fit(task, tmp_path, epochs=9, patience=2)
+    # Rounds 3 and 4 are no better than round 2.
+    assert (result.rounds, result.best_round) == (4, 2)
+    assert float(task.model.w) == task.seen[1]
+    assert task.seen[4] == task.seen[1]
+
+
+def test_a_metric_that_is_not_a_number_is_never_the_best(tmp_path):
+    result = fit(LineTask([math.nan, 2.0, math.nan]), tmp_path, epochs=3, patience=5)
+    assert result.best_round == 2
+
+
+def test_epoch_is_cut_into_rounds(tmp_path):
+    result = fit(LineTask([3.0, 2.0, 1.0]), tmp_path, epochs=1, evaluations_per_epoch=3)
+    assert (result.rounds, result.steps) == (3, 10)
+
+
+def test_loss_that_is_no_number_stops_with_a_clear_error_and_saves_nothing(tmp_path):
+    with pytest.raises(training.DivergedError, match=r"loss is nan at step 7.*learning_rate"):
+        fit(LineTask(poison_at=7), tmp_path)
+    assert not list(tmp_path.glob("latest/*"))
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [11, 23])
+def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, monkeypatch, killed_at
+):
+    whole = LineTask([3.0, 2.0, 2.5])
+    fit(whole, tmp_path / "whole")
+
+    # Checkpoints after every step; then the process is gone in the middle of an epoch.
+    monkeypatch.setattr(training, "_SAVE_EVERY_S", -1.0)
+    first = LineTask([3.0, 2.0, 2.5])
+    original = batches.InMemory.epoch
+
+    def dying(self, number, *, skip):
+        for step, batch in enumerate(original(self, number, skip=skip), start=10 * number + skip):
+            if step == killed_at:
+                raise KilledError
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches.InMemory, "epoch", dying)
+        with pytest.raises(KilledError):
+            fit(first, tmp_path / "parts")
+    second = LineTask([3.0, 2.0, 2.5][killed_at // 10 :])
+    result = fit(second, tmp_path / "parts")
+    assert result.steps == 30
+    assert result.best_round == 2
+    assert float(second.model.w) == float(whole.model.w)
+
+
+def test_other_settings_start_over(tmp_path, caplog):
+    fit(LineTask([1.0]), tmp_path / "run")
+    run = checkpoints.RunDirectory(tmp_path / "run", {"test": 2})
+    assert "starts over" in caplog.text
+    assert not (run.path / "latest").exists()
+
+
+def test_finished_training_resumes_without_a_step(tmp_path):
+    fit(LineTask([3.0, 2.0, 1.0]), tmp_path)
+    again = LineTask([1.0])
+    result = fit(again, tmp_path)
+    assert (result.steps, result.best_round) == (30, 3)
+    assert again.seen == [float(again.model.w)]
+
+
+def test_removed_run_keeps_only_the_summaries(tmp_path):
+    run = checkpoints.RunDirectory(tmp_path, {})
+    settings = config.TrainingConfig(batch_size=4, epochs=1)
+    training.fit(LineTask([1.0]), examples(), settings, run)
+    run.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
+
+
+def test_summaries_hold_loss_holdout_and_speed(tmp_path):
+    fit(LineTask([3.0]), tmp_path, epochs=1)
+    tags = set()
+    for path in (tmp_path / "tensorboard").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            tags |= {value.tag for value in event.summary.value}
+    assert tags >= {"loss/train", "holdout/error", "speed/examples_per_s"}
+
+
+def test_tables_have_their_own_learning_rate(world, tmp_path):
+    from models import ranker
+
+    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(hidden=()))
+    settings = config.TrainingConfig(learning_rate=0.5, embedding_learning_rate=0.25)
+    groups = training._variable_groups(model, settings)
+    rates = {float(optimizer.learning_rate): len(group) for optimizer, group in groups}
+    assert rates == {0.5: 3, 0.25: len(model.tables)}
+    assert set(training.tables_of(model)) == set(model.tables)
+    assert all(norm > 0 for norm in training.embedding_norms(model).values())
+
+
+def test_clipping_bounds_the_gradient(tmp_path):
+    free, clipped = LineTask(), LineTask()
+    for task, clip, name in ((free, 0.0, "a"), (clipped, 1e-9, "b")):
+        fit(task, tmp_path / name, epochs=1, clip_norm=clip, optimizer="adagrad")
+    assert float(free.model.w) > 0.1 > 0.001 > float(clipped.model.w)
+
+
+def ids(data, epoch, skip=0):
+    return [batch["x"].numpy().tolist() for batch in data.epoch(epoch, skip=skip)]
+
+
+def test_epochs_have_different_orders_of_the_same_examples():
+    data = examples()
+    first, second = ids(data, 0), ids(data, 1)
+    assert first != second
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == X.tolist()
+
+
+def test_epoch_entered_in_its_middle_continues_with_the_next_batch():
+    assert ids(examples(), 2, skip=3) == ids(examples(), 2)[3:]
+    assert ids(examples(seed=2), 2) != ids(examples(), 2)
+
+
+def test_batch_larger_than_the_split_is_the_split():
+    data = examples(batch_size=1000)
+    assert data.steps_per_epoch() == 1
+    assert len(ids(data, 0)[0]) == 40
+
+
+def test_streamed_and_in_memory_split_hold_the_same_examples(small_examples):
+    columns = ("video_id", "query_continuous", "watched_video_ids")
+
+    def opened(memory_gb):
+        return batches.open_training(
+            small_examples,
+            "candidate",
+            columns=columns,
+            settings=config.TrainingConfig(batch_size=500, memory_gb=memory_gb),
+        )
+
+    streamed, held = opened(0.0), opened(1.0)
+    assert isinstance(streamed, batches.Streamed)
+    assert isinstance(held, batches.InMemory)
+    assert streamed.count == held.count == 2000
+    sums = [
+        np.sum([b["query_continuous"].numpy().sum(axis=0) for b in data.epoch(0, skip=0)], axis=0)
+        for data in (streamed, held)
+    ]
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-4)
+
+
+def test_streamed_epoch_can_be_entered_in_its_middle(small_examples):
+    data = batches.Streamed(
+        small_examples, "candidate", columns=["video_id"], count=2000, batch_size=500, seed=1
+    )
+    whole = [b["video_id"].numpy().tolist() for b in data.epoch(1, skip=0)]
+    assert [b["video_id"].numpy().tolist() for b in data.epoch(1, skip=2)] == whole[2:]
+
+
+def test_sampled_holdout_keeps_whole_users():
+    users = np.array([b"a", b"b", b"a", b"c", b"c", b"a"], object)
+    found = batches.sample_users({"user_id": users, "x": np.arange(6)}, 3, seed=1)
+    kept = set(found["user_id"])
+    assert 3 <= len(found["x"]) < 6
+    assert found["x"].tolist() == [i for i in range(6) if users[i] in kept]
+
+
+def test_progress_is_logged_with_examples_per_second(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(training, "_LOG_EVERY_S", -1.0)
+    fit(LineTask(), tmp_path, epochs=1)
+    assert re.search(r"epoch 1/1, step 9/10: loss [\d.]+, [\d,]+ examples/s", caplog.text)
