@@ -21,6 +21,7 @@ from absl import logging
 from features import files
 
 Path = str | os.PathLike[str]
+_LATEST, _BEST, _SUMMARIES = "latest", "best", "tensorboard"
 
 
 class Progress(tf.Module):
@@ -57,14 +58,17 @@ class RunDirectory:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = pathlib.Path(path)
-        self.tensorboard = self.path / "tensorboard"
+        self.tensorboard = self.path / _SUMMARIES
         wanted = json.dumps(settings, indent=1, sort_keys=True) + "\n"
         stamp = self.path / "settings.json"
-        if self.path.exists() and (not stamp.is_file() or stamp.read_text() != wanted):
+        if stamp.is_file() and stamp.read_text() != wanted:
             logging.warning(
                 "%s was made with other settings or examples: the training starts over.", self.path
             )
-            shutil.rmtree(self.path)
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            # A finished run leaves its summaries; a new one would be drawn over them.
+            for name in (_LATEST, _BEST, _SUMMARIES):
+                shutil.rmtree(self.path / name, ignore_errors=True)
         files.atomic_write(stamp, wanted)
 
     def checkpoints(
@@ -78,7 +82,7 @@ class RunDirectory:
 
     def remove(self) -> None:
         """Removes what a finished training no longer needs: all but the summaries."""
-        for name in ("latest", "best"):
+        for name in (_LATEST, _BEST):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / "settings.json").unlink(missing_ok=True)
 
@@ -95,8 +99,8 @@ class Checkpoints:
     ) -> None:
         latest = tf.train.Checkpoint(model=model, optimizers=list(optimizers), progress=progress)
         best = tf.train.Checkpoint(model=model)
-        self._latest = tf.train.CheckpointManager(latest, str(path / "latest"), max_to_keep=1)
-        self._best = tf.train.CheckpointManager(best, str(path / "best"), max_to_keep=1)
+        self._latest = tf.train.CheckpointManager(latest, str(path / _LATEST), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(best, str(path / _BEST), max_to_keep=1)
 
     def resume(self) -> bool:
         """Restores the latest checkpoint; returns False where there is none."""

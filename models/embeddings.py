@@ -5,7 +5,7 @@ network separately (paper section 4.1). Row 0, missing or out of vocabulary, is 
 nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.IndexedSlices).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,7 @@ from features import spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 Tensors = Mapping[str, tf.Tensor]
+_Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, None, None, None]]
 _STDDEV = 0.05
 
 
@@ -63,15 +64,68 @@ class EmbeddingTable(tf_keras.layers.Layer):
         Returns:
             float32 [B, width].
         """
-        members = tf.where(ids > 0)
-        # Each distinct row is read, and later written, once, however many bags hold it.
-        distinct, positions = tf.unique(tf.gather_nd(ids, members))
-        return tf.sparse.segment_mean(
-            tf.gather(self.rows, distinct),
-            positions,
-            members[:, 0],
-            num_segments=tf.shape(ids)[0],
+        return self.read([ids])[0]
+
+    def read(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the embeddings of several features, all from one read of the table.
+
+        Each distinct row is read, and its gradient written, once, however many features and
+        bags hold it.
+
+        Args:
+            features: Each int [B], see :meth:`lookup`, or int [B, L], see :meth:`mean`.
+
+        Returns:
+            float32 [B, width] for each.
+        """
+        flat = [tf.reshape(tf.cast(ids, tf.int32), [-1]) for ids in features]
+        distinct, places = tf.unique(tf.concat(flat, axis=0))
+        rows = tf.gather(self.rows, distinct)
+        parts = tf.split(places, [tf.size(ids) for ids in flat], num=len(flat))
+        return [
+            _mean(rows, part, ids) if ids.shape.rank == 2 else _one(rows, part, ids)
+            for part, ids in zip(parts, features, strict=True)
+        ]
+
+
+def _one(rows: tf.Tensor, places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    return tf.gather(rows, places) * tf.cast(ids > 0, tf.float32)[:, tf.newaxis]
+
+
+def _mean(rows: tf.Tensor, places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    members = tf.where(tf.reshape(ids > 0, [-1]))[:, 0]
+    length = tf.shape(ids, out_type=tf.int64)[1]
+    bags = members // tf.maximum(length, 1)
+    return _segment_mean(rows, tf.gather(places, members), bags, tf.shape(ids)[0])
+
+
+@tf.custom_gradient
+def _segment_mean(
+    rows: tf.Tensor, places: tf.Tensor, bags: tf.Tensor, num_bags: tf.Tensor
+) -> tuple[tf.Tensor, _Gradient]:
+    """Returns the mean of ``rows[places]`` for each bag.
+
+    Args:
+        rows: float32 [U, width].
+        places: int32 [M].
+        bags: int64 [M], ascending.
+        num_bags: int32 scalar.
+    """
+    means = tf.sparse.segment_mean(rows, places, bags, num_segments=num_bags)
+    sizes = tf.math.bincount(tf.cast(bags, tf.int32), minlength=num_bags, dtype=tf.float32)
+    num_rows = tf.shape(rows)[0]
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None, None]:
+        # TensorFlow's own gradient walks through memory at random; sorting first is faster by
+        # half where the batch holds many distinct rows.
+        shares = upstream / tf.maximum(sizes, 1.0)[:, tf.newaxis]
+        order = tf.argsort(places)
+        summed = tf.sparse.segment_sum(
+            shares, tf.gather(bags, order), tf.gather(places, order), num_segments=num_rows
         )
+        return summed, None, None, None
+
+    return means, gradient
 
 
 def with_powers(values: tf.Tensor) -> tf.Tensor:
@@ -170,11 +224,12 @@ class SideInputs:
         missing = [name for name in self.columns if name not in features]
         if missing:
             raise ValueError(f"features must hold {missing}, got {sorted(features)}.")
-        parts = []
-        for feature in self._categorical:
-            ids = tf.convert_to_tensor(features[feature.name])
-            table = tables[feature.space]
-            parts.append(table.mean(ids) if feature.kind is Kind.MULTIVALENT else table.lookup(ids))
+        embedded: dict[str, tf.Tensor] = {}
+        for space in dict.fromkeys(f.space for f in self._categorical):
+            names = [f.name for f in self._categorical if f.space == space]
+            ids = [tf.convert_to_tensor(features[name]) for name in names]
+            embedded |= zip(names, tables[space].read(ids), strict=True)
+        parts = [embedded[f.name] for f in self._categorical]
         for column, kind, kept, some_left_out in self._vectors:
             values = tf.cast(features[column], tf.float32)
             if some_left_out:

@@ -197,7 +197,8 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
 
 
-def _advise(labels: Labels, loss: str) -> None:
+def advise(labels: Labels, loss: str) -> None:
+    """Logs what the labels hold, and a warning where a loss is biased on them."""
     rate = labels.click_rate
     logging.info(
         "%s impressions, click rate %.3f, %.1f watched seconds per impression.",
@@ -227,11 +228,12 @@ def train(
             f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
-    _advise(labels, model_config.loss)
+    starting_logit = labels.starting_logit(model_config.loss)
+    advise(labels, model_config.loss)
     resolved = ResolvedSpec.load(examples_dir)
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=settings.seed)
-    model.set_bias(labels.starting_logit(model_config.loss))
+    model.set_bias(starting_logit)
     columns = (*model.query_columns, *model.candidate_columns, _CLICKED, _WATCH_TIME)
     task = RankerTask(
         model,

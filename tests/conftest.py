@@ -7,9 +7,12 @@ end. With REQUIRE_ALL=1 a skip is a failure, so that no machine can call a suite
 did not run; REQUIRE_ALL_BUT names, with commas, the parts that may be missing all the same.
 """
 
+import dataclasses
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 # Before anything imports TensorFlow: its log lines on standard error are no test output, and
@@ -19,6 +22,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pyarrow as pa
 import pytest
 
 # One process runs the tests of all layers, those of features/ first. They touch tf.keras through
@@ -101,3 +105,83 @@ def pytest_make_collect_report() -> Iterator[None]:
     report = yield
     _refuse_skip(report)
     return report
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """A tiny simulated site and all that was made of it, by the commands that people type.
+
+    Attributes:
+        logs: With some bad rows, see ``_spoil``.
+        work: Examples, models, evaluation.
+        serving_root: One release.
+        retrain: The command that made it.
+    """
+
+    logs: pathlib.Path
+    work: pathlib.Path
+    serving_root: pathlib.Path
+    retrain: tuple[str, ...]
+
+    @property
+    def examples(self) -> pathlib.Path:
+        return self.work / "examples"
+
+
+def _run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=_CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs one of our binaries as a user would; the test looks at code and output."""
+    return _run_command
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Simulates, spoils a few rows, and retrains once for all tests that ask."""
+    root = tmp_path_factory.mktemp("world")
+    logs_dir = root / "logs"
+    made = _run_command("pipeline.simulate", "--preset=tiny", "--seed=1", f"--logs={logs_dir}")
+    assert made.returncode == 0, made.stderr
+    _spoil(logs_dir)
+    retrain = (
+        "pipeline.retrain",
+        f"--logs={logs_dir}",
+        f"--serving_root={root / 'serving_root'}",
+        f"--work={root / 'work'}",
+        "--candidate_flags=--batch_size=64 --epochs=30 --depth=1",
+        # 200 users are too few to be sure of beating every baseline; gates have their own tests.
+        "--force_publish=a tiny world for tests",
+    )
+    made = _run_command(*retrain)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return World(logs_dir, root / "work", root / "serving_root", retrain)
+
+
+def _spoil(logs_dir: pathlib.Path) -> None:
+    """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown video, 1 from the future."""
+    from features import logs
+
+    good = logs.read_table(logs_dir, "watches")
+    first = good.slice(0, 1)
+
+    def changed(name: str, value: object) -> pa.Table:
+        column = pa.array([value], good.schema.field(name).type)
+        return first.set_column(good.column_names.index(name), name, column)
+
+    logs.append(logs_dir, "watches", good.slice(0, 3))
+    for name, value in (
+        ("watch_time_s", -1.0),
+        ("watch_time_s", -2.0),
+        ("video_id", "no such video"),
+        ("time", 4_000_000_000),
+    ):
+        logs.append(logs_dir, "watches", changed(name, value))

@@ -94,7 +94,7 @@ def candidate_rows(size: int, *, seed: int) -> dict[str, np.ndarray]:
         "query_continuous": rng.random((size, 2)).astype(np.float32),
         "video_id": labels,
         **_content(labels),
-        "user_id": np.array([f"u{i % 50}".encode() for i in range(size)], object),
+        "user_id": np.array([f"u{i // 5 % 50}".encode() for i in range(size)], object),
         "time": np.arange(size),
         "label_video_id": np.array([f"v{label}".encode() for label in labels], object),
     }
