@@ -133,7 +133,9 @@ class TrainingConfig:
         batch_size: B, examples per step.
         learning_rate: Of dense weights, above 0.
         embedding_learning_rate: Of embedding tables, whose rows see few steps; 0: the same.
-        optimizer: ``adam`` (rows that a step does not touch cost nothing) or ``adagrad``.
+        optimizer: Of dense weights, ``adam`` or ``adagrad``.
+        embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
+            not touch cost nothing with either; ``adagrad`` is faster and needs less memory.
         clip_norm: Scales gradients whose global norm is above it; 0: no clipping.
         seed: Of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
@@ -149,6 +151,7 @@ class TrainingConfig:
     learning_rate: float = 0.001
     embedding_learning_rate: float = 0.0
     optimizer: str = ADAM
+    embedding_optimizer: str = ""
     clip_norm: float = 0.0
     seed: int = 1
     evaluations_per_epoch: int = 1
@@ -165,6 +168,12 @@ class TrainingConfig:
         for name in (*not_negative, "seed"):
             _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
         _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
+        _require(
+            self.embedding_optimizer in {"", *OPTIMIZERS},
+            "embedding_optimizer",
+            f"be in {OPTIMIZERS} or empty",
+            self.embedding_optimizer,
+        )
         _require(self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer)
 
 

@@ -45,6 +45,12 @@ _EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
     "Of embedding tables; 0: as of dense weights.",
 )
 _OPTIMIZER = flags.DEFINE_enum("optimizer", _DEFAULT.optimizer, config.OPTIMIZERS, "Optimizer.")
+_EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
+    "embedding_optimizer",
+    _DEFAULT.embedding_optimizer,
+    ["", *config.OPTIMIZERS],
+    "Of embedding tables; empty: as of dense weights. adagrad is fastest on large tables.",
+)
 _CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")
 _ROUNDS = flags.DEFINE_integer(
@@ -79,6 +85,7 @@ def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
         learning_rate=_LEARNING_RATE.value,
         embedding_learning_rate=_EMBEDDING_LEARNING_RATE.value,
         optimizer=_OPTIMIZER.value,
+        embedding_optimizer=_EMBEDDING_OPTIMIZER.value,
         clip_norm=_CLIP_NORM.value,
         seed=_SEED.value,
         evaluations_per_epoch=_ROUNDS.value,

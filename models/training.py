@@ -278,11 +278,13 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig) -> _Groups
     is_row = {id(variable) for variable in rows}
     dense = [v for v in model.trainable_variables if id(v) not in is_row]
     table_rate = settings.embedding_learning_rate or settings.learning_rate
-    groups = []
-    for rate, variables in ((settings.learning_rate, dense), (table_rate, rows)):
-        optimizer = optimizers.make(settings.optimizer, rate)
+    table_optimizer = settings.embedding_optimizer or settings.optimizer
+    groups = [
+        (optimizers.make(settings.optimizer, settings.learning_rate), dense),
+        (optimizers.make(table_optimizer, table_rate), rows),
+    ]
+    for optimizer, variables in groups:
         optimizer.build(variables)
-        groups.append((optimizer, variables))
     return groups
 
 

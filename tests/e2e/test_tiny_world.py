@@ -169,5 +169,5 @@ def test_retraining_again_repeats_nothing(world, run_command):
     again = run_command(*world.retrain)
     assert again.returncode == 0, again.stderr
     steps = json.loads((world.work / "retrain.json").read_text())["steps"]
-    assert {step["outcome"] for step in steps} == {"reused"}, steps
+    assert {step["outcome"] for step in steps} == {"up to date"}, steps
     assert (world.serving_root / "CURRENT").read_text() == before

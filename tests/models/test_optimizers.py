@@ -100,9 +100,28 @@ def test_checkpoint_restores_moments_and_counts(tmp_path):
 
 
 def test_config_round_trip_keeps_the_settings():
-    before = optimizers.SparseAdam(0.02, beta_1=0.8)
-    after = optimizers.SparseAdam.from_config(before.get_config())
-    assert after.get_config() == before.get_config()
+    for before in (optimizers.SparseAdam(0.02, beta_1=0.8), optimizers.SparseAdagrad(0.3)):
+        after = type(before).from_config(before.get_config())
+        assert after.get_config() == before.get_config()
+
+
+def test_adagrad_by_hand():
+    # a is 0.1 + 9, then 9.1 + 16; the other rows stay.
+    table = tf.Variable(tf.zeros([3, 2]))
+    optimizer = optimizers.SparseAdagrad(0.5)
+    optimizer.apply_gradients([(sparse([1, 1], [[1.0, 0.0], [2.0, 0.0]], 3), table)])
+    optimizer.apply_gradients([(sparse([1], [[-4.0, 0.0]], 3), table)])
+    moved = -0.5 * 3 / np.sqrt(9.1) + 0.5 * 4 / np.sqrt(25.1)
+    np.testing.assert_allclose(table, [[0, 0], [moved, 0], [0, 0]], rtol=1e-5)
+
+
+def test_adagrad_moves_dense_and_sparse_gradients_alike():
+    dense, table = tf.Variable(tf.ones([2, 2])), tf.Variable(tf.ones([2, 2]))
+    optimizer = optimizers.SparseAdagrad(0.1)
+    optimizer.build([dense, table])
+    for gradient in tf.random.stateless_normal([4, 2, 2], seed=[3, 4]):
+        optimizer.apply_gradients([(gradient, dense), (sparse([0, 1], gradient, 2), table)])
+    np.testing.assert_allclose(dense, table, rtol=1e-6)
 
 
 def test_unknown_optimizer_is_refused():
