@@ -63,7 +63,7 @@ class CandidateTask:
         settings: TrainingConfig,
     ) -> None:
         self.model = model
-        self.stop_metric = settings.stop_metric or _MAP
+        self.stop_metric = settings.stop_metric or _RECALL
         self.higher_is_better = True
         self._videos = videos
         self._holdout = holdout
@@ -204,7 +204,7 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if (settings.stop_metric or _MAP) not in STOP_METRICS:
+    if (settings.stop_metric or _RECALL) not in STOP_METRICS:
         raise command.InputError(
             f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
         )
@@ -219,6 +219,7 @@ def train(
     catalogue = dataset.videos(examples_dir)
     videos = VideoFeatures.of_catalogue(model, catalogue)
     label_counts = _label_counts(examples_dir, model.num_videos)
+    settings = settings.fitted_to(int(label_counts.sum()))
     if model_config.popularity_bias:
         model.set_popularity_bias(label_counts)
     _advise(model, label_counts)

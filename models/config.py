@@ -6,6 +6,7 @@ settings as ``config.json``.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -130,12 +131,12 @@ class TrainingConfig:
 
     Attributes:
         epochs: Passes over the training examples at most; exactly so many without a holdout.
-        batch_size: B, examples per step.
+        batch_size: B, examples per step; 0: by the number of examples, see :meth:`fitted_to`.
         learning_rate: Of dense weights, above 0.
         embedding_learning_rate: Of embedding tables, whose rows see few steps; 0: the same.
         optimizer: Of dense weights, ``adam`` or ``adagrad``.
         embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
-            not touch cost nothing with either; ``adagrad`` is faster and needs less memory.
+            not touch cost nothing with either; ``adagrad`` needs two thirds of the memory.
         clip_norm: Scales gradients whose global norm is above it; 0: no clipping.
         seed: Of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
@@ -146,8 +147,8 @@ class TrainingConfig:
         memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
     """
 
-    epochs: int = 10
-    batch_size: int = 1024
+    epochs: int = 12
+    batch_size: int = 0
     learning_rate: float = 0.001
     embedding_learning_rate: float = 0.0
     optimizer: str = ADAM
@@ -155,17 +156,17 @@ class TrainingConfig:
     clip_norm: float = 0.0
     seed: int = 1
     evaluations_per_epoch: int = 1
-    patience: int = 2
+    patience: int = 3
     stop_metric: str = ""
     holdout_examples: int = 20_000
     memory_gb: float = 3.0
 
     def __post_init__(self) -> None:
-        at_least_one = ("epochs", "batch_size", "evaluations_per_epoch", "patience")
+        at_least_one = ("epochs", "evaluations_per_epoch", "patience")
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, "be 1 or more", getattr(self, name))
         not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_gb")
-        for name in (*not_negative, "seed"):
+        for name in (*not_negative, "batch_size", "seed"):
             _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
         _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         _require(
@@ -176,9 +177,26 @@ class TrainingConfig:
         )
         _require(self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer)
 
+    def fitted_to(self, num_examples: int) -> "TrainingConfig":
+        """Returns the settings with a batch size, where none is given.
+
+        The power of two that makes about 64 steps of an epoch, within 64 and 1024: a small data
+        set would otherwise be over after a handful of steps, and early stopping would judge a
+        model that has hardly moved.
+
+        Args:
+            num_examples: Training examples, 1 or more.
+        """
+        if self.batch_size:
+            return self
+        suited = 2 ** round(math.log2(max(num_examples, 1) / 64)) if num_examples > 64 else 64
+        return dataclasses.replace(self, batch_size=min(max(int(suited), 64), 1024))
+
 
 # The ranker has more examples than the candidate model, and its metrics need whole pages.
-RANKER_TRAINING = TrainingConfig(epochs=4, holdout_examples=100_000, evaluations_per_epoch=2)
+RANKER_TRAINING = TrainingConfig(
+    epochs=4, holdout_examples=100_000, evaluations_per_epoch=2, patience=2
+)
 
 
 def to_json(configs: Mapping[str, Any]) -> str:

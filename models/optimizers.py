@@ -125,7 +125,7 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
 
         a = a + g^2,    row -= learning_rate * g / (sqrt(a) + epsilon)
 
-    Half the state of Adam, and on large tables a step of the tables costs about a third.
+    It keeps one number per weight where Adam keeps two.
 
     Args:
         learning_rate: Above 0; about ten times that of Adam.

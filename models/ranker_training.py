@@ -228,6 +228,7 @@ def train(
             f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
+    settings = settings.fitted_to(labels.impressions)
     starting_logit = labels.starting_logit(model_config.loss)
     advise(labels, model_config.loss)
     resolved = ResolvedSpec.load(examples_dir)

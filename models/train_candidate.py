@@ -71,7 +71,9 @@ _SAMPLER_POWER = flags.DEFINE_float(
     "Negatives follow label counts to this power: 1 background, 0 uniform.",
 )
 _EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Examples per step.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", _DEFAULT.batch_size, "Examples per step; 0: by their number, 64 to 1024."
+)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Of dense weights.")
 _EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
     "embedding_learning_rate",
@@ -83,7 +85,7 @@ _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
     "embedding_optimizer",
     _DEFAULT.embedding_optimizer,
     ["", *config.OPTIMIZERS],
-    "Of embedding tables; empty: as of dense weights. adagrad is fastest on large tables.",
+    "Of embedding tables; empty: as of dense weights. adagrad needs two thirds of the memory.",
 )
 _CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")
@@ -94,7 +96,10 @@ _PATIENCE = flags.DEFINE_integer(
     "patience", _DEFAULT.patience, "Looks at the holdout without a better one before stopping."
 )
 _STOP_METRIC = flags.DEFINE_enum(
-    "stop_metric", "map_at_100", ["map_at_100", "recall_at_100"], "Decides which weights are best."
+    "stop_metric",
+    "recall_at_100",
+    ["map_at_100", "recall_at_100"],
+    "Decides which weights are best.",
 )
 _HOLDOUT_EXAMPLES = flags.DEFINE_integer(
     "holdout_examples", _DEFAULT.holdout_examples, "Holdout examples per look; 0: all."

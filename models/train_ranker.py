@@ -37,7 +37,9 @@ _POWERS = flags.DEFINE_boolean("powers", _MODEL_DEFAULT.powers, "Feed x^2 and sq
 _DROPOUT = flags.DEFINE_float("dropout", _MODEL_DEFAULT.dropout, "Of hidden units, in [0, 1).")
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Names of features not to read, for ablations.")
 _EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "Examples per step.")
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", _DEFAULT.batch_size, "Examples per step; 0: by their number, 64 to 1024."
+)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", _DEFAULT.learning_rate, "Of dense weights.")
 _EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
     "embedding_learning_rate",
@@ -49,7 +51,7 @@ _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
     "embedding_optimizer",
     _DEFAULT.embedding_optimizer,
     ["", *config.OPTIMIZERS],
-    "Of embedding tables; empty: as of dense weights. adagrad is fastest on large tables.",
+    "Of embedding tables; empty: as of dense weights. adagrad needs two thirds of the memory.",
 )
 _CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")

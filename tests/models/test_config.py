@@ -53,3 +53,16 @@ def test_widths_are_read_from_a_flag(texts, widths):
 def test_widths_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="wide"):
         config.parse_widths(["512", "wide"])
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "expected"),
+    [(1, 64), (1_200, 64), (15_000, 256), (65_536, 1024), (10_000_000, 1024)],
+)
+def test_batches_fit_the_number_of_examples(num_examples, expected):
+    # 15,000 / 64 = 234, nearest power of two: 256.
+    assert config.TrainingConfig().fitted_to(num_examples).batch_size == expected
+
+
+def test_a_given_batch_size_stays():
+    assert config.TrainingConfig(batch_size=7).fitted_to(10_000_000).batch_size == 7
