@@ -32,7 +32,7 @@ _ONCE = flags.DEFINE_boolean("once", False, "Stops after the page and exits.")
 _DAYS = 14
 # Small enough for a few minutes on two cores, large enough that the models beat their baselines.
 _SITE = ("--preset=small", f"--days={_DAYS}", "--seed=1")
-# Few examples want small batches and several passes; early stopping decides how many.
+# Few examples want several passes; early stopping decides how many.
 _RETRAIN = ("--candidate_flags=--epochs=40 --patience=4 --depth=1",)
 _PAGE_SIZE = 12
 _PACKAGES = ("features", "models", "pipeline", "serving")
