@@ -121,7 +121,7 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
             "videos": catalogue.table.column_names,
             "watches": [],
             "searches": [],
-            "impressions": ["candidate_sources", "retrieval_score"],
+            "impressions": ["candidate_sources", "retrieval_score", "release_id"],
             "context": ["device", "surface"],
         }
     )
