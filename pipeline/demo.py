@@ -32,8 +32,8 @@ _ONCE = flags.DEFINE_boolean("once", False, "Stops after the page and exits.")
 _DAYS = 14
 # Small enough for a few minutes on two cores, large enough that the models beat their baselines.
 _SITE = ("--preset=small", f"--days={_DAYS}", "--seed=1")
-# Few examples want several passes; early stopping decides how many.
-_RETRAIN = ("--candidate_flags=--epochs=40 --patience=4 --depth=1",)
+# So few examples do not fill a deep tower.
+_RETRAIN = ("--candidate_flags=--depth=1",)
 _PAGE_SIZE = 12
 _PACKAGES = ("features", "models", "pipeline", "serving")
 _STAMP = "demo.json"
