@@ -63,7 +63,8 @@ class CandidateTask:
         settings: TrainingConfig,
     ) -> None:
         self.model = model
-        self.stop_metric = settings.stop_metric or _RECALL
+        # MAP of one day is noisy; but among few videos nearly all labels are in the first 100.
+        self.stop_metric = settings.stop_metric or (_RECALL if model.num_videos > 2 * _K else _MAP)
         self.higher_is_better = True
         self._videos = videos
         self._holdout = holdout

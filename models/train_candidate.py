@@ -97,9 +97,9 @@ _PATIENCE = flags.DEFINE_integer(
 )
 _STOP_METRIC = flags.DEFINE_enum(
     "stop_metric",
-    "recall_at_100",
+    None,
     ["map_at_100", "recall_at_100"],
-    "Decides which weights are best.",
+    "Decides which weights are best. Default: recall; MAP where there are up to 200 videos.",
 )
 _HOLDOUT_EXAMPLES = flags.DEFINE_integer(
     "holdout_examples", _DEFAULT.holdout_examples, "Holdout examples per look; 0: all."
@@ -139,7 +139,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         seed=_SEED.value,
         evaluations_per_epoch=_ROUNDS.value,
         patience=_PATIENCE.value,
-        stop_metric=_STOP_METRIC.value,
+        stop_metric=_STOP_METRIC.value or "",
         holdout_examples=_HOLDOUT_EXAMPLES.value,
         memory_gb=_MEMORY_GB.value,
     )
