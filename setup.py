@@ -52,18 +52,26 @@ _SERVING = [
     *_MODELS,
     "fastapi>=0.115,<1",
     "grpcio>=1.71,<2",
+    "httptools>=0.6,<1",
     "prometheus-client>=0.21,<1",
     "pydantic>=2.9,<3",
     "redis>=5,<9",
     "starlette>=0.40,<2",
     "tensorflow-serving-api>=2.19,<2.20",
     "uvicorn>=0.32,<1",
+    "uvloop>=0.20,<1",
 ]
 _GBDT = ["lightgbm>=4.5,<5"]
+_FACTORISATION = ["implicit>=0.7.2,<0.8", "scipy>=1.11,<2", "threadpoolctl>=3.5,<4"]
+_TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
+# Peers that `make bench` measures our index against. hnswlib has no wheel: it wants a compiler.
+_BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]
 _TEST = [
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
     "pytest>=8.3,<10",
+    "pyyaml>=6,<7",
+    "schemathesis>=4.0,<5",
     "tomli>=2.0,<3; python_version < '3.11'",
 ]
 _LINT = [
@@ -78,7 +86,7 @@ def _union(*requirements: list[str]) -> list[str]:
     return sorted({requirement for group in requirements for requirement in group})
 
 
-_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _TEST)
+_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _TEST)
 
 setup(
     name="watchnext",
@@ -92,7 +100,16 @@ setup(
     package_data={
         "models": ["*.html", "*.json"],
         "pipeline": ["*.json"],
-        "serving": ["*.html", "*.css", "*.js", "*.json", "*.config", "static/*"],
+        "serving": [
+            "*.html",
+            "*.css",
+            "*.js",
+            "*.json",
+            "*.config",
+            "static/*",
+            "deployment/*",
+            "deployment/*/*",
+        ],
     },
     install_requires=_BASE,
     extras_require={
@@ -100,6 +117,9 @@ setup(
         "training": _union(_TRAINING),
         "serving": _union(_SERVING),
         "gbdt": _GBDT,
+        "factorisation": _FACTORISATION,
+        "tracing": _TRACING,
+        "bench": _BENCH,
         "test": _EVERYTHING,
         "dev": _union(_EVERYTHING, _LINT),
     },

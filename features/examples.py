@@ -11,7 +11,8 @@ funnel for the one request it answers; the columns are those of :mod:`features.s
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from features import spec, text
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.event_columns import Queries
 from features.history import History
+from features.live_statistics import LiveColumns
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from features.statistics import DAY_S, VideoStatistics
 
@@ -102,6 +104,7 @@ def candidate_batch(
     history: History | None = None,
     queries: Queries | None = None,
     statistics: VideoStatistics | None = None,
+    live: LiveColumns | None = None,
     nominations: Mapping[str, pa.Array] | None = None,
 ) -> pa.RecordBatch:
     """Returns the candidate-side columns of ``model``, one row per video.
@@ -113,25 +116,67 @@ def candidate_batch(
         video_rows: int [n], -1 for a video outside the catalogue (all its columns are missing).
         history: Needed by features of origin ``history``.
         queries: The moment at which each video is scored, n of them; needed with ``history``,
-            ``statistics`` and for the age of a video.
+            ``statistics``, ``live`` and for the age of a video.
         statistics: Needed by features of origin ``statistics``.
+        live: Needed by features of origin ``live``; missing without it.
         nominations: ``candidate_sources`` list<string> [n] and ``retrieval_score`` float [n].
     """
-    computed: dict[str, np.ndarray] = {}
-    origins = {f.origin for f in resolved.of(model, Side.CANDIDATE)}
-    if "history" in origins and history is not None and queries is not None:
-        computed |= history.video_grid(queries, video_rows)
-    if "statistics" in origins and statistics is not None and queries is not None:
-        computed |= statistics.columns(video_rows, queries.now)
-    if queries is not None:
-        uploaded = catalogue.upload_times[np.maximum(video_rows, 0)] if len(catalogue) else 0
-        age = np.where(video_rows < 0, np.nan, np.maximum(queries.now - uploaded, 0))
-        computed["age_s"] = age.astype(np.float32)
+    floats = _candidate_floats(
+        resolved.of(model, Side.CANDIDATE),
+        catalogue=catalogue,
+        video_rows=video_rows,
+        history=history,
+        queries=queries,
+        statistics=statistics,
+        live=live,
+        nominations=nominations,
+    )
 
     def strings(feature: Feature) -> pa.Array:
         if feature.origin == "videos":
             return _table_strings(catalogue.table, feature, video_rows)
         return _given_strings(nominations, feature, len(video_rows))
+
+    rows = len(video_rows)
+    return _batch(resolved, model, Side.CANDIDATE, rows=rows, strings=strings, floats=floats)
+
+
+def candidate_numbers(
+    features: Sequence[Feature], *, video_rows: np.ndarray, **moment: Any
+) -> np.ndarray:
+    """Returns some candidate-side numbers, continuous or binary, as :func:`candidate_batch` does.
+
+    float32 [n, F], NaN where missing: a column for each of ``features``. The other arguments are
+    those of :func:`candidate_batch`, by name.
+    """
+    floats = _candidate_floats(features, video_rows=video_rows, **moment)
+    return _matrix(features, len(video_rows), floats)
+
+
+def _candidate_floats(
+    features: Sequence[Feature],
+    *,
+    catalogue: Catalogue,
+    video_rows: np.ndarray,
+    history: History | None = None,
+    queries: Queries | None = None,
+    statistics: VideoStatistics | None = None,
+    live: LiveColumns | None = None,
+    nominations: Mapping[str, pa.Array] | None = None,
+) -> Callable[[Feature], np.ndarray]:
+    """Computes what ``features`` need, and returns how to read one of them: float32 [n]."""
+    computed: dict[str, np.ndarray] = {}
+    origins = {f.origin for f in features}
+    if "history" in origins and history is not None and queries is not None:
+        computed |= history.video_grid(queries, video_rows)
+    if "statistics" in origins and statistics is not None and queries is not None:
+        computed |= statistics.columns(video_rows, queries.now)
+    if "live" in origins and live is not None and queries is not None:
+        computed |= live.columns(video_rows, queries.now)
+    if queries is not None:
+        uploaded = catalogue.upload_times[np.maximum(video_rows, 0)] if len(catalogue) else 0
+        age = np.where(video_rows < 0, np.nan, np.maximum(queries.now - uploaded, 0))
+        computed["age_s"] = age.astype(np.float32)
 
     def floats(feature: Feature) -> np.ndarray:
         if feature.column in computed:
@@ -143,8 +188,7 @@ def candidate_batch(
             return np.full(len(video_rows), np.nan, np.float32)
         return _floats(column)
 
-    rows = len(video_rows)
-    return _batch(resolved, model, Side.CANDIDATE, rows=rows, strings=strings, floats=floats)
+    return floats
 
 
 def join(*batches: pa.RecordBatch) -> pa.RecordBatch:
@@ -169,11 +213,18 @@ def _batch(
     for kind in (Kind.CONTINUOUS, Kind.BINARY):
         features = resolved.of(model, side, kind)
         if features:
-            matrix = np.empty((rows, len(features)), np.float32)
-            for column, feature in enumerate(features):
-                matrix[:, column] = floats(feature)
+            matrix = _matrix(features, rows, floats)
             columns[spec.vector_column(side, kind)] = vector_array(matrix)
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _matrix(
+    features: Sequence[Feature], rows: int, floats: Callable[[Feature], np.ndarray]
+) -> np.ndarray:
+    matrix = np.empty((rows, len(features)), np.float32)
+    for column, feature in enumerate(features):
+        matrix[:, column] = floats(feature)
+    return matrix
 
 
 def vector_array(matrix: np.ndarray) -> pa.ListArray:

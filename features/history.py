@@ -107,7 +107,8 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        return self._grid("any", queries, None, None)
+        asked = {kind: self._of_user(kind).answer(queries, None) for kind in spec.KINDS_OF_EVENT}
+        return _named("any", asked)
 
     def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
@@ -119,54 +120,65 @@ class History:
         A video with several topics has the largest count and the shortest "seconds since" of
         them; one without any has zeros and NEVER_S.
         """
-        result = self._grid("video", queries, video_rows, None)
-        channels, _ = self.catalogue.channels
-        result |= self._grid("channel", queries, _lookup(channels, video_rows), None)
-        offsets, codes, _ = self.catalogue.topics
-        known = np.maximum(video_rows, 0)
-        lengths = np.where(video_rows < 0, 0, offsets[known + 1] - offsets[known])
-        pairs = queries.take(np.repeat(np.arange(len(video_rows)), lengths))
-        flat = codes[ragged_rows(offsets[known], lengths)] if len(codes) else codes[:0]
-        result |= self._grid("topic", pairs, flat, lengths)
-        return result
-
-    def _grid(
-        self,
-        entity: str,
-        queries: Queries,
-        asked: np.ndarray | None,
-        lengths: np.ndarray | None,
-    ) -> dict[str, np.ndarray]:
+        count = len(video_rows)
+        owner, entities = self._entities(video_rows)
+        asked, place = _distinct(queries.take(owner), entities)
+        answers = {
+            kind: tuple(v[place] for v in self._of_entities(kind).answer(*asked))
+            for kind in spec.KINDS_OF_EVENT
+        }
         result: dict[str, np.ndarray] = {}
-        for kind in spec.KINDS_OF_EVENT:
-            lookup = self._entity_lookup(kind, entity)
-            counts, sums, last = lookup.answer(queries, asked)
-            measure = {"impression": "impressions", "click": "clicks", "watch": "watches"}[kind]
-            for column, window in enumerate(spec.WINDOWS_S):
-                result[f"user_{entity}_{measure}_{window}"] = counts[:, column]
-                if kind == "watch":
-                    result[f"user_{entity}_watch_time_s_{window}"] = sums[:, column] / 1000
-            result[f"user_{entity}_seconds_since_{kind}"] = last
-        if lengths is not None:
-            result = {name: _per_video(name, v, lengths) for name, v in result.items()}
-        return {name: values.astype(np.float32) for name, values in result.items()}
+        for entity, part in (("video", slice(count)), ("channel", slice(count, 2 * count))):
+            parts = {k: tuple(v[part] for v in answer) for k, answer in answers.items()}
+            result |= _named(entity, parts)
+        lengths = np.bincount(owner[2 * count :], minlength=count)
+        parts = {k: tuple(v[2 * count :] for v in answer) for k, answer in answers.items()}
+        pairs = _named("topic", parts)
+        return result | {
+            name: _per_video(name, values, lengths).astype(np.float32)
+            for name, values in pairs.items()
+        }
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019 - a history lives for one request or bundle
-    def _entity_lookup(self, kind: str, entity: str) -> "_EntityLookup":
-        events = {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
-        if entity == "any":
-            return _EntityLookup.of(events, np.arange(len(events.key)), None)
-        if entity == "video":
-            return _EntityLookup.of(events, np.arange(len(events.key)), events.video)
-        if entity == "channel":
-            channels, _ = self.catalogue.channels
-            codes = _lookup(channels, events.video)
-            return _EntityLookup.of(events, np.arange(len(events.key)), codes)
-        offsets, topics, _ = self.catalogue.topics
-        known = np.maximum(events.video, 0)
-        lengths = np.where(events.video < 0, 0, offsets[known + 1] - offsets[known])
-        flat = topics[ragged_rows(offsets[known], lengths)] if len(topics) else topics[:0]
-        return _EntityLookup.of(events, np.repeat(np.arange(len(events.key)), lengths), flat)
+    def _entities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the entities of videos as numbers that do not overlap, -1 for none.
+
+        Args:
+            rows: int [n], catalogue rows, -1 for none.
+
+        Returns:
+            Which of ``rows`` each entity belongs to, and its number, int64 [m] each: n videos, n
+            channels, then the topics, those of one video together.
+        """
+        count = len(rows)
+        channels, names = self.catalogue.channels
+        channel = _lookup(channels, rows).astype(np.int64)
+        offsets, codes, _ = self.catalogue.topics
+        known = np.maximum(rows, 0)
+        lengths = np.where(rows < 0, 0, offsets[known + 1] - offsets[known])
+        topics = codes[ragged_rows(offsets[known], lengths)] if len(codes) else codes[:0]
+        first_channel = len(self.catalogue)
+        first_topic = first_channel + len(names)
+        numbers = (
+            rows.astype(np.int64),
+            np.where(channel < 0, -1, channel + first_channel),
+            topics.astype(np.int64) + first_topic,
+        )
+        everyone = np.arange(count)
+        owner = np.concatenate([everyone, everyone, np.repeat(everyone, lengths)])
+        return owner, np.concatenate(numbers)
+
+    def _events(self, kind: str) -> Events:
+        return {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a history lives for one request or bundle
+    def _of_user(self, kind: str) -> "_EntityLookup":
+        events = self._events(kind)
+        return _EntityLookup.of(events, np.arange(len(events.key)), None)
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - likewise
+    def _of_entities(self, kind: str) -> "_EntityLookup":
+        events = self._events(kind)
+        return _EntityLookup.of(events, *self._entities(events.video))
 
     def __hash__(self) -> int:
         return id(self)
@@ -243,6 +255,33 @@ class _EntityLookup:
         rows = np.stack([*firsts, end], axis=1) + base[:, None]
         found = np.searchsorted(self.position, rows)
         return found[:, :-1], found[:, -1]
+
+
+def _distinct(
+    queries: Queries, entities: np.ndarray
+) -> tuple[tuple[Queries, np.ndarray], np.ndarray | slice]:
+    """Returns questions without repetitions, and where the answer of each of the given ones is.
+
+    The candidates of one page share channels and topics, and their moment. Questions at many
+    moments seldom repeat, so they stay as they are.
+    """
+    if not len(entities) or np.ptp(queries.now) or np.ptp(queries.user):
+        return (queries, entities), slice(None)
+    distinct, first, place = np.unique(entities, return_index=True, return_inverse=True)
+    return (queries.take(first), distinct), place.reshape(-1)
+
+
+def _named(entity: str, answers: Mapping[str, tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
+    """Returns the columns ``grid_names(entity)``, float32, of answers by kind of event."""
+    result: dict[str, np.ndarray] = {}
+    for kind, (counts, sums, last) in answers.items():
+        measure = {"impression": "impressions", "click": "clicks", "watch": "watches"}[kind]
+        for column, window in enumerate(spec.WINDOWS_S):
+            result[f"user_{entity}_{measure}_{window}"] = counts[:, column]
+            if kind == "watch":
+                result[f"user_{entity}_watch_time_s_{window}"] = sums[:, column] / 1000
+        result[f"user_{entity}_seconds_since_{kind}"] = last
+    return {name: values.astype(np.float32) for name, values in result.items()}
 
 
 def _group(user: np.ndarray, entity: np.ndarray) -> np.ndarray:

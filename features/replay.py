@@ -13,17 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import examples, spec, statistics
+from features import examples, live_statistics, spec, statistics
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
 from features.examples import Request, Users
+from features.held_out import HeldOutHistory
 from features.history import History
+from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
 PAGE_TIME = "page_time"
 PAGE_GAP_S = 30 * 60  # a page where the log names none: impressions without a longer pause
 TRAIN, HOLDOUT = "train", "holdout"
+# What a candidate example of the training split predicts: the next watch, from what came before
+# it; or a held-out one, from all other watches (leaks, see :mod:`features.held_out`).
+NEXT, HELD_OUT = "next", "held_out"
+LABELS = (NEXT, HELD_OUT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +42,14 @@ class ReplayConfig:
         completed_only: Whether only completed watches are labels (and where the log does not say
             what was completed, all).
         seed: Chooses which K watches.
+        label: ``next``, or ``held_out`` which leaks the future into the training split.
     """
 
     train_until_s: int
     examples_per_user: int = 0
     completed_only: bool = True
     seed: int = 0
+    label: str = NEXT
 
 
 class Replayer:
@@ -56,13 +64,17 @@ class Replayer:
         self._users = users
 
     def examples(
-        self, tables: Mapping[str, pa.Table], daily: pa.Table
+        self,
+        tables: Mapping[str, pa.Table],
+        daily: pa.Table,
+        live: LiveStatistics = live_statistics.NOTHING,
     ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
         """Yields (model, split, raw examples).
 
         Args:
             tables: Clean event tables of some users.
             daily: Video statistics of ALL users, see :func:`features.statistics.daily_counts`.
+            live: Those of the last minutes before any moment, of ALL users.
         """
         names = sorted({u for t in tables.values() for u in pc.unique(t["user_id"]).to_pylist()})
         codes = {name: code for code, name in enumerate(names)}
@@ -76,7 +88,10 @@ class Replayer:
         if "watches" in tables:
             yield from self._candidate_examples(tables["watches"], codes, history)
         if "impressions" in tables:
-            yield from self._ranking_examples(tables["impressions"], codes, history, daily)
+            shown = statistics.VideoStatistics.of(daily, self._catalogue)
+            yield from self._ranking_examples(
+                tables["impressions"], codes, history, shown, live=live
+            )
 
     # ---- candidate generation ----------------------------------------------------------------
 
@@ -123,6 +138,8 @@ class Replayer:
             age = self._config.train_until_s - request.queries.now
             request = dataclasses.replace(request, example_age_s=age.astype(np.float32))
         rows = self._catalogue.rows(labels["video_id"])
+        if is_train and self._config.label == HELD_OUT:
+            history = HeldOutHistory.over(history, until_s=self._config.train_until_s, labels=rows)
         return examples.join(
             examples.query_batch(
                 self._spec, spec.CANDIDATE, request=request, users=self._users, history=history
@@ -140,16 +157,17 @@ class Replayer:
         impressions: pa.Table,
         codes: Mapping[str, int],
         history: History,
-        daily: pa.Table,
+        shown: statistics.VideoStatistics,
+        *,
+        live: LiveStatistics,
     ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
-        shown = statistics.VideoStatistics.of(daily, self._catalogue)
         impressions = with_pages(impressions)
         is_train = pc.less(impressions["time"], self._config.train_until_s)
         for split, mask in ((TRAIN, is_train), (HOLDOUT, pc.invert(is_train))):
             rows = impressions.filter(mask)
             for start in range(0, rows.num_rows, ROWS_PER_BATCH):
                 part = rows.slice(start, ROWS_PER_BATCH)
-                yield spec.RANKER, split, self.ranking_batch(part, codes, history, shown)
+                yield spec.RANKER, split, self.ranking_batch(part, codes, history, shown, live=live)
 
     def ranking_batch(
         self,
@@ -157,6 +175,8 @@ class Replayer:
         codes: Mapping[str, int],
         history: History,
         shown: statistics.VideoStatistics,
+        *,
+        live: LiveStatistics = live_statistics.NOTHING,
     ) -> pa.RecordBatch:
         """Returns the raw examples of impressions, in their order.
 
@@ -170,6 +190,7 @@ class Replayer:
             codes: User id to code in ``history``.
             history: Of these users.
             shown: Video statistics.
+            live: Those of the last minutes.
         """
         request = self._request(impressions, codes, time=PAGE_TIME)
         page, page_of = _distinct_requests(request)
@@ -184,6 +205,7 @@ class Replayer:
             history=history,
             queries=request.queries,
             statistics=shown,
+            live=live,
             nominations=_nominations(impressions),
         )
         labels = label_batch(impressions, spec.RANKER)

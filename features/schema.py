@@ -151,6 +151,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
                 "candidate_sources": _STRINGS,
                 "retrieval_score": pa.float64(),
                 "release_id": pa.string(),
+                "exposures": _STRINGS,
             },
         ),
     }

@@ -13,6 +13,7 @@ context.X       the request: ``device`` and ``surface`` as logged; ``hour`` (0-2
                 (0 is Monday) of its time, UTC; ``example_age_s`` (candidate model only)
 history.X       what the user did before, see :mod:`features.history`
 statistics.X    the video's own statistics up to the day before, see :mod:`features.statistics`
+live.X          the video's statistics of the last minutes, see :mod:`features.live_statistics`
 nomination.X    how OUR candidate generation found the video: ``candidate_sources``,
                 ``retrieval_score``; only of impressions with a ``release_id``
 ==============  ====================================================================================
@@ -31,21 +32,20 @@ from typing import Any
 
 from features import command, files
 
-CANDIDATE = "candidate"
-RANKER = "ranker"
+CANDIDATE, RANKER = "candidate", "ranker"
 MODELS = (CANDIDATE, RANKER)
-ORIGINS = ("users", "videos", "context", "history", "statistics", "nomination")
+ORIGINS = ("users", "videos", "context", "history", "statistics", "live", "nomination")
 
-WATCH_BAG = 50  # "a maximum bag size of 50 recent watches and 50 recent searches", section 3.5
-SEARCH_BAG = 50
+# "a maximum bag size of 50 recent watches and 50 recent searches", section 3.5
+WATCH_BAG = SEARCH_BAG = 50
 SEARCH_TOKENS = 200  # unigrams and bigrams that 50 searches are cut to
-RECENT = 5
-TOPICS = 8
+RECENT, TOPICS = 5, 8
 
 MEASURES = ("impressions", "clicks", "watches", "watch_time_s")
 KINDS_OF_EVENT = ("impression", "click", "watch")
 WINDOWS_S: Mapping[str, int | None] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "all": None}
 STATISTICS_WINDOWS_DAYS: Mapping[str, int | None] = {"1d": 1, "7d": 7, "all": None}
+LIVE_WINDOWS_S: Mapping[str, int] = {"10m": 600, "1h": 3600, "6h": 6 * 3600, "1d": 86400}
 
 
 class Kind(str, enum.Enum):
@@ -175,6 +175,12 @@ def statistics_names() -> tuple[str, ...]:
     )
 
 
+def live_names() -> tuple[str, ...]:
+    """Names of the live statistics' columns."""
+    names = ("watches", "impressions", "watches_per_impression", "share_of_watches")
+    return tuple(f"video_live_{name}_{window}" for name in names for window in LIVE_WINDOWS_S)
+
+
 _RANKER = (RANKER,)
 _MULTI, _UNI, _CONT, _BIN = Kind.MULTIVALENT, Kind.UNIVALENT, Kind.CONTINUOUS, Kind.BINARY
 
@@ -225,6 +231,7 @@ FEATURES: tuple[Feature, ...] = (
     _candidate("duration_s", _CONT, "videos.duration_s"),
     _candidate("video_age_s", _CONT, "videos.age_s", models=_RANKER),
     *(_candidate(name, _CONT, f"statistics.{name}", models=_RANKER) for name in statistics_names()),
+    *(_candidate(name, _CONT, f"live.{name}", models=_RANKER) for name in live_names()),
     # The user's past with this video, its channel and its topics; churn is in ``video``.
     *(
         _candidate(name, _CONT, f"history.{name}", models=_RANKER)

@@ -228,12 +228,18 @@ def fit_all(train: Queries, catalogue: Catalogue, *, train_until_s: int) -> list
     if len(train) and int(train.times.max()) >= train_until_s:
         raise ValueError(f"train must end before {train_until_s}, got {int(train.times.max())}.")
     order = popularity_order(train, catalogue)
-    windows = (("all", None), ("last_day", DAY_S), (f"last_{LAST_HOURS}h", LAST_HOURS * 3600))
+    windows = (
+        ("all", None),
+        ("last_day", DAY_S),
+        (f"last_{LAST_HOURS}h", LAST_HOURS * 3600),
+        ("last_1h", 3600),
+    )
     fitted: list[Baseline] = []
     for name, window_s in windows:
         since = train_until_s - window_s if window_s else 0
         counts = watch_counts(train, len(catalogue), since_s=since)
         fitted.append(Popularity(name=f"popularity_{name}", scores=counts + order))
+    fitted.append(popularity_by_freshness(train, catalogue, order, train_until_s=train_until_s))
     regional = regional_popularity(train, order)
     # Without regions it would be popularity over all time once more.
     fitted.extend([regional] if regional.by_region else [])
@@ -254,6 +260,19 @@ def popularity_order(train: Queries, catalogue: Catalogue) -> Floats:
     rank = np.empty(len(catalogue), np.float64)
     rank[order] = np.arange(len(catalogue))
     return rank / max(1, len(catalogue))
+
+
+def popularity_by_freshness(
+    train: Queries, catalogue: Catalogue, order: Floats, *, train_until_s: int
+) -> Popularity:
+    """Fits watches per day of a video's life, so that what is new need not have had its time.
+
+    A day is added to each life: a video of minutes with one watch is no hit yet. A video uploaded
+    after training has none.
+    """
+    life_days = np.maximum(train_until_s - catalogue.upload_times, 0) / DAY_S
+    rate = watch_counts(train, len(order)) / (1.0 + life_days)
+    return Popularity(name="popularity_by_freshness", scores=rate + 1e-6 * order)
 
 
 def regional_popularity(train: Queries, order: Floats) -> RegionalPopularity:

@@ -19,8 +19,9 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
-from features.spec import ResolvedSpec, Side
-from models import embeddings, saved
+from features.spec import Kind, ResolvedSpec, Side
+from models import config as settings
+from models import embeddings, hierarchical_softmax, saved
 from models.config import CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 
@@ -70,6 +71,10 @@ class CandidateModel(tf_keras.Model):
             powers=config.powers,
         )
         self._check()
+        # Whether trained layers multiply in bfloat16; weights, sums and the softmax never do.
+        self.mixed_precision = False
+        # What having been watched adds to a video's logit; fitted after the training.
+        self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
         self._make_tables(seed)
         self._make_query_layers(seed)
         self._make_content_layers(seed)
@@ -88,7 +93,13 @@ class CandidateModel(tf_keras.Model):
     @property
     def has_content(self) -> bool:
         """Whether videos outside the vocabulary have an embedding."""
-        return self.config.video_content and bool(self._video_inputs.columns)
+        wanted = self.config.video_content and not self.is_hierarchical
+        return wanted and bool(self._video_inputs.columns)
+
+    @property
+    def is_hierarchical(self) -> bool:
+        """Whether ``softmax_rows`` are nodes of a tree, see :mod:`models.hierarchical_softmax`."""
+        return self.config.loss == settings.HIERARCHICAL
 
     @property
     def query_columns(self) -> tuple[str, ...]:
@@ -168,19 +179,41 @@ class CandidateModel(tf_keras.Model):
             training: Whether dropout is on.
 
         Returns:
-            float32 [B, D + 1].
+            float32 [B, D + 1]; log P of every video, float32 [B, V], of a hierarchical softmax.
         """
+        vectors = self.query_vectors(features, training=training)
+        if not self.is_hierarchical:
+            return vectors
+        return hierarchical_softmax.log_probabilities(
+            vectors, self.nodes(tf.range(1, self.num_videos)), num_videos=self.num_videos
+        )
+
+    def query_vectors(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns u of each query and a 1, float32 [B, D + 1], whatever the loss."""
+        if training and self.config.bag_dropout:
+            features = self._with_thinned_bags(features)
         hidden = self._query_inputs.dense(features, self.tables)
+        dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
         for layer in self.hidden_layers:
-            hidden = layer(hidden)
+            hidden = _apply(layer, hidden, dtype)
             if training and self.config.dropout:
                 hidden = tf.nn.dropout(hidden, self.config.dropout)
         if self.output_layer is not None:
-            hidden = self.output_layer(hidden)
+            hidden = _apply(self.output_layer, hidden, dtype)
         if self.config.normalise:
             hidden = tf.math.l2_normalize(hidden, axis=1)
         hidden /= self.config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
+
+    def _with_thinned_bags(self, features: Tensors) -> dict[str, tf.Tensor]:
+        """Returns the features with each value of each bag kept or replaced by 0, "missing"."""
+        thinned = dict(features)
+        for feature in self._query_inputs.features:
+            if feature.kind is Kind.MULTIVALENT:
+                ids = tf.convert_to_tensor(features[feature.name])
+                kept = tf.random.uniform(tf.shape(ids)) >= self.config.bag_dropout
+                thinned[feature.name] = tf.where(kept, ids, tf.zeros_like(ids))
+        return thinned
 
     def video_embeddings(self, video_features: Tensors, *, training: bool = False) -> tf.Tensor:
         """Returns v and the bias of each video.
@@ -194,10 +227,13 @@ class CandidateModel(tf_keras.Model):
             training: Whether ids are dropped at ``id_dropout``.
 
         Returns:
-            float32 [N, D + 1].
+            float32 [N, D + 1]; one-hot [N, V] of a hierarchical softmax, whose queries are
+            probabilities.
         """
         ids = tf.convert_to_tensor(video_features[_VIDEO_ID])
-        row = tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
+        if self.is_hierarchical:
+            return tf.one_hot(ids - 1, self.num_videos)
+        row = self.nodes(ids)
         if self.has_content:
             if training and self.config.id_dropout:
                 kept = tf.random.uniform(tf.shape(ids)) >= self.config.id_dropout
@@ -210,6 +246,19 @@ class CandidateModel(tf_keras.Model):
             return row
         unit = tf.math.l2_normalize(row[:, :-1], axis=1)
         return tf.concat([unit, row[:, -1:]], axis=1)
+
+    def nodes(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns rows and biases of the softmax, float32 [N, D + 1], zero for id 0."""
+        return tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
+
+    def logits_of_all(self, queries: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of ids 1 to V by ids alone, float32 [B, V], without a copy of rows.
+
+        Args:
+            queries: u and a 1, float32 [B, D + 1].
+        """
+        products = tf.matmul(queries[:, :-1], self.softmax_rows.rows, transpose_b=True)
+        return (products + self.softmax_biases.rows[:, 0])[:, 1:]
 
     def can_embed(self, video_features: Tensors) -> npt.NDArray[np.bool_]:
         """Returns bool [N]: whether a video has an embedding, so may be recommended."""
@@ -228,6 +277,9 @@ class CandidateModel(tf_keras.Model):
             label_counts: int64 [V], watches of id 1 to V in the training examples.
         """
         logs = np.log1p(np.concatenate([[0], label_counts])).astype(np.float32)
+        if self.is_hierarchical:
+            logs[1:-1] = hierarchical_softmax.popularity_biases(label_counts)
+            logs[-1] = 0.0  # A tree has one inner node less than leaves.
         self.softmax_biases.rows.assign(logs[:, np.newaxis])
 
 
@@ -272,6 +324,14 @@ def _compact(array: Array) -> Array:
     """Ids fit in 32 bits, and a million videos are then half as large."""
     kind = np.int32 if array.dtype.kind in "iu" else np.float32
     return array.astype(kind)
+
+
+def _apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
+    if dtype == tf.float32:
+        return layer(inputs)
+    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
+    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
 
 
 def _dense(

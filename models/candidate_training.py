@@ -1,8 +1,8 @@
 """Trains the candidate model: next watch among all videos (paper section 3)."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +14,28 @@ from features.spec import ResolvedSpec
 from models import (
     batches,
     candidate_model,
-    checkpoints,
     config,
+    distribution,
+    hierarchical_softmax,
     lineage,
     losses,
     metrics,
     negatives,
+    repeat_bias,
     saved,
     training,
+    warm_start,
 )
+from models.candidate_holdout import BAG, LABEL, MAP, RECALL, Holdout, K, in_batches
 from models.candidate_model import CandidateModel, VideoFeatures
 from models.config import CandidateConfig, TrainingConfig
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
-_LABEL = "video_id"
-_MAP, _RECALL = "map_at_100", "recall_at_100"
-STOP_METRICS = (_MAP, _RECALL)
-_K = 100
-# The product of all queries and all videos is bounded, so that a look at a corpus of millions
-# does not take longer than the epoch before it.
-_MAX_HOLDOUT_SCORES = 4e9
-_EMBED_BATCH = 4096
+STOP_METRICS = (MAP, RECALL)
+# Repeats are rare, so it takes many examples to tell how rare; but each is a pass over the corpus.
+_MAX_REPEAT_SCORES = 200_000_000
+_REPEAT_EXAMPLES = (512, 16_384)
 _FULL_SOFTMAX_IS_SLOW = 100_000
 
 
@@ -59,12 +59,12 @@ class CandidateTask:
         videos: VideoFeatures,
         label_counts: npt.NDArray[np.int64],
         *,
-        holdout: "Holdout | None",
+        holdout: Holdout | None,
         settings: TrainingConfig,
     ) -> None:
         self.model = model
         # MAP of one day is noisy; but among few videos nearly all labels are in the first 100.
-        self.stop_metric = settings.stop_metric or (_RECALL if model.num_videos > 2 * _K else _MAP)
+        self.stop_metric = settings.stop_metric or (RECALL if model.num_videos > 2 * K else MAP)
         self.higher_is_better = True
         self._videos = videos
         self._holdout = holdout
@@ -83,15 +83,16 @@ class CandidateTask:
 
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss of the batch's examples whose label is in the vocabulary."""
-        known = tf.where(batch[_LABEL] > 0)[:, 0]
+        known = tf.where(batch[LABEL] > 0)[:, 0]
         batch = {name: tf.gather(tensor, known) for name, tensor in batch.items()}
-        labels = tf.cast(batch[_LABEL], tf.int64)
-        queries = self.model.query_embeddings(batch, training=True)
+        labels = tf.cast(batch[LABEL], tf.int64)
+        queries = self.model.query_vectors(batch, training=True)
         by_name = {
             config.SAMPLED: self._sampled,
             config.FULL: self._full,
             config.IN_BATCH: self._in_batch,
             config.MIXED: self._mixed,
+            config.HIERARCHICAL: self._hierarchical,
         }
         return losses.mean(by_name[self.model.config.loss](queries, labels, step))
 
@@ -113,6 +114,8 @@ class CandidateTask:
 
     def _full(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         del step
+        if not self.model.has_content and not self.model.config.normalise:
+            return losses.full_softmax_loss(self.model.logits_of_all(queries), labels - 1)
         everything = tf.range(1, self.model.num_videos + 1, dtype=tf.int64)
         logits = tf.matmul(queries, self._embed(everything), transpose_b=True)
         return losses.full_softmax_loss(logits, labels - 1)
@@ -137,58 +140,24 @@ class CandidateTask:
             log_expected=tf.math.log(expected),
         )
 
+    def _hierarchical(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        del step
+        return hierarchical_softmax.loss(
+            queries, labels, num_videos=self.model.num_videos, nodes_of=self.model.nodes
+        )
+
     def evaluate(self) -> dict[str, float]:
         """Returns MAP@100 and recall@100 of the next watch over the full corpus."""
         return self._holdout.evaluate(self.model) if self._holdout else {}
 
 
-class Holdout:
-    """Watches after the training period, ranked among all videos of the catalogue.
-
-    Args:
-        queries: Query features, transformed, and ``label_video_id`` (bytes).
-        videos: As ``features.dataset.videos`` returns it.
-        limit: Queries looked at, at most; 0: all.
-        seed: Of the choice.
-    """
-
-    def __init__(
-        self, queries: Mapping[str, Array], videos: Mapping[str, Array], *, limit: int, seed: int
-    ) -> None:
-        self._videos = dict(videos)
-        names = self._videos.pop("label_video_id")
-        bound = max(1000, int(_MAX_HOLDOUT_SCORES / max(1, len(names))))
-        self._queries = batches.sample(queries, min(limit or bound, bound), seed=seed)
-        row_of = {name: row for row, name in enumerate(names)}
-        labels = self._queries.pop("label_video_id")
-        self._rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
-
-    def evaluate(self, model: CandidateModel) -> dict[str, float]:
-        """Returns the metrics by name."""
-        queries = _in_batches(model.query_embeddings, self._queries)
-        videos = _in_batches(model.video_embeddings, self._videos)
-        can_embed = model.can_embed(self._videos)
-        # A video without an embedding cannot be recommended, and a label among them is a miss.
-        places = np.where(can_embed, np.cumsum(can_embed) - 1, -1)
-        rows = np.where(self._rows >= 0, places[self._rows], -1)
-        ranks = metrics.label_ranks(queries, videos[can_embed], rows)
-        return {
-            _MAP: metrics.mean_average_precision(ranks, _K),
-            _RECALL: metrics.recall_at_k(ranks, _K),
-        }
-
-
-def _in_batches(tower: Any, features: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-    rows = len(next(iter(features.values())))
-    parts = [
-        tower({name: array[i : i + _EMBED_BATCH] for name, array in features.items()}).numpy()
-        for i in range(0, rows, _EMBED_BATCH)
-    ]
-    return np.concatenate(parts)
-
-
 def train(
-    examples_dir: Path, model_dir: Path, model_config: CandidateConfig, settings: TrainingConfig
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    *,
+    warm_start_from: Path | None = None,
 ) -> training.Result:
     """Trains a candidate model on the examples and saves it.
 
@@ -198,6 +167,7 @@ def train(
             beside it, in ``<model_dir>.training``.
         model_config: Of the model.
         settings: Of the training.
+        warm_start_from: An older model, see :mod:`models.warm_start`.
 
     Returns:
         How it went.
@@ -205,24 +175,23 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if (settings.stop_metric or _RECALL) not in STOP_METRICS:
-        raise command.InputError(
-            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
-        )
-    if not batches.count(examples_dir, spec.CANDIDATE, "train"):
-        raise command.InputError(
-            f"{examples_dir} has no training example for the candidate model: no completed watch "
-            "lies before the holdout. Give pipeline.preprocess more logs or a shorter holdout."
-        )
+    workers = distribution.from_environment()
     resolved = ResolvedSpec.load(examples_dir)
     sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
-    model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
+    _check(examples_dir, sizes, model_config, settings)
+    with workers.scope():
+        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
+        model.mixed_precision = settings.mixed_precision
     catalogue = dataset.videos(examples_dir)
     videos = VideoFeatures.of_catalogue(model, catalogue)
-    label_counts = _label_counts(examples_dir, model.num_videos)
+    label_counts = _label_counts(examples_dir, model)
     settings = settings.fitted_to(int(label_counts.sum()))
-    if model_config.popularity_bias:
-        model.set_popularity_bias(label_counts)
+    vocabularies = {s: dataset.vocabulary(examples_dir, spec.CANDIDATE, s) for s in sizes}
+    facts = lineage.of_examples(examples_dir, spec.CANDIDATE)
+    if warm_start_from is not None:
+        facts |= warm_start.from_directory(
+            model, vocabularies, directory=warm_start_from, load=candidate_model.load
+        )
     _advise(model, label_counts)
     task = CandidateTask(
         model,
@@ -234,37 +203,97 @@ def train(
     examples = batches.open_training(
         examples_dir,
         spec.CANDIDATE,
-        columns=(*model.query_columns, _LABEL),
+        columns=(*model.query_columns, LABEL),
         settings=settings,
-        keep=lambda part: part[_LABEL].astype(np.int64) > 0,
+        keep=lambda part: part[LABEL].astype(np.int64) > 0,
     )
     configs = {"model": model_config, "training": settings}
-    facts = lineage.of_examples(examples_dir, spec.CANDIDATE)
-    run = checkpoints.RunDirectory(
+    run = workers.open_run(
         f"{os.fspath(model_dir).rstrip('/')}.training",
         {"lineage": facts, "configs": config.to_json(configs)},
     )
-    result = training.fit(task, examples, settings, run)
+    result = training.fit(task, examples, settings, run, workers=workers)
+    _fit_repeat_bias(model, videos, examples)
+    result = dataclasses.replace(result, metrics=task.evaluate())
     contents = saved.Contents(
         configs=configs,
-        vocabularies={s: dataset.vocabulary(examples_dir, spec.CANDIDATE, s) for s in sizes},
+        vocabularies=vocabularies,
         metrics=result.metrics,
         lineage=facts | {"trained_at": lineage.now(), "steps": result.steps},
     )
-    candidate_model.save(model, model_dir, contents=contents, videos=videos)
-    run.remove()
+    if workers.is_chief:
+        candidate_model.save(model, model_dir, contents=contents, videos=videos)
+        run.remove()
+    workers.wait_for_all()
     return result
 
 
-def _label_counts(examples_dir: Path, num_videos: int) -> npt.NDArray[np.int64]:
+def _check(
+    examples_dir: Path,
+    sizes: Mapping[str, int],
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+) -> None:
+    if (settings.stop_metric or RECALL) not in STOP_METRICS:
+        raise command.InputError(
+            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+        )
+    if not batches.count(examples_dir, spec.CANDIDATE, "train"):
+        raise command.InputError(
+            f"{examples_dir} has no training example for the candidate model: no completed watch "
+            "lies before the holdout. Give pipeline.preprocess more logs or a shorter holdout."
+        )
+    hierarchical = model_config.loss == config.HIERARCHICAL
+    if hierarchical and sizes.get("video", 0) > hierarchical_softmax.MAX_VIDEOS:
+        raise command.InputError(
+            f"--loss=hierarchical is for comparisons on up to {hierarchical_softmax.MAX_VIDEOS:,} "
+            f"videos, since it has no index to search; {examples_dir} has {sizes['video']:,}. "
+            "Use --loss=sampled."
+        )
+
+
+def _fit_repeat_bias(
+    model: CandidateModel, videos: VideoFeatures, examples: batches.Examples
+) -> None:
+    """Sets the model's repeat bias by some training examples; see :mod:`models.repeat_bias`."""
+    if BAG not in model.query_columns or model.is_hierarchical:
+        return
+    wanted = int(np.clip(_MAX_REPEAT_SCORES // model.num_videos, *_REPEAT_EXAMPLES))
+    parts: list[Mapping[str, tf.Tensor]] = []
+    for part in examples.epoch(0, skip=0):
+        parts.append(part)
+        wanted -= len(part[LABEL])
+        if wanted <= 0:
+            break
+    some = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    bags = np.asarray(some[BAG], np.int64)
+    labels = np.asarray(some[LABEL], np.int64)
+    everything = {n: array[1:] for n, array in videos.arrays.items()}
+    everything[LABEL] = np.arange(1, model.num_videos + 1)
+    mass = repeat_bias.bag_mass(
+        in_batches(model.query_embeddings, some),
+        in_batches(model.video_embeddings, everything),
+        bags - 1,
+        batch=metrics.query_batch_size(model.num_videos),
+    )
+    bias = repeat_bias.fit(mass, (bags == labels[:, np.newaxis]).any(axis=1))
+    model.repeat_bias.assign(bias)
+    logging.info("A video that was watched before gets %+.2f on its logit.", bias)
+
+
+def _label_counts(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np.int64]:
+    """Counts the labels of each video, int64 [V]; starts the biases there where that is asked."""
+    num_videos = model.num_videos
     counts = np.zeros(num_videos + 1, np.int64)
-    for part in batches.in_parts(examples_dir, spec.CANDIDATE, [_LABEL]):
-        counts += np.bincount(part[_LABEL].astype(np.int64), minlength=num_videos + 1)
+    for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL]):
+        counts += np.bincount(part[LABEL].astype(np.int64), minlength=num_videos + 1)
     if not counts[1:].any():
         raise command.InputError(
             f"No label in the training examples of {examples_dir} is in the video vocabulary. "
             "Lower the space's min_count, or give more logs."
         )
+    if model.config.popularity_bias:
+        model.set_popularity_bias(counts[1:])
     return counts[1:]
 
 

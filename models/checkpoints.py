@@ -54,11 +54,15 @@ class RunDirectory:
         path: Created where it is absent.
         settings: JSON values that the result depends on. Where they differ from those that
             the directory was made with, its checkpoints are dropped.
+        read_only: Leaves everything to another process, the chief of several workers.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, read_only: bool = False) -> None:
         self.path = pathlib.Path(path)
         self.tensorboard = self.path / _SUMMARIES
+        self.read_only = read_only
+        if read_only:
+            return
         wanted = json.dumps(settings, indent=1, sort_keys=True) + "\n"
         stamp = self.path / "settings.json"
         if stamp.is_file() and stamp.read_text() != wanted:
@@ -78,10 +82,12 @@ class RunDirectory:
         progress: Progress,
     ) -> "Checkpoints":
         """Returns the checkpoints of a run of ``model``."""
-        return Checkpoints(self.path, model, optimizers, progress)
+        return Checkpoints(self, model, optimizers, progress)
 
     def remove(self) -> None:
         """Removes what a finished training no longer needs: all but the summaries."""
+        if self.read_only:
+            return
         for name in (_LATEST, _BEST):
             shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / "settings.json").unlink(missing_ok=True)
@@ -92,15 +98,16 @@ class Checkpoints:
 
     def __init__(
         self,
-        path: pathlib.Path,
+        run: RunDirectory,
         model: tf_keras.Model,
         optimizers: Sequence[tf_keras.optimizers.Optimizer],
         progress: Progress,
     ) -> None:
+        self._read_only = run.read_only
         latest = tf.train.Checkpoint(model=model, optimizers=list(optimizers), progress=progress)
         best = tf.train.Checkpoint(model=model)
-        self._latest = tf.train.CheckpointManager(latest, str(path / _LATEST), max_to_keep=1)
-        self._best = tf.train.CheckpointManager(best, str(path / _BEST), max_to_keep=1)
+        self._latest = tf.train.CheckpointManager(latest, str(run.path / _LATEST), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(best, str(run.path / _BEST), max_to_keep=1)
 
     def resume(self) -> bool:
         """Restores the latest checkpoint; returns False where there is none."""
@@ -108,7 +115,8 @@ class Checkpoints:
 
     def save(self) -> None:
         """Saves weights, optimizers and position."""
-        self._latest.save()
+        if not self._read_only:
+            self._latest.save()
 
     def save_best(self) -> None:
         """Saves the weights as the best so far.
@@ -116,8 +124,10 @@ class Checkpoints:
         Call it before :meth:`save` of the same round: a run killed in between repeats the round
         and overwrites them.
         """
-        self._best.save()
+        if not self._read_only:
+            self._best.save()
 
     def restore_best(self) -> None:
         """Restores the weights of the best round."""
-        self._best.restore_or_initialize()
+        # Not the manager's own memory: of several workers only the chief has saved.
+        self._best.checkpoint.restore(tf.train.latest_checkpoint(self._best.directory))

@@ -5,6 +5,7 @@ network separately (paper section 4.1). Row 0, missing or out of vocabulary, is 
 nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.IndexedSlices).
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from features import spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 Tensors = Mapping[str, tf.Tensor]
-_Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, None, None, None]]
+_Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, None, None, None, None]]
 _STDDEV = 0.05
 
 
@@ -27,13 +28,23 @@ class EmbeddingTable(tf_keras.layers.Layer):
         width: Of an embedding.
         seed: Of the initial values, normal with a standard deviation of 0.05.
         stddev: Another standard deviation; 0 starts at zero.
+        adagrad_rate: Above 0: the rows are trained by Adagrad at this rate and with first steps
+            of about that length, whatever the other tables are trained by.
         name: Of the layer.
     """
 
     def __init__(
-        self, size: int, width: int, *, seed: int, stddev: float = _STDDEV, name: str
+        self,
+        size: int,
+        width: int,
+        *,
+        seed: int,
+        stddev: float = _STDDEV,
+        adagrad_rate: float = 0.0,
+        name: str,
     ) -> None:
         super().__init__(name=name)
+        self.adagrad_rate = adagrad_rate
         self.size = size
         self.width = width
         initial = (
@@ -78,52 +89,87 @@ class EmbeddingTable(tf_keras.layers.Layer):
         Returns:
             float32 [B, width] for each.
         """
-        flat = [tf.reshape(tf.cast(ids, tf.int32), [-1]) for ids in features]
-        distinct, places = tf.unique(tf.concat(flat, axis=0))
-        rows = tf.gather(self.rows, distinct)
-        parts = tf.split(places, [tf.size(ids) for ids in flat], num=len(flat))
-        return [
-            _mean(rows, part, ids) if ids.shape.rank == 2 else _one(rows, part, ids)
-            for part, ids in zip(parts, features, strict=True)
-        ]
+        flat, bags, total = _members(features)
+        sums = _Grouped.of(flat)
+        rows = tf.gather(self.rows, sums.distinct)
+        means = _segment_mean(rows, sums.places, sums.order, bags, total)
+        return tf.split(means, [tf.shape(ids)[0] for ids in features], num=len(features))
 
 
-def _one(rows: tf.Tensor, places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    return tf.gather(rows, places) * tf.cast(ids > 0, tf.float32)[:, tf.newaxis]
+def _members(features: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Puts the known ids of several features in one row; a single id is a bag of one.
+
+    Returns:
+        int32 [M], the ids; int32 [M], ascending, the bag of each, where the bags of a feature
+        follow those of the feature before; int32 scalar, the number of bags.
+    """
+    ids_of, bags_of = [], []
+    first_bag = tf.constant(0)
+    for ids in features:
+        bags = first_bag + tf.range(tf.shape(ids)[0])
+        if ids.shape.rank == 2:
+            bags = tf.repeat(bags, tf.shape(ids)[1])
+        ids_of.append(tf.reshape(tf.cast(ids, tf.int32), [-1]))
+        bags_of.append(bags)
+        first_bag += tf.shape(ids)[0]
+    ids = tf.concat(ids_of, axis=0)
+    known = tf.where(ids > 0)[:, 0]
+    return tf.gather(ids, known), tf.gather(tf.concat(bags_of, axis=0), known), first_bag
 
 
-def _mean(rows: tf.Tensor, places: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    members = tf.where(tf.reshape(ids > 0, [-1]))[:, 0]
-    length = tf.shape(ids, out_type=tf.int64)[1]
-    bags = members // tf.maximum(length, 1)
-    return _segment_mean(rows, tf.gather(places, members), bags, tf.shape(ids)[0])
+@dataclasses.dataclass(frozen=True)
+class _Grouped:
+    """Ids grouped by sorting them.
+
+    Both the table's rows and the gradient's are then walked through in order, which is what
+    memory is fast at, and an optimizer sees at a glance that no row is repeated.
+
+    Attributes:
+        distinct: int32 [U], ascending.
+        places: int32 [M], where in ``distinct`` each id is.
+        order: int32 [M], the permutation that sorts the ids.
+    """
+
+    distinct: tf.Tensor
+    places: tf.Tensor
+    order: tf.Tensor
+
+    @classmethod
+    def of(cls, ids: tf.Tensor) -> "_Grouped":
+        """Groups int32 [M]."""
+        order = tf.argsort(ids)
+        ascending = tf.gather(ids, order)
+        is_first = tf.concat([[True], ascending[1:] != ascending[:-1]], axis=0)[: tf.size(ids)]
+        sorted_places = tf.cumsum(tf.cast(is_first, tf.int32)) - 1
+        places = tf.gather(sorted_places, tf.math.invert_permutation(order))
+        return cls(tf.boolean_mask(ascending, is_first), places, order)
 
 
 @tf.custom_gradient
-def _segment_mean(
-    rows: tf.Tensor, places: tf.Tensor, bags: tf.Tensor, num_bags: tf.Tensor
+def _segment_mean(  # noqa: PLR0917
+    rows: tf.Tensor, places: tf.Tensor, order: tf.Tensor, bags: tf.Tensor, num_bags: tf.Tensor
 ) -> tuple[tf.Tensor, _Gradient]:
-    """Returns the mean of ``rows[places]`` for each bag.
+    """Returns the mean of ``rows[places]`` for each bag, zero for an empty one.
 
     Args:
         rows: float32 [U, width].
         places: int32 [M].
-        bags: int64 [M], ascending.
+        order: int32 [M], sorts ``places``.
+        bags: int32 [M], ascending.
         num_bags: int32 scalar.
     """
     means = tf.sparse.segment_mean(rows, places, bags, num_segments=num_bags)
-    sizes = tf.math.bincount(tf.cast(bags, tf.int32), minlength=num_bags, dtype=tf.float32)
+    sizes = tf.math.bincount(bags, minlength=num_bags, dtype=tf.float32)
     num_rows = tf.shape(rows)[0]
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None, None]:
-        # TensorFlow's own gradient walks through memory at random; sorting first is faster by
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None, None, None]:
+        # TensorFlow's own gradient walks through memory at random; in order it is faster by
         # half where the batch holds many distinct rows.
         shares = upstream / tf.maximum(sizes, 1.0)[:, tf.newaxis]
-        order = tf.argsort(places)
         summed = tf.sparse.segment_sum(
             shares, tf.gather(bags, order), tf.gather(places, order), num_segments=num_rows
         )
-        return summed, None, None, None
+        return summed, None, None, None, None
 
     return means, gradient
 

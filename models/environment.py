@@ -16,6 +16,10 @@ import importlib
 import os
 import sys
 import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow_recommenders as tfrs
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
@@ -48,6 +52,14 @@ if scann is None:
         del sys.modules[_name]
     sys.modules["scann"] = None  # type: ignore[assignment]
 
-import tensorflow_recommenders as tfrs  # noqa: E402  (needs the work above)
+
+def __getattr__(name: str) -> types.ModuleType:
+    """Imports ``tfrs`` when it is first asked for: an index needs ScaNN and no TensorFlow."""
+    if name != "tfrs":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module("tensorflow_recommenders")
+    globals()[name] = module
+    return module
+
 
 __all__ = ["SCANN_ERROR", "scann", "tfrs"]

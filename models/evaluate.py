@@ -40,9 +40,19 @@ _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of draws, resamples and lea
 _BOOTSTRAP = flags.DEFINE_integer(
     "bootstrap", _DEFAULT.replicates, "Resamples of users behind an interval.", lower_bound=1
 )
-_LINEAR = flags.DEFINE_bool("linear", _DEFAULT.linear, "Trains the linear ranking baseline.")
+_FACTORISATION = flags.DEFINE_bool(
+    "factorisation",
+    _DEFAULT.factorisation,
+    "Fits matrix factorisations too: WARP, and ALS and BPR (watchnext[factorisation]).",
+)
+_LIVE = flags.DEFINE_bool(
+    "live", _DEFAULT.live, "Measures popularity as of each query too, which sees the holdout."
+)
+_LINEAR = flags.DEFINE_bool(
+    "linear", _DEFAULT.linear, "Trains linear ranking baselines, on watch time and on clicks."
+)
 _GBDT = flags.DEFINE_bool(
-    "gbdt", _DEFAULT.gbdt, "Trains gradient-boosted trees (needs watchnext[gbdt])."
+    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (watchnext[gbdt])."
 )
 
 
@@ -88,6 +98,8 @@ def _config() -> evaluation.EvaluationConfig:
             max_queries=_MAX_QUERIES.value,
             replicates=_BOOTSTRAP.value,
             seed=_SEED.value,
+            factorisation=_FACTORISATION.value,
+            live=_LIVE.value,
             linear=_LINEAR.value,
             gbdt=_GBDT.value,
         )

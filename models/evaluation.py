@@ -5,7 +5,6 @@ Every figure has a key ``<part>.<system>.<slice>.<metric>``, for example
 """
 
 import dataclasses
-import importlib.util
 import json
 import math
 import pathlib
@@ -20,7 +19,17 @@ from absl import logging
 from features import command, dataset, files, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
-from models import baselines, metrics, ranking_baselines, ranking_evaluation, retrieval_evaluation
+from models import (
+    baselines,
+    boosted_trees,
+    implicit_baselines,
+    live_popularity,
+    metrics,
+    rank_factorisation,
+    ranking_baselines,
+    ranking_evaluation,
+    retrieval_evaluation,
+)
 from models.intervals import Bootstrap, Figure, Sheet
 from models.retrieval_evaluation import MODEL, CandidateModel, Embeddings, RetrievalSettings
 
@@ -41,8 +50,13 @@ class EvaluationConfig:
             are more; 0 takes all. Cost is their number times the corpus, for each system.
         replicates: Resamples of users behind an interval.
         seed: Of the drawn queries, the resamples and the learned baselines.
-        linear: Whether to train the linear ranking baseline.
-        gbdt: Whether to train gradient-boosted trees; needs ``lightgbm``.
+        factorisation: Whether to fit matrix factorisations beside the other retrieval baselines:
+            WARP, and ALS and BPR where ``implicit`` is installed.
+        live: Whether to measure popularity as of each query too. It sees what others watched
+            in the holdout before the query, which the model and the other baselines do not.
+        linear: Whether to train the linear ranking baselines, on watch time and on clicks.
+        gbdt: Whether to train gradient-boosted trees, likewise; left out with a note where
+            ``lightgbm`` is not installed.
     """
 
     ks: tuple[int, ...] = (10, 50, 100, 200, 500)
@@ -50,6 +64,8 @@ class EvaluationConfig:
     max_queries: int = 20_000
     replicates: int = 1000
     seed: int = 0
+    factorisation: bool = False
+    live: bool = False
     linear: bool = True
     gbdt: bool = False
 
@@ -59,8 +75,6 @@ class EvaluationConfig:
             raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
         if self.max_queries < 0:
             raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
-        if self.gbdt and importlib.util.find_spec("lightgbm") is None:
-            raise ValueError("gbdt must be off without lightgbm: pip install 'watchnext[gbdt]'.")
         RetrievalSettings(ks=self.ks)
 
 
@@ -72,14 +86,15 @@ class Evaluation:
         settings: What was asked for.
         data: Counts of the holdout and of the corpus, and where training ended.
         figures: By key.
-        deciles: Names of the calibration bins that are not empty, from the lowest expectation.
+        calibration: Names of the groups of impressions that calibration looks at, in order, by
+            ``decile`` of the expectation, ``duration`` and ``position``.
         notes: What a reader must know: parts that could not be measured, inferred pages.
     """
 
     settings: dict[str, Any]
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
-    deciles: list[str] = dataclasses.field(default_factory=list)
+    calibration: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def systems(self, part: str) -> list[str]:
@@ -101,7 +116,8 @@ class Evaluation:
     def slices(self, part: str) -> list[str]:
         """Returns the slices of a part, ``all`` first."""
         names = {key.split(".")[2] for key in self.figures if key.startswith(f"{part}.")}
-        return sorted(names - set(self.deciles), key=lambda name: (name != "all", name))
+        groups = {name for found in self.calibration.values() for name in found}
+        return sorted(names - groups, key=lambda name: (name != "all", name))
 
     def to_json(self) -> str:
         """Returns the text of metrics.json."""
@@ -197,13 +213,13 @@ def _evaluate_retrieval(
         )
         return
     settings = RetrievalSettings(ks=config.ks, exclude_watched=config.exclude_watched)
+    fitted = _retrieval_baselines(examples, train, queries, catalogue)
     embeddings = None
     if model is None:
         result.notes.append("No candidate model was given: retrieval shows the baselines alone.")
         queries = queries.take(examples.drawn(len(queries)))
     else:
         embeddings, queries = _embed(examples, model, queries)
-    fitted = baselines.fit_all(train, catalogue, train_until_s=int(examples.info["train_until_s"]))
     ranked = retrieval_evaluation.rank_all(
         fitted, embeddings, queries, catalogue=catalogue, settings=settings
     )
@@ -229,6 +245,25 @@ def _evaluate_retrieval(
             f"{len(catalogue):,} videos; they count as never recommended."
         )
     result.figures |= sheet.figures(examples.bootstrap(user_codes))
+
+
+def _retrieval_baselines(
+    examples: _Examples,
+    train: baselines.Queries,
+    holdout: baselines.Queries,
+    catalogue: Catalogue,
+) -> list[baselines.Baseline]:
+    config = examples.config
+    until_s = int(examples.info["train_until_s"])
+    fitted = baselines.fit_all(train, catalogue, train_until_s=until_s)
+    order = baselines.popularity_order(train, catalogue)
+    if config.factorisation:
+        settings = rank_factorisation.WarpConfig(seed=config.seed)
+        fitted.append(rank_factorisation.fit(train, order, settings))
+        fitted += implicit_baselines.fit_all(train, order, seed=config.seed)
+    if config.live:
+        fitted += live_popularity.fit_all(train, holdout, order)
+    return fitted
 
 
 def _embed(
@@ -278,7 +313,7 @@ def _evaluate_ranking(
         result.notes.append("No ranker was given: ranking shows the baselines alone.")
     else:
         systems.append(ranking_evaluation.score_with_ranker(model, resolved, impressions))
-    systems += _ranking_baselines(examples, resolved, arrays)
+    systems += _ranking_baselines(examples, resolved, arrays, result)
     sheet = Sheet()
     categories = []
     if any(f.space == "category" for f in resolved.of(spec.RANKER)):
@@ -286,7 +321,7 @@ def _evaluate_ranking(
     masks = ranking_evaluation.slices(resolved, impressions, categories)
     ranking_evaluation.measure(systems, impressions, masks, sheet)
     if model is not None:
-        result.deciles = ranking_evaluation.calibrate(systems[0], impressions, sheet)
+        result.calibration = ranking_evaluation.calibrate(systems[0], resolved, impressions, sheet)
     result.figures |= sheet.figures(examples.bootstrap(impressions.user_codes))
     _describe_impressions(impressions, result)
 
@@ -310,21 +345,28 @@ def _describe_impressions(impressions: ranking_evaluation.Impressions, result: E
 
 
 def _ranking_baselines(
-    examples: _Examples, resolved: ResolvedSpec, holdout: Mapping[str, Any]
+    examples: _Examples, resolved: ResolvedSpec, holdout: Mapping[str, Any], result: Evaluation
 ) -> list[ranking_baselines.Scores]:
     config = examples.config
-    learned = config.linear or config.gbdt
-    columns = None if learned else ("label_video_id", "clicked", "watch_time_s", "time")
+    fits = [ranking_baselines.linear] if config.linear else []
+    if config.gbdt and boosted_trees.available():
+        fits.append(boosted_trees.fit)
+    elif config.gbdt:
+        result.notes.append(
+            "Boosted trees were asked for but NOT measured: lightgbm is not installed. "
+            f"{boosted_trees.INSTALL}"
+        )
+    columns = None if fits else ("label_video_id", "clicked", "watch_time_s", "time")
     rows = int(examples.info.get("counts", {}).get("ranker_train", 0))
     train = _sample(examples.directory, rows, columns, seed=config.seed)
     systems = [ranking_baselines.chance(holdout)]
     systems += ranking_baselines.video_averages(train, holdout)
-    fits = [ranking_baselines.linear] * config.linear + [ranking_baselines.trees] * config.gbdt
     for fit in fits:
-        started = time.monotonic()
-        systems.append(fit(resolved, train, holdout, seed=config.seed))
-        seconds = time.monotonic() - started
-        logging.info("trained the baseline %s in %.1f s", systems[-1].name, seconds)
+        for target in (ranking_baselines.WATCH_TIME, ranking_baselines.CLICKS):
+            started = time.monotonic()
+            systems.append(fit(resolved, train, holdout, target=target, seed=config.seed))
+            seconds = time.monotonic() - started
+            logging.info("trained the baseline %s in %.1f s", systems[-1].name, seconds)
     return systems
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models import pair_counts
+from models import repeat_bias as repeats
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -90,6 +91,8 @@ def label_ranks(
     *,
     batch: int = 1024,
     exclude: Excluded | None = None,
+    watched: npt.NDArray[np.int64] | None = None,
+    repeat_bias: float = 0.0,
 ) -> Ints:
     """Ranks every video for every query by inner product; returns the rank of the label.
 
@@ -102,6 +105,8 @@ def label_ranks(
         label_rows: int [Q], row of the label video; -1 where it is not in the corpus.
         batch: Queries per matrix product at most; less where N is large.
         exclude: Rows that may not be shown to a query (seen-filter); -1 is ignored.
+        watched: int64 [Q, L], rows that each query has watched; -1 is ignored.
+        repeat_bias: Added to their scores, see :mod:`models.repeat_bias`.
 
     Returns:
         int64 [Q] from 1. N + 1, a miss, where the label is not in the corpus or is excluded.
@@ -113,6 +118,10 @@ def label_ranks(
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         scores = query_embeddings[part] @ videos
+        if watched is not None:
+            bags = watched[part]
+            owner = np.repeat(np.arange(len(bags)), bags.shape[1])
+            repeats.add_to(scores, owner, bags.ravel(), bias=repeat_bias)
         ranks[part] = score_ranks(scores, rows[part], exclude=_part_of(exclude, part))
     return ranks
 

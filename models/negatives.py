@@ -81,10 +81,11 @@ class NegativeSampler:
         return self.log_probabilities(ids) + float(np.log(self.num_draws))
 
     def draw_ids(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the S draws of a step, int64 [S], repeats included."""
+        """Returns the S draws of a step, int64 [S], ascending, repeats included."""
         seed = tf.stack([tf.constant(self._seed, tf.int64), tf.cast(step, tf.int64)])
         uniform = tf.random.stateless_uniform([self.num_draws], seed=seed, dtype=tf.float64)
-        rows = tf.searchsorted(self._cumulative, uniform, side="right", out_type=tf.int64)
+        # In order, so that neighbours are found, and their rows then read, near each other.
+        rows = tf.searchsorted(self._cumulative, tf.sort(uniform), side="right", out_type=tf.int64)
         # A uniform number just below 1 may be rounded up to the last sum, which is 1.
         return tf.minimum(rows, self.num_videos - 1) + 1
 

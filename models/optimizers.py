@@ -5,13 +5,18 @@ An embedding table of a million rows gets a gradient of a few thousand rows per 
 the table. The optimizers here read and write only the rows of the gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from models import config
+
+_BOLD_ACCUMULATOR = 1e-5
+# A megabyte of float32.
+_BLOCK_WEIGHTS = 2**18
 
 
 class SparseAdam(tf_keras.optimizers.Optimizer):
@@ -81,6 +86,20 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
             variable.assign_sub(self._move(mean, square, count))
             return
         rows, values = gradient.indices, gradient.values
+
+        def move_rows(part: slice) -> None:
+            self._move_rows(variable, (mean, square, count), rows[part], values[part])
+
+        _in_blocks(move_rows, tf.size(rows), width=int(np.prod(variable.shape[1:])))
+
+    def _move_rows(
+        self,
+        variable: tf.Variable,
+        slots: tuple[tf.Variable, tf.Variable, tf.Variable],
+        rows: tf.Tensor,
+        values: tf.Tensor,
+    ) -> None:
+        mean, square, count = slots
         counts = tf.gather(count, rows) + 1.0
         means = self._decayed(tf.gather(mean, rows), values, self.beta_1)
         squares = self._decayed(tf.gather(square, rows), tf.square(values), self.beta_2)
@@ -196,14 +215,38 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
 
 def distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     """Returns the same gradient with each row once, repeated rows summed."""
-    rows, places = tf.unique(gradient.indices)
-    number = tf.size(rows)
-    values = tf.cond(
-        tf.equal(number, tf.size(gradient.indices)),
-        lambda: gradient.values,
-        lambda: tf.math.unsorted_segment_sum(gradient.values, places, number),
+    rows = gradient.indices
+
+    def summed() -> tuple[tf.Tensor, tf.Tensor]:
+        distinct, places = tf.unique(rows)
+        number = tf.size(distinct)
+        return distinct, tf.math.unsorted_segment_sum(gradient.values, places, number)
+
+    # Our look-ups sort their rows, so one glance is enough for most gradients.
+    rows, values = tf.cond(
+        tf.reduce_all(rows[1:] > rows[:-1]), lambda: (rows, gradient.values), summed
     )
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def _in_blocks(move: Callable[[slice], None], number: tf.Tensor, *, width: int) -> None:
+    """Calls ``move`` for one block of rows after the other.
+
+    The dozen intermediate results of a block stay in the processor's cache. Those of all rows
+    of a gradient would each go to memory and back.
+
+    Args:
+        move: Updates the rows of a slice.
+        number: int32 scalar, of rows.
+        width: Weights per row.
+    """
+    size = max(1, _BLOCK_WEIGHTS // max(1, width))
+
+    def body(start: tf.Tensor) -> list[tf.Tensor]:
+        move(slice(start, start + size))
+        return [start + size]
+
+    tf.while_loop(lambda start: start < number, body, [tf.constant(0)], parallel_iterations=1)
 
 
 def _count_shape(variable: tf.Variable) -> list[int]:
@@ -211,15 +254,24 @@ def _count_shape(variable: tf.Variable) -> list[int]:
     return [variable.shape[0], *[1] * (rank - 1)] if rank else []
 
 
-def make(name: str, learning_rate: float) -> tf_keras.optimizers.Optimizer:
+def make(name: str, learning_rate: Any) -> tf_keras.optimizers.Optimizer:
     """Returns the optimizer of a ``TrainingConfig``.
 
     Args:
         name: ``adam`` (:class:`SparseAdam`) or ``adagrad`` (:class:`SparseAdagrad`).
-        learning_rate: Above 0.
+        learning_rate: Above 0, or a schedule.
     """
     if name == config.ADAM:
         return SparseAdam(learning_rate)
     if name == config.ADAGRAD:
         return SparseAdagrad(learning_rate)
     raise ValueError(f"optimizer must be in {config.OPTIMIZERS}, got {name!r}.")
+
+
+def bold_adagrad(learning_rate: Any) -> tf_keras.optimizers.Optimizer:
+    """Returns Adagrad whose first step of a weight is about ``learning_rate`` long.
+
+    For weights that few examples move, such as one per video: an accumulator that starts near 0
+    leaves the size of gradients out of account. ``learning_rate`` may be a schedule.
+    """
+    return SparseAdagrad(learning_rate, initial_accumulator=_BOLD_ACCUMULATOR)

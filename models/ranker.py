@@ -2,6 +2,13 @@
 
     x = MLP([query inputs, candidate inputs]),   expected watch time = exp(x) seconds
 
+Beside the tower, x has one weight for each id of the candidate's univalent features: what a
+video is worth to everybody is then learnt from few impressions (Cheng et al., DLRS 2016, "Wide &
+Deep Learning for Recommender Systems"; the paper has no such weights, ``wide=False`` is as there).
+
+There may be several towers over the same embeddings, each with a loss of its own, whose expected
+watch times are averaged: small data leaves a single one at the mercy of its seed.
+
 The first layer is split: the query's part of the product is computed once per request, each
 candidate's part per row, and the sum is what the concatenated layer would give.
 
@@ -11,16 +18,20 @@ Source: Covington et al., RecSys 2016, section 4 and figure 7.
 import math
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras
 
 from features import command, spec
-from features.spec import ResolvedSpec, Side
-from models import embeddings, losses, saved
+from features.spec import Kind, ResolvedSpec, Side
+from models import config as configs
+from models import duration_target, embeddings, losses, saved
 from models.config import RankerConfig
-from models.embeddings import SideInputs, Tensors
+from models.embeddings import EmbeddingTable, SideInputs, Tensors
+
+# Of the weights of single ids: an id is seen in few steps, each must count.
+_WIDE_RATE = 0.1
 
 
 class SplitDense(tf_keras.layers.Layer):
@@ -61,6 +72,54 @@ class SplitDense(tf_keras.layers.Layer):
         return tf.matmul(candidate, self.candidate_kernel) + query_part
 
 
+class Tower(tf_keras.layers.Layer):
+    """A split first layer, ReLU layers above it, and one output.
+
+    Args:
+        query_width: Length of the query's dense vector.
+        candidate_width: Of the candidate's.
+        hidden: Widths of the ReLU layers, bottom first; () is linear.
+        seed: Of the initial weights.
+        name: Of the layer.
+    """
+
+    def __init__(
+        self,
+        query_width: int,
+        candidate_width: int,
+        hidden: Sequence[int],
+        *,
+        seed: int,
+        name: str,
+    ) -> None:
+        super().__init__(name=name)
+        widths = (*hidden, 1)
+        self.first_layer = SplitDense(
+            query_width, candidate_width, widths[0], seed=seed + 200, name="first_layer"
+        )
+        self.upper_layers = []
+        for i, units in enumerate(widths[1:]):
+            initial = tf_keras.initializers.GlorotUniform(seed=seed + 300 + i)
+            layer = tf_keras.layers.Dense(units, kernel_initializer=initial, name=f"layer_{i + 2}")
+            layer.build([None, widths[i]])
+            self.upper_layers.append(layer)
+
+    def call(self, query: tf.Tensor, candidate: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
+        """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
+        hidden = self.first_layer(query, candidate)
+        for layer in self.upper_layers:
+            hidden = tf.nn.relu(hidden)
+            if dropout:
+                hidden = tf.nn.dropout(hidden, dropout)
+            hidden = layer(hidden)
+        return hidden
+
+    def set_bias(self, value: float) -> None:
+        """Sets the bias of the output."""
+        layer = self.upper_layers[-1] if self.upper_layers else self.first_layer
+        layer.bias.assign([value])
+
+
 class Ranker(tf_keras.Model):
     """Scores (query, candidate) pairs.
 
@@ -96,23 +155,33 @@ class Ranker(tf_keras.Model):
                 raise command.InputError(f"The ranker has no {side} feature left to read.")
         features = (*self._query_inputs.features, *self._candidate_inputs.features)
         self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
-        self._make_layers(seed)
-
-    def _make_layers(self, seed: int) -> None:
-        widths = (*self.config.hidden, 1)
-        self.first_layer = SplitDense(
-            self._query_inputs.width(self.tables),
-            self._candidate_inputs.width(self.tables),
-            widths[0],
-            seed=seed + 200,
-            name="first_layer",
+        self.wide_tables: dict[str, EmbeddingTable] = {}
+        self._wide_features = tuple(
+            f for f in self._candidate_inputs.features if config.wide and f.kind is Kind.UNIVALENT
         )
-        self.upper_layers = []
-        for i, units in enumerate(widths[1:]):
-            initial = tf_keras.initializers.GlorotUniform(seed=seed + 300 + i)
-            layer = tf_keras.layers.Dense(units, kernel_initializer=initial, name=f"layer_{i + 2}")
-            layer.build([None, widths[i]])
-            self.upper_layers.append(layer)
+        for space in sorted({f.space for f in self._wide_features}):
+            self.wide_tables[space] = EmbeddingTable(
+                vocabulary_sizes[space],
+                1,
+                seed=seed,
+                stddev=0,
+                adagrad_rate=_WIDE_RATE,
+                name=f"wide_{space}",
+            )
+        sides = (self._query_inputs.width(self.tables), self._candidate_inputs.width(self.tables))
+        self.towers = [
+            Tower(*sides, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
+            for i in range(config.towers)
+        ]
+        self._duration = None
+        if config.target == configs.RELATIVE:
+            self._duration = duration_target.position(resolved)
+            self.duration_factors = self.add_weight(
+                name="duration_factors",
+                shape=[duration_target.GROUPS],
+                initializer="ones",
+                trainable=False,
+            )
 
     @property
     def query_columns(self) -> tuple[str, ...]:
@@ -122,12 +191,28 @@ class Ranker(tf_keras.Model):
     @property
     def candidate_columns(self) -> tuple[str, ...]:
         """Names of the candidate-side tensors that are read."""
-        return self._candidate_inputs.columns
+        columns = self._candidate_inputs.columns
+        if self._duration is not None and duration_target.COLUMN not in columns:
+            return (*columns, duration_target.COLUMN)
+        return columns
+
+    def tower_logits(
+        self, query_features: Tensors, candidate_features: Tensors, *, training: bool = False
+    ) -> list[tf.Tensor]:
+        """Returns what each tower says, float32 [N] each; arguments as in :meth:`logits`."""
+        query = self._query_inputs.dense(query_features, self.tables)
+        candidate = self._candidate_inputs.dense(candidate_features, self.tables)
+        dropout = self.config.dropout if training else 0.0
+        outputs = [tower(query, candidate, dropout) for tower in self.towers]
+        for feature in self._wide_features:
+            wide = self.wide_tables[feature.space].lookup(candidate_features[feature.name])
+            outputs = [output + wide for output in outputs]
+        return [tf.squeeze(output, axis=1) for output in outputs]
 
     def logits(
         self, query_features: Tensors, candidate_features: Tensors, *, training: bool = False
     ) -> tf.Tensor:
-        """Returns x of each candidate.
+        """Returns x of each candidate: of several towers, the log of the mean of exp(x).
 
         Args:
             query_features: Transformed features by name, leading dimension Q.
@@ -138,15 +223,10 @@ class Ranker(tf_keras.Model):
         Returns:
             float32 [N].
         """
-        query = self._query_inputs.dense(query_features, self.tables)
-        candidate = self._candidate_inputs.dense(candidate_features, self.tables)
-        hidden = self.first_layer(query, candidate)
-        for layer in self.upper_layers:
-            hidden = tf.nn.relu(hidden)
-            if training and self.config.dropout:
-                hidden = tf.nn.dropout(hidden, self.config.dropout)
-            hidden = layer(hidden)
-        return tf.squeeze(hidden, axis=1)
+        logits = self.tower_logits(query_features, candidate_features, training=training)
+        if len(logits) == 1:
+            return logits[0]
+        return tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
 
     def expected_watch_time_s(
         self, query_features: Tensors, candidate_features: Tensors
@@ -155,7 +235,25 @@ class Ranker(tf_keras.Model):
 
         Of a ranker with ``logistic`` loss these are the odds of a click, no seconds.
         """
-        return losses.expected_watch_time_s(self.logits(query_features, candidate_features))
+        return self.seconds(self.logits(query_features, candidate_features), candidate_features)
+
+    def seconds(self, logits: tf.Tensor, candidate_features: Tensors) -> tf.Tensor:
+        """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
+
+        Args:
+            logits: x, float32 [N], of :meth:`logits`.
+            candidate_features: The same as there.
+        """
+        expected = losses.expected_watch_time_s(logits)
+        factor = self.duration_factor(candidate_features)
+        return expected if factor is None else expected * factor
+
+    def duration_factor(self, candidate_features: Tensors) -> tf.Tensor | None:
+        """Returns f(d) of :mod:`models.duration_target`, float32 [N]; None where it is 1."""
+        if self._duration is None:
+            return None
+        quantiles = tf.cast(candidate_features[duration_target.COLUMN], tf.float32)
+        return duration_target.factor(quantiles[:, self._duration], self.duration_factors)
 
     def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
         """Returns x where both sides come in one dictionary, float32 [B]."""
@@ -163,8 +261,8 @@ class Ranker(tf_keras.Model):
 
     def set_bias(self, logit: float) -> None:
         """Starts the output at a logit, instead of at 0: that of the mean target."""
-        layer = self.upper_layers[-1] if self.upper_layers else self.first_layer
-        layer.bias.assign([logit])
+        for tower in self.towers:
+            tower.set_bias(logit)
 
 
 def save(ranker: Ranker, directory: str | os.PathLike[str], *, contents: saved.Contents) -> None:

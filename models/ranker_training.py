@@ -16,6 +16,7 @@ from models import (
     batches,
     checkpoints,
     config,
+    duration_target,
     lineage,
     losses,
     metrics,
@@ -32,8 +33,8 @@ _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "pag
 _LOG_LOSS, _PER_USER = "log_loss", "per_user_loss"
 STOP_METRICS = (_LOG_LOSS, _PER_USER)
 _SCORE_BATCH = 8192
-# Above it the paper's odds, E[T] / (1 - P), are off by more than 10% from E[T].
-_SMALL_CLICK_RATE = 0.1
+# The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
+_TOLERATED_BIAS = 0.1
 LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
     config.EXACT: losses.exact_watch_time_loss,
     config.WEIGHTED: losses.weighted_logistic_loss,
@@ -104,15 +105,34 @@ class RankerTask:
         self._holdout = holdout
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
+        if self.stop_metric == _PER_USER and holdout is not None and not self._has_pairs(holdout):
+            logging.warning(
+                "No page of the holdout has both a clicked and an unclicked impression, so there "
+                "is no %s: the best round is decided by %s.",
+                _PER_USER,
+                _LOG_LOSS,
+            )
+            self.stop_metric = _LOG_LOSS
+
+    @staticmethod
+    def _has_pairs(holdout: Mapping[str, Array]) -> bool:
+        columns = [holdout[name] for name in (_CLICKED, _WATCH_TIME, _USER, _PAGE)]
+        alike = np.zeros(len(columns[0]))
+        return math.isfinite(metrics.weighted_per_user_loss(alike, *columns))
 
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """Returns the mean loss of a batch of impressions."""
+        """Returns the mean loss of a batch of impressions, over all towers."""
         del step
-        logits = self.model.logits(batch, batch, training=True)
-        return losses.mean(self._losses(logits, batch))
+        towers = self.model.tower_logits(batch, batch, training=True)
+        # Each tower learns by itself: towers that share a loss would make up for each other.
+        values = [losses.mean(self._losses(logits, batch)) for logits in towers]
+        return tf.add_n(values) / len(values)
 
     def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
         watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
+        factor = self.model.duration_factor(labels)
+        if factor is not None:
+            watch_time /= factor
         return self._loss(logits, labels[_CLICKED], watch_time)
 
     def evaluate(self) -> dict[str, float]:
@@ -120,13 +140,12 @@ class RankerTask:
         if self._holdout is None:
             return {}
         logits = self._score(self._holdout)
-        labels = {name: self._holdout[name] for name in (_CLICKED, _WATCH_TIME)}
         found = {
-            _LOG_LOSS: float(tf.reduce_mean(self._losses(tf.constant(logits), labels))),
+            _LOG_LOSS: float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout))),
             _PER_USER: metrics.weighted_per_user_loss(
                 logits,
-                labels[_CLICKED],
-                labels[_WATCH_TIME],
+                self._holdout[_CLICKED],
+                self._holdout[_WATCH_TIME],
                 self._holdout[_USER],
                 self._holdout[_PAGE],
             ),
@@ -197,6 +216,19 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
 
 
+def duration_factors(
+    examples_dir: Path, resolved: ResolvedSpec, model_config: RankerConfig
+) -> npt.NDArray[np.float32]:
+    """Returns f of :mod:`models.duration_target`, measured on the training impressions."""
+    place = duration_target.position(resolved)
+    means = duration_target.Means()
+    columns = [duration_target.COLUMN, _CLICKED, _WATCH_TIME]
+    for part in batches.in_parts(examples_dir, spec.RANKER, columns):
+        seconds = np.minimum(part[_WATCH_TIME], model_config.watch_cap_s or np.inf)
+        means.add(part[duration_target.COLUMN][:, place], part[_CLICKED], seconds)
+    return means.factors()
+
+
 def advise(labels: Labels, loss: str) -> None:
     """Logs what the labels hold, and a warning where a loss is biased on them."""
     rate = labels.click_rate
@@ -206,7 +238,7 @@ def advise(labels: Labels, loss: str) -> None:
         rate,
         labels.watch_time_s / labels.impressions,
     )
-    if loss == config.WEIGHTED and rate > _SMALL_CLICK_RATE:
+    if loss == config.WEIGHTED and rate > _TOLERATED_BIAS * (1 - rate):
         logging.warning(
             "The measured click rate is %.3f, not small: with loss=weighted exp(x) is E[T] / "
             "(1 - P), %.0f%% above the expected watch time. loss=exact has no such bias.",
@@ -235,6 +267,8 @@ def train(
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=settings.seed)
     model.set_bias(starting_logit)
+    if model_config.target == config.RELATIVE:
+        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     columns = (*model.query_columns, *model.candidate_columns, _CLICKED, _WATCH_TIME)
     task = RankerTask(
         model,

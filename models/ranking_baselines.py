@@ -1,14 +1,14 @@
-"""Ranking baselines: a video's own averages, a linear model, gradient-boosted trees.
+"""Ranking baselines: a video's own averages and a linear model; trees: :mod:`.boosted_trees`.
 
 The learned ones read exactly the ranker's transformed inputs and its loss: logistic regression in
 which a click weighs its watch seconds, so that the odds are the expected watch time of an
 impression. Here always in the exact form: each click also counts as a unit-weight negative,
-which is one row with the soft label T / (T + 1) and the weight T + 1.
+which is one row with the soft label T / (T + 1) and the weight T + 1. Each is trained on clicks
+alone as well, to show what weighting by watch time is worth.
 """
 
 import dataclasses
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,12 @@ Floats = npt.NDArray[np.float64]
 
 # A video's average leans on the average of all until it was shown about this often.
 _PRIOR_IMPRESSIONS = 20.0
-# Ids of a larger vocabulary enter trees as numbers: ids rise as frequency falls, so a split has
-# a meaning, while thousands of categories would let each split single out a few rows.
-_MOST_CATEGORIES = 500
 # A small log takes more passes: the weights need about as many steps whatever its size.
 _LINEAR_EPOCHS = 2
 _LINEAR_STEPS = 1000
 _LINEAR_BATCH = 1024
 _LINEAR_RATE = 0.15
-_TREE_ROUNDS = 600
-_TREE_PATIENCE = 30
-# The newest share of the training rows stops the trees' growth; it is not trained on.
-_TREE_VALIDATION_FRACTION = 0.1
+WATCH_TIME, CLICKS = "watch_time", "clicks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,9 +79,14 @@ def _smoothed_mean(keys: Array, values: Floats, asked: Array) -> Floats:
     return np.where(known[place] == wanted, means[place], overall)
 
 
-def targets(examples: Mapping[str, Array]) -> tuple[Floats, Floats]:
-    """Returns soft labels in [0, 1) and weights >= 1 of the exact weighted logistic loss."""
+def targets(examples: Mapping[str, Array], target: str = WATCH_TIME) -> tuple[Floats, Floats]:
+    """Returns labels in [0, 1] and weights >= 1 of a logistic loss.
+
+    Of watch time the exact weighted one, with soft labels; of clicks the plain one.
+    """
     clicked = np.asarray(examples["clicked"]) > 0
+    if target == CLICKS:
+        return clicked.astype(np.float64), np.ones(len(clicked))
     seconds = np.where(clicked, np.asarray(examples["watch_time_s"], np.float64), 0.0)
     return seconds / (seconds + 1.0), seconds + 1.0
 
@@ -97,17 +96,25 @@ def linear(
     train: Mapping[str, Array],
     holdout: Mapping[str, Array],
     *,
+    target: str = WATCH_TIME,
     seed: int = 0,
 ) -> Scores:
-    """Fits weighted logistic regression by Adagrad: x, x^2, sqrt(x) and one weight per id.
+    """Fits logistic regression by Adagrad: x, x^2, sqrt(x) and one weight per id.
 
-    The query's bags (watches, searches) are left out: without interactions they say the same
-    about every video of a page.
+    ``target`` is ``watch_time`` (weighted, exact) or ``clicks`` (plain). The query's bags
+    (watches, searches) are left out: without interactions they say the same about every video
+    of a page.
     """
     model = _Linear(resolved, train)
-    model.fit(train, seed=seed)
-    logits = model.logits(holdout, np.arange(len(holdout["clicked"])))
-    return Scores(name="linear", scores=logits, expected_watch_time_s=_exp(logits))
+    model.fit(train, target=target, seed=seed)
+    return scored("linear", model.logits(holdout, np.arange(len(holdout["clicked"]))), target)
+
+
+def scored(name: str, logits: Floats, target: str) -> Scores:
+    """Returns logits as scores; those of clicks claim no watch time and say so in their name."""
+    if target == CLICKS:
+        return Scores(name=f"{name}_clicks", scores=logits)
+    return Scores(name=name, scores=logits, expected_watch_time_s=_exp(logits))
 
 
 class _Linear:
@@ -160,9 +167,9 @@ class _Linear:
             result += self._tables[name][rows_of_table].sum(axis=1) * share
         return result
 
-    def fit(self, train: Mapping[str, Array], *, seed: int) -> None:
+    def fit(self, train: Mapping[str, Array], *, target: str, seed: int) -> None:
         """Runs over the examples in shuffled batches, a fixed number of times."""
-        labels, weights = targets(train)
+        labels, weights = targets(train, target)
         weights = weights / max(float(weights.mean()), 1e-9) if len(weights) else weights
         rng = np.random.default_rng(seed)
         steps_per_epoch = max(1, -(-len(labels) // _LINEAR_BATCH))
@@ -198,83 +205,6 @@ def vector_columns(resolved: ResolvedSpec) -> list[str]:
         for side in Side
         for kind in (Kind.CONTINUOUS, Kind.BINARY)
         if resolved.of(spec.RANKER, side, kind)
-    ]
-
-
-def tree_matrix(
-    resolved: ResolvedSpec, examples: Mapping[str, Array]
-) -> tuple[npt.NDArray[np.float32], list[str]]:
-    """Returns the ranker's inputs as one matrix float32 [n, columns], and the columns' names.
-
-    A bag becomes its first id (the newest watch, the first topic) and its size.
-    """
-    columns, names = [], []
-    for feature in resolved.of(spec.RANKER):
-        if feature.kind is Kind.UNIVALENT:
-            columns.append(examples[feature.name][:, np.newaxis])
-            names.append(f"id:{feature.name}")
-        elif feature.kind is Kind.MULTIVALENT:
-            ids = examples[feature.name]
-            columns += [ids[:, :1], np.count_nonzero(ids, axis=1)[:, np.newaxis]]
-            names += [f"id:{feature.name}", f"size:{feature.name}"]
-    for name in vector_columns(resolved):
-        columns.append(examples[name])
-        names += [f"{name}:{i}" for i in range(examples[name].shape[1])]
-    return np.concatenate([column.astype(np.float32) for column in columns], axis=1), names
-
-
-def trees(
-    resolved: ResolvedSpec,
-    train: Mapping[str, Array],
-    holdout: Mapping[str, Array],
-    *,
-    seed: int = 0,
-    threads: int = 0,
-) -> Scores:
-    """Fits LightGBM on the ranker's inputs with the same weights.
-
-    Raises:
-        ModuleNotFoundError: The optional package ``lightgbm`` is not installed.
-    """
-    lightgbm = importlib.import_module("lightgbm")
-    matrix, names = tree_matrix(resolved, train)
-    labels, weights = targets(train)
-    order = np.argsort(train["time"], kind="stable")
-    newest = max(1, int(len(order) * _TREE_VALIDATION_FRACTION))
-    categories = _categories(names, matrix)
-    parts = [
-        lightgbm.Dataset(
-            matrix[rows], labels[rows], weight=weights[rows], categorical_feature=categories
-        )
-        for rows in (order[:-newest], order[-newest:])
-    ]
-    booster = lightgbm.train(
-        {
-            "objective": "cross_entropy",  # The logistic loss for soft labels.
-            "learning_rate": 0.05,
-            "num_leaves": 63,
-            "min_data_in_leaf": 50,
-            "feature_fraction": 0.7,
-            "bagging_fraction": 0.8,
-            "bagging_freq": 1,
-            "seed": seed,
-            "num_threads": threads,
-            "verbosity": -1,
-        },
-        parts[0],
-        num_boost_round=_TREE_ROUNDS,
-        valid_sets=[parts[1]],
-        callbacks=[lightgbm.early_stopping(_TREE_PATIENCE, verbose=False)],
-    )
-    logits = np.asarray(booster.predict(tree_matrix(resolved, holdout)[0], raw_score=True))
-    return Scores(name="trees", scores=logits, expected_watch_time_s=_exp(logits))
-
-
-def _categories(names: Sequence[str], matrix: npt.NDArray[np.float32]) -> list[int]:
-    return [
-        column
-        for column, name in enumerate(names)
-        if name.startswith("id:") and matrix[:, column].max(initial=0) <= _MOST_CATEGORIES
     ]
 
 

@@ -2,7 +2,7 @@
 
 Figures: the paper's weighted, per-user loss; AUC of the click; XAUC and mean absolute error of the
 watch time, where an impression without a click was watched 0 seconds; calibration of the
-expected watch time.
+expected watch time by decile, duration and position.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import spec
-from features.spec import ResolvedSpec, Side
+from features.spec import Kind, ResolvedSpec, Side
 from models import config, metrics
 from models.intervals import Sheet
 from models.ranking_baselines import Scores
@@ -21,6 +21,9 @@ from models.retrieval_evaluation import MODEL, side_features
 
 Array = npt.NDArray[Any]
 BINS = 10
+DURATION = "duration_s"
+DURATION_BINS = 5
+MOST_POSITIONS = 10  # Later ones count with the tenth.
 _MAX_REGIONS = 5
 _HEAVY_WATCHES = 10
 
@@ -31,9 +34,12 @@ class Ranker(Protocol):
     def logits(
         self, query_features: Mapping[str, Any], candidate_features: Mapping[str, Any]
     ) -> Any:
-        """Returns float32 [n]; the exponential is the expected watch time in seconds.
+        """Returns float32 [n], which orders impressions."""
 
-        Not so where ``config.loss`` of the ranker is ``logistic``.
+    def seconds(self, logits: Any, candidate_features: Mapping[str, Any]) -> Any:
+        """Returns the expected watch times that logits stand for, float32 [n], seconds.
+
+        They are none where ``config.loss`` of the ranker is ``logistic``.
         """
 
 
@@ -88,13 +94,14 @@ def score_with_ranker(
     """Returns the ranker's logits and expected watch times for every impression."""
     query = side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
     candidate = side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
-    parts = [
-        np.asarray(model.logits(_part(query, start, batch), _part(candidate, start, batch)))
-        for start in range(0, len(impressions), batch)
-    ]
-    logits = np.concatenate(parts).astype(np.float64).reshape(-1)
-    expected = np.exp(np.minimum(logits, 30.0)) if _predicts_seconds(model) else None
-    return Scores(name=MODEL, scores=logits, expected_watch_time_s=expected)
+    logits, seconds = [], []
+    for start in range(0, len(impressions), batch):
+        videos = _part(candidate, start, batch)
+        logits.append(np.asarray(model.logits(_part(query, start, batch), videos)).reshape(-1))
+        seconds.append(np.asarray(model.seconds(logits[-1], videos)).reshape(-1))
+    expected = np.concatenate(seconds).astype(np.float64) if _predicts_seconds(model) else None
+    scores = np.concatenate(logits).astype(np.float64)
+    return Scores(name=MODEL, scores=scores, expected_watch_time_s=expected)
 
 
 def _predicts_seconds(model: Ranker) -> bool:
@@ -206,27 +213,65 @@ def _ratio(
     )
 
 
-def calibrate(system: Scores, impressions: Impressions, sheet: Sheet) -> list[str]:
-    """Writes expected and actual watch time by decile of the expectation; returns the deciles.
+def calibrate(
+    system: Scores, resolved: ResolvedSpec, impressions: Impressions, sheet: Sheet
+) -> dict[str, list[str]]:
+    """Writes expected and actual watch time by groups of impressions.
 
-    Keys are ``ranker.<system>.decile_<d>.expected_watch_time_s``, ``.actual_watch_time_s`` and
-    ``.expected_over_actual``, d from 01 (lowest expectation).
+    Groups are deciles of the expectation, fifths by the videos' duration (of the training
+    data's quantiles), and positions on the page where they were logged. Keys are
+    ``ranker.<system>.<group>.expected_watch_time_s``, ``.actual_watch_time_s`` and
+    ``.expected_over_actual``, groups from 01, the lowest.
+
+    Returns:
+        Names of the groups that are not empty, in order, by ``decile``, ``duration``,
+        ``position``; nothing where the system expects no watch time.
     """
     expected = system.expected_watch_time_s
     if expected is None:
-        return []
+        return {}
+    found = {}
+    for kind, bins in _calibration_groups(expected, resolved, impressions).items():
+        names = [f"{kind}_{one + 1:02d}" for one in np.unique(bins[bins >= 0])]
+        for name in names:
+            mask = bins == int(name.rpartition("_")[2]) - 1
+            key = f"ranker.{system.name}.{name}"
+            _calibrate(key, expected, impressions, mask=mask, sheet=sheet)
+        if names:
+            found[kind] = names
+    return found
+
+
+def _calibration_groups(
+    expected: metrics.Floats, resolved: ResolvedSpec, impressions: Impressions
+) -> dict[str, metrics.Ints]:
+    """Returns the group of each impression, int64 [n], by kind; -1 is in none."""
+    groups = {"decile": metrics.calibration_bins(expected, BINS)}
+    names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
+    if DURATION in names:
+        column = spec.vector_column(Side.CANDIDATE, Kind.CONTINUOUS)
+        quantiles = impressions.arrays[column][:, names.index(DURATION)]
+        groups["duration"] = np.minimum(quantiles * DURATION_BINS, DURATION_BINS - 1).astype(
+            np.int64
+        )
+    if "position" in impressions.arrays:
+        position = np.asarray(impressions.arrays["position"], np.int64)
+        groups["position"] = np.minimum(position, MOST_POSITIONS - 1)
+    return groups
+
+
+def _calibrate(
+    key: str,
+    expected: metrics.Floats,
+    impressions: Impressions,
+    *,
+    mask: npt.NDArray[np.bool_],
+    sheet: Sheet,
+) -> None:
     codes, watch = impressions.user_codes, impressions.watch_time_s
-    num_users = int(codes.max(initial=-1)) + 1
-    bins = metrics.calibration_bins(expected, BINS)
-    names = []
-    for one in np.unique(bins):
-        mask = bins == one
-        name = f"decile_{one + 1:02d}"
-        for metric, values in (("expected", expected), ("actual", watch)):
-            key = f"ranker.{system.name}.{name}.{metric}_watch_time_s"
-            mean = metrics.sums_by_user(values, codes, num_users, where=mask)
-            sheet.add(key, mean, n=int(mask.sum()))
-        ratio = _ratio(expected * mask, watch * mask, codes, num_users)
-        sheet.add(f"ranker.{system.name}.{name}.expected_over_actual", ratio, n=int(mask.sum()))
-        names.append(name)
-    return names
+    num_users, n = int(codes.max(initial=-1)) + 1, int(mask.sum())
+    for metric, values in (("expected", expected), ("actual", watch)):
+        mean = metrics.sums_by_user(values, codes, num_users, where=mask)
+        sheet.add(f"{key}.{metric}_watch_time_s", mean, n=n)
+    ratio = _ratio(expected * mask, watch * mask, codes, num_users)
+    sheet.add(f"{key}.expected_over_actual", ratio, n=n)

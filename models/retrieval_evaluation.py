@@ -16,7 +16,7 @@ from absl import logging
 from features import command, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
-from models import metrics
+from models import metrics, repeat_bias
 from models.baselines import DAY_S, Baseline, Queries, watch_counts
 from models.intervals import Sheet
 
@@ -30,7 +30,13 @@ _HEAD_FRACTION = 0.2
 
 
 class CandidateModel(Protocol):
-    """What evaluation needs of the candidate model."""
+    """What evaluation needs of the candidate model.
+
+    Attributes:
+        repeat_bias: Added to the score of what a query has watched, see models.repeat_bias.
+    """
+
+    repeat_bias: Any
 
     def query_embeddings(self, features: Mapping[str, Any]) -> Any:
         """Returns float32 [B, D]."""
@@ -50,11 +56,13 @@ class Embeddings:
         queries: float32 [Q, D].
         videos: float32 [N, D].
         embeddable: bool [N], False for videos that the model can never recommend.
+        repeat_bias: Added to the score of what a query has watched.
     """
 
     queries: Array
     videos: Array
     embeddable: npt.NDArray[np.bool_]
+    repeat_bias: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,6 +119,7 @@ def embed(
         queries=_in_batches(model.query_embeddings, queries),
         videos=_in_batches(model.video_embeddings, videos),
         embeddable=np.asarray(model.can_embed(videos), bool),
+        repeat_bias=float(model.repeat_bias),
     )
 
 
@@ -179,25 +188,35 @@ def rank_with_model(
 
     def score(part: slice) -> Array:
         scores: Array = embeddings.queries[part] @ videos
+        asked = queries.take(part)
+        owner = np.repeat(np.arange(len(asked)), asked.history_lengths)
+        repeat_bias.add_to(scores, owner, asked.history_rows, bias=embeddings.repeat_bias)
         scores[:, hidden] = -np.inf
         return scores
 
-    return _rank(score, queries, catalogue, settings)
+    return rank_with_scores(score, queries, catalogue=catalogue, settings=settings)
 
 
 def rank_with_baseline(
     baseline: Baseline, queries: Queries, *, catalogue: Catalogue, settings: RetrievalSettings
 ) -> Ranked:
     """Ranks by a baseline's scores."""
-    return _rank(lambda part: baseline.score(queries.take(part)), queries, catalogue, settings)
+    return rank_with_scores(
+        lambda part: baseline.score(queries.take(part)),
+        queries,
+        catalogue=catalogue,
+        settings=settings,
+    )
 
 
-def _rank(
+def rank_with_scores(
     score: Callable[[slice], Array],
     queries: Queries,
+    *,
     catalogue: Catalogue,
     settings: RetrievalSettings,
 ) -> Ranked:
+    """Ranks by what ``score`` gives for a slice of the queries: float [q, N], changed in place."""
     ranks = np.empty(len(queries), np.int64)
     ages = np.empty(len(queries), np.float64)
     recommended = np.zeros(len(catalogue), bool)

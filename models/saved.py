@@ -183,6 +183,11 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
     )
 
 
+def read_lineage(directory: Path) -> dict[str, Any]:
+    """Returns what a complete model directory says it was made from."""
+    return dict((files.read_complete(directory) or {}).get("lineage", {}))
+
+
 def read_arrays(directory: Path) -> dict[str, npt.NDArray[Any]]:
     """Returns the constant look-ups of a model directory; empty where it has none."""
     path = pathlib.Path(directory) / _ARRAYS

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from models import config
+from models import config, huge_pages
 
-_MODEL_DEFAULT = config.CandidateConfig()
-_DEFAULT = config.TrainingConfig()
+_MODEL_DEFAULT = config.CANDIDATE_MODEL
+_DEFAULT = config.CANDIDATE_TRAINING
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
@@ -58,9 +58,17 @@ _TEMPERATURE = flags.DEFINE_float(
 )
 _POWERS = flags.DEFINE_boolean("powers", _MODEL_DEFAULT.powers, "Feed x^2 and sqrt(x) too.")
 _DROPOUT = flags.DEFINE_float("dropout", _MODEL_DEFAULT.dropout, "Of hidden units, in [0, 1).")
+_BAG_DROPOUT = flags.DEFINE_float(
+    "bag_dropout",
+    _MODEL_DEFAULT.bag_dropout,
+    "Of the values of a query's bags (watches, searches, ...), in [0, 1).",
+)
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Names of features not to read, for ablations.")
 _LOSS = flags.DEFINE_enum(
-    "loss", _MODEL_DEFAULT.loss, config.CANDIDATE_LOSSES, "Softmax over what."
+    "loss",
+    _MODEL_DEFAULT.loss,
+    config.CANDIDATE_LOSSES,
+    "Softmax over what. hierarchical: a tree, for comparisons; it cannot be released.",
 )
 _NEGATIVES = flags.DEFINE_integer(
     "negatives", _MODEL_DEFAULT.negatives, "Sampled negatives per step, shared by the batch."
@@ -70,7 +78,9 @@ _SAMPLER_POWER = flags.DEFINE_float(
     _MODEL_DEFAULT.sampler_power,
     "Negatives follow label counts to this power: 1 background, 0 uniform.",
 )
-_EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", _DEFAULT.epochs, "Passes over the examples, at most; 0: 4 to 40."
+)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", _DEFAULT.batch_size, "Examples per step; 0: by their number, 64 to 1024."
 )
@@ -79,6 +89,9 @@ _EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
     "embedding_learning_rate",
     _DEFAULT.embedding_learning_rate,
     "Of embedding tables; 0: as of dense weights.",
+)
+_DECAY = flags.DEFINE_boolean(
+    "decay", _DEFAULT.decay, "Learning rates fall to 0 in a straight line over --epochs."
 )
 _OPTIMIZER = flags.DEFINE_enum("optimizer", _DEFAULT.optimizer, config.OPTIMIZERS, "Optimizer.")
 _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
@@ -93,7 +106,9 @@ _ROUNDS = flags.DEFINE_integer(
     "evaluations_per_epoch", _DEFAULT.evaluations_per_epoch, "Looks at the holdout per epoch."
 )
 _PATIENCE = flags.DEFINE_integer(
-    "patience", _DEFAULT.patience, "Looks at the holdout without a better one before stopping."
+    "patience",
+    _DEFAULT.patience,
+    "Looks at the holdout without a better one before stopping; 0: by --epochs.",
 )
 _STOP_METRIC = flags.DEFINE_enum(
     "stop_metric",
@@ -106,6 +121,16 @@ _HOLDOUT_EXAMPLES = flags.DEFINE_integer(
 )
 _MEMORY_GB = flags.DEFINE_float(
     "memory_gb", _DEFAULT.memory_gb, "Hold training examples of up to this size in memory."
+)
+_MIXED_PRECISION = flags.DEFINE_boolean(
+    "mixed_precision",
+    _DEFAULT.mixed_precision,
+    "Multiply in bfloat16 while training; weights, loss and softmax stay in float32.",
+)
+_WARM_START = flags.DEFINE_string(
+    "warm_start",
+    None,
+    "An older model: ids that its vocabularies have keep their rows, new ones start as new.",
 )
 
 
@@ -123,6 +148,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         temperature=_TEMPERATURE.value,
         powers=_POWERS.value,
         dropout=_DROPOUT.value,
+        bag_dropout=_BAG_DROPOUT.value,
         exclude=tuple(_EXCLUDE.value),
         loss=_LOSS.value,
         negatives=_NEGATIVES.value,
@@ -133,6 +159,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
         embedding_learning_rate=_EMBEDDING_LEARNING_RATE.value,
+        decay=_DECAY.value,
         optimizer=_OPTIMIZER.value,
         embedding_optimizer=_EMBEDDING_OPTIMIZER.value,
         clip_norm=_CLIP_NORM.value,
@@ -142,6 +169,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         stop_metric=_STOP_METRIC.value or "",
         holdout_examples=_HOLDOUT_EXAMPLES.value,
         memory_gb=_MEMORY_GB.value,
+        mixed_precision=_MIXED_PRECISION.value,
     )
     return model, settings
 
@@ -156,7 +184,13 @@ def main(argv: Sequence[str]) -> None:
     command.quiet_tensorflow()
     from models import candidate_training
 
-    result = candidate_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
+    result = candidate_training.train(
+        _EXAMPLES.value,
+        _MODEL.value,
+        model_config,
+        settings,
+        warm_start_from=_WARM_START.value,
+    )
     print(f"Wrote the candidate model {_MODEL.value}: {result.summary()}.")
     print(
         f"Next: python -m models.train_ranker --examples={_EXAMPLES.value} --model=RANKER\n"
@@ -166,4 +200,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     command.run(main)

@@ -23,6 +23,9 @@ _HIDDEN = flags.DEFINE_list(
     [str(width) for width in _MODEL_DEFAULT.hidden],
     "Widths of the ReLU layers, bottom first; none: a linear model.",
 )
+_TOWERS = flags.DEFINE_integer(
+    "towers", _MODEL_DEFAULT.towers, "Towers whose expected watch times are averaged."
+)
 _LOSS = flags.DEFINE_enum(
     "loss",
     _MODEL_DEFAULT.loss,
@@ -30,10 +33,22 @@ _LOSS = flags.DEFINE_enum(
     "exact: exp(x) is expected watch time at any click rate. weighted: the paper's, for click "
     "rates near 0. logistic: clicks alone.",
 )
+_TARGET = flags.DEFINE_enum(
+    "target",
+    _MODEL_DEFAULT.target,
+    config.RANKER_TARGETS,
+    "What a click weighs. seconds: watched. relative: watched in relation to videos of like "
+    "duration, so that long videos do not win by length; expected seconds are mapped back.",
+)
 _WATCH_CAP_S = flags.DEFINE_float(
-    "watch_cap_s", _MODEL_DEFAULT.watch_cap_s, "Watch seconds above count as this; 0: no cap."
+    "watch_cap_s", _MODEL_DEFAULT.watch_cap_s, "Watch seconds above it count as it; 0: no cap."
 )
 _POWERS = flags.DEFINE_boolean("powers", _MODEL_DEFAULT.powers, "Feed x^2 and sqrt(x) too.")
+_WIDE = flags.DEFINE_boolean(
+    "wide",
+    _MODEL_DEFAULT.wide,
+    "One weight per id of the video, its channel, ... beside the tower.",
+)
 _DROPOUT = flags.DEFINE_float("dropout", _MODEL_DEFAULT.dropout, "Of hidden units, in [0, 1).")
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Names of features not to read, for ablations.")
 _EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
@@ -45,6 +60,9 @@ _EMBEDDING_LEARNING_RATE = flags.DEFINE_float(
     "embedding_learning_rate",
     _DEFAULT.embedding_learning_rate,
     "Of embedding tables; 0: as of dense weights.",
+)
+_DECAY = flags.DEFINE_boolean(
+    "decay", _DEFAULT.decay, "Learning rates fall to 0 in a straight line over --epochs."
 )
 _OPTIMIZER = flags.DEFINE_enum("optimizer", _DEFAULT.optimizer, config.OPTIMIZERS, "Optimizer.")
 _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
@@ -75,9 +93,12 @@ _MEMORY_GB = flags.DEFINE_float(
 def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
     model = config.RankerConfig(
         hidden=config.parse_widths(_HIDDEN.value),
+        towers=_TOWERS.value,
         loss=_LOSS.value,
+        target=_TARGET.value,
         watch_cap_s=_WATCH_CAP_S.value,
         powers=_POWERS.value,
+        wide=_WIDE.value,
         dropout=_DROPOUT.value,
         exclude=tuple(_EXCLUDE.value),
     )
@@ -86,6 +107,7 @@ def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
         embedding_learning_rate=_EMBEDDING_LEARNING_RATE.value,
+        decay=_DECAY.value,
         optimizer=_OPTIMIZER.value,
         embedding_optimizer=_EMBEDDING_OPTIMIZER.value,
         clip_norm=_CLIP_NORM.value,

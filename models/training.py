@@ -4,17 +4,19 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 import tf_keras
 from absl import logging
+from tf_keras.optimizers import schedules
 
 from features import command
-from models import optimizers
+from models import collapse, distribution, optimizers
 from models.batches import Examples
 from models.checkpoints import Progress, RunDirectory
 from models.config import TrainingConfig
+from models.distribution import Workers
 from models.embeddings import EmbeddingTable
 
 _LOG_EVERY_S = 10.0
@@ -71,7 +73,8 @@ class Result:
 
     def summary(self) -> str:
         """Returns one line for people."""
-        found = ", ".join(f"holdout {name} {value:.4f}" for name, value in self.metrics.items())
+        shown = {n: v for n, v in self.metrics.items() if n not in collapse.NAMES}
+        found = ", ".join(f"holdout {name} {value:.4f}" for name, value in shown.items())
         where = f"best of {self.rounds} rounds: {self.best_round}" if found else "no holdout"
         return (
             f"{self.epochs:.1f} epochs, {self.steps:,} steps, {self.examples_per_s:,.0f} "
@@ -83,19 +86,32 @@ class Trainer:
     """Trains a task; see :func:`fit`."""
 
     def __init__(
-        self, task: Task, examples: Examples, settings: TrainingConfig, run: RunDirectory
+        self,
+        task: Task,
+        examples: Examples,
+        settings: TrainingConfig,
+        run: RunDirectory,
+        *,
+        workers: Workers,
     ) -> None:
         self._task = task
-        self._examples = examples
+        self._workers = workers
+        self._examples = workers.share(examples)
         self._settings = settings
         self._progress = Progress()
         tf.random.set_seed(settings.seed)
-        groups = _variable_groups(task.model, settings)
+        with workers.scope():
+            steps = self._examples.steps_per_epoch() * settings.epochs
+            groups = _variable_groups(task.model, settings, steps)
         self._checkpoints = run.checkpoints(
             task.model, [optimizer for optimizer, _ in groups], self._progress
         )
-        self._step = _train_step(task, groups, settings.clip_norm)
-        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
+        self._step = _train_step(task, groups, settings.clip_norm, workers)
+        self._writer = (
+            tf.summary.create_file_writer(str(run.tensorboard))
+            if workers.is_chief
+            else tf.summary.create_noop_writer()
+        )
         self._speeds: list[float] = []
         self._train_loss = float("nan")
 
@@ -110,9 +126,19 @@ class Trainer:
             self._run_epoch(step // per_epoch, skip=step % per_epoch)
         metrics: dict[str, float] = {}
         if int(self._progress.best_round.numpy()):
+            self._workers.wait_for_all()  # The chief may still be writing them.
             self._checkpoints.restore_best()
-            metrics = self._task.evaluate()
+            metrics = self._evaluate()
+        elif int(self._progress.rounds.numpy()) and collapse.signs(metrics := self._evaluate()):
+            logging.warning(
+                "EVERY round collapsed, so none is the best: the last weights remain, and the "
+                "gates of a release refuse them. More epochs, another --learning_rate, or "
+                "--sampler_power may help."
+            )
         return self._result(metrics, per_epoch)
+
+    def _evaluate(self) -> dict[str, float]:
+        return self._workers.agreed(self._task.evaluate())
 
     def _stopped(self) -> bool:
         best_round = int(self._progress.best_round.numpy())
@@ -144,9 +170,14 @@ class Trainer:
         self._speeds.append(meter.examples_per_s)
         self._train_loss = meter.mean_loss
         progress.rounds.assign_add(1)
-        metrics = self._task.evaluate()
+        metrics = self._evaluate()
         value = metrics.get(self._task.stop_metric, float("nan"))
-        if metrics and self._is_better(value):
+        alarms = collapse.signs(metrics)
+        for alarm in alarms:
+            logging.warning(
+                "Round %d collapsed and cannot be the best: %s.", int(progress.rounds), alarm
+            )
+        if metrics and not alarms and self._is_better(value):
             progress.best_value.assign(value)
             progress.best_round.assign(progress.rounds)
             self._checkpoints.save_best()
@@ -228,7 +259,14 @@ class _Meter:
         return True
 
 
-def fit(task: Task, examples: Examples, settings: TrainingConfig, run: RunDirectory) -> Result:
+def fit(
+    task: Task,
+    examples: Examples,
+    settings: TrainingConfig,
+    run: RunDirectory,
+    *,
+    workers: Workers | None = None,
+) -> Result:
     """Trains until the holdout metric stops getting better, or for a fixed number of epochs.
 
     Each round (an epoch, or a part of one) ends with a look at the holdout and a checkpoint. A
@@ -240,6 +278,7 @@ def fit(task: Task, examples: Examples, settings: TrainingConfig, run: RunDirect
         examples: Training split.
         settings: Of the run.
         run: Its directory.
+        workers: Where several processes train; the model was made in their scope.
 
     Returns:
         How it went.
@@ -247,7 +286,7 @@ def fit(task: Task, examples: Examples, settings: TrainingConfig, run: RunDirect
     Raises:
         DivergedError: The loss became infinite or NaN.
     """
-    return Trainer(task, examples, settings, run).run()
+    return Trainer(task, examples, settings, run, workers=workers or Workers()).run()
 
 
 def _round_ends(steps: int, rounds: int) -> list[int]:
@@ -272,39 +311,71 @@ def embedding_norms(model: tf_keras.Model) -> dict[str, float]:
 _Groups = Sequence[tuple[tf_keras.optimizers.Optimizer, list[tf.Variable]]]
 
 
-def _variable_groups(model: tf_keras.Model, settings: TrainingConfig) -> _Groups:
-    """Pairs optimizers with variables: embedding tables may have a learning rate of their own."""
-    rows = [table.rows for table in tables_of(model).values()]
-    is_row = {id(variable) for variable in rows}
+def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int) -> _Groups:
+    """Pairs optimizers with variables: embedding tables may have a learning rate of their own.
+
+    Args:
+        model: What is trained.
+        settings: Of the run.
+        steps: Of the whole run, over which learning rates may fall.
+    """
+
+    def rate(first: float) -> Any:
+        return schedules.PolynomialDecay(first, steps, 0.0) if settings.decay else first
+
+    tables = tables_of(model).values()
+    rows = [table.rows for table in tables if not table.adagrad_rate]
+    is_row = {id(table.rows) for table in tables}
     dense = [v for v in model.trainable_variables if id(v) not in is_row]
     table_rate = settings.embedding_learning_rate or settings.learning_rate
     table_optimizer = settings.embedding_optimizer or settings.optimizer
     groups = [
-        (optimizers.make(settings.optimizer, settings.learning_rate), dense),
-        (optimizers.make(table_optimizer, table_rate), rows),
+        (optimizers.make(settings.optimizer, rate(settings.learning_rate)), dense),
+        (optimizers.make(table_optimizer, rate(table_rate)), rows),
     ]
+    for first in sorted({table.adagrad_rate for table in tables} - {0.0}):
+        own = [table.rows for table in tables if table.adagrad_rate == first]
+        groups.append((optimizers.bold_adagrad(rate(first)), own))
     for optimizer, variables in groups:
         optimizer.build(variables)
     return groups
 
 
-def _train_step(
-    task: Task, groups: _Groups, clip_norm: float
-) -> Callable[[Mapping[str, tf.Tensor], tf.Variable], tf.Tensor]:
+def compiled_step(task: Task, settings: TrainingConfig) -> "_Step":
+    """Returns one training step, as :func:`fit` takes them: batch, number of the step -> loss."""
+    groups = _variable_groups(task.model, settings, settings.epochs)
+    return _train_step(task, groups, settings.clip_norm, Workers())
+
+
+_Step = Callable[[Mapping[str, tf.Tensor], tf.Variable], tf.Tensor]
+
+
+def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers) -> _Step:
     """Returns the compiled step: batch, number of the step -> loss before the step."""
     variables = [variable for _, group in groups for variable in group]
 
-    @tf.function(reduce_retracing=True)
-    def step(batch: Mapping[str, tf.Tensor], number: tf.Variable) -> tf.Tensor:
+    def replica_step(batch: Mapping[str, tf.Tensor], number: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = task.loss(batch, number.read_value())
+            loss = task.loss(batch, number) / workers.count
         gradients = tape.gradient(loss, variables)
+        if workers.strategy:
+            gradients = distribution.summed(gradients)
+            (loss,) = distribution.summed([loss])
         if clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
         by_variable = {id(v): g for v, g in zip(variables, gradients, strict=True)}
         for optimizer, group in groups:
             pairs = [(by_variable[id(v)], v) for v in group]
-            optimizer.apply_gradients([(g, v) for g, v in pairs if g is not None])
+            optimizer.apply_gradients(
+                [(g, v) for g, v in pairs if g is not None],
+                skip_gradients_aggregation=True,
+            )
         return loss
+
+    @tf.function(reduce_retracing=True)
+    def step(batch: Mapping[str, tf.Tensor], number: tf.Variable) -> tf.Tensor:
+        if not workers.strategy:
+            return replica_step(batch, number.read_value())
+        return workers.strategy.run(replica_step, args=(batch, number.read_value()))
 
     return step

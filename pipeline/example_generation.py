@@ -11,12 +11,15 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import logs, schema, statistics
+from features import live_statistics, logs, schema, statistics
 from features import replay as replay_logic
 from features.catalogue import Catalogue
 from features.examples import Users
+from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
 from pipeline import cleaning
+
+_MERGED_AT_ONCE = 16  # Tables of minute counts that are held before they are added up.
 
 
 class DailyCounts(beam.DoFn):
@@ -59,6 +62,50 @@ class MergeDailyCounts(beam.CombineFn):
         return statistics.merge(parts)
 
 
+class MinuteCounts(beam.DoFn):
+    """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute.
+
+    Args:
+        videos_dir: The catalogue.
+    """
+
+    def __init__(self, videos_dir: str) -> None:
+        self._videos_dir = videos_dir
+
+    def setup(self) -> None:
+        """Loads the ids once per worker."""
+        ids = cleaning.read_ids(self._videos_dir, "video_id")
+        self._catalogue = Catalogue(pa.table({"video_id": ids}))
+
+    def process(self, bucket: tuple[int, Mapping[str, bytes]]) -> Iterator[pa.Table]:
+        """Counts one bucket."""
+        tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
+        yield live_statistics.minute_counts(
+            self._catalogue, tables.get("watches"), tables.get("impressions")
+        )
+
+
+class MergeMinuteCounts(beam.CombineFn):
+    """Adds up tables of minute counts."""
+
+    def create_accumulator(self) -> list[pa.Table]:
+        """Starts empty."""
+        return []
+
+    def add_input(self, parts: list[pa.Table], part: pa.Table) -> list[pa.Table]:
+        """Keeps few merged tables: adding each by itself would sort the whole log every time."""
+        parts = [*parts, part]
+        return [live_statistics.merge(parts)] if len(parts) > _MERGED_AT_ONCE else parts
+
+    def merge_accumulators(self, many: list[list[pa.Table]]) -> list[pa.Table]:
+        """Merges all."""
+        return [live_statistics.merge([part for parts in many for part in parts])]
+
+    def extract_output(self, parts: list[pa.Table]) -> pa.Table:
+        """Returns the one table."""
+        return live_statistics.merge(parts)
+
+
 class Replay(beam.DoFn):
     """(bucket, clean tables) -> raw examples, tagged ``<model>_<split>``."""
 
@@ -72,7 +119,7 @@ class Replay(beam.DoFn):
     ) -> None:
         self._config = config
         self._spec_json = spec_json
-        self._videos_dir = videos_dir
+        self.videos_dir = videos_dir
         self._users_dir = users_dir
 
     def setup(self) -> None:
@@ -81,14 +128,19 @@ class Replay(beam.DoFn):
         self._replayer = replay_logic.Replayer(
             self._config,
             resolved=ResolvedSpec.from_json(self._spec_json),
-            catalogue=Catalogue(pq.read_table(self._videos_dir).combine_chunks()),
+            catalogue=Catalogue(pq.read_table(self.videos_dir).combine_chunks()),
             users=Users(users.combine_chunks()),
         )
+        self._minutes: pa.Table | None = None
 
-    def process(self, bucket: tuple[int, Mapping[str, bytes]], daily: pa.Table) -> Iterator[Any]:
+    def process(
+        self, bucket: tuple[int, Mapping[str, bytes]], daily: pa.Table, minutes: pa.Table
+    ) -> Iterator[Any]:
         """Replays one bucket."""
+        if minutes is not self._minutes:  # The same object for all buckets of a worker.
+            self._minutes, self._live = minutes, LiveStatistics.of(minutes)
         tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
-        for model, split, batch in self._replayer.examples(tables, daily):
+        for model, split, batch in self._replayer.examples(tables, daily, self._live):
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
 
 
@@ -136,8 +188,13 @@ def add_example_generation(
     daily | "Write video statistics" >> beam.Map(
         lambda table: cleaning.write_part(directory / "video_statistics", table)
     )
+    minutes = (
+        clean.bucket_to_tables
+        | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir))
+        | "Merge minutes" >> beam.CombineGlobally(MergeMinuteCounts())
+    )
     examples = clean.bucket_to_tables | "Replay" >> beam.ParDo(
-        replay, beam.pvalue.AsSingleton(daily)
+        replay, beam.pvalue.AsSingleton(daily), beam.pvalue.AsSingleton(minutes)
     ).with_outputs(*outputs)
     for tag, (path, example_schema) in outputs.items():
         examples[tag] | f"Write {tag}" >> beam.io.WriteToParquetBatched(

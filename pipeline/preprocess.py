@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, replay
 
 command.quiet_tensorflow()
 
@@ -33,6 +33,13 @@ _COMPLETED_ONLY = flags.DEFINE_bool(
     "completed_only", _DEFAULT.completed_only, "Whether only completed watches are labels."
 )
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Chooses a user's examples.")
+_LABEL = flags.DEFINE_enum(
+    "label",
+    _DEFAULT.label,
+    replay.LABELS,
+    "What candidate examples predict: the next watch; held_out, from all other watches, leaks the "
+    "future into training and is for experiments.",
+)
 _MAX_REJECTED = flags.DEFINE_float(
     "max_rejected_fraction",
     _DEFAULT.max_rejected_fraction,
@@ -49,6 +56,7 @@ def main(beam_args: Sequence[str]) -> None:
         examples_per_user=_EXAMPLES_PER_USER.value,
         completed_only=_COMPLETED_ONLY.value,
         seed=_SEED.value,
+        label=_LABEL.value,
         max_rejected_fraction=_MAX_REJECTED.value,
     )
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])

@@ -44,6 +44,8 @@ class PreprocessConfig:
         examples_per_user: K, most candidate examples of one user; 0 for all (section 3.4).
         completed_only: Whether only completed watches are labels of candidate examples.
         seed: Chooses which K.
+        label: What a candidate example of the training split predicts: ``next`` watch, or
+            ``held_out``, which leaks the future and is for experiments (Figure 5).
         max_rejected_fraction: The job fails when a table loses more of its rows, in [0, 1].
             Exact duplicates do not count: nothing is lost with them.
     """
@@ -54,6 +56,7 @@ class PreprocessConfig:
     examples_per_user: int = 64
     completed_only: bool = True
     seed: int = 0
+    label: str = replay.NEXT
     max_rejected_fraction: float = 0.1
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class PreprocessConfig:
             raise command.InputError(
                 f"examples_per_user must be 0 (all) or more, got {self.examples_per_user}."
             )
+        if self.label not in replay.LABELS:
+            raise command.InputError(f"label must be in {replay.LABELS}, got {self.label!r}.")
         if not 0 <= self.max_rejected_fraction <= 1:
             raise command.InputError(
                 f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
@@ -87,6 +92,8 @@ def run(
     for absent, loss in _OPTIONAL.items():
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
+    if config.label == replay.HELD_OUT:
+        logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     with files.atomic_directory(examples_dir) as output:
         job = _Job(
             logs_dir=pathlib.Path(logs_dir),
@@ -231,6 +238,7 @@ class _Job:
                 examples_per_user=config.examples_per_user,
                 completed_only=config.completed_only,
                 seed=config.seed,
+                label=config.label,
             ),
             spec_json=self._resolved.to_json(),
             videos_dir=str(self._output / "videos"),

@@ -43,9 +43,11 @@ _STEP_FLAGS = {
         "ranker_flags", "", "Further flags of models.train_ranker."
     ),
     "evaluate": flags.DEFINE_string("evaluate_flags", "", "Further flags of models.evaluate."),
+    "refit": flags.DEFINE_string("refit_flags", "", "Further flags of models.refit."),
     "build_release": flags.DEFINE_string(
         "release_flags", "", "Further flags of serving.build_release."
     ),
+    "learn_order": flags.DEFINE_string("order_flags", "", "Further flags of serving.learn_order."),
 }
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", None, "Publishes although a gate fails; the reason, which is recorded."

@@ -22,6 +22,7 @@ from absl import logging
 
 from features import command, files
 from pipeline import fingerprints, stages, step_records, work_lock
+from serving import event_compaction
 
 REPORT = "retrain.json"
 _TERMINATE_WAIT_S = 20
@@ -81,6 +82,9 @@ class Retraining:
     def run(self) -> list[Step]:
         """Runs what has to be run and returns what became of the stages.
 
+        What servers acknowledged and did not move into the tables yet is moved first. Impressions
+        of the last half hour wait: their click may still come.
+
         Stops after a step that failed, which then is the last one returned. ``work/retrain.json``
         is rewritten after each step.
 
@@ -90,6 +94,8 @@ class Retraining:
         self._require_logs()
         report = _Report(self)
         with work_lock.held(self.work) as lock, report:
+            # What servers logged until now is then in the tables, and counts as new logs.
+            event_compaction.compact(self.logs, wall_s=time.time())
             for number, stage in enumerate(self.chain, start=1):
                 report.write(f"running {stage.name}")
                 title = f"[{number}/{len(self.chain)}] {stage.name}"

@@ -87,6 +87,57 @@ def last_day(
     )
 
 
+def oracle_ranks(
+    truth: site_truth.Truth,
+    logs_dir: str | os.PathLike[str],
+    *,
+    from_s: int,
+    number: int,
+    seed: int = 0,
+) -> pa.Table:
+    """Ranks completed watches by the truth.
+
+    Args:
+        truth: Of these logs.
+        logs_dir: Simulated logs.
+        from_s: First moment of the watches, Unix seconds.
+        number: Watches to draw, at most.
+        seed: Draws them.
+
+    Returns:
+        ``user_id``, ``time``, ``video_id`` and ``rank``, float64 from 1, ties at their mean rank.
+
+    Raises:
+        InputError: There is no such watch.
+    """
+    watches = _of_the_site(truth, logs.read_table(logs_dir, "watches"))
+    asked = watches.filter(pc.and_(pc.greater_equal(watches["time"], from_s), watches["completed"]))
+    if not asked.num_rows:
+        raise command.InputError(
+            f"{logs_dir} has no completed watch since {command.format_time(from_s)}."
+        )
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(asked.num_rows, size=min(number, asked.num_rows), replace=False)
+    asked = asked.take(pa.array(chosen)).sort_by("time")
+    ranks = _oracle_ranks(truth, asked, watches, is_completed=True)
+    return asked.select(["user_id", "time", "video_id"]).append_column("rank", pa.array(ranks))
+
+
+def _of_the_site(truth: site_truth.Truth, watches: pa.Table) -> pa.Table:
+    """Leaves out rows that were added to the logs later: other ids, other times, copies."""
+    config = truth.world.config
+    known = pc.is_in(watches["video_id"], pa.array(truth.video_ids, pa.string()))
+    known = pc.and_(known, pc.is_in(watches["user_id"], pa.array(truth.user_ids, pa.string())))
+    inside = pc.and_(
+        pc.greater_equal(watches["time"], config.start_s), pc.less(watches["time"], config.end_s)
+    )
+    kept = watches.filter(pc.and_(known, inside))
+    keys = ["user_id", "time", "video_id"]
+    return (
+        kept.group_by(keys).aggregate([("completed", "max")]).rename_columns([*keys, "completed"])
+    )
+
+
 def _oracle_ranks(
     truth: site_truth.Truth, asked: pa.Table, watches: pa.Table, *, is_completed: bool
 ) -> np.ndarray:

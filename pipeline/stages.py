@@ -79,15 +79,31 @@ STAGES = (
         packages=("features", "models"),
     ),
     Stage(
+        # After it was measured: what serves has learned from the holdout too.
+        name="refit",
+        binary="models.refit",
+        reads={"examples": EXAMPLES, "model": "candidate_model"},
+        writes=("output", "final_candidate_model"),
+        packages=("features", "models"),
+    ),
+    Stage(
         name="build_release",
         binary="serving.build_release",
         reads={
             "examples": EXAMPLES,
-            "candidate_model": "candidate_model",
+            "candidate_model": "final_candidate_model",
             "ranker_model": "ranker_model",
             "metrics": "evaluation",
         },
         writes=("serving_root", SERVING_ROOT),
         packages=("features", "models", "serving"),
+    ),
+    Stage(
+        name="learn_order",
+        binary="serving.learn_order",
+        reads={"logs": LOGS, "serving_root": SERVING_ROOT},
+        writes=("output", "page_order"),
+        packages=("features", "models", "serving"),
+        needs_ranking=True,
     ),
 )

@@ -22,16 +22,19 @@ from serving import (
     export,
     gates,
     index,
+    prepared_videos,
     publication,
     release,
     signatures,
     skew,
+    tf_serving_config,
     trials,
     user_queries,
     warmup,
 )
 from serving.build_settings import Inputs, Settings
 from serving.gates import Gate
+from serving.prepared_videos import PreparedVideos
 
 VIDEOS = "videos.parquet"
 STATISTICS = "video_statistics.parquet"
@@ -159,10 +162,17 @@ class _Assembly:
         """Writes both towers and the index of their video embeddings."""
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
+        if model.is_hierarchical:
+            raise command.InputError(
+                f"{self._inputs.candidate_model} was trained with --loss=hierarchical: its "
+                "probabilities are no inner products, so no index can search them. Train the "
+                "candidate model with --loss=sampled to release it."
+            )
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
+        tf_serving_config.write_batching(directory)
         videos = user_queries.embed(
             functools.partial(export.video_embeddings, model),
             user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
@@ -181,6 +191,7 @@ class _Assembly:
             query_slices=slices,
             recall_target=self._settings.recall_target,
             exact_below=self._settings.exact_below,
+            repeat_bias=float(model.repeat_bias),
         )
         self.index_report = dataclasses.asdict(report)
         self._add(*gates.index_recall(report, self._settings.recall_target))
@@ -198,11 +209,35 @@ class _Assembly:
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
         export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
-        warmup.write(directory, signatures.RANKER, warmup.ranker_requests(examples))
+        requests = warmup.ranker_requests(examples)
+        prepared = self._prepare_videos(directory)
+        if prepared is not None:
+            requests += warmup.prepared_requests(requests, prepared, self._catalogue)
+        warmup.write(directory, signatures.RANKER, requests)
         self._add(
             trials.ranker(directory),
             gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
         )
+        if prepared is not None:
+            self._add(trials.prepared_ranker(directory, requests))
+
+    def _prepare_videos(self, saved_model: pathlib.Path) -> PreparedVideos | None:
+        """Transforms what the ranker reads of all videos, with the SavedModel itself."""
+        if not prepared_videos.is_supported(self._resolved):
+            return None
+        directory = self._build.directory("videos") / prepared_videos.DIRECTORY
+        examples = self._inputs.examples
+        prepared_videos.write(
+            directory,
+            resolved=self._resolved,
+            catalogue=self._catalogue,
+            transform=export.transform_of(saved_model, signatures.TRANSFORM_VIDEOS),
+            vocabularies={
+                space.name: dataset.vocabulary(examples, spec.RANKER, space.name)
+                for space in self._resolved.spaces_of(spec.RANKER)
+            },
+        )
+        return PreparedVideos.load(directory, self._resolved)
 
     def judge_metrics(self, figures: Mapping[str, Any]) -> None:
         """Compares metrics with chance, the baselines and the release that serves now."""

@@ -4,14 +4,19 @@ The funnel sees one Protocol. Both kinds take and give NumPy arrays by name, che
 against what is asked, and raise the errors of :mod:`serving.errors`.
 """
 
+import dataclasses
+import itertools
+import os
 import pathlib
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from features import command
 from serving import errors, release
 from serving.tensor_protos import from_proto, to_proto
 
@@ -20,7 +25,14 @@ DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow Serving's own default is 4 x cores; more callers than it has threads are refused.
 MAX_IN_FLIGHT = 8
 DEADLINE_S = 2.0
+SYSTEM_CERTIFICATES = "system"
 _MAX_MESSAGE_BYTES = 64 << 20
+_AVOID_S = 1.0
+_ANOTHER_MAY_ANSWER = (
+    errors.ModelUnavailableError,
+    errors.ModelTimeoutError,
+    errors.ModelVersionMissingError,
+)
 
 
 class Model(Protocol):
@@ -41,8 +53,10 @@ class Model(Protocol):
 class Backend(Protocol):
     """A place where models run."""
 
-    def open(self, component: str, found: release.Release) -> Model:
-        """Returns the model ``query_tower`` or ``ranker`` of a release."""
+    def open(
+        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
+    ) -> Model:
+        """Returns one signature of the model ``query_tower`` or ``ranker`` of a release."""
 
     def close(self) -> None:
         """Lets go of connections."""
@@ -51,12 +65,21 @@ class Backend(Protocol):
 class EmbeddedBackend:
     """Runs SavedModels in this process."""
 
-    def open(self, component: str, found: release.Release) -> Model:
+    def __init__(self) -> None:
+        # One model in memory for all its signatures, for as long as one of them is used.
+        self._loaded: weakref.WeakValueDictionary[pathlib.Path, Any] = weakref.WeakValueDictionary()
+
+    def open(
+        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
+    ) -> Model:
         """See :class:`Backend`."""
         directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
         if directory is None:
             raise ValueError(f"release {found.version} has no {component}.")
-        return EmbeddedModel(directory)
+        loaded = self._loaded.get(directory)
+        model = EmbeddedModel(directory, signature, loaded=loaded)
+        self._loaded[directory] = model.loaded
+        return model
 
     def close(self) -> None:
         """See :class:`Backend`."""
@@ -65,16 +88,29 @@ class EmbeddedBackend:
 class EmbeddedModel:
     """A SavedModel, called through the concrete function of its signature."""
 
-    def __init__(self, directory: pathlib.Path, signature: str = DEFAULT_SIGNATURE) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        signature: str = DEFAULT_SIGNATURE,
+        *,
+        loaded: Any | None = None,
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            directory: SavedModel.
+            signature: Which one to call.
+            loaded: What ``directory`` holds, where it is in memory already.
+        """
         import tensorflow as tf
 
         self._tf = tf
         # Held, because the function does not keep the variables alive.
-        self._loaded = tf.saved_model.load(str(directory))
-        if signature not in self._loaded.signatures:
-            have = sorted(self._loaded.signatures)
+        self.loaded = tf.saved_model.load(str(directory)) if loaded is None else loaded
+        if signature not in self.loaded.signatures:
+            have = sorted(self.loaded.signatures)
             raise errors.ModelError(f"{directory} has no signature {signature!r}, only {have}.")
-        self._function = self._loaded.signatures[signature]
+        self._function = self.loaded.signatures[signature]
         _, self._inputs = self._function.structured_input_signature
         self._name = f"{directory.parent.name}/{directory.name}"
 
@@ -101,8 +137,24 @@ class EmbeddedModel:
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
+@dataclasses.dataclass
+class _Replica:
+    """One model server: its connection, its places, and when it last failed."""
+
+    address: str
+    channel: Any
+    stub: Any
+    places: threading.BoundedSemaphore
+    failed_at: float = -float("inf")
+
+
 class TensorFlowServingBackend:
-    """Asks a TensorFlow Serving over gRPC, always for the exact version of the release."""
+    """Asks TensorFlow Serving over gRPC, always for the exact version of the release.
+
+    Of several replicas each takes its turn. What one cannot answer another is asked, within the
+    deadline of the call; predictions change nothing, so asking twice is harmless. A replica that
+    failed is asked last for a second.
+    """
 
     def __init__(
         self,
@@ -110,60 +162,113 @@ class TensorFlowServingBackend:
         *,
         max_in_flight: int = MAX_IN_FLIGHT,
         deadline_s: float = DEADLINE_S,
+        root_certificates: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Prepares the connection; it is made at the first call.
+        """Prepares the connections; they are made at the first call.
 
         Args:
-            address: ``host:port`` of the gRPC port.
-            max_in_flight: Calls at a time; further ones wait within their deadline.
+            address: ``host:port`` of the gRPC port; of several replicas, separated by commas.
+            max_in_flight: Calls at a time to each replica; further ones wait within their
+                deadline.
             deadline_s: For calls that name no other.
+            root_certificates: PEM file of the authorities that sign the servers' certificates;
+                ``system`` for those that the machine trusts; None for connections without TLS.
         """
-        import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-        options = [
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            # After a restart of the model server, be back within a second, not within minutes.
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-        ]
         self.address = address
         self.deadline_s = deadline_s
-        self._channel = grpc.insecure_channel(address, options=options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        self._in_flight = threading.BoundedSemaphore(max_in_flight)
+        self._replicas = []
+        for one in (part.strip() for part in address.split(",")):
+            channel = _channel(one, root_certificates)
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            places = threading.BoundedSemaphore(max_in_flight)
+            self._replicas.append(_Replica(one, channel, stub, places))
+        self._turns = itertools.count()
 
-    def open(self, component: str, found: release.Release) -> Model:
+    def open(
+        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
+    ) -> Model:
         """See :class:`Backend`."""
-        return TensorFlowServingModel(self, component, int(found.version))
+        return TensorFlowServingModel(self, component, int(found.version), signature)
 
     def close(self) -> None:
         """See :class:`Backend`."""
-        self._channel.close()
+        for replica in self._replicas:
+            replica.channel.close()
 
     def call(self, request: Any, deadline_s: float) -> Any:
-        """Sends a PredictRequest; the deadline covers the wait for a free place as well."""
+        """Sends a PredictRequest; the deadline covers waits for a place and all replicas asked."""
+        end = time.monotonic() + deadline_s
+        replicas = self._in_turn()
+        for number, replica in enumerate(replicas, start=1):
+            left = max(end - time.monotonic(), 0.001)
+            others = number < len(replicas)
+            try:
+                # A replica that hangs leaves the others half of the time.
+                return self._ask(replica, request, left / 2 if others else left)
+            except _ANOTHER_MAY_ANSWER:
+                if not others:
+                    raise
+        raise AssertionError("there is no replica")
+
+    def _in_turn(self) -> list[_Replica]:
+        turn = next(self._turns) % len(self._replicas)
+        ordered = [*self._replicas[turn:], *self._replicas[:turn]]
+        recently = time.monotonic() - _AVOID_S
+        return sorted(ordered, key=lambda replica: replica.failed_at > recently)
+
+    @staticmethod
+    def _ask(replica: _Replica, request: Any, deadline_s: float) -> Any:
         import grpc
 
         start = time.monotonic()
-        if not self._in_flight.acquire(timeout=deadline_s):
+        if not replica.places.acquire(timeout=deadline_s):
             raise errors.ModelUnavailableError(
-                f"the model server {self.address} had no free place within {deadline_s:.3f} s."
+                f"the model server {replica.address} had no free place within {deadline_s:.3f} s."
             )
         try:
             left = max(deadline_s - (time.monotonic() - start), 0.001)
-            return self._stub.Predict(request, timeout=left)
+            return replica.stub.Predict(request, timeout=left)
         except grpc.RpcError as error:
             code = error.code()
-            message = f"model server {self.address}: {code.name}: {error.details()}"
+            message = f"model server {replica.address}: {code.name}: {error.details()}"
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                replica.failed_at = time.monotonic()
                 raise errors.ModelTimeoutError(message) from error
             if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+                replica.failed_at = time.monotonic()
                 raise errors.ModelUnavailableError(message) from error
+            if code is grpc.StatusCode.NOT_FOUND:
+                # This replica has not loaded the version yet; another one may have.
+                raise errors.ModelVersionMissingError(message) from error
             raise errors.ModelError(message) from error
         finally:
-            self._in_flight.release()
+            replica.places.release()
+
+
+def _channel(address: str, root_certificates: str | os.PathLike[str] | None) -> Any:
+    import grpc
+
+    options = [
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        # After a restart of the model server, be back within a second, not within minutes.
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+    ]
+    if root_certificates is None:
+        return grpc.insecure_channel(address, options=options)
+    roots = None
+    if str(root_certificates) != SYSTEM_CERTIFICATES:
+        try:
+            roots = pathlib.Path(root_certificates).read_bytes()
+        except OSError as error:
+            raise command.InputError(
+                f"--model_server_ca must be a PEM file or {SYSTEM_CERTIFICATES!r}: {error}."
+            ) from None
+    credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 class TensorFlowServingModel:

@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, logs, replay, schema, spec, statistics, tensors
+from features import command, live_statistics, logs, replay, schema, spec, statistics, tensors
 from features.catalogue import Catalogue, combined
 from features.examples import Users
 from features.history import History
+from features.live_statistics import LiveStatistics
 from features.replay import ReplayConfig, Replayer
 from features.spec import ResolvedSpec, Side
 from serving import batch_output, query_files, signatures
@@ -207,23 +208,27 @@ class _Scorer:
         """Yields the scored impressions of one bucket of users after the other."""
         buckets = log.buckets()
         daily = statistics.merge([])
+        minutes: list[pa.Table] = []
         for tables in buckets:
             clean = log.clean(tables)
             # An empty table says that the log has impressions, though not of these users.
             shown = clean.get("impressions", schema.empty("impressions"))
             part = statistics.daily_counts(clean.get("watches"), shown)
             daily = statistics.merge([daily, part])
+            events = clean.get("watches"), clean.get("impressions")
+            minutes.append(live_statistics.minute_counts(self.catalogue, *events))
         by_day = statistics.VideoStatistics.of(daily, self.catalogue)
+        live = LiveStatistics.of(live_statistics.merge(minutes))
         for number, tables in enumerate(buckets, 1):
             if "impressions" in tables:
-                yield from self._bucket(log, tables, by_day, from_s)
+                yield from self._bucket(log, tables, (by_day, live), from_s)
             logging.info("Bucket %d of %d users is scored.", number, len(buckets))
 
     def _bucket(
         self,
         log: _Log,
         tables: Mapping[str, pa.Table],
-        by_day: statistics.VideoStatistics,
+        counted: tuple[statistics.VideoStatistics, LiveStatistics],
         from_s: int | None,
     ) -> Iterator[pa.Table]:
         """Scores a bucket's impressions, ordered by user and time."""
@@ -241,7 +246,7 @@ class _Scorer:
         asked = pc.fill_null(pc.greater_equal(impressions["time"], from_s or 0), True)
         whole = _whole(impressions)
         pages = replay.with_pages(impressions.filter(whole))
-        yield from self._scored(pages.filter(asked.filter(whole)), codes, history, by_day)
+        yield from self._scored(pages.filter(asked.filter(whole)), codes, history, counted)
         broken = impressions.filter(pc.and_(asked, pc.invert(whole)))
         if broken.num_rows:
             logging.warning(
@@ -255,7 +260,7 @@ class _Scorer:
         impressions: pa.Table,
         codes: Mapping[str, int],
         history: History,
-        by_day: statistics.VideoStatistics,
+        counted: tuple[statistics.VideoStatistics, LiveStatistics],
     ) -> Iterator[pa.Table]:
         replayer = Replayer(
             ReplayConfig(train_until_s=0),
@@ -265,7 +270,7 @@ class _Scorer:
         )
         for start in range(0, impressions.num_rows, _BATCH):
             rows = impressions.slice(start, _BATCH)
-            raw = replayer.ranking_batch(rows, codes, history, by_day)
+            raw = replayer.ranking_batch(rows, codes, history, counted[0], live=counted[1])
             inputs = {
                 name: tf.constant(values)
                 for side in Side

@@ -130,8 +130,9 @@ class _Retriever:
             batch = queries.slice(start, _BATCH).combine_chunks()
             history = self._history(batch)
             embeddings = self._embed(batch, history)
-            watched = _watched(history, len(self.catalogue)) if exclude_watched else None
-            rows, scores = self._search(embeddings, k, among=among, watched=watched)
+            bias = -np.inf if exclude_watched else self.index.repeat_bias
+            watched = _watched(history, len(self.catalogue)) if bias else None
+            rows, scores = self._search(embeddings, k, among=among, watched=watched, bias=bias)
             yield self._output(batch, rows, scores)
             logging.log_every_n_seconds(
                 logging.INFO, "%d of %d queries", 10, start + batch.num_rows, queries.num_rows
@@ -199,8 +200,12 @@ class _Retriever:
         *,
         among: Rows | None,
         watched: tuple[npt.NDArray[np.int64], int] | None,
+        bias: float,
     ) -> tuple[Rows, Floats]:
-        """Returns rows int32 [Q, at most k] and scores; -1 where there are no more."""
+        """Returns rows int32 [Q, at most k] and scores; -1 where there are no more.
+
+        ``bias`` moves what was watched within the first k + watches; at minus infinity it leaves.
+        """
         most = 0 if watched is None else watched[1]
         if among is None:
             rows, scores = self.index.search(embeddings, k + most)
@@ -209,10 +214,10 @@ class _Retriever:
         if watched is None:
             return rows, scores
         keys = np.arange(len(rows))[:, np.newaxis] * len(self.catalogue) + rows
-        excluded = np.isin(keys, watched[0])
-        order = np.argsort(excluded, axis=1, kind="stable")[:, :k]
-        kept = np.where(excluded, -1, rows)
-        return np.take_along_axis(kept, order, 1), np.take_along_axis(scores, order, 1)
+        scores = scores + np.where(np.isin(keys, watched[0]), np.float32(bias), np.float32(0.0))
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores = np.take_along_axis(scores, order, 1)
+        return np.where(np.isneginf(scores), -1, np.take_along_axis(rows, order, 1)), scores
 
     def _output(self, batch: pa.Table, rows: Rows, scores: Floats) -> pa.Table:
         # Videos without an embedding are in the index, with a score that means "never".

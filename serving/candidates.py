@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
+from serving import signatures
 from serving.sources import Nominations
 
 
@@ -44,9 +45,14 @@ class Candidates:
     @functools.cached_property
     def source_lists(self) -> pa.ListArray:
         """list<string> [n]: the names of the sources of each."""
-        combinations, which = np.unique(self.source_bits, return_inverse=True)
-        names = [self.names_of(int(bits)) for bits in combinations]
+        names, which = self.source_combinations
         return pa.array(names, pa.list_(pa.string())).take(pa.array(which))
+
+    @functools.cached_property
+    def source_combinations(self) -> tuple[list[tuple[str, ...]], np.ndarray]:
+        """The sets of sources that occur, and which one each candidate has, int64 [n]."""
+        combinations, which = np.unique(self.source_bits, return_inverse=True)
+        return [self.names_of(int(bits)) for bits in combinations], which.reshape(-1)
 
     def names_of(self, bits: int) -> tuple[str, ...]:
         """Returns the names of a set of bits."""
@@ -92,6 +98,8 @@ def merge(
     if query is not None and len(rows):
         # Also for what other sources found: the ranker then has the same score for all.
         retrieval = (embeddings[rows] @ query).astype(np.float32)
+        # A video without an embedding has no score, rather than an absurd one.
+        retrieval[retrieval < signatures.UNREACHABLE_BIAS / 2] = np.nan
     return Candidates(
         rows=rows,
         source_names=tuple(nominations),

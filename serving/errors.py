@@ -6,6 +6,8 @@ ServingError
     NotReadyError               no release is loaded yet
     HistoryUnavailableError     the history store cannot be read or written
     EventLogError               events cannot be made durable, for example: disk full
+    FilterError                 a filter that was asked for cannot decide, so nothing is shown
+    StageTimeoutError           a part of the funnel did not answer in time, or did not lately
     ModelError                  a model refused the inputs or failed
         ModelTimeoutError       a model did not answer within its deadline
         ModelUnavailableError   the model server cannot be reached, or is too busy
@@ -44,6 +46,14 @@ class EventLogError(ServingError):
     """Events could not be made durable, so they must not be acknowledged."""
 
 
+class FilterError(ServingError):
+    """A filter failed. What it was to hold back must not be shown for that."""
+
+
+class StageTimeoutError(ServingError):
+    """A stage of the funnel, or one of its sources, is given up."""
+
+
 class ModelError(ServingError):
     """A model refused its inputs, failed, or answered something unusable."""
 
@@ -54,3 +64,7 @@ class ModelTimeoutError(ModelError):
 
 class ModelUnavailableError(ModelError):
     """The server of a model cannot be reached or takes no more calls."""
+
+
+class ModelVersionMissingError(ModelError):
+    """The server of a model does not have the version of the release, or not yet."""

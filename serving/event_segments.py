@@ -40,6 +40,7 @@ RECORD = pa.schema(
         ("candidate_sources", pa.list_(pa.string())),
         ("retrieval_score", pa.float64()),
         ("release_id", pa.string()),
+        ("exposures", pa.list_(pa.string())),
         ("profile", pa.string()),
     ]
 )

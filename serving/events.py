@@ -43,6 +43,7 @@ class Event:
         candidate_sources: Of a served impression: the sources that nominated the video.
         retrieval_score: Of a served impression: its score in retrieval, if it had one.
         release_id: Of a served impression: the release that chose it.
+        exposures: Of a served impression: arms of experiments, ``experiment/arm``.
     """
 
     event_id: str
@@ -62,6 +63,7 @@ class Event:
     candidate_sources: tuple[str, ...] = ()
     retrieval_score: float | None = None
     release_id: str = ""
+    exposures: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Returns the attributes that differ from their defaults, ready for JSON."""
@@ -78,8 +80,9 @@ class Event:
         """Inverse of :meth:`to_record`; keys that are no attributes are ignored."""
         known = {k: v for k, v in record.items() if k in _DEFAULTS and v is not None}
         known["kind"] = Kind(known["kind"])
-        if "candidate_sources" in known:
-            known["candidate_sources"] = tuple(known["candidate_sources"])
+        for name in ("candidate_sources", "exposures"):
+            if name in known:
+                known[name] = tuple(known[name])
         return cls(**known)
 
 

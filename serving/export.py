@@ -7,19 +7,19 @@ missing; :func:`features.tensors.to_arrays` makes them; :mod:`serving.signatures
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 from absl import logging
 
-from features import spec, tensors
-from features.spec import Kind, ResolvedSpec, Side
-from models import losses
+from features import preprocessing, spec, tensors
+from features.spec import Feature, Kind, ResolvedSpec, Side
 from models.candidate_model import CandidateModel
 from models.ranker import Ranker
-from serving import signatures
+from serving import prepared_videos, signatures, transform_boundaries
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
@@ -68,18 +68,90 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         query = {name: features[name] for name in query_names}
         candidates = {name: features[name] for name in videos}
         logits = model.logits(query, candidates)
-        expected = losses.expected_watch_time_s(logits)
+        expected = model.seconds(logits, candidates)
         return {"logit": logits, "expected_watch_time_s": expected}
 
     one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
     many = servable.inputs(Side.QUERY)
-    servable.save(
-        directory,
-        {
-            signatures.DEFAULT: _function(score, one | videos),
-            signatures.SCORE_PAIRS: _function(score, many | videos),
-        },
-    )
+    functions = {
+        signatures.DEFAULT: _function(score, one | videos),
+        signatures.SCORE_PAIRS: _function(score, many | videos),
+    }
+    if prepared_videos.is_supported(model.resolved):
+        functions[signatures.SCORE_PREPARED] = _score_prepared(model, servable, one, examples_dir)
+    servable.save(directory, functions)
+
+
+def _score_prepared(
+    model: Ranker,
+    servable: "_Servable",
+    query_inputs: Mapping[str, tf.TensorSpec],
+    examples_dir: Path,
+) -> Any:
+    """Returns ``score`` for videos whose own columns were transformed before."""
+    resolved = model.resolved
+    videos = {
+        name: tf.TensorSpec(shape, dtype, name=name)
+        for name, (dtype, shape) in prepared_videos.signature_inputs(resolved).items()
+    }
+    moving = prepared_videos.split(resolved, Kind.CONTINUOUS)[1]
+    boundaries = _boundaries_of(servable, resolved, examples_dir, moving) if moving else None
+
+    def numbers(kind: Kind, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        column = spec.vector_column(Side.CANDIDATE, kind)
+        known, others = prepared_videos.split(resolved, kind)
+        parts = [inputs[prepared_videos.KNOWN + column]] if known else []
+        if others:
+            filled = preprocessing.fill_missing(inputs[column], others)
+            if kind is Kind.BINARY:
+                parts.append(tf.clip_by_value(filled, 0.0, 1.0))
+            else:
+                parts.append(preprocessing.interpolated_quantile(filled, boundaries))
+        order = prepared_videos.order_of_vector(resolved, kind)
+        together = tf.concat(parts, axis=1)
+        if order == sorted(order):
+            return together
+        return tf.gather(together, order, axis=1)
+
+    def score(**inputs: tf.Tensor) -> Tensors:
+        query = servable.transformed({name: inputs[name] for name in query_inputs})
+        candidates = {name: inputs[name] for name in videos if name in model.candidate_columns}
+        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+            column = spec.vector_column(Side.CANDIDATE, kind)
+            if resolved.of(spec.RANKER, Side.CANDIDATE, kind):
+                candidates[column] = numbers(kind, inputs)
+        logits = model.logits(query, candidates)
+        expected = model.seconds(logits, candidates)
+        return {"logit": logits, "expected_watch_time_s": expected}
+
+    return _function(score, {**query_inputs, **videos})
+
+
+def _boundaries_of(
+    servable: "_Servable", resolved: ResolvedSpec, examples_dir: Path, moving: Sequence[Feature]
+) -> tf.Tensor:
+    """Returns the quantile boundaries of some candidate-side features, float32 [F, Q]."""
+    column = spec.vector_column(Side.CANDIDATE, Kind.CONTINUOUS)
+
+    def quantiles(values: np.ndarray) -> np.ndarray:
+        raw = {
+            name: tf.fill([len(values), *shape.shape[1:]], "")
+            for name, shape in servable.inputs(Side.CANDIDATE).items()
+            if shape.dtype == tf.string
+        }
+        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+            width = len(resolved.of(spec.RANKER, Side.CANDIDATE, kind))
+            if width:
+                raw[spec.vector_column(Side.CANDIDATE, kind)] = tf.zeros([len(values), width])
+        found: np.ndarray = servable.transformed({**raw, column: tf.constant(values)})[
+            column
+        ].numpy()
+        return found
+
+    graph = pathlib.Path(examples_dir) / "transform_fn" / spec.RANKER / "transform_fn"
+    boundaries = transform_boundaries.candidate_continuous(graph, resolved, quantiles)
+    names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
+    return tf.constant(boundaries[[names.index(f.name) for f in moving]])
 
 
 def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -94,6 +166,19 @@ def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -
     known = tf.convert_to_tensor(features["video_id"])[:, tf.newaxis] > 0
     bias = tf.one_hot([model.config.embedding_dim], model.config.embedding_dim + 1)
     return tf.where(known, embeddings, signatures.UNREACHABLE_BIAS * bias)
+
+
+def transform_of(
+    saved_model: Path, signature: str
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Returns a signature of a written SavedModel as a function of arrays by name."""
+    loaded = tf.saved_model.load(str(saved_model))
+
+    def transform(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = loaded.signatures[signature](**{n: tf.constant(v) for n, v in raw.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return transform
 
 
 class _Servable(tf.Module):

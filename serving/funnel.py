@@ -1,26 +1,33 @@
-"""A request through the funnel: history -> candidates -> ranking -> page. No transport here.
+"""Answers page requests: pins a release, runs the stages, writes down what is shown.
 
-Which rungs an answer can stand on is told in :mod:`serving.page`.
+The stages of one request are in :mod:`serving.answer`; the rungs that an answer can stand on are
+told in :mod:`serving.page`. No transport here.
 """
 
-import contextlib
 import dataclasses
+import functools
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 
-import numpy as np
 from absl import logging
 
-from serving import candidates, errors, sources
-from serving.candidates import Candidates
+from serving import errors
+from serving.ab_experiment import Experiment
+from serving.answer import Answer
+from serving.deadlines import StagePool
 from serving.events import Event, Kind
-from serving.history_store import HistoryStore, UserHistory, unknown_user
+from serving.filters import Predicate
+from serving.last_embeddings import LastEmbeddings
 from serving.loaded_release import LoadedRelease
-from serving.page import FULL, MAX_K, NO_RANKER, POPULAR, FunnelSettings, Item, Page, PageRequest
+from serving.page import MAX_K, FunnelSettings, Page, PageRequest
 from serving.recorder import Recorder
 from serving.release_watcher import Releases
+from serving.tracing import NoTracer, Tracer
+from serving.user_history import HistoryStore
 from serving.viewer import Viewer
+
+# Of the pool of stages: a request has at most as many as there are sources under way.
+STAGE_THREADS = 32
 
 
 class Funnel:
@@ -34,6 +41,10 @@ class Funnel:
         recorder: Recorder | None,
         settings: FunnelSettings | None = None,
         clock: Callable[[], float] = time.time,
+        predicate: Predicate | None = None,
+        experiment: Experiment | None = None,
+        arm_releases: Mapping[str, LoadedRelease] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Wires the parts.
 
@@ -43,12 +54,22 @@ class Funnel:
             recorder: Takes what was served; None serves without a trace.
             settings: Widths and deadlines.
             clock: Unix seconds.
+            predicate: A filter of the operator's own.
+            experiment: Splits users between releases or settings.
+            arm_releases: The releases that its arms name, by version.
+            tracer: Where spans go.
         """
         self.settings = settings or FunnelSettings()
         self._releases = releases
         self._history = history
         self._recorder = recorder
         self._clock = clock
+        self._predicate = predicate
+        self._experiment = experiment
+        self._arm_releases = arm_releases or {}
+        self._tracer = tracer or NoTracer()
+        self._pool = StagePool(STAGE_THREADS)
+        self._last = LastEmbeddings()
 
     def recommend(self, asked: PageRequest) -> Page:
         """Returns a page, on the best rung that holds.
@@ -56,181 +77,58 @@ class Funnel:
         Raises:
             InvalidRequestError: ``k`` is out of range.
             NotReadyError: No release is loaded.
+            FilterError: What may be shown cannot be decided.
         """
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
-        with self._releases.pin() as release:
-            answer = _Answer(release, self.settings, asked)
-            with answer.stage("history"):
-                found = self._read_history(asked.user_id, answer)
-                # Strictly before now: an event of this very second must count for this page.
-                now = max(int(self._clock()), found.newest_s + 1)
-                answer.viewer = release.viewer(found, now=now, context=asked.context)
-            page = answer.page()
-        return self._recorded(page, answer)
+        with (
+            self._tracer.span("recommend", parent=asked.traceparent) as attributes,
+            self._releases.pin() as release,
+        ):
+            settings = self.settings
+            exposures: tuple[str, ...] = ()
+            arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+            if self._experiment and arm:
+                exposures = (self._experiment.exposure(arm),)
+                settings = dataclasses.replace(settings, **arm.settings)
+                release = self._arm_releases[arm.release] if arm.release else release
+            answer = Answer(
+                release,
+                settings,
+                asked,
+                pool=self._pool,
+                last=self._last,
+                tracer=self._tracer,
+                predicate=self._predicate,
+            )
+            answer.meet(self._history.read, now=int(self._clock()))
+            page = self._recorded(answer.page(exposures), answer, settings.record_deadline_s)
+            attributes |= {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+        return page
 
-    def _read_history(self, user_id: str, answer: "_Answer") -> UserHistory:
-        try:
-            return self._history.read(user_id)
-        except errors.HistoryUnavailableError as error:
-            logging.error("Serving without history: %s", error)
-            answer.reasons.append(f"history: {error}")
-            return unknown_user(user_id)
-
-    def _recorded(self, page: Page, answer: "_Answer") -> Page:
+    def _recorded(self, page: Page, answer: Answer, deadline_s: float) -> Page:
         if self._recorder is None or not page.items:
             return page
         with answer.stage("record"):
+            record = functools.partial(
+                self._recorder.record_page,
+                _impressions(page, answer.viewer),
+                answer.viewer.profile,
+            )
             try:
-                self._recorder.record_page(_impressions(page, answer.viewer), answer.viewer.profile)
+                self._pool.run("record", record, deadline_s)
                 recorded = True
             except errors.ServingError as error:
                 # The viewer must not pay for our disk.
-                logging.error("Page %s is not recorded: %s", page.request_id, error)
+                logging.log_every_n_seconds(
+                    logging.ERROR, "Page %s is not recorded: %s", 1, page.request_id, error
+                )
                 recorded = False
         return dataclasses.replace(page, recorded=recorded, stages_ms=answer.stages_ms)
 
-
-class _Answer:
-    """The state of one request."""
-
-    viewer: Viewer
-
-    def __init__(
-        self, release: LoadedRelease, settings: FunnelSettings, asked: PageRequest
-    ) -> None:
-        self.reasons: list[str] = []
-        self.stages_ms: dict[str, float] = {}
-        self._release = release
-        self._settings = settings
-        self._asked = asked
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Takes the time of a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages_ms[name] = 1000 * (time.perf_counter() - start)
-
-    def page(self) -> Page:
-        """Runs the stages."""
-        with self.stage("query_tower"):
-            embedding = self._embedding()
-        with self.stage("retrieval"):
-            found, excluded = self._candidates(embedding)
-        with self.stage("ranking"):
-            order, seconds, rung = self._order(found, embedding)
-        with self.stage("page"):
-            channels, _ = self._release.catalogue.channels
-            chosen = candidates.capped_per_channel(
-                order,
-                channels[found.rows],
-                k=self._asked.k,
-                cap=self._settings.per_channel,
-            )
-            items = self._items(found.take(chosen), None if seconds is None else seconds[chosen])
-        return Page(
-            request_id=uuid.uuid4().hex,
-            release_id=self._release.version,
-            rung=rung,
-            reasons=tuple(self.reasons),
-            now=self.viewer.now,
-            items=items,
-            stages_ms=self.stages_ms,
-            nominated=found.counts(),
-            ranked=len(found),
-            excluded=excluded,
-        )
-
-    def _embedding(self) -> np.ndarray | None:
-        if self.viewer.is_unknown:
-            self.reasons.append("retrieval: nothing is known of the viewer")
-            return None
-        try:
-            return self._release.embed(
-                self.viewer, deadline_s=self._settings.query_tower_deadline_s
-            )
-        except errors.ModelError as error:
-            logging.error("No query embedding: %s", error)
-            self.reasons.append(f"query_tower: {error}")
-            return None
-
-    def _candidates(self, embedding: np.ndarray | None) -> tuple[Candidates, int]:
-        excluded = self.viewer.watched_rows if self._asked.exclude_watched else _NO_ROWS
-        question = sources.Question(
-            viewer=self.viewer,
-            excluded=excluded,
-            upload_times=self._release.catalogue.upload_times,
-            embedding=embedding,
-        )
-        nominations = {}
-        for source in self._release.sources:
-            wide = source.name == sources.RETRIEVAL
-            limit = self._settings.retrieved if wide else self._settings.per_source
-            nominations[source.name] = source.nominate(question, max(limit, self._asked.k))
-        distinct = {row for n in nominations.values() for row in n.rows.tolist()}
-        if len(distinct) < self._asked.k:
-            # Popular comes in order, so its longer list begins with its shorter one.
-            nominations[sources.POPULAR] = self._release.popular.fill(
-                question, self._asked.k + len(distinct)
-            )
-        merged = candidates.merge(
-            nominations, embeddings=self._release.index.embeddings, query=embedding
-        )
-        return merged, len(excluded)
-
-    def _order(
-        self, found: Candidates, embedding: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None, str]:
-        """Returns candidates best first, their expected watch times if known, and the rung."""
-        known = self.viewer.is_unknown or embedding is not None
-        if known and len(found):
-            try:
-                seconds = self._release.expected_watch_times(
-                    self.viewer, found, deadline_s=self._settings.ranker_deadline_s
-                )
-                return np.argsort(-seconds, kind="stable"), seconds, FULL
-            except errors.ModelError as error:
-                if self._release.ranker is not None:
-                    logging.error("No ranking: %s", error)
-                self.reasons.append(f"ranker: {error}")
-        if embedding is not None:
-            return np.argsort(-found.retrieval_scores, kind="stable"), None, NO_RANKER
-        return _by_popularity(found), None, POPULAR
-
-    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
-        rows = self._release.catalogue.table.take(shown.rows).to_pylist()
-        return tuple(
-            Item(
-                video_id=video["video_id"],
-                position=position,
-                video=video,
-                sources=shown.names_of(int(shown.source_bits[position])),
-                source_scores={
-                    name: float(shown.source_scores[s, position])
-                    for s, name in enumerate(shown.source_names)
-                    if np.isfinite(shown.source_scores[s, position])
-                },
-                retrieval_score=_number(shown.retrieval_scores[position]),
-                expected_watch_time_s=None if seconds is None else _number(seconds[position]),
-            )
-            for position, video in enumerate(rows)
-        )
-
-
-_NO_ROWS = np.zeros(0, np.int32)
-
-
-def _by_popularity(found: Candidates) -> np.ndarray:
-    """Returns what the popular source nominated in its order, then the rest as it comes."""
-    scores = found.source_scores[found.source_names.index(sources.POPULAR)]
-    return np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    def close(self) -> None:
+        """Lets threads end."""
+        self._pool.close()
 
 
 def _impressions(page: Page, viewer: Viewer) -> list[Event]:
@@ -248,6 +146,7 @@ def _impressions(page: Page, viewer: Viewer) -> list[Event]:
             candidate_sources=item.sources,
             retrieval_score=item.retrieval_score,
             release_id=page.release_id,
+            exposures=page.exposures,
         )
         for item in page.items
     ]

@@ -1,4 +1,4 @@
-"""The tables of the SQLite history store, and the statements that it runs on them."""
+"""What the history stores keep of each kind of event, and the statements of the one in SQLite."""
 
 import dataclasses
 import functools
@@ -61,7 +61,11 @@ class KindTable:
 
     def row(self, user: int, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`insert`."""
-        return (user, event.event_id, *(_value(event, name) for name in self.names))
+        return (user, event.event_id, *self.values(event))
+
+    def values(self, event: Event) -> tuple[Any, ...]:
+        """Returns the values of :attr:`columns`."""
+        return tuple(_value(event, name) for name in self.names)
 
     @functools.cached_property
     def insert(self) -> str:
@@ -156,13 +160,14 @@ KINDS: Mapping[Kind, KindTable] = {
 }
 
 _COUNTS = tuple(KINDS[kind].table for kind in Kind)
-FIND_USER = "SELECT id, profile, version, newest FROM users WHERE user_id = ?"
+FIND_USER = "SELECT id, profile, version, newest, blocked FROM users WHERE user_id = ?"
 INSERT_USER = "INSERT INTO users (user_id, profile) VALUES (?, ?)"
 TOUCH_USER = (
     "UPDATE users SET version = version + 1, newest = max(newest, ?), "
     + ", ".join(f"{table} = {table} + ?" for table in _COUNTS)
     + " WHERE id = ?"
 )
+SET_BLOCKED = "UPDATE users SET version = version + 1, blocked = ? WHERE id = ?"
 COUNTS_OF_USER = f"SELECT {', '.join(_COUNTS)} FROM users WHERE id = ?"
 WATCH_COUNTS = """
     SELECT json_extract(users.profile, '$.region'), watches.video_id, count(*)
@@ -176,6 +181,7 @@ _CREATE_USERS = f"""
         profile TEXT NOT NULL DEFAULT '{{}}',
         version INTEGER NOT NULL DEFAULT 0,
         newest INTEGER NOT NULL DEFAULT 0,
+        blocked TEXT NOT NULL DEFAULT '{{}}',
         {", ".join(f"{table} INTEGER NOT NULL DEFAULT 0" for table in _COUNTS)}
     )
 """
@@ -185,6 +191,9 @@ def create(connection: sqlite3.Connection) -> None:
     """Makes the tables where they are not there yet."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_CREATE_USERS)
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(users)")}
+    if "blocked" not in columns:  # A file of an earlier version.
+        connection.execute("ALTER TABLE users ADD COLUMN blocked TEXT NOT NULL DEFAULT '{}'")
     for kind in Kind:
         for statement in KINDS[kind].create():
             connection.execute(statement)

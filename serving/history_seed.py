@@ -4,7 +4,6 @@ import collections
 import json
 import math
 import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +16,7 @@ from features import logs, schema
 from features.catalogue import combined
 from serving import history_schema
 from serving.events import Kind
-from serving.history_store import SqliteHistoryStore
+from serving.user_history import Filling, HistoryStore
 
 # Rows sorted and inserted at once: bounds memory, and lets a user's rows lie together.
 _ROWS_AT_ONCE = 2_000_000
@@ -32,7 +31,7 @@ _TABLES: Mapping[str, Kind] = {
 
 
 def seed(
-    store: SqliteHistoryStore,
+    store: HistoryStore,
     logs_dir: str | os.PathLike[str],
     *,
     until_s: int,
@@ -58,23 +57,17 @@ def seed(
     start = time.monotonic()
     present = logs.tables_in(logs_dir)
     written: dict[str, int] = {}
-    with store.transaction() as connection:
-        if connection.execute("SELECT 1 FROM users LIMIT 1").fetchone():
+    with store.filling() as filling:
+        if filling is None:
             return {}
-        users = _Users(connection, store.max_events)
+        users = _Users(filling, store.max_events)
         if "users" in present:
             written["users"] = users.add_profiles(logs.read_table(logs_dir, "users"))
-        for kind in Kind:
-            for statement in history_schema.KINDS[kind].drop_indexes():
-                connection.execute(statement)
         for table, kind in _TABLES.items():
             if table in present:
                 blocks = _newest_first(logs_dir, table, until_s=until_s, max_rows=max_rows)
-                written[table] = _insert(connection, users, kind, blocks)
+                written[table] = _insert(filling, users, kind, blocks)
         users.write_counts()
-        for kind in Kind:
-            for statement in history_schema.KINDS[kind].create():
-                connection.execute(statement)
     seconds = time.monotonic() - start
     logging.info("Seeded the history store with %s in %.1f s.", written, seconds)
     return written
@@ -83,8 +76,8 @@ def seed(
 class _Users:
     """User ids to the numbers of the store, and how many events of each kind they have."""
 
-    def __init__(self, connection: sqlite3.Connection, max_events: int) -> None:
-        self._connection = connection
+    def __init__(self, filling: Filling, max_events: int) -> None:
+        self._filling = filling
         self._max_events = max_events
         self._numbers: dict[str, int] = {}
         self._counts: dict[Kind, collections.Counter[int]] = {
@@ -106,9 +99,7 @@ class _Users:
                 # NaN is not JSON, and missing is missing either way.
                 known = {n: v for n, v in profile.items() if v is not None and not _is_nan(v)}
                 rows.append((self._numbers[user_id], user_id, json.dumps(known, default=str)))
-        self._connection.executemany(
-            "INSERT INTO users (id, user_id, profile, version) VALUES (?, ?, ?, 1)", rows
-        )
+        self._filling.add_users(rows)
 
     def numbers(self, column: pa.ChunkedArray) -> np.ndarray:
         """Returns the number of each user, int64; new users are added without a profile."""
@@ -133,14 +124,7 @@ class _Users:
 
     def write_counts(self) -> None:
         """Writes what was noted."""
-        columns = ", ".join(f"{history_schema.KINDS[kind].table} = ?" for kind in Kind)
-        self._connection.executemany(
-            f"UPDATE users SET newest = ?, {columns} WHERE id = ?",
-            (
-                (newest, *(self._counts[kind][user] for kind in Kind), user)
-                for user, newest in self._newest.items()
-            ),
-        )
+        self._filling.set_counts(self._newest, self._counts)
 
 
 def _newest_first(
@@ -170,17 +154,15 @@ def _newest_first(
         yield pa.concat_tables(block)
 
 
-def _insert(
-    connection: sqlite3.Connection, users: _Users, kind: Kind, blocks: Iterator[pa.Table]
-) -> int:
+def _insert(filling: Filling, users: _Users, kind: Kind, blocks: Iterator[pa.Table]) -> int:
     written = 0
     for block in blocks:
         rows, user = _kept(block, users, kind)
         written += rows.num_rows
         for start in range(0, rows.num_rows, _INSERT_ROWS):
             part = rows.slice(start, _INSERT_ROWS)
-            columns = _values(part, kind, user[start : start + _INSERT_ROWS])
-            connection.executemany(history_schema.KINDS[kind].insert, zip(*columns, strict=True))
+            numbers = user[start : start + _INSERT_ROWS].tolist()
+            filling.add_events(kind, numbers, _values(part, kind))
         logging.info("History store: %d rows of %s.", written, history_schema.KINDS[kind].table)
     return written
 
@@ -201,9 +183,9 @@ def _kept(block: pa.Table, users: _Users, kind: Kind) -> tuple[pa.Table, np.ndar
     return block.take(pa.array(order[keep])), user[keep]
 
 
-def _values(part: pa.Table, kind: Kind, user: np.ndarray) -> list[list[object]]:
-    """Returns the columns of the insert statement; a column the logs lack has its default."""
-    columns: list[list[object]] = [user.tolist(), [None] * part.num_rows]
+def _values(part: pa.Table, kind: Kind) -> list[list[object]]:
+    """Returns the columns of a kind of event; a column the logs lack has its default."""
+    columns: list[list[object]] = []
     for column in history_schema.KINDS[kind].columns:
         if column.name == "is_open":  # The logs know how it ended.
             columns.append([False] * part.num_rows)

@@ -1,112 +1,34 @@
-"""What each user did, ready for the next request: an interface, and SQLite behind it.
+"""What each user did, ready for the next request: the history store in SQLite, for one machine.
 
-Events are applied once (an event id of a user counts one time), in any order, and the next read
-sees them, from any thread and any process on the machine. Impressions get their outcome when
-they are read, from the clicks and watches that are there by then (:mod:`serving.attribution`),
-so the order of arrival cannot matter.
-
-Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
-(:mod:`features.event_columns`). Event ids are forgotten with their events: an event that old, sent
-again, would be taken for a new one.
+What a store promises is told in :mod:`serving.user_history`. Replicas on several machines share
+:mod:`serving.redis_history` instead.
 """
 
-import collections
 import contextlib
-import dataclasses
 import json
 import pathlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from features import event_columns
-from serving import attribution, errors, history_schema
+from serving import errors, history_schema
 from serving.events import Event, Kind
 from serving.history_schema import KINDS
+from serving.user_history import (
+    MAX_EVENTS,
+    PRUNE_SLACK,
+    Applied,
+    Blocked,
+    HistoryCache,
+    UserHistory,
+    history_of,
+    unknown_user,
+)
 
-MAX_EVENTS = event_columns.MAX_EVENTS
-# Deleting a few rows at each write would cost more than keeping some too many for a while.
-_PRUNE_SLACK = 500
 _BUSY_TIMEOUT_S = 5.0
-_CACHE_BYTES = 256 << 20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UserHistory:
-    """All that is known of one user.
-
-    Attributes:
-        user_id: Who.
-        is_known: Whether the store has met the user.
-        profile: Columns of the users table.
-        watches: ``user_id, video_id, time, watch_time_s, completed, source``, sorted by time.
-        searches: ``user_id, time, query``, sorted by time.
-        impressions: ``user_id, video_id, time, clicked, watch_time_s``, sorted by time.
-        newest_s: Time of the newest event, Unix seconds; 0 without any.
-    """
-
-    user_id: str
-    is_known: bool
-    profile: Mapping[str, Any]
-    watches: pa.Table
-    searches: pa.Table
-    impressions: pa.Table
-    newest_s: int
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the tables, about."""
-        return 2000 + self.watches.nbytes + self.searches.nbytes + self.impressions.nbytes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Applied:
-    """What an append did.
-
-    Attributes:
-        accepted: Events that are new.
-        duplicates: Events that the store already had.
-        new_users: Users met for the first time.
-    """
-
-    accepted: int
-    duplicates: int
-    new_users: tuple[str, ...] = ()
-
-
-class HistoryStore(Protocol):
-    """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
-
-    def append(
-        self, events: Sequence[Event], *, profiles: Mapping[str, Mapping[str, Any]] | None = None
-    ) -> Applied:
-        """Applies events, all or none; ``profiles`` are those of users not met before.
-
-        Raises:
-            HistoryUnavailableError: Nothing was applied.
-        """
-
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
-        """Returns the (user id, event id) pairs, and the user ids, that the store already has."""
-
-    def read(self, user_id: str) -> UserHistory:
-        """Returns all that is known of a user; an unknown user has empty tables."""
-
-    def user_ids(self, limit: int) -> list[str]:
-        """Returns some users who have watched something."""
-
-    def watch_counts(self, since_s: int) -> pa.Table:
-        """Returns ``region, video_id, watches`` counted over watches at or after ``since_s``."""
-
-    def ping(self) -> None:
-        """Raises HistoryUnavailableError where the store does not answer."""
-
-    def close(self) -> None:
-        """Lets go of files and connections."""
 
 
 class SqliteHistoryStore:
@@ -128,11 +50,7 @@ class SqliteHistoryStore:
         self._connections: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._connections_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        self._cache: collections.OrderedDict[str, tuple[int, UserHistory]] = (
-            collections.OrderedDict()
-        )
-        self._cache_bytes = 0
-        self._cache_lock = threading.Lock()
+        self._cache = HistoryCache()
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             history_schema.create(self._connection())
@@ -148,7 +66,7 @@ class SqliteHistoryStore:
     def append(
         self, events: Sequence[Event], *, profiles: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Applied:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         if not events:
             return Applied(accepted=0, duplicates=0)
         by_user: dict[str, list[Event]] = {}
@@ -183,7 +101,7 @@ class SqliteHistoryStore:
             )
             counts = connection.execute(history_schema.COUNTS_OF_USER, (user,)).fetchone()
             for kind, count in zip(Kind, counts, strict=True):
-                if count > self.max_events + _PRUNE_SLACK:
+                if count > self.max_events + PRUNE_SLACK:
                     self._prune(connection, user, kind, count - self.max_events)
         return total
 
@@ -194,6 +112,28 @@ class SqliteHistoryStore:
             f"UPDATE users SET {KINDS[kind].table} = {KINDS[kind].table} - ? WHERE id = ?",
             (excess, user),
         )
+
+    def set_blocked(self, user_id: str, blocked: Blocked) -> None:
+        """See :class:`serving.user_history.HistoryStore`."""
+        with self.transaction() as connection:
+            user, _ = _user_key(connection, user_id, {})
+            text = json.dumps(blocked.to_record())
+            connection.execute(history_schema.SET_BLOCKED, (text, user))
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator["_Filling | None"]:
+        """See :class:`serving.user_history.HistoryStore`."""
+        with self.transaction() as connection:
+            if connection.execute("SELECT 1 FROM users LIMIT 1").fetchone():
+                yield None
+                return
+            for kind in Kind:  # A bulk load is fast without them.
+                for statement in KINDS[kind].drop_indexes():
+                    connection.execute(statement)
+            yield _Filling(connection)
+            for kind in Kind:
+                for statement in KINDS[kind].create():
+                    connection.execute(statement)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -212,7 +152,7 @@ class SqliteHistoryStore:
     # ---- reading -----------------------------------------------------------------------------
 
     def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         pairs, users = set(), set()
         with self._explained("read"):
             connection = self._connection()
@@ -229,7 +169,7 @@ class SqliteHistoryStore:
         return pairs, users
 
     def read(self, user_id: str) -> UserHistory:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
             connection = self._connection()
             connection.execute("BEGIN")  # One snapshot for the version and the rows.
@@ -237,9 +177,8 @@ class SqliteHistoryStore:
                 row = connection.execute(history_schema.FIND_USER, (user_id,)).fetchone()
                 if row is None:
                     return unknown_user(user_id)
-                user, profile, version, newest = row
-                with self._cache_lock:
-                    cached = self._cache.get(user_id)
+                user, profile, version, newest, blocked = row
+                cached = self._cache.get(user_id)
                 if cached is not None and cached[0] == version:
                     return cached[1]
                 columns = {
@@ -247,24 +186,18 @@ class SqliteHistoryStore:
                 }
             finally:
                 connection.execute("COMMIT")
-        found = _history(user_id, json.loads(profile), columns, newest)
-        self._remember(user_id, version, found)
+        found = history_of(
+            user_id,
+            json.loads(profile),
+            columns,
+            newest=newest,
+            blocked=Blocked.from_record(json.loads(blocked)),
+        )
+        self._cache.put(user_id, version, found)
         return found
 
-    def _remember(self, user_id: str, version: int, found: UserHistory) -> None:
-        with self._cache_lock:
-            self._forget(user_id)
-            self._cache[user_id] = (version, found)
-            self._cache_bytes += found.nbytes
-            while self._cache_bytes > _CACHE_BYTES:
-                self._forget(next(iter(self._cache)))
-
-    def _forget(self, user_id: str) -> None:
-        if user_id in self._cache:
-            self._cache_bytes -= self._cache.pop(user_id)[1].nbytes
-
     def user_ids(self, limit: int) -> list[str]:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
             rows = self._connection().execute(
                 "SELECT user_id FROM users WHERE watches > 0 ORDER BY id LIMIT ?", (limit,)
@@ -272,7 +205,7 @@ class SqliteHistoryStore:
             return [user_id for (user_id,) in rows]
 
     def watch_counts(self, since_s: int) -> pa.Table:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
             rows = self._connection().execute(history_schema.WATCH_COUNTS, (since_s,)).fetchall()
         return pa.table(
@@ -284,12 +217,12 @@ class SqliteHistoryStore:
         )
 
     def ping(self) -> None:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
             self._connection().execute("SELECT 1 FROM users LIMIT 1").fetchone()
 
     def close(self) -> None:
-        """See :class:`HistoryStore`."""
+        """See :class:`serving.user_history.HistoryStore`."""
         with self._connections_lock:
             for _, connection in self._connections:
                 connection.close()
@@ -347,48 +280,34 @@ def _user_key(
     return int(cursor.lastrowid or 0), True
 
 
-def unknown_user(user_id: str) -> UserHistory:
-    """Returns what is known of somebody whom no store has met."""
-    nothing: dict[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind}
-    found = _history(user_id, {}, nothing, 0)
-    return dataclasses.replace(found, is_known=False)
+class _Filling:
+    """See :class:`serving.user_history.Filling`; all within one transaction."""
 
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
-def _history(
-    user_id: str, profile: Mapping[str, Any], rows: Mapping[Kind, pa.Table], newest: int
-) -> UserHistory:
-    watches, impressions = rows[Kind.WATCH], rows[Kind.IMPRESSION]
-    user = {
-        kind: pa.repeat(pa.scalar(user_id, pa.string()), t.num_rows) for kind, t in rows.items()
-    }
-    return UserHistory(
-        user_id=user_id,
-        is_known=True,
-        profile=profile,
-        watches=watches.drop_columns(["page_id"]).add_column(0, "user_id", user[Kind.WATCH]),
-        searches=rows[Kind.SEARCH].add_column(0, "user_id", user[Kind.SEARCH]),
-        impressions=_with_outcomes(
-            impressions.add_column(0, "user_id", user[Kind.IMPRESSION]),
-            watches.add_column(0, "user_id", user[Kind.WATCH]),
-            rows[Kind.CLICK].add_column(0, "user_id", user[Kind.CLICK]),
-        ),
-        newest_s=newest,
-    )
-
-
-def _with_outcomes(impressions: pa.Table, watches: pa.Table, clicks: pa.Table) -> pa.Table:
-    """Fills ``clicked`` and ``watch_time_s`` of the impressions whose outcome was open."""
-    is_open = impressions["is_open"]
-    shown = impressions.select(["user_id", "video_id", "time", "clicked", "watch_time_s"])
-    if not pc.any(is_open).as_py():
-        return shown
-    names = ["user_id", "video_id", "time", "page_id", "source", "watch_time_s"]
-    engagements = pa.concat_tables([watches.select(names), clicks.select(names)])
-    open_rows = impressions.filter(is_open)
-    clicked, seconds = attribution.attribute(open_rows, engagements)
-    for name, values in (("clicked", pa.array(clicked)), ("watch_time_s", pa.array(seconds))):
-        filled = pc.replace_with_mask(
-            shown[name].combine_chunks(), is_open.combine_chunks(), values
+    def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """See :class:`serving.user_history.Filling`."""
+        self._connection.executemany(
+            "INSERT INTO users (id, user_id, profile, version) VALUES (?, ?, ?, 1)", rows
         )
-        shown = shown.set_column(shown.column_names.index(name), name, filled)
-    return shown
+
+    def add_events(
+        self, kind: Kind, users: Sequence[int], columns: Sequence[Sequence[Any]]
+    ) -> None:
+        """See :class:`serving.user_history.Filling`."""
+        rows = zip(users, [None] * len(users), *columns, strict=True)
+        self._connection.executemany(KINDS[kind].insert, rows)
+
+    def set_counts(
+        self, newest: Mapping[int, int], counts: Mapping[Kind, Mapping[int, int]]
+    ) -> None:
+        """See :class:`serving.user_history.Filling`."""
+        columns = ", ".join(f"{KINDS[kind].table} = ?" for kind in Kind)
+        self._connection.executemany(
+            f"UPDATE users SET newest = ?, {columns} WHERE id = ?",
+            (
+                (last, *(counts[kind].get(user, 0) for kind in Kind), user)
+                for user, last in newest.items()
+            ),
+        )

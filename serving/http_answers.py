@@ -7,9 +7,9 @@ from typing import Any
 
 from serving import errors, http_schema
 from serving.events import Event, Kind
-from serving.history_store import UserHistory
 from serving.loaded_release import LoadedRelease
-from serving.page import Item, Page
+from serving.page import Item, Page, PageRequest
+from serving.user_history import Blocked, UserHistory
 
 
 def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
@@ -41,6 +41,26 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     )
 
 
+def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = "") -> PageRequest:
+    """Returns the request in the form of the funnel."""
+    return PageRequest(
+        user_id=asked.user_id,
+        k=asked.k,
+        context=asked.context.known(),
+        exclude_watched=asked.exclude_watched,
+        blocked=blocked_of(asked.blocked),
+        explain=asked.debug,
+        traceparent=traceparent,
+    )
+
+
+def blocked_of(given: http_schema.Blocked) -> Blocked:
+    """Returns what a user does not want to see, each once."""
+    return Blocked(
+        videos=tuple(dict.fromkeys(given.videos)), channels=tuple(dict.fromkeys(given.channels))
+    )
+
+
 def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer:
     """Returns a page in the form of the API."""
     explained = None
@@ -49,7 +69,11 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             stages_ms={name: round(value, 3) for name, value in page.stages_ms.items()},
             nominated=dict(page.nominated),
             candidates=page.ranked,
-            watched_excluded=page.excluded,
+            sources_ms={name: round(value, 3) for name, value in page.sources_ms.items()},
+            filtered=dict(page.filtered),
+            held_back=dict(page.held_back),
+            viewer_known_by=page.viewer_known_by,
+            exposures=list(page.exposures),
             reasons=list(page.reasons),
             recorded=page.recorded,
         )
@@ -99,6 +123,7 @@ def history_answer(
         user_id=found.user_id,
         is_known=found.is_known,
         profile=dict(found.profile) or release.profile_of(found.user_id),
+        blocked=http_schema.Blocked(**found.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(
                 video_id=watch["video_id"],

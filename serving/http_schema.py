@@ -7,10 +7,12 @@ import pydantic
 from serving import page
 
 MAX_EVENTS = 500
+MAX_BLOCKED = 1000
 # Clocks of clients run ahead a little; more than this is a mistake.
 MAX_AHEAD_S = 300
 
-_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")
+_PLAIN = r"^[^\x00-\x1f\x7f]+$"
+_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=256, pattern=_PLAIN)
 Id = Annotated[str, _ID_RULE]
 EventId = Annotated[str, _ID_RULE, pydantic.Field(max_length=128)]
 Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -45,6 +47,16 @@ class Context(Profile):
     surface: Word = pydantic.Field(default="home", description="The kind of page.")
 
 
+Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED)]
+
+
+class Blocked(_Strict):
+    """What a user does not want to see."""
+
+    videos: Ids = pydantic.Field(default_factory=list, description="Video ids.")
+    channels: Ids = pydantic.Field(default_factory=list, description="Channel ids.")
+
+
 class RecommendationsRequest(_Strict):
     """Asks for a page of videos."""
 
@@ -52,7 +64,12 @@ class RecommendationsRequest(_Strict):
     k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
     context: Context = pydantic.Field(default_factory=Context)
     exclude_watched: bool = pydantic.Field(True, description="Leave out what the user watched.")
-    debug: bool = pydantic.Field(False, description="Explain: stage times, sources, scores.")
+    blocked: Blocked = pydantic.Field(
+        default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
+    )
+    debug: bool = pydantic.Field(
+        False, description="Explain: stage times, sources, scores, what was filtered and why."
+    )
 
 
 class RecommendedVideo(pydantic.BaseModel):
@@ -84,7 +101,13 @@ class Debug(pydantic.BaseModel):
     stages_ms: dict[str, float]
     nominated: dict[str, int] = pydantic.Field(description="Candidates by source.")
     candidates: int = pydantic.Field(description="Distinct candidates in all.")
-    watched_excluded: int
+    sources_ms: dict[str, float] = pydantic.Field(description="They run side by side.")
+    filtered: dict[str, int] = pydantic.Field(
+        description="Videos that were held back, by reason, among those that were looked at."
+    )
+    held_back: dict[str, list[str]] = pydantic.Field(description="Some of them.")
+    viewer_known_by: str = pydantic.Field(description="`history`, `context` or `nothing`.")
+    exposures: list[str] = pydantic.Field(description="Arms of experiments: `experiment/arm`.")
     reasons: list[str] = pydantic.Field(description="Why the rung is not `full`.")
     recorded: bool = pydantic.Field(description="Whether the impressions were written down.")
 
@@ -96,9 +119,11 @@ class RecommendationsAnswer(pydantic.BaseModel):
         description="Names this page. Send it back as `page_id` of clicks and watches."
     )
     release_id: str
-    rung: Literal["full", "no_ranker", "popular"] = pydantic.Field(
+    rung: Literal[page.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
         description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
-        "`popular`: popular videos."
+        "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
+        "embedding of the user. `no_retrieval`: co-watched and popular videos. `popular`: popular "
+        "videos of the region."
     )
     now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
     items: list[RecommendedVideo]
@@ -179,6 +204,7 @@ class HistoryAnswer(pydantic.BaseModel):
     user_id: str
     is_known: bool
     profile: dict[str, Any]
+    blocked: Blocked
     watches: list[WatchedVideo]
     searches: list[Search]
 

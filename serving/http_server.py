@@ -8,7 +8,7 @@ import hashlib
 import pathlib
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 import fastapi
@@ -17,14 +17,13 @@ from absl import logging
 from fastapi import Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import errors, http_answers, http_schema
+from serving import errors, http_access, http_answers, http_docs, http_schema
 from serving.funnel import Funnel
-from serving.history_store import HistoryStore
 from serving.metrics import Metrics
-from serving.page import PageRequest
 from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
 from serving.request_limits import RequestGate, WorkerPool
+from serving.user_history import HistoryStore
 
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 _STATUS: Mapping[type[errors.ServingError], int] = {
@@ -33,10 +32,13 @@ _STATUS: Mapping[type[errors.ServingError], int] = {
     errors.NotReadyError: 503,
     errors.HistoryUnavailableError: 503,
     errors.EventLogError: 503,
+    errors.FilterError: 503,
+    errors.StageTimeoutError: 503,
     errors.ModelError: 503,
 }
 _TITLES = {
     400: "Bad request",
+    401: "Unauthorised",
     404: "Not found",
     405: "Method not allowed",
     413: "Too large",
@@ -44,14 +46,18 @@ _TITLES = {
     500: "Internal error",
     503: "Unavailable",
 }
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    code: {
+
+
+def _described(code: int) -> dict[str, Any]:
+    """Returns a problem answer for the OpenAPI document."""
+    return {
         "model": http_schema.Problem,
         "description": _TITLES[code],
         "content": {"application/problem+json": {}},
     }
-    for code in (413, 422, 503)
-}
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {code: _described(code) for code in (413, 422, 503)}
 _DESCRIPTION = """Recommends videos and learns what is watched.
 
 Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
@@ -73,6 +79,7 @@ class Service:
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
         clock: Unix seconds.
+        token: What callers must know; None lets everybody in.
         on_close: Called once the last request is answered.
     """
 
@@ -84,6 +91,7 @@ class Service:
     threads: int = 8
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
+    token: str | None = None
     on_close: Callable[[], None] = lambda: None
 
 
@@ -112,8 +120,12 @@ def create_app(service: Service) -> fastapi.FastAPI:
         version="1",
         description=_DESCRIPTION,
         lifespan=lifespan,
-        responses=_PROBLEMS,
+        responses=_PROBLEMS | ({401: _described(401)} if service.token else {}),
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
+        redoc_url=None,
     )
+    if service.token:
+        app.add_middleware(http_access.BearerGate, token=service.token, refuse=_unauthorised)
     app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
@@ -131,25 +143,39 @@ def _metrics(service: Service) -> Metrics:
         current = releases.current
         return http_answers.release_age_s(current.version) if current else float("nan")
 
+    def recall() -> float:
+        current = releases.current
+        lineage = current.manifest.lineage if current and current.manifest else {}
+        return float(lineage.get("index", {}).get("recall", "nan"))
+
     metrics.gauge("release_age_seconds", "Time since the release was built.", age)
+    metrics.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+    metrics.gauge(
+        "event_log_waiting_seconds",
+        "Age of the oldest record that the tables of the logs do not have yet.",
+        service.recorder.waiting_s,
+    )
     metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
     return metrics
 
 
 def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: Metrics) -> None:
-    @app.post("/v1/recommendations", summary="A page of videos for a user")
+    @app.post(
+        "/v1/recommendations",
+        summary="A page of videos for a user",
+        response_model=http_schema.RecommendationsAnswer,
+    )
     async def recommendations(
-        asked: http_schema.RecommendationsRequest,
-    ) -> http_schema.RecommendationsAnswer:
-        request = PageRequest(
-            user_id=asked.user_id,
-            k=asked.k,
-            context=asked.context.known(),
-            exclude_watched=asked.exclude_watched,
+        asked: http_schema.RecommendationsRequest, received: Request
+    ) -> Response:
+        request = http_answers.request_of(
+            asked, traceparent=received.headers.get("traceparent", "")[:64]
         )
         page = await pool.run(functools.partial(service.funnel.recommend, request))
         metrics.observe_page(page)
-        return http_answers.page_answer(page, debug=asked.debug)
+        answer = http_answers.page_answer(page, debug=asked.debug)
+        # As text at once: validating and converting our own answer again costs milliseconds.
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.post("/v1/events", summary="Report what users did")
     async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:
@@ -159,6 +185,8 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         applied = await pool.run(
             functools.partial(service.recorder.record, received, profiles=profiles)
         )
+        for event in received:
+            metrics.event_lag_seconds.observe(max(now - event.time, 0))
         metrics.events.labels("accepted").inc(applied.accepted)
         metrics.events.labels("duplicate").inc(applied.duplicates)
         return http_schema.EventsAnswer(accepted=applied.accepted, duplicates=applied.duplicates)
@@ -174,7 +202,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
 
     @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
     async def history(
-        user_id: Annotated[str, fastapi.Path(min_length=1, max_length=256)],
+        user_id: http_schema.Id,
         limit: Annotated[int, fastapi.Query(ge=1, le=200)] = 20,
     ) -> http_schema.HistoryAnswer:
         def look_up() -> http_schema.HistoryAnswer:
@@ -184,6 +212,16 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
                 )
 
         return await pool.run(look_up)
+
+    @app.put("/v1/users/{user_id:path}/blocked", summary="What a user does not want to see")
+    async def block(
+        user_id: http_schema.Id,
+        blocked: http_schema.Blocked,
+    ) -> http_schema.Blocked:
+        """Replaces what was there; it counts for the next request. The history answer has it."""
+        kept = http_answers.blocked_of(blocked)
+        await pool.run(functools.partial(service.history.set_blocked, user_id, kept))
+        return http_schema.Blocked(**kept.to_record())
 
     @app.get("/v1/release", summary="The release that serves")
     async def release() -> http_schema.ReleaseAnswer:
@@ -217,12 +255,21 @@ def _add_operations(
 
 
 def _add_page(app: fastapi.FastAPI) -> None:
-    html = _PAGE.read_text(encoding="utf-8")
-    headers = {"content-security-policy": _policy(html), "referrer-policy": "no-referrer"}
+    pages = {"/": _PAGE.read_text(encoding="utf-8"), "/docs": http_docs.render(app.openapi())}
+    for path, html in pages.items():
+        headers = {"content-security-policy": _policy(html), "referrer-policy": "no-referrer"}
+        answer = functools.partial(HTMLResponse, html, headers=headers)
+        app.add_api_route(path, _always(answer), include_in_schema=False)
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def home() -> HTMLResponse:
-        return HTMLResponse(html, headers=headers)
+
+def _always(answer: Callable[[], HTMLResponse]) -> Callable[[], Awaitable[HTMLResponse]]:
+    async def page() -> HTMLResponse:
+        return answer()
+
+    return page
+
+
+_NONE = "'none'"
 
 
 def _policy(html: str) -> str:
@@ -234,7 +281,7 @@ def _policy(html: str) -> str:
         return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
+        f"default-src 'none'; script-src {hashes('script') or _NONE}; style-src {hashes('style')}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
@@ -271,6 +318,10 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
             headers = {"retry-after": str(getattr(error, "retry_after_s", 1))}
             logging.log_every_n_seconds(logging.WARNING, "503: %s", 1, error)
         return _problem(request, status, str(error), headers=headers)
+
+
+def _unauthorised(request: Request, detail: str) -> Response:
+    return _problem(request, 401, detail, headers={"www-authenticate": "Bearer"})
 
 
 def _bug(request: Request, error: Exception) -> Response:

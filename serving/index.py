@@ -109,6 +109,11 @@ class Index:
         self._require_queries(queries, k)
         return self._searcher(queries, k)
 
+    @property
+    def repeat_bias(self) -> float:
+        """What the model adds to the score of a video that the user has watched before."""
+        return float(self.details.get("repeat_bias", 0.0))
+
     def search_among(self, queries: Floats, k: int, *, rows: Rows) -> tuple[Rows, Floats]:
         """Returns the same among some videos only, by exact search.
 
@@ -201,6 +206,7 @@ def build(
     recall_target: float = RECALL_TARGET,
     k: int = RECALL_K,
     exact_below: int = EXACT_BELOW,
+    repeat_bias: float = 0.0,
 ) -> IndexReport:
     """Builds, tunes and writes an index.
 
@@ -214,6 +220,7 @@ def build(
         recall_target: Mean recall@k to reach, in (0, 1].
         k: Results per query that recall is about.
         exact_below: Corpora with fewer videos are searched exactly.
+        repeat_bias: See :attr:`Index.repeat_bias`.
 
     Raises:
         command.InputError: Ids repeat, vectors are not finite, or the counts differ.
@@ -258,6 +265,7 @@ def build(
                 "kind": report.kind,
                 "partitioning": dataclasses.asdict(scann.partitioning) if scann else None,
                 "search": dataclasses.asdict(settings) if settings else None,
+                "repeat_bias": repeat_bias,
                 "self_test_recall": float(exact_search.recall_per_query(found, truth).mean()),
                 "report": dataclasses.asdict(report),
             },

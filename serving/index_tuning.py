@@ -25,6 +25,7 @@ Searcher = Callable[[Floats, int], tuple[Rows, Floats]]
 
 # Partitionings compete on at most so many videos: a build of a million takes minutes.
 _SAMPLE_SIZE = 50_000
+_SAMPLE_K = 20
 _TRAINING_SAMPLE_SIZE = 100_000
 # Two dimensions per codebook and this threshold are the settings ScaNN documents for dot products.
 _DIMENSIONS_PER_BLOCK = 2
@@ -32,6 +33,7 @@ _ANISOTROPIC_THRESHOLD = 0.2
 _SOAR_LAMBDA = 1.5
 # Tuned on one half of the queries; the margin keeps the other half above the target too.
 _RECALL_MARGIN = 0.005
+_LEAVES_FACTORS = (2.0, 1.0, 4.0)
 _REORDER_RATIOS = (1.0, 1.5, 2.5, 4.0, 8.0)
 _LEAF_FRACTIONS = (0.005, 0.01, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.22, 0.33, 0.5, 0.75, 1.0)
 # Single queries timed per setting.
@@ -245,25 +247,42 @@ def _cost(trial: Trial, recall_target: float) -> tuple[bool, float]:
 def _best_partitioning(
     embeddings: Floats, queries: Floats, *, k: int, recall_target: float, seed: int
 ) -> Partitioning:
-    """Lets partitionings compete on a sample; the winner gets its leaves for the whole corpus."""
+    """Lets partitionings compete on a sample; the winner gets its leaves for the whole corpus.
+
+    The kinds of tree first, then more and fewer leaves for the best kind.
+    """
     count = len(embeddings)
     chosen = np.random.default_rng(seed).permutation(count)[:_SAMPLE_SIZE]
     sample = np.ascontiguousarray(embeddings[np.sort(chosen)])
-    k = min(k, len(sample))
+    # Among fewer videos fewer results reach as far: the sample is then like the whole.
+    k = min(k, len(sample), max(_SAMPLE_K, k * len(sample) // count))
     truth, _ = exact_search.search(sample, queries, k)
-    contest: list[Trial] = []
-    for spherical, soar in itertools.product((True, False), (False, True)):
-        tree = Partitioning(num_leaves=_leaves(len(sample)), spherical=spherical, soar=soar)
+    contest: list[tuple[Trial, float]] = []
+
+    def compete(leaves_factor: float, *, spherical: bool, soar: bool) -> None:
+        leaves = _leaves(len(sample), leaves_factor)
+        tree = Partitioning(num_leaves=leaves, spherical=spherical, soar=soar)
         searcher = build_searcher(sample, tree, k=k)
-        contest += tune_search(searcher, queries, truth, recall_target=recall_target)
-    best = min(contest, key=lambda trial: _cost(trial, recall_target)).partitioning
-    assert best is not None
-    return dataclasses.replace(best, num_leaves=_leaves(count))
+        for trial in tune_search(searcher, queries, truth, recall_target=recall_target):
+            contest.append((trial, leaves_factor))
+
+    def leader() -> tuple[Partitioning, float]:
+        trial, factor = min(contest, key=lambda entry: _cost(entry[0], recall_target))
+        assert trial.partitioning is not None
+        return trial.partitioning, factor
+
+    for spherical, soar in itertools.product((True, False), (False, True)):
+        compete(_LEAVES_FACTORS[0], spherical=spherical, soar=soar)
+    kind, _ = leader()
+    for factor in _LEAVES_FACTORS[1:]:
+        compete(factor, spherical=kind.spherical, soar=kind.soar)
+    best, factor = leader()
+    return dataclasses.replace(best, num_leaves=_leaves(count, factor))
 
 
-def _leaves(count: int) -> int:
-    """About two leaves per square root of the corpus, as ScaNN's documentation advises."""
-    return max(1, min(count // 20, int(2 * np.sqrt(count))))
+def _leaves(count: int, factor: float) -> int:
+    """So many leaves per square root of the corpus; ScaNN's documentation advises about two."""
+    return max(1, min(count // 20, int(factor * np.sqrt(count))))
 
 
 def tune_search(

@@ -1,5 +1,6 @@
 """Takes a port, or says why not; needs nothing heavy, so it can be asked before all else."""
 
+import ipaddress
 import socket
 
 from features import command
@@ -37,6 +38,14 @@ def listen(host: str, port: int) -> socket.socket:
             "Give another --port (0 takes a free one) or stop what uses it."
         ) from None
     return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def url_of(listening: socket.socket) -> str:

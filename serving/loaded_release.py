@@ -1,6 +1,7 @@
 """A release in memory, whole and warm: what the funnel pins for a request."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -16,15 +17,29 @@ from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
 from features.statistics import VideoStatistics
-from serving import errors, release, sources
+from serving import errors, page_order, prepared_videos, release, signatures, sources
 from serving.backends import Backend, Model
 from serving.candidates import Candidates
-from serving.history_store import UserHistory, unknown_user
+from serving.filters import VideoRules
 from serving.index import Index
+from serving.live_sources import CoWatch, LiveTrending
+from serving.live_state import LiveState, LiveView
+from serving.page_order import PageOrder
+from serving.prepared_videos import PreparedVideos
 from serving.sources import Popular, Source
+from serving.user_history import UserHistory, unknown_user
 from serving.viewer import HOME, Viewer
 
 _WARM_UP_CANDIDATES = 300
+_SHOWN_COLUMNS = (
+    "video_id",
+    "title",
+    "channel_id",
+    "topics",
+    "language",
+    "duration_s",
+    "upload_time",
+)
 _WARM_UP_ROUNDS = 3
 
 
@@ -45,6 +60,10 @@ class LoadedRelease:
             logs could not train one.
         sources: What nominates candidates, retrieval first.
         popular: The same object as in ``sources``; it can always fill a page.
+        prepared: What the ranker reads of the videos themselves; None where it reads them raw.
+        live: What everybody watches now, in the rows of the catalogue.
+        order: Learned order of pages; None for that of expected watch time.
+        found: Where it lies on disk; None in tests.
     """
 
     version: str
@@ -58,6 +77,42 @@ class LoadedRelease:
     ranker: Model | None
     sources: tuple[Source, ...]
     popular: Popular
+    prepared: PreparedVideos | None = None
+    live: LiveView | None = None
+    order: PageOrder | None = None
+    found: release.Release | None = None
+
+    @functools.cached_property
+    def video_rules(self) -> VideoRules:
+        """What filters look at."""
+        return VideoRules(self.catalogue)
+
+    def with_live(self, state: LiveState) -> "LoadedRelease":
+        """Returns the release with the live sources and features of ``state``."""
+        view = LiveView(state, self.catalogue)
+        kept = [source for source in self.sources if source.name != sources.CO_WATCH]
+        live = tuple(
+            LiveTrending(view, source) if source.name == sources.TRENDING else source
+            for source in kept
+        )
+        return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
+
+    def order_columns(
+        self, viewer: Viewer, found: Candidates, seconds: np.ndarray
+    ) -> np.ndarray | None:
+        """Returns what a learned order looks at, float64 [n, F]; None without live state."""
+        if self.live is None:
+            return None
+        times = self.catalogue.upload_times
+        return page_order.columns(
+            self.live, found, now=viewer.now, upload_times=times, seconds=seconds
+        )
+
+    @functools.cached_property
+    def shown_columns(self) -> pa.Table:
+        """The columns of the videos table that a page shows; it may have a hundred others."""
+        have = self.catalogue.table.column_names
+        return self.catalogue.table.select([name for name in _SHOWN_COLUMNS if name in have])
 
     def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
         """Returns who asks; the profile is the store's, where it has none the release's."""
@@ -103,21 +158,29 @@ class LoadedRelease:
         if self.ranker is None:
             raise errors.ModelError(f"release {self.version} has no ranker.")
         count = len(candidates)
-        batch = examples.candidate_batch(
-            self.resolved,
-            spec.RANKER,
-            catalogue=self.catalogue,
-            video_rows=candidates.rows,
-            history=viewer.history,
-            queries=Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
-            statistics=self.statistics,
-            nominations={
+        moment: dict[str, Any] = {
+            "catalogue": self.catalogue,
+            "video_rows": candidates.rows,
+            "history": viewer.history,
+            "queries": Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
+            "statistics": self.statistics,
+            "live": self.live,
+            "nominations": {
                 "candidate_sources": candidates.source_lists,
                 "retrieval_score": pa.array(candidates.retrieval_scores),
             },
-        )
+        }
         inputs = self._query_arrays(spec.RANKER, viewer)
-        inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
+        if self.prepared is not None:
+            inputs |= self.prepared.known_inputs(candidates.rows)
+            inputs |= self.prepared.nominated_inputs(candidates.source_combinations)
+            for kind, features in self.prepared.moving.items():
+                if features:
+                    name = spec.vector_column(Side.CANDIDATE, kind)
+                    inputs[name] = examples.candidate_numbers(features, **moment)
+        else:
+            batch = examples.candidate_batch(self.resolved, spec.RANKER, **moment)
+            inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
         output = self.ranker.predict(inputs, deadline_s=deadline_s)
         seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
         if seconds.shape != (count,) or np.isnan(seconds).any():
@@ -127,15 +190,29 @@ class LoadedRelease:
             )
         return seconds
 
+    @functools.cached_property
+    def _shared_columns(self) -> tuple[str, ...]:
+        """Names of the categorical query-side features that both models read."""
+        features = self.resolved.of(spec.RANKER, Side.QUERY)
+        return tuple(f.name for f in features if f.categorical and spec.CANDIDATE in f.models)
+
+    @functools.cached_property
+    def _of_ranker_alone(self) -> ResolvedSpec:
+        shared = set(self._shared_columns)
+        features = tuple(f for f in self.resolved.features if f.name not in shared)
+        return dataclasses.replace(self.resolved, features=features)
+
     def _query_arrays(self, model: str, viewer: Viewer) -> dict[str, np.ndarray]:
+        again = model == spec.RANKER and bool(viewer.columns)
+        resolved = self._of_ranker_alone if again else self.resolved
         batch = examples.query_batch(
-            self.resolved,
-            model,
-            request=viewer.request,
-            users=viewer.users,
-            history=viewer.history,
+            resolved, model, request=viewer.request, users=viewer.users, history=viewer.history
         )
-        return tensors.to_arrays(batch, self.resolved, model, Side.QUERY)
+        arrays = tensors.to_arrays(batch, resolved, model, Side.QUERY)
+        if again:
+            return arrays | viewer.columns
+        viewer.columns.update({name: arrays[name] for name in self._shared_columns})
+        return arrays
 
     def warm_up(self) -> None:
         """Answers a few requests of nobody, so that the first real one is not the slow one.
@@ -194,16 +271,23 @@ def load(
         "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
     )
     popular = Popular(daily, catalogue, regional_watches())
+    resolved = ResolvedSpec.load(found.videos)
+    columns = found.videos / prepared_videos.DIRECTORY
+    prepared = PreparedVideos.load(columns, resolved) if columns.is_dir() else None
+    ranker = None
+    if found.ranker is not None:
+        signature = signatures.SCORE_PREPARED if prepared else signatures.DEFAULT
+        ranker = backend.open(signatures.RANKER, found, signature=signature)
     loaded = LoadedRelease(
         version=version,
         manifest=found.manifest,
-        resolved=ResolvedSpec.load(found.videos),
+        resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
         profiles=pq.read_table(found.videos / "users.parquet"),
         index=index,
-        query_tower=backend.open("query_tower", found),
-        ranker=None if found.ranker is None else backend.open("ranker", found),
+        query_tower=backend.open(signatures.QUERY_TOWER, found),
+        ranker=ranker,
         sources=(
             sources.Retrieval(index),
             popular,
@@ -212,6 +296,9 @@ def load(
             sources.Channels(catalogue),
         ),
         popular=popular,
+        prepared=prepared,
+        order=page_order.of_release(serving_root, version),
+        found=found,
     )
     loaded.warm_up()
     logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)

@@ -10,6 +10,8 @@ from serving.page import RUNGS, Page
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 
+_LAG_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400)
+
 
 class Metrics:
     """All metrics of one server, in a registry of its own."""
@@ -27,6 +29,31 @@ class Metrics:
             "watchnext_stage_seconds", "Time of a stage.", ["stage"], buckets=_SECONDS, registry=r
         )
         self.pages = Counter("watchnext_pages", "Pages by rung.", ["rung"], registry=r)
+        self.source_seconds = Histogram(
+            "watchnext_source_seconds",
+            "Time of a candidate source.",
+            ["source"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.degraded = Counter(
+            "watchnext_degraded", "Pages that had to do without a part.", ["part"], registry=r
+        )
+        self.viewers = Counter(
+            "watchnext_viewers", "Pages by what was known of the viewer.", ["known_by"], registry=r
+        )
+        self.filtered = Counter(
+            "watchnext_filtered", "Videos held back by reason.", ["reason"], registry=r
+        )
+        self.exposures = Counter(
+            "watchnext_exposures", "Pages by arm of an experiment.", ["arm"], registry=r
+        )
+        self.event_lag_seconds = Histogram(
+            "watchnext_event_lag_seconds",
+            "Time from an event to its arrival.",
+            buckets=_LAG_SECONDS,
+            registry=r,
+        )
         self.not_recorded = Counter(
             "watchnext_pages_not_recorded", "Pages whose impressions are lost.", registry=r
         )
@@ -50,6 +77,15 @@ class Metrics:
             self.not_recorded.inc()
         for stage, milliseconds in page.stages_ms.items():
             self.stage_seconds.labels(stage).observe(milliseconds / 1000)
+        for source, milliseconds in page.sources_ms.items():
+            self.source_seconds.labels(source).observe(milliseconds / 1000)
+        for reason in page.reasons:
+            self.degraded.labels(reason.partition(":")[0]).inc()
+        for filtering, count in page.filtered.items():
+            self.filtered.labels(filtering).inc(count)
+        for arm in page.exposures:
+            self.exposures.labels(arm).inc()
+        self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
         for item in page.items:

@@ -6,12 +6,20 @@ r"""Recommendations offline, with the models of the current release: Parquet in,
     python -m serving.recommend_batch --serving_root=serving_root --stage=rank \
         --logs=logs --from=2022-05-05 --output=ranked.parquet
 
+    python -m serving.recommend_batch --serving_root=serving_root --stage=page \
+        --logs=logs --from=2022-05-05 --k=100 --output=pages.parquet
+
 retrieve: one row of --queries is a user at a moment: query_id, time, watched_video_ids (list,
 oldest first), optional watched_times (list), search_queries (list), user_id, and any column of
 the users table or of the request (device). Writes query_id, rank (from 1), video_id, score.
 
 rank: scores every impression of --logs from --from on, as of its own moment. Writes user_id,
 video_id, time, page_id, clicked, watch_time_s, expected_watch_time_s, one row per impression.
+
+page: runs the whole funnel over --logs in the order of time: before each watch from --from on it
+recommends for that user with what was known then, then the watch happens. Videos of --logs that
+the release does not have join its shelf when they are uploaded. Writes query_id, user_id, time,
+watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
 """
 
 import pathlib
@@ -24,23 +32,34 @@ from absl import flags
 from features import command
 from serving import release
 
-_RETRIEVE, _RANK = "retrieve", "rank"
+_RETRIEVE, _RANK, _PAGE = "retrieve", "rank", "page"
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
-_STAGE = flags.DEFINE_enum("stage", None, [_RETRIEVE, _RANK], "What to do.", required=True)
+_STAGE = flags.DEFINE_enum("stage", None, [_RETRIEVE, _RANK, _PAGE], "What to do.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
 _RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
 _QUERIES = flags.DEFINE_string("queries", None, "retrieve: Parquet file of queries.")
-_K = flags.DEFINE_integer("k", 100, "retrieve: videos per query.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 100, "retrieve, page: videos per query.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_string(
     "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
 )
 _EXCLUDE_WATCHED = flags.DEFINE_bool(
-    "exclude_watched", False, "retrieve: leave out what the query's user has watched."
+    "exclude_watched",
+    None,
+    "Leave out what the query's user has watched. Default: retrieve no, page yes.",
 )
-_LOGS = flags.DEFINE_string("logs", None, "rank: directory of raw logs.")
-_FROM = flags.DEFINE_string("from", None, "rank: first time to score, ISO 8601, UTC.")
-_UNTIL = flags.DEFINE_string("until", None, "rank: first time not to read, ISO 8601, UTC.")
+_LOGS = flags.DEFINE_string("logs", None, "rank, page: directory of raw logs.")
+_FROM = flags.DEFINE_string("from", None, "rank, page: first time to score, ISO 8601, UTC.")
+_UNTIL = flags.DEFINE_string("until", None, "rank, page: first time not to read, ISO 8601, UTC.")
+_SAMPLE = flags.DEFINE_integer(
+    "sample",
+    0,
+    "page: ask for so many watches, spread over the time; all of them happen. 0 asks for all.",
+    lower_bound=0,
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 0, "page: processes; 0 for as many as there are processors and it pays.", 0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,11 +67,13 @@ def main(argv: Sequence[str]) -> None:
     del argv
     started = time.monotonic()
     needed = {_RETRIEVE: {"queries": _QUERIES.value}, _RANK: {"logs": _LOGS.value}}
+    needed[_PAGE] = {"logs": _LOGS.value, "from": _FROM.value}
     for name, value in needed[_STAGE.value].items():
         if not value:
             raise command.InputError(f"--stage={_STAGE.value} needs --{name}.")
     chosen = release.load(_SERVING_ROOT.value, _RELEASE.value)
-    rows = _retrieve(chosen) if _STAGE.value == _RETRIEVE else _rank(chosen)
+    run = {_RETRIEVE: _retrieve, _RANK: _rank, _PAGE: _page}[_STAGE.value]
+    rows = run(chosen)
     seconds = time.monotonic() - started
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {rows} rows by release {chosen.version} in {seconds:.0f} s.\n"
@@ -69,7 +90,7 @@ def _retrieve(chosen: release.Release) -> int:
         output=pathlib.Path(_OUTPUT.value),
         k=_K.value,
         candidates=pathlib.Path(_CANDIDATES.value) if _CANDIDATES.value else None,
-        exclude_watched=_EXCLUDE_WATCHED.value,
+        exclude_watched=bool(_EXCLUDE_WATCHED.value),
     )
 
 
@@ -84,6 +105,29 @@ def _rank(chosen: release.Release) -> int:
         from_s=command.parse_time(_FROM.value, name="--from"),
         until_s=command.parse_time(_UNTIL.value, name="--until"),
     )
+
+
+def _page(chosen: release.Release) -> int:
+    command.quiet_tensorflow()
+    from serving import page_replay, past_funnel
+
+    settings = past_funnel.ReplaySettings(
+        from_s=command.parse_time(_FROM.value, name="--from") or 0,
+        until_s=command.parse_time(_UNTIL.value, name="--until"),
+        k=_K.value,
+        sample=_SAMPLE.value,
+        workers=_WORKERS.value,
+        exclude_watched=_EXCLUDE_WATCHED.value is not False,
+    )
+    outcome = page_replay.replay(
+        chosen,
+        serving_root=pathlib.Path(_SERVING_ROOT.value),
+        logs_dir=pathlib.Path(_LOGS.value),
+        output=pathlib.Path(_OUTPUT.value),
+        settings=settings,
+    )
+    sys.stdout.write(outcome.text)
+    return outcome.rows
 
 
 if __name__ == "__main__":

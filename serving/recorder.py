@@ -6,6 +6,7 @@ is applied to it again at the next start. Both know an event by its id, so twice
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from absl import logging
 from serving import event_segments
 from serving.event_log import EventLog
 from serving.events import Event, Kind, NewUser
-from serving.history_store import Applied, HistoryStore
+from serving.live_state import LiveState
+from serving.user_history import Applied, HistoryStore
 
 _REPLAY_BATCH = 2000
 
@@ -22,9 +24,18 @@ _REPLAY_BATCH = 2000
 class Recorder:
     """Writes to one event log and one history store; safe for threads."""
 
-    def __init__(self, history: HistoryStore, log: EventLog) -> None:
+    def __init__(self, history: HistoryStore, log: EventLog, live: LiveState | None = None) -> None:
+        """Puts the parts together.
+
+        Args:
+            history: Store.
+            log: Event log.
+            live: Learns of every new event within the call that reports it; None for no live
+                sources.
+        """
         self._history = history
         self._log = log
+        self._live = live
 
     def record(self, events: Sequence[Event], profiles: Mapping[str, Mapping[str, Any]]) -> Applied:
         """Records events that someone reported; durable when this returns.
@@ -49,6 +60,10 @@ class Recorder:
         newcomers = [NewUser(user_id=u, profile=profiles.get(u, {})) for u in met]
         self._log.append([*newcomers, *fresh.values()])
         applied = self._history.append(list(fresh.values()), profiles=profiles)
+        if self._live is not None:
+            for user_id, profile in profiles.items():
+                self._live.meet(user_id, str(profile.get("region") or ""))
+            self._live.apply(list(fresh.values()))
         return Applied(
             accepted=applied.accepted,
             duplicates=len(events) - applied.accepted,
@@ -65,9 +80,18 @@ class Recorder:
             return
         self._log.append_page(impressions)
         user_id = impressions[0].user_id
+        if self._live is not None:
+            self._live.meet(user_id, str(profile.get("region") or ""))
+            self._live.apply(impressions)
         applied = self._history.append(impressions, profiles={user_id: profile})
         if applied.new_users:
             self._log.append_page([NewUser(user_id=user_id, profile=profile)])
+
+    def waiting_s(self) -> float:
+        """Returns the age of the oldest record that the tables do not have yet, seconds."""
+        found = event_segments.segments(self._log.logs_dir)
+        waiting = [s.start_s for s in found if s.stream != event_segments.EVIDENCE and s.size]
+        return max(time.time() - min(waiting), 0.0) if waiting else 0.0
 
 
 def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:

@@ -44,6 +44,7 @@ class ReleaseWatcher:
         *,
         published: Callable[[], str],
         load: Callable[[str], LoadedRelease],
+        renew: Callable[[LoadedRelease], LoadedRelease | None] = lambda _: None,
         period_s: float = POLL_PERIOD_S,
     ) -> None:
         """Prepares; :meth:`refresh` loads.
@@ -51,12 +52,15 @@ class ReleaseWatcher:
         Args:
             published: Returns the version that should serve.
             load: Loads and warms it.
+            renew: Is given the release that serves, time and again, and may return one to serve
+                in its place: the same version with new videos on its shelf.
             period_s: How often to look.
         """
         self.failures = 0
         self.loaded_at = 0.0
         self._published = published
         self._load = load
+        self._renew = renew
         self._period_s = period_s
         self._current: LoadedRelease | None = None
         self._retry_at = 0.0
@@ -85,6 +89,7 @@ class ReleaseWatcher:
         """
         version = self._published()
         if self._current is not None and self._current.version == version:
+            self._current = self._renew(self._current) or self._current
             return False
         loaded = self._load(version)
         before = self._current

@@ -9,6 +9,7 @@ empty history store is filled from there first. SIGTERM and Ctrl-C drain: reques
 answered, the event log is compacted, the exit code is 0.
 """
 
+import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -29,14 +30,67 @@ _LOGS = flags.DEFINE_string(
     "logs", None, "Raw logs to add events to. Default: <serving_root>/logs."
 )
 _HISTORY = flags.DEFINE_string(
-    "history", None, "SQLite file of the history store. Default: <serving_root>/history.sqlite."
+    "history",
+    None,
+    "History store: a SQLite file, or redis://HOST:PORT/DATABASE for replicas. "
+    "Default: <serving_root>/history.sqlite.",
 )
 _MODEL_SERVER = flags.DEFINE_string(
-    "model_server", None, "HOST:PORT of TensorFlow Serving's gRPC. Default: models run in here."
+    "model_server",
+    None,
+    "HOST:PORT of TensorFlow Serving's gRPC; several replicas with commas. Default: models run in "
+    "here.",
+)
+_MODEL_SERVER_CA = flags.DEFINE_string(
+    "model_server_ca",
+    None,
+    "PEM file of the authorities behind the model servers' certificates, or 'system' for those "
+    "of the machine. Default: no TLS.",
 )
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
     "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
+)
+_HISTORY_DEADLINE_S = flags.DEFINE_float(
+    "history_deadline_s", 1.0, "Then a page is made without history.", 0.001
+)
+_QUERY_TOWER_DEADLINE_S = flags.DEFINE_float(
+    "query_tower_deadline_s", 1.0, "Then the user's last embedding stands in.", 0.001
+)
+_SOURCES_DEADLINE_S = flags.DEFINE_float(
+    "sources_deadline_s",
+    1.0,
+    "For all candidate sources; the page is made without late ones.",
+    0.001,
+)
+_RANKER_DEADLINE_S = flags.DEFINE_float(
+    "ranker_deadline_s", 2.0, "Then pages are ordered by retrieval score.", 0.001
+)
+_RETRIEVED = flags.DEFINE_integer("retrieved", 250, "Candidates from the index.", 1, 10_000)
+_PER_CHANNEL = flags.DEFINE_integer(
+    "per_channel", 3, "Videos of one channel on a page, while there are others.", 1
+)
+_MAX_SHOWN = flags.DEFINE_integer(
+    "max_shown", 20, "A video shown to a user so often in --shown_window_s rests; 0: no limit.", 0
+)
+_SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", 86400, "See --max_shown.", 1)
+_FILTER = flags.DEFINE_string(
+    "filter",
+    None,
+    "MODULE:FUNCTION of your own: takes the viewer, the catalogue and rows, returns whether each "
+    "video may be shown (bool array).",
+)
+_EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "JSON file that splits users between releases or settings."
+)
+_TOKEN_FILE = flags.DEFINE_string(
+    "token_file",
+    None,
+    "File with the bearer token that callers must send. Default: the environment variable "
+    "WATCHNEXT_TOKEN; without either everybody is let in.",
+)
+_TRACES = flags.DEFINE_string(
+    "traces", None, "OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces."
 )
 _NOW = flags.DEFINE_string(
     "now",
@@ -50,21 +104,46 @@ def main(argv: Sequence[str]) -> None:
     """Builds the service and runs it until a signal."""
     del argv
     command.quiet_tensorflow()
+    # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
+    # would wake for it spin on the cores that other requests need.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Requests run side by side. To cut the small products of one of them into parts for several
+    # threads costs more than it gains, and makes the others wait.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     clock = _clock(command.parse_time(_NOW.value, name="--now"))
     root = pathlib.Path(_SERVING_ROOT.value)
     # The likeliest mistakes, before anything that takes long.
     release.current(root)
     listening.require_free_port(_HOST.value, _PORT.value)
-    from serving import server, service
+    from serving import http_access, server, service
+    from serving.page import FunnelSettings
 
+    token = http_access.read_token(_TOKEN_FILE.value)
+    if token is None and not listening.is_loopback(_HOST.value):
+        logging.warning("%s may be reached by others, and no token is asked for.", _HOST.value)
     built = service.build(
         service.ServiceConfig(
             serving_root=root,
             logs=pathlib.Path(_LOGS.value or root / "logs"),
-            history=pathlib.Path(_HISTORY.value or root / "history.sqlite"),
+            history=_HISTORY.value or root / "history.sqlite",
             model_server=_MODEL_SERVER.value,
+            model_server_ca=_MODEL_SERVER_CA.value,
             threads=_THREADS.value,
             max_waiting=_MAX_WAITING.value,
+            settings=FunnelSettings(
+                retrieved=_RETRIEVED.value,
+                per_channel=_PER_CHANNEL.value,
+                max_shown=_MAX_SHOWN.value,
+                shown_window_s=_SHOWN_WINDOW_S.value,
+                history_deadline_s=_HISTORY_DEADLINE_S.value,
+                query_tower_deadline_s=_QUERY_TOWER_DEADLINE_S.value,
+                sources_deadline_s=_SOURCES_DEADLINE_S.value,
+                ranker_deadline_s=_RANKER_DEADLINE_S.value,
+            ),
+            predicate=_FILTER.value,
+            experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
+            token=token,
+            traces=_TRACES.value,
         ),
         clock=clock,
     )

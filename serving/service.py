@@ -10,15 +10,29 @@ import pyarrow as pa
 from absl import logging
 
 from features import command, logs
-from serving import errors, history_seed, loaded_release, recorder, release
+from serving import (
+    ab_experiment,
+    errors,
+    filters,
+    history_seed,
+    loaded_release,
+    recorder,
+    redis_history,
+    release,
+    tracing,
+)
+from serving.ab_experiment import Experiment
 from serving.backends import Backend, EmbeddedBackend, TensorFlowServingBackend
 from serving.event_log import EventLog
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
+from serving.live_service import LiveParts
 from serving.loaded_release import LoadedRelease
+from serving.page import FunnelSettings
 from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
+from serving.user_history import HistoryStore
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * 86400
@@ -31,18 +45,31 @@ class ServiceConfig:
     Attributes:
         serving_root: Releases.
         logs: Raw logs, read to fill an empty history store, and added to.
-        history: SQLite file.
-        model_server: ``host:port`` of TensorFlow Serving; None runs models in this process.
+        history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
+        model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
+            models in this process.
+        model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
+        settings: Widths and deadlines of the funnel.
+        predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
+        experiment: JSON file that splits users between releases or settings; None for none.
+        token: What callers must know; None lets everybody in.
+        traces: Where OpenTelemetry spans are sent; None traces nothing.
     """
 
     serving_root: pathlib.Path
     logs: pathlib.Path
-    history: pathlib.Path
+    history: str | pathlib.Path
     model_server: str | None = None
+    model_server_ca: str | None = None
     threads: int = 8
     max_waiting: int = 64
+    settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
+    predicate: str | None = None
+    experiment: pathlib.Path | None = None
+    token: str | None = None
+    traces: str | None = None
 
 
 def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> Service:
@@ -58,8 +85,23 @@ def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> S
         raise command.InputError(str(error)) from error
 
 
+def open_history(path: str | pathlib.Path) -> HistoryStore:
+    """Opens a history store: ``redis://HOST:PORT/DATABASE``, or a SQLite file.
+
+    Raises:
+        InputError: The address is none.
+        HistoryUnavailableError: It cannot be reached or opened.
+    """
+    if str(path).startswith(redis_history.SCHEME):
+        return redis_history.RedisHistoryStore(str(path))
+    return SqliteHistoryStore(path)
+
+
 def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
-    history = SqliteHistoryStore(config.history)
+    predicate = filters.load_predicate(config.predicate) if config.predicate else None
+    experiment = ab_experiment.load(config.experiment) if config.experiment else None
+    tracer = tracing.open_tracer(config.traces)
+    history = open_history(config.history)
     log = EventLog(config.logs)
     if history.is_empty:
         log.compact()  # What an earlier process left is then in the tables.
@@ -68,25 +110,43 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     recorder.replay(history, config.logs)
     log.compact()
     backend = _backend(config)
+    live = LiveParts(config.serving_root, config.logs, backend, clock=clock)
+    live.seed()
+
+    def load(version: str) -> LoadedRelease:
+        return live.attach(_load(config, version, backend, history, clock=clock))
+
     releases = ReleaseWatcher(
-        published=lambda: release.current(config.serving_root),
-        load=lambda version: _load(config, version, backend, history, clock=clock),
+        published=lambda: release.current(config.serving_root), load=load, renew=live.renewed
     )
     releases.refresh()
-    recording = Recorder(history, log)
+    recording = Recorder(history, log, live.state)
+    funnel = Funnel(
+        releases=releases,
+        history=history,
+        recorder=recording,
+        settings=config.settings,
+        clock=clock,
+        predicate=predicate,
+        experiment=experiment,
+        arm_releases=_arm_releases(experiment, releases.current, load),
+        tracer=tracer,
+    )
     closing = threading.Lock()
 
     def close() -> None:
         if closing.acquire(blocking=False):  # Once.
             releases.close()
+            funnel.close()
             log.close()
             history.close()
             backend.close()
+            tracer.close()
 
     releases.start()
     log.start()
     return Service(
-        funnel=Funnel(releases=releases, history=history, recorder=recording, clock=clock),
+        funnel=funnel,
         history=history,
         recorder=recording,
         releases=releases,
@@ -96,13 +156,29 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         threads=config.threads,
         max_waiting=config.max_waiting,
         clock=clock,
+        token=config.token,
         on_close=close,
     )
 
 
+def _arm_releases(
+    experiment: Experiment | None,
+    current: LoadedRelease | None,
+    load: Callable[[str], LoadedRelease],
+) -> dict[str, LoadedRelease]:
+    """Returns the releases that arms are kept on; the current one is not loaded twice."""
+    versions = experiment.releases if experiment else set()
+    return {
+        version: current if current and current.version == version else load(version)
+        for version in versions
+    }
+
+
 def _backend(config: ServiceConfig) -> Backend:
     if config.model_server:
-        return TensorFlowServingBackend(config.model_server)
+        return TensorFlowServingBackend(
+            config.model_server, root_certificates=config.model_server_ca
+        )
     return EmbeddedBackend()
 
 
@@ -110,23 +186,27 @@ def _load(
     config: ServiceConfig,
     version: str,
     backend: Backend,
-    history: SqliteHistoryStore,
+    history: HistoryStore,
     *,
     clock: Callable[[], float],
 ) -> LoadedRelease:
-    def regional() -> pa.Table:
-        return history.watch_counts(int(clock()) - _REGIONAL_WINDOW_S)
+    def regional() -> pa.Table | None:
+        try:
+            return history.watch_counts(int(clock()) - _REGIONAL_WINDOW_S)
+        except errors.HistoryUnavailableError as error:
+            logging.error("Popularity is that of all regions together: %s", error)
+            return None
 
     return loaded_release.load(
         config.serving_root, version, backend=backend, regional_watches=regional
     )
 
 
-def _fill(history: SqliteHistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
+def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
     try:
         logs.tables_in(logs_dir)
     except command.InputError:
         logging.info("%s has no logs yet: starting without history.", logs_dir)
         return
-    logging.info("Filling the empty history store %s from %s.", history.path, logs_dir)
+    logging.info("Filling the empty history store from %s.", logs_dir)
     history_seed.seed(history, logs_dir, until_s=now_s)

@@ -12,6 +12,8 @@ servable         signature             answers
 ``ranker``       ``serving_default``   query side [1], video side [N] -> ``expected_watch_time_s``
                                        and ``logit``, float32 [N]
 ..               ``score_pairs``       the same with a query of its own for each video, both [N]
+..               ``score_prepared``    as the first, the video's own columns transformed before:
+                                       :mod:`serving.prepared_videos`
 both             ``transform_query``   query side -> what the model itself reads, for the skew proof
 both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
@@ -22,6 +24,7 @@ RANKER = "ranker"
 DEFAULT = "serving_default"
 EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
+SCORE_PREPARED = "score_prepared"
 TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
 # Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.

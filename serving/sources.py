@@ -6,20 +6,23 @@ popular         most watched lately, in the viewer's region where that is known
 trending        watched more on the last day than the week before makes one expect
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
+co_watch        what people watched after the viewer's last watches
 ==============  ====================================================================================
 
-All but the first are made from the release's own statistics when it is loaded, so they need no
-model and answer in well under a millisecond.
+All but the first and last are made from the release's own statistics when it is loaded, so they
+need no model and answer in well under a millisecond. In a server, trending and co_watch are those
+of :mod:`serving.live_sources`, which every event changes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from features.catalogue import Catalogue, combined, ragged_rows
+from serving import signatures
 from serving.viewer import Viewer
 
 RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
@@ -29,6 +32,7 @@ RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
     "fresh",
     "channels",
 )
+CO_WATCH = "co_watch"
 _HALF_LIFE_DAYS = 7.0
 # Watches in a region before its own ranking is worth more than everybody's.
 _REGION_MIN_WATCHES = 50
@@ -62,17 +66,22 @@ class Question:
         excluded: int32 sorted, rows that must not be nominated.
         upload_times: int64 [N], of the catalogue.
         embedding: float32 [D + 1] of the viewer, None where there is none.
+        permits: Takes rows, returns bool [n]: what filters allow; None allows all.
     """
 
     viewer: Viewer
     excluded: np.ndarray
     upload_times: np.ndarray
     embedding: np.ndarray | None = None
+    permits: Callable[[np.ndarray], np.ndarray] | None = None
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
-        """Returns bool [n]: uploaded by now, and not excluded."""
-        uploaded = self.upload_times[rows] <= self.viewer.now
-        return uploaded & ~np.isin(rows, self.excluded, assume_unique=True)
+        """Returns bool [n]: uploaded by now, not excluded, and permitted."""
+        kept = self.upload_times[rows] <= self.viewer.now
+        kept &= ~np.isin(rows, self.excluded, assume_unique=True)
+        if self.permits is not None:
+            kept[kept] = self.permits(rows[kept])
+        return kept
 
     def first_allowed(self, ordered: Nominations, limit: int) -> Nominations:
         """Returns the first ``limit`` that are allowed, looking no further than it must."""
@@ -114,15 +123,16 @@ class Retrieval:
     def nominate(self, question: Question, limit: int) -> Nominations:
         """See :class:`Source`; searches deeper until enough of what it finds is allowed."""
         if question.embedding is None or not len(self._index):
-            return _NOTHING
+            return NOTHING
         # Of the excluded videos, many are exactly what a search finds first.
         k = min(limit + min(len(question.excluded), limit), len(self._index))
         while True:
             rows, scores = self._index.search(question.embedding[np.newaxis], k)
-            valid = rows[0] >= 0
+            # The rest has no embedding: it comes last, and only because nothing else is left.
+            valid = (rows[0] >= 0) & (scores[0] > signatures.UNREACHABLE_BIAS / 2)
             found = Nominations(rows[0][valid], scores[0][valid])
             keep = question.allowed(found.rows)
-            if keep.sum() >= limit or k >= len(self._index):
+            if keep.sum() >= limit or k >= len(self._index) or not valid.all():
                 return Nominations(found.rows[keep], found.scores[keep]).head(limit)
             k = min(4 * k, len(self._index))
 
@@ -253,7 +263,7 @@ class Channels:
         watched = codes[question.viewer.liked_rows]
         channels, counts = np.unique(watched[watched >= 0], return_counts=True)
         if not len(channels):
-            return _NOTHING
+            return NOTHING
         lengths = np.minimum(
             self._starts[channels + 1] - self._starts[channels],
             self._PER_CHANNEL + len(question.excluded),
@@ -267,7 +277,7 @@ class Channels:
         return Nominations(rows[best], scores[best].astype(np.float32))
 
 
-_NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
+NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 def _lengths(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,20 +1,29 @@
-"""Files for the stock TensorFlow Serving: which versions of which models it holds.
+"""Files for the stock TensorFlow Serving: which versions of which models it holds, and how.
 
 Every publication and every rollback writes ``serving_root/tf_serving/models.config`` before
 CURRENT changes, so that a model server which polls it has the new version loaded, beside the old
 one, when the first funnel asks for it:
 
-    tensorflow_model_server --port=8500 \
+    tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64 \
         --model_config_file=SERVING_ROOT/tf_serving/models.config \
         --model_config_file_poll_wait_seconds=5 \
-        --monitoring_config_file=SERVING_ROOT/tf_serving/monitoring.config \
-        --rest_api_port=8501 --grpc_max_threads=64
+        --monitoring_config_file=SERVING_ROOT/tf_serving/monitoring.config
 
 The paths in it are absolute, so a container mounts the serving root under the same path. Without
-``--grpc_max_threads`` sixteen callers on two cores are turned away. Leave ``--enable_batching``
-off: the ranker's query side has one row for many candidates, which the server's batching refuses.
+``--grpc_max_threads`` sixteen callers on two cores are turned away.
+
+Batching is off. Where many funnels ask one server with many cores, these let it put requests to
+the query tower together:
+
+    --enable_batching --enable_per_model_batching_parameters \
+        --batching_parameters_file=SERVING_ROOT/tf_serving/batching.config
+
+With the second flag only a model with a ``batching_params.pbtxt`` of its own is batched, and the
+ranker has none: its query side has one row for many candidates, which the server's batching
+refuses. Never give the first flag without the second.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -28,10 +37,20 @@ prometheus_config {
   path: "/monitoring/prometheus/metrics"
 }
 """
+_BATCHING = """\
+# Threads of all batched models together; sizes and times stand beside each model.
+num_batch_threads { value: 4 }
+"""
+_QUERY_TOWER_BATCHING = """\
+# Read only under --enable_batching --enable_per_model_batching_parameters.
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 1000 }
+max_enqueued_batches { value: 100 }
+"""
 
 
 def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> None:
-    """Replaces models.config; the monitoring configuration is written once and may be edited.
+    """Replaces models.config; the other files are written once and may be edited.
 
     Args:
         serving_root: Where releases are published.
@@ -39,8 +58,18 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
     """
     directory = serving_root / DIRECTORY
     files.atomic_write(directory / "models.config", models_config(serving_root, versions))
-    if not (directory / "monitoring.config").exists():
-        files.atomic_write(directory / "monitoring.config", _MONITORING)
+    for name, content in (("monitoring.config", _MONITORING), ("batching.config", _BATCHING)):
+        if not (directory / name).exists():
+            files.atomic_write(directory / name, content)
+
+
+def write_batching(query_tower: str | os.PathLike[str]) -> None:
+    """Allows the server to batch a query tower; see the module.
+
+    Args:
+        query_tower: SavedModel directory.
+    """
+    files.atomic_write(pathlib.Path(query_tower) / "batching_params.pbtxt", _QUERY_TOWER_BATCHING)
 
 
 def models_config(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
 """Loads what was written and asks it real questions, before anybody else can."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,25 @@ def ranker(saved_model: Path) -> Gate:
             problem = "an expected watch time is negative or not finite"
         answered += 1
     return trial("ranker", problem, found=f"{answered} requests")
+
+
+def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Gate:
+    """Videos whose columns were transformed before score as raw ones do.
+
+    Args:
+        saved_model: Of the ranker.
+        requests: Raw ones, and the same ones prepared, in the same order.
+    """
+    loaded = tf.saved_model.load(str(saved_model))
+    logits = [_answer(loaded, name, dict(inputs))["logit"] for name, inputs in requests]
+    half = len(logits) // 2
+    gap = max(
+        float(np.abs(raw - prepared).max())
+        for raw, prepared in zip(logits[:half], logits[half:], strict=True)
+    )
+    problem = "" if gap <= TOLERANCE else f"logits of prepared videos differ by {gap:.2g}"
+    count = sum(len(values) for values in logits[half:])
+    return trial("prepared ranker", problem, found=f"{count} videos score as raw ones do")
 
 
 def _answer(loaded: Any, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

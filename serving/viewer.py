@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.examples import Request, Users
 from features.history import History
-from serving.history_store import UserHistory
+from serving.user_history import NOTHING_BLOCKED, Blocked, UserHistory
 
 # What a page is called whose caller does not say.
 HOME = "home"
@@ -32,6 +33,8 @@ class Viewer:
         history: As-of history, the viewer as its user 0.
         request: The moment, for :mod:`features.examples`.
         users: The profile as a table of one row.
+        blocked: What the viewer does not want to see.
+        columns: Raw query-side columns that both models read, once they are made.
     """
 
     user_id: str
@@ -41,6 +44,8 @@ class Viewer:
     history: History
     request: Request
     users: Users
+    blocked: Blocked = NOTHING_BLOCKED
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -86,12 +91,22 @@ class Viewer:
             history=history,
             request=request,
             users=Users(_one_row(profile, user_schema)),
+            blocked=found.blocked,
         )
 
     @property
     def region(self) -> str:
         """Where the viewer is; "" where not known."""
         return str(self.profile.get("region") or "")
+
+    @property
+    def age(self) -> float | None:
+        """Years; None where it is not known."""
+        try:
+            age = float(self.profile["age"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return age if math.isfinite(age) else None
 
     @functools.cached_property
     def watched_rows(self) -> np.ndarray:
@@ -109,6 +124,13 @@ class Viewer:
     def has_history(self) -> bool:
         """Whether anything was watched or searched before."""
         return bool(len(self.history.watches.key) or len(self.history.search_key))
+
+    @property
+    def known_by(self) -> str:
+        """What is known of the viewer: ``history``, ``context`` (or profile) or ``nothing``."""
+        if self.has_history:
+            return "history"
+        return "nothing" if self.is_unknown else "context"
 
     @property
     def is_unknown(self) -> bool:

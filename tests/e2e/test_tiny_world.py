@@ -14,9 +14,12 @@ from features import command, examples, logs, spec
 from features.event_columns import Queries
 from features.spec import Side
 from pipeline import demo_server
-from serving import history_seed, loaded_release, release
+from serving import history_seed, live_seed, loaded_release, release
 from serving.backends import EmbeddedBackend
+from serving.events import Kind
 from serving.history_store import SqliteHistoryStore
+from serving.live_state import LiveState
+from serving.past_log import PastLog
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +117,22 @@ def test_the_funnel_computes_the_features_that_training_saw(world, tmp_path):
     loaded = loaded_release.load(
         world.serving_root, release.current(world.serving_root), backend=EmbeddedBackend()
     )
+    log = PastLog.read(world.logs, None)
+    live = LiveState()
+    streams = [
+        live_seed.Stream(Kind.WATCH, log.tables["watches"]),
+        live_seed.Stream(Kind.IMPRESSION, log.tables["impressions"]),
+    ]
+    loaded = loaded.with_live(live)
     table = pq.read_table(world.examples / "ranking_examples" / "holdout")
     pages = table.group_by(["user_id", "page_id"]).aggregate([("time", "min")]).to_pylist()
     rng = np.random.default_rng(1)
-    for chosen in rng.choice(len(pages), 25, replace=False):
-        asked = pages[chosen]
+    chosen = rng.choice(len(pages), 25, replace=False)
+    for asked in sorted((pages[place] for place in chosen), key=lambda page: page["time_min"]):
+        for stream in streams:  # What happens at this second is told only after the page.
+            events = stream.until(asked["time_min"])
+            if events is not None:
+                live.add(events)
         rows = table.filter(
             pc.and_(
                 pc.equal(table["user_id"], asked["user_id"]),
@@ -147,6 +161,7 @@ def test_the_funnel_computes_the_features_that_training_saw(world, tmp_path):
                 np.zeros(rows.num_rows, np.int64), np.full(rows.num_rows, viewer.now, np.int64)
             ),
             statistics=loaded.statistics,
+            live=loaded.live,
         )
         for name in query.schema.names:
             same(query.column(name)[0].as_py(), rows[name][0].as_py(), name)

@@ -77,6 +77,27 @@ def test_example_age_runs_from_the_label_to_the_end_of_training_and_is_0_in_the_
     assert ages["holdout"].tolist() == [0]
 
 
+def test_a_held_out_label_sees_all_other_watches_of_training_and_the_holdout_stays_rolled_back():
+    log = [("u", "a", T0), ("u", "b", T0 + 5), ("u", "c", T0 + 9), ("v", "a", T0 + 5)]
+    tables = {"watches": watches(*log, ("u", "a", T0 + 1000), ("u", "b", T0 + 1001))}
+    _, parts = replayed(tables, label=replay.HELD_OUT)
+    seen = {
+        split: [
+            (row["user_id"], row["video_id"], row["watched_video_ids"])
+            for row in parts[spec.CANDIDATE, split].to_pylist()
+        ]
+        for split in ("train", "holdout")
+    }
+    # Newest first; of the holdout's watches none is seen in training.
+    assert sorted(seen["train"]) == [
+        ("u", "a", ["c", "b"]),
+        ("u", "b", ["c", "a"]),
+        ("u", "c", ["b", "a"]),
+        ("v", "a", []),
+    ]
+    assert seen["holdout"] == [("u", "a", ["c", "b", "a"]), ("u", "b", ["a", "c", "b", "a"])]
+
+
 def test_each_user_gets_k_training_examples_and_the_same_in_every_run():
     rows = [("u", "a", T0 + i) for i in range(50)] + [("v", "b", T0 + i) for i in range(3)]
     tables = {"watches": watches(*rows)}

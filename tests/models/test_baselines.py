@@ -67,10 +67,21 @@ LOG = queries(
         ("popularity_last_day", "dcab"),
         # a 1; the others by all-time popularity.
         ("popularity_last_6h", "abcd"),
+        # Nothing in the last hour: by all-time popularity.
+        ("popularity_last_1h", "bcda"),
     ],
 )
 def test_popularity_counts_the_watches_of_its_window(name, expected):
     assert ranking(fitted(name, LOG), ANYBODY) == expected
+
+
+def test_popularity_by_freshness_counts_watches_per_day_of_life():
+    uploads = [TRAIN_END - 1 * DAY, TRAIN_END - 5 * DAY, TRAIN_END - 2 * DAY, TRAIN_END + DAY]
+    videos = Catalogue(pa.table({"video_id": VIDEOS, "upload_time": uploads}))
+    order = baselines.popularity_order(LOG, videos)
+    fitted = baselines.popularity_by_freshness(LOG, videos, order, train_until_s=TRAIN_END)
+    # a 1 watch in 1 day, b 3 in 5, c 2 in 2, d 2 in 0; each life is a day longer.
+    np.testing.assert_allclose(fitted.scores, [1 / 2, 3 / 6, 2 / 3, 2 / 1], atol=1e-5)
 
 
 def test_popularity_by_region_counts_the_region_of_the_query():

@@ -187,3 +187,14 @@ def test_saved_model_holds_vocabularies_metrics_and_lineage(tmp_path, world):
     assert opened.vocabulary_sizes == world.vocabulary_sizes
     with pytest.raises(command.InputError, match="no vocabulary of 'topic'"):
         saved.vocabulary(tmp_path / "m", "topic")
+
+
+def test_bag_dropout_hides_values_of_bags_in_training_alone(world, queries):
+    model = make(world, bag_dropout=0.999999)
+    without = {**queries, "watched_video_ids": np.zeros_like(queries["watched_video_ids"])}
+    bags = [f.name for f in world.spec().features if f.kind.value == "multivalent"]
+    empty = {n: np.zeros_like(v) if n in bags else v for n, v in queries.items()}
+    trained = model.query_embeddings(queries, training=True)
+    np.testing.assert_allclose(trained, model.query_embeddings(empty), atol=1e-6)
+    served, changed = model.query_embeddings(queries), model.query_embeddings(without)
+    assert not np.allclose(served, changed)

@@ -1,10 +1,12 @@
+import dataclasses
 import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from features import command
-from models import candidate_model, candidate_training, config, saved
+from models import candidate_model, candidate_training, collapse, config, saved
 from models.config import CandidateConfig, TrainingConfig
 
 SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
@@ -149,3 +151,66 @@ def test_videos_without_an_embedding_are_no_competitors(world):
 
 def test_config_default_loss_is_sampled():
     assert CandidateConfig().loss == config.SAMPLED
+
+
+def test_mixed_precision_learns_and_is_saved_in_float32(small_examples, world, tmp_path):
+    settings = dataclasses.replace(QUICK, mixed_precision=True)
+    result = candidate_training.train(
+        small_examples, tmp_path / "m", CandidateConfig(**SMALL), settings
+    )
+    # As without it, see above.
+    assert result.metrics["map_at_100"] > 0.5
+    model = candidate_model.load(tmp_path / "m")
+    assert {v.dtype.name for v in model.trainable_variables} == {"float32"}
+    queries = world.candidate_rows(50, seed=3)
+    exact = model.query_vectors(queries, training=True).numpy()
+    model.mixed_precision = True
+    rounded = model.query_vectors(queries, training=True).numpy()
+    assert rounded.dtype == np.float32
+    # bfloat16 has 8 bits: near, and not the same. What is served stays exact.
+    assert 0 < np.abs(rounded - exact).max() < 0.03 * np.abs(exact).max()
+    np.testing.assert_array_equal(model.query_vectors(queries), exact)
+
+
+def test_summaries_hold_quality_coverage_and_norms(trained):
+    directory, _ = trained
+    tags = set()
+    for path in (directory.with_name("model.training") / "tensorboard").iterdir():
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            tags |= {value.tag for value in event.summary.value}
+    assert tags >= {
+        "loss/train",
+        "holdout/map_at_100",
+        "holdout/recall_at_100",
+        "holdout/coverage_at_100",
+        "holdout/list_overlap_at_100",
+        "holdout/query_norm",
+        "embedding_norm/video",
+        "embedding_norm/softmax_rows",
+    }
+
+
+def test_planted_collapse_is_seen_by_the_holdout(world):
+    model = candidate_model.CandidateModel(
+        world.spec(), world.vocabulary_sizes, CandidateConfig(**SMALL)
+    )
+    videos = world.catalogue_rows()
+    videos["label_video_id"] = np.array([v.decode() for v in videos["label_video_id"]], object)
+    queries = world.candidate_rows(100, seed=1)
+    names = (*model.query_columns, "label_video_id")
+    held = candidate_training.Holdout({n: queries[n] for n in names}, videos, limit=0, seed=1)
+    model.output_layer.kernel.assign(np.zeros(model.output_layer.kernel.shape))
+    model.output_layer.bias.assign(np.ones(8))
+    assert any("same list" in sign for sign in collapse.signs(held.evaluate(model)))
+
+
+def test_full_softmax_over_ids_alone_has_the_logits_of_the_towers(world):
+    model = candidate_model.CandidateModel(
+        world.spec(), world.vocabulary_sizes, CandidateConfig(**SMALL, video_content=False)
+    )
+    model.set_popularity_bias(np.arange(24))
+    queries = model.query_vectors(world.candidate_rows(5, seed=1))
+    everything = model.video_embeddings({"video_id": np.arange(1, 25)})
+    expected = queries.numpy() @ everything.numpy().T
+    np.testing.assert_allclose(model.logits_of_all(queries), expected, rtol=1e-5)

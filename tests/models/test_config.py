@@ -22,7 +22,7 @@ def test_tower_halves_its_width_from_layer_to_layer():
         (config.RankerConfig, {"watch_cap_s": -1.0}, "watch_cap_s must be 0 or more"),
         (config.TrainingConfig, {"learning_rate": 0.0}, "learning_rate must be above 0"),
         (config.TrainingConfig, {"learning_rate": float("nan")}, "learning_rate must be above 0"),
-        (config.TrainingConfig, {"epochs": 0}, "epochs must be 1 or more"),
+        (config.TrainingConfig, {"epochs": -1}, "epochs must be 0 or more"),
         (config.TrainingConfig, {"optimizer": "sgd"}, "optimizer must be in"),
     ],
 )
@@ -66,3 +66,17 @@ def test_batches_fit_the_number_of_examples(num_examples, expected):
 
 def test_a_given_batch_size_stays():
     assert config.TrainingConfig(batch_size=7).fitted_to(10_000_000).batch_size == 7
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "epochs", "patience"),
+    [(500, 40, 8), (200_000, 20, 4), (400_000, 10, 3), (50_000_000, 4, 3)],
+)
+def test_small_data_sets_are_gone_over_more_often(num_examples, epochs, patience):
+    fitted = config.CANDIDATE_TRAINING.fitted_to(num_examples)
+    assert (fitted.epochs, fitted.patience) == (epochs, patience)
+
+
+def test_given_epochs_and_patience_stay():
+    fitted = config.TrainingConfig(epochs=5, patience=2).fitted_to(100)
+    assert (fitted.epochs, fitted.patience) == (5, 2)

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import json
 import math
 import subprocess
@@ -41,12 +42,16 @@ class TowersThatFollow:
     def video_embeddings(self, features):
         return np.eye(8, dtype=np.float32)[(features["video_id"] - 1) % 8]
 
+    repeat_bias = 0.0
+
     def can_embed(self, video_features):
         return np.ones(len(video_features["video_id"]), bool)
 
 
 class TowersWithoutTheFirstVideos(TowersThatFollow):
     """Has no embedding for video rows 0 and 1."""
+
+    repeat_bias = 0.0
 
     def can_embed(self, video_features):
         return video_features["video_id"] > 2
@@ -58,6 +63,10 @@ class RankerThatPrefersAge:
     def logits(self, query_features, candidate_features):
         assert set(query_features) == {"watched_video_ids", "region"}
         return np.log(60 * np.maximum(candidate_features["candidate_continuous"][:, 0], 1e-3))
+
+    def seconds(self, logits, candidate_features):
+        assert len(candidate_features["candidate_continuous"]) == len(logits)
+        return np.exp(logits)
 
 
 def example(**columns):
@@ -210,7 +219,7 @@ def test_a_ranker_of_clicks_claims_no_seconds(examples_dir):
     ranker.config = types.SimpleNamespace(loss="logistic")
     result = evaluation.evaluate(examples_dir, candidate_model=None, ranker=ranker, config=CONFIG)
     assert "ranker.model.all.auc" in result.figures
-    assert not result.deciles
+    assert not result.calibration
     assert not any(key.endswith(".mae_s") and ".model" in key for key in result.figures)
 
 
@@ -251,7 +260,7 @@ def test_ranker_is_measured_on_pages(measured):
 
 
 def test_calibration_compares_expectation_with_what_was_watched(measured):
-    lowest, highest = measured.deciles[0], measured.deciles[-1]
+    lowest, *_, highest = measured.calibration["decile"]
     # Age quantile 0 is clipped to .001; the highest is 7/8 of 60 s and was watched 60 s.
     key = "ranker.model.{}.{}_watch_time_s"
     assert value(measured, key.format(lowest, "expected")) == pytest.approx(0.06)
@@ -281,6 +290,17 @@ def test_watched_videos_may_be_excluded(examples_dir):
     # v0 is most popular, then v1. Labelled v0: u4 (watched v7, v4) and the new user. Labelled v1:
     # u5, who watched v0 and v5, so that v1 comes first. u0 and u5 alone watched v0.
     assert value(result, "candidate.popularity_all.all.recall_at_1") == 3 / 8
+
+
+def test_factorisations_and_live_popularity_are_measured_where_asked_for(examples_dir, measured):
+    config = evaluation.EvaluationConfig(
+        ks=(1,), replicates=5, factorisation=True, live=True, linear=False
+    )
+    result = evaluation.evaluate(examples_dir, candidate_model=None, ranker=None, config=config)
+    further = set(result.systems("candidate")) - set(measured.systems("candidate"))
+    live = {"live_popularity_1h", "live_popularity_6h", "live_popularity_1d"}
+    known = {"als", "bpr"} if importlib.util.find_spec("implicit") else set()
+    assert further == {"warp_factorisation", *live, *known}
 
 
 def test_metrics_file_holds_every_figure_with_its_interval(measured, tmp_path):
@@ -363,6 +383,16 @@ def test_learned_baselines_train_on_a_sample_of_a_large_split(examples_dir, monk
     config = evaluation.EvaluationConfig(ks=(1,), replicates=5, linear=True)
     result = evaluation.evaluate(examples_dir, candidate_model=None, ranker=None, config=config)
     assert value(result, "ranker.linear.all.weighted_per_user_loss") < 0.1
+
+
+def test_trees_that_cannot_be_grown_are_left_out_loudly(examples_dir, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    config = dataclasses.replace(CONFIG, gbdt=True)
+    result = evaluation.evaluate(examples_dir, candidate_model=None, ranker=None, config=config)
+    assert "trees" not in result.systems("ranker")
+    assert any("lightgbm is not installed" in note for note in result.notes)
+    assert "NOT measured" in caplog.text
+    assert "NOT measured" in report.html_page(result)
 
 
 @pytest.mark.parametrize(

@@ -127,3 +127,24 @@ def test_adagrad_moves_dense_and_sparse_gradients_alike():
 def test_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="optimizer must be in"):
         optimizers.make("sgd", 0.1)
+
+
+@pytest.mark.parametrize("block", [1, 4, 6, 1000])
+def test_rows_moved_in_blocks_move_as_all_at_once(monkeypatch, block):
+    monkeypatch.setattr(optimizers, "_BLOCK_WEIGHTS", block)
+    table, dense = tf.Variable(tf.ones([9, 2])), tf.Variable(tf.ones([5, 2]))
+    optimizer, adam = optimizers.SparseAdam(0.1), tf_keras.optimizers.Adam(0.1)
+    rows = [7, 0, 3, 8, 5]
+    for gradient in tf.random.stateless_normal([3, 5, 2], seed=[5, 6]):
+        optimizer.apply_gradients([(sparse(rows, gradient, 9), table)])
+        adam.apply_gradients([(gradient, dense)])
+    np.testing.assert_allclose(tf.gather(table, rows), dense, atol=1e-4)
+    np.testing.assert_array_equal(tf.gather(table, [1, 2, 4, 6]), np.ones((4, 2)))
+
+
+def test_gradient_without_rows_moves_nothing():
+    table = tf.Variable(tf.ones([3, 2]))
+    optimizers.SparseAdam(0.1).apply_gradients(
+        [(tf.IndexedSlices(tf.zeros([0, 2]), tf.zeros([0], tf.int32), [3, 2]), table)]
+    )
+    np.testing.assert_array_equal(table, np.ones((3, 2)))

@@ -13,7 +13,7 @@ from models.ranker import Ranker, SplitDense
 
 
 def make(world, **settings):
-    settings = {"hidden": (8, 4), **settings}
+    settings = {"hidden": (8, 4), "wide": True, **settings}
     return Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(**settings))
 
 
@@ -41,10 +41,11 @@ def test_logits_are_those_of_the_concatenated_network(world, rows, hidden):
     model = make(world, hidden=hidden)
     sides = [SideInputs(world.spec(), spec.RANKER, side) for side in Side]
     dense = [side.dense(rows, model.tables).numpy() for side in sides]
-    first = model.first_layer
+    (tower,) = model.towers
+    first = tower.first_layer
     kernel = np.concatenate([first.query_kernel.numpy(), first.candidate_kernel.numpy()])
     expected = np.concatenate(dense, axis=1) @ kernel + first.bias.numpy()
-    for layer in model.upper_layers:
+    for layer in tower.upper_layers:
         expected = np.maximum(expected, 0) @ layer.kernel.numpy() + layer.bias.numpy()
     np.testing.assert_allclose(model.logits(rows, rows), expected[:, 0], atol=1e-5)
 
@@ -73,8 +74,9 @@ def test_query_half_is_multiplied_once_per_request(world):
         for op in graph.get_operations()
         if op.type == "MatMul"
     }
-    assert (1, model.first_layer.query_kernel.shape[0]) in products
-    assert (500, model.first_layer.candidate_kernel.shape[0]) in products
+    first = model.towers[0].first_layer
+    assert (1, first.query_kernel.shape[0]) in products
+    assert (500, first.candidate_kernel.shape[0]) in products
 
 
 def test_features_of_a_space_share_a_table_but_are_fed_separately(world, rows):
@@ -83,6 +85,38 @@ def test_features_of_a_space_share_a_table_but_are_fed_separately(world, rows):
     other = {**rows, "video_id": np.full(7, 5), "watched_video_ids": np.full((7, 6), 3)}
     assert np.abs(model(swapped) - model(other)).max() > 0
     assert sum(table.name == "video" for table in model.tables.values()) == 1
+
+
+def test_expected_watch_times_of_several_towers_are_averaged(world, rows):
+    model = make(world, towers=3)
+    each = np.stack([x.numpy() for x in model.tower_logits(rows, rows)])
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+    np.testing.assert_allclose(
+        model.expected_watch_time_s(rows, rows), np.exp(each).mean(axis=0), rtol=1e-5
+    )
+    np.testing.assert_allclose(each[0], make(world)(rows), atol=1e-6)
+
+
+def test_wide_weights_of_a_candidates_ids_add_to_its_logit(world, rows):
+    model = make(world)
+    assert set(model.wide_tables) == {"video", "channel"}
+    before = model(rows).numpy()
+    np.testing.assert_allclose(before, make(world, wide=False)(rows), atol=1e-6)
+    video, channel = rows["video_id"][0], rows["channel_id"][0]
+    for space, row, weight in (("video", video, 2.0), ("channel", channel, 0.5)):
+        model.wide_tables[space].rows.scatter_nd_update([[row]], [[weight]])
+    # Watched videos share the space, but only the candidate's own id counts.
+    expected = 2.0 * (rows["video_id"] == video) + 0.5 * (rows["channel_id"] == channel)
+    np.testing.assert_allclose(model(rows) - before, expected, atol=1e-5)
+
+
+def test_left_out_and_unknown_ids_have_no_wide_weight(world, rows):
+    assert set(make(world, exclude=("video_id",)).wide_tables) == {"channel"}
+    model = make(world)
+    for table in model.wide_tables.values():
+        table.rows.assign(tf.ones_like(table.rows))
+    unknown = {**rows, "video_id": np.zeros(7, np.int64), "channel_id": np.zeros(7, np.int64)}
+    np.testing.assert_allclose(model(unknown), make(world, wide=False)(unknown), atol=1e-6)
 
 
 def test_expected_watch_time_is_exp_of_the_logit(world, rows):
@@ -119,7 +153,9 @@ def test_ranker_without_a_side_is_refused(world):
         make(world, exclude=names)
 
 
-@pytest.mark.parametrize("settings", [{}, {"hidden": ()}, {"exclude": ("age",), "powers": False}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"hidden": ()}, {"towers": 2}, {"exclude": ("age",), "powers": False}]
+)
 def test_saved_ranker_gives_the_same_logits(tmp_path, world, rows, settings):
     model = make(world, **settings)
     contents = saved.Contents(configs={"model": model.config}, vocabularies=world.vocabularies)

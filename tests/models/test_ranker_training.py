@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -78,6 +79,13 @@ def test_papers_loss_warns_with_the_click_rate_where_it_is_not_small(caplog):
     assert "25% above" in caplog.text
 
 
+def test_the_warning_begins_where_the_bias_is_a_tenth(caplog):
+    # P / (1 - P) is .1 at P = 1 / 11.
+    labels = ranker_training.Labels(impressions=1000, clicks=92, watch_time_s=50.0)
+    ranker_training.advise(labels, "weighted")
+    assert "10% above" in caplog.text
+
+
 @pytest.mark.parametrize(("loss", "clicks"), [("weighted", 9), ("exact", 40), ("logistic", 40)])
 def test_no_warning_where_the_odds_are_right(caplog, loss, clicks):
     labels = ranker_training.Labels(impressions=100, clicks=clicks, watch_time_s=50.0)
@@ -152,3 +160,44 @@ def test_starting_logit_is_the_best_constant(loss, odds):
 def test_unknown_stop_metric_is_an_input_error(small_examples, tmp_path):
     with pytest.raises(command.InputError, match="stop_metric must be one of"):
         train(small_examples, tmp_path, settings=TrainingConfig(stop_metric="auc"))
+
+
+def test_pages_without_a_click_or_without_a_miss_stop_by_log_loss(
+    make_examples, world, tmp_path, caplog
+):
+    holdout = world.ranker_rows(200, seed=2)
+    # Pages hold five impressions: here all or none of them were clicked.
+    holdout["clicked"] = (np.arange(200) // 5 % 3 == 0).astype(np.float32)
+    holdout["watch_time_s"] = 10 * holdout["clicked"]
+    examples = make_examples(ranker={"train": world.ranker_rows(500, seed=1), "holdout": holdout})
+    result = train(
+        examples, tmp_path, settings=TrainingConfig(epochs=2, stop_metric="per_user_loss")
+    )
+    assert "the best round is decided by log_loss" in caplog.text
+    assert set(result.metrics) == {"log_loss"}
+    assert result.best_round
+
+
+@pytest.mark.parametrize("loss", ["exact", "weighted"])
+def test_weights_of_whole_days_stay_finite(make_examples, world, tmp_path, loss):
+    rows = world.ranker_rows(2000, seed=1)
+    rows["watch_time_s"] = np.where(rows["clicked"] > 0, 86_400, 0).astype(np.float32)
+    train(make_examples(ranker={"train": rows}), tmp_path, loss=loss, hidden=(16,))
+    seconds, _ = mean_prediction(tmp_path / "m", rows)
+    assert np.isfinite(seconds).all()
+    # P = .3: .3 days an impression, and by the paper's weights 1 / .7 of that.
+    expected = 0.3 * 86_400 / (0.7 if loss == "weighted" else 1.0)
+    assert seconds.mean() == pytest.approx(expected, rel=0.2)
+
+
+@pytest.mark.parametrize("cap_s", [0.0, 60.0])
+def test_clicks_that_were_watched_for_no_time_count_as_such(make_examples, world, tmp_path, cap_s):
+    rows = world.ranker_rows(4000, seed=1)
+    short = (rows["clicked"] > 0) & (np.arange(4000) % 2 == 0)
+    rows["watch_time_s"][short] = 0.0
+    settings = dataclasses.replace(QUICK, decay=True)
+    train(make_examples(ranker={"train": rows}), tmp_path, settings=settings, watch_cap_s=cap_s)
+    seconds, is_long = mean_prediction(tmp_path / "m", rows)
+    watched = np.minimum(rows["watch_time_s"], cap_s or np.inf)[is_long].mean()
+    assert 0.1 * (cap_s or 100) < watched < 0.2 * (cap_s or 100)
+    assert seconds[is_long].mean() == pytest.approx(watched, rel=0.1)

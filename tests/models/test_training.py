@@ -164,13 +164,28 @@ def test_summaries_hold_loss_holdout_and_speed(tmp_path):
 def test_tables_have_their_own_learning_rate(world, tmp_path):
     from models import ranker
 
-    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(hidden=()))
+    wide_ranker = config.RankerConfig(hidden=(), wide=True)
+    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, wide_ranker)
     settings = config.TrainingConfig(learning_rate=0.5, embedding_learning_rate=0.25)
-    groups = training._variable_groups(model, settings)
-    rates = {float(optimizer.learning_rate): len(group) for optimizer, group in groups}
-    assert rates == {0.5: 3, 0.25: len(model.tables)}
-    assert set(training.tables_of(model)) == set(model.tables)
-    assert all(norm > 0 for norm in training.embedding_norms(model).values())
+    groups = training._variable_groups(model, settings, steps=1)
+    rates = {round(float(optimizer.learning_rate), 6): len(group) for optimizer, group in groups}
+    # The weights of single ids have a rate of their own besides.
+    wide = {f"wide_{space}": table for space, table in model.wide_tables.items()}
+    (wide_rate,) = {table.adagrad_rate for table in wide.values()}
+    assert rates == {0.5: 3, 0.25: len(model.tables), wide_rate: len(wide)}
+    assert set(training.tables_of(model)) == {*model.tables, *wide}
+    norms = training.embedding_norms(model)
+    assert all((norm > 0) == (name not in wide) for name, norm in norms.items())
+
+
+def test_learning_rates_fall_to_nothing_over_the_run(tmp_path):
+    # While the gradient hardly changes, Adam moves a weight by its rate at each of the 40 steps:
+    # .001 in all of them, or 40, 39, ... 1 fortieths of it, 20.5 in sum.
+    falling, steady = LineTask(), LineTask()
+    fit(falling, tmp_path / "a", epochs=4, decay=True, learning_rate=0.001)
+    fit(steady, tmp_path / "b", epochs=4, learning_rate=0.001)
+    assert float(falling.model.w) == pytest.approx(0.0205, rel=0.1)
+    assert float(steady.model.w) == pytest.approx(0.04, rel=0.1)
 
 
 def test_clipping_bounds_the_gradient(tmp_path):

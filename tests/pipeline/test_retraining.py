@@ -11,6 +11,7 @@ import time
 import pytest
 
 from features import command
+from features import logs as log_tables
 from pipeline import retraining, stages, work_lock
 
 Outcome = retraining.Outcome
@@ -292,3 +293,36 @@ def test_a_killed_run_leaves_the_directory_locked_only_while_its_step_lives(site
 def child_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as children:
         return int(children.read().split()[0])
+
+
+# A server that acknowledges watches until somebody kills it; the last line may be half printed.
+SERVER = """
+import sys
+from serving.event_log import EventLog
+from serving.events import Event, Kind
+log = EventLog(sys.argv[1])
+number = 0
+while True:
+    event = Event(
+        event_id=str(number), kind=Kind.WATCH, user_id="u", time=1_700_000_000 + number,
+        video_id="v", watch_time_s=float(number),
+    )
+    log.append([event])
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_what_a_killed_server_acknowledged_is_read_exactly_once(site):
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(site.logs)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        acknowledged = [int(process.stdout.readline()) for _ in range(20)]
+        process.kill()
+        acknowledged += [int(line) for line in process.stdout.read().split()[:-1]]
+    assert site.outcomes() == [Outcome.DONE] * 3
+    watched = log_tables.read_table(site.logs, "watches")["watch_time_s"].to_pylist()
+    assert len(watched) == len(set(watched))
+    assert {float(number) for number in acknowledged} <= set(watched)
+    # They were moved before the fingerprints were taken: nothing is new for the next run.
+    assert site.outcomes() == [Outcome.UP_TO_DATE] * 3

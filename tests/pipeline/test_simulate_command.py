@@ -4,7 +4,12 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+
+from features.logs import read_table
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _MINI = ("--preset=tiny", "--users=40", "--videos=100", "--days=1", "--topics=4")
@@ -66,3 +71,36 @@ def test_logs_that_stand_are_replaced_only_when_asked(tmp_path):
     assert replaced.returncode == 0, replaced.stderr
     assert not (tmp_path / "mine.txt").exists()
     assert (tmp_path / "truth" / "site.json").is_file()
+
+
+def test_the_oracle_ranks_completed_watches_from_a_moment_on(tmp_path):
+    logs = tmp_path / "logs"
+    assert _simulate(f"--logs={logs}", *_MINI, "--start=2023-02-03").returncode == 0
+    output = tmp_path / "oracle.parquet"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pipeline.measure_oracle",
+            f"--logs={logs}",
+            "--from=2023-02-03T12:00:00",
+            f"--output={output}",
+        ],
+        cwd=_CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = pq.read_table(output)
+    watches = read_table(logs, "watches")
+    noon_s = 1_675_425_600
+    wanted = watches.filter(
+        pc.and_(watches["completed"], pc.greater_equal(watches["time"], noon_s))
+    )
+    assert found.num_rows == wanted.num_rows > 5
+    assert pc.min(found["time"]).as_py() >= noon_s
+    ranks = np.asarray(found["rank"])
+    # Of 100 videos, chance would be 50.
+    assert ranks.min() >= 1 and np.median(ranks) < 25

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from features import command
-from pipeline import simulator, site_config, site_truth
+from models import reproduce_freshness
+from pipeline import simulator, site_config, site_hours, site_truth
 
 _START_S = site_config.DEFAULT_START_S
 _SHOWN = {"times": [_START_S], "position": [0], "recent_unclicked_impressions": [0]}
@@ -177,3 +178,14 @@ def test_completed_watches_favour_what_is_watched_to_the_end(truth):
     number = len(truth.video_ids)
     chance = truth.completed_probability([truth.user_ids[7]] * number, truth.video_ids)
     np.testing.assert_allclose(completed, every * chance / (every * chance).sum())
+
+
+def test_the_curves_of_figure_4_are_the_popularity_of_the_simulator(truth, tmp_path):
+    directory = truth.save(tmp_path)
+    hours = _START_S + 3600 * np.array([5, 50, 120])
+    rows = np.array([0, 70, 149])
+    shares = reproduce_freshness.true_shares(directory / "site.npz", hours, rows)
+    shelves = site_hours.Hours(truth.world)
+    for hour, found in zip(hours, shares, strict=True):
+        popularity = shelves.at(int(hour)).popularity
+        np.testing.assert_allclose(found, popularity[rows] / popularity.sum(), rtol=1e-9)

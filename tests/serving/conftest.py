@@ -8,20 +8,38 @@ expects ten times the retrieval score plus the place of the video (higher number
 
 import contextlib
 import dataclasses
+import os
+import pathlib
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
 import types
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
+import uvicorn
 
 from features import spec, tensors
 from features.catalogue import Catalogue
 from features.statistics import VideoStatistics
-from serving import errors, index, publication, sources
+from serving import errors, http_server, index, listening, publication, sources
+from serving.event_log import EventLog
+from serving.funnel import Funnel
+from serving.history_store import SqliteHistoryStore
+from serving.http_server import Service
 from serving.loaded_release import LoadedRelease
+from serving.page import FunnelSettings
+from serving.recorder import Recorder
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOW = 1_700_000_000
 TOPICS = 4
 COUNT = 48
@@ -171,6 +189,12 @@ class OneRelease:
         pass
 
 
+def patient(**changes):
+    """Settings whose deadlines a busy machine does not miss."""
+    stages = ("history", "query_tower", "sources", "ranker", "record")
+    return FunnelSettings(**{f"{stage}_deadline_s": 120.0 for stage in stages} | changes)
+
+
 @pytest.fixture
 def tiny():
     """The pieces of the tiny world, by name."""
@@ -185,6 +209,7 @@ def tiny():
         broken=BrokenModel,
         index=FakeIndex,
         publish=publish,
+        patient=patient,
     )
 
 
@@ -215,9 +240,19 @@ def _save_query_tower(resolved, directory):
         shares = tf.reduce_sum(hits, 1) / total
         return {"embedding": tf.concat([shares, tf.ones_like(shares[:, :1])], 1)}
 
+    @tf.function
+    def embed_videos(**raw):
+        hits = tf.cast(raw["topics"][:, :, None] == module.topics[None, None, :], tf.float32)
+        place = tf.reduce_max(hits, 1)
+        return {"embedding": tf.concat([place, tf.zeros_like(place[:, :1])], 1)}
+
     inputs = _tensor_specs(resolved, spec.CANDIDATE, spec.Side.QUERY)
-    signature = embed.get_concrete_function(**inputs)
-    tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
+    videos = _tensor_specs(resolved, spec.CANDIDATE, spec.Side.CANDIDATE)
+    served = {
+        "serving_default": embed.get_concrete_function(**inputs),
+        "embed_videos": embed_videos.get_concrete_function(**videos),
+    }
+    tf.saved_model.save(module, str(directory), signatures=served)
 
 
 def _save_ranker(resolved, directory):
@@ -272,7 +307,214 @@ def published_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def tiny_publish():
+    """Publishes the tiny release once more, into any serving root."""
+    return publish
+
+
 @pytest.fixture
 def serving_root(published_root, tmp_path):
     """A serving root of the test's own."""
     return shutil.copytree(published_root, tmp_path / "serving_root")
+
+
+# ---- Redis ---------------------------------------------------------------------------------------
+
+
+class RedisServer:
+    """A real redis-server of the test session's own, which can go and come back."""
+
+    def __init__(self, program, directory):
+        self._program = program
+        self._directory = directory
+        with contextlib.closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process = None
+        self.start()
+
+    def start(self):
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        settings += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.process = subprocess.Popen(
+            [self._program, *settings, "--dir", str(self._directory)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with self.client() as client:
+            while True:
+                assert self.process.poll() is None, "redis-server did not start"
+                with contextlib.suppress(redis.ConnectionError):
+                    client.ping()
+                    return
+                time.sleep(0.02)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def client(self):
+        return redis.Redis(port=self.port)
+
+    def empty(self):
+        if self.process.poll() is not None:
+            self.start()
+        with self.client() as client:
+            client.flushall()
+
+
+@pytest.fixture(scope="session")
+def redis_server(needs_program, tmp_path_factory):
+    """A running Redis; whoever stops it starts it again."""
+    program = needs_program("redis-server")
+    server = RedisServer(program, tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+# ---- a server ------------------------------------------------------------------------------------
+
+
+class Running:
+    """A service behind a real port, in a thread of this process."""
+
+    def __init__(self, tiny, directory, *, history=None, funnel_options=None, **more):
+        self.releases = tiny.releases(tiny.release())
+        self.history = history or SqliteHistoryStore(directory / "history.sqlite")
+        self.log = EventLog(directory / "logs")
+        self.recorder = Recorder(self.history, self.log)
+        self.clock = lambda: tiny.now
+        more.setdefault(
+            "funnel",
+            Funnel(
+                releases=self.releases,
+                history=self.history,
+                recorder=self.recorder,
+                clock=self.clock,
+                **{"settings": patient(), **(funnel_options or {})},
+            ),
+        )
+        self.funnel = more["funnel"]
+        self.service = Service(
+            history=self.history,
+            recorder=self.recorder,
+            releases=self.releases,
+            models="fakes",
+            clock=self.clock,
+            **more,
+        )
+        self._socket = listening.listen("127.0.0.1", 0)
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        app = http_server.create_app(self.service)
+        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        arguments = {"sockets": [self._socket]}
+        self._thread = threading.Thread(target=self._uvicorn.run, kwargs=arguments)
+        self._thread.start()
+        self.client = httpx.Client(base_url=self.url, timeout=120)
+        while not self._uvicorn.started:
+            time.sleep(0.005)
+
+    def stop(self):
+        self._uvicorn.should_exit = True
+        self._thread.join()
+        self.client.close()
+        self._socket.close()
+        self.log.close()
+        self.history.close()
+
+
+@pytest.fixture
+def running(tiny, tmp_path):
+    started = []
+
+    def start(**more):
+        started.append(Running(tiny, tmp_path, **more))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture
+def site(running):
+    return running()
+
+
+def _start(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "serving.serve", *map(str, flags)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+class Server:
+    """A running binary."""
+
+    def __init__(self, *flags):
+        self.process = _start("--port=0", *flags)
+        line = self.process.stdout.readline()
+        if not line.startswith("Serving at http://"):
+            self.process.kill()
+            pytest.fail(f"The server did not start: {self.process.communicate()[1]}")
+        self.url = line.split()[2]
+        # Else a full pipe would stop the server.
+        self._drain = threading.Thread(target=self._read)
+        self.log = ""
+        self._drain.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.log += line
+
+    def watch(self, event_id, video="v1"):
+        event = {
+            "event_id": event_id,
+            "type": "watch",
+            "user_id": "u",
+            "video_id": video,
+            "watch_time_s": 50,
+        }
+        return httpx.post(f"{self.url}/v1/events", json={"events": [event]}, timeout=120)
+
+    def page(self, user="u"):
+        body = {"user_id": user, "k": 5, "context": {"region": "de"}}
+        return httpx.post(f"{self.url}/v1/recommendations", json=body, timeout=120)
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.stdout.closed:  # Stopped before.
+            return self.process.returncode
+        self.process.send_signal(number)
+        code = self.process.wait(300)
+        self._drain.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture
+def start_binary():
+    """Starts serving.serve with flags; whoever does waits for its end."""
+    return _start
+
+
+@pytest.fixture
+def serve():
+    """Starts servers, each a process of its own; what is left of them is killed in the end."""
+    started = []
+
+    def start(*flags):
+        started.append(Server(*flags))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop(signal.SIGKILL)

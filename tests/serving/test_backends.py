@@ -1,5 +1,6 @@
 import concurrent.futures
 import pathlib
+import subprocess
 import threading
 import types
 
@@ -10,8 +11,14 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from features import command
 from serving import errors, service, tensor_protos
-from serving.backends import EmbeddedBackend, EmbeddedModel, TensorFlowServingBackend
+from serving.backends import (
+    SYSTEM_CERTIFICATES,
+    EmbeddedBackend,
+    EmbeddedModel,
+    TensorFlowServingBackend,
+)
 from serving.page import PageRequest
 
 VERSION = "20231114000000"
@@ -188,7 +195,7 @@ def test_slow_server_is_given_up_at_the_deadline(open_model, server):
     [
         (grpc.StatusCode.UNAVAILABLE, errors.ModelUnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ModelUnavailableError),
-        (grpc.StatusCode.NOT_FOUND, errors.ModelError),
+        (grpc.StatusCode.NOT_FOUND, errors.ModelVersionMissingError),
         (grpc.StatusCode.INVALID_ARGUMENT, errors.ModelError),
     ],
 )
@@ -197,6 +204,110 @@ def test_errors_of_the_server_are_told_apart(open_model, server, code, expected)
     with pytest.raises(errors.ModelError, match=code.name) as raised:
         open_model().predict(INPUTS)
     assert type(raised.value) is expected
+
+
+@pytest.fixture
+def replicas(saved_model):
+    """Two model servers, and a model that asks both."""
+    started = []
+    for _ in range(2):
+        servicer = Servicer(saved_model)
+        running = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, running)
+        port = running.add_insecure_port("127.0.0.1:0")
+        running.start()
+        started.append(
+            types.SimpleNamespace(servicer=servicer, address=f"127.0.0.1:{port}", grpc=running)
+        )
+    backend = TensorFlowServingBackend(", ".join(one.address for one in started))
+    yield *started, backend.open("query_tower", release_at(saved_model))
+    backend.close()
+    for one in started:
+        one.grpc.stop(None).wait()
+
+
+def test_replicas_take_turns(replicas):
+    first, second, asked = replicas
+    for _ in range(10):
+        asked.predict(INPUTS)
+    assert (len(first.servicer.requests), len(second.servicer.requests)) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.NOT_FOUND,
+    ],
+)
+def test_what_one_replica_cannot_answer_another_does(replicas, code):
+    first, _, asked = replicas
+    first.servicer.abort = code
+    for _ in range(10):
+        assert asked.predict(INPUTS)["score"].tolist() == [10, 17]
+
+
+def test_replica_that_is_gone_costs_no_answer(replicas):
+    first, _, asked = replicas
+    first.grpc.stop(None).wait()
+    for _ in range(10):
+        assert asked.predict(INPUTS)["score"].tolist() == [10, 17]
+
+
+def test_replica_that_hangs_leaves_time_for_another_and_is_then_avoided(replicas):
+    first, second, asked = replicas
+    first.servicer.hold = threading.Event()
+    for _ in range(4):
+        assert asked.predict(INPUTS, deadline_s=2.0)["score"].tolist() == [10, 17]
+    first.servicer.hold.set()
+    assert len(first.servicer.requests) == 1
+    assert len(second.servicer.requests) == 4
+
+
+def test_request_that_no_replica_understands_is_not_repeated(replicas):
+    first, second, asked = replicas
+    for one in (first, second):
+        one.servicer.abort = grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(errors.ModelError, match="INVALID_ARGUMENT"):
+        asked.predict(INPUTS)
+    assert len(first.servicer.requests) + len(second.servicer.requests) == 1
+
+
+def test_tls_asks_for_a_certificate_of_the_authority(saved_model, tmp_path, needs_program):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *(needs_program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes"),
+            *("-keyout", str(key), "-out", str(certificate), "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    running = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        Servicer(saved_model), running
+    )
+    port = running.add_secure_port("localhost:0", credentials)
+    running.start()
+    trusting, strict = (
+        TensorFlowServingBackend(f"localhost:{port}", root_certificates=roots)
+        for roots in (certificate, SYSTEM_CERTIFICATES)
+    )
+    found = release_at(saved_model)
+    assert trusting.open("query_tower", found).predict(INPUTS)["score"].tolist() == [10, 17]
+    with pytest.raises(errors.ModelUnavailableError):
+        strict.open("query_tower", found).predict(INPUTS)
+    for backend in (trusting, strict):
+        backend.close()
+    running.stop(None).wait()
+
+
+def test_missing_certificates_are_said_so(tmp_path):
+    with pytest.raises(command.InputError, match="--model_server_ca must be a PEM file"):
+        TensorFlowServingBackend("a:1", root_certificates=tmp_path / "none.pem")
 
 
 def test_server_that_is_gone_is_unavailable_and_found_again(open_model, server, saved_model):
@@ -292,7 +403,7 @@ def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_
     assert remote.items == embedded.items
     running.stop(None).wait()
     gone = services[1].funnel.recommend(asked)
-    assert gone.rung == "popular"
+    assert gone.rung == "last_embedding"
     assert "UNAVAILABLE" in gone.reasons[0]
     assert len(gone.items) == 20
     for one in services:

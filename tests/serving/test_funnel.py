@@ -10,7 +10,7 @@ from serving.event_log import EventLog
 from serving.events import Event, Kind
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
-from serving.page import FunnelSettings, PageRequest
+from serving.page import PageRequest
 from serving.recorder import Recorder
 
 
@@ -25,6 +25,7 @@ def history(tmp_path):
 def funnel_of(tiny, history):
     def make(release=None, **more):
         more.setdefault("recorder", None)
+        more.setdefault("settings", tiny.patient())
         more.setdefault("clock", lambda: tiny.now)
         releases = tiny.releases(release or tiny.release())
         return Funnel(releases=releases, history=history, **more)
@@ -94,7 +95,7 @@ def test_watched_videos_are_left_out_unless_asked_for(funnel_of, history, tiny):
 
 def test_k_is_kept_however_much_was_watched(funnel_of, history, tiny):
     # Retrieval of 5 and 1 per source cannot fill the page; the whole catalogue can.
-    settings = FunnelSettings(retrieved=5, per_source=1)
+    settings = tiny.patient(retrieved=5, trending=1, per_source=1)
     watched(history, tiny, *range(0, 28))
     page = funnel_of(settings=settings).recommend(PageRequest(user_id="u", k=20))
     assert len(page.items) == 20
@@ -104,7 +105,7 @@ def test_k_is_kept_however_much_was_watched(funnel_of, history, tiny):
 
 def test_channels_are_capped_only_while_others_are_left(funnel_of, history, tiny):
     watched(history, tiny, 1)
-    settings = FunnelSettings(per_channel=1)
+    settings = tiny.patient(per_channel=1)
     page = funnel_of(settings=settings).recommend(PageRequest(user_id="u", k=10))
     channels = [item.video["channel_id"] for item in page.items]
     assert len(set(channels[:8])) == 8

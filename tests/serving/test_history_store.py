@@ -1,3 +1,7 @@
+import contextlib
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -6,20 +10,53 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from features import logs
+from features import command, logs
 from serving import errors, history_seed
 from serving.events import CLICK_WINDOW_S, Event, Kind
 from serving.history_store import SqliteHistoryStore
+from serving.redis_history import RedisHistoryStore
+from serving.user_history import Blocked
 
 ROOT = Path(__file__).resolve().parents[2]
 T = 1_700_000_000
 
 
 @pytest.fixture
-def store(tmp_path):
-    opened = SqliteHistoryStore(tmp_path / "history.sqlite")
-    yield opened
-    opened.close()
+def sqlite_at(tmp_path):
+    """Opens the same SQLite file, as often as it is called."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**more):
+            store = SqliteHistoryStore(tmp_path / "history.sqlite", **more)
+            stack.callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+def redis_at(redis_server):
+    """Opens the same Redis database, empty at first, as often as it is called."""
+    redis_server.empty()
+    with contextlib.ExitStack() as stack:
+
+        def make(**more):
+            store = RedisHistoryStore(redis_server.url, **more)
+            stack.callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def open_store(request):
+    """Both kinds of store: what holds of one holds of the other."""
+    return request.getfixturevalue(f"{request.param}_at")
+
+
+@pytest.fixture
+def store(open_store):
+    return open_store()
 
 
 def event(event_id, kind=Kind.WATCH, at=T, user="u", video="v", **more):
@@ -68,32 +105,66 @@ def test_profile_is_kept_from_the_first_meeting(store):
     assert store.read("u").profile == {"region": "fr"}
 
 
-def test_only_the_newest_events_are_kept(tmp_path):
-    store = SqliteHistoryStore(tmp_path / "h.sqlite", max_events=10)
+def test_only_the_newest_events_are_kept(open_store):
+    store = open_store(max_events=10)
     for start in range(0, 2000, 100):
         store.append([event(str(i), at=T + i) for i in range(start, start + 100)])
     found = store.read("u")
     assert found.watches["time"].to_pylist() == [T + i for i in range(1990, 2000)]
-    with store.transaction() as connection:
-        kept = connection.execute("SELECT count(*) FROM watches").fetchone()[0]
-    assert kept <= 10 + 500
-    store.close()
+    pairs, _ = store.known([event(str(i)) for i in range(2000)])
+    assert 10 <= len(pairs) <= 10 + 500
 
 
-def test_store_survives_being_opened_again(store, tmp_path):
+def test_store_survives_being_opened_again(store, open_store):
     store.append([event("a")])
-    other = SqliteHistoryStore(tmp_path / "history.sqlite")
-    assert other.read("u").watches.num_rows == 1
-    other.close()
+    assert open_store().read("u").watches.num_rows == 1
 
 
-def test_write_of_another_store_is_seen_at_once_although_reads_are_cached(store, tmp_path):
-    other = SqliteHistoryStore(tmp_path / "history.sqlite")
+def test_write_of_another_store_is_seen_at_once_although_reads_are_cached(store, open_store):
+    other = open_store()
     store.append([event("a")])
     assert store.read("u").watches.num_rows == 1
     other.append([event("b")])
     assert store.read("u").watches.num_rows == 2
-    other.close()
+
+
+def test_ties_in_time_are_kept_in_the_order_of_arrival(store):
+    store.append([event("z", video="first")])
+    store.append([event("a", video="second"), event("m", video="third")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["first", "second", "third"]
+
+
+def test_ids_are_any_text(store):
+    user, made = 'a:b "c" ü/\u2028', "e:1/ü {}"
+    store.append([event(made, user=user, video="v:ü/1")], profiles={user: {"region": "ß"}})
+    found = store.read(user)
+    assert found.watches["video_id"].to_pylist() == ["v:ü/1"]
+    assert found.profile == {"region": "ß"}
+    assert store.known([event(made, user=user)]) == ({(user, made)}, {user})
+    assert store.user_ids(10) == [user]
+    assert store.watch_counts(T).to_pylist() == [{"region": "ß", "video_id": "v:ü/1", "watches": 1}]
+
+
+def test_what_a_user_blocks_is_kept_replaced_and_seen_at_once(store, open_store):
+    other = open_store()
+    store.append([event("a")], profiles={"u": {"region": "fr"}})
+    assert store.read("u").blocked == Blocked()
+    other.set_blocked("u", Blocked(videos=("v1",), channels=("c1", "c2")))
+    assert store.read("u").blocked == Blocked(videos=("v1",), channels=("c1", "c2"))
+    other.set_blocked("u", Blocked(channels=("c3",)))
+    found = store.read("u")
+    assert found.blocked == Blocked(channels=("c3",))
+    assert (found.profile, found.watches.num_rows) == ({"region": "fr"}, 1)
+
+
+def test_user_who_blocks_before_watching_anything_is_known(store):
+    store.set_blocked("new", Blocked(videos=("v1",)))
+    found = store.read("new")
+    assert (found.is_known, found.blocked.videos, found.newest_s) == (True, ("v1",), 0)
+    assert store.user_ids(10) == []
+    store.append([event("a", user="new")])
+    assert store.read("new").blocked.videos == ("v1",)
+    assert store.user_ids(10) == ["new"]
 
 
 # ---- outcomes of impressions ---------------------------------------------------------------------
@@ -241,7 +312,7 @@ def test_filling_that_fails_leaves_the_store_empty(store, logs_dir):
     assert store.append([event("x")]).accepted == 1
 
 
-def test_filling_keeps_the_newest_events_of_each_user(tmp_path):
+def test_filling_keeps_the_newest_events_of_each_user(tmp_path, open_store):
     directory = tmp_path / "logs"
     with logs.LogWriter(directory) as writer:
         times = [T + 86400 * day for day in range(6) for _ in range(3)]
@@ -256,11 +327,10 @@ def test_filling_keeps_the_newest_events_of_each_user(tmp_path):
                 }
             ),
         )
-    store = SqliteHistoryStore(tmp_path / "h.sqlite", max_events=4)
+    store = open_store(max_events=4)
     history_seed.seed(store, directory, until_s=T + 86400 * 10)
     assert store.read("a").watches["video_id"].to_pylist() == ["v12", "v13", "v15", "v16"]
     assert store.read("b").watches["video_id"].to_pylist() == ["v8", "v11", "v14", "v17"]
-    store.close()
 
 
 def test_watches_are_counted_by_region(store, logs_dir):
@@ -286,7 +356,8 @@ def test_threads_write_and_read_together(store):
     assert sum(store.read(f"u{i}").watches.num_rows for i in range(3)) == 6 * 25
 
 
-def test_connections_of_dead_threads_are_closed(store):
+def test_connections_of_dead_threads_are_closed(sqlite_at):
+    store = sqlite_at()
     store.append([event("a")])
     for _ in range(20):
         thread = threading.Thread(target=store.read, args=("u",))
@@ -299,14 +370,16 @@ _WRITER = """
 import sys
 from serving.events import Event, Kind
 from serving.history_store import SqliteHistoryStore
-store = SqliteHistoryStore(sys.argv[1])
+from serving.redis_history import RedisHistoryStore
+kind = RedisHistoryStore if sys.argv[1].startswith("redis:") else SqliteHistoryStore
+store = kind(sys.argv[1])
 for i in range(60):
     store.append([Event(event_id=f"{name}-{i}", kind=Kind.WATCH, user_id="u", time=1 + i,
                         video_id="v") for name in ("shared", sys.argv[2])])
 """
 
 
-def test_two_processes_share_one_file(store):
+def test_two_processes_share_one_store(store):
     writers = [
         subprocess.Popen([sys.executable, "-c", _WRITER, str(store.path), name], cwd=ROOT)
         for name in ("a", "b")
@@ -329,3 +402,121 @@ def test_failed_append_applies_nothing(store):
         store.append([event("a"), event("b", user="n")], profiles={"n": {"age": float("nan")}})
     assert store.read("u").watches.num_rows == 0
     assert store.append([event("a")]).accepted == 1
+
+
+def test_file_of_an_earlier_version_gets_what_it_lacks(tmp_path, sqlite_at):
+    store = sqlite_at()
+    store.append([event("a")])
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "history.sqlite")) as connection:
+        connection.execute("ALTER TABLE users DROP COLUMN blocked")
+    again = sqlite_at()
+    assert again.read("u").watches.num_rows == 1
+    again.set_blocked("u", Blocked(videos=("v",)))
+    assert again.read("u").blocked.videos == ("v",)
+
+
+# ---- Redis ---------------------------------------------------------------------------------------
+
+
+def test_redis_that_goes_is_unavailable_and_is_found_again_when_it_comes_back(
+    redis_at, redis_server
+):
+    store = redis_at()
+    store.append([event("a")])
+    redis_server.stop()
+    with pytest.raises(errors.HistoryUnavailableError, match="cannot be read"):
+        store.read("u")
+    with pytest.raises(errors.HistoryUnavailableError, match="cannot be written"):
+        store.append([event("b")])
+    redis_server.start()
+    # It writes every command to its disk, as the documentation asks for.
+    assert store.read("u").watches.num_rows == 1
+    assert store.append([event("a"), event("b")]).accepted == 1
+    assert store.read("u").watches.num_rows == 2
+
+
+def test_redis_that_was_restarted_between_two_requests_is_not_noticed(redis_at, redis_server):
+    store = redis_at()
+    store.append([event("a")])
+    redis_server.stop()
+    redis_server.start()
+    assert store.append([event("b")]).accepted == 1
+    assert store.read("u").watches.num_rows == 2
+
+
+def test_redis_that_came_back_empty_is_not_answered_for_from_memory(redis_at, redis_server):
+    store = redis_at()
+    store.append([event("a", video="old")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["old"]
+    redis_server.empty()
+    assert not store.read("u").is_known
+    store.append([event("b", video="new")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["new"]
+
+
+def test_redis_that_hangs_is_given_up(redis_at, redis_server):
+    store = redis_at()
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(errors.HistoryUnavailableError, match="Timeout"):
+            store.read("u")
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+
+
+def test_row_of_a_newer_server_is_refused_and_what_it_appended_is_left_alone(
+    redis_at, redis_server
+):
+    store = redis_at()
+    store.append([event("a")])
+    with redis_server.client() as client:
+        key = "watchnext:watch:u"
+        row = client.hget(key, "a").decode()
+        client.hset(key, "a", row[:-1] + ', "appended"]')
+        client.hset("watchnext:user:u", "version", "x")
+        assert store.read("u").watches["video_id"].to_pylist() == ["v"]
+        client.hset(key, "a", "[2" + row[2:])
+        client.hset("watchnext:user:u", "version", "y")
+    with pytest.raises(errors.HistoryUnavailableError, match=r"version \[2\].*update this one"):
+        store.read("u")
+
+
+def test_filling_that_was_killed_is_done_again_from_the_start(redis_at, redis_server, logs_dir):
+    with redis_server.client() as client:
+        # What a server leaves that dies while it fills: rows, and no users that are met.
+        client.hset("watchnext:watch:a", "log-1", '[1,"gone",1,1.0,null,"",""]')
+        client.zadd("watchnext:watch_order:a", {"0000000000000001:log-1": 1})
+    store = redis_at()
+    redis_server_rows = history_seed.seed(store, logs_dir, until_s=T + 100)
+    assert redis_server_rows == {"users": 2, "watches": 4, "impressions": 1}
+    assert store.read("a").watches["video_id"].to_pylist() == ["v2", "v1"]
+    assert store.append([event("new", user="a", at=T + 50)]).accepted == 1
+    assert store.read("a").watches["video_id"].to_pylist() == ["v2", "v1", "v"]
+
+
+def test_two_servers_that_fill_at_once_fill_once(redis_at, logs_dir):
+    stores = [redis_at(), redis_at()]
+    written = []
+
+    def fill(store):
+        written.append(history_seed.seed(store, logs_dir, until_s=T + 100))
+
+    threads = [threading.Thread(target=fill, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(len, written)) == [0, 3]
+    assert stores[0].read("a").watches.num_rows == 2
+
+
+def test_address_of_no_redis_is_refused_without_its_password():
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # It does not listen.
+        port = taken.getsockname()[1]
+        with pytest.raises(errors.HistoryUnavailableError, match="cannot be reached") as raised:
+            RedisHistoryStore(f"redis://:secret@127.0.0.1:{port}/0")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(command.InputError, match="must be redis://HOST:PORT/DATABASE"):
+        RedisHistoryStore("redis://127.0.0.1:port/0")

@@ -10,80 +10,10 @@ import types
 
 import httpx
 import pytest
-import uvicorn
 
 from features import command, logs
-from serving import errors, http_server, listening, request_limits, service
-from serving.event_log import EventLog
+from serving import errors, listening, request_limits, service
 from serving.funnel import Funnel
-from serving.history_store import SqliteHistoryStore
-from serving.http_server import Service
-from serving.recorder import Recorder
-
-
-class Running:
-    """A service behind a real port, in a thread of this process."""
-
-    def __init__(self, tiny, directory, **more):
-        self.releases = tiny.releases(tiny.release())
-        self.history = SqliteHistoryStore(directory / "history.sqlite")
-        self.log = EventLog(directory / "logs")
-        self.recorder = Recorder(self.history, self.log)
-        self.clock = lambda: tiny.now
-        more.setdefault(
-            "funnel",
-            Funnel(
-                releases=self.releases,
-                history=self.history,
-                recorder=self.recorder,
-                clock=self.clock,
-            ),
-        )
-        self.service = Service(
-            history=self.history,
-            recorder=self.recorder,
-            releases=self.releases,
-            models="fakes",
-            clock=self.clock,
-            **more,
-        )
-        self._socket = listening.listen("127.0.0.1", 0)
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        app = http_server.create_app(self.service)
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
-        arguments = {"sockets": [self._socket]}
-        self._thread = threading.Thread(target=self._uvicorn.run, kwargs=arguments)
-        self._thread.start()
-        self.client = httpx.Client(base_url=self.url, timeout=20)
-        while not self._uvicorn.started:
-            time.sleep(0.005)
-
-    def stop(self):
-        self._uvicorn.should_exit = True
-        self._thread.join()
-        self.client.close()
-        self._socket.close()
-        self.log.close()
-        self.history.close()
-
-
-@pytest.fixture
-def running(tiny, tmp_path):
-    started = []
-
-    def start(**more):
-        started.append(Running(tiny, tmp_path, **more))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
-
-
-@pytest.fixture
-def site(running):
-    return running()
 
 
 def watch(event_id, video, user="u", **more):

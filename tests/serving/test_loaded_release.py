@@ -12,10 +12,11 @@ from features import command
 from serving import checksums, errors, loaded_release, release
 from serving.backends import EmbeddedBackend
 from serving.funnel import Funnel
-from serving.history_store import SqliteHistoryStore, unknown_user
+from serving.history_store import SqliteHistoryStore
 from serving.page import PageRequest
 from serving.release_watcher import ReleaseWatcher
 from serving.sources import Question
+from serving.user_history import unknown_user
 
 
 def load(root, version=None, **more):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from features import dataset, spec
 from features.spec import ResolvedSpec
-from models import candidate_model, config
+from models import candidate_model, config, ranker
 from serving import export, release, signatures, skew, warmup
 
 
@@ -161,3 +161,26 @@ def test_a_video_that_a_model_without_content_does_not_know_is_out_of_reach(smal
     embeddings = export.video_embeddings(model, {"video_id": tf.constant([1, 0], tf.int64)})
     np.testing.assert_allclose(embeddings[0], model.video_embeddings({"video_id": [1]})[0])
     assert embeddings[1].numpy().tolist() == [0.0] * 8 + [signatures.UNREACHABLE_BIAS]
+
+
+def test_a_ranker_of_relative_watch_time_answers_in_seconds(small_site, tmp_path):
+    # f(d) rises from .5 to 2 over the twenty groups of duration; the logit stays without it.
+    factors = np.geomspace(0.5, 2, 20).astype(np.float32)
+    model = ranker.Ranker(
+        ResolvedSpec.load(small_site.examples),
+        dataset.vocabulary_sizes(small_site.examples, spec.RANKER),
+        config.RankerConfig(hidden=(4,), target="relative"),
+    )
+    model.duration_factors.assign(factors)
+    export.export_ranker(model, small_site.examples, tmp_path / "ranker")
+    served = tf.saved_model.load(str(tmp_path / "ranker"))
+    name, arrays = warmup.ranker_requests(small_site.examples)[-1]
+    inputs = {key: tf.constant(values) for key, values in arrays.items()}
+    answer = served.signatures[name](**inputs)
+    ratio = answer["expected_watch_time_s"].numpy() / np.exp(answer["logit"].numpy())
+    assert ratio.min() >= 0.5 - 1e-3
+    assert ratio.max() <= 2 + 1e-3
+    assert len(np.unique(ratio.round(4))) > 5
+    names = model.resolved.vector_names(spec.RANKER, spec.Side.CANDIDATE, spec.Kind.CONTINUOUS)
+    durations = arrays["candidate_continuous"][:, names.index("duration_s")]
+    assert (np.diff(ratio[np.argsort(durations)]) >= -1e-4).all()

@@ -1,0 +1,214 @@
+"""A video's statistics of the last minutes and hours, over all users: what is hot just now.
+
+Where content turns over fast, what everybody does at this moment says more than any model of the
+night before. Counts are kept by whole minutes. A question at time ``now`` sees the minutes before
+the one that ``now`` lies in, so
+
+* nothing of the page itself, or at its very second, can leak into its features;
+* training and serving agree although an event reaches a funnel seconds after it happened: only
+  what takes longer than the rest of its minute is seen by replay and not by the funnel;
+* a question is up to 59 seconds behind. (The live candidate sources are not.)
+
+Watches and impressions are counted, each at its own time. Clicks are not: an impression's row in
+the logs says that it was clicked, but not when, and a count of clicks at the times of their
+impressions would know outcomes that nobody knew yet. Watches tell the same, with their own time.
+
+Counts add up, so that parts of a log can be counted anywhere and put together in any order. Beam
+counts buckets of users, a funnel keeps one part of older events and one of the newest.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features import spec
+from features.catalogue import Catalogue, combined
+
+MINUTE_S = 60
+COUNTED = ("watches", "impressions")
+_MINUTE_BITS = 30  # minutes since 1970 until the year 4011
+_SCHEMA = pa.schema({"key": pa.int64(), "watches": pa.int64(), "impressions": pa.int64()})
+
+
+def minute_counts(
+    catalogue: Catalogue, watches: pa.Table | None, impressions: pa.Table | None
+) -> pa.Table:
+    """Counts events by video and minute.
+
+    Args:
+        catalogue: Numbers the videos; events on others are left out.
+        watches: ``video_id``, ``time``.
+        impressions: The same.
+
+    Returns:
+        ``key`` (see :func:`keys_of`), ``watches``, ``impressions``; sorted, each key once.
+    """
+    parts = []
+    for kind, events in zip(COUNTED, (watches, impressions), strict=True):
+        if events is not None and events.num_rows:
+            rows = catalogue.rows(events["video_id"])
+            times = np.asarray(combined(events["time"]), np.int64)
+            parts.append(counts_of(kind, keys_of(rows[rows >= 0], times[rows >= 0])))
+    return merge(parts)
+
+
+def keys_of(rows: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Returns video row and minute in one sortable number, int64 [n]."""
+    return _keys(rows, times // MINUTE_S)
+
+
+def _keys(rows: np.ndarray, minutes: np.ndarray) -> np.ndarray:
+    return (rows.astype(np.int64) << _MINUTE_BITS) | np.maximum(minutes, 0)
+
+
+def counts_of(kind: str, keys: np.ndarray) -> pa.Table:
+    """Returns a table of counts of one kind of event, ``watches`` or ``impressions``."""
+    found, counts = np.unique(keys, return_counts=True)
+    zeros = np.zeros(len(found), np.int64)
+    columns = {"key": found} | {name: counts if name == kind else zeros for name in COUNTED}
+    return pa.table(columns, _SCHEMA)
+
+
+def merge(parts: Sequence[pa.Table]) -> pa.Table:
+    """Adds up tables of counts."""
+    if not parts:
+        return _SCHEMA.empty_table()
+    together = pa.concat_tables(parts)
+    sums = together.group_by("key").aggregate([(name, "sum") for name in COUNTED])
+    sums = sums.rename_columns([name.removesuffix("_sum") for name in sums.column_names])
+    return sums.select(_SCHEMA.names).sort_by("key").combine_chunks()
+
+
+def since(counts: pa.Table, time_s: int) -> pa.Table:
+    """Keeps the minutes from the one of ``time_s`` on."""
+    minutes = pc.bit_wise_and(counts["key"], (1 << _MINUTE_BITS) - 1)
+    return counts.filter(pc.greater_equal(minutes, max(time_s, 0) // MINUTE_S))
+
+
+def rows_of(counts: pa.Table) -> np.ndarray:
+    """Returns the video row of each count, int64 [n]."""
+    return np.asarray(combined(counts["key"]), np.int64) >> _MINUTE_BITS
+
+
+def with_rows(counts: pa.Table, new_row: np.ndarray) -> pa.Table:
+    """Returns the counts with the rows ``new_row[row]``; those that become -1 are left out."""
+    keys = np.asarray(combined(counts["key"]), np.int64)
+    rows = new_row[keys >> _MINUTE_BITS]
+    minutes = keys & ((1 << _MINUTE_BITS) - 1)
+    renamed = counts.set_column(0, "key", pa.array(_keys(np.maximum(rows, 0), minutes)))
+    return merge([renamed.filter(pa.array(rows >= 0))])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Running totals of one table of counts.
+
+    Attributes:
+        keys: int64 [n] sorted.
+        sums: int64 [n + 1, 2], of :data:`COUNTED`.
+        first_minute: Of the totals over all videos.
+        totals: int64 [m + 1], watches in the minutes from ``first_minute`` on, running.
+    """
+
+    keys: np.ndarray
+    sums: np.ndarray
+    first_minute: int
+    totals: np.ndarray
+
+    @classmethod
+    def of(cls, counts: pa.Table) -> "_Part":
+        keys = np.asarray(combined(counts["key"]), np.int64)
+        values = np.stack([np.asarray(combined(counts[n]), np.int64) for n in COUNTED], axis=1)
+        sums = np.zeros((len(keys) + 1, len(COUNTED)), np.int64)
+        np.cumsum(values, axis=0, out=sums[1:])
+        minutes = keys & ((1 << _MINUTE_BITS) - 1)
+        first = int(minutes.min()) if len(minutes) else 0
+        by_minute = np.bincount(minutes - first, weights=values[:, 0]).astype(np.int64)
+        return cls(keys, sums, first, np.concatenate([[0], np.cumsum(by_minute)]))
+
+    def counts(self, rows: np.ndarray, starts: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Returns int64 [n, W, 2]: counts in minutes [start, end).
+
+        Args:
+            rows: int [n].
+            starts: int64 [n, W], minutes.
+            end: int64 [n], minutes.
+        """
+        last = np.searchsorted(self.keys, _keys(rows, end))
+        first = np.searchsorted(self.keys, _keys(rows[:, np.newaxis], starts))
+        return self.sums[last][:, np.newaxis] - self.sums[first]
+
+    def total_watches(self, starts: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Returns watches of all videos in minutes [start, end), int64 [n, W]."""
+        last = len(self.totals) - 1
+        upto = np.clip(end - self.first_minute, 0, last)
+        return (
+            self.totals[upto][:, np.newaxis]
+            - self.totals[np.clip(starts - self.first_minute, 0, last)]
+        )
+
+
+class LiveColumns(Protocol):
+    """What examples need of live statistics."""
+
+    def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:
+        """See :meth:`LiveStatistics.columns`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveStatistics:
+    """Answers :func:`features.spec.live_names` for videos at times."""
+
+    parts: tuple[_Part, ...]
+
+    @classmethod
+    def of(cls, *counts: pa.Table) -> "LiveStatistics":
+        """Indexes tables of :func:`minute_counts` of different events."""
+        return cls(tuple(_Part.of(table) for table in counts if table.num_rows))
+
+    def plus(self, counts: pa.Table) -> "LiveStatistics":
+        """Returns these and further counts."""
+        return LiveStatistics((*self.parts, *LiveStatistics.of(counts).parts))
+
+    def columns(self, video_rows: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Computes every live statistic.
+
+        Args:
+            video_rows: int [n], -1 for a video outside the catalogue.
+            times: int64 [n], Unix seconds of the request.
+
+        Returns:
+            Name to float32 [n]. Counts are 0 without events; ratios are then NaN (missing).
+        """
+        windows = np.array(list(spec.LIVE_WINDOWS_S.values()), np.int64) // MINUTE_S
+        # A page has hundreds of videos and one moment.
+        end, moment = np.unique(times // MINUTE_S, return_inverse=True)
+        starts = np.maximum(end[:, np.newaxis] - windows, 0)
+        counts = np.zeros((len(video_rows), len(windows), len(COUNTED)))
+        totals = np.zeros((len(end), len(windows)))
+        known = np.maximum(video_rows, 0)
+        for part in self.parts:
+            counts += part.counts(known, starts[moment], end[moment])
+            totals += part.total_watches(starts, end)
+        counts[video_rows < 0] = 0
+        totals[totals == 0] = np.nan
+        result = {}
+        for place, window in enumerate(spec.LIVE_WINDOWS_S):
+            watches, impressions = counts[:, place, 0], counts[:, place, 1]
+            shown = np.where(impressions > 0, impressions, np.nan)
+            values = {
+                "watches": watches,
+                "impressions": impressions,
+                "watches_per_impression": watches / shown,
+                "share_of_watches": watches / totals[moment, place],
+            }
+            for name, column in values.items():
+                result[f"video_live_{name}_{window}"] = column.astype(np.float32)
+        return result
+
+
+NOTHING = LiveStatistics(())

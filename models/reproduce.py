@@ -1,0 +1,127 @@
+r"""The paper's figures and tables again, with intervals: candidate generation and ranking.
+
+    python -m models.reproduce --output=reproduction                    # on a simulated site
+    python -m models.reproduce --output=reproduction --logs=logs        # on your logs
+    python -m models.reproduce --output=reproduction --mode=short       # a check, in minutes
+
+Writes OUTPUT/experiments/<name>.json as each experiment ends, then results.json and report.html.
+The same command again goes on where it was stopped.
+"""
+
+import dataclasses
+import json
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+
+from absl import flags, logging
+
+from features import command, files
+
+command.quiet_tensorflow()
+
+from models import (  # noqa: E402
+    experiments,
+    reproduce_candidate,
+    reproduce_ranking,
+    reproduce_report,
+)
+from models.experiments import Make, Setting  # noqa: E402 - TensorFlow reads settings at import
+
+_PARTS: Mapping[str, Mapping[str, Make]] = {
+    "candidate": reproduce_candidate.EXPERIMENTS,
+    "ranking": reproduce_ranking.EXPERIMENTS,
+}
+_NAMES = {name: make for part in _PARTS.values() for name, make in part.items()}
+# Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
+SITES: Mapping[str, Sequence[str]] = {
+    experiments.SHORT: ("--preset=tiny", "--seed=1"),
+    experiments.FULL: ("--preset=small", "--users=3000", "--videos=3000", "--days=21", "--seed=1"),
+}
+_OUTPUT = flags.DEFINE_string("output", None, "Directory to write or to go on with.", required=True)
+_LOGS = flags.DEFINE_string("logs", None, "Raw logs; without them a site is simulated.")
+_MODE = flags.DEFINE_enum(
+    "mode", experiments.FULL, experiments.MODES, "short: a check on little data, in minutes."
+)
+_ONLY_PARTS = flags.DEFINE_list("parts", list(_PARTS), f"Out of {', '.join(_PARTS)}.")
+_ONLY = flags.DEFINE_list("experiments", [], f"Only these, out of {', '.join(_NAMES)}.")
+_SEEDS = flags.DEFINE_list("seeds", ["1"], "Of trainings.")
+_PREPROCESS_FLAGS = flags.DEFINE_list(
+    "preprocess_flags", [], "Further flags of pipeline.preprocess, such as --holdout_days=2."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prepares logs and examples, runs the experiments and writes the report."""
+    del argv
+    chosen = _chosen()
+    seeds = _seeds()
+    output = pathlib.Path(_OUTPUT.value)
+    setting = _prepare(output, seeds, chosen)
+    outcomes, left_out = experiments.run(chosen, setting, output / "experiments")
+    facts = {
+        **setting.identity(),
+        "simulated_with": None if _LOGS.value else " ".join(SITES[_MODE.value]),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "seconds": round(sum(one.seconds for one in outcomes), 1),
+        "left_out": left_out,
+    }
+    results = {
+        "format": experiments.FORMAT,
+        "settings": facts,
+        "experiments": [json.loads(one.to_json()) for one in outcomes],
+    }
+    files.atomic_write(output / "results.json", json.dumps(results, indent=1) + "\n")
+    files.atomic_write(output / "report.html", reproduce_report.html_page(outcomes, facts))
+    logging.flush()
+    print(f"\n{reproduce_report.text(outcomes)}\n")
+    print(f"Wrote {output}: results.json, report.html")
+    print(f"Next: open {output / 'report.html'}")
+
+
+def _chosen() -> dict[str, Make]:
+    unknown = [name for name in _ONLY_PARTS.value if name not in _PARTS]
+    if unknown:
+        raise command.InputError(f"--parts must be out of {list(_PARTS)}, got {unknown}.")
+    offered = {n: m for part in _ONLY_PARTS.value for n, m in _PARTS[part].items()}
+    unknown = [name for name in _ONLY.value if name not in offered]
+    if unknown:
+        raise command.InputError(f"--experiments must be out of {list(offered)}, got {unknown}.")
+    return {name: offered[name] for name in _ONLY.value or offered}
+
+
+def _seeds() -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(seed) for seed in _SEEDS.value)
+    except ValueError:
+        raise command.InputError(f"--seeds must be whole numbers, got {_SEEDS.value}.") from None
+    if not seeds or min(seeds) < 0:
+        raise command.InputError(f"--seeds must be one or more numbers, 0 or above, got {seeds}.")
+    return seeds
+
+
+def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, Make]) -> Setting:
+    """Makes what is missing of logs and examples."""
+    work = output / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    logs = pathlib.Path(_LOGS.value).resolve() if _LOGS.value else work / f"logs-{_MODE.value}"
+    # The truth is what a simulation writes last.
+    if not _LOGS.value and not (logs / "truth").is_dir():
+        experiments.run_command(
+            "pipeline.simulate", f"--logs={logs}", "--overwrite", *SITES[_MODE.value]
+        )
+    setting = Setting(
+        logs=logs,
+        examples=work,
+        work=work,
+        mode=_MODE.value,
+        seeds=seeds,
+        preprocess_flags=tuple(_PREPROCESS_FLAGS.value),
+    )
+    if not set(chosen) & set(_PARTS.get("ranking", ())):
+        return setting  # Candidate experiments make their own examples, without impressions.
+    return dataclasses.replace(setting, examples=setting.variant("plain"))
+
+
+if __name__ == "__main__":
+    command.run(main)

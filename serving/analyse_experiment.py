@@ -1,0 +1,68 @@
+"""Tells what an experiment showed: the arms, their differences from the first, whether to trust it.
+
+    python -m serving.analyse_experiment --logs=logs --experiment=experiment.json --output=ab.json
+
+Reads the impressions that were served with ``serving.serve --experiment``. Intervals are those of
+a bootstrap over users. Where the arms do not have the shares of users that the file gives them,
+something else differs between them, and the figures mean little: it is said first.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from features import command, files
+from serving import ab_analysis, ab_experiment
+
+_LOGS = flags.DEFINE_string("logs", None, "Raw logs.", required=True)
+_EXPERIMENT = flags.DEFINE_string("experiment", None, "The file that was served.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+_FROM = flags.DEFINE_string("from", None, "Only impressions from this ISO 8601 time on.")
+_UNTIL = flags.DEFINE_string("until", None, "Only impressions before this ISO 8601 time.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the resamples.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Analyses, writes, prints."""
+    del argv
+    experiment = ab_experiment.load(_EXPERIMENT.value)
+    found = ab_analysis.analyse(
+        pathlib.Path(_LOGS.value),
+        experiment,
+        from_s=command.parse_time(_FROM.value, name="--from"),
+        until_s=command.parse_time(_UNTIL.value, name="--until"),
+        seed=_SEED.value,
+    )
+    files.atomic_write(_OUTPUT.value, json.dumps(found, indent=2) + "\n")
+    for line in _lines(found):
+        sys.stdout.write(line + "\n")
+    sys.stdout.write(f"Written to {_OUTPUT.value}.\n")
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
+    split = found["split"]
+    users = ", ".join(f"{name} {count}" for name, count in split["users"].items())
+    verdict = "NOT as planned, do not trust the rest" if split["is_mismatch"] else "as planned"
+    lines = [f"Users: {users}. The split is {verdict} (p = {split['p']:.3g})."]
+    for name, arm in found["arms"].items():
+        figures = ", ".join(f"{k} {_figure(v)}" for k, v in arm["metrics"].items())
+        lines.append(f"{name}: {figures}")
+    for name, metrics in found["differences"].items():
+        for metric, figure in metrics.items():
+            word = "differs" if figure["excludes_zero"] else "no difference shown"
+            lines.append(f"{name} - control, {metric}: {_figure(figure)}: {word}")
+    return lines
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "unknown"
+    return f"{figure['value']:.4g} [{figure['low']:.4g}, {figure['high']:.4g}]"
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,236 @@
+"""What a viewer must not be shown, decided before anything is a candidate.
+
+=================  =================================================================================
+watched            watched already, where the request leaves those out
+shown_too_often    shown ``max_shown`` times within ``shown_window_s``; last on the page where it
+                   could not be filled otherwise
+blocked_video      blocked by the user or the request
+blocked_channel    likewise
+region             the video's ``regions`` do not name the viewer's, or its ``blocked_regions`` do
+age                the viewer is younger than the video's ``min_age``, or of unknown age
+custom             the predicate of ``--filter`` says no
+=================  =================================================================================
+
+``regions``, ``blocked_regions`` (lists of strings) and ``min_age`` (years) are optional columns of
+the videos table; a video without a value is for everybody. Sources ask for each video before they
+nominate it and look on until they have enough, so that a page has k videos as long as the
+catalogue has k that may be shown.
+"""
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from absl import logging
+
+from features import command
+from features.catalogue import Catalogue, combined
+from serving import errors
+from serving.page import FunnelSettings, PageRequest
+from serving.user_history import Blocked
+from serving.viewer import Viewer
+
+# Takes viewer, catalogue and rows int32 [n]; returns bool [n], whether each may be shown.
+Predicate = Callable[[Viewer, Catalogue, np.ndarray], np.ndarray]
+Rule = Callable[[np.ndarray], np.ndarray]
+
+
+class VideoRules:
+    """The columns of a catalogue that filters look at, ready to be asked."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        names = catalogue.table.column_names
+        self._listed = {
+            name: _lists(catalogue.table[name])
+            for name in ("regions", "blocked_regions")
+            if name in names
+        }
+        self.min_ages: np.ndarray | None = None
+        if "min_age" in names:
+            ages = pc.fill_null(combined(catalogue.table["min_age"]).cast(pa.float64()), 0.0)
+            self.min_ages = np.asarray(ages)
+
+    @functools.cached_property
+    def channel_codes(self) -> Mapping[str, int]:
+        """Channel id to its code in the catalogue."""
+        _, names = self._catalogue.channels
+        return {name: code for code, name in enumerate(names.to_pylist())}
+
+    @functools.lru_cache(maxsize=512)  # noqa: B019 - lives as long as its release.
+    def allowed_in(self, region: str) -> np.ndarray | None:
+        """Returns bool [N], whether each video may be shown there; None where all may."""
+        if not self._listed:
+            return None
+        allowed = np.ones(len(self._catalogue), bool)
+        for name, (owner, values) in self._listed.items():
+            has = np.zeros(len(allowed), bool)
+            has[owner[np.asarray(pc.equal(values, region), bool)]] = True
+            if name == "regions":
+                anywhere = np.ones(len(allowed), bool)
+                anywhere[owner] = False
+                allowed &= has | anywhere
+            else:
+                allowed &= ~has
+        return allowed
+
+
+class Filters:
+    """The filters of one request; safe for the threads of its sources.
+
+    Attributes:
+        forbidden: int32, sorted: rows that are not shown at all.
+        resting: int32, sorted: rows that are shown last, if there is nothing else.
+        excluded: int32, sorted: both.
+    """
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        catalogue: Catalogue,
+        rules: VideoRules,
+        *,
+        asked: PageRequest,
+        settings: FunnelSettings,
+        predicate: Predicate | None = None,
+    ) -> None:
+        """Prepares everything that does not depend on a single video.
+
+        Args:
+            viewer: Who asks.
+            catalogue: Videos of the release.
+            rules: Of the same catalogue.
+            asked: The request.
+            settings: Limits.
+            predicate: The custom filter.
+        """
+        self._catalogue = catalogue
+        self._refused: dict[str, list[np.ndarray]] = {}
+        blocked = viewer.blocked | asked.blocked
+        self._listed = {
+            "watched": viewer.watched_rows if asked.exclude_watched else _NO_ROWS,
+            "shown_too_often": _shown_too_often(viewer, settings),
+            "blocked_video": _rows_of(catalogue, blocked.videos),
+        }
+        forbidden = np.union1d(self._listed["watched"], self._listed["blocked_video"])
+        self.forbidden = forbidden.astype(np.int32)
+        self.resting = np.setdiff1d(self._listed["shown_too_often"], forbidden).astype(np.int32)
+        self.excluded = np.union1d(self.forbidden, self.resting).astype(np.int32)
+        self._rules = dict(_rules(viewer, catalogue, rules, blocked=blocked, predicate=predicate))
+
+    def allowed(self, rows: np.ndarray) -> np.ndarray:
+        """Returns bool [n], whether the rules allow each video; :attr:`excluded` is not asked.
+
+        Raises:
+            FilterError: The custom filter failed.
+        """
+        kept = np.ones(len(rows), bool)
+        for name, rule in self._rules.items():
+            passed = rule(rows)
+            if not passed.all():
+                self._refused.setdefault(name, []).append(rows[kept & ~passed])
+                kept &= passed
+        return kept
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many videos each filter held back, among those that a source looked at."""
+        counts = {name: len(rows) for name, rows in self._listed.items()}
+        for name, refused in list(self._refused.items()):
+            counts[name] = len(np.unique(np.concatenate(refused)))
+        return {name: count for name, count in counts.items() if count}
+
+    def examples(self, limit: int = 5) -> dict[str, list[str]]:
+        """Returns the ids of some videos that each filter held back."""
+        found = {name: rows for name, rows in self._listed.items() if len(rows)}
+        for name, refused in list(self._refused.items()):
+            found[name] = np.unique(np.concatenate(refused))
+        ids = self._catalogue.video_ids
+        return {name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in found.items()}
+
+
+def load_predicate(name: str) -> Predicate:
+    """Returns the custom filter ``module:function``.
+
+    Raises:
+        InputError: There is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise command.InputError(
+            f"--filter={name} must be MODULE:FUNCTION, a function of viewer, catalogue and rows "
+            f"that can be imported: {error}."
+        ) from error
+    if not callable(found):
+        raise command.InputError(f"--filter={name} must name a function, got {found!r}.")
+    return found
+
+
+_NO_ROWS = np.zeros(0, np.int32)
+
+
+def _rules(
+    viewer: Viewer,
+    catalogue: Catalogue,
+    rules: VideoRules,
+    *,
+    blocked: Blocked,
+    predicate: Predicate | None,
+) -> Mapping[str, Rule]:
+    found: dict[str, Rule] = {}
+    codes = [rules.channel_codes[c] for c in blocked.channels if c in rules.channel_codes]
+    if codes:
+        channels, _ = catalogue.channels
+        found["blocked_channel"] = lambda rows: ~np.isin(channels[rows], codes)
+    in_region = rules.allowed_in(viewer.region)
+    if in_region is not None:
+        found["region"] = lambda rows: in_region[rows]
+    min_ages = rules.min_ages
+    if min_ages is not None:
+        age = viewer.age or 0.0
+        found["age"] = lambda rows: min_ages[rows] <= age
+    if predicate is not None:
+        found["custom"] = functools.partial(_asked, predicate, viewer, catalogue)
+    return found
+
+
+def _asked(
+    predicate: Predicate, viewer: Viewer, catalogue: Catalogue, rows: np.ndarray
+) -> np.ndarray:
+    try:
+        answer = np.asarray(predicate(viewer, catalogue, rows))
+    except Exception as error:
+        logging.exception("The custom filter failed.")
+        raise errors.FilterError(f"the custom filter failed: {error!r}.") from error
+    if answer.shape != rows.shape or answer.dtype != bool:
+        raise errors.FilterError(
+            f"the custom filter must return bool [{len(rows)}], got {answer.dtype} {answer.shape}."
+        )
+    return answer
+
+
+def _shown_too_often(viewer: Viewer, settings: FunnelSettings) -> np.ndarray:
+    if not settings.max_shown:
+        return _NO_ROWS
+    shown = viewer.history.impressions
+    recent = shown.video[shown.time >= viewer.now - settings.shown_window_s]
+    rows, counts = np.unique(recent[recent >= 0], return_counts=True)
+    return rows[counts >= settings.max_shown]
+
+
+def _rows_of(catalogue: Catalogue, video_ids: tuple[str, ...]) -> np.ndarray:
+    if not video_ids:
+        return _NO_ROWS
+    rows = np.unique(catalogue.rows(pa.array(video_ids, pa.string())))
+    return rows[rows >= 0]
+
+
+def _lists(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """Returns the row that each value of a list column belongs to, int64, and the values."""
+    lists = combined(column)
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+    return np.repeat(np.arange(len(lists)), lengths), lists.flatten().cast(pa.string())

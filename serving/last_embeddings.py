@@ -1,0 +1,37 @@
+"""The last query embedding that each user got, for when the query tower fails."""
+
+import collections
+import threading
+
+import numpy as np
+
+_MAX_BYTES = 64 << 20
+
+
+class LastEmbeddings:
+    """Bounded by memory, the users of long ago go first; safe for threads."""
+
+    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        # Embeddings of different releases do not fit together, so the release is in the key.
+        self._found: collections.OrderedDict[tuple[str, str], np.ndarray] = (
+            collections.OrderedDict()
+        )
+        self._lock = threading.Lock()
+
+    def put(self, release_id: str, user_id: str, embedding: np.ndarray) -> None:
+        """Remembers the embedding of a user, float32 [D + 1]."""
+        key = (release_id, user_id)
+        with self._lock:
+            before = self._found.pop(key, None)
+            self._bytes += embedding.nbytes - (0 if before is None else before.nbytes)
+            self._found[key] = embedding
+            while self._bytes > self._max_bytes:
+                _, oldest = self._found.popitem(last=False)
+                self._bytes -= oldest.nbytes
+
+    def get(self, release_id: str, user_id: str) -> np.ndarray | None:
+        """Returns the last embedding that a release gave a user, None where it gave none."""
+        with self._lock:
+            return self._found.get((release_id, user_id))

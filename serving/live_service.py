@@ -1,0 +1,137 @@
+"""What keeps a server current between releases: live state, and the shelf of new videos."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+from absl import logging
+
+from features import command, logs, schema
+from serving import errors, event_segments, live_seed, page_order
+from serving.backends import Backend
+from serving.events import Event, Kind
+from serving.fresh_shelf import Shelver
+from serving.live_state import LiveState
+from serving.loaded_release import LoadedRelease
+from serving.page_order import PageOrder
+
+_LOOK_EVERY_S = 5.0
+# Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
+_BUSY = 0.05
+
+
+class LiveParts:
+    """The live state of a server, and the releases with what is new beside them.
+
+    :meth:`attach` and :meth:`renewed` are called by one thread, that of the releases.
+
+    Attributes:
+        state: Fed by the recorder, read by every release that :meth:`attach` returned.
+    """
+
+    def __init__(
+        self,
+        serving_root: pathlib.Path,
+        logs_dir: pathlib.Path,
+        backend: Backend,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Starts empty.
+
+        Args:
+            serving_root: Of the releases.
+            logs_dir: Raw logs; new videos appear in their videos table.
+            backend: Where models run.
+            clock: Unix seconds.
+        """
+        self.state = LiveState()
+        self._serving_root = serving_root
+        self._logs = logs_dir
+        self._backend = backend
+        self._clock = clock
+        self._shelvers: dict[str, Shelver] = {}
+        self._files: object = None
+        self._look_at = 0.0
+
+    def seed(self) -> None:
+        """Takes in what the logs know of the last days, and what waits to be compacted."""
+        try:
+            logs.tables_in(self._logs)
+        except command.InputError:
+            return
+        live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
+        waiting = (
+            Event.from_record(record)
+            for record in event_segments.pending(self._logs)
+            if record.get("kind") in {Kind.WATCH.value, Kind.IMPRESSION.value}
+        )
+        self.state.apply(list(waiting))
+
+    def attach(self, loaded: LoadedRelease) -> LoadedRelease:
+        """Returns the release with live sources, live features, and new videos on its shelf."""
+        try:
+            shelver = Shelver.open(loaded, self._backend)
+        except errors.ServingError as error:
+            # Nothing new then joins this release; what it has it can serve.
+            logging.error("Release %s has no shelf: %s", loaded.version, error)
+            return loaded.with_live(self.state)
+        self._shelvers = {loaded.version: shelver, **self._shelvers}
+        self._shelvers = dict(list(self._shelvers.items())[:3])
+        self._files = self._video_files()
+        return self._shelved(shelver) or loaded.with_live(self.state)
+
+    def renewed(self, current: LoadedRelease) -> LoadedRelease | None:
+        """Returns the release with further videos on its shelf; None where there are none."""
+        self.state.statistics(int(self._clock()))  # Done here, requests find it done.
+        if time.monotonic() < self._look_at or current.version not in self._shelvers:
+            return None
+        if current.order is None:  # It is learned when the release stands.
+            order = page_order.of_release(self._serving_root, current.version)
+            if order is not None:
+                return self._with_order(current, order)
+        start = time.monotonic()
+        listed = self._video_files()
+        result = None
+        if listed != self._files:
+            result = self._shelved(self._shelvers[current.version])
+            self._files = listed
+        spent = time.monotonic() - start
+        self._look_at = time.monotonic() + max(_LOOK_EVERY_S, spent / _BUSY)
+        if result is not None and len(result.catalogue) == len(current.catalogue):
+            return None
+        return result
+
+    def _with_order(self, current: LoadedRelease, order: PageOrder) -> LoadedRelease:
+        shelver = self._shelvers[current.version]
+        release = dataclasses.replace(shelver.release, order=order)
+        self._shelvers[current.version] = dataclasses.replace(shelver, release=release)
+        logging.info("Pages are in the order learned from %d watches now.", order.samples)
+        return dataclasses.replace(current, order=order)
+
+    def _shelved(self, shelver: Shelver) -> LoadedRelease | None:
+        try:
+            videos = self._videos()
+            return None if videos is None else shelver.with_videos(videos).with_live(self.state)
+        except (command.InputError, errors.ServingError) as error:
+            logging.error("New videos cannot be put on the shelf: %s", error)
+            return None
+
+    def _videos(self) -> pa.Table | None:
+        if not self._video_files():
+            return None
+        rows = logs.read_table(self._logs, "videos")
+        accepted, _ = schema.validate(
+            "videos", rows, known_video_ids=None, known_user_ids=None, now_s=int(self._clock())
+        )
+        return accepted.combine_chunks()
+
+    def _video_files(self) -> list[tuple[str, int, int]]:
+        found = []
+        for path in sorted((self._logs / "videos").glob("**/*.parquet")):
+            if not any(part.startswith((".", "_")) for part in path.relative_to(self._logs).parts):
+                status = path.stat()
+                found.append((str(path), status.st_mtime_ns, status.st_size))
+        return found

@@ -1,0 +1,168 @@
+"""Viewers as they were at moments of a log: what the history store would have said then.
+
+All events of all users lie in one sorted history. What a user had done before a moment is a range
+of each of its columns, so a viewer of the past costs no more than a few slices.
+
+The logs say more of an impression than was known at its time. A click counts from the watch that
+it led to. And a viewer who watches something is on a page already: its impressions are left out,
+since the funnel is asked when a page begins, and to training they are not yet there either.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features import replay
+from features.catalogue import combined
+from features.event_columns import Events, Queries, user_time_key, visible
+from features.examples import Request, Users
+from features.history import History
+from serving.events import CLICK_WINDOW_S
+from serving.loaded_release import LoadedRelease
+from serving.viewer import REQUEST_COLUMNS, Viewer
+
+
+class PastViewers:
+    """All users of a log."""
+
+    def __init__(
+        self, release: LoadedRelease, tables: Mapping[str, pa.Table], users: pa.Table
+    ) -> None:
+        """Sorts the log.
+
+        Args:
+            release: Its catalogue numbers the videos.
+            tables: ``watches`` and, where there are any, ``searches`` and ``impressions``.
+            users: Profiles.
+        """
+        ids = {name for table in tables.values() for name in table["user_id"].unique().to_pylist()}
+        self.codes = {name: code for code, name in enumerate(sorted(ids))}
+        self.history = History.of(
+            release.catalogue,
+            self.codes,
+            watches=tables["watches"],
+            searches=tables.get("searches"),
+            impressions=tables.get("impressions"),
+        )
+        self.profiles = Users(_profiles(users, release.profiles.schema))
+        self._clicks_known_at = _known_at(self.history)
+        self._page_key, self._page_start = self._pages(tables.get("impressions"))
+
+    def _pages(self, impressions: pa.Table | None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns key and start of the page of every impression, int64, sorted by key."""
+        if impressions is None or not impressions.num_rows:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        pages = replay.with_pages(
+            impressions.sort_by([("user_id", "ascending"), ("time", "ascending")])
+        )
+        encoded = combined(pages["user_id"]).dictionary_encode()
+        codes = np.array([self.codes[u] for u in encoded.dictionary.to_pylist()], np.int64)
+        times = np.asarray(combined(pages["time"]), np.int64)
+        key = user_time_key(codes[np.asarray(encoded.indices)], times)
+        order = np.argsort(key, kind="stable")
+        return key[order], np.asarray(combined(pages[replay.PAGE_TIME]), np.int64)[order]
+
+    def _page_began(self, code: int, now: int) -> int:
+        """Returns when the page began that a user is on, ``now`` where there is none."""
+        key = user_time_key(np.array([code]), np.array([now]))
+        last = int(np.searchsorted(self._page_key, key)[0]) - 1
+        if last < 0 or self._page_key[last] < user_time_key(np.array([code]), np.zeros(1)):
+            return now
+        start = int(self._page_start[last])
+        return start if now - start <= replay.PAGE_GAP_S else now
+
+    def request(
+        self, user_ids: Sequence[str], times: np.ndarray, contexts: Sequence[Mapping[str, str]]
+    ) -> Request:
+        """Returns moments of several users, for features of all of them at once."""
+        row_of = self.profiles.row_of
+        return Request(
+            queries=Queries(np.array([self.codes[u] for u in user_ids], np.int64), times),
+            user_rows=np.array([row_of.get(u, -1) for u in user_ids], np.int64),
+            context={
+                name: pa.array([context.get(name, "") for context in contexts], pa.string())
+                for name in REQUEST_COLUMNS
+            },
+        )
+
+    def viewer(self, user_id: str, now: int, context: Mapping[str, str]) -> Viewer:
+        """Returns who would have asked: what happened at ``now`` or later is not known."""
+        row = self.profiles.row_of.get(user_id, -1)
+        profile: dict[str, Any] = {}
+        if row >= 0:
+            profile = self.profiles.table.slice(row, 1).to_pylist()[0]
+            profile = {k: v for k, v in profile.items() if k != "user_id" and v is not None}
+        queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
+        asked = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
+        return Viewer(
+            user_id=user_id,
+            now=now,
+            profile=profile,
+            context=asked,
+            history=self._before(self.codes[user_id], now),
+            request=Request(
+                queries=queries,
+                user_rows=np.array([row]),
+                context={name: pa.array([value], pa.string()) for name, value in asked.items()},
+            ),
+            users=self.profiles,
+        )
+
+    def _before(self, code: int, now: int) -> History:
+        """Returns what a user had done before ``now``, as the only user, number 0."""
+        whole = self.history
+        user, moment = np.array([code]), np.array([now])
+        shown_until = np.array([self._page_began(code, now)])
+        start, end = (int(bound[0]) for bound in visible(whole.search_key, user, moment))
+        first, last = (int(bound[0]) for bound in whole.clicks.bounds(user, shown_until))
+        clicks = _part(whole.clicks, user, shown_until)
+        return History(
+            catalogue=whole.catalogue,
+            watches=_part(whole.watches, user, moment),
+            completed=_part(whole.completed, user, moment),
+            impressions=_part(whole.impressions, user, shown_until),
+            clicks=clicks.keep(self._clicks_known_at[first:last] < now),
+            search_key=whole.search_key[start:end] - user_time_key(user, np.zeros(1, np.int64)),
+            search_tokens=whole.search_tokens.slice(start, end - start),
+        )
+
+
+def _known_at(history: History) -> np.ndarray:
+    """Returns when each click was known, int64: at the watch that followed, or at its own time."""
+    clicks, watches = history.clicks, history.watches
+    pair = np.concatenate(
+        [(e.user << 32) | np.maximum(e.video, 0).astype(np.int64) for e in (clicks, watches)]
+    )
+    _, number = np.unique(pair, return_inverse=True)
+    clicked = user_time_key(number[: len(clicks.time)], clicks.time)
+    watched = np.sort(user_time_key(number[len(clicks.time) :], watches.time))
+    if not len(watched):
+        return clicks.time
+    following = np.searchsorted(watched, clicked)
+    wait = watched[np.minimum(following, len(watched) - 1)] - clicked
+    is_known = (following < len(watched)) & (wait <= CLICK_WINDOW_S)
+    return clicks.time + np.where(is_known, wait, 0)
+
+
+def _profiles(users: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = {}
+    for field in schema:
+        if field.name in users.column_names:
+            columns[field.name] = users[field.name].cast(field.type)
+        else:
+            columns[field.name] = pa.nulls(users.num_rows, field.type)
+    return pa.table(columns).combine_chunks()
+
+
+def _part(events: Events, user: np.ndarray, now: np.ndarray) -> Events:
+    start, end = (int(bound[0]) for bound in events.bounds(user, now))
+    part = slice(start, end)
+    return Events(
+        key=events.time[part],  # The key of user 0.
+        user=np.zeros(end - start, np.int64),
+        time=events.time[part],
+        video=events.video[part],
+        watch_time_ms=events.watch_time_ms[part],
+    )

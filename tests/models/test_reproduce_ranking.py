@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from models import metrics, reproduce_ranking
+from models.experiments import NotApplicableError, Setting
+from models.ranking_lab import LOSS, Lab
+
+
+@pytest.fixture(scope="module")
+def setting(small_examples, tmp_path_factory):
+    work = tmp_path_factory.mktemp("reproduce")
+    return Setting(logs=work, examples=small_examples, work=work, mode="short", seeds=(1,))
+
+
+@pytest.fixture(scope="module")
+def lab(setting):
+    return Lab(setting)
+
+
+def test_training_stops_by_days_that_are_no_part_of_the_holdout(lab):
+    train, validation = lab.train_rows["time"], lab._validation["time"]
+    assert (len(train), len(validation), len(lab.holdout["time"])) == (1800, 200, 500)
+    assert train.max() <= validation.min()
+
+
+def test_a_model_is_trained_once(lab, monkeypatch):
+    first = lab.train("once", seed=1, hidden=(4,))
+    monkeypatch.setattr(Lab, "_train", None)
+    again = lab.train("once", seed=1, hidden=(4,))
+    np.testing.assert_array_equal(first.logits, again.logits)
+    np.testing.assert_allclose(again.seconds, np.exp(again.logits), rtol=1e-5)
+
+
+def test_rows_are_the_mean_over_seeds_of_the_papers_loss(lab):
+    models = [lab.train("seeds", seed=seed, hidden=()) for seed in (1, 2)]
+    rows = lab.rows("none", models)
+    singles = [row.value for row in rows if row.metric == LOSS and row.seed]
+    (together,) = (row for row in rows if row.metric == LOSS and row.seed is None)
+    wanted = [
+        metrics.weighted_per_user_loss(
+            one.logits,
+            *(lab.holdout[name] for name in ("clicked", "watch_time_s", "user_id", "page_id")),
+        )
+        for one in models
+    ]
+    assert singles == pytest.approx(wanted)
+    assert together.value == pytest.approx(np.mean(wanted))
+    assert together.low < together.value < together.high
+
+
+def test_a_model_minus_itself_is_nothing(lab):
+    models = [lab.train("itself", seed=1, hidden=())]
+    row = lab.difference("itself minus itself", models, models)
+    assert (row.value, row.low, row.high) == (0, 0, 0)
+
+
+def test_thinning_raises_the_click_rate_and_keeps_every_click(setting, lab):
+    thin = Lab(setting, keep_unclicked=0.2)
+    assert thin.holdout["clicked"].sum() == lab.holdout["clicked"].sum()
+    # P = .3 of the rows: .3 / (.3 + .7 / 5).
+    assert thin.impressions.clicked.mean() == pytest.approx(0.3 / 0.44, abs=0.08)
+
+
+def test_table_1_has_all_seven_rows_with_seeds_and_intervals(setting):
+    found = reproduce_ranking.table_1(setting)
+    names = ["none", "256", "512", "1024", "512-256", "1024-512", "1024-512-256"]
+    for name in names:
+        seeds = {r.seed for r in found.rows if r.setting == name and r.metric == LOSS}
+        assert seeds == {1, None}
+        assert found.row(name, LOSS, None).n == 500
+    assert [series.x for series in found.plots[0].series] == [tuple(names)] * 2
+    # Table 1 as printed.
+    printed = (0.416, 0.369, 0.367, 0.358, 0.352, 0.347, 0.346)
+    assert found.plots[0].series[1].y == pytest.approx(printed)
+    assert "1024-512-256 minus none" in found.conclusion
+
+
+def test_inputs_that_these_logs_lack_are_said_to_be_absent(setting):
+    found = reproduce_ranking.ranking_inputs(setting)
+    assert found.settings["not_in_these_logs"] == [
+        "without sources and scores",
+        "without the user-channel and user-topic history",
+    ]
+    assert {r.setting for r in found.rows if r.setting.endswith(" minus all")} == {
+        "without powers minus all",
+        "equal weights minus all",
+        "paper's weights minus all",
+        "without churn features minus all",
+        "without the user-video history minus all",
+    }
+
+
+def test_bias_of_the_papers_weights_grows_as_its_formula_says(setting):
+    found = reproduce_ranking.ranking_bias(setting)
+    paper, exact, formula = found.plots[0].series
+    assert paper.x == exact.x == formula.x
+    # P = .3 gives 1.43, P = .68 about 3. What the few holdout rows happen to hold is in both
+    # models' ratios, so it leaves the ratio of the two.
+    assert paper.y[1] > paper.y[0] > 1.2
+    for place in (0, 1):
+        bias = paper.y[place] / exact.y[place]
+        assert bias == pytest.approx(formula.y[place], rel=0.35)
+
+
+def test_calibration_counts_deciles(setting):
+    found = reproduce_ranking.ranking_calibration(setting)
+    ratios = [r for r in found.rows if r.metric == reproduce_ranking.RATIO]
+    assert sum(row.n for row in ratios) == 500
+    within = sum(0.9 <= row.value <= 1.1 for row in ratios)
+    assert f"{within} of {len(ratios)} deciles are within 10%" in found.conclusion
+
+
+def test_logs_without_impressions_do_not_apply(make_examples, world, tmp_path):
+    examples = make_examples(ranker={"train": world.ranker_rows(50, seed=1)})
+    empty = Setting(logs=tmp_path, examples=examples, work=tmp_path, mode="short", seeds=(1,))
+    with pytest.raises(NotApplicableError, match="holdout days have no clicked"):
+        Lab(empty)

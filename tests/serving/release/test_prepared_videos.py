@@ -1,0 +1,191 @@
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from features import preprocessing, spec
+from features.catalogue import Catalogue
+from features.spec import Feature, Kind, Side
+from serving import (
+    backends,
+    loaded_release,
+    prepared_videos,
+    release,
+    signatures,
+    transform_boundaries,
+    warmup,
+)
+from serving.candidates import Candidates
+from serving.prepared_videos import PreparedVideos
+from serving.user_history import unknown_user
+
+
+@pytest.fixture(scope="module")
+def found(small_release):
+    return release.load(small_release)
+
+
+@pytest.fixture(scope="module")
+def loaded(small_release):
+    return loaded_release.load(
+        small_release, release.current(small_release), backend=backends.EmbeddedBackend()
+    )
+
+
+def test_prepared_columns_are_what_the_transform_graph_makes_of_the_catalogue(found, loaded):
+    prepared = loaded.prepared
+    rows = np.array([7, 0, 31])
+    inputs = prepared.known_inputs(rows)
+    model = backends.EmbeddedModel(found.ranker, signatures.TRANSFORM_VIDEOS)
+    raw = {
+        "video_id": np.array(loaded.catalogue.video_ids.to_pylist(), object)[rows],
+        "video_language": np.array(loaded.catalogue.table["language"].to_pylist(), object)[rows],
+    }
+    resolved = loaded.resolved
+    names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
+    numbers = np.full((3, len(names)), np.nan, np.float32)
+    durations = loaded.catalogue.table["duration_s"].to_numpy()
+    numbers[:, names.index("duration_s")] = durations[rows]
+    done = model.predict({**raw, "candidate_continuous": numbers})
+    np.testing.assert_array_equal(inputs["video_id"], done["video_id"])
+    np.testing.assert_array_equal(inputs["video_language"], done["video_language"])
+    np.testing.assert_array_equal(
+        inputs["known_candidate_continuous"],
+        done["candidate_continuous"][:, [names.index("duration_s")]],
+    )
+    assert (inputs["video_id"] > 0).all()
+
+
+def test_candidates_score_the_same_raw_and_prepared(found, loaded):
+    viewer = loaded.viewer(
+        unknown_user("u1"), now=1_700_300_000, context={"region": "DE", "age": 30.0}
+    )
+    rows = np.arange(40, dtype=np.int32)[::-1].copy()
+    candidates = Candidates(
+        rows=rows,
+        source_names=("retrieval", "popular"),
+        source_bits=rows.astype(np.int64) % 3 + 1,
+        source_scores=np.zeros((2, 40), np.float32),
+        retrieval_scores=np.linspace(-1, 1, 40, dtype=np.float32),
+    )
+    prepared = loaded.expected_watch_times(viewer, candidates)
+    raw = dataclasses.replace(loaded, prepared=None, ranker=backends.EmbeddedModel(found.ranker))
+    np.testing.assert_allclose(
+        prepared, raw.expected_watch_times(viewer, candidates), rtol=1e-4, atol=1e-5
+    )
+    assert len(set(prepared.tolist())) > 20
+
+
+def test_warm_up_has_the_prepared_requests_too(found):
+    names = [name for name, _ in warmup.read(found.ranker)]
+    assert names == [signatures.DEFAULT] * 3 + [signatures.SCORE_PREPARED] * 3
+
+
+# ---- by hand -------------------------------------------------------------------------------------
+
+
+def feature(name, kind, source, **more):
+    return Feature(
+        name=name, kind=kind, side=Side.CANDIDATE, models=(spec.RANKER,), source=source, **more
+    )
+
+
+RESOLVED = spec.ResolvedSpec(
+    features=(
+        feature("video_id", Kind.UNIVALENT, "videos.video_id", space="video"),
+        feature("topics", Kind.MULTIVALENT, "videos.topics", space="topic", max_length=2),
+        feature("candidate_sources", Kind.MULTIVALENT, "nomination.candidate_sources"),
+        feature("video_age_s", Kind.CONTINUOUS, "videos.age_s"),
+        feature("duration_s", Kind.CONTINUOUS, "videos.duration_s"),
+        feature("kids", Kind.BINARY, "videos.kids"),
+    )
+)
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    catalogue = Catalogue(
+        pa.table(
+            {
+                "video_id": ["a", "b", "c"],
+                "upload_time": pa.array([1, 2, 3], pa.int64()),
+                "topics": [["x", "y"], [], ["z"]],
+                "duration_s": [10.0, 20.0, 30.0],
+                "kids": [True, False, None],
+            }
+        )
+    )
+
+    def transform(raw):
+        ids = {"": 0, "a": 1, "b": 2, "c": 0, "x": 5, "y": 6, "z": 7}
+        look_up = np.vectorize(lambda text: ids[text], otypes=[np.int64])
+        return {
+            "video_id": look_up(raw["video_id"]),
+            "topics": look_up(raw["topics"]),
+            "candidate_continuous": raw["candidate_continuous"] / 100,
+            "candidate_binary": np.nan_to_num(raw["candidate_binary"]),
+        }
+
+    prepared_videos.write(
+        tmp_path / "columns",
+        resolved=RESOLVED,
+        catalogue=catalogue,
+        transform=transform,
+        vocabularies={
+            "category": ["device=phone", "candidate_sources=fresh", "candidate_sources=popular"]
+        },
+    )
+    return PreparedVideos.load(tmp_path / "columns", RESOLVED)
+
+
+def test_rows_are_gathered_by_name(by_hand):
+    inputs = by_hand.known_inputs(np.array([2, 0]))
+    assert {name: values.tolist() for name, values in inputs.items()} == {
+        "video_id": [0, 1],
+        "topics": [[7, 0], [5, 6]],
+        "known_candidate_continuous": [[pytest.approx(0.3)], [pytest.approx(0.1)]],
+        "known_candidate_binary": [[0.0], [1.0]],
+    }
+
+
+def test_sources_have_the_ids_of_their_tokens(by_hand):
+    lists = [("popular",), ("fresh", "popular"), ("unheard of",)]
+    inputs = by_hand.nominated_inputs((lists, np.array([1, 1, 2, 0])))
+    assert inputs["candidate_sources"][:, :3].tolist() == [[2, 3, 0], [2, 3, 0], [0] * 3, [3, 0, 0]]
+
+
+def test_vectors_are_put_back_in_the_order_of_the_spec():
+    # video_age_s moves and stands first in the vector; known ones come first when joined.
+    assert prepared_videos.order_of_vector(RESOLVED, Kind.CONTINUOUS) == [1, 0]
+    assert prepared_videos.signature_inputs(RESOLVED)["candidate_continuous"] == (
+        "float32",
+        [None, 1],
+    )
+
+
+def test_history_categorical_of_a_video_is_not_prepared():
+    odd = feature("last_device", Kind.UNIVALENT, "history.last_device")
+    assert prepared_videos.is_supported(RESOLVED)
+    assert not prepared_videos.is_supported(spec.ResolvedSpec(features=(odd,)))
+
+
+def test_boundaries_are_found_and_a_graph_without_them_is_refused(small_site):
+    resolved = spec.ResolvedSpec.load(small_site.examples)
+    graph = small_site.examples / "transform_fn" / spec.RANKER / "transform_fn"
+    features = resolved.of(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
+    (expected,) = (
+        constant
+        for constant in transform_boundaries._constants(graph, len(features))
+        if constant.shape[1] > 1
+    )
+
+    def quantiles(values):
+        filled = preprocessing.fill_missing(tf.constant(values), features)
+        return preprocessing.interpolated_quantile(filled, tf.constant(expected)).numpy()
+
+    found = transform_boundaries.candidate_continuous(graph, resolved, quantiles)
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(RuntimeError, match="has no constant that gives its quantiles"):
+        transform_boundaries.candidate_continuous(graph, resolved, lambda values: values)

@@ -1,0 +1,360 @@
+"""Parts that fail while requests come in, each over real connections.
+
+Every page must be answered, on a rung that its answer names, and every refusal must be clean: a
+problem with a ``Retry-After``, nothing acknowledged that is not kept.
+"""
+
+import contextlib
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from features import logs
+from serving import loaded_release, publication, release
+from serving.backends import EmbeddedBackend
+from serving.page import RUNGS
+from serving.redis_history import RedisHistoryStore
+from serving.release_watcher import ReleaseWatcher
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NO_MODELS = {"last_embedding", "no_retrieval", "popular"}
+# Where nothing is slow on purpose, a busy machine must not look like a fault.
+PATIENT = tuple(
+    f"--{stage}_deadline_s=120" for stage in ("history", "query_tower", "sources", "ranker")
+)
+
+
+class Crowd:
+    """Asks for pages without a pause, and keeps every answer."""
+
+    def __init__(self, url, *, threads=2, user=lambda number: f"u{number % 5}"):
+        self.answers = []
+        self._url = url
+        self._user = user
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
+
+    def _ask(self, number):
+        with httpx.Client(base_url=self._url, timeout=300) as client:
+            while not self._stop.is_set():
+                number += 1
+                body = {"user_id": self._user(number), "k": 5, "context": {"region": "de"}}
+                answer = client.post("/v1/recommendations", json=body)
+                self.answers.append((answer.status_code, answer.json()))
+
+    def until(self, condition):
+        """Waits for an answer from now on that fulfils a condition on its page."""
+        seen = len(self.answers)
+        while not any(condition(page) for _, page in self.answers[seen:]):
+            assert all(thread.is_alive() for thread in self._threads)
+            time.sleep(0.02)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def require_all_answered(self):
+        assert {code for code, _ in self.answers} == {200}
+        for _, page in self.answers:
+            assert len(page["items"]) == 5
+            assert page["rung"] in RUNGS
+
+
+def rung_is(*rungs):
+    return lambda page: page.get("rung") in rungs
+
+
+def watch(event_id, video="v1", user="u"):
+    return {
+        "event_id": event_id, "type": "watch", "user_id": user, "video_id": video,
+        "watch_time_s": 50,
+    }  # fmt: skip
+
+
+def report(url, *events):
+    return httpx.post(f"{url}/v1/events", json={"events": list(events)}, timeout=300)
+
+
+def require_clean_refusal(answer):
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# ---- the model server ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model_server(serving_root):
+    """Starts the model server; a second start takes the same port."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = pathlib.Path(__file__).with_name("model_server.py")
+    arguments = [str(port), str(serving_root), release.current(serving_root)]
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, script, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        process.address = f"127.0.0.1:{port}"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_model_server_that_fails_hangs_is_killed_and_comes_back(serving_root, serve, model_server):
+    models = model_server()
+    server = serve(
+        f"--serving_root={serving_root}",
+        f"--model_server={models.address}",
+        "--query_tower_deadline_s=0.5",
+        "--ranker_deadline_s=0.5",
+    )
+    with Crowd(server.url) as crowd:
+        crowd.until(rung_is("full"))
+        models.send_signal(signal.SIGUSR1)
+        crowd.until(rung_is(*NO_MODELS))
+        models.send_signal(signal.SIGUSR2)
+        crowd.until(rung_is("full"))
+        models.send_signal(signal.SIGSTOP)
+        crowd.until(rung_is(*NO_MODELS))
+        # After a few deadlines nobody waits for it any more.
+        crowd.until(rung_is(*NO_MODELS))
+        models.send_signal(signal.SIGCONT)
+        crowd.until(rung_is("full"))
+        models.kill()
+        models.wait()
+        crowd.until(rung_is(*NO_MODELS))
+        assert httpx.get(f"{server.url}/readyz", timeout=300).status_code == 503
+        model_server()
+        crowd.until(rung_is("full"))
+    crowd.require_all_answered()
+    assert {page["rung"] for _, page in crowd.answers} >= {"full", "last_embedding"}
+
+
+# ---- the history store ---------------------------------------------------------------------------
+
+
+def test_redis_that_goes_and_comes_back(running, redis_server):
+    redis_server.empty()
+    site = running(history=RedisHistoryStore(redis_server.url))
+    assert report(site.url, watch("a", "v1", user="u1")).json()["accepted"] == 1
+    with Crowd(site.url) as crowd:
+        crowd.until(rung_is("full"))
+        redis_server.stop()
+        crowd.until(rung_is("no_history"))
+        require_clean_refusal(report(site.url, watch("b", "v2", user="u1")))
+        assert httpx.get(f"{site.url}/readyz", timeout=300).status_code == 503
+        redis_server.start()
+        crowd.until(rung_is("full"))
+    crowd.require_all_answered()
+    # What was refused was not kept, and may be sent again.
+    answer = report(site.url, watch("a", "v1", user="u1"), watch("b", "v2", user="u1"))
+    assert answer.json() == {"accepted": 1, "duplicates": 1}
+    assert site.history.read("u1").watches["video_id"].to_pylist() == ["v1", "v2"]
+
+
+def test_redis_that_hangs_holds_nobody_up_for_long(running, redis_server, tiny):
+    redis_server.empty()
+    settings = tiny.patient(history_deadline_s=0.2, record_deadline_s=0.2)
+    site = running(
+        history=RedisHistoryStore(redis_server.url), funnel_options={"settings": settings}
+    )
+    with Crowd(site.url, threads=4) as crowd:
+        crowd.until(rung_is("full"))
+        redis_server.process.send_signal(signal.SIGSTOP)
+        crowd.until(rung_is("no_history"))
+        # The breaker is closed again and again, so what follows includes requests that try.
+        crowd.until(lambda page: page["rung"] == "no_history" and len(crowd.answers) > 30)
+        redis_server.process.send_signal(signal.SIGCONT)
+        crowd.until(rung_is("full"))
+    crowd.require_all_answered()
+
+
+def test_two_funnels_share_one_sqlite_store_and_one_log(serving_root, serve, tmp_path):
+    flags = (
+        f"--serving_root={serving_root}",
+        f"--logs={tmp_path / 'logs'}",
+        f"--history={tmp_path / 'history.sqlite'}",
+        *PATIENT,
+    )
+    servers = [serve(*flags), serve(*flags)]
+
+    def watches_of(number):
+        for step in range(20):
+            # Every event goes to both; one of the two is the first.
+            event = watch(f"{number}-{step}", f"v{step}", user=f"u{number}")
+            for server in servers if number % 2 else servers[::-1]:
+                accepted.append(report(server.url, event).json()["accepted"])
+
+    accepted = []
+    with Crowd(servers[0].url) as first, Crowd(servers[1].url) as second:
+        threads = [threading.Thread(target=watches_of, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for crowd in (first, second):
+        crowd.require_all_answered()
+        assert all(page["rung"] == "full" for _, page in crowd.answers)
+    assert (len(accepted), sum(accepted)) == (160, 80)
+    for number in range(4):
+        for server in servers:
+            shown = {item["video_id"] for item in server.page(f"u{number}").json()["items"]}
+            assert not shown & {f"v{step}" for step in range(20)}
+    assert [server.stop() for server in servers] == [0, 0]
+    watched = logs.read_table(tmp_path / "logs", "watches")
+    pairs = list(zip(watched["user_id"].to_pylist(), watched["video_id"].to_pylist(), strict=True))
+    assert sorted(pairs) == sorted((f"u{n}", f"v{step}") for n in range(4) for step in range(20))
+
+
+# ---- the index of a new release ------------------------------------------------------------------
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def two_releases(published_root, tiny_publish, tmp_path_factory):
+    """A serving root that holds an older release, and a newer one that serves."""
+    root = tmp_path_factory.mktemp("two") / "serving_root"
+    shutil.copytree(published_root, root)
+    return root, release.current(root), tiny_publish(root)
+
+
+@pytest.mark.parametrize("damage", [flip_a_byte, cut_short, remove])
+def test_release_with_a_damaged_index_is_refused_and_the_old_one_serves_on(
+    running, two_releases, tmp_path, damage
+):
+    published, old, new = two_releases
+    root = shutil.copytree(published, tmp_path / "serving_root")
+    publication.rollback(root)
+    watcher = ReleaseWatcher(
+        published=lambda: release.current(root),
+        load=lambda version: loaded_release.load(root, version, backend=EmbeddedBackend()),
+        period_s=0.05,
+    )
+    watcher.refresh()
+    site = running()
+    site.funnel._releases = watcher
+    with Crowd(site.url) as crowd:
+        crowd.until(rung_is("full"))
+        publication.rollback(root, new)
+        path = root / "index" / new / "embeddings.npy"
+        damage(path)
+        watcher.start()
+        while not watcher.failures:
+            time.sleep(0.02)
+        crowd.until(rung_is("full"))
+    watcher.close()
+    crowd.require_all_answered()
+    assert {page["release_id"] for _, page in crowd.answers} == {old}
+
+
+# ---- the disk ------------------------------------------------------------------------------------
+
+
+def test_full_disk_refuses_events_and_serves_pages(serving_root, serve, tmp_path):
+    """The system refuses every file that grows: the event log, and the history store too."""
+    server = serve(f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}", *PATIENT)
+    acknowledged = []
+
+    def send(number):
+        events = [watch(f"{number}-{i}", f"v{i % 48}", user=f"w{number}") for i in range(200)]
+        answer = report(server.url, *events)
+        if answer.status_code == 200:
+            acknowledged.extend((e["user_id"], e["event_id"]) for e in events)
+        return answer
+
+    assert send(0).status_code == 200
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    with Crowd(server.url, user=lambda number: "reader") as crowd:
+        crowd.until(rung_is("full"))
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (200_000, hard))
+        number = 0
+        while (answer := send(number := number + 1)).status_code == 200:
+            assert number < 100, "the disk never filled"
+        require_clean_refusal(answer)
+        crowd.until(rung_is("full"))
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert send(number).status_code == 200
+        crowd.until(rung_is("full"))
+    crowd.require_all_answered()
+    server.stop(signal.SIGKILL)
+    again = serve(f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}", *PATIENT)
+    again.stop()
+    watched = logs.read_table(tmp_path / "logs", "watches", columns=["user_id"])
+    users = watched["user_id"].to_pylist()
+    for user in {user for user, _ in acknowledged}:
+        assert users.count(user) == 200
+
+
+# ---- a stop under load ---------------------------------------------------------------------------
+
+
+def test_stop_under_load_answers_what_it_took_and_loses_no_event(serving_root, serve, tmp_path):
+    server = serve(f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}", *PATIENT)
+    acknowledged, lock = [], threading.Lock()
+
+    def send(sender):
+        for number in range(10_000):
+            event = watch(f"{sender}-{number}", "v1", user=f"s{sender}")
+            try:
+                answer = report(server.url, event)
+            except (httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
+                return
+            assert answer.status_code == 200, answer.text
+            with lock:
+                acknowledged.append(f"s{sender}")
+
+    threads = [threading.Thread(target=send, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(acknowledged) < 40:
+        time.sleep(0.01)
+    assert server.stop(signal.SIGTERM) == 0
+    for thread in threads:
+        thread.join()
+    watched = logs.read_table(tmp_path / "logs", "watches")["user_id"].to_pylist()
+    for number in range(4):
+        lost = acknowledged.count(f"s{number}") - watched.count(f"s{number}")
+        assert lost <= 0

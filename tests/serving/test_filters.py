@@ -1,0 +1,209 @@
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from features import command
+from features.catalogue import Catalogue
+from serving import errors, filters, signatures, sources
+from serving.events import Event, Kind
+from serving.funnel import Funnel
+from serving.history_store import SqliteHistoryStore
+from serving.page import PageRequest
+from serving.user_history import Blocked
+
+
+@pytest.fixture
+def history(tmp_path):
+    store = SqliteHistoryStore(tmp_path / "history.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def page_of(tiny, history):
+    def make(release=None, *, k=20, settings=None, predicate=None, **asked):
+        funnel = Funnel(
+            releases=tiny.releases(release or tiny.release()),
+            history=history,
+            recorder=None,
+            settings=settings or tiny.patient(),
+            clock=lambda: tiny.now,
+            predicate=predicate,
+        )
+        asked.setdefault("context", {"region": "de"})
+        page = funnel.recommend(PageRequest(user_id="u", k=k, explain=True, **asked))
+        funnel.close()
+        return page
+
+    return make
+
+
+def numbers(page):
+    return {int(item.video_id[1:]) for item in page.items}
+
+
+def with_columns(release, **columns):
+    """The same release, whose videos table has further columns."""
+    table = release.catalogue.table
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
+    return dataclasses.replace(release, catalogue=Catalogue(table))
+
+
+def impressions(tiny, video, *, count, at):
+    return [
+        Event(
+            event_id=f"{video}/{at}/{n}",
+            kind=Kind.IMPRESSION,
+            user_id="u",
+            time=at + n,
+            video_id=f"v{video}",
+            page_id=f"p{n}",
+        )
+        for n in range(count)
+    ]
+
+
+def test_page_is_whole_and_in_order_without_any_filter(page_of):
+    page = page_of(k=48)
+    assert numbers(page) == set(range(48))
+    assert page.filtered == page.held_back == {}
+
+
+def test_video_that_was_shown_too_often_rests_for_a_while(page_of, history, tiny):
+    settings = tiny.patient(max_shown=3, shown_window_s=3600)
+    history.append(impressions(tiny, 1, count=3, at=tiny.now - 100))
+    history.append(impressions(tiny, 2, count=2, at=tiny.now - 100))
+    history.append(impressions(tiny, 3, count=3, at=tiny.now - 5000))  # long ago
+    page = page_of(k=47, settings=settings)
+    assert numbers(page) == set(range(48)) - {1}
+    assert page.filtered == {"shown_too_often": 1}
+    assert page.held_back == {"shown_too_often": ["v1"]}
+    no_limit = dataclasses.replace(settings, max_shown=0)
+    assert page_of(k=48, settings=no_limit).filtered == {}
+
+
+def test_page_that_nothing_else_can_fill_ends_with_what_was_shown_too_often(page_of, history, tiny):
+    settings = tiny.patient(max_shown=2, per_channel=48)
+    for number in range(20, 48):
+        history.append(impressions(tiny, number, count=2, at=tiny.now - 100))
+    history.set_blocked("u", Blocked(videos=("v47",)))
+    page = page_of(k=30, settings=settings)
+    shown = [int(item.video_id[1:]) for item in page.items]
+    assert set(shown[:20]) == set(range(20))
+    assert len(shown) == 30
+    assert set(shown[20:]) < set(range(20, 47))  # Blocked stays blocked.
+
+
+def test_what_the_user_or_the_request_blocks_is_not_shown(page_of, history):
+    history.set_blocked("u", Blocked(videos=("v1",), channels=("c2",)))
+    page = page_of(k=48, blocked=Blocked(videos=("v5", "nothing"), channels=("c3", "nobody")))
+    gone = {1, 5} | {n for n in range(48) if n % 8 in {2, 3}}
+    assert numbers(page) == set(range(48)) - gone
+    assert page.filtered == {"blocked_video": 2, "blocked_channel": 12}
+
+
+def test_videos_are_shown_where_they_may_be(page_of, tiny):
+    allowed = [["fr", "it"], ["de"], [], None] * 12
+    release = with_columns(tiny.release(), regions=allowed)
+    assert {n % 4 for n in numbers(page_of(release, k=48))} == {1, 2, 3}
+    french = page_of(release, k=48, context={"region": "fr"})
+    assert {n % 4 for n in numbers(french)} == {0, 2, 3}
+    assert french.filtered == {"region": 12}
+    # Nobody knows where: what is for some regions only is not shown.
+    nowhere = page_of(release, k=48, context={"age": 30})
+    assert {n % 4 for n in numbers(nowhere)} == {2, 3}
+
+
+def test_videos_are_not_shown_where_they_are_blocked(page_of, tiny):
+    release = with_columns(
+        tiny.release(), blocked_regions=[["de"], ["fr", "de"], ["fr"], None] * 12
+    )
+    assert {n % 4 for n in numbers(page_of(release, k=48))} == {2, 3}
+    assert {n % 4 for n in numbers(page_of(release, k=48, context={"age": 30}))} == {0, 1, 2, 3}
+
+
+def test_age_must_be_known_and_reached(page_of, tiny):
+    release = with_columns(tiny.release(), min_age=[None, 0, 16, 18] * 12)
+    seen = {
+        age: {n % 4 for n in numbers(page_of(release, k=48, context={"region": "de", "age": age}))}
+        for age in (None, 12.0, 16.0, 17.9, 18.0)
+    }
+    assert seen == {
+        None: {0, 1},
+        12.0: {0, 1},
+        16.0: {0, 1, 2},
+        17.9: {0, 1, 2},
+        18.0: {0, 1, 2, 3},
+    }
+
+
+def test_custom_predicate_is_asked_of_all_that_is_shown(page_of, history, tiny):
+    def even(viewer, catalogue, rows):
+        assert viewer.user_id == "u"
+        return np.array([int(catalogue.video_ids[int(row)].as_py()[1:]) % 2 == 0 for row in rows])
+
+    page = page_of(k=48, predicate=even)
+    assert numbers(page) == set(range(0, 48, 2))
+    assert page.filtered == {"custom": 24}
+
+
+@pytest.mark.parametrize("keep", [3, 20, 21])
+def test_page_is_full_as_long_as_the_catalogue_has_enough(page_of, history, tiny, keep):
+    """Narrow sources, of whose first choices nothing is left: they must look on."""
+    history.append(
+        [
+            Event(
+                event_id="w",
+                kind=Kind.WATCH,
+                user_id="u",
+                time=tiny.now - 9,
+                video_id="v47",
+                watch_time_s=9.0,
+            )
+        ]
+    )
+    last = set(range(48 - 1 - keep, 47))  # The least popular and oldest ones.
+    page = page_of(
+        settings=tiny.patient(retrieved=2, trending=1, per_source=1, per_channel=48),
+        predicate=lambda viewer, catalogue, rows: np.isin(rows, list(last)),
+    )
+    assert len(page.items) == min(keep, 20)
+    assert numbers(page) <= last
+    assert page.filtered["watched"] == 1
+
+
+def test_nothing_is_shown_when_the_predicate_fails(page_of):
+    with pytest.raises(errors.FilterError, match="ZeroDivisionError"):
+        page_of(predicate=lambda viewer, catalogue, rows: 1 / 0)
+    with pytest.raises(errors.FilterError, match=r"must return bool \[\d+\], got float64"):
+        page_of(predicate=lambda viewer, catalogue, rows: np.ones(len(rows)))
+
+
+def test_predicate_is_named_by_module_and_function():
+    assert filters.load_predicate("math:isfinite") is __import__("math").isfinite
+    for name in ("math", "math:nothing", "no_such_module:f", ":", "math:pi"):
+        with pytest.raises(command.InputError, match="--filter="):
+            filters.load_predicate(name)
+
+
+# ---- videos without an embedding -----------------------------------------------------------------
+
+
+def test_video_without_an_embedding_is_not_retrieved_and_has_no_score(page_of, history, tiny):
+    # Videos 40 to 47 have no embedding: their bias makes them unreachable.
+    release = tiny.release()
+    embeddings = release.index.embeddings.copy()
+    embeddings[40:] = [0, 0, 0, 0, signatures.UNREACHABLE_BIAS]
+    index = tiny.index(embeddings)
+    release = dataclasses.replace(
+        release, index=index, sources=(sources.Retrieval(index), *release.sources[1:])
+    )
+    page = page_of(release, k=48)
+    assert page.nominated["retrieval"] == 40
+    for item in page.items:
+        if int(item.video_id[1:]) >= 40:
+            assert "retrieval" not in item.sources
+            assert item.retrieval_score is None

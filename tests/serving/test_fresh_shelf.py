@@ -1,0 +1,67 @@
+import hypothesis.strategies as st
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+
+from serving import loaded_release, release
+from serving.backends import EmbeddedBackend
+from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
+
+
+@given(st.lists(st.integers(0, 11), max_size=20))
+def test_stacked_rows_are_those_of_the_longer_array(rows):
+    whole = np.arange(36.0).reshape(12, 3)
+    stacked = StackedRows(whole[:7], whole[7:])
+    assert stacked.shape == (12, 3)
+    np.testing.assert_array_equal(stacked[np.array(rows, np.int64)], whole[rows])
+
+
+def test_the_shelf_is_searched_with_the_index(tiny):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(50, 8)).astype(np.float32)
+    fake = tiny.index(vectors[:40])
+    fake.details = {}
+    fake.video_ids = pa.array([f"v{n}" for n in range(40)])
+    shelved = ShelvedIndex(fake, pa.array([f"n{n}" for n in range(10)]), vectors[40:])
+    queries = rng.normal(size=(5, 8)).astype(np.float32)
+    rows, scores = shelved.search(queries, 12)
+    expected, expected_scores = tiny.index(vectors).search(queries, 12)
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
+    assert len(shelved) == len(shelved.video_ids) == 50
+
+
+def test_new_videos_join_a_release_and_old_rows_stay(world):
+    """A real release: new videos are embedded by its tower like those of the index."""
+    backend = EmbeddedBackend()
+    built = loaded_release.load(
+        world.serving_root, release.current(world.serving_root), backend=backend
+    )
+    shelver = Shelver.open(built, backend)
+    # The videos of the release itself under new names must get the very same vectors.
+    table = built.catalogue.table
+    names = pa.array([f"again {n}" for n in range(20)])
+    copies = table.slice(0, 20).set_column(table.column_names.index("video_id"), "video_id", names)
+    longer = shelver.with_videos(pa.concat_tables([copies, table]))
+    count = len(built.catalogue)
+    assert len(longer.catalogue) == len(longer.index) == count + 20
+    assert longer.catalogue.table.slice(0, count).equals(table)
+    rows = longer.catalogue.rows(names)
+    assert rows.tolist() == list(range(count, count + 20))
+    if longer.prepared is not None:
+        inputs = longer.prepared.known_inputs(np.concatenate([rows, [0]]))
+        assert all(len(values) == 21 for values in inputs.values())
+    assert np.isfinite(longer.index.embeddings[rows]).all()
+    # Content is the same, and of both it is only the id that the model does not know.
+    others = shelver.with_videos(copies.slice(0, 1))
+    np.testing.assert_allclose(
+        others.index.embeddings[np.array([count])], longer.index.embeddings[rows[:1]], rtol=1e-5
+    )
+
+
+def test_a_release_without_new_videos_stays_as_it_is(world):
+    backend = EmbeddedBackend()
+    built = loaded_release.load(
+        world.serving_root, release.current(world.serving_root), backend=backend
+    )
+    assert Shelver.open(built, backend).with_videos(built.catalogue.table) is built

@@ -1,0 +1,362 @@
+"""Tokens, blocking, explanations, the page of the API, metrics, traces, experiments over HTTP."""
+
+import http.server
+import json
+import threading
+
+import numpy as np
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from features import command, logs
+from serving import ab_experiment, http_access, listening, release, service, tracing
+
+TOKEN = "0123456789abcdef-token"
+
+
+def ask(site, user="u", headers=None, **more):
+    body = {"user_id": user, **more}
+    return site.client.post("/v1/recommendations", json=body, headers=headers)
+
+
+# ---- token ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header", [None, TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", f"Bearer {TOKEN[:-1]}"]
+)
+def test_whoever_has_no_token_is_refused(running, header):
+    site = running(token=TOKEN)
+    headers = {"authorization": header} if header else None
+    for answer in (ask(site, headers=headers), site.client.get("/metrics", headers=headers)):
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert site.history.user_ids(1) == []
+
+
+def test_whoever_has_the_token_is_let_in(running):
+    site = running(token=TOKEN)
+    for kind in ("Bearer", "bearer"):
+        assert ask(site, headers={"authorization": f"{kind} {TOKEN}"}).status_code == 200
+
+
+def test_health_and_the_pages_need_no_token(running):
+    site = running(token=TOKEN)
+    for path in ("/healthz", "/readyz", "/", "/docs", "/openapi.json"):
+        assert site.client.get(path).status_code == 200
+    document = site.client.get("/openapi.json").json()
+    assert "401" in document["paths"]["/v1/events"]["post"]["responses"]
+
+
+def test_token_is_read_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv(http_access.TOKEN_VARIABLE, raising=False)
+    assert http_access.read_token(None) is None
+    monkeypatch.setenv(http_access.TOKEN_VARIABLE, TOKEN)
+    assert http_access.read_token(None) == TOKEN
+    path = tmp_path / "token"
+    path.write_text("another-token-of-a-file\n")
+    assert http_access.read_token(str(path)) == "another-token-of-a-file"
+    for text in ("short", "", "with a blank in the middle", "ünicode-ünicode-ünicode"):
+        path.write_text(text)
+        with pytest.raises(command.InputError, match="must be 16 or more printable ASCII"):
+            http_access.read_token(str(path))
+    with pytest.raises(command.InputError, match="cannot be read"):
+        http_access.read_token(str(tmp_path / "nothing"))
+
+
+def test_only_this_machine_reaches_loopback():
+    told = {host: listening.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")}
+    assert all(told.values())
+    assert not any(map(listening.is_loopback, ("0.0.0.0", "::", "192.168.0.7", "example.org")))
+
+
+# ---- blocking and explaining ---------------------------------------------------------------------
+
+
+def test_what_a_user_blocks_is_kept_and_explained(site):
+    blocked = {"videos": ["v1", "v1"], "channels": ["c2"]}
+    answer = site.client.put("/v1/users/a%2Fb/blocked", json=blocked)
+    assert answer.json() == {"videos": ["v1"], "channels": ["c2"]}
+    assert site.client.get("/v1/users/a%2Fb/history").json()["blocked"] == answer.json()
+    page = ask(site, "a/b", k=48, debug=True, context={"region": "de"}).json()
+    shown = {int(item["video_id"][1:]) for item in page["items"]}
+    assert shown == {n for n in range(48) if n != 1 and n % 8 != 2}
+    debug = page["debug"]
+    assert debug["filtered"] == {"blocked_video": 1, "blocked_channel": 6}
+    assert debug["held_back"]["blocked_channel"] == ["v2", "v10", "v18", "v26", "v34"]
+    assert debug["viewer_known_by"] == "context"
+    assert set(debug["sources_ms"]) == {"retrieval", "popular", "trending", "fresh", "channels"}
+    cleared = site.client.put("/v1/users/a%2Fb/blocked", json={})
+    assert cleared.json() == {"videos": [], "channels": []}
+    assert len(ask(site, "a/b", k=48).json()["items"]) == 48
+
+
+def test_request_may_block_for_itself(site):
+    page = ask(site, k=48, blocked={"channels": [f"c{n}" for n in range(7)]}).json()
+    assert {item["channel_id"] for item in page["items"]} == {"c7"}
+
+
+@pytest.mark.parametrize(
+    "body", [{"videos": [""]}, {"videos": ["v"] * 1001}, {"channels": "c"}, {"chanels": ["c"]}]
+)
+def test_bad_list_of_blocked_is_refused(site, body):
+    assert site.client.put("/v1/users/u/blocked", json=body).status_code == 422
+    assert ask(site, blocked=body).status_code == 422
+
+
+def test_custom_filter_that_fails_is_a_clean_refusal(running):
+    def broken(viewer, catalogue, rows):
+        raise RuntimeError("no licence server")
+
+    answer = ask(running(funnel_options={"predicate": broken}))
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert "custom filter" in answer.json()["detail"]
+
+
+# ---- the page of the API -------------------------------------------------------------------------
+
+
+def test_page_of_the_api_names_everything_and_loads_nothing(site):
+    answer = site.client.get("/docs")
+    document = site.client.get("/openapi.json").json()
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text and "https://" not in answer.text
+    assert "default-src 'none'; script-src 'none'" in answer.headers["content-security-policy"]
+    for path in document["paths"]:
+        assert path in answer.text
+    for name in document["components"]["schemas"]:
+        assert f"id='{name}'" in answer.text
+    assert site.client.get("/redoc").status_code == 404
+
+
+# ---- metrics -------------------------------------------------------------------------------------
+
+
+def test_metrics_name_what_failed_what_was_filtered_and_how_late_events_are(site, tiny):
+    site.releases.current = tiny.release(query_tower=tiny.broken())
+    ask(site, blocked={"videos": ["v1"]}, context={"region": "de"})
+    event = {"event_id": "a", "type": "watch", "user_id": "u", "video_id": "v1",
+             "watch_time_s": 5, "time": tiny.now - 100}  # fmt: skip
+    site.client.post("/v1/events", json={"events": [event]})
+    text = site.client.get("/metrics").text
+    assert 'watchnext_pages_total{rung="popular"} 1.0' in text
+    assert 'watchnext_pages_total{rung="last_embedding"} 0.0' in text
+    assert 'watchnext_degraded_total{part="query_tower"} 1.0' in text
+    assert 'watchnext_filtered_total{reason="blocked_video"} 1.0' in text
+    assert 'watchnext_viewers_total{known_by="context"} 1.0' in text
+    assert 'watchnext_source_seconds_count{source="fresh"} 1.0' in text
+    assert 'watchnext_event_lag_seconds_bucket{le="60.0"} 0.0' in text
+    assert 'watchnext_event_lag_seconds_bucket{le="300.0"} 1.0' in text
+    assert "watchnext_event_log_waiting_seconds" in text
+    assert "watchnext_index_recall" in text
+
+
+# ---- traces --------------------------------------------------------------------------------------
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """An OpenTelemetry collector that keeps what it is sent."""
+
+    spans = []  # noqa: RUF012
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        sent = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
+        for resource in sent.resource_spans:
+            for scope in resource.scope_spans:
+                self.spans.extend(scope.spans)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_stages_of_a_request_are_spans_within_the_trace_of_the_caller(running):
+    collector = http.server.HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=collector.serve_forever)
+    thread.start()
+    Collector.spans.clear()
+    tracer = tracing.open_tracer(f"http://127.0.0.1:{collector.server_port}/v1/traces")
+    site = running(funnel_options={"tracer": tracer})
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    parent = f"00-{trace_id}-b7ad6b7169203331-01"
+    page = ask(site, headers={"traceparent": parent}, context={"region": "de"}).json()
+    tracer.close()  # Sends what is left.
+    collector.shutdown()
+    thread.join()
+    collector.server_close()
+    spans = {span.name: span for span in Collector.spans}
+    assert {"recommend", "history", "query_tower", "retrieval", "ranking", "record"} <= set(spans)
+    assert {span.trace_id.hex() for span in spans.values()} == {trace_id}
+    root = spans.pop("recommend")
+    assert root.parent_span_id.hex() == "b7ad6b7169203331"
+    assert {span.parent_span_id for span in spans.values()} == {root.span_id}
+    attributes = {a.key: a.value.string_value for a in root.attributes}
+    assert attributes == {
+        "release": page["release_id"], "rung": "full", "page": page["request_id"]
+    }  # fmt: skip
+
+
+# ---- experiments ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experiment_file(tmp_path):
+    def write(**changes):
+        content = {
+            "name": "channels",
+            "arms": [
+                {"name": "control", "share": 0.4},
+                {"name": "narrow", "share": 0.4, "settings": {"retrieved": 5}},
+            ],
+            **changes,
+        }
+        path = tmp_path / "experiment.json"
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def test_split_is_deterministic_and_has_the_shares(experiment_file):
+    experiment = ab_experiment.load(experiment_file())
+    users = [f"user-{n}" for n in range(20_000)]
+    arms = [arm.name if arm else "" for arm in map(experiment.arm_of, users)]
+    again = ab_experiment.load(experiment_file())
+    assert arms == [arm.name if arm else "" for arm in map(again.arm_of, users)]
+    shares = [arms.count(name) / len(users) for name in ("control", "narrow", "")]
+    # Four standard deviations of a share of 20,000 are below .014.
+    np.testing.assert_allclose(shares, [0.4, 0.4, 0.2], atol=0.014)
+    other = ab_experiment.load(experiment_file(salt="other"))
+    moved = sum(
+        a is not None and b is not None and a.name != b.name
+        for a, b in zip(map(experiment.arm_of, users), map(other.arm_of, users), strict=True)
+    )
+    # Independent splits: different arms for 2 x .4 x .4 of all.
+    assert abs(moved / len(users) - 0.32) < 0.014
+
+
+def test_arms_differ_as_told_and_every_impression_says_which(running, experiment_file):
+    experiment = ab_experiment.load(experiment_file())
+    site = running(funnel_options={"experiment": experiment})
+    expected = {}
+    for number in range(30):
+        user = f"user-{number}"
+        page = ask(site, user, k=3, debug=True, context={"region": "de"}).json()
+        arm = experiment.arm_of(user)
+        expected[user] = [f"channels/{arm.name}"] if arm else []
+        assert page["debug"]["exposures"] == expected[user]
+        is_narrow = arm is not None and arm.name == "narrow"
+        assert page["debug"]["nominated"]["retrieval"] == (5 if is_narrow else 48)
+    assert len({tuple(exposures) for exposures in expected.values()}) == 3
+    site.log.compact(flush=True)
+    logged = logs.read_table(site.log.logs_dir, "impressions").to_pylist()
+    assert {row["user_id"]: row["exposures"] or [] for row in logged} == expected
+
+
+def test_arm_may_have_a_release_of_its_own(running, experiment_file, tiny):
+    arms = [
+        {"name": "control", "share": 0.5},
+        {"name": "new", "share": 0.5, "release": "20231115000000"},
+    ]
+    experiment = ab_experiment.load(experiment_file(arms=arms))
+    site = running(
+        funnel_options={
+            "experiment": experiment,
+            "arm_releases": {"20231115000000": tiny.release("20231115000000")},
+        }
+    )
+    releases = set()
+    for number in range(20):
+        arm = experiment.arm_of(f"u{number}")
+        answered = ask(site, f"u{number}").json()["release_id"]
+        assert answered == (arm.release or "20231114000000")
+        releases.add(answered)
+    assert len(releases) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "no/slashes"}, "names must be letters"),
+        ({"arms": [{"name": "a", "share": 0.5}]}, "two or more arms"),
+        ({"arms": [{"name": "a", "share": 0.5}] * 2}, "different names"),
+        ({"arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.7}]}, "add up to 1"),
+        ({"arms": [{"name": "a", "share": 0}, {"name": "b", "share": 1}]}, r"must be in \(0, 1\]"),
+        ({"arms": [{"name": "a"}, {"name": "b", "share": 1}]}, "must be JSON with"),
+        (
+            {"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5,
+             "settings": {"wdith": 1}}]},
+            r"settings of b must be among .* got \['wdith'\]",
+        ),
+        (
+            {"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5,
+             "settings": {"per_channel": 1.5}}]},
+            "per_channel of b must be a whole number",
+        ),
+    ],
+)  # fmt: skip
+def test_experiment_that_breaks_a_rule_is_refused(experiment_file, changes, message):
+    with pytest.raises(command.InputError, match=message):
+        ab_experiment.load(experiment_file(**changes))
+
+
+# ---- what a server is started with ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"predicate": "no_such_module:f"}, "--filter=no_such_module:f must be MODULE:FUNCTION"),
+        ({"history": "redis://127.0.0.1:1/0"}, "redis://127.0.0.1:1/0 cannot be reached"),
+        ({"history": "redis://127.0.0.1:x/0"}, "must be redis://HOST:PORT/DATABASE"),
+    ],
+)
+def test_server_that_cannot_have_what_it_was_told_does_not_start(
+    published_root, tmp_path, changes, message
+):
+    given = {"history": tmp_path / "history.sqlite", **changes}
+    config = service.ServiceConfig(serving_root=published_root, logs=tmp_path / "logs", **given)
+    with pytest.raises(command.InputError, match=message):
+        service.build(config)
+
+
+def test_arm_of_a_release_that_is_not_there_is_refused_at_the_start(
+    published_root, tmp_path, experiment_file
+):
+    arms = [
+        {"name": "control", "share": 0.5},
+        {"name": "gone", "share": 0.5, "release": "20200101000000"},
+    ]
+    config = service.ServiceConfig(
+        serving_root=published_root,
+        logs=tmp_path / "logs",
+        history=tmp_path / "history.sqlite",
+        experiment=experiment_file(arms=arms),
+    )
+    with pytest.raises(command.InputError, match="20200101000000"):
+        service.build(config)
+
+
+def test_current_release_is_not_loaded_twice_for_an_arm(published_root, tmp_path, experiment_file):
+    version = release.current(published_root)
+    arms = [
+        {"name": "control", "share": 0.5},
+        {"name": "kept", "share": 0.5, "release": version},
+    ]
+    built = service.build(
+        service.ServiceConfig(
+            serving_root=published_root,
+            logs=tmp_path / "logs",
+            history=tmp_path / "history.sqlite",
+            experiment=experiment_file(arms=arms),
+        )
+    )
+    try:
+        assert built.funnel._arm_releases[version].index is built.releases.current.index
+    finally:
+        built.on_close()
