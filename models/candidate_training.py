@@ -175,6 +175,7 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
+    dataset.info(examples_dir)  # Refuses what are no examples before anything else.
     workers = distribution.from_environment()
     resolved = ResolvedSpec.load(examples_dir)
     sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
@@ -214,7 +215,7 @@ def train(
     )
     result = training.fit(task, examples, settings, run, workers=workers)
     _fit_repeat_bias(model, videos, examples)
-    result = dataclasses.replace(result, metrics=task.evaluate())
+    result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
     contents = saved.Contents(
         configs=configs,
         vocabularies=vocabularies,

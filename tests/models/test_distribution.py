@@ -20,6 +20,8 @@ FLAGS = {
     "batch_size": 100,
     "learning_rate": 0.02,
     "id_dropout": 0.0,
+    "bag_dropout": 0.0,
+    "decay": "false",
 }
 
 

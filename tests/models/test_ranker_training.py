@@ -187,7 +187,7 @@ def test_weights_of_whole_days_stay_finite(make_examples, world, tmp_path, loss)
     assert np.isfinite(seconds).all()
     # P = .3: .3 days an impression, and by the paper's weights 1 / .7 of that.
     expected = 0.3 * 86_400 / (0.7 if loss == "weighted" else 1.0)
-    assert seconds.mean() == pytest.approx(expected, rel=0.2)
+    assert seconds.mean() == pytest.approx(expected, rel=0.25)
 
 
 @pytest.mark.parametrize("cap_s", [0.0, 60.0])
