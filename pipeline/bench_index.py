@@ -132,8 +132,8 @@ def _faiss(videos: Floats) -> Iterator[tuple[str, Search]]:
     faiss.omp_set_num_threads(1)
     logging.info("faiss built in %.0f s.", time.monotonic() - started)
     row = np.zeros((1, width), np.float32)
-    for factor in (2, 4, 8):
-        for probes in (2, 4, 8, 16, 32, 64, 128):
+    for factor in (4, 8, 16, 32):
+        for probes in (8, 16, 32, 64, 128, 256):
 
             def search(query: Floats, factor: int = factor) -> npt.NDArray[Any]:
                 refined.k_factor = factor
