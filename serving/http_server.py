@@ -89,7 +89,7 @@ class Service:
     releases: ReleaseWatcher
     models: str
     threads: int = 8
-    max_waiting: int = 16
+    max_waiting: int = 64
     clock: Callable[[], float] = time.time
     token: str | None = None
     on_close: Callable[[], None] = lambda: None

@@ -49,7 +49,7 @@ _MODEL_SERVER_CA = flags.DEFINE_string(
 )
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
-    "max_waiting", 16, "Requests that may wait for a thread; more get 503.", 0, 100_000
+    "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
 )
 _HISTORY_DEADLINE_S = flags.DEFINE_float(
     "history_deadline_s", 1.0, "Then a page is made without history.", 0.001
