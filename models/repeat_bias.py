@@ -9,7 +9,8 @@ softmax gives to the videos of a query's bag, all together, and a bias c on thei
 and c is fitted by maximum likelihood to how often a label was in its own bag. Where people do
 watch again it comes out near or above 0, where they do not far below.
 
-Source: ours. On KuaiRand .2 % of the labels are repeats; the bias raises recall@100 by .02.
+Source: ours. On KuaiRand .2 % of the labels are repeats, and a list without what was watched has
+.02 more recall@100 than one with it.
 """
 
 from typing import Any

@@ -24,6 +24,7 @@ from serving.user_history import (
     Blocked,
     HistoryCache,
     UserHistory,
+    by_user,
     history_of,
     unknown_user,
 )
@@ -69,12 +70,9 @@ class SqliteHistoryStore:
         """See :class:`serving.user_history.HistoryStore`."""
         if not events:
             return Applied(accepted=0, duplicates=0)
-        by_user: dict[str, list[Event]] = {}
-        for event in events:
-            by_user.setdefault(event.user_id, []).append(event)
         accepted, new_users = 0, []
         with self.transaction() as connection:
-            for user_id, user_events in by_user.items():
+            for user_id, user_events in by_user(events).items():
                 profile = (profiles or {}).get(user_id, {})
                 user, is_new = _user_key(connection, user_id, profile)
                 accepted += self._append_of_user(connection, user, user_events)

@@ -43,6 +43,7 @@ from serving.user_history import (
     Blocked,
     HistoryCache,
     UserHistory,
+    by_user,
     history_of,
     unknown_user,
 )
@@ -118,9 +119,6 @@ class RedisHistoryStore:
         """See :class:`serving.user_history.HistoryStore`."""
         if not events:
             return Applied(accepted=0, duplicates=0)
-        by_user: dict[str, list[Event]] = {}
-        for event in events:
-            by_user.setdefault(event.user_id, []).append(event)
         users = [
             json.dumps(
                 {
@@ -131,7 +129,7 @@ class RedisHistoryStore:
                 },
                 allow_nan=False,
             )
-            for user_id, mine in by_user.items()
+            for user_id, mine in by_user(events).items()
         ]
         settings = [PREFIX, self.max_events, PRUNE_SLACK, _KEPT_HOURS_S, uuid.uuid4().hex]
         with self._explained("written"):

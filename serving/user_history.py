@@ -201,6 +201,14 @@ class HistoryCache:
             self._bytes -= self._found.pop(user_id)[1].nbytes
 
 
+def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
+    """Returns the events of each user, in the order in which they came."""
+    grouped: dict[str, list[Event]] = {}
+    for event in events:
+        grouped.setdefault(event.user_id, []).append(event)
+    return grouped
+
+
 def unknown_user(user_id: str) -> UserHistory:
     """Returns what is known of somebody whom no store has met."""
     nothing: dict[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind}
