@@ -7,29 +7,29 @@ came strictly before it, at most K labels per user so that users weigh equally (
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import examples, live_statistics, spec, statistics
+from features import examples, live_statistics, pages, spec, statistics
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
 from features.examples import Request, Users
 from features.held_out import HeldOutHistory
 from features.history import History
+from features.leakage import Audit
 from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
-PAGE_TIME = "page_time"
-PAGE_GAP_S = 30 * 60  # a page where the log names none: impressions without a longer pause
 TRAIN, HOLDOUT = "train", "holdout"
 # What a candidate example of the training split predicts: the next watch, from what came before
 # it; or a held-out one, from all other watches (leaks, see :mod:`features.held_out`).
 NEXT, HELD_OUT = "next", "held_out"
 LABELS = (NEXT, HELD_OUT)
+ALWAYS = ((np.iinfo(np.int64).min, np.iinfo(np.int64).max),)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,21 +53,38 @@ class ReplayConfig:
 
 
 class Replayer:
-    """Turns the events of a bucket of users into raw example batches."""
+    """Turns the events of a bucket of users into raw example batches.
+
+    Args:
+        config: See :class:`ReplayConfig`.
+        resolved: The data set's features.
+        catalogue: All videos.
+        users: All profiles.
+        audit: Looks at every example that is made, if given.
+    """
 
     def __init__(
-        self, config: ReplayConfig, *, resolved: ResolvedSpec, catalogue: Catalogue, users: Users
+        self,
+        config: ReplayConfig,
+        *,
+        resolved: ResolvedSpec,
+        catalogue: Catalogue,
+        users: Users,
+        audit: Audit | None = None,
     ) -> None:
         self._config = config
         self._spec = resolved
         self._catalogue = catalogue
         self._users = users
+        self._audit = audit
 
     def examples(
         self,
         tables: Mapping[str, pa.Table],
         daily: pa.Table,
         live: LiveStatistics = live_statistics.NOTHING,
+        *,
+        periods: Sequence[tuple[int, int]] = ALWAYS,
     ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
         """Yields (model, split, raw examples).
 
@@ -75,8 +92,16 @@ class Replayer:
             tables: Clean event tables of some users.
             daily: Video statistics of ALL users, see :func:`features.statistics.daily_counts`.
             live: Those of the last minutes before any moment, of ALL users.
+            periods: Examples are made of events in these [start, end) only, Unix seconds; what
+                came before them is history all the same.
         """
-        names = sorted({u for t in tables.values() for u in pc.unique(t["user_id"]).to_pylist()})
+        labels = self._labels(tables.get("watches"), periods)
+        impressions = None
+        if "impressions" in tables:
+            impressions = pages.with_pages(tables["impressions"])
+            impressions = impressions.filter(_within(impressions, periods))
+        asked = [*labels.values(), *([] if impressions is None else [impressions])]
+        names = sorted({u for t in asked for u in pc.unique(t["user_id"]).to_pylist()})
         codes = {name: code for code, name in enumerate(names)}
         history = History.of(
             self._catalogue,
@@ -85,50 +110,37 @@ class Replayer:
             searches=tables.get("searches"),
             impressions=tables.get("impressions"),
         )
-        if "watches" in tables:
-            yield from self._candidate_examples(tables["watches"], codes, history)
-        if "impressions" in tables:
+        yield from self._candidate_examples(labels, codes, history)
+        if impressions is not None:
             shown = statistics.VideoStatistics.of(daily, self._catalogue)
-            yield from self._ranking_examples(
-                tables["impressions"], codes, history, shown, live=live
-            )
+            yield from self._ranking_examples(impressions, codes, history, shown, live=live)
 
     # ---- candidate generation ----------------------------------------------------------------
 
-    def _candidate_examples(
-        self, watches: pa.Table, codes: Mapping[str, int], history: History
-    ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
+    def _labels(
+        self, watches: pa.Table | None, periods: Sequence[tuple[int, int]]
+    ) -> dict[str, pa.Table]:
+        """Returns split -> the watches to predict."""
+        if watches is None:
+            return {}
         config = self._config
         if config.completed_only and "completed" in watches.column_names:
             watches = watches.filter(pc.fill_null(watches["completed"], True))
         is_train = pc.less(watches["time"], config.train_until_s)
-        train = self._k_per_user(watches.filter(is_train))
-        for split, labels in ((TRAIN, train), (HOLDOUT, watches.filter(pc.invert(is_train)))):
-            for start in range(0, labels.num_rows, ROWS_PER_BATCH):
-                batch = self._candidate_batch(
-                    labels.slice(start, ROWS_PER_BATCH), codes, history, is_train=split == TRAIN
-                )
-                yield spec.CANDIDATE, split, batch
+        # The K of a user are those of all its watches, whichever of them are asked for here.
+        train = watches.filter(is_train)
+        train = train.take(chosen_examples(train, most=config.examples_per_user, seed=config.seed))
+        labels = {TRAIN: train, HOLDOUT: watches.filter(pc.invert(is_train))}
+        return {split: rows.filter(_within(rows, periods)) for split, rows in labels.items()}
 
-    def _k_per_user(self, watches: pa.Table) -> pa.Table:
-        """Keeps K watches of each user, chosen by a hash of user, video and time."""
-        most = self._config.examples_per_user
-        if not most or not watches.num_rows:
-            return watches
-        keys = zip(
-            watches["user_id"].to_pylist(),
-            watches["video_id"].to_pylist(),
-            watches["time"].to_pylist(),
-            strict=True,
-        )
-        lottery = np.array(
-            [zlib.crc32(f"{self._config.seed} {u} {v} {t}".encode()) for u, v, t in keys]
-        )
-        _, user = np.unique(watches["user_id"].to_pylist(), return_inverse=True)
-        order = np.lexsort((lottery, user))
-        starts = np.searchsorted(user[order], user[order])
-        kept = order[np.arange(len(order)) - starts < most]
-        return watches.take(pa.array(np.sort(kept)))
+    def _candidate_examples(
+        self, labels: Mapping[str, pa.Table], codes: Mapping[str, int], history: History
+    ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
+        for split, rows in labels.items():
+            for start in range(0, rows.num_rows, ROWS_PER_BATCH):
+                part = rows.slice(start, ROWS_PER_BATCH)
+                batch = self._candidate_batch(part, codes, history, is_train=split == TRAIN)
+                yield spec.CANDIDATE, split, batch
 
     def _candidate_batch(
         self, labels: pa.Table, codes: Mapping[str, int], history: History, *, is_train: bool
@@ -140,7 +152,7 @@ class Replayer:
         rows = self._catalogue.rows(labels["video_id"])
         if is_train and self._config.label == HELD_OUT:
             history = HeldOutHistory.over(history, until_s=self._config.train_until_s, labels=rows)
-        return examples.join(
+        batch = examples.join(
             examples.query_batch(
                 self._spec, spec.CANDIDATE, request=request, users=self._users, history=history
             ),
@@ -149,6 +161,9 @@ class Replayer:
             ),
             label_batch(labels, spec.CANDIDATE),
         )
+        if self._audit is not None:
+            self._audit.candidate(batch, history, request.queries)
+        return batch
 
     # ---- ranking -----------------------------------------------------------------------------
 
@@ -161,7 +176,6 @@ class Replayer:
         *,
         live: LiveStatistics,
     ) -> Iterator[tuple[str, str, pa.RecordBatch]]:
-        impressions = with_pages(impressions)
         is_train = pc.less(impressions["time"], self._config.train_until_s)
         for split, mask in ((TRAIN, is_train), (HOLDOUT, pc.invert(is_train))):
             rows = impressions.filter(mask)
@@ -186,22 +200,23 @@ class Replayer:
         sessions, that took boosted trees from a weighted, per-user loss of .396 to .443.)
 
         Args:
-            impressions: With :data:`PAGE_TIME`, see :func:`with_pages`.
+            impressions: As from :func:`features.pages.with_pages`.
             codes: User id to code in ``history``.
             history: Of these users.
             shown: Video statistics.
             live: Those of the last minutes.
         """
-        request = self._request(impressions, codes, time=PAGE_TIME)
+        request = self._request(impressions, codes, time=pages.PAGE_TIME)
         page, page_of = _distinct_requests(request)
         query = examples.query_batch(
             self._spec, spec.RANKER, request=request.take(page), users=self._users, history=history
         )
+        rows = self._catalogue.rows(impressions["video_id"])
         candidate = examples.candidate_batch(
             self._spec,
             spec.RANKER,
             catalogue=self._catalogue,
-            video_rows=self._catalogue.rows(impressions["video_id"]),
+            video_rows=rows,
             history=history,
             queries=request.queries,
             statistics=shown,
@@ -209,7 +224,10 @@ class Replayer:
             nominations=_nominations(impressions),
         )
         labels = label_batch(impressions, spec.RANKER)
-        return examples.join(query.take(pa.array(page_of)), candidate, labels)
+        batch = examples.join(query.take(pa.array(page_of)), candidate, labels)
+        if self._audit is not None:
+            self._audit.ranking(batch, history, request.queries, rows)
+        return batch
 
     def _request(
         self, events: pa.Table, codes: Mapping[str, int], *, time: str = "time"
@@ -228,6 +246,37 @@ class Replayer:
 
 
 NO_USERS = pa.table({"user_id": pa.array([], pa.string())})
+
+
+def chosen_examples(watches: pa.Table, *, most: int, seed: int) -> pa.Array:
+    """Returns the rows of at most ``most`` watches of each user, ascending, int64.
+
+    A watch has a lot of its own: a hash of user, video, time and seed, and the smallest lots of a
+    user win. So a watch that is not chosen among some watches is not chosen among more of them.
+
+    Args:
+        watches: ``user_id``, ``video_id``, ``time``.
+        most: K; 0 for all.
+        seed: Of the lots.
+    """
+    if not most or not watches.num_rows:
+        return pa.array(np.arange(watches.num_rows))
+    users = watches["user_id"].to_pylist()
+    keys = zip(users, watches["video_id"].to_pylist(), watches["time"].to_pylist(), strict=True)
+    lots = np.array([zlib.crc32(f"{seed} {user} {v} {t}".encode()) for user, v, t in keys])
+    owner = np.asarray(combined(watches["user_id"]).dictionary_encode().indices)
+    order = np.lexsort((lots, owner))
+    starts = np.searchsorted(owner[order], owner[order])
+    return pa.array(np.sort(order[np.arange(len(order)) - starts < most]))
+
+
+def _within(events: pa.Table, periods: Sequence[tuple[int, int]]) -> pa.Array:
+    """Returns which events lie in one of the periods, bool [n]."""
+    times = np.asarray(combined(events["time"]), np.int64)
+    inside = np.zeros(len(times), bool)
+    for start, end in periods:
+        inside |= (times >= start) & (times < end)
+    return pa.array(inside)
 
 
 def _columns(table: pa.Table, *names: str) -> dict[str, pa.Array]:
@@ -262,40 +311,6 @@ def _distinct_requests(request: Request) -> tuple[np.ndarray, np.ndarray]:
         np.stack(keys, axis=1), axis=0, return_index=True, return_inverse=True
     )
     return first, number.reshape(-1)
-
-
-def with_pages(impressions: pa.Table) -> pa.Table:
-    """Adds when each impression's page began, and which page it is where the log does not say.
-
-    Args:
-        impressions: All of some users, sorted by user and time.
-
-    Returns:
-        With ``page_id`` (a new page after a pause of 30 minutes, where the log has none) and
-        :data:`PAGE_TIME`, int64 Unix seconds: the first impression of that user and page.
-    """
-    users = combined(impressions["user_id"])
-    time = np.asarray(combined(impressions["time"]), np.int64)
-    if "page_id" not in impressions.column_names:
-        nulls = pa.nulls(len(users), pa.string())
-        impressions = impressions.append_column("page_id", nulls)
-    pages = pc.coalesce(combined(impressions["page_id"]), _pages_by_gap(users, time))
-    index = impressions.column_names.index("page_id")
-    keys = [np.asarray(c.dictionary_encode().indices, np.int64) for c in (users, pages)]
-    _, number = np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    start = np.full(len(time), np.iinfo(np.int64).max)
-    np.minimum.at(start, number, time)
-    with_ids = impressions.set_column(index, "page_id", pages)
-    return with_ids.append_column(PAGE_TIME, pa.array(start[number]))
-
-
-def _pages_by_gap(users: pa.Array, time: np.ndarray) -> pa.Array:
-    names = users.to_pylist()
-    changed = np.array([a != b for a, b in zip(names[1:], names, strict=False)], bool)
-    is_new = np.concatenate([[True], changed | (np.diff(time) > PAGE_GAP_S)])[: len(names)]
-    first = np.maximum.accumulate(np.where(is_new, np.arange(len(names)), 0))
-    return pa.array([f"{names[row]} {time[row]}" for row in first], pa.string())
 
 
 def label_batch(events: pa.Table, model: str) -> pa.RecordBatch:

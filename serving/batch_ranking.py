@@ -21,7 +21,16 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, live_statistics, logs, replay, schema, spec, statistics, tensors
+from features import (
+    command,
+    live_statistics,
+    logs,
+    pages,
+    schema,
+    spec,
+    statistics,
+    tensors,
+)
 from features.catalogue import Catalogue, combined
 from features.examples import Users
 from features.history import History
@@ -245,8 +254,8 @@ class _Scorer:
         )
         asked = pc.fill_null(pc.greater_equal(impressions["time"], from_s or 0), True)
         whole = _whole(impressions)
-        pages = replay.with_pages(impressions.filter(whole))
-        yield from self._scored(pages.filter(asked.filter(whole)), codes, history, counted)
+        paged = pages.with_pages(impressions.filter(whole))
+        yield from self._scored(paged.filter(asked.filter(whole)), codes, history, counted)
         broken = impressions.filter(pc.and_(asked, pc.invert(whole)))
         if broken.num_rows:
             logging.warning(

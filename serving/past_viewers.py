@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features import replay
+from features import pages
 from features.catalogue import combined
 from features.event_columns import Events, Queries, user_time_key, visible
 from features.examples import Request, Users
@@ -54,15 +54,15 @@ class PastViewers:
         """Returns key and start of the page of every impression, int64, sorted by key."""
         if impressions is None or not impressions.num_rows:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        pages = replay.with_pages(
+        paged = pages.with_pages(
             impressions.sort_by([("user_id", "ascending"), ("time", "ascending")])
         )
-        encoded = combined(pages["user_id"]).dictionary_encode()
+        encoded = combined(paged["user_id"]).dictionary_encode()
         codes = np.array([self.codes[u] for u in encoded.dictionary.to_pylist()], np.int64)
-        times = np.asarray(combined(pages["time"]), np.int64)
+        times = np.asarray(combined(paged["time"]), np.int64)
         key = user_time_key(codes[np.asarray(encoded.indices)], times)
         order = np.argsort(key, kind="stable")
-        return key[order], np.asarray(combined(pages[replay.PAGE_TIME]), np.int64)[order]
+        return key[order], np.asarray(combined(paged[pages.PAGE_TIME]), np.int64)[order]
 
     def _page_began(self, code: int, now: int) -> int:
         """Returns when the page began that a user is on, ``now`` where there is none."""
@@ -71,7 +71,7 @@ class PastViewers:
         if last < 0 or self._page_key[last] < user_time_key(np.array([code]), np.zeros(1)):
             return now
         start = int(self._page_start[last])
-        return start if now - start <= replay.PAGE_GAP_S else now
+        return start if now - start <= pages.PAGE_GAP_S else now
 
     def request(
         self, user_ids: Sequence[str], times: np.ndarray, contexts: Sequence[Mapping[str, str]]

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from features import logs, replay, spec, statistics, tensors
+from features import logs, pages, spec, statistics, tensors
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.history import History
@@ -52,7 +52,7 @@ def logits(world, servable, asked, ignored):
         catalogue=catalogue,
         users=Users(pq.read_table(examples / "users").combine_chunks()),
     )
-    asked = replay.with_pages(asked.sort_by(order))
+    asked = pages.with_pages(asked.sort_by(order))
     nothing = statistics.VideoStatistics.of(statistics.merge([]), catalogue)
     raw = replayer.ranking_batch(asked, codes, history, nothing)
     inputs = {}

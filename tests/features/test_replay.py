@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import replay, spec, statistics
+from features import pages, replay, spec, statistics
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.spec import Kind, Side
@@ -123,7 +123,7 @@ def test_all_impressions_of_a_page_see_what_was_known_when_it_began():
 
 
 def test_the_next_page_sees_the_click():
-    later = T0 + replay.PAGE_GAP_S + 1
+    later = T0 + pages.PAGE_GAP_S + 1
     tables = {
         "impressions": impressions(("u", "a", T0, True), ("u", "a", later, False)),
         "watches": watches(("u", "a", T0)),
@@ -136,24 +136,24 @@ def test_the_next_page_sees_the_click():
 
 
 def test_pages_are_per_user_and_split_by_a_pause():
-    gap = replay.PAGE_GAP_S
+    gap = pages.PAGE_GAP_S
     rows = impressions(
         ("u", "a", T0, True), ("u", "b", T0 + gap, True), ("u", "c", T0 + 2 * gap + 1, True),
         ("v", "a", T0, True),
     )  # fmt: skip
-    pages = replay.with_pages(rows)
-    assert pages["page_id"].to_pylist() == [
+    paged = pages.with_pages(rows)
+    assert paged["page_id"].to_pylist() == [
         f"u {T0}", f"u {T0}", f"u {T0 + 2 * gap + 1}", f"v {T0}",
     ]  # fmt: skip
-    assert pages[replay.PAGE_TIME].to_pylist() == [T0, T0, T0 + 2 * gap + 1, T0]
+    assert paged[pages.PAGE_TIME].to_pylist() == [T0, T0, T0 + 2 * gap + 1, T0]
 
 
 def test_logged_page_ids_are_kept_and_gaps_filled():
     rows = impressions(("u", "a", T0, True), ("u", "b", T0 + 9, True))
     rows = rows.append_column("page_id", pa.array(["p", None], pa.string()))
-    pages = replay.with_pages(rows)
-    assert pages["page_id"].to_pylist() == ["p", f"u {T0}"]
-    assert pages[replay.PAGE_TIME].to_pylist() == [T0, T0 + 9]
+    paged = pages.with_pages(rows)
+    assert paged["page_id"].to_pylist() == ["p", f"u {T0}"]
+    assert paged[pages.PAGE_TIME].to_pylist() == [T0, T0 + 9]
 
 
 def test_nominations_without_a_release_are_missing():

@@ -1,0 +1,49 @@
+"""Pages: which impressions were shown together, and when.
+
+A log may name its pages (``page_id``). Where it does not, a page ends with a pause of 30 minutes.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.catalogue import combined
+
+PAGE_TIME = "page_time"
+PAGE_GAP_S = 30 * 60  # a page where the log names none: impressions without a longer pause
+
+
+def with_pages(impressions: pa.Table) -> pa.Table:
+    """Adds when each impression's page began, and which page it is where the log does not say.
+
+    Args:
+        impressions: All of some users, sorted by user and time.
+
+    Returns:
+        With ``page_id`` (a new page after a pause of 30 minutes, where the log has none) and
+        :data:`PAGE_TIME`, int64 Unix seconds: the first impression of that user and page.
+    """
+    users = combined(impressions["user_id"])
+    time = np.asarray(combined(impressions["time"]), np.int64)
+    if "page_id" not in impressions.column_names:
+        nulls = pa.nulls(len(users), pa.string())
+        impressions = impressions.append_column("page_id", nulls)
+    pages = pc.coalesce(combined(impressions["page_id"]), _pages_by_gap(users, time))
+    index = impressions.column_names.index("page_id")
+    keys = [np.asarray(c.dictionary_encode().indices, np.int64) for c in (users, pages)]
+    _, number = np.unique(np.stack(keys, axis=1), axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    start = np.full(len(time), np.iinfo(np.int64).max)
+    np.minimum.at(start, number, time)
+    with_ids = impressions.set_column(index, "page_id", pages)
+    return with_ids.append_column(PAGE_TIME, pa.array(start[number]))
+
+
+def _pages_by_gap(users: pa.Array, time: np.ndarray) -> pa.Array:
+    names = users.dictionary_encode()
+    code = np.asarray(names.indices)
+    is_new = (code[1:] != code[:-1]) | (np.diff(time) > PAGE_GAP_S)
+    is_new = np.concatenate([[True], is_new])[: len(code)]
+    first = np.maximum.accumulate(np.where(is_new, np.arange(len(code)), 0))
+    started = pa.array(time[first]).cast(pa.string())
+    return pc.binary_join_element_wise(users.take(pa.array(first)), started, " ")
