@@ -61,6 +61,11 @@ def user_time_key(user: np.ndarray, time: np.ndarray) -> np.ndarray:
     return (user.astype(np.int64) << _TIME_BITS) | time.astype(np.int64)
 
 
+def times_of(key: np.ndarray) -> np.ndarray:
+    """Returns the Unix seconds in keys of :func:`user_time_key`."""
+    return key & ((1 << _TIME_BITS) - 1)
+
+
 def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns [start, end) of the events that a query sees: its user's, before ``now``, truncated.
 

@@ -94,6 +94,11 @@ def rows_of(counts: pa.Table) -> np.ndarray:
     return np.asarray(combined(counts["key"]), np.int64) >> _MINUTE_BITS
 
 
+def minutes_of(counts: pa.Table) -> np.ndarray:
+    """Returns the minute since 1970 of each count, int64 [n]."""
+    return np.asarray(combined(counts["key"]), np.int64) & ((1 << _MINUTE_BITS) - 1)
+
+
 def with_rows(counts: pa.Table, new_row: np.ndarray) -> pa.Table:
     """Returns the counts with the rows ``new_row[row]``; those that become -1 are left out."""
     keys = np.asarray(combined(counts["key"]), np.int64)

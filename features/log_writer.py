@@ -32,8 +32,17 @@ _MIN_DAY = -719_162  # 0001-01-01.
 
 
 def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """Returns the rows of all tables; a column that a table lacks is null there."""
-    return pa.concat_tables(tables, promote_options="permissive")
+    """Returns the rows of all tables; a column that a table lacks is null there.
+
+    Raises:
+        InputError: A column has types in two tables that do not go together.
+    """
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise command.InputError(
+            f"files of one table disagree about a column: {error}. Write it with one type."
+        ) from error
 
 
 def append(

@@ -186,7 +186,10 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
         names = [name for name in rows.column_names if not _is_partition(contract, name)]
         _require_columns(names, contract, path=str(path))
         found.append(_conformed(rows.select(names), contract, str(path)))
-    together = log_writer.concatenated(found).schema
+    try:
+        together = log_writer.concatenated(found).schema
+    except command.InputError as error:
+        raise command.InputError(f"table {table} in {logs_dir}: {error}") from error
     return dict(zip(together.names, together.types, strict=True))
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from features import spec
+from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 NUM_QUANTILES = 255  # boundaries; 256 equal shares
@@ -87,12 +88,7 @@ def make_preprocessing_fn(
         for space in resolved.spaces_of(model):
             features = [f for f in resolved.of(model) if f.space == space.name]
             tokens = {f.name: _tokens(raw[f.name], f) for f in features}
-            vocabulary = tft.vocabulary(
-                _counted(raw, features, tokens, model),
-                top_k=space.max_size,
-                frequency_threshold=space.min_count if space.min_count > 1 else None,
-                vocab_filename=vocabulary_name(space.name),
-            )
+            vocabulary = _vocabulary(space, _counted(raw, features, tokens, model))
             for side in Side:
                 mine = [f for f in features if f.side is side]
                 if mine:
@@ -122,6 +118,21 @@ def _tokens(raw: tf.Tensor | tf.SparseTensor, feature: Feature) -> tf.Tensor | t
 
 def _flat(tokens: tf.Tensor | tf.SparseTensor) -> tf.Tensor:
     return tokens.values if isinstance(tokens, tf.SparseTensor) else tokens
+
+
+def _vocabulary(space: IdSpace, counted: tf.Tensor) -> tf.Tensor:
+    """Returns the file of the space's most frequent tokens, of string [m]; "" is none."""
+    name = vocabulary_name(space.name)
+    if space.approximate:
+        return tft.experimental.approximate_vocabulary(
+            counted, top_k=space.max_size, vocab_filename=name
+        )
+    return tft.vocabulary(
+        counted,
+        top_k=space.max_size,
+        frequency_threshold=space.min_count if space.min_count > 1 else None,
+        vocab_filename=name,
+    )
 
 
 def _counted(

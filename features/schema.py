@@ -18,11 +18,16 @@ from features import command
 # Longer than any sitting with one video; a watch beyond it is a stuck player or a wrong unit.
 MAX_WATCH_TIME_S = 24 * 3600
 
+# Our API takes no other ids, so nobody could ask for them; and a vocabulary file has one id a line.
+MAX_ID_CHARACTERS = 256
+_CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
+
 EXACT_DUPLICATE = "exact_duplicate"
 
 # In the order in which they are looked for: a row with several faults gets the first.
 REASONS = (
     "missing_key",  # A required value is null, or a required string is empty.
+    "unusable_id",  # A user or video id with control characters, or longer than MAX_ID_CHARACTERS.
     "bad_time",  # Time zero or before 1970.
     "future_time",  # Later than the clock; also what milliseconds look like.
     "unknown_user",  # The user table does not have this user.
@@ -322,7 +327,7 @@ def _faults(
     table: Table, rows: pa.Table, *, known: Mapping[str, pa.Array | None], now_s: int
 ) -> dict[str, pa.ChunkedArray]:
     """Returns reason -> bool per row (null counts as no fault)."""
-    faults = {"missing_key": _missing_key(table, rows)}
+    faults = {"missing_key": _missing_key(table, rows), "unusable_id": _unusable_id(table, rows)}
     time = (
         rows["upload_time" if table.name == "videos" else table.time_column]
         if table.name != "users"
@@ -358,6 +363,18 @@ def _missing_key(table: Table, rows: pa.Table) -> pa.ChunkedArray:
                 missing, pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), False)
             )
     return missing
+
+
+def _unusable_id(table: Table, rows: pa.Table) -> pa.ChunkedArray:
+    unusable = pa.chunked_array([pa.repeat(False, rows.num_rows)])
+    for name in ("user_id", "video_id"):
+        if table.column(name) is not None:
+            for fault in (
+                pc.match_substring_regex(rows[name], _CONTROL_CHARACTERS),
+                pc.greater(pc.utf8_length(rows[name]), MAX_ID_CHARACTERS),
+            ):
+                unusable = pc.or_(unusable, pc.fill_null(fault, False))
+    return unusable
 
 
 def split_duplicates(arrow_table: pa.Table) -> tuple[pa.Table, pa.Table]:

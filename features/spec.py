@@ -31,6 +31,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from features import command, files
+from features.id_spaces import SPACES, IdSpace
 
 CANDIDATE, RANKER = "candidate", "ranker"
 MODELS = (CANDIDATE, RANKER)
@@ -62,31 +63,6 @@ class Side(str, enum.Enum):
 
     QUERY = "query"
     CANDIDATE = "candidate"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IdSpace:
-    """A vocabulary with one embedding that all its features share.
-
-    Attributes:
-        name: For example ``video``.
-        max_size: Only the most frequent ids are kept; the others are out of vocabulary.
-        min_count: Ids seen less often are out of vocabulary.
-    """
-
-    name: str
-    max_size: int = 1_000_000
-    min_count: int = 1
-
-
-SPACES = (
-    IdSpace(name="video"),
-    IdSpace(name="channel"),
-    IdSpace(name="topic"),
-    IdSpace(name="search_token", min_count=2),
-    # Small categoricals share one space; their tokens are "feature=value", so they never mix.
-    IdSpace(name="category", max_size=100_000),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,6 +254,11 @@ class ResolvedSpec:
         names = dict.fromkeys(f.space for f in self.of(model) if f.categorical)
         return tuple(self.space(name) for name in names)
 
+    def all_spaces(self) -> tuple[IdSpace, ...]:
+        """Returns the ID spaces that any feature has."""
+        names = dict.fromkeys(f.space for f in self.features if f.categorical)
+        return tuple(self.space(name) for name in names)
+
     def to_json(self) -> str:
         """Returns the JSON that :meth:`load` reads."""
         spec = {
@@ -383,18 +364,3 @@ def load_extra(path: str | os.PathLike[str] | None) -> tuple[Feature, ...]:
         except (TypeError, ValueError) as error:
             raise command.InputError(f"{path}: cannot declare {entry}: {error}") from None
     return tuple(extra)
-
-
-def embedding_width(vocabulary_size: int) -> int:
-    """Width of a space's embedding, proportional to the logarithm of its size (section 4.1).
-
-    The paper's example, 1 million ids at 32 dimensions, sets the factor.
-
-    Args:
-        vocabulary_size: Number of ids, 0 or more.
-
-    Returns:
-        A multiple of 4, at least 4.
-    """
-    width = 32 * math.log(max(vocabulary_size, 2)) / math.log(1_000_000)
-    return max(4, 4 * math.ceil(width / 4 - 1e-9))

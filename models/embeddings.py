@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from features import spec
+from features import id_spaces, spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 Tensors = Mapping[str, tf.Tensor]
@@ -197,13 +197,13 @@ def make_tables(
     Args:
         features: Those that the model reads.
         vocabulary_sizes: Space to V.
-        widths: Space to width; others get ``spec.embedding_width(V)``.
+        widths: Space to width; others get ``id_spaces.embedding_width(V)``.
         seed: Of the initial values.
     """
     tables: dict[str, EmbeddingTable] = {}
     for space in sorted({f.space for f in features if f.categorical}):
         size = vocabulary_sizes[space]
-        width = widths.get(space, spec.embedding_width(size))
+        width = widths.get(space, id_spaces.embedding_width(size))
         tables[space] = EmbeddingTable(size, width, seed=seed + len(tables), name=space)
     return tables
 

@@ -1,11 +1,11 @@
 """Raw log fragments -> clean tables of whole users, and the rows that were set aside.
 
-Rows travel in batches, as Arrow IPC bytes under the number of their users' bucket: a shuffle
-moves a few large values instead of one small one per row. A bucket has all events of its users,
-so exact duplicates meet there.
+Rows lie in files (:mod:`pipeline.table_files`); what is shuffled is where a fragment's rows of each
+bucket of users lie. A bucket has all events of its users, so exact duplicates meet there.
 """
 
 import collections
+import hashlib
 import json
 import pathlib
 import zlib
@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 
 from features import files, logs, schema
 from features.catalogue import combined
+from pipeline import table_files
+from pipeline.table_files import StoredTable
 
 # What replay reads of each table; other columns only count when rows are compared.
 COLUMNS: Mapping[str, Sequence[str]] = {
@@ -36,21 +38,7 @@ REJECTED = "rejected"
 COUNTS = "counts"
 _COUNTS_FILE = ".counts"
 Counts = collections.Counter[tuple[str, str]]  # (table, reason) -> rows
-
-
-def to_bytes(table: pa.Table) -> bytes:
-    """Returns a table as compressed Arrow IPC."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(
-        sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
-    ) as writer:
-        writer.write_table(table.combine_chunks())
-    return bytes(sink.getvalue())
-
-
-def from_bytes(data: bytes) -> pa.Table:
-    """Inverse of :func:`to_bytes`."""
-    return pa.ipc.open_stream(data).read_all()
+Stored = dict[str, StoredTable]  # table name -> the clean rows of a bucket
 
 
 def read_ids(directory: str, column: str) -> pa.Array:
@@ -76,7 +64,7 @@ def narrowed(table: pa.Table, name: str) -> pa.Table:
 
 
 class ReadFragments(beam.DoFn):
-    """Fragment -> (bucket, (table name, bytes)); rejected rows and counts beside it."""
+    """Fragment -> (bucket, (table name, stored rows)); rejected rows and counts beside it."""
 
     def __init__(
         self,
@@ -86,12 +74,14 @@ class ReadFragments(beam.DoFn):
         num_buckets: int,
         now_s: int,
         window: tuple[int | None, int | None],
+        store_dir: pathlib.Path,
     ) -> None:
         self._videos_dir = videos_dir
         self._users_dir = users_dir
         self._num_buckets = num_buckets
         self._now_s = now_s
         self._from_s, self._until_s = window
+        self.store_dir = store_dir
 
     def setup(self) -> None:
         """Loads the known ids once per worker."""
@@ -114,9 +104,19 @@ class ReadFragments(beam.DoFn):
         yield beam.pvalue.TaggedOutput(COUNTS, counts)
         accepted = narrowed(accepted, name)
         bucket = buckets_of(accepted["user_id"], self._num_buckets)
-        for number in np.unique(bucket):
-            part = accepted.take(pa.array(np.flatnonzero(bucket == number)))
-            yield int(number), (name, to_bytes(part))
+        numbers, starts = np.unique(np.sort(bucket), return_index=True)
+        if len(numbers):
+            dealt = accepted.take(pa.array(np.argsort(bucket, kind="stable")))
+            ends = [*starts[1:], accepted.num_rows]
+            parts = [dealt.slice(a, b - a) for a, b in zip(starts, ends, strict=True)]
+            stored = table_files.store(parts, self.store_dir / _file_name(fragment))
+            for number, part in zip(numbers, stored, strict=True):
+                yield int(number), (name, part)
+
+
+def tables_of(bucket: tuple[int, Stored]) -> dict[str, pa.Table]:
+    """Reads the clean tables of a bucket."""
+    return {name: stored.read() for name, stored in bucket[1].items()}
 
 
 def set_aside(name: str, rejected: pa.Table, counts: Counts) -> Iterator[Any]:
@@ -129,18 +129,27 @@ def set_aside(name: str, rejected: pa.Table, counts: Counts) -> Iterator[Any]:
     yield beam.pvalue.TaggedOutput(REJECTED, (name, rejected))
 
 
+def _file_name(fragment: logs.Fragment) -> str:
+    """Returns a name of its own for a fragment, the same in every attempt."""
+    key = f"{fragment.path} {fragment.row_groups}"
+    return f"{fragment.table}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
+
+
 class CleanBuckets(beam.DoFn):
-    """(bucket, pieces) -> (bucket, {table name: bytes}) without exact duplicates."""
+    """(bucket, pieces) -> (bucket, {table name: stored rows}) without exact duplicates."""
+
+    def __init__(self, store_dir: pathlib.Path) -> None:
+        self._store_dir = store_dir
 
     def process(
-        self, bucket_and_pieces: tuple[int, Iterable[tuple[str, bytes]]]
+        self, bucket_and_pieces: tuple[int, Iterable[tuple[str, StoredTable]]]
     ) -> Iterator[tuple[int, Any]]:
         """Puts a bucket's pieces together, one table each."""
         bucket, pieces = bucket_and_pieces
         by_table: dict[str, list[pa.Table]] = {}
-        for name, data in pieces:
-            by_table.setdefault(name, []).append(from_bytes(data))
-        clean: dict[str, bytes] = {}
+        for name, piece in pieces:
+            by_table.setdefault(name, []).append(piece.read())
+        clean: Stored = {}
         counts: Counts = collections.Counter()
         for name, parts in by_table.items():
             together = pa.concat_tables(parts, promote_options="permissive")
@@ -149,7 +158,8 @@ class CleanBuckets(beam.DoFn):
             unique, duplicates = schema.split_duplicates(together.sort_by(order))
             yield from set_aside(name, duplicates.drop_columns([ROW_HASH]), counts)
             counts[name, "accepted"] += unique.num_rows
-            clean[name] = to_bytes(unique.drop_columns([ROW_HASH]))
+            path = self._store_dir / f"bucket-{bucket}-{name}.arrow"
+            (clean[name],) = table_files.store([unique.drop_columns([ROW_HASH])], path)
         yield beam.pvalue.TaggedOutput(COUNTS, counts)
         yield bucket, clean
 

@@ -3,6 +3,7 @@
 The logic is in :mod:`features.replay` and :mod:`features.statistics`, shared with serving.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,13 +12,13 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import live_statistics, logs, schema, statistics
+from features import leakage, live_statistics, logs, schema, statistics
 from features import replay as replay_logic
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
-from pipeline import cleaning
+from pipeline import cleaning, leakage_audit, periods
 
 _MERGED_AT_ONCE = 16  # Tables of minute counts that are held before they are added up.
 
@@ -32,9 +33,9 @@ class DailyCounts(beam.DoFn):
     def __init__(self, *, has_impressions: bool) -> None:
         self._has_impressions = has_impressions
 
-    def process(self, bucket: tuple[int, Mapping[str, bytes]]) -> Iterator[pa.Table]:
+    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[pa.Table]:
         """Counts one bucket."""
-        tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
+        tables = cleaning.tables_of(bucket)
         impressions = tables.get("impressions")
         if impressions is None and self._has_impressions:
             impressions = schema.empty("impressions")
@@ -77,9 +78,9 @@ class MinuteCounts(beam.DoFn):
         ids = cleaning.read_ids(self._videos_dir, "video_id")
         self._catalogue = Catalogue(pa.table({"video_id": ids}))
 
-    def process(self, bucket: tuple[int, Mapping[str, bytes]]) -> Iterator[pa.Table]:
+    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[pa.Table]:
         """Counts one bucket."""
-        tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
+        tables = cleaning.tables_of(bucket)
         yield live_statistics.minute_counts(
             self._catalogue, tables.get("watches"), tables.get("impressions")
         )
@@ -106,6 +107,26 @@ class MergeMinuteCounts(beam.CombineFn):
         return live_statistics.merge(parts)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """What replay need not make again.
+
+    Attributes:
+        digests: How the log's periods are told apart.
+        settings: What else examples depend on.
+        keys: Of the periods whose examples there are.
+    """
+
+    digests: periods.Digests
+    settings: str
+    keys: frozenset[str]
+
+    def missing(self, digests: pa.Table) -> list[periods.Period]:
+        """Returns the periods of a log to make examples of."""
+        found = periods.periods_of(digests, self.settings)
+        return [period for period in found if period.key not in self.keys]
+
+
 class Replay(beam.DoFn):
     """(bucket, clean tables) -> raw examples, tagged ``<model>_<split>``."""
 
@@ -116,32 +137,48 @@ class Replay(beam.DoFn):
         spec_json: str,
         videos_dir: str,
         users_dir: str | None,
+        cached: Cached | None = None,
     ) -> None:
         self._config = config
         self._spec_json = spec_json
+        self.cached = cached
         self.videos_dir = videos_dir
         self._users_dir = users_dir
 
     def setup(self) -> None:
         """Loads catalogue and profiles once per worker."""
         users = pq.read_table(self._users_dir) if self._users_dir else replay_logic.NO_USERS
+        resolved = ResolvedSpec.from_json(self._spec_json)
+        catalogue = Catalogue(pq.read_table(self.videos_dir).combine_chunks())
+        self._audit = leakage.Audit(resolved, catalogue, train_until_s=self._config.train_until_s)
         self._replayer = replay_logic.Replayer(
             self._config,
-            resolved=ResolvedSpec.from_json(self._spec_json),
-            catalogue=Catalogue(pq.read_table(self.videos_dir).combine_chunks()),
+            resolved=resolved,
+            catalogue=catalogue,
             users=Users(users.combine_chunks()),
+            audit=self._audit,
         )
         self._minutes: pa.Table | None = None
 
     def process(
-        self, bucket: tuple[int, Mapping[str, bytes]], daily: pa.Table, minutes: pa.Table
+        self,
+        bucket: tuple[int, cleaning.Stored],
+        daily: pa.Table,
+        minutes: pa.Table,
+        digests: pa.Table | None = None,
     ) -> Iterator[Any]:
-        """Replays one bucket."""
+        """Replays one bucket; only the periods that are not cached where ``digests`` are given."""
+        asked: Sequence[tuple[int, int]] = replay_logic.ALWAYS
+        if self.cached is not None and digests is not None:
+            asked = tuple((p.start, p.end) for p in self.cached.missing(digests))
         if minutes is not self._minutes:  # The same object for all buckets of a worker.
             self._minutes, self._live = minutes, LiveStatistics.of(minutes)
-        tables = {name: cleaning.from_bytes(data) for name, data in bucket[1].items()}
-        for model, split, batch in self._replayer.examples(tables, daily, self._live):
+        tables = cleaning.tables_of(bucket)
+        self._audit.begin(tables, daily, minutes)
+        made = self._replayer.examples(tables, daily, self._live, periods=asked)
+        for model, split, batch in made:
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
+        yield beam.pvalue.TaggedOutput(leakage_audit.SEEN, self._audit.take())
 
 
 def add_example_generation(
@@ -176,7 +213,7 @@ def add_example_generation(
         pieces.pieces
         | "Gather buckets" >> beam.GroupByKey()
         | "Clean buckets"
-        >> beam.ParDo(cleaning.CleanBuckets()).with_outputs(
+        >> beam.ParDo(cleaning.CleanBuckets(read.store_dir)).with_outputs(
             cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_tables"
         )
     )
@@ -193,9 +230,23 @@ def add_example_generation(
         | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir))
         | "Merge minutes" >> beam.CombineGlobally(MergeMinuteCounts())
     )
+    beside = [daily, minutes]
+    if replay.cached is not None:
+        digests = (
+            clean.bucket_to_tables
+            | "Digest periods" >> beam.ParDo(replay.cached.digests)
+            | "Merge digests" >> beam.CombineGlobally(periods.MergeDigests())
+        )
+        digests | "Write digests" >> beam.Map(periods.write_digests, directory)
+        beside.append(digests)
     examples = clean.bucket_to_tables | "Replay" >> beam.ParDo(
-        replay, beam.pvalue.AsSingleton(daily), beam.pvalue.AsSingleton(minutes)
-    ).with_outputs(*outputs)
+        replay, *(beam.pvalue.AsSingleton(table) for table in beside)
+    ).with_outputs(*outputs, leakage_audit.SEEN)
+    (
+        examples[leakage_audit.SEEN]
+        | "Add up audit" >> beam.CombineGlobally(leakage.merged)
+        | "Write audit" >> beam.Map(leakage_audit.write_seen, directory)
+    )
     for tag, (path, example_schema) in outputs.items():
         examples[tag] | f"Write {tag}" >> beam.io.WriteToParquetBatched(
             str(path / "part"), schema=example_schema, codec="zstd", file_name_suffix=".parquet"

@@ -6,7 +6,7 @@ Parquet files is one batch.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 import numpy as np
@@ -20,9 +20,10 @@ from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.coders import example_coder
 from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 
-from features import preprocessing
+from features import preprocessing, replay
 from features.examples import list_array
 from features.spec import ResolvedSpec
+from pipeline import leakage_audit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,44 +126,68 @@ class _TFRecordListSink(FileBasedSink):
         file_handle.close()
 
 
-def add_transform(
+def add_analysis(
     pipeline: beam.Pipeline,
     *,
     model: str,
     resolved: ResolvedSpec,
     raw_schema: pa.Schema,
-    raw: dict[str, pathlib.Path],
+    train: pathlib.Path,
     output: pathlib.Path,
 ) -> None:
-    """Fits a model's transform on its training examples and applies it to every split.
+    """Fits a model's transform on its training examples.
 
     Args:
         pipeline: To add to, inside a ``tft_beam.Context``.
         model: ``candidate`` or ``ranker``.
         resolved: The data set's features.
         raw_schema: Of the raw examples.
-        raw: Split name to directory of raw examples; ``train`` is what is analysed.
-        output: Examples directory; writes ``transform_fn/<model>`` and ``transformed/<model>``.
+        train: Directory of the raw training examples.
+        output: Examples directory; writes ``transform_fn/<model>``.
     """
-    columns = list(preprocessing.raw_feature_spec(resolved, model))
-    config = adapter_config(resolved, model, raw_schema)
-    data = {
-        split: pipeline
-        | f"List {model} {split}" >> beam.Create(row_groups(directory))
-        | f"Spread {model} {split}" >> beam.Reshuffle()
-        | f"Read {model} {split}" >> beam.Map(read_batch, columns=columns)
-        for split, directory in raw.items()
-    }
-    transform_fn = (data["train"], config) | f"Analyze {model}" >> tft_beam.AnalyzeDataset(
+    batches = _batches(pipeline, resolved, model, raw={replay.TRAIN: train})[replay.TRAIN]
+    leakage_audit.add_analysed(batches, model=model, directory=output)
+    transform_fn = (
+        batches,
+        adapter_config(resolved, model, raw_schema),
+    ) | f"Analyze {model}" >> tft_beam.AnalyzeDataset(
         preprocessing.make_preprocessing_fn(resolved, model)
     )
     transform_fn | f"Write transform_fn {model}" >> tft_beam.WriteTransformFn(
-        str(output / "transform_fn" / model)
+        str(_transform_fn(output, model))
+    )
+
+
+def add_transform(
+    pipeline: beam.Pipeline,
+    *,
+    model: str,
+    resolved: ResolvedSpec,
+    raw_schema: pa.Schema,
+    raw: Mapping[str, pathlib.Path],
+    output: pathlib.Path,
+) -> None:
+    """Applies a model's transform to every split.
+
+    This is a pipeline of its own, after :func:`add_analysis`: in one pipeline, the batches would
+    have two readers at different times, and the runner would hold all of them for the second.
+
+    Args:
+        pipeline: To add to, inside a ``tft_beam.Context``.
+        model: ``candidate`` or ``ranker``.
+        resolved: The data set's features.
+        raw_schema: Of the raw examples.
+        raw: Split name to directory of raw examples.
+        output: Examples directory with ``transform_fn/<model>``; writes ``transformed/<model>``.
+    """
+    config = adapter_config(resolved, model, raw_schema)
+    transform_fn = pipeline | f"Read transform_fn {model}" >> tft_beam.ReadTransformFn(
+        str(_transform_fn(output, model))
     )
     schema = schema_utils.schema_from_feature_spec(
         preprocessing.transformed_feature_spec(resolved, model)
     )
-    for split, batches in data.items():
+    for split, batches in _batches(pipeline, resolved, model, raw=raw).items():
         transformed, _ = (
             (batches, config),
             transform_fn,
@@ -175,9 +200,30 @@ def add_transform(
         )
 
 
+def _batches(
+    pipeline: beam.Pipeline,
+    resolved: ResolvedSpec,
+    model: str,
+    *,
+    raw: Mapping[str, pathlib.Path],
+) -> dict[str, beam.PCollection]:
+    columns = list(preprocessing.raw_feature_spec(resolved, model))
+    return {
+        split: pipeline
+        | f"List {model} {split}" >> beam.Create(row_groups(directory))
+        | f"Spread {model} {split}" >> beam.Reshuffle()
+        | f"Read {model} {split}" >> beam.Map(read_batch, columns=columns)
+        for split, directory in raw.items()
+    }
+
+
+def _transform_fn(output: pathlib.Path, model: str) -> pathlib.Path:
+    return output / "transform_fn" / model
+
+
 def vocabulary_sizes(examples_dir: pathlib.Path, model: str) -> dict[str, int]:
     """Returns the number of ids of each space, from the transform graph just written."""
-    output = tft.TFTransformOutput(str(examples_dir / "transform_fn" / model))
+    output = tft.TFTransformOutput(str(_transform_fn(examples_dir, model)))
     resolved = ResolvedSpec.load(examples_dir)
     return {
         s.name: output.vocabulary_size_by_name(preprocessing.vocabulary_name(s.name))

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from features import schema
 from serving import page
 
 MAX_EVENTS = 500
@@ -12,7 +13,10 @@ MAX_BLOCKED = 1000
 MAX_AHEAD_S = 300
 
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"
-_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=256, pattern=_PLAIN)
+# As for the ids of the raw tables, see features.schema.
+_ID_RULE = pydantic.StringConstraints(
+    min_length=1, max_length=schema.MAX_ID_CHARACTERS, pattern=_PLAIN
+)
 Id = Annotated[str, _ID_RULE]
 EventId = Annotated[str, _ID_RULE, pydantic.Field(max_length=128)]
 Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from features import command, spec
+from features import command, id_spaces, spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 COLUMNS = {
@@ -111,10 +111,10 @@ def test_bad_declarations_name_the_entry_and_the_reason(tmp_path, entry, message
 
 def test_embedding_width_follows_the_logarithm():
     # The paper's example: 1 million ids, 32 dimensions.
-    assert spec.embedding_width(1_000_000) == 32
-    assert spec.embedding_width(1_000) == 16
-    assert spec.embedding_width(1) == 4
-    assert spec.embedding_width(0) == 4
+    assert id_spaces.embedding_width(1_000_000) == 32
+    assert id_spaces.embedding_width(1_000) == 16
+    assert id_spaces.embedding_width(1) == 4
+    assert id_spaces.embedding_width(0) == 4
 
 
 def test_scores_of_another_recommender_are_no_features():

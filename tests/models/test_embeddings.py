@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import spec
+from features import id_spaces, spec
 from features.spec import Side
 from models import embeddings
 
@@ -79,7 +79,7 @@ def test_features_of_a_space_share_one_table():
     # The bag of watches, the recent ones, the last one, and the impression itself.
     assert sum(f.space == "video" for f in read) == 4
     assert {name: (t.size, t.width) for name, t in made.items()} == {
-        "video": (9, spec.embedding_width(9)),
+        "video": (9, id_spaces.embedding_width(9)),
         "channel": (3, 7),
         "category": (2, 4),
     }

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from features import command, logs
-from pipeline import cleaning, preprocessing_job
+from pipeline import cleaning, preprocessing_job, raw_examples, table_files
 from pipeline.preprocessing_job import PreprocessConfig
 
 T0 = 1_700_000_000
@@ -122,17 +122,14 @@ def test_a_bucket_depends_on_the_user_alone():
     assert cleaning.buckets_of(again, 7).tolist() == [first[3], first[0]]
 
 
-def test_exact_copies_are_found_across_pieces_and_other_columns_count():
+def test_exact_copies_are_found_across_pieces_and_other_columns_count(tmp_path):
     rows = good_tables()["watches"].append_column("extra", pa.array(list(range(10))))
-    pieces = [
-        ("watches", cleaning.to_bytes(cleaning.narrowed(part, "watches")))
-        for part in (rows, rows.slice(0, 3))
-    ]
     changed = rows.slice(0, 1).set_column(4, "extra", pa.array([99]))
-    pieces.append(("watches", cleaning.to_bytes(cleaning.narrowed(changed, "watches"))))
-    outputs = list(cleaning.CleanBuckets().process((0, pieces)))
-    _, tables = outputs[-1]
-    assert cleaning.from_bytes(tables["watches"]).num_rows == 11
+    parts = [cleaning.narrowed(part, "watches") for part in (rows, rows.slice(0, 3), changed)]
+    stored = table_files.store(parts, tmp_path / "pieces.arrow")
+    pieces = [("watches", piece) for piece in stored]
+    outputs = list(cleaning.CleanBuckets(tmp_path).process((0, pieces)))
+    assert cleaning.tables_of(outputs[-1])["watches"].num_rows == 11
     counts = next(o.value for o in outputs if getattr(o, "tag", "") == cleaning.COUNTS)
     assert counts["watches", "exact_duplicate"] == 3
 
@@ -145,4 +142,4 @@ def test_future_events_are_set_aside_and_do_not_move_the_holdout(tmp_path):
     tables["watches"] = pa.concat_tables([tables["watches"], future])
     logs_dir = write(tmp_path / "logs", tables)
     pieces = logs.fragments(logs_dir, "watches")
-    assert preprocessing_job.newest_time(pieces, now_s=int(time.time())) == T0 + 360_000
+    assert raw_examples.newest_time(pieces, now_s=int(time.time())) == T0 + 360_000

@@ -1,0 +1,145 @@
+"""ID spaces: one vocabulary and one embedding each, that all features of the space share.
+
+A vocabulary holds the most frequent ids of a space, and its size decides the embedding's width
+(paper section 4.1). The sizes are settings of a data set and stand in its ``spec.json``.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from features import command
+
+# What tf.Transform's sketch holds at most. It is exact below its size.
+MAX_APPROXIMATE_SIZE = 200_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdSpace:
+    """A vocabulary with one embedding that all its features share.
+
+    Attributes:
+        name: For example ``video``.
+        max_size: Only the most frequent ids are kept; the others are out of vocabulary. Of ids
+            that are equally frequent the last in the order of their bytes come first.
+        min_count: Ids seen less often are out of vocabulary.
+        approximate: Whether frequencies are estimated by a Misra-Gries sketch of ``max_size``
+            counters in place of counting every id there is. Frequent ids are kept, in order; of
+            rare ones it may keep others than the most frequent, and in another run others again.
+            It cannot apply ``min_count``.
+    """
+
+    name: str
+    max_size: int = 1_000_000
+    min_count: int = 1
+    approximate: bool = False
+
+
+SPACES = (
+    IdSpace(name="video"),
+    IdSpace(name="channel"),
+    IdSpace(name="topic"),
+    IdSpace(name="search_token", min_count=2),
+    # Small categoricals share one space; their tokens are "feature=value", so they never mix.
+    IdSpace(name="category", max_size=100_000),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocabularySettings:
+    """What somebody asks of some vocabularies; the others keep what is declared.
+
+    Attributes:
+        max_size: Space to :attr:`IdSpace.max_size`.
+        min_count: Space to :attr:`IdSpace.min_count`.
+        approximate: Spaces that are to be approximate.
+    """
+
+    max_size: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    min_count: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    approximate: Sequence[str] = ()
+
+    def applied(self, spaces: Sequence[IdSpace]) -> tuple[IdSpace, ...]:
+        """Returns the spaces with these settings.
+
+        Raises:
+            command.InputError: A space that is not there is named, a number is below 1, or an
+                approximate vocabulary is asked for more than it can do.
+        """
+        names = [space.name for space in spaces]
+        numbers = {
+            "--vocabulary_max_size": self.max_size,
+            "--vocabulary_min_count": self.min_count,
+            "--approximate_vocabularies": dict.fromkeys(self.approximate, 1),
+        }
+        for flag, named in numbers.items():
+            for name, number in named.items():
+                if name not in names:
+                    raise command.InputError(
+                        f"{flag} names {name!r}, but the ID spaces are {', '.join(names)}."
+                    )
+                if number < 1:
+                    raise command.InputError(f"{flag}: {name} must be 1 or more, got {number}.")
+        return tuple(self._applied(space) for space in spaces)
+
+    def _applied(self, space: IdSpace) -> IdSpace:
+        name = space.name
+        changed = dataclasses.replace(
+            space,
+            max_size=self.max_size.get(name, space.max_size),
+            min_count=self.min_count.get(name, space.min_count),
+            approximate=space.approximate or name in self.approximate,
+        )
+        if not changed.approximate:
+            return changed
+        if changed.max_size > MAX_APPROXIMATE_SIZE:
+            raise command.InputError(
+                f"the approximate vocabulary of {name!r} would have up to {changed.max_size} ids, "
+                f"but a sketch holds {MAX_APPROXIMATE_SIZE} at most: give "
+                f"--vocabulary_max_size={name}={MAX_APPROXIMATE_SIZE} or less."
+            )
+        if name in self.min_count:
+            raise command.InputError(
+                f"--vocabulary_min_count={name}={self.min_count[name]} cannot be applied to an "
+                f"approximate vocabulary: its counts are estimates. Cut it by "
+                f"--vocabulary_max_size={name}=NUMBER."
+            )
+        return dataclasses.replace(changed, min_count=1)
+
+
+def parse_numbers(entries: Sequence[str], *, flag: str) -> dict[str, int]:
+    """Returns space -> number of entries ``space=number``.
+
+    Args:
+        entries: For example ``["video=1000000", "search_token=200000"]``.
+        flag: What the error calls it.
+
+    Raises:
+        command.InputError: An entry has another form, or a space comes twice.
+    """
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        name, _, number = entry.partition("=")
+        if not name or not number.isdecimal() or name in numbers:
+            again = " (a space may come only once)" if name in numbers else ""
+            raise command.InputError(
+                f"{flag} must be a list such as video=1000000,search_token=200000, "
+                f"got {entry!r}{again}."
+            )
+        numbers[name] = int(number)
+    return numbers
+
+
+def embedding_width(vocabulary_size: int) -> int:
+    """Width of a space's embedding, proportional to the logarithm of its size (section 4.1).
+
+    The paper's example, 1 million ids at 32 dimensions, sets the factor.
+
+    Args:
+        vocabulary_size: Number of ids, 0 or more.
+
+    Returns:
+        A multiple of 4, at least 4.
+    """
+    width = 32 * math.log(max(vocabulary_size, 2)) / math.log(1_000_000)
+    return max(4, 4 * math.ceil(width / 4 - 1e-9))

@@ -1,0 +1,51 @@
+"""Settings of the preprocessing job."""
+
+import dataclasses
+
+from features import command, replay
+from features.id_spaces import VocabularySettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """Settings of the preprocessing job.
+
+    Attributes:
+        from_s: First second of events to read, Unix; None for all.
+        until_s: First second not to read, Unix; None for all.
+        holdout_days: Last days, up to ``until`` or the newest event, that are not trained on.
+        examples_per_user: K, most candidate examples of one user; 0 for all (section 3.4).
+        completed_only: Whether only completed watches are labels of candidate examples.
+        seed: Chooses which K.
+        label: What a candidate example of the training split predicts: ``next`` watch, or
+            ``held_out``, which leaks the future and is for experiments (Figure 5).
+        vocabularies: Sizes and cuts of vocabularies.
+        max_rejected_fraction: The job fails when a table loses more of its rows, in [0, 1].
+            Exact duplicates do not count: nothing is lost with them.
+        cache: Directory in which raw examples are kept by day for later runs; None for none.
+    """
+
+    from_s: int | None = None
+    until_s: int | None = None
+    holdout_days: float = 1.0
+    examples_per_user: int = 64
+    completed_only: bool = True
+    seed: int = 0
+    label: str = replay.NEXT
+    vocabularies: VocabularySettings = dataclasses.field(default_factory=VocabularySettings)
+    max_rejected_fraction: float = 0.1
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.holdout_days < 0:
+            raise command.InputError(f"holdout_days must be 0 or more, got {self.holdout_days}.")
+        if self.examples_per_user < 0:
+            raise command.InputError(
+                f"examples_per_user must be 0 (all) or more, got {self.examples_per_user}."
+            )
+        if self.label not in replay.LABELS:
+            raise command.InputError(f"label must be in {replay.LABELS}, got {self.label!r}.")
+        if not 0 <= self.max_rejected_fraction <= 1:
+            raise command.InputError(
+                f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
+            )

@@ -1,0 +1,69 @@
+import pytest
+
+from features import command, id_spaces
+from features.id_spaces import IdSpace, VocabularySettings
+from features.spec import ResolvedSpec
+
+SPACES = (IdSpace(name="video"), IdSpace(name="search_token", min_count=2))
+
+
+def applied(**settings):
+    return {s.name: s for s in VocabularySettings(**settings).applied(SPACES)}
+
+
+def test_settings_change_what_they_name_and_nothing_else():
+    changed = applied(max_size={"video": 5}, min_count={"search_token": 7})
+    assert changed["video"] == IdSpace(name="video", max_size=5)
+    assert changed["search_token"] == IdSpace(name="search_token", min_count=7)
+    assert tuple(applied().values()) == SPACES
+
+
+def test_an_approximate_space_has_no_frequency_cut():
+    changed = applied(approximate=["search_token"], max_size={"search_token": 200_000})
+    assert changed["search_token"].approximate
+    assert changed["search_token"].min_count == 1
+    assert not changed["video"].approximate
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_size": {"vidoe": 5}}, "max_size names 'vidoe'.*are video, search_token"),
+        ({"approximate": ["topics"]}, "approximate_vocabularies names 'topics'"),
+        ({"max_size": {"video": 0}}, "max_size: video must be 1 or more, got 0"),
+        ({"approximate": ["video"]}, "1000000 ids.*vocabulary_max_size=video=200000"),
+        (
+            {
+                "approximate": ["search_token"],
+                "max_size": {"search_token": 9},
+                "min_count": {"search_token": 3},
+            },
+            "min_count=search_token=3 cannot be applied",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_spaces_there_are(settings, message):
+    with pytest.raises(command.InputError, match=message):
+        applied(**settings)
+
+
+def test_lists_of_numbers_are_parsed():
+    parse = id_spaces.parse_numbers
+    assert parse(["video=10", "topic=2"], flag="--x") == {"video": 10, "topic": 2}
+    assert parse([], flag="--x") == {}
+
+
+@pytest.mark.parametrize("entry", ["video", "video=", "=5", "video=-1", "video=1e6", "video=5=5"])
+def test_a_bad_entry_is_named(entry):
+    with pytest.raises(command.InputError, match=f"--x must be a list.*got '{entry}'"):
+        id_spaces.parse_numbers([entry], flag="--x")
+
+
+def test_a_space_given_twice_is_refused():
+    with pytest.raises(command.InputError, match="only once"):
+        id_spaces.parse_numbers(["a=1", "a=2"], flag="--x")
+
+
+def test_sizes_are_kept_in_the_spec():
+    resolved = ResolvedSpec(features=(), spaces=tuple(applied(max_size={"video": 5}).values()))
+    assert ResolvedSpec.from_json(resolved.to_json()) == resolved
