@@ -23,6 +23,8 @@ help:
 	@echo "make check   lint, format, types, layers"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
+	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
+	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
 	@echo "make doctor  what is wrong with this environment"
 	@echo "make setup   only the environment"
 	@echo "make lock    resolve requirements.lock anew from setup.py"
@@ -88,6 +90,16 @@ serve: $(STAMP)
 .PHONY: doctor
 doctor: $(STAMP)
 	@$(PYTHON) -m pipeline.doctor
+
+.PHONY: flink
+flink: $(STAMP)
+	@$(PYTHON) -m pipeline.flink_cluster --fetch
+
+# Go's module proxy checks what it downloads against its public checksum database.
+.PHONY: prism
+prism: $(STAMP)
+	@GOBIN="$$HOME/.cache/watchnext/bin" go install "github.com/apache/beam/sdks/v2/go/cmd/prism@v$$( \
+	  $(PYTHON) -c 'import importlib.metadata as m; print(m.version("apache-beam"))')"
 
 # The resolver is a tool of its own; the markers that say "Linux, x86-64, below 3.14" go, since
 # they stand on every line.

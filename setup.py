@@ -99,7 +99,7 @@ setup(
     packages=["features", "models", "pipeline", "serving"],
     package_data={
         "models": ["*.html", "*.json"],
-        "pipeline": ["*.json"],
+        "pipeline": ["*.json", "deployment/*", "flink/*"],
         "serving": [
             "*.html",
             "*.css",

@@ -8,6 +8,7 @@ import collections
 import hashlib
 import json
 import pathlib
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -186,14 +187,14 @@ class AddCounts(beam.CombineFn):
 
 
 def write_part(directory: pathlib.Path, table: pa.Table, *, row_group_size: int = 250_000) -> None:
-    """Writes a table as the only Parquet file of a directory."""
+    """Writes a table as the only Parquet file of a directory; a second attempt replaces it."""
     directory.mkdir(parents=True, exist_ok=True)
-    pq.write_table(
-        table,
-        directory / "part-00000.parquet",
-        compression="zstd",
-        row_group_size=row_group_size,
-    )
+    temporary = directory / f".part-00000.{uuid.uuid4().hex}"
+    try:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=row_group_size)
+        temporary.replace(directory / "part-00000.parquet")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_rejected(name_to_tables: tuple[str, Iterable[pa.Table]], directory: pathlib.Path) -> None:

@@ -7,7 +7,6 @@ them. The directory appears under its name only when all of it is whole.
 """
 
 import dataclasses
-import json
 import pathlib
 import tempfile
 import time
@@ -22,7 +21,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from features import command, files, logs, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
-from pipeline import cleaning, leakage_audit, raw_examples, statistics_report, transforming
+from pipeline import (
+    cleaning,
+    leakage_audit,
+    raw_examples,
+    statistics_report,
+    transforming,
+    written_files,
+)
 from pipeline.incremental import refuse_ragged_days
 from pipeline.preprocessing_config import PreprocessConfig
 
@@ -80,8 +86,7 @@ def run(
             for model in models
         }
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
-        report = statistics_report.build(output, made.resolved, info)
-        files.atomic_write(output / "statistics.json", json.dumps(report, indent=1) + "\n")
+        statistics_report.write(output, made.resolved, info)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
@@ -133,6 +138,7 @@ def _transform(
                     raw=raw,
                     output=output,
                 )
+    written_files.settle(output)
 
 
 def _info(

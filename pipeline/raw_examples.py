@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from features import command, logs, replay, schema, spec
 from features.spec import ResolvedSpec
 from features.statistics import DAY_S
-from pipeline import cleaning, example_generation, leakage_audit
+from pipeline import cleaning, example_generation, leakage_audit, written_files
 from pipeline.incremental import IncrementalRun
 from pipeline.preprocessing_config import PreprocessConfig
 
@@ -240,6 +240,7 @@ class RawExamples:
                 has_impressions="impressions" in self._tables,
             )
         shutil.rmtree(self._output / _STORED)
+        written_files.settle(self._output)
         self._counts.update(cleaning.read_counts(self._output))
 
     # ---- what is refused ------------------------------------------------------------------------

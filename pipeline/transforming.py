@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
-import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.io.filebasedsink import FileBasedSink
 from tensorflow_transform.tf_metadata import schema_utils
@@ -219,13 +218,3 @@ def _batches(
 
 def _transform_fn(output: pathlib.Path, model: str) -> pathlib.Path:
     return output / "transform_fn" / model
-
-
-def vocabulary_sizes(examples_dir: pathlib.Path, model: str) -> dict[str, int]:
-    """Returns the number of ids of each space, from the transform graph just written."""
-    output = tft.TFTransformOutput(str(_transform_fn(examples_dir, model)))
-    resolved = ResolvedSpec.load(examples_dir)
-    return {
-        s.name: output.vocabulary_size_by_name(preprocessing.vocabulary_name(s.name))
-        for s in resolved.spaces_of(model)
-    }

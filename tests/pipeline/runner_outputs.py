@@ -6,6 +6,7 @@ the medians and quantiles that tf.Transform takes from sketches: see ``FLOAT_TOL
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import polars as pl
@@ -44,9 +45,8 @@ def assert_nothing_temporary(directory: pathlib.Path) -> None:
     paths = [path for path in directory.rglob("*") if path.is_file()]
     assert not [path for path in paths if "temp" in str(path.relative_to(directory))]
     for path in paths:
-        if "-of-" in path.name:
-            number = int(path.stem.rsplit("-of-", 1)[1])
-            assert len(list(path.parent.glob(f"part-*{path.suffix}"))) == number, path
+        if shard := re.fullmatch(r"part-\d+-of-(\d+)\.\w+", path.name):
+            assert len(list(path.parent.iterdir())) == int(shard[1]), path
 
 
 def _tables(expected: pathlib.Path, actual: pathlib.Path) -> dict[str, int]:

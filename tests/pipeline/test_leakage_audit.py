@@ -11,6 +11,8 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features import (
     event_columns,
@@ -73,9 +75,9 @@ def tables():
     }
 
 
-def seen(**config):
-    """Replays with an audit and returns (model, split, source) -> finding."""
-    events = tables()
+def seen(events=None, **config):
+    """Replays with an audit and returns what it saw."""
+    events = tables() if events is None else events
     resolved = spec.resolve(
         {"videos": VIDEOS.column_names, "users": [], "context": []}
         | {name: table.column_names for name, table in events.items()}
@@ -126,6 +128,44 @@ def test_newest_day_and_minute_are_found_exactly():
     # page of user v begins 7 s after that of user u, in the same minute, so the newest whole
     # minute is that of the pages before, 9,000 s ago: 9,000 - 59 s at the shortest.
     assert found["ranker", "train", "live"].newest_s == -(9000 - 59)
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from("uv"), st.sampled_from("abcd"), st.integers(0, 6)), max_size=20
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(watched=EVENTS, shown=EVENTS)
+def test_what_is_seen_equals_the_obvious_reference(watched, shown):
+    # Times are few, so that many events share one.
+    def columns(rows):
+        users, videos, times = zip(*rows, strict=True) if rows else ((), (), ())
+        names = {"user_id": pa.string(), "video_id": pa.string(), "time": pa.int64()}
+        times = [T0 + 40_000 * t for t in times]
+        parts = zip((users, videos, times), names.values(), strict=True)
+        table = pa.table([pa.array(list(v), kind) for v, kind in parts], list(names))
+        table = table.append_column("watch_time_s", pa.array([1.0] * len(rows), pa.float64()))
+        return table.sort_by([("user_id", "ascending"), ("time", "ascending")])
+
+    watches, impressions = columns(watched), columns(shown)
+    clicked = pa.array([True] * len(shown), pa.bool_())
+    impressions = impressions.append_column("clicked", clicked)
+    got = seen({"watches": watches, "impressions": impressions}).findings
+    for model, labels in (("candidate", watches), ("ranker", impressions)):
+        offsets = {"train": [], "holdout": []}
+        for user, time in zip(*(labels[n].to_pylist() for n in ("user_id", "time")), strict=True):
+            earlier = [
+                T0 + 40_000 * t - time
+                for u, _, t in watched
+                if u == user and T0 + 40_000 * t < time
+            ]
+            split = "train" if time < TRAIN_UNTIL else "holdout"
+            offsets[split].append(max(earlier, default=None))
+        for split, expected in offsets.items():
+            known = [offset for offset in expected if offset is not None]
+            finding = leakage.Finding(len(expected), len(known), 0, max(known, default=None))
+            assert got.get((model, split, "watches"), leakage.Finding()) == finding
 
 
 # ---- leaks in the code that makes features ------------------------------------------------------

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 
-from features import dataset, logs, preprocessing, spec
+from features import dataset, leakage, logs, preprocessing, spec
 from features.spec import Kind, ResolvedSpec
 
 
@@ -127,9 +127,24 @@ def test_statistics_name_every_feature(world):
     report = json.loads((world.examples / "statistics.json").read_text())
     resolved = ResolvedSpec.load(world.examples)
     assert set(report["features"]["ranker_train"]) == {f.name for f in resolved.of(spec.RANKER)}
+    page = (world.examples / "statistics.html").read_text()
+    assert all(f"<code>{feature.name}</code>" in page for feature in resolved.features)
     hour = report["features"]["ranker_train"]["hour"]
     assert hour["missing"] == 0
     assert 1 < hour["distinct"] <= 24
+
+
+def test_the_audit_looked_at_every_example_and_every_source(world):
+    info = dataset.info(world.examples)
+    for name, count in info["counts"].items():
+        sources = info["audit"]["inputs"][name]
+        assert set(sources) == set(leakage.SOURCES) - (
+            {"history", "statistics", "live"} if name.startswith("candidate") else set()
+        )
+        assert {seen["examples"] for seen in sources.values()} == {count}
+        assert all(seen["with_input"] for seen in sources.values())
+        assert not any(seen["leaking"] for seen in sources.values())
+    assert info["audit"]["excused"] == []
 
 
 def test_killed_in_the_middle_it_leaves_nothing_that_looks_whole(world, tmp_path):

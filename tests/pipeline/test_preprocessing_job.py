@@ -9,7 +9,9 @@ import time
 import pyarrow as pa
 import pytest
 
-from features import command, logs
+from features import command, dataset, logs, spec
+from features.id_spaces import VocabularySettings
+from features.spec import ResolvedSpec
 from pipeline import cleaning, preprocessing_job, raw_examples, table_files
 from pipeline.preprocessing_job import PreprocessConfig
 
@@ -143,3 +145,24 @@ def test_future_events_are_set_aside_and_do_not_move_the_holdout(tmp_path):
     logs_dir = write(tmp_path / "logs", tables)
     pieces = logs.fragments(logs_dir, "watches")
     assert raw_examples.newest_time(pieces, now_s=int(time.time())) == T0 + 360_000
+
+
+def test_a_space_that_is_not_there_is_refused_by_name(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    wrong = VocabularySettings(max_size={"channel": 5})
+    refuse(logs_dir, tmp_path / "examples", "'channel', but.*are video,", vocabularies=wrong)
+
+
+def test_vocabulary_settings_reach_spec_vocabulary_and_marker(tmp_path):
+    tables = good_tables()
+    tables["watches"] = pa.concat_tables([tables["watches"], tables["watches"].slice(0, 1)])
+    logs_dir = write(tmp_path / "logs", tables)
+    output = tmp_path / "examples"
+    asked = VocabularySettings(max_size={"video": 1}, approximate=("video",))
+    info = preprocessing_job.run(
+        str(logs_dir), str(output), PreprocessConfig(vocabularies=asked), []
+    )
+    video = ResolvedSpec.load(output).space("video")
+    assert (video.max_size, video.approximate) == (1, True)
+    assert len(dataset.vocabulary(output, spec.CANDIDATE, "video")) == 1
+    assert json.loads(json.dumps(info))["config"]["vocabularies"]["max_size"] == {"video": 1}

@@ -1,0 +1,37 @@
+"""What a cluster may leave beside its output when it lost a machine and tried again.
+
+Beam's file sinks write into a temporary directory of one attempt and rename at the end. A second
+attempt has a directory of its own, so that of the first stays; and files of two attempts that cut
+the output into different numbers of parts could stand side by side.
+"""
+
+import pathlib
+import re
+import shutil
+
+_PART = re.compile(r"(part-)\d{5}-of-(\d{5})(\.\w+)")
+
+
+def settle(directory: pathlib.Path) -> None:
+    """Removes temporary directories of lost attempts, and looks whether the parts are of one.
+
+    Args:
+        directory: All that a pipeline wrote, at any depth; no pipeline is writing there.
+
+    Raises:
+        RuntimeError: Parts are missing or of two attempts. The job must not publish them.
+    """
+    for leftover in list(directory.rglob("beam-temp-*")):
+        shutil.rmtree(leftover)
+    for path in directory.rglob("part-*-of-*"):
+        part = _PART.fullmatch(path.name)
+        if part is None:
+            continue
+        name, number, suffix = part.groups()
+        expected = {f"{name}{i:05d}-of-{number}{suffix}" for i in range(int(number))}
+        found = {other.name for other in path.parent.iterdir()}
+        if found != expected:
+            raise RuntimeError(
+                f"{path.parent} should hold the parts of one attempt, {sorted(expected)[:3]}..., "
+                f"and nothing else, but {sorted(found ^ expected)[:3]}... differ: run it again."
+            )
