@@ -339,12 +339,10 @@ class _Dye:
         self._days = VideoStatistics.of(daily.set_column(index, "impressions", steps), catalogue)
         # Minutes from the first one on, so that float32 holds them.
         self._keys = np.asarray(combined(minutes["key"]), np.int64)
-        self._rows = live_statistics.rows_of(minutes)
-        minute = live_statistics.minutes_of(minutes)
+        minute = live_statistics.minutes_of(self._keys)
         self._first = int(minute.min()) - 1 if len(minute) else 0
-        self._minute = minute - self._first
         index = minutes.column_names.index("watches")
-        steps = pa.array(_steps(self._rows, self._minute))
+        steps = pa.array(_steps(live_statistics.rows_of(self._keys), minute - self._first))
         self._live = LiveStatistics.of(minutes.set_column(index, "watches", steps))
 
     def is_of(self, daily: pa.Table, minutes: pa.Table) -> bool:
@@ -365,8 +363,10 @@ class _Dye:
         # The window's sum is its newest minute less the newest one before it.
         since = np.maximum(now // MINUTE_S * MINUTE_S - seconds, 0)
         before = np.searchsorted(self._keys, live_statistics.keys_of(video_rows, since)) - 1
-        same = (before >= 0) & (self._rows[before] == video_rows)
-        minute = summed.astype(np.int64) + np.where(same, self._minute[before], 0)
+        key = self._keys[before]
+        same = (before >= 0) & (live_statistics.rows_of(key) == video_rows)
+        earlier = live_statistics.minutes_of(key) - self._first
+        minute = summed.astype(np.int64) + np.where(same, earlier, 0)
         last_second = (minute + self._first + 1) * MINUTE_S - 1
         return np.where(summed > 0, last_second, _NONE)
 

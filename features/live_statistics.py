@@ -77,10 +77,17 @@ def merge(parts: Sequence[pa.Table]) -> pa.Table:
     """Adds up tables of counts."""
     if not parts:
         return _SCHEMA.empty_table()
-    together = pa.concat_tables(parts)
-    sums = together.group_by("key").aggregate([(name, "sum") for name in COUNTED])
-    sums = sums.rename_columns([name.removesuffix("_sum") for name in sums.column_names])
-    return sums.select(_SCHEMA.names).sort_by("key").combine_chunks()
+    # Sorted runs, put in order and added up by position: a hash table of as many keys as a large
+    # log has would take several times the memory.
+    keys = np.concatenate([np.asarray(combined(part["key"]), np.int64) for part in parts])
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
+    columns = {"key": keys[first]}
+    for name in COUNTED:
+        counts = np.concatenate([np.asarray(combined(p[name]), np.int64) for p in parts])[order]
+        columns[name] = np.add.reduceat(counts, first) if len(first) else counts
+    return pa.table(columns, _SCHEMA)
 
 
 def since(counts: pa.Table, time_s: int) -> pa.Table:
@@ -89,14 +96,14 @@ def since(counts: pa.Table, time_s: int) -> pa.Table:
     return counts.filter(pc.greater_equal(minutes, max(time_s, 0) // MINUTE_S))
 
 
-def rows_of(counts: pa.Table) -> np.ndarray:
-    """Returns the video row of each count, int64 [n]."""
-    return np.asarray(combined(counts["key"]), np.int64) >> _MINUTE_BITS
+def rows_of(keys: np.ndarray) -> np.ndarray:
+    """Returns the video row of each key, int64 [n]."""
+    return keys >> _MINUTE_BITS
 
 
-def minutes_of(counts: pa.Table) -> np.ndarray:
-    """Returns the minute since 1970 of each count, int64 [n]."""
-    return np.asarray(combined(counts["key"]), np.int64) & ((1 << _MINUTE_BITS) - 1)
+def minutes_of(keys: np.ndarray) -> np.ndarray:
+    """Returns the minute since 1970 of each key, int64 [n]."""
+    return keys & ((1 << _MINUTE_BITS) - 1)
 
 
 def with_rows(counts: pa.Table, new_row: np.ndarray) -> pa.Table:

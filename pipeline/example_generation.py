@@ -18,7 +18,8 @@ from features.catalogue import Catalogue
 from features.examples import Users
 from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
-from pipeline import cleaning, leakage_audit, periods
+from pipeline import cleaning, leakage_audit, periods, table_files
+from pipeline.table_files import StoredTable
 
 _MERGED_AT_ONCE = 16  # Tables of minute counts that are held before they are added up.
 
@@ -107,6 +108,12 @@ class MergeMinuteCounts(beam.CombineFn):
         return live_statistics.merge(parts)
 
 
+def _store_minutes(minutes: pa.Table, directory: pathlib.Path) -> StoredTable:
+    """Keeps what is gigabytes of a large log from being held by the runner as well."""
+    (stored,) = table_files.store([minutes], directory / "minutes.arrow")
+    return stored
+
+
 @dataclasses.dataclass(frozen=True)
 class Cached:
     """What replay need not make again.
@@ -158,23 +165,24 @@ class Replay(beam.DoFn):
             users=Users(users.combine_chunks()),
             audit=self._audit,
         )
-        self._minutes: pa.Table | None = None
+        self._stored: StoredTable | None = None
 
     def process(
         self,
         bucket: tuple[int, cleaning.Stored],
         daily: pa.Table,
-        minutes: pa.Table,
+        minutes: StoredTable,
         digests: pa.Table | None = None,
     ) -> Iterator[Any]:
         """Replays one bucket; only the periods that are not cached where ``digests`` are given."""
         asked: Sequence[tuple[int, int]] = replay_logic.ALWAYS
         if self.cached is not None and digests is not None:
             asked = tuple((p.start, p.end) for p in self.cached.missing(digests))
-        if minutes is not self._minutes:  # The same object for all buckets of a worker.
-            self._minutes, self._live = minutes, LiveStatistics.of(minutes)
+        if minutes != self._stored:  # The same for all buckets of a worker.
+            self._stored, self._minutes = minutes, minutes.read().combine_chunks()
+            self._live = LiveStatistics.of(self._minutes)
         tables = cleaning.tables_of(bucket)
-        self._audit.begin(tables, daily, minutes)
+        self._audit.begin(tables, daily, self._minutes)
         made = self._replayer.examples(tables, daily, self._live, periods=asked)
         for model, split, batch in made:
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
@@ -229,6 +237,7 @@ def add_example_generation(
         clean.bucket_to_tables
         | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir))
         | "Merge minutes" >> beam.CombineGlobally(MergeMinuteCounts())
+        | "Store minutes" >> beam.Map(_store_minutes, read.store_dir)
     )
     beside = [daily, minutes]
     if replay.cached is not None:

@@ -242,7 +242,7 @@ class _Minutes:
         """Returns the numbers with events since then, ascending: the later, the newer."""
         self._count()
         self._settle(since_s + _HORIZON_S)
-        return np.unique(live_statistics.rows_of(self._older))
+        return np.unique(live_statistics.rows_of(np.asarray(self._older["key"], np.int64)))
 
     def renumbered(self, new_number: np.ndarray) -> None:
         self._older = live_statistics.with_rows(self._older, new_number)

@@ -89,5 +89,5 @@ def test_old_minutes_can_be_forgotten_and_rows_renumbered():
     kept = live_statistics.since(counts, NOW - 3600)
     assert kept["watches"].to_pylist() == [1, 1]
     renumbered = live_statistics.with_rows(kept, np.array([-1, 0, -1]))
-    assert live_statistics.rows_of(renumbered).tolist() == [0]
+    assert live_statistics.rows_of(np.asarray(renumbered["key"])).tolist() == [0]
     assert ask(LiveStatistics.of(renumbered), 0)["video_live_watches_1h"].tolist() == [1]
