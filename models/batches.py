@@ -44,10 +44,19 @@ class InMemory:
         batch_size: B; the last batch of an epoch is left out where it is not full, since its
             examples come up in the next epoch.
         seed: Of the order.
+        together: Name of a column, such as the user: examples that are alike in it stand in one
+            batch, or in neighbouring ones where a batch cannot hold them. Its values become
+            int32 codes.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, arrays: Mapping[str, Array], *, batch_size: int, seed: int, together: str = ""
+    ) -> None:
         self.count = len(next(iter(arrays.values())))
+        self._groups: npt.NDArray[np.int32] | None = None
+        if together:
+            self._groups = np.unique(arrays[together], return_inverse=True)[1].astype(np.int32)
+            arrays = {**arrays, together: self._groups}
         self._tensors = {name: tf.constant(array) for name, array in arrays.items()}
         self._batch_size = min(batch_size, self.count)
         self._seed = seed
@@ -58,7 +67,11 @@ class InMemory:
 
     def epoch(self, number: int, *, skip: int) -> Iterable[dict[str, tf.Tensor]]:
         """Yields the batches of epoch ``number``, without the first ``skip``."""
-        order = np.random.default_rng([self._seed, number]).permutation(self.count)
+        rng = np.random.default_rng([self._seed, number])
+        order = rng.permutation(self.count)
+        if self._groups is not None:
+            places = rng.permutation(int(self._groups.max()) + 1)[self._groups]
+            order = order[np.argsort(places[order], kind="stable")]
         size = self._batch_size
         rows = order[skip * size : self.steps_per_epoch() * size]
 
@@ -119,6 +132,7 @@ def open_training(
     columns: Sequence[str],
     settings: TrainingConfig,
     keep: Callable[[Mapping[str, Array]], npt.NDArray[np.bool_]] | None = None,
+    together: str = "",
 ) -> InMemory | Streamed:
     """Opens the training split, in memory where it is small enough.
 
@@ -129,6 +143,7 @@ def open_training(
         settings: Batch size, seed, memory.
         keep: bool [n] of a part's arrays: the examples that are trained on. Rows are left out in
             memory only; a streamed split gives them all.
+        together: As of :class:`InMemory`; a streamed split does not do it.
     """
     total = count(examples_dir, model, "train")
     first = next(iter(in_parts(examples_dir, model, columns, batch_size=1)))
@@ -142,7 +157,7 @@ def open_training(
         rows = slice(None) if keep is None else np.flatnonzero(keep(part))
         parts.append({name: _compact(array[rows]) for name, array in part.items()})
     arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in columns}
-    return InMemory(arrays, **size)
+    return InMemory(arrays, **size, together=together)
 
 
 def _compact(array: Array) -> Array:

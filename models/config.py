@@ -126,6 +126,10 @@ class RankerConfig:
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
             the target is relative.
         powers: Feeds x^2 and sqrt(x) of continuous features too.
+        pairwise: Weight, 0 or more, of the loss of pairs of impressions of one user beside the
+            loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
+            0, the logit has a part that reads the query alone and is left out of the pairs, so
+            that their loss does not pull at how long a user watches. The paper has neither.
         wide: Adds to the logit one weight for each id of the candidate's univalent features
             (video, channel, ...), beside the tower: what a video itself is worth needs few
             examples then, where an embedding needs many.
@@ -139,6 +143,7 @@ class RankerConfig:
     target: str = SECONDS
     watch_cap_s: float = 0.0
     powers: bool = True
+    pairwise: float = 0.3
     wide: bool = False
     dropout: float = 0.0
     exclude: tuple[str, ...] = ()
@@ -157,6 +162,7 @@ class RankerConfig:
             self.target,
         )
         _require(self.watch_cap_s >= 0, "watch_cap_s", "be 0 or more", self.watch_cap_s)
+        _require(self.pairwise >= 0, "pairwise", "be 0 or more", self.pairwise)
         _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
 
 
@@ -244,9 +250,10 @@ class TrainingConfig:
 # agrees.
 CANDIDATE_MODEL = CandidateConfig(embedding_dim=128, depth=1, bag_dropout=0.5)
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
-# The ranker has more examples than the candidate model, and its metrics need whole pages.
+# The ranker has more examples than the candidate model, and its metrics need whole pages. The
+# order within users is learnt last, when the learning rate is small, so all epochs are run.
 RANKER_TRAINING = TrainingConfig(
-    epochs=4, holdout_examples=100_000, evaluations_per_epoch=2, patience=2
+    epochs=3, decay=True, holdout_examples=100_000, evaluations_per_epoch=2, patience=6
 )
 
 

@@ -6,6 +6,13 @@ Beside the tower, x has one weight for each id of the candidate's univalent feat
 video is worth to everybody is then learnt from few impressions (Cheng et al., DLRS 2016, "Wide &
 Deep Learning for Recommender Systems"; the paper has no such weights, ``wide=False`` is as there).
 
+The paper's metric is the order within a user, so pairs of a user's impressions have a loss of
+their own beside that of single ones (``pairwise``). It reads what is left of x without its *level*,
+
+    x = MLP([query inputs, candidate inputs]) + level(query inputs)
+
+which orders nothing, and leaves the towers free to say what tells a user's impressions apart.
+
 There may be several towers over the same embeddings, each with a loss of its own, whose expected
 watch times are averaged: small data leaves a single one at the mercy of its seed.
 
@@ -30,6 +37,8 @@ from models import duration_target, embeddings, losses, saved
 from models.config import RankerConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 
+# Units of the hidden layer of the query's own part of the logit.
+_LEVEL_UNITS = 64
 # Of the weights of single ids: an id is seen in few steps, each must count.
 _WIDE_RATE = 0.1
 
@@ -61,15 +70,25 @@ class SplitDense(tf_keras.layers.Layer):
         self.candidate_kernel = kernel("candidate_kernel", candidate_width, 1)
         self.bias = self.add_weight(name="bias", shape=[units], initializer="zeros")
 
-    def call(self, query: tf.Tensor, candidate: tf.Tensor) -> tf.Tensor:
+    def call(
+        self, query: tf.Tensor, candidate: tf.Tensor, products: tf.DType = tf.float32
+    ) -> tf.Tensor:
         """Returns y, float32 [N, units].
 
         Args:
             query: q, float32 [N, Fq], or [1, Fq] for one query with N candidates.
             candidate: c, float32 [N, Fc].
+            products: What the candidates' part is multiplied in; float32 or bfloat16.
         """
         query_part = tf.matmul(query, self.query_kernel) + self.bias
-        return tf.matmul(candidate, self.candidate_kernel) + query_part
+        return _product(candidate, self.candidate_kernel, products) + query_part
+
+
+def _product(rows: tf.Tensor, kernel: tf.Variable, products: tf.DType) -> tf.Tensor:
+    """Returns rows @ kernel, float32; both are rounded to ``products`` before."""
+    if products == tf.float32:
+        return tf.matmul(rows, kernel)
+    return tf.cast(tf.matmul(tf.cast(rows, products), tf.cast(kernel, products)), tf.float32)
 
 
 class Tower(tf_keras.layers.Layer):
@@ -104,20 +123,49 @@ class Tower(tf_keras.layers.Layer):
             layer.build([None, widths[i]])
             self.upper_layers.append(layer)
 
-    def call(self, query: tf.Tensor, candidate: tf.Tensor, dropout: float = 0.0) -> tf.Tensor:
+    def call(
+        self,
+        query: tf.Tensor,
+        candidate: tf.Tensor,
+        dropout: float = 0.0,
+        products: tf.DType = tf.float32,
+    ) -> tf.Tensor:
         """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
-        hidden = self.first_layer(query, candidate)
+        hidden = self.first_layer(query, candidate, products)
         for layer in self.upper_layers:
             hidden = tf.nn.relu(hidden)
             if dropout:
                 hidden = tf.nn.dropout(hidden, dropout)
-            hidden = layer(hidden)
+            hidden = _product(hidden, layer.kernel, products) + layer.bias
         return hidden
 
     def set_bias(self, value: float) -> None:
         """Sets the bias of the output."""
         layer = self.upper_layers[-1] if self.upper_layers else self.first_layer
         layer.bias.assign([value])
+
+
+class Level(tf_keras.layers.Layer):
+    """What a query alone adds to the logit of all its candidates; starts at 0.
+
+    Args:
+        query_width: Length of the query's dense vector.
+        seed: Of the initial weights.
+    """
+
+    def __init__(self, query_width: int, *, seed: int) -> None:
+        super().__init__(name="level")
+        initial = tf_keras.initializers.GlorotUniform(seed=seed)
+        self.hidden = tf_keras.layers.Dense(
+            _LEVEL_UNITS, activation="relu", kernel_initializer=initial, name="hidden"
+        )
+        self.hidden.build([None, query_width])
+        self.output_layer = tf_keras.layers.Dense(1, kernel_initializer="zeros", name="output")
+        self.output_layer.build([None, _LEVEL_UNITS])
+
+    def call(self, query: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [Q] for float32 [Q, Fq]."""
+        return tf.squeeze(self.output_layer(self.hidden(query)), axis=1)
 
 
 class Ranker(tf_keras.Model):
@@ -173,6 +221,7 @@ class Ranker(tf_keras.Model):
             Tower(*sides, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
             for i in range(config.towers)
         ]
+        self.level = Level(sides[0], seed=seed + 400) if config.pairwise else None
         self._duration = None
         if config.target == configs.RELATIVE:
             self._duration = duration_target.position(resolved)
@@ -197,20 +246,50 @@ class Ranker(tf_keras.Model):
         return columns
 
     def tower_logits(
-        self, query_features: Tensors, candidate_features: Tensors, *, training: bool = False
+        self,
+        query_features: Tensors,
+        candidate_features: Tensors,
+        *,
+        training: bool = False,
+        products: tf.DType = tf.float32,
     ) -> list[tf.Tensor]:
-        """Returns what each tower says, float32 [N] each; arguments as in :meth:`logits`."""
+        """Returns x of each tower, float32 [N] each; arguments as in :meth:`logits`."""
+        orders, level = self.orders_and_level(
+            query_features, candidate_features, training=training, products=products
+        )
+        return [order + level for order in orders]
+
+    def orders_and_level(
+        self,
+        query_features: Tensors,
+        candidate_features: Tensors,
+        *,
+        training: bool = False,
+        products: tf.DType = tf.float32,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns both parts of x; arguments as in :meth:`logits`.
+
+        Returns:
+            What each tower says, float32 [N] each; what the query alone adds, float32 [Q], or a
+            scalar 0 where ``pairwise`` is 0.
+        """
         query = self._query_inputs.dense(query_features, self.tables)
         candidate = self._candidate_inputs.dense(candidate_features, self.tables)
         dropout = self.config.dropout if training else 0.0
-        outputs = [tower(query, candidate, dropout) for tower in self.towers]
+        outputs = [tower(query, candidate, dropout, products) for tower in self.towers]
         for feature in self._wide_features:
             wide = self.wide_tables[feature.space].lookup(candidate_features[feature.name])
             outputs = [output + wide for output in outputs]
-        return [tf.squeeze(output, axis=1) for output in outputs]
+        level = tf.constant(0.0) if self.level is None else self.level(query)
+        return [tf.squeeze(output, axis=1) for output in outputs], level
 
     def logits(
-        self, query_features: Tensors, candidate_features: Tensors, *, training: bool = False
+        self,
+        query_features: Tensors,
+        candidate_features: Tensors,
+        *,
+        training: bool = False,
+        products: tf.DType = tf.float32,
     ) -> tf.Tensor:
         """Returns x of each candidate: of several towers, the log of the mean of exp(x).
 
@@ -219,11 +298,15 @@ class Ranker(tf_keras.Model):
             candidate_features: Likewise, N. Q is N (row i belongs to row i) or 1 (all
                 candidates are of that query).
             training: Whether dropout is on.
+            products: What the towers multiply in: float32, or bfloat16, which some processors do
+                faster; sums are float32 either way.
 
         Returns:
             float32 [N].
         """
-        logits = self.tower_logits(query_features, candidate_features, training=training)
+        logits = self.tower_logits(
+            query_features, candidate_features, training=training, products=products
+        )
         if len(logits) == 1:
             return logits[0]
         return tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))

@@ -30,9 +30,12 @@ from models.ranker import Ranker
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
 _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
-_LOG_LOSS, _PER_USER = "log_loss", "per_user_loss"
-STOP_METRICS = (_LOG_LOSS, _PER_USER)
+_OBJECTIVE, _LOG_LOSS, _PER_USER = "objective", "log_loss", "per_user_loss"
+STOP_METRICS = (_OBJECTIVE, _LOG_LOSS, _PER_USER)
+# What an example must hold besides the features.
+LABELS = (_CLICKED, _WATCH_TIME, _USER)
 _SCORE_BATCH = 8192
+_PAIRS_BATCH = 1024
 # The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
 _TOLERATED_BIAS = 0.1
 LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -93,16 +96,18 @@ class RankerTask:
     Args:
         model: What is trained.
         holdout: Transformed holdout impressions with their labels, None where there are none.
-        stop_metric: ``log_loss`` or ``per_user_loss``; "" is the first.
+        stop_metric: ``objective`` (the training loss, pairs included), ``log_loss`` or
+            ``per_user_loss``; "" is the first.
     """
 
     def __init__(
         self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
     ) -> None:
         self.model = model
-        self.stop_metric = stop_metric or _LOG_LOSS
+        self.stop_metric = stop_metric or _OBJECTIVE
         self.higher_is_better = False
-        self._holdout = holdout
+        self._holdout = None if holdout is None else _by_user(holdout)
+        self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
         if self.stop_metric == _PER_USER and holdout is not None and not self._has_pairs(holdout):
@@ -110,9 +115,9 @@ class RankerTask:
                 "No page of the holdout has both a clicked and an unclicked impression, so there "
                 "is no %s: the best round is decided by %s.",
                 _PER_USER,
-                _LOG_LOSS,
+                _OBJECTIVE,
             )
-            self.stop_metric = _LOG_LOSS
+            self.stop_metric = _OBJECTIVE
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
@@ -123,25 +128,46 @@ class RankerTask:
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss of a batch of impressions, over all towers."""
         del step
-        towers = self.model.tower_logits(batch, batch, training=True)
+        orders, level = self.model.orders_and_level(batch, batch, training=True)
         # Each tower learns by itself: towers that share a loss would make up for each other.
-        values = [losses.mean(self._losses(logits, batch)) for logits in towers]
+        values = [losses.mean(self._losses(order + level, batch)) for order in orders]
+        if self.model.config.pairwise:
+            pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
+            values.append(self.model.config.pairwise * tf.add_n(pairs))
+        return tf.add_n(values) / len(orders)
+
+    def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        orders, _ = self.model.orders_and_level(batch, batch)
+        values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
         return tf.add_n(values) / len(values)
 
     def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return self._loss(logits, labels[_CLICKED], self._worth(labels))
+
+    def _pair_losses(self, orders: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        worth = self._worth(labels)
+        if self.model.config.loss == config.LOGISTIC:
+            worth = tf.ones_like(worth)
+        users = labels[_USER]
+        if users.dtype == tf.string:
+            users = tf.strings.to_hash_bucket_fast(users, 2**62)
+        return losses.same_user_pair_loss(orders, labels[_CLICKED], worth, users)
+
+    def _worth(self, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns what a click weighs, float32 [n]: seconds, or their share of the usual."""
         watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
         factor = self.model.duration_factor(labels)
-        if factor is not None:
-            watch_time /= factor
-        return self._loss(logits, labels[_CLICKED], watch_time)
+        return watch_time if factor is None else watch_time / factor
 
     def evaluate(self) -> dict[str, float]:
         """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
         if self._holdout is None:
             return {}
         logits = self._score(self._holdout)
+        log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
         found = {
-            _LOG_LOSS: float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout))),
+            _OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
+            _LOG_LOSS: log_loss,
             _PER_USER: metrics.weighted_per_user_loss(
                 logits,
                 self._holdout[_CLICKED],
@@ -151,6 +177,25 @@ class RankerTask:
             ),
         }
         return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def _holdout_pair_loss(self) -> float:
+        if self._holdout is None or not self.model.config.pairwise:
+            return 0.0
+        total, count = 0.0, len(self._holdout[_CLICKED])
+        inputs = (*self.model.query_columns, *self.model.candidate_columns)
+        names = (*inputs, *LABELS)
+        for start in range(0, count, _PAIRS_BATCH):
+            rows = slice(start, start + _PAIRS_BATCH)
+            part = {name: tf.constant(self._holdout[name][rows]) for name in names}
+            total += float(self._pairs(part)) * int(part[_CLICKED].shape[0])
+        return total / max(count, 1)
+
+
+def _by_user(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the rows sorted by user, and users as codes."""
+    codes = np.unique(arrays[_USER], return_inverse=True)[1].astype(np.int32)
+    order = np.argsort(codes, kind="stable")
+    return {name: array[order] for name, array in {**arrays, _USER: codes}.items()}
 
 
 class Scorer:
@@ -247,6 +292,11 @@ def advise(labels: Labels, loss: str) -> None:
         )
 
 
+def together(model_config: RankerConfig) -> str:
+    """Returns the column by which examples share batches; "": by none."""
+    return _USER if model_config.pairwise else ""
+
+
 def train(
     examples_dir: Path, model_dir: Path, model_config: RankerConfig, settings: TrainingConfig
 ) -> training.Result:
@@ -269,13 +319,24 @@ def train(
     model.set_bias(starting_logit)
     if model_config.target == config.RELATIVE:
         model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
-    columns = (*model.query_columns, *model.candidate_columns, _CLICKED, _WATCH_TIME)
+    columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     task = RankerTask(
         model,
-        holdout=_holdout(examples_dir, (*columns, _USER, _PAGE), settings),
+        holdout=_holdout(examples_dir, (*columns, _PAGE), settings),
         stop_metric=settings.stop_metric,
     )
-    examples = batches.open_training(examples_dir, spec.RANKER, columns=columns, settings=settings)
+    examples = batches.open_training(
+        examples_dir,
+        spec.RANKER,
+        columns=columns,
+        settings=settings,
+        together=together(model_config),
+    )
+    if model_config.pairwise and isinstance(examples, batches.Streamed):
+        logging.warning(
+            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
+            "Give --memory_gb more than the training examples take."
+        )
     configs = {"model": model_config, "training": settings}
     facts = lineage.of_examples(examples_dir, spec.RANKER)
     run = checkpoints.RunDirectory(

@@ -45,7 +45,7 @@ _MOST = {experiments.SHORT: (20_000, 10_000), experiments.FULL: (250_000, 100_00
 _VALIDATION_SHARE = 0.1
 TRAINING: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"epochs": 1, "patience": 2},
-    experiments.FULL: {"epochs": 4, "patience": 2, "evaluations_per_epoch": 2},
+    experiments.FULL: {"epochs": 4, "patience": 3, "evaluations_per_epoch": 2},
 }
 
 
@@ -141,11 +141,12 @@ class Lab:
         if config.target == configs.RELATIVE:
             model.duration_factors.assign(self._duration_factors())
         task = ranker_training.RankerTask(model, holdout=self._validation, stop_metric="")
-        columns = (*model.query_columns, *model.candidate_columns, "clicked", "watch_time_s")
+        columns = (*model.query_columns, *model.candidate_columns, *ranker_training.LABELS)
         rows = batches.InMemory(
             {name: self.train_rows[name] for name in dict.fromkeys(columns)},
             batch_size=settings.batch_size,
             seed=settings.seed,
+            together=ranker_training.together(config),
         )
         run = checkpoints.RunDirectory(
             f"{path}.training", {"configs": json.loads(configs.to_json({"model": config}))}

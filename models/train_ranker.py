@@ -44,6 +44,12 @@ _WATCH_CAP_S = flags.DEFINE_float(
     "watch_cap_s", _MODEL_DEFAULT.watch_cap_s, "Watch seconds above it count as it; 0: no cap."
 )
 _POWERS = flags.DEFINE_boolean("powers", _MODEL_DEFAULT.powers, "Feed x^2 and sqrt(x) too.")
+_PAIRWISE = flags.DEFINE_float(
+    "pairwise",
+    _MODEL_DEFAULT.pairwise,
+    "Weight of the loss of pairs of a user's impressions; 0: single impressions alone, as in the "
+    "paper.",
+)
 _WIDE = flags.DEFINE_boolean(
     "wide",
     _MODEL_DEFAULT.wide,
@@ -80,7 +86,10 @@ _PATIENCE = flags.DEFINE_integer(
     "patience", _DEFAULT.patience, "Looks at the holdout without a better one before stopping."
 )
 _STOP_METRIC = flags.DEFINE_enum(
-    "stop_metric", "log_loss", ["log_loss", "per_user_loss"], "Decides which weights are best."
+    "stop_metric",
+    "objective",
+    ["objective", "log_loss", "per_user_loss"],
+    "Decides which weights are best; objective is the training loss, pairs included.",
 )
 _HOLDOUT_EXAMPLES = flags.DEFINE_integer(
     "holdout_examples", _DEFAULT.holdout_examples, "Holdout examples per look; 0: all."
@@ -98,6 +107,7 @@ def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
         target=_TARGET.value,
         watch_cap_s=_WATCH_CAP_S.value,
         powers=_POWERS.value,
+        pairwise=_PAIRWISE.value,
         wide=_WIDE.value,
         dropout=_DROPOUT.value,
         exclude=tuple(_EXCLUDE.value),

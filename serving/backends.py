@@ -11,16 +11,16 @@ import pathlib
 import threading
 import time
 import weakref
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from features import command
-from serving import errors, release
+from serving import errors, release, signatures
+from serving.model import Arrays, Model
+from serving.reduced_precision import FasterOf
 from serving.tensor_protos import from_proto, to_proto
 
-Arrays = Mapping[str, np.ndarray]
 DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow Serving's own default is 4 x cores; more callers than it has threads are refused.
 MAX_IN_FLIGHT = 8
@@ -33,21 +33,6 @@ _ANOTHER_MAY_ANSWER = (
     errors.ModelTimeoutError,
     errors.ModelVersionMissingError,
 )
-
-
-class Model(Protocol):
-    """One signature of one model version. Safe for threads."""
-
-    def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
-        """Returns the outputs by name.
-
-        Args:
-            inputs: By name: strings as object arrays of str, numbers in the signature's dtype.
-            deadline_s: Seconds that the answer may take; None for the backend's default.
-
-        Raises:
-            ModelError: See the subclasses.
-        """
 
 
 class Backend(Protocol):
@@ -79,6 +64,9 @@ class EmbeddedBackend:
         loaded = self._loaded.get(directory)
         model = EmbeddedModel(directory, signature, loaded=loaded)
         self._loaded[directory] = model.loaded
+        reduced = signatures.SCORE_BFLOAT16
+        if signature == signatures.SCORE_PREPARED and reduced in model.loaded.signatures:
+            return FasterOf(model, EmbeddedModel(directory, reduced, loaded=model.loaded))
         return model
 
     def close(self) -> None:

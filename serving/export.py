@@ -23,6 +23,7 @@ from serving import prepared_videos, signatures, transform_boundaries
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
+_PRODUCTS = {signatures.SCORE_PREPARED: tf.float32, signatures.SCORE_BFLOAT16: tf.bfloat16}
 
 
 def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Path) -> None:
@@ -78,7 +79,8 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         signatures.SCORE_PAIRS: _function(score, many | videos),
     }
     if prepared_videos.is_supported(model.resolved):
-        functions[signatures.SCORE_PREPARED] = _score_prepared(model, servable, one, examples_dir)
+        for name, products in _PRODUCTS.items():
+            functions[name] = _score_prepared(model, servable, one, examples_dir, products=products)
     servable.save(directory, functions)
 
 
@@ -87,6 +89,8 @@ def _score_prepared(
     servable: "_Servable",
     query_inputs: Mapping[str, tf.TensorSpec],
     examples_dir: Path,
+    *,
+    products: tf.DType,
 ) -> Any:
     """Returns ``score`` for videos whose own columns were transformed before."""
     resolved = model.resolved
@@ -120,7 +124,7 @@ def _score_prepared(
             column = spec.vector_column(Side.CANDIDATE, kind)
             if resolved.of(spec.RANKER, Side.CANDIDATE, kind):
                 candidates[column] = numbers(kind, inputs)
-        logits = model.logits(query, candidates)
+        logits = model.logits(query, candidates, products=products)
         expected = model.seconds(logits, candidates)
         return {"logit": logits, "expected_watch_time_s": expected}
 

@@ -19,10 +19,11 @@ from features import examples, spec, tensors
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import exact_search, prepared_videos, signatures, sources
-from serving.backends import Backend, Model
+from serving.backends import Backend
 from serving.exact_search import Floats, Rows
 from serving.index import Index
 from serving.loaded_release import LoadedRelease
+from serving.model import Model
 
 _BATCH = 4096
 

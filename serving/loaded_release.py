@@ -17,13 +17,22 @@ from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
 from features.statistics import VideoStatistics
-from serving import errors, page_order, prepared_videos, release, signatures, sources
-from serving.backends import Backend, Model
+from serving import (
+    errors,
+    page_order,
+    prepared_videos,
+    reduced_precision,
+    release,
+    signatures,
+    sources,
+)
+from serving.backends import Backend
 from serving.candidates import Candidates
 from serving.filters import VideoRules
 from serving.index import Index
 from serving.live_sources import CoWatch, LiveTrending
 from serving.live_state import LiveState, LiveView
+from serving.model import Model
 from serving.page_order import PageOrder
 from serving.prepared_videos import PreparedVideos
 from serving.sources import Popular, Source
@@ -40,7 +49,7 @@ _SHOWN_COLUMNS = (
     "duration_s",
     "upload_time",
 )
-_WARM_UP_ROUNDS = 3
+_WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

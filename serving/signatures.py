@@ -14,6 +14,8 @@ servable         signature             answers
 ..               ``score_pairs``       the same with a query of its own for each video, both [N]
 ..               ``score_prepared``    as the first, the video's own columns transformed before:
                                        :mod:`serving.prepared_videos`
+..               ``score_bfloat16``    as ``score_prepared``, products in bfloat16:
+                                       :mod:`serving.reduced_precision`
 both             ``transform_query``   query side -> what the model itself reads, for the skew proof
 both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
@@ -25,6 +27,7 @@ DEFAULT = "serving_default"
 EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
 SCORE_PREPARED = "score_prepared"
+SCORE_BFLOAT16 = "score_bfloat16"
 TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
 # Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.

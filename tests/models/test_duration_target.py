@@ -9,7 +9,7 @@ from features.spec import ResolvedSpec
 from models import duration_target, ranker, ranker_training
 from models.config import RankerConfig, TrainingConfig
 
-QUICK = TrainingConfig(epochs=12, batch_size=200, learning_rate=0.03, patience=6)
+QUICK = TrainingConfig(epochs=12, batch_size=200, learning_rate=0.03, decay=True, patience=6)
 
 
 def means(*clicks):

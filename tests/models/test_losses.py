@@ -223,6 +223,28 @@ def test_exact_loss_adds_one_negative_per_click():
     np.testing.assert_allclose(loss, [10 * math.log(4 / 3) + math.log(4), math.log(4)], rtol=1e-6)
 
 
+def test_pair_loss_by_hand():
+    # User 1 has rows 0 (clicked, 10 s), 1 and 2; user 2 has row 3 (clicked) and nothing unclicked;
+    # user 3 has row 4 alone, unclicked.
+    logits = floats(math.log(2), 0, math.log(6), 5, -5)
+    loss = losses.same_user_pair_loss(
+        logits, floats(1, 0, 0, 1, 0), floats(10, 99, 99, 7, 99), tf.constant([1, 1, 1, 2, 3])
+    )
+    # Behind row 0 by log 2 and ahead of it by log 3: log(1 + 1/2) + log(1 + 3) of three rows.
+    np.testing.assert_allclose(loss, [10 * math.log(6) / 3, 0, 0, 0, 0], rtol=1e-6)
+
+
+def test_pair_loss_sees_no_change_that_all_of_a_user_share():
+    clicked, seconds = floats(1, 0, 1, 0), floats(3, 0, 5, 0)
+    users, logits = tf.constant([4, 4, 9, 9]), floats(0.5, -1, 2, 3)
+    shifted = logits + floats(7, 7, -2, -2)
+    np.testing.assert_allclose(
+        losses.same_user_pair_loss(shifted, clicked, seconds, users),
+        losses.same_user_pair_loss(logits, clicked, seconds, users),
+        rtol=1e-5,
+    )
+
+
 def test_logistic_loss_does_not_read_watch_time():
     loss = losses.logistic_loss(floats(0.0, 0.0), floats(1, 0), floats(1e9, math.inf))
     np.testing.assert_allclose(loss, [math.log(2)] * 2, rtol=1e-6)

@@ -60,6 +60,20 @@ def test_one_query_scores_many_candidates_as_pairs_would(world, rows):
     )
 
 
+def test_products_in_bfloat16_give_nearly_the_same(world):
+    rows = world.ranker_rows(300, seed=2)
+    model = make(world, hidden=(64, 32))
+    exact, reduced = (
+        model.logits(rows, rows, products=products).numpy()
+        for products in (tf.float32, tf.bfloat16)
+    )
+    assert exact.dtype == reduced.dtype == np.float32
+    gap = np.abs(exact - reduced).max()
+    # 8 bits of mantissa: half a step is 2^-9 of a number.
+    assert 0 < gap < 0.05 * np.abs(exact).max()
+    assert np.corrcoef(exact, reduced)[0, 1] > 0.999
+
+
 def test_query_half_is_multiplied_once_per_request(world):
     model = make(world)
     shapes = {
@@ -95,6 +109,24 @@ def test_expected_watch_times_of_several_towers_are_averaged(world, rows):
         model.expected_watch_time_s(rows, rows), np.exp(each).mean(axis=0), rtol=1e-5
     )
     np.testing.assert_allclose(each[0], make(world)(rows), atol=1e-6)
+
+
+def test_level_moves_all_candidates_of_a_query_alike(world, rows):
+    model = make(world, pairwise=0.3)
+    query = {name: values[:1] for name, values in rows.items()}
+    orders, level = model.orders_and_level(query, rows)
+    # It starts at nothing, so that a first step is that of the towers.
+    np.testing.assert_array_equal(level, [0.0])
+    np.testing.assert_allclose(model.logits(query, rows), orders[0])
+    model.level.output_layer.bias.assign([2.0])
+    np.testing.assert_allclose(model.logits(query, rows), orders[0] + 2.0, rtol=1e-6)
+
+
+def test_without_pairs_there_is_no_level(world, rows):
+    model = make(world, pairwise=0.0)
+    assert model.level is None
+    orders, level = model.orders_and_level(rows, rows)
+    np.testing.assert_array_equal(model(rows), orders[0] + level)
 
 
 def test_wide_weights_of_a_candidates_ids_add_to_its_logit(world, rows):

@@ -3,13 +3,14 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from features import command
 from models import ranker, ranker_training, saved
 from models.config import RankerConfig, TrainingConfig
 
 LINEAR = {"hidden": ()}
-QUICK = TrainingConfig(epochs=12, batch_size=200, learning_rate=0.03, patience=6)
+QUICK = TrainingConfig(epochs=12, batch_size=200, learning_rate=0.03, decay=True, patience=6)
 
 
 def train(examples, tmp_path, *, settings=QUICK, **model):
@@ -65,7 +66,7 @@ def test_training_with_a_holdout_saves_metrics_and_click_rate(small_examples, tm
     result = train(small_examples, tmp_path, hidden=(8,))
     opened = saved.open_directory(tmp_path / "m", kind="ranker", examples_dir=small_examples)
     assert opened.info["metrics"] == result.metrics
-    assert set(result.metrics) == {"log_loss", "per_user_loss"}
+    assert set(result.metrics) == {"objective", "log_loss", "per_user_loss"}
     # Long videos before short ones: better than chance, .5.
     assert result.metrics["per_user_loss"] < 0.4
     assert 0.2 < opened.info["lineage"]["click_rate"] < 0.4
@@ -162,7 +163,7 @@ def test_unknown_stop_metric_is_an_input_error(small_examples, tmp_path):
         train(small_examples, tmp_path, settings=TrainingConfig(stop_metric="auc"))
 
 
-def test_pages_without_a_click_or_without_a_miss_stop_by_log_loss(
+def test_pages_without_a_click_or_without_a_miss_stop_by_the_objective(
     make_examples, world, tmp_path, caplog
 ):
     holdout = world.ranker_rows(200, seed=2)
@@ -173,9 +174,46 @@ def test_pages_without_a_click_or_without_a_miss_stop_by_log_loss(
     result = train(
         examples, tmp_path, settings=TrainingConfig(epochs=2, stop_metric="per_user_loss")
     )
-    assert "the best round is decided by log_loss" in caplog.text
-    assert set(result.metrics) == {"log_loss"}
+    assert "the best round is decided by objective" in caplog.text
+    assert set(result.metrics) == {"objective", "log_loss"}
     assert result.best_round
+
+
+def pairs_task(world, rows, **settings):
+    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, RankerConfig(**LINEAR, **settings))
+    return ranker_training.RankerTask(model, holdout=rows, stop_metric="")
+
+
+def test_objective_is_log_loss_and_weighted_pairs_whatever_the_order_of_rows(world):
+    rows = world.ranker_rows(60, seed=1)
+    alone = pairs_task(world, rows, pairwise=0.0).evaluate()
+    assert alone["objective"] == pytest.approx(alone["log_loss"])
+    found = pairs_task(world, rows, pairwise=0.5).evaluate()
+    users = np.unique(rows["user_id"], return_inverse=True)[1]
+    assert found["objective"] > found["log_loss"]
+    # Holdout rows are scored as they are trained on: the loss of all rows as one batch.
+    batch = {**rows, "user_id": users.astype(np.int32)}
+    loss = float(pairs_task(world, None, pairwise=0.5).loss(batch, 0))
+    assert found["objective"] == pytest.approx(loss, rel=1e-4)
+    shuffled = np.random.default_rng(0).permutation(60)
+    again = pairs_task(world, {n: v[shuffled] for n, v in rows.items()}, pairwise=0.5).evaluate()
+    assert again["objective"] == pytest.approx(found["objective"], rel=1e-4)
+
+
+def test_streamed_users_without_codes_have_the_same_pairs(world):
+    rows = world.ranker_rows(60, seed=1)
+    users = np.unique(rows["user_id"], return_inverse=True)[1].astype(np.int32)
+    task = pairs_task(world, None, pairwise=0.5)
+    names = {**rows, "user_id": tf.constant(rows["user_id"])}
+    assert float(task.loss(names, 0)) == pytest.approx(
+        float(task.loss({**rows, "user_id": users}, 0))
+    )
+
+
+def test_streamed_training_with_pairs_warns(small_examples, tmp_path, caplog):
+    settings = dataclasses.replace(QUICK, epochs=1, memory_gb=1e-9)
+    train(small_examples, tmp_path, settings=settings)
+    assert "meet in a batch by chance only" in caplog.text
 
 
 @pytest.mark.parametrize("loss", ["exact", "weighted"])
@@ -195,8 +233,7 @@ def test_clicks_that_were_watched_for_no_time_count_as_such(make_examples, world
     rows = world.ranker_rows(4000, seed=1)
     short = (rows["clicked"] > 0) & (np.arange(4000) % 2 == 0)
     rows["watch_time_s"][short] = 0.0
-    settings = dataclasses.replace(QUICK, decay=True)
-    train(make_examples(ranker={"train": rows}), tmp_path, settings=settings, watch_cap_s=cap_s)
+    train(make_examples(ranker={"train": rows}), tmp_path, watch_cap_s=cap_s)
     seconds, is_long = mean_prediction(tmp_path / "m", rows)
     watched = np.minimum(rows["watch_time_s"], cap_s or np.inf)[is_long].mean()
     assert 0.1 * (cap_s or 100) < watched < 0.2 * (cap_s or 100)

@@ -85,6 +85,7 @@ def test_inputs_that_these_logs_lack_are_said_to_be_absent(setting):
         "without powers minus all",
         "equal weights minus all",
         "paper's weights minus all",
+        "with pairs of a user's impressions minus all",
         "without churn features minus all",
         "without the user-video history minus all",
     }

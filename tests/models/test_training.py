@@ -57,6 +57,24 @@ def fit(task, path, **settings):
     return training.fit(task, examples(), settings, run)
 
 
+def test_examples_that_belong_together_stand_in_one_batch_and_all_are_seen():
+    # Ten users of four rows each, scattered; a batch holds two users.
+    users = np.array([f"u{i % 10}".encode() for i in range(40)], object)
+    data = batches.InMemory(
+        {"row": np.arange(40), "user": users}, batch_size=8, seed=1, together="user"
+    )
+    epochs = []
+    for number in range(2):
+        rows = [batch["row"].numpy() for batch in data.epoch(number, skip=0)]
+        assert sorted(np.concatenate(rows).tolist()) == list(range(40))
+        assert all(len(set((batch % 10).tolist())) == 2 for batch in rows)
+        epochs.append(np.concatenate(rows).tolist())
+    assert epochs[0] != epochs[1]
+    first = next(iter(data.epoch(0, skip=0)))
+    assert first["user"].dtype == tf.int32
+    np.testing.assert_array_equal(first["user"], first["row"] % 10)
+
+
 def test_training_finds_the_line(tmp_path):
     task = LineTask()
     result = fit(task, tmp_path, epochs=30)
@@ -164,7 +182,7 @@ def test_summaries_hold_loss_holdout_and_speed(tmp_path):
 def test_tables_have_their_own_learning_rate(world, tmp_path):
     from models import ranker
 
-    wide_ranker = config.RankerConfig(hidden=(), wide=True)
+    wide_ranker = config.RankerConfig(hidden=(), wide=True, pairwise=0.0)
     model = ranker.Ranker(world.spec(), world.vocabulary_sizes, wide_ranker)
     settings = config.TrainingConfig(learning_rate=0.5, embedding_learning_rate=0.25)
     groups = training._variable_groups(model, settings, steps=1)
