@@ -222,6 +222,13 @@ class Ranker(tf_keras.Model):
             for i in range(config.towers)
         ]
         self.level = Level(sides[0], seed=seed + 400) if config.pairwise else None
+        # Scale and shift of x, see :mod:`models.calibration`.
+        self.calibration = self.add_weight(
+            name="calibration",
+            shape=[2],
+            initializer=tf.constant_initializer([1.0, 0.0]),
+            trainable=False,
+        )
         self._duration = None
         if config.target == configs.RELATIVE:
             self._duration = duration_target.position(resolved)
@@ -253,7 +260,7 @@ class Ranker(tf_keras.Model):
         training: bool = False,
         products: tf.DType = tf.float32,
     ) -> list[tf.Tensor]:
-        """Returns x of each tower, float32 [N] each; arguments as in :meth:`logits`."""
+        """Returns x of each tower before calibration, float32 [N] each; see :meth:`logits`."""
         orders, level = self.orders_and_level(
             query_features, candidate_features, training=training, products=products
         )
@@ -308,8 +315,10 @@ class Ranker(tf_keras.Model):
             query_features, candidate_features, training=training, products=products
         )
         if len(logits) == 1:
-            return logits[0]
-        return tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
+            together = logits[0]
+        else:
+            together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
+        return self.calibration[0] * together + self.calibration[1]
 
     def expected_watch_time_s(
         self, query_features: Tensors, candidate_features: Tensors

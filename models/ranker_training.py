@@ -14,6 +14,7 @@ from features import command, dataset, schema, spec
 from features.spec import ResolvedSpec
 from models import (
     batches,
+    calibration,
     checkpoints,
     config,
     duration_target,
@@ -177,6 +178,21 @@ class RankerTask:
             ),
         }
         return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def calibrate(self) -> None:
+        """Fits the scale and shift of the model's logits to the holdout's watch times."""
+        if self._holdout is None:
+            return
+        clicked = self._holdout[_CLICKED].astype(np.float64)
+        worth = np.asarray(self._worth(self._holdout), np.float64)
+        if self.model.config.loss == config.LOGISTIC:
+            worth = np.ones_like(worth)
+        negative = np.ones_like(clicked) if self.model.config.loss == config.EXACT else 1 - clicked
+        logits = self._score(self._holdout).astype(np.float64)
+        found = calibration.scale_and_shift(logits, clicked * worth, negative)
+        before = self.model.calibration.numpy()
+        self.model.calibration.assign([before[0] * found[0], before[1] * found[0] + found[1]])
+        logging.info("Calibrated on the holdout: logits x %.3f %+.3f.", *found)
 
     def _holdout_pair_loss(self) -> float:
         if self._holdout is None or not self.model.config.pairwise:
@@ -344,6 +360,9 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = training.fit(task, examples, settings, run)
+    if model_config.pairwise:
+        task.calibrate()
+        result = dataclasses.replace(result, metrics=task.evaluate())
     contents = saved.Contents(
         configs=configs,
         vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
