@@ -8,6 +8,7 @@ blocked_video      blocked by the user or the request
 blocked_channel    likewise
 region             the video's ``regions`` do not name the viewer's, or its ``blocked_regions`` do
 age                the viewer is younger than the video's ``min_age``, or of unknown age
+withdrawn          ``withdrawn`` is true in the video's row of the videos table
 custom             the predicate of ``--filter`` says no
 =================  =================================================================================
 
@@ -39,10 +40,15 @@ Rule = Callable[[np.ndarray], np.ndarray]
 
 
 class VideoRules:
-    """The columns of a catalogue that filters look at, ready to be asked."""
+    """The columns of a catalogue that filters look at, ready to be asked.
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    Attributes:
+        withdrawn: int32, sorted: rows of videos that nobody is shown any more.
+    """
+
+    def __init__(self, catalogue: Catalogue, withdrawn: np.ndarray) -> None:
         self._catalogue = catalogue
+        self.withdrawn = withdrawn
         names = catalogue.table.column_names
         self._listed = {
             name: _lists(catalogue.table[name])
@@ -76,6 +82,28 @@ class VideoRules:
             else:
                 allowed &= ~has
         return allowed
+
+
+def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
+    """Returns the rows in ``catalogue`` of the withdrawn ones of ``videos``, int32, sorted.
+
+    Args:
+        catalogue: Of a release.
+        videos: Rows of a videos table, with or without the column ``withdrawn``.
+    """
+    if "withdrawn" not in videos.column_names:
+        return _NO_ROWS
+    try:
+        withdrawn = combined(videos["withdrawn"]).cast(pa.bool_()).fill_null(False)
+    except pa.ArrowException:
+        logging.error(
+            "Column withdrawn of the videos table must be true or false, it is %s: NO video is "
+            "taken for withdrawn.",
+            videos.schema.field("withdrawn").type,
+        )
+        return _NO_ROWS
+    rows = catalogue.rows(combined(videos["video_id"]).filter(withdrawn))
+    return np.unique(rows[rows >= 0]).astype(np.int32)
 
 
 class Filters:
@@ -114,8 +142,10 @@ class Filters:
             "watched": viewer.watched_rows if asked.exclude_watched else _NO_ROWS,
             "shown_too_often": _shown_too_often(viewer, settings),
             "blocked_video": _rows_of(catalogue, blocked.videos),
+            "withdrawn": rules.withdrawn,
         }
         forbidden = np.union1d(self._listed["watched"], self._listed["blocked_video"])
+        forbidden = np.union1d(forbidden, rules.withdrawn)
         self.forbidden = forbidden.astype(np.int32)
         self.resting = np.setdiff1d(self._listed["shown_too_often"], forbidden).astype(np.int32)
         self.excluded = np.union1d(self.forbidden, self.resting).astype(np.int32)

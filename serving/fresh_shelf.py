@@ -18,7 +18,7 @@ from absl import logging
 from features import examples, spec, tensors
 from features.catalogue import Catalogue, combined
 from features.spec import Side
-from serving import exact_search, prepared_videos, signatures, sources
+from serving import exact_search, filters, prepared_videos, signatures, sources
 from serving.backends import Backend
 from serving.exact_search import Floats, Rows
 from serving.index import Index
@@ -129,10 +129,11 @@ class Shelver:
         return cls(release, embed, transform)
 
     def with_videos(self, videos: pa.Table) -> LoadedRelease:
-        """Returns the release with the videos that it does not have yet.
+        """Returns the release with videos that it does not have yet, and without withdrawn ones.
 
         Args:
-            videos: Rows of the videos table; those that the release has stay as they were built.
+            videos: Rows of the videos table; those that the release has stay as they were built,
+                but for ``withdrawn``.
 
         Raises:
             ModelError: A model failed.
@@ -140,8 +141,12 @@ class Shelver:
         before = self.release.catalogue
         is_known = pc.is_in(videos["video_id"], value_set=before.video_ids)
         new = _conformed(videos.filter(pc.invert(is_known)), before.table.schema)
+        release = self.release
+        if "withdrawn" in videos.column_names:
+            withdrawn = filters.withdrawn_rows(before, videos)
+            release = dataclasses.replace(release, withdrawn=withdrawn)
         if not new.num_rows:
-            return self.release
+            return release
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         raw = examples.candidate_batch(
@@ -153,11 +158,12 @@ class Shelver:
         index = ShelvedIndex(self.release.index, combined(new["video_id"]), embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
         return dataclasses.replace(
-            self.release,
+            release,
             catalogue=catalogue,
+            withdrawn=np.union1d(release.withdrawn, filters.withdrawn_rows(catalogue, videos)),
             index=cast(Index, index),
             prepared=self._prepared(catalogue, rows),
-            sources=tuple(_renewed(s, index, catalogue) for s in self.release.sources),
+            sources=tuple(_renewed(s, index, catalogue) for s in release.sources),
         )
 
     def _embeddings(self, inputs: Mapping[str, np.ndarray]) -> Floats:

@@ -5,6 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 from absl import logging
 
@@ -84,7 +85,7 @@ class LiveParts:
         return self._shelved(shelver) or loaded.with_live(self.state)
 
     def renewed(self, current: LoadedRelease) -> LoadedRelease | None:
-        """Returns the release with further videos on its shelf; None where there are none."""
+        """Returns the release with what is new in the videos table; None where nothing is."""
         self.state.statistics(int(self._clock()))  # Done here, requests find it done.
         if time.monotonic() < self._look_at or current.version not in self._shelvers:
             return None
@@ -100,7 +101,7 @@ class LiveParts:
             self._files = listed
         spent = time.monotonic() - start
         self._look_at = time.monotonic() + max(_LOOK_EVERY_S, spent / _BUSY)
-        if result is not None and len(result.catalogue) == len(current.catalogue):
+        if result is None or _same_videos(result, current):
             return None
         return result
 
@@ -135,3 +136,8 @@ class LiveParts:
                 status = path.stat()
                 found.append((str(path), status.st_mtime_ns, status.st_size))
         return found
+
+
+def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
+    same = len(first.catalogue) == len(second.catalogue)
+    return same and np.array_equal(first.withdrawn, second.withdrawn)

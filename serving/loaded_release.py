@@ -19,6 +19,7 @@ from features.spec import ResolvedSpec, Side
 from features.statistics import VideoStatistics
 from serving import (
     errors,
+    filters,
     page_order,
     prepared_videos,
     reduced_precision,
@@ -73,6 +74,7 @@ class LoadedRelease:
         live: What everybody watches now, in the rows of the catalogue.
         order: Learned order of pages; None for that of expected watch time.
         found: Where it lies on disk; None in tests.
+        withdrawn: int32, sorted: rows of videos that nobody is shown any more.
     """
 
     version: str
@@ -90,11 +92,12 @@ class LoadedRelease:
     live: LiveView | None = None
     order: PageOrder | None = None
     found: release.Release | None = None
+    withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     @functools.cached_property
     def video_rules(self) -> VideoRules:
         """What filters look at."""
-        return VideoRules(self.catalogue)
+        return VideoRules(self.catalogue, self.withdrawn)
 
     def with_live(self, state: LiveState) -> "LoadedRelease":
         """Returns the release with the live sources and features of ``state``."""
@@ -308,6 +311,7 @@ def load(
         prepared=prepared,
         order=page_order.of_release(serving_root, version),
         found=found,
+        withdrawn=filters.withdrawn_rows(catalogue, catalogue.table),
     )
     loaded.warm_up()
     logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)

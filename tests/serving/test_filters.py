@@ -125,6 +125,21 @@ def test_videos_are_not_shown_where_they_are_blocked(page_of, tiny):
     assert {n % 4 for n in numbers(page_of(release, k=48, context={"age": 30}))} == {0, 1, 2, 3}
 
 
+def test_a_withdrawn_video_is_shown_to_nobody(page_of, tiny):
+    release = with_columns(tiny.release(), withdrawn=[True, False, None] * 16)
+    rows = filters.withdrawn_rows(release.catalogue, release.catalogue.table)
+    release = dataclasses.replace(release, withdrawn=rows)
+    page = page_of(release, k=48)
+    assert {n % 3 for n in numbers(page)} == {1, 2}
+    assert page.filtered == {"withdrawn": 16}
+
+
+def test_a_column_that_says_neither_yes_nor_no_withdraws_nothing_and_is_an_error(tiny, caplog):
+    release = with_columns(tiny.release(), withdrawn=["maybe"] * 48)
+    assert not len(filters.withdrawn_rows(release.catalogue, release.catalogue.table))
+    assert "withdrawn" in caplog.text
+
+
 def test_age_must_be_known_and_reached(page_of, tiny):
     release = with_columns(tiny.release(), min_age=[None, 0, 16, 18] * 12)
     seen = {

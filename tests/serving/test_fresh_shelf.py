@@ -59,6 +59,21 @@ def test_new_videos_join_a_release_and_old_rows_stay(world):
     )
 
 
+def test_what_is_withdrawn_later_leaves_the_release(world):
+    backend = EmbeddedBackend()
+    built = loaded_release.load(
+        world.serving_root, release.current(world.serving_root), backend=backend
+    )
+    shelver = Shelver.open(built, backend)
+    table = built.catalogue.table
+    gone = [row in {3, 5} for row in range(len(table))]
+    less = shelver.with_videos(table.append_column("withdrawn", pa.array(gone)))
+    assert less.withdrawn.tolist() == less.video_rules.withdrawn.tolist() == [3, 5]
+    # And comes back when the table says so.
+    back = shelver.with_videos(table.append_column("withdrawn", pa.array([False] * len(table))))
+    assert not len(back.withdrawn)
+
+
 def test_a_release_without_new_videos_stays_as_it_is(world):
     backend = EmbeddedBackend()
     built = loaded_release.load(
