@@ -1,5 +1,6 @@
 """Parity: replay's examples are those of plain loops over the definitions, value by value."""
 
+import functools
 import math
 
 import numpy as np
@@ -98,9 +99,10 @@ def by_name(resolved, model, table):
     return examples
 
 
-def key(example):
-    """Sorts examples; those with equal labels by what they hold."""
-    rounded = {k: f"{v:.5g}" if isinstance(v, float) else v for k, v in sorted(example.items())}
+def key(example, names):
+    """Sorts examples; those of the same user and second by what else they hold."""
+    values = [example[name] for name in names]
+    rounded = [f"{v:.5g}" if isinstance(v, float) else v for v in values]
     return (example["user_id"], example["time"], str(rounded))
 
 
@@ -152,7 +154,9 @@ def test_examples_equal_those_of_plain_loops(number):
             spec.RANKER: list(plain.ranking_examples()),
         }
         for model in spec.MODELS:
-            got, want = sorted(ours[model], key=key), sorted(expected[model], key=key)
+            names = sorted(f.name for f in resolved.of(model))
+            in_order = functools.partial(key, names=names)
+            got, want = sorted(ours[model], key=in_order), sorted(expected[model], key=in_order)
             assert len(got) == len(want)
             for mine, other in zip(got, want, strict=True):
                 for name, value in mine.items():
