@@ -20,6 +20,7 @@ from pipeline import commands, plain_preprocessing
 _COMPARED = ("--preset=small", "--days=3", "--seed=1")
 # Users of a site of about 500 events each: 1, 4 and 10 million events.
 _GROWING = {1: 2_000, 4: 8_000, 10: 20_000}
+_LOOK_EVERY_S = 0.5
 
 
 def measure(work: pathlib.Path) -> dict[str, float]:
@@ -79,8 +80,21 @@ def _preprocess(logs: pathlib.Path, examples: pathlib.Path) -> tuple[float, floa
     logging.info("pipeline.preprocess %s", " ".join(arguments[2:]))
     started = time.monotonic()
     process = subprocess.Popen([sys.executable, *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    # Not ru_maxrss: that of a child counts the memory of this process, which it was forked from.
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, _peak_gb(process.pid))
+        time.sleep(_LOOK_EVERY_S)
     if process.returncode:
         raise command.InputError("pipeline.preprocess failed; it said why above.")
-    return time.monotonic() - started, usage.ru_maxrss / 2**20
+    return time.monotonic() - started, peak
+
+
+def _peak_gb(pid: int) -> float:
+    """Returns the largest resident set of a process so far; 0 where it has just ended."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(sizes[0]) / 1e6 if sizes else 0.0

@@ -65,52 +65,40 @@ class MergeDailyCounts(beam.CombineFn):
 
 
 class MinuteCounts(beam.DoFn):
-    """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute.
+    """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute, stored.
+
+    They are not combined as other sums are: a runner would hold them several times over.
 
     Args:
         videos_dir: The catalogue.
+        store_dir: Gets the tables.
     """
 
-    def __init__(self, videos_dir: str) -> None:
+    def __init__(self, videos_dir: str, store_dir: pathlib.Path) -> None:
         self._videos_dir = videos_dir
+        self._store_dir = store_dir
 
     def setup(self) -> None:
         """Loads the ids once per worker."""
         ids = cleaning.read_ids(self._videos_dir, "video_id")
         self._catalogue = Catalogue(pa.table({"video_id": ids}))
 
-    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[pa.Table]:
+    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[StoredTable]:
         """Counts one bucket."""
         tables = cleaning.tables_of(bucket)
-        yield live_statistics.minute_counts(
+        counts = live_statistics.minute_counts(
             self._catalogue, tables.get("watches"), tables.get("impressions")
         )
+        yield from table_files.store([counts], self._store_dir / f"minutes-{bucket[0]}.arrow")
 
 
-class MergeMinuteCounts(beam.CombineFn):
-    """Adds up tables of minute counts."""
-
-    def create_accumulator(self) -> list[pa.Table]:
-        """Starts empty."""
-        return []
-
-    def add_input(self, parts: list[pa.Table], part: pa.Table) -> list[pa.Table]:
-        """Keeps few merged tables: adding each by itself would sort the whole log every time."""
-        parts = [*parts, part]
-        return [live_statistics.merge(parts)] if len(parts) > _MERGED_AT_ONCE else parts
-
-    def merge_accumulators(self, many: list[list[pa.Table]]) -> list[pa.Table]:
-        """Merges all."""
-        return [live_statistics.merge([part for parts in many for part in parts])]
-
-    def extract_output(self, parts: list[pa.Table]) -> pa.Table:
-        """Returns the one table."""
-        return live_statistics.merge(parts)
-
-
-def _store_minutes(minutes: pa.Table, directory: pathlib.Path) -> StoredTable:
-    """Keeps what is gigabytes of a large log from being held by the runner as well."""
-    (stored,) = table_files.store([minutes], directory / "minutes.arrow")
+def _merged_minutes(parts: Sequence[StoredTable], store_dir: pathlib.Path) -> StoredTable:
+    """Adds up tables of :class:`MinuteCounts`."""
+    total = live_statistics.merge([])
+    for start in range(0, len(parts), _MERGED_AT_ONCE):
+        few = [part.read() for part in parts[start : start + _MERGED_AT_ONCE]]
+        total = live_statistics.merge([total, *few])
+    (stored,) = table_files.store([total], store_dir / "minutes.arrow")
     return stored
 
 
@@ -235,9 +223,9 @@ def add_example_generation(
     )
     minutes = (
         clean.bucket_to_tables
-        | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir))
-        | "Merge minutes" >> beam.CombineGlobally(MergeMinuteCounts())
-        | "Store minutes" >> beam.Map(_store_minutes, read.store_dir)
+        | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir, read.store_dir))
+        | "List minutes" >> beam.combiners.ToList()
+        | "Merge minutes" >> beam.Map(_merged_minutes, read.store_dir)
     )
     beside = [daily, minutes]
     if replay.cached is not None:
