@@ -50,10 +50,13 @@ def measure(work: pathlib.Path) -> dict[str, float]:
         raise ValueError(f"the benchmark must have {_LEAST_INPUTS} inputs, got {inputs}.")
     examples_per_s = _train(examples, work / "model")
     raw, prepared, model = _export(work, examples, resolved)
-    from serving import backends, signatures
+    from serving import backends, reduced_precision, signatures
 
     directory = work / "ranker"
-    ours = backends.EmbeddedModel(directory, prepared[0])
+    ours = reduced_precision.FasterOf(
+        backends.EmbeddedModel(directory, prepared[0]),
+        backends.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
+    )
     unsplit = backends.EmbeddedModel(directory, signatures.SCORE_PAIRS)
     query = resolved.of(spec.RANKER, Side.QUERY)
     names = {f.name for f in query} | {n for n in raw if n.startswith(Side.QUERY.value + "_")}

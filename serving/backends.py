@@ -48,9 +48,16 @@ class Backend(Protocol):
 
 
 class EmbeddedBackend:
-    """Runs SavedModels in this process."""
+    """Runs SavedModels in this process.
 
-    def __init__(self) -> None:
+    Args:
+        reduced_precision: Whether the ranker may run in bfloat16 where that is faster. What it
+            answers then depends on the machine, by some tenths of a per cent: for servers, not
+            for what must come out the same again.
+    """
+
+    def __init__(self, *, reduced_precision: bool = False) -> None:
+        self._reduced_precision = reduced_precision
         # One model in memory for all its signatures, for as long as one of them is used.
         self._loaded: weakref.WeakValueDictionary[pathlib.Path, Any] = weakref.WeakValueDictionary()
 
@@ -65,7 +72,8 @@ class EmbeddedBackend:
         model = EmbeddedModel(directory, signature, loaded=loaded)
         self._loaded[directory] = model.loaded
         reduced = signatures.SCORE_BFLOAT16
-        if signature == signatures.SCORE_PREPARED and reduced in model.loaded.signatures:
+        is_there = signature == signatures.SCORE_PREPARED and reduced in model.loaded.signatures
+        if self._reduced_precision and is_there:
             return FasterOf(model, EmbeddedModel(directory, reduced, loaded=model.loaded))
         return model
 

@@ -179,7 +179,7 @@ def _backend(config: ServiceConfig) -> Backend:
         return TensorFlowServingBackend(
             config.model_server, root_certificates=config.model_server_ca
         )
-    return EmbeddedBackend()
+    return EmbeddedBackend(reduced_precision=True)
 
 
 def _load(

@@ -12,6 +12,7 @@ from serving import (
     backends,
     loaded_release,
     prepared_videos,
+    reduced_precision,
     release,
     signatures,
     transform_boundaries,
@@ -58,24 +59,46 @@ def test_prepared_columns_are_what_the_transform_graph_makes_of_the_catalogue(fo
     assert (inputs["video_id"] > 0).all()
 
 
-def test_candidates_score_the_same_raw_and_prepared(found, loaded):
-    viewer = loaded.viewer(
-        unknown_user("u1"), now=1_700_300_000, context={"region": "DE", "age": 30.0}
-    )
+def some_candidates():
     rows = np.arange(40, dtype=np.int32)[::-1].copy()
-    candidates = Candidates(
+    return Candidates(
         rows=rows,
         source_names=("retrieval", "popular"),
         source_bits=rows.astype(np.int64) % 3 + 1,
         source_scores=np.zeros((2, 40), np.float32),
         retrieval_scores=np.linspace(-1, 1, 40, dtype=np.float32),
     )
+
+
+def somebody(loaded):
+    return loaded.viewer(
+        unknown_user("u1"), now=1_700_300_000, context={"region": "DE", "age": 30.0}
+    )
+
+
+def test_candidates_score_the_same_raw_and_prepared(found, loaded):
+    viewer, candidates = somebody(loaded), some_candidates()
     prepared = loaded.expected_watch_times(viewer, candidates)
     raw = dataclasses.replace(loaded, prepared=None, ranker=backends.EmbeddedModel(found.ranker))
     np.testing.assert_allclose(
         prepared, raw.expected_watch_times(viewer, candidates), rtol=1e-4, atol=1e-5
     )
     assert len(set(prepared.tolist())) > 20
+
+
+def test_a_server_tries_bfloat16_and_is_nearly_right_either_way(found, loaded):
+    viewer, candidates = somebody(loaded), some_candidates()
+    exact = loaded.expected_watch_times(viewer, candidates)
+    backend = backends.EmbeddedBackend(reduced_precision=True)
+    ranker = backend.open(signatures.RANKER, found, signature=signatures.SCORE_PREPARED)
+    assert isinstance(ranker, reduced_precision.FasterOf)
+    served = dataclasses.replace(loaded, ranker=ranker)
+    for _ in range(reduced_precision.TURNS + 2):
+        again = served.expected_watch_times(viewer, candidates)
+        np.testing.assert_allclose(again, exact, rtol=0.05)
+    reduced = backends.EmbeddedModel(found.ranker, signatures.SCORE_BFLOAT16)
+    rounded = dataclasses.replace(loaded, ranker=reduced).expected_watch_times(viewer, candidates)
+    assert 0 < np.abs(rounded / exact - 1).max() < 0.05
 
 
 def test_warm_up_has_the_prepared_requests_too(found):
