@@ -38,6 +38,7 @@ _PREPROCESSING = [
 _MODELS = [
     *_TENSORFLOW,
     "scann>=1.4.2,<1.5",
+    "scipy>=1.11,<2",
     "tensorflow-recommenders>=0.7.7,<0.8",
 ]
 _TRAINING = [
@@ -62,7 +63,7 @@ _SERVING = [
     "uvloop>=0.20,<1",
 ]
 _GBDT = ["lightgbm>=4.5,<5"]
-_FACTORISATION = ["implicit>=0.7.2,<0.8", "scipy>=1.11,<2", "threadpoolctl>=3.5,<4"]
+_FACTORISATION = ["implicit>=0.7.2,<0.8", "threadpoolctl>=3.5,<4"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
 # Peers that `make bench` measures our index against. hnswlib has no wheel: it wants a compiler.
 _BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]

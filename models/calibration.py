@@ -7,11 +7,9 @@ outputs for support vector machines", 1999).
 
 import numpy as np
 import numpy.typing as npt
+from scipy import optimize, special
 
 Floats = npt.NDArray[np.float64]
-_STEPS = 100
-_CONVERGED = 1e-9
-_RIDGE = 1e-9  # Keeps the curvature invertible where all logits are the same.
 
 
 def scale_and_shift(logits: Floats, positive: Floats, negative: Floats) -> tuple[float, float]:
@@ -32,29 +30,19 @@ def scale_and_shift(logits: Floats, positive: Floats, negative: Floats) -> tuple
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     if not positive.sum() or not negative.sum():
         return 1.0, 0.0
-    inputs = np.stack([x, np.ones_like(x)], axis=1)
-    found = np.array([1.0, 0.0])
-    loss = _loss(inputs @ found, positive, negative)
-    for _ in range(_STEPS):
-        share = 1 / (1 + np.exp(-np.clip(inputs @ found, -500, 500)))
-        gradient = inputs.T @ (negative * share - positive * (1 - share))
-        curvature = (positive + negative) * share * (1 - share)
-        hessian = (inputs * curvature[:, np.newaxis]).T @ inputs
-        step = np.linalg.solve(hessian + _RIDGE * np.trace(hessian) * np.eye(2), gradient)
-        # Newton's step from afar may overshoot: halved until it goes down.
-        while (lower := _loss(inputs @ (found - step), positive, negative)) > loss:
-            step /= 2
-            if np.abs(step).max() < _CONVERGED:
-                break
-        if lower > loss:
-            break
-        found, gain, loss = found - step, loss - lower, lower
-        if gain <= _CONVERGED * abs(loss):
-            break
-    scale, shift = float(found[0]), float(found[1])
-    return (scale, shift) if scale > 0 and np.isfinite(shift) else (1.0, 0.0)
+    # Fitted to standardised logits: scale and shift then hardly depend on each other.
+    mean, spread = float(x.mean()), float(x.std()) or 1.0
 
+    def loss(found: Floats) -> tuple[float, Floats]:
+        raw = found[0] * x + found[1]
+        slope = negative * special.expit(raw) - positive * special.expit(-raw)
+        terms = positive * np.logaddexp(0, -raw) + negative * np.logaddexp(0, raw)
+        return terms.sum() / total, np.array([slope @ x, slope.sum()]) / total
 
-def _loss(logits: Floats, positive: Floats, negative: Floats) -> float:
-    terms = positive * np.logaddexp(0, -logits) + negative * np.logaddexp(0, logits)
-    return float(terms.sum())
+    x, total = (x - mean) / spread, positive.sum() + negative.sum()
+    best = optimize.minimize(
+        loss, [spread, mean], jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)]
+    )
+    scale = float(best.x[0]) / spread
+    shift = float(best.x[1]) - scale * mean
+    return (scale, shift) if scale > 0 else (1.0, 0.0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models import calibration
@@ -47,7 +47,9 @@ def test_where_there_is_nothing_to_fit_logits_stay(x, positive, negative):
     assert calibration.scale_and_shift(*columns) == (1.0, 0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=300, deadline=None)
+@example([(12.0, 0.0, False), (12.0, 1.0, True)])  # all logits the same, and far out
+@example([(-30.0, 5000.0, True), (30.0, 0.0, False), (29.0, 5000.0, True)])
 @given(
     st.lists(
         st.tuples(st.floats(-30, 30), st.floats(0, 5000), st.booleans()), min_size=1, max_size=30
@@ -59,6 +61,8 @@ def test_the_loss_never_rises_and_the_order_stays(rows):
     negative = np.ones(len(rows))
     scale, shift = calibration.scale_and_shift(x, positive, negative)
     assert scale > 0
-    before = calibration._loss(x, positive, negative)
-    after = calibration._loss(scale * x + shift, positive, negative)
+    before, after = (
+        np.sum(positive * np.logaddexp(0, -logits) + negative * np.logaddexp(0, logits))
+        for logits in (x, scale * x + shift)
+    )
     assert after <= before * (1 + 1e-9)
