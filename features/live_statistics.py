@@ -23,7 +23,6 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features import spec
 from features.catalogue import Catalogue, combined
@@ -92,8 +91,8 @@ def merge(parts: Sequence[pa.Table]) -> pa.Table:
 
 def since(counts: pa.Table, time_s: int) -> pa.Table:
     """Keeps the minutes from the one of ``time_s`` on."""
-    minutes = pc.bit_wise_and(counts["key"], (1 << _MINUTE_BITS) - 1)
-    return counts.filter(pc.greater_equal(minutes, max(time_s, 0) // MINUTE_S))
+    minutes = minutes_of(np.asarray(combined(counts["key"]), np.int64))
+    return counts.filter(pa.array(minutes >= max(time_s, 0) // MINUTE_S))
 
 
 def rows_of(keys: np.ndarray) -> np.ndarray:
@@ -109,9 +108,8 @@ def minutes_of(keys: np.ndarray) -> np.ndarray:
 def with_rows(counts: pa.Table, new_row: np.ndarray) -> pa.Table:
     """Returns the counts with the rows ``new_row[row]``; those that become -1 are left out."""
     keys = np.asarray(combined(counts["key"]), np.int64)
-    rows = new_row[keys >> _MINUTE_BITS]
-    minutes = keys & ((1 << _MINUTE_BITS) - 1)
-    renamed = counts.set_column(0, "key", pa.array(_keys(np.maximum(rows, 0), minutes)))
+    rows = new_row[rows_of(keys)]
+    renamed = counts.set_column(0, "key", pa.array(_keys(np.maximum(rows, 0), minutes_of(keys))))
     return merge([renamed.filter(pa.array(rows >= 0))])
 
 
@@ -137,7 +135,7 @@ class _Part:
         values = np.stack([np.asarray(combined(counts[n]), np.int64) for n in COUNTED], axis=1)
         sums = np.zeros((len(keys) + 1, len(COUNTED)), np.int64)
         np.cumsum(values, axis=0, out=sums[1:])
-        minutes = keys & ((1 << _MINUTE_BITS) - 1)
+        minutes = minutes_of(keys)
         first = int(minutes.min()) if len(minutes) else 0
         by_minute = np.bincount(minutes - first, weights=values[:, 0]).astype(np.int64)
         return cls(keys, sums, first, np.concatenate([[0], np.cumsum(by_minute)]))

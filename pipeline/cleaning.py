@@ -10,7 +10,7 @@ import json
 import pathlib
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -184,6 +184,34 @@ class AddCounts(beam.CombineFn):
     def extract_output(self, total: Counts) -> dict[tuple[str, str], int]:
         """Returns a plain dict."""
         return dict(total)
+
+
+class AddTables(beam.CombineFn):
+    """Adds up tables.
+
+    Args:
+        merge: Takes some tables, or none, and returns their sum.
+    """
+
+    def __init__(self, merge: Callable[[list[pa.Table]], pa.Table]) -> None:
+        super().__init__()
+        self._merge = merge
+
+    def create_accumulator(self) -> list[pa.Table]:
+        """Starts empty."""
+        return []
+
+    def add_input(self, parts: list[pa.Table], part: pa.Table) -> list[pa.Table]:
+        """Keeps one merged table."""
+        return [self._merge([*parts, part])]
+
+    def merge_accumulators(self, many: Iterable[list[pa.Table]]) -> list[pa.Table]:
+        """Merges all."""
+        return [self._merge([part for parts in many for part in parts])]
+
+    def extract_output(self, parts: list[pa.Table]) -> pa.Table:
+        """Returns the one table."""
+        return self._merge(parts)
 
 
 def write_part(directory: pathlib.Path, table: pa.Table, *, row_group_size: int = 250_000) -> None:

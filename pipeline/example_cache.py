@@ -100,7 +100,7 @@ class ExampleCache:
     ) -> dict[Period, pa.Array]:
         """Returns which rows of each period's entry are among their users' K, bool."""
         columns = ["user_id", "label_video_id", "time"]
-        parts = [self._candidates(period).select(columns) for period in periods]
+        parts = [self._candidates(period, columns) for period in periods]
         fresh = [pq.read_table(path, columns=columns) for path in sorted(made.glob("*.parquet"))]
         together = pa.concat_tables([*parts, *fresh]) if parts or fresh else None
         if together is None:
@@ -115,8 +115,9 @@ class ExampleCache:
             for period, part, end in zip(periods, parts, ends, strict=True)
         }
 
-    def _candidates(self, period: Period) -> pa.Table:
-        return pq.read_table(self._entry(period) / f"{spec.CANDIDATE}.parquet")
+    def _candidates(self, period: Period, columns: Sequence[str] | None = None) -> pa.Table:
+        path = self._entry(period) / f"{spec.CANDIDATE}.parquet"
+        return pq.read_table(path, columns=columns)
 
     def _aged(self, rows: pa.Table, resolved: ResolvedSpec, *, is_train: bool) -> pa.Table:
         """Writes the example age anew: it counts from the end of THIS run's training."""
@@ -158,9 +159,10 @@ class ExampleCache:
         """Removes entries of days before the log, and of its days under other keys."""
         current = {self._entry(period).name for period in periods}
         days = {name.partition("-key-")[0] for name in current}
+        first = min(days, default="")
         for path in self._directory.glob("*-key-*"):
             day = path.name.partition("-key-")[0]
-            if path.name not in current and (day in days or day < min(days)):
+            if path.name not in current and (day in days or day < first):
                 logging.info("Cached examples %s are out of date and are removed.", path.name)
                 shutil.rmtree(path)
 

@@ -44,26 +44,6 @@ class DailyCounts(beam.DoFn):
             yield statistics.daily_counts(tables.get("watches"), impressions)
 
 
-class MergeDailyCounts(beam.CombineFn):
-    """Adds up tables of daily counts."""
-
-    def create_accumulator(self) -> list[pa.Table]:
-        """Starts empty."""
-        return []
-
-    def add_input(self, parts: list[pa.Table], part: pa.Table) -> list[pa.Table]:
-        """Keeps one merged table."""
-        return [statistics.merge([*parts, part])]
-
-    def merge_accumulators(self, many: list[list[pa.Table]]) -> list[pa.Table]:
-        """Merges all."""
-        return [statistics.merge([part for parts in many for part in parts])]
-
-    def extract_output(self, parts: list[pa.Table]) -> pa.Table:
-        """Returns the one table."""
-        return statistics.merge(parts)
-
-
 class MinuteCounts(beam.DoFn):
     """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute, stored.
 
@@ -216,7 +196,7 @@ def add_example_generation(
     daily = (
         clean.bucket_to_tables
         | "Count days" >> beam.ParDo(DailyCounts(has_impressions=has_impressions))
-        | "Merge days" >> beam.CombineGlobally(MergeDailyCounts())
+        | "Merge days" >> beam.CombineGlobally(cleaning.AddTables(statistics.merge))
     )
     daily | "Write video statistics" >> beam.Map(
         lambda table: cleaning.write_part(directory / "video_statistics", table)
@@ -232,7 +212,7 @@ def add_example_generation(
         digests = (
             clean.bucket_to_tables
             | "Digest periods" >> beam.ParDo(replay.cached.digests)
-            | "Merge digests" >> beam.CombineGlobally(periods.MergeDigests())
+            | "Merge digests" >> beam.CombineGlobally(cleaning.AddTables(periods.merge))
         )
         digests | "Write digests" >> beam.Map(periods.write_digests, directory)
         beside.append(digests)

@@ -138,26 +138,6 @@ def read_digests(directory: pathlib.Path) -> pa.Table:
     return table
 
 
-class MergeDigests(beam.CombineFn):
-    """Adds up tables of :func:`digests`."""
-
-    def create_accumulator(self) -> list[pa.Table]:
-        """Starts empty."""
-        return []
-
-    def add_input(self, parts: list[pa.Table], part: pa.Table) -> list[pa.Table]:
-        """Keeps one merged table."""
-        return [merge([*parts, part])]
-
-    def merge_accumulators(self, many: list[list[pa.Table]]) -> list[pa.Table]:
-        """Merges all."""
-        return [merge([part for parts in many for part in parts])]
-
-    def extract_output(self, parts: list[pa.Table]) -> pa.Table:
-        """Returns the one table."""
-        return merge(parts)
-
-
 class Digests(beam.DoFn):
     """(bucket, clean tables) -> its :func:`digests`.
 

@@ -23,12 +23,11 @@ from features import dataset, files, spec
 from features.catalogue import combined
 from features.replay import HOLDOUT, TRAIN
 from features.spec import Feature, Kind, ResolvedSpec
-from pipeline import drift, statistics_page, table_statistics, transforming
+from pipeline import drift, raw_examples, statistics_page, table_statistics, transforming
 from pipeline.table_statistics import QUANTILES, shortened
 
 ROW_GROUPS = 50  # about 200,000 examples say enough about a distribution
 TOP = 10
-_EXAMPLES = {spec.CANDIDATE: "candidate_examples", spec.RANKER: "ranking_examples"}
 
 
 def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str, Any]) -> None:
@@ -71,7 +70,9 @@ def build(
     for model in spec.MODELS:
         with contextlib.ExitStack() as stack:
             samples = {
-                split: stack.enter_context(_Sample(examples_dir / _EXAMPLES[model] / split))
+                split: stack.enter_context(
+                    _Sample(raw_examples.directory_of(examples_dir, model, split))
+                )
                 for split in (TRAIN, HOLDOUT)
             }
             samples = {split: sample for split, sample in samples.items() if sample.rows}

@@ -94,5 +94,4 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
 
 def test_the_statistics_know_it(examples):
     report = json.loads((examples / "statistics.json").read_text())
-    assert "quality" in json.dumps(report)
-    assert "plan" in json.dumps(report)
+    assert {"quality", "plan"} <= report["features"]["candidate_train"].keys()

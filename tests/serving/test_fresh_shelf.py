@@ -1,11 +1,28 @@
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 
 from serving import loaded_release, release
 from serving.backends import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
+
+
+@pytest.fixture(scope="module")
+def backend():
+    return EmbeddedBackend()
+
+
+@pytest.fixture(scope="module")
+def built(world, backend):
+    version = release.current(world.serving_root)
+    return loaded_release.load(world.serving_root, version, backend=backend)
+
+
+@pytest.fixture
+def shelver(built, backend):
+    return Shelver.open(built, backend)
 
 
 @given(st.lists(st.integers(0, 11), max_size=20))
@@ -31,13 +48,8 @@ def test_the_shelf_is_searched_with_the_index(tiny):
     assert len(shelved) == len(shelved.video_ids) == 50
 
 
-def test_new_videos_join_a_release_and_old_rows_stay(world):
+def test_new_videos_join_a_release_and_old_rows_stay(built, shelver):
     """A real release: new videos are embedded by its tower like those of the index."""
-    backend = EmbeddedBackend()
-    built = loaded_release.load(
-        world.serving_root, release.current(world.serving_root), backend=backend
-    )
-    shelver = Shelver.open(built, backend)
     # The videos of the release itself under new names must get the very same vectors.
     table = built.catalogue.table
     names = pa.array([f"again {n}" for n in range(20)])
@@ -59,12 +71,7 @@ def test_new_videos_join_a_release_and_old_rows_stay(world):
     )
 
 
-def test_what_is_withdrawn_later_leaves_the_release(world):
-    backend = EmbeddedBackend()
-    built = loaded_release.load(
-        world.serving_root, release.current(world.serving_root), backend=backend
-    )
-    shelver = Shelver.open(built, backend)
+def test_what_is_withdrawn_later_leaves_the_release(built, shelver):
     table = built.catalogue.table
     gone = [row in {3, 5} for row in range(len(table))]
     less = shelver.with_videos(table.append_column("withdrawn", pa.array(gone)))
@@ -74,9 +81,5 @@ def test_what_is_withdrawn_later_leaves_the_release(world):
     assert not len(back.withdrawn)
 
 
-def test_a_release_without_new_videos_stays_as_it_is(world):
-    backend = EmbeddedBackend()
-    built = loaded_release.load(
-        world.serving_root, release.current(world.serving_root), backend=backend
-    )
-    assert Shelver.open(built, backend).with_videos(built.catalogue.table) is built
+def test_a_release_without_new_videos_stays_as_it_is(built, shelver):
+    assert shelver.with_videos(built.catalogue.table) is built
