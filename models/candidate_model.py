@@ -6,7 +6,13 @@ Both towers give one more column than D, 1 for queries and the bias b_i for vide
 plain inner product of the two is exactly the softmax logit, and nearest-neighbour search by
 inner product finds the most likely videos.
 
-Source: Covington et al., RecSys 2016, section 3 and figure 3; content beside ids is ours.
+Layers over averaged bags know what a user likes, but forget which videos were watched: that one
+episode leads to the next is lost in them. So u may have a second part, the sum of the embeddings
+of the watched videos times a learned weight of their place, newest first: factored item-to-item
+similarity, trained together with the layers.
+
+Sources: Covington et al., RecSys 2016, section 3 and figure 3; Kabbur et al., "FISM: factored
+item similarity models", KDD 2013. Content beside ids is ours.
 """
 
 import os
@@ -24,10 +30,11 @@ from models import config as settings
 from models import embeddings, hierarchical_softmax, saved
 from models.config import CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.video_features import VIDEO_ID, VideoFeatures
 
 Array = npt.NDArray[np.generic]
 VIDEO_SPACE = "video"
-_VIDEO_ID = "video_id"
+_WATCHES, _AGE = "watched_video_ids", "example_age_s"
 # The spaces whose embeddings are as wide as the softmax's: 256 each in the paper, section 3.5.
 _WIDE_SPACES = (VIDEO_SPACE, "search_token")
 _SOFTMAX_STDDEV = 0.02
@@ -67,7 +74,7 @@ class CandidateModel(tf_keras.Model):
             resolved,
             spec.CANDIDATE,
             Side.CANDIDATE,
-            exclude=(*config.exclude, _VIDEO_ID),
+            exclude=(*config.exclude, VIDEO_ID),
             powers=config.powers,
         )
         self._check()
@@ -77,6 +84,7 @@ class CandidateModel(tf_keras.Model):
         self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
         self._make_tables(seed)
         self._make_query_layers(seed)
+        self._make_place_weights()
         self._make_content_layers(seed)
 
     def _check(self) -> None:
@@ -95,6 +103,18 @@ class CandidateModel(tf_keras.Model):
         """Whether videos outside the vocabulary have an embedding."""
         wanted = self.config.video_content and not self.is_hierarchical
         return wanted and bool(self._video_inputs.columns)
+
+    @property
+    def has_item_to_item(self) -> bool:
+        """Whether watched videos stand in the query embedding themselves."""
+        read = {feature.name for feature in self._query_inputs.features}
+        return self.config.item_to_item and _WATCHES in read
+
+    @property
+    def has_age_pieces(self) -> bool:
+        """Whether the layers read the example age piece by piece too."""
+        read = {feature.name for feature in self._query_inputs.features}
+        return bool(self.config.age_pieces) and _AGE in read
 
     @property
     def is_hierarchical(self) -> bool:
@@ -151,9 +171,20 @@ class CandidateModel(tf_keras.Model):
             else None
         )
         width = self._query_inputs.width(self.tables)
+        width += config.age_pieces + 1 if self.has_age_pieces else 0
         for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
             layer.build([None, width])
             width = layer.units
+
+    def _make_place_weights(self) -> None:
+        if not self.has_item_to_item:
+            return
+        places = next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
+        # Newest first. What falls like this finds the next watch best where nothing is learned.
+        initial = tf.constant_initializer(1 / np.sqrt(1.0 + np.arange(places)))
+        self.place_weights = self.add_weight(
+            name="place_weights", shape=[places], initializer=initial
+        )
 
     def _make_content_layers(self, seed: int) -> None:
         self.content_layers: list[tf_keras.layers.Dense] = []
@@ -193,6 +224,8 @@ class CandidateModel(tf_keras.Model):
         if training and self.config.bag_dropout:
             features = self._with_thinned_bags(features)
         hidden = self._query_inputs.dense(features, self.tables)
+        if self.has_age_pieces:
+            hidden = tf.concat([hidden, self._age_pieces(features)], axis=1)
         dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
         for layer in self.hidden_layers:
             hidden = _apply(layer, hidden, dtype)
@@ -200,10 +233,27 @@ class CandidateModel(tf_keras.Model):
                 hidden = tf.nn.dropout(hidden, self.config.dropout)
         if self.output_layer is not None:
             hidden = _apply(self.output_layer, hidden, dtype)
+        if self.has_item_to_item:
+            watched = tf.convert_to_tensor(features[_WATCHES])
+            # A thinned bag sums to less than the whole one will when it is served.
+            kept = 1 - self.config.bag_dropout if training else 1.0
+            weights = self.place_weights / kept
+            hidden += self.tables[VIDEO_SPACE].weighted_sum(watched, weights)
         if self.config.normalise:
             hidden = tf.math.l2_normalize(hidden, axis=1)
         hidden /= self.config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
+
+    def _age_pieces(self, features: Tensors) -> tf.Tensor:
+        """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
+
+        Hat k is 1 at the k-th of equally spaced quantiles and 0 from its neighbours on.
+        """
+        names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+        column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
+        age = tf.cast(column, tf.float32)[:, names.index(_AGE), tf.newaxis]
+        pieces = self.config.age_pieces
+        return tf.nn.relu(1 - tf.abs(age * pieces - tf.range(pieces + 1, dtype=tf.float32)))
 
     def _with_thinned_bags(self, features: Tensors) -> dict[str, tf.Tensor]:
         """Returns the features with each value of each bag kept or replaced by 0, "missing"."""
@@ -230,7 +280,7 @@ class CandidateModel(tf_keras.Model):
             float32 [N, D + 1]; one-hot [N, V] of a hierarchical softmax, whose queries are
             probabilities.
         """
-        ids = tf.convert_to_tensor(video_features[_VIDEO_ID])
+        ids = tf.convert_to_tensor(video_features[VIDEO_ID])
         if self.is_hierarchical:
             return tf.one_hot(ids - 1, self.num_videos)
         row = self.nodes(ids)
@@ -262,7 +312,7 @@ class CandidateModel(tf_keras.Model):
 
     def can_embed(self, video_features: Tensors) -> npt.NDArray[np.bool_]:
         """Returns bool [N]: whether a video has an embedding, so may be recommended."""
-        ids = np.asarray(video_features[_VIDEO_ID])
+        ids = np.asarray(video_features[VIDEO_ID])
         return np.ones(len(ids), np.bool_) if self.has_content else ids > 0
 
     def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
@@ -281,49 +331,6 @@ class CandidateModel(tf_keras.Model):
             logs[1:-1] = hierarchical_softmax.popularity_biases(label_counts)
             logs[-1] = 0.0  # A tree has one inner node less than leaves.
         self.softmax_biases.rows.assign(logs[:, np.newaxis])
-
-
-class VideoFeatures:
-    """What the video tower reads of each video of the vocabulary: row i is id i.
-
-    Negatives are drawn by id; this gives them their content by one gather. It is data, no
-    weight: checkpoints leave it out.
-
-    Args:
-        arrays: Name to array [V + 1, ...]; row 0 is zero.
-    """
-
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self.arrays = {name: _compact(array) for name, array in arrays.items()}
-        self._tensors = {name: tf.constant(array) for name, array in self.arrays.items()}
-
-    @classmethod
-    def of_catalogue(cls, model: CandidateModel, videos: Mapping[str, Array]) -> "VideoFeatures":
-        """Takes the videos of the vocabulary from the whole catalogue.
-
-        Args:
-            model: Says which columns are read.
-            videos: As ``features.dataset.videos`` returns it.
-        """
-        ids = np.asarray(videos[_VIDEO_ID], np.int64)
-        arrays = {}
-        for name in model.content_columns:
-            column = np.asarray(videos[name])
-            rows = np.zeros((model.num_videos + 1, *column.shape[1:]), column.dtype)
-            rows[ids[ids > 0]] = column[ids > 0]
-            arrays[name] = rows
-        return cls(arrays)
-
-    def of(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the features of ids, ``video_id`` included; leading dimension as ``ids``."""
-        features = {name: tf.gather(tensor, ids) for name, tensor in self._tensors.items()}
-        return {**features, _VIDEO_ID: ids}
-
-
-def _compact(array: Array) -> Array:
-    """Ids fit in 32 bits, and a million videos are then half as large."""
-    kind = np.int32 if array.dtype.kind in "iu" else np.float32
-    return array.astype(kind)
 
 
 def _apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -27,8 +27,9 @@ from models import (
     warm_start,
 )
 from models.candidate_holdout import BAG, LABEL, MAP, RECALL, Holdout, K, in_batches
-from models.candidate_model import CandidateModel, VideoFeatures
+from models.candidate_model import CandidateModel
 from models.config import CandidateConfig, TrainingConfig
+from models.video_features import VideoFeatures
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -184,7 +185,9 @@ def train(
         model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
         model.mixed_precision = settings.mixed_precision
     catalogue = dataset.videos(examples_dir)
-    videos = VideoFeatures.of_catalogue(model, catalogue)
+    videos = VideoFeatures.of_catalogue(
+        catalogue, columns=model.content_columns, num_videos=model.num_videos
+    )
     label_counts = _label_counts(examples_dir, model)
     settings = settings.fitted_to(int(label_counts.sum()))
     vocabularies = {s: dataset.vocabulary(examples_dir, spec.CANDIDATE, s) for s in sizes}

@@ -41,6 +41,12 @@ class CandidateConfig:
             depth 0 is one linear layer.
         linear_output: Adds a linear layer of width D on top of the ReLU layers. Without it the
             query embedding is the last ReLU's output, as in the paper, so never negative.
+        item_to_item: Adds the embeddings of the watched videos themselves to the query embedding,
+            newest first with learned weights, so that a video leads to the one that follows it.
+            False: the paper's averages, all through the layers.
+        age_pieces: Feeds the example age as a piecewise-linear function of so many pieces too,
+            each of as many training examples, so that the model can follow what was watched from
+            day to day; 0: the value and its powers alone.
         video_content: Adds what the video's features say to its row of the softmax weights, so
             that a video the training never saw has an embedding too. False: the paper's rows.
         content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
@@ -65,6 +71,8 @@ class CandidateConfig:
     embedding_dim: int = 64
     depth: int = 2
     linear_output: bool = True
+    item_to_item: bool = False
+    age_pieces: int = 0
     video_content: bool = True
     content_hidden: int = 0
     id_dropout: float = 0.1
@@ -85,6 +93,7 @@ class CandidateConfig:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         _require(self.embedding_dim >= 1, "embedding_dim", "be 1 or more", self.embedding_dim)
         _require(0 <= self.depth <= MAX_DEPTH, "depth", f"be in [0, {MAX_DEPTH}]", self.depth)
+        _require(self.age_pieces >= 0, "age_pieces", "be 0 or more", self.age_pieces)
         _require(self.content_hidden >= 0, "content_hidden", "be 0 or more", self.content_hidden)
         _require(0 <= self.id_dropout < 1, "id_dropout", "be in [0, 1)", self.id_dropout)
         _require(self.temperature > 0, "temperature", "be above 0", self.temperature)
@@ -248,7 +257,9 @@ class TrainingConfig:
 # What models.train_candidate does by default. Chosen on KuaiRand, where width, half-empty bags
 # and a falling learning rate are worth .015 of recall@100 together; a small simulated site
 # agrees.
-CANDIDATE_MODEL = CandidateConfig(embedding_dim=128, depth=1, bag_dropout=0.5)
+CANDIDATE_MODEL = CandidateConfig(
+    embedding_dim=128, depth=2, bag_dropout=0.5, item_to_item=True, age_pieces=24
+)
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run.

@@ -77,6 +77,22 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """
         return self.read([ids])[0]
 
+    def weighted_sum(self, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """Returns the sum of the embeddings of each bag's known ids, times their weights.
+
+        Args:
+            ids: int32 or int64 [B, L]; 0 is no member of the bag.
+            weights: float32 [L], of the places in a bag.
+
+        Returns:
+            float32 [B, width].
+        """
+        grouped = _Grouped.of(tf.reshape(tf.cast(ids, tf.int32), [-1]))
+        members = tf.gather(tf.gather(self.rows, grouped.distinct), grouped.places)
+        members = tf.reshape(members, [*tf.unstack(tf.shape(ids)), self.width])
+        known = tf.cast(ids > 0, tf.float32)
+        return tf.linalg.matvec(members, known * weights, transpose_a=True)
+
     def read(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the embeddings of several features, all from one read of the table.
 

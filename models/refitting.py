@@ -39,6 +39,7 @@ from models import (
 )
 from models.candidate_model import CandidateModel
 from models.config import CandidateConfig, TrainingConfig
+from models.video_features import VideoFeatures
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
@@ -154,7 +155,7 @@ def _replay(
 
 def _train(
     model: CandidateModel,
-    videos: candidate_model.VideoFeatures,
+    videos: VideoFeatures,
     label_counts: npt.NDArray[np.int64],
     *,
     examples: batches.InMemory,
@@ -187,7 +188,7 @@ def _save(
     output: Path,
     *,
     opened: saved.Opened,
-    videos: candidate_model.VideoFeatures,
+    videos: VideoFeatures,
     settings: RefitConfig,
     count: int,
 ) -> None:

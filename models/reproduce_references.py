@@ -21,7 +21,7 @@ from models import (
 from models.experiments import BARS, Experiment, NotApplicableError, Plot, Row, Series, Setting
 from models.intervals import Interval
 from models.retrieval_evaluation import Ranked, RetrievalSettings
-from models.retrieval_lab import MAP, RECALL, Lab, Trained, values_of, verdict
+from models.retrieval_lab import MAP, PAPER, RECALL, Lab, Trained, values_of, verdict
 
 _MODEL = "model"
 _ORACLE_WATCHES = {experiments.SHORT: 200, experiments.FULL: 2000}
@@ -29,7 +29,11 @@ _WARP = {
     experiments.SHORT: rank_factorisation.WarpConfig(dim=16, steps=200),
     experiments.FULL: rank_factorisation.WarpConfig(),
 }
-_DEFAULT_DEPTHS: Mapping[str, Mapping[str, Any]] = {_MODEL: {}, "model, depth 0": {"depth": 0}}
+_MODELS: Mapping[str, Mapping[str, Any]] = {
+    _MODEL: {},
+    "model, depth 0": {"depth": 0},
+    "the paper's model": PAPER,
+}
 
 
 def baselines_table(setting: Setting) -> Experiment:
@@ -45,7 +49,7 @@ def baselines_table(setting: Setting) -> Experiment:
         rows += [dataclasses.replace(row, seconds=seconds) for row in found]
     others = [name for name in ranked if name not in trained]
     changes = []
-    for other in [*others, "model, depth 0"]:
+    for other in [*others, *(name for name in trained if name != _MODEL)]:
         for metric in (MAP, RECALL):
             change = lab.difference(
                 f"model minus {other}", ranked[_MODEL], ranked[other], metric=metric
@@ -100,7 +104,7 @@ def _mean_of(ranked: Mapping[str, Ranked], metric: str, name: str) -> float:
 
 def _ranked_models(lab: Lab) -> tuple[dict[str, Ranked], dict[str, Trained]]:
     seed = lab.setting.seeds[0]
-    trained = {name: lab.train(seed=seed, **flags) for name, flags in _DEFAULT_DEPTHS.items()}
+    trained = {name: lab.train(seed=seed, **flags) for name, flags in _MODELS.items()}
     return {name: lab.rank(one) for name, one in trained.items()}, trained
 
 

@@ -30,30 +30,36 @@ from models import (
 )
 from models.baselines import Queries
 from models.candidate_model import CandidateModel
-from models.config import CandidateConfig, TrainingConfig
+from models.config import CANDIDATE_MODEL, TrainingConfig
 from models.experiments import Row, Setting
 from models.intervals import Bootstrap
 from models.retrieval_evaluation import Embeddings, Ranked, RetrievalSettings
 
 MAP, RECALL = "map_at_100", "recall_at_100"
 MEASURED = (MAP, RECALL, "recall_at_10", "mean_age_days_at_100")
-# The paper's softmax rows and ReLU output; the product's defaults differ in both.
-PAPER: Mapping[str, Any] = {"video_content": False, "linear_output": False}
+# The paper's model, where it differs from what models.train_candidate does by default.
+PAPER: Mapping[str, Any] = {
+    "item_to_item": False,
+    "age_pieces": 0,
+    "video_content": False,
+    "linear_output": False,
+}
 _REPLICATES = {experiments.SHORT: 200, experiments.FULL: 1000}
 # Settings of a training, by mode: the short one only proves that all parts work together.
 TRAINING: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"epochs": 3, "patience": 9, "batch_size": 128, "stop_metric": MAP},
     experiments.FULL: {
-        "epochs": 15,
-        "patience": 3,
-        "learning_rate": 0.003,
+        "epochs": 20,
+        "patience": 5,
+        "decay": True,
         "stop_metric": MAP,
         "holdout_examples": 4000,
     },
 }
+# The default model, narrower: the simulated site has few videos, and the trainings are many.
 MODEL: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"embedding_dim": 16, "negatives": 256},
-    experiments.FULL: {"embedding_dim": 64, "negatives": 2048},
+    experiments.FULL: {"embedding_dim": 64},
 }
 
 
@@ -119,10 +125,10 @@ class Lab:
 
         Args:
             seed: Of the training.
-            **model: Settings of :class:`CandidateConfig` that differ from the mode's.
+            **model: Settings that differ from :data:`MODEL`.
         """
         settings = TrainingConfig(seed=seed, **TRAINING[self.setting.mode])
-        config = CandidateConfig(**{**MODEL[self.setting.mode], **model})
+        config = dataclasses.replace(CANDIDATE_MODEL, **MODEL[self.setting.mode], **model)
         directory = self.setting.directory("model", self.examples.name, config, settings)
         timing = directory.with_name(f"{directory.name}.json")
         if files.read_complete(directory) is None or not timing.is_file():
@@ -250,7 +256,10 @@ class Lab:
             "holdout_users": self.num_users,
             "protocol": "next completed watch of the days after training among all videos; "
             "inputs as of the watch; early stopping by MAP@100 of the same days",
-            "model": dict(MODEL[self.setting.mode]),
+            "model": {
+                **dataclasses.asdict(CANDIDATE_MODEL),
+                **MODEL[self.setting.mode],
+            },
             "training": dict(TRAINING[self.setting.mode]),
             "bootstrap": _REPLICATES[self.setting.mode],
             **others,

@@ -29,6 +29,16 @@ _LINEAR_OUTPUT = flags.DEFINE_boolean(
     _MODEL_DEFAULT.linear_output,
     "A linear layer on top of the ReLU layers; without it as in the paper.",
 )
+_ITEM_TO_ITEM = flags.DEFINE_boolean(
+    "item_to_item",
+    _MODEL_DEFAULT.item_to_item,
+    "Add the watched videos' own embeddings to the query's, newest first, with learned weights.",
+)
+_AGE_PIECES = flags.DEFINE_integer(
+    "age_pieces",
+    _MODEL_DEFAULT.age_pieces,
+    "Feed the example age as a piecewise-linear function of so many pieces too; 0: do not.",
+)
 _VIDEO_CONTENT = flags.DEFINE_boolean(
     "video_content",
     _MODEL_DEFAULT.video_content,
@@ -139,6 +149,8 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         embedding_dim=_EMBEDDING_DIM.value,
         depth=_DEPTH.value,
         linear_output=_LINEAR_OUTPUT.value,
+        item_to_item=_ITEM_TO_ITEM.value,
+        age_pieces=_AGE_PIECES.value,
         video_content=_VIDEO_CONTENT.value,
         content_hidden=_CONTENT_HIDDEN.value,
         id_dropout=_ID_DROPOUT.value,

@@ -27,6 +27,8 @@ _WIDE = "wide_"  # The ranker's one weight per id.
 _MEANING = (
     "embedding_dim",
     "linear_output",
+    "item_to_item",
+    "age_pieces",
     "share_video_embedding",
     "normalise",
     "powers",

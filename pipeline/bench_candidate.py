@@ -158,7 +158,7 @@ class _Steps:
 def _model(case: Case, rng: np.random.Generator) -> tuple[Any, Any]:
     from features import spec
     from features.spec import Kind, Side
-    from models import candidate_model, config
+    from models import candidate_model, config, video_features
 
     query: dict[str, Any] = {"side": Side.QUERY, "models": (spec.CANDIDATE,)}
     video: dict[str, Any] = {"side": Side.CANDIDATE, "models": (spec.CANDIDATE,)}
@@ -209,7 +209,7 @@ def _model(case: Case, rng: np.random.Generator) -> tuple[Any, Any]:
     )
     channel_of = np.append(0, rng.integers(1, channels + 1, case.videos))
     columns = {"channel_id": channel_of} if model.has_content else {}
-    return model, candidate_model.VideoFeatures(columns)
+    return model, video_features.VideoFeatures(columns)
 
 
 def _batch(case: Case, cumulative: Any, rng: np.random.Generator) -> dict[str, Any]:

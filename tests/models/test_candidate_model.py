@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from features import command
 from models import candidate_model, config, saved
-from models.candidate_model import CandidateModel, VideoFeatures
+from models.candidate_model import CandidateModel
+from models.video_features import VideoFeatures
 
 FEATURES = 5  # Rows of queries used here.
 
@@ -19,6 +20,12 @@ def queries(world):
 def make(world, **settings):
     settings = {"embedding_dim": 8, "depth": 1, **settings}
     return CandidateModel(world.spec(), world.vocabulary_sizes, config.CandidateConfig(**settings))
+
+
+def of_catalogue(model, videos):
+    return VideoFeatures.of_catalogue(
+        videos, columns=model.content_columns, num_videos=model.num_videos
+    )
 
 
 @pytest.mark.parametrize("depth", [0, 1, 4])
@@ -46,6 +53,51 @@ def test_paper_tower_ends_in_a_relu(world, queries):
     ours = make(world, linear_output=True).query_embeddings(queries).numpy()
     assert paper.min() >= 0
     assert ours.min() < 0
+
+
+def test_watched_videos_stand_in_the_query_themselves(world, queries):
+    """The second part of u: embeddings times 1 / sqrt(1 + place), newest first; 0 is nobody."""
+    paper, ours = make(world), make(world, item_to_item=True)
+    rows = ours.tables["video"].rows.numpy()
+    expected = paper.query_embeddings(queries).numpy()[:, :-1]
+    for query, bag in enumerate(queries["watched_video_ids"]):
+        for place, video in enumerate(bag):
+            expected[query] += (video > 0) * rows[video] / math.sqrt(1 + place)
+    found = ours.query_embeddings(queries).numpy()
+    np.testing.assert_allclose(found[:, :-1], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_thinned_bags_add_up_to_as_much_as_whole_ones(world, queries):
+    tf.random.set_seed(1)
+    model = make(world, item_to_item=True, bag_dropout=0.5, depth=0)
+    for layer in [*model.hidden_layers, model.output_layer]:
+        layer.kernel.assign(tf.zeros_like(layer.kernel))
+    model.tables["video"].rows.assign(tf.ones_like(model.tables["video"].rows))
+    repeats = 2000
+    many = {name: np.repeat(column, repeats, axis=0) for name, column in queries.items()}
+    thinned = model.query_embeddings(many, training=True).numpy()
+    whole = model.query_embeddings(queries).numpy()
+    assert whole[:, 0].max() > 1
+    np.testing.assert_allclose(
+        thinned.reshape(FEATURES, repeats, -1).mean(axis=1), whole, rtol=0.1
+    )
+
+
+def test_an_age_is_read_by_its_two_nearest_pieces(world, queries):
+    model = make(world, age_pieces=4)
+    ages = [0.0, 0.25, 0.4, 0.999999]
+    continuous = np.stack([queries["query_continuous"][:4, 0], ages], axis=1)
+    found = model._age_pieces({"query_continuous": continuous}).numpy()
+    expected = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0.4, 0.6, 0, 0], [0, 0, 0, 0, 1]]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_without_watches_or_example_age_their_parts_are_left_out(world, queries):
+    settings = {"item_to_item": True, "age_pieces": 4}
+    model = make(world, **settings, exclude=("watched_video_ids", "example_age_s"))
+    assert not model.has_item_to_item
+    assert not model.has_age_pieces
+    assert np.isfinite(model.query_embeddings(queries)).all()
 
 
 def test_embedding_of_an_id_model_is_its_row_and_a_new_video_has_none(world):
@@ -123,7 +175,7 @@ def test_gradients_of_all_tables_are_sparse(world, queries):
 def test_looked_up_content_gives_the_embedding_of_the_catalogue(world):
     model = make(world, content_hidden=4)
     videos = world.catalogue_rows()
-    lookup = VideoFeatures.of_catalogue(model, videos)
+    lookup = of_catalogue(model, videos)
     ids = tf.constant([3, 24, 1], tf.int64)
     expected = model.video_embeddings(videos).numpy()[[2, 23, 0]]
     np.testing.assert_allclose(model.video_embeddings(lookup.of(ids)), expected, rtol=1e-6)
@@ -164,7 +216,7 @@ def test_saved_model_gives_the_same_embeddings(tmp_path, world, queries, setting
     model = make(world, **settings)
     model.set_popularity_bias(np.arange(24))
     videos = world.catalogue_rows()
-    lookup = VideoFeatures.of_catalogue(model, videos)
+    lookup = of_catalogue(model, videos)
     candidate_model.save(model, tmp_path / "m", contents=contents(model, world), videos=lookup)
 
     again = candidate_model.load(tmp_path / "m")
