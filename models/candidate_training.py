@@ -23,6 +23,7 @@ from models import (
     negatives,
     repeat_bias,
     saved,
+    spectral_start,
     training,
     warm_start,
 )
@@ -176,23 +177,22 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    dataset.info(examples_dir)  # Refuses what are no examples before anything else.
     workers = distribution.from_environment()
-    resolved = ResolvedSpec.load(examples_dir)
-    sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
-    _check(examples_dir, sizes, model_config, settings)
-    with workers.scope():
-        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
-        model.mixed_precision = settings.mixed_precision
+    model = _new_model(examples_dir, model_config, settings, workers)
     catalogue = dataset.videos(examples_dir)
     videos = VideoFeatures.of_catalogue(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = _label_counts(examples_dir, model)
     settings = settings.fitted_to(int(label_counts.sum()))
-    vocabularies = {s: dataset.vocabulary(examples_dir, spec.CANDIDATE, s) for s in sizes}
+    vocabularies = {
+        space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
+        for space in model.vocabulary_sizes
+    }
     facts = lineage.of_examples(examples_dir, spec.CANDIDATE)
-    if warm_start_from is not None:
+    if warm_start_from is None:
+        _start_from_counts(examples_dir, model, seed=settings.seed)
+    else:
         facts |= warm_start.from_directory(
             model, vocabularies, directory=warm_start_from, load=candidate_model.load
         )
@@ -219,17 +219,33 @@ def train(
     result = training.fit(task, examples, settings, run, workers=workers)
     _fit_repeat_bias(model, videos, examples)
     result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
-    contents = saved.Contents(
-        configs=configs,
-        vocabularies=vocabularies,
-        metrics=result.metrics,
-        lineage=facts | {"trained_at": lineage.now(), "steps": result.steps},
-    )
     if workers.is_chief:
+        contents = saved.Contents(
+            configs=configs,
+            vocabularies=vocabularies,
+            metrics=result.metrics,
+            lineage=facts | {"trained_at": lineage.now(), "steps": result.steps},
+        )
         candidate_model.save(model, model_dir, contents=contents, videos=videos)
         run.remove()
     workers.wait_for_all()
     return result
+
+
+def _new_model(
+    examples_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    workers: distribution.Workers,
+) -> CandidateModel:
+    dataset.info(examples_dir)  # Refuses what are no examples before anything else.
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
+    _check(examples_dir, sizes, model_config, settings)
+    resolved = ResolvedSpec.load(examples_dir)
+    with workers.scope():
+        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
+        model.mixed_precision = settings.mixed_precision
+    return model
 
 
 def _check(
@@ -299,6 +315,25 @@ def _label_counts(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np.i
     if model.config.popularity_bias:
         model.set_popularity_bias(counts[1:])
     return counts[1:]
+
+
+def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
+    """Sets watched videos and softmax rows by what followed what, where that is asked."""
+    cfg = model.config
+    has_both = model.has_item_to_item and not (model.is_hierarchical or cfg.share_video_embedding)
+    if not (cfg.spectral_start and has_both):
+        return
+    parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])
+    follows = spectral_start.counts(((part[BAG], part[LABEL]) for part in parts), model.num_videos)
+    found = spectral_start.embeddings(follows, cfg.embedding_dim, seed=seed)
+    tables = (model.tables[candidate_model.VIDEO_SPACE], model.softmax_rows)
+    for table, rows in zip(tables, found, strict=True):
+        # Videos that were not counted, and columns beyond the counts', start at random.
+        counted = np.flatnonzero(rows.any(axis=1))
+        started = table.rows.numpy()
+        started[counted, : rows.shape[1]] = rows[counted]
+        table.rows.assign(started)
+    logging.info("Started from %s pairs of videos that follow one another.", f"{follows.nnz:,}")
 
 
 def _holdout(

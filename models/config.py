@@ -44,6 +44,9 @@ class CandidateConfig:
         item_to_item: Adds the embeddings of the watched videos themselves to the query embedding,
             newest first with learned weights, so that a video leads to the one that follows it.
             False: the paper's averages, all through the layers.
+        spectral_start: Starts the embeddings of watched videos and the softmax rows from the
+            factors of how often one follows another, see :mod:`models.spectral_start`; only with
+            ``item_to_item``, and not where a warm start gives them.
         age_pieces: Feeds the example age as a piecewise-linear function of so many pieces too,
             each of as many training examples, so that the model can follow what was watched from
             day to day; 0: the value and its powers alone.
@@ -72,6 +75,7 @@ class CandidateConfig:
     depth: int = 2
     linear_output: bool = True
     item_to_item: bool = False
+    spectral_start: bool = False
     age_pieces: int = 0
     video_content: bool = True
     content_hidden: int = 0
@@ -258,7 +262,12 @@ class TrainingConfig:
 # and a falling learning rate are worth .015 of recall@100 together; a small simulated site
 # agrees.
 CANDIDATE_MODEL = CandidateConfig(
-    embedding_dim=128, depth=2, bag_dropout=0.5, item_to_item=True, age_pieces=24
+    embedding_dim=128,
+    depth=2,
+    item_to_item=True,
+    spectral_start=True,
+    age_pieces=24,
+    bag_dropout=0.5,
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The

@@ -40,6 +40,7 @@ MEASURED = (MAP, RECALL, "recall_at_10", "mean_age_days_at_100")
 # The paper's model, where it differs from what models.train_candidate does by default.
 PAPER: Mapping[str, Any] = {
     "item_to_item": False,
+    "spectral_start": False,
     "age_pieces": 0,
     "video_content": False,
     "linear_output": False,

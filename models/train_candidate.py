@@ -34,6 +34,11 @@ _ITEM_TO_ITEM = flags.DEFINE_boolean(
     _MODEL_DEFAULT.item_to_item,
     "Add the watched videos' own embeddings to the query's, newest first, with learned weights.",
 )
+_SPECTRAL_START = flags.DEFINE_boolean(
+    "spectral_start",
+    _MODEL_DEFAULT.spectral_start,
+    "Start embeddings from the factors of how often one video follows another.",
+)
 _AGE_PIECES = flags.DEFINE_integer(
     "age_pieces",
     _MODEL_DEFAULT.age_pieces,
@@ -150,6 +155,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         depth=_DEPTH.value,
         linear_output=_LINEAR_OUTPUT.value,
         item_to_item=_ITEM_TO_ITEM.value,
+        spectral_start=_SPECTRAL_START.value,
         age_pieces=_AGE_PIECES.value,
         video_content=_VIDEO_CONTENT.value,
         content_hidden=_CONTENT_HIDDEN.value,
