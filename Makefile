@@ -19,7 +19,7 @@ endif
 .PHONY: help
 help:
 	@echo "make demo    simulate a video site, train on it, recommend, serve (ONCE=1: then stop)"
-	@echo "make test    every test (TESTS=tests/features: some of them)"
+	@echo "make test    every test (TESTS=tests/features: some of them; WORKERS=0: in one process)"
 	@echo "make check   lint, format, types, layers"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
@@ -66,7 +66,7 @@ demo: $(STAMP)
 
 .PHONY: test
 test: $(STAMP)
-	$(PYTHON) -m pytest $(TESTS)
+	$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist=loadfile $(TESTS)
 
 .PHONY: check
 check: $(STAMP)

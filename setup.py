@@ -71,6 +71,7 @@ _TEST = [
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
     "pytest>=8.3,<10",
+    "pytest-xdist>=3.6,<4",
     "pyyaml>=6,<7",
     "schemathesis>=4.0,<5",
     "tomli>=2.0,<3; python_version < '3.11'",

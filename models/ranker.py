@@ -32,8 +32,8 @@ import tf_keras
 
 from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
+from models import calibration, duration_target, embeddings, losses, saved
 from models import config as configs
-from models import duration_target, embeddings, losses, saved
 from models.config import RankerConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 
@@ -222,13 +222,7 @@ class Ranker(tf_keras.Model):
             for i in range(config.towers)
         ]
         self.level = Level(sides[0], seed=seed + 400) if config.pairwise else None
-        # Scale and shift of x, see :mod:`models.calibration`.
-        self.calibration = self.add_weight(
-            name="calibration",
-            shape=[2],
-            initializer=tf.constant_initializer([1.0, 0.0]),
-            trainable=False,
-        )
+        self.calibration = calibration.Calibration()
         self._duration = None
         if config.target == configs.RELATIVE:
             self._duration = duration_target.position(resolved)
@@ -318,7 +312,7 @@ class Ranker(tf_keras.Model):
             together = logits[0]
         else:
             together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
-        return self.calibration[0] * together + self.calibration[1]
+        return self.calibration(together)
 
     def expected_watch_time_s(
         self, query_features: Tensors, candidate_features: Tensors

@@ -180,7 +180,7 @@ class RankerTask:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def calibrate(self) -> None:
-        """Fits the scale and shift of the model's logits to the holdout's watch times."""
+        """Fits the curve through the model's logits to the holdout, with the loss's own weights."""
         if self._holdout is None:
             return
         clicked = self._holdout[_CLICKED].astype(np.float64)
@@ -188,11 +188,10 @@ class RankerTask:
         if self.model.config.loss == config.LOGISTIC:
             worth = np.ones_like(worth)
         negative = np.ones_like(clicked) if self.model.config.loss == config.EXACT else 1 - clicked
-        logits = self._score(self._holdout).astype(np.float64)
-        found = calibration.scale_and_shift(logits, clicked * worth, negative)
-        before = self.model.calibration.numpy()
-        self.model.calibration.assign([before[0] * found[0], before[1] * found[0] + found[1]])
-        logging.info("Calibrated on the holdout: logits x %.3f %+.3f.", *found)
+        self.model.calibration.set(calibration.Curve())
+        curve = calibration.fit(self._score(self._holdout), clicked * worth, negative)
+        self.model.calibration.set(curve)
+        logging.info("Calibrated on the holdout: %s", curve)
 
     def _holdout_pair_loss(self) -> float:
         if self._holdout is None or not self.model.config.pairwise:
@@ -360,9 +359,8 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = training.fit(task, examples, settings, run)
-    if model_config.pairwise:
-        task.calibrate()
-        result = dataclasses.replace(result, metrics=task.evaluate())
+    task.calibrate()
+    result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
     contents = saved.Contents(
         configs=configs,
         vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},

@@ -40,7 +40,7 @@ Floats = npt.NDArray[np.float64]
 
 LOSS, AUC = "weighted_per_user_loss", "auc"
 _REPLICATES = {experiments.SHORT: 200, experiments.FULL: 1000}
-# Impressions to train on at most, drawn at random, and to measure on, whole users.
+# Impressions to train on at most, drawn at random, and to stop by or to measure on.
 _MOST = {experiments.SHORT: (20_000, 10_000), experiments.FULL: (250_000, 100_000)}
 _VALIDATION_SHARE = 0.1
 TRAINING: Mapping[str, Mapping[str, Any]] = {
@@ -56,6 +56,8 @@ class Trained:
     Attributes:
         logits: float64 [n], orders impressions.
         seconds: float64 [n], expected watch time.
+        uncalibrated: float64 [n], the same before the curve of :mod:`models.calibration`, which is
+            fitted to the newest tenth of the training impressions.
         seed: Of the training.
         took_s: Wall time of the training.
         epochs: Passes over the examples.
@@ -63,6 +65,7 @@ class Trained:
 
     logits: Floats
     seconds: Floats
+    uncalibrated: Floats
     seed: int
     took_s: float
     epochs: float
@@ -88,11 +91,15 @@ class Lab:
         for name, arrays in (("training", train), ("holdout", holdout)):
             if not len(arrays["clicked"]) or not arrays["clicked"].any():
                 raise experiments.NotApplicableError(f"the {name} days have no clicked impression.")
-        train = batches.sample(train, most_train, seed=0)
         order = np.argsort(train["time"], kind="stable")
         newest = max(1, int(_VALIDATION_SHARE * len(order)))
-        self.train_rows = {name: values[order[:-newest]] for name, values in train.items()}
-        self._validation = {name: values[order[-newest:]] for name, values in train.items()}
+        draw = np.random.default_rng(0)
+        rows, last = (
+            np.sort(draw.choice(part, min(most, len(part)), replace=False))
+            for part, most in ((order[:-newest], most_train), (order[-newest:], most_holdout))
+        )
+        self.train_rows = {name: values[rows] for name, values in train.items()}
+        self._validation = {name: values[last] for name, values in train.items()}
         self.holdout = batches.sample_users(holdout, most_holdout, seed=0)
         self.impressions = Impressions.of(self.holdout)
         self.num_users = int(self.impressions.user_codes.max()) + 1
@@ -130,7 +137,7 @@ class Lab:
         if not scores.is_file():
             self._train(path, config, settings)
         with np.load(scores, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in ("logits", "seconds")}
+            found = {name: stored[name] for name in ("logits", "seconds", "uncalibrated")}
             facts = json.loads(str(stored["facts"]))
         return Trained(**found, seed=seed, **facts)
 
@@ -156,7 +163,10 @@ class Lab:
         took_s = time.monotonic() - started
         run.remove()
         logging.info("%s: %s", path.name, result.summary())
-        logits = ranker_training.Scorer(model)(self.holdout)
+        score = ranker_training.Scorer(model)
+        before = np.asarray(model.seconds(score(self.holdout), self.holdout))
+        task.calibrate()
+        logits = score(self.holdout)
         seconds = np.asarray(model.seconds(logits, self.holdout))
         facts = json.dumps({"took_s": took_s, "epochs": result.epochs})
         buffer = io.BytesIO()
@@ -164,6 +174,7 @@ class Lab:
             buffer,
             logits=logits.astype(np.float64),
             seconds=seconds.astype(np.float64),
+            uncalibrated=before.astype(np.float64),
             facts=np.array(facts),
         )
         files.atomic_write(path.with_suffix(".npz"), buffer.getvalue())

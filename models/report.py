@@ -123,7 +123,10 @@ def html_page(evaluation: Evaluation) -> str:
         body.append(_differences_table(evaluation, part))
         body.append(_slices_table(evaluation, part))
     if evaluation.calibration:
-        body.append("<h2>Calibration of the expected watch time</h2>")
+        body.append(
+            "<h2>Calibration of the expected watch time</h2><p>The ranker's curve of at most five "
+            "numbers was fitted to these impressions; later days are the strict test.</p>"
+        )
         body.append(_calibration_plot(evaluation))
     for kind in evaluation.calibration:
         body.append(f"<h3>{_CALIBRATION[kind]}</h3>{_calibration_table(evaluation, kind)}")

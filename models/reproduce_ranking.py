@@ -1,5 +1,6 @@
 """Section 4 of the paper again: Table 1, what the ranker's inputs are worth, what exp(x) means."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from models.experiments import (
     Setting,
 )
 from models.intervals import Interval
-from models.ranking_lab import LOSS, Lab, Trained
+from models.ranking_lab import LOSS, Floats, Lab, Trained
 
 # Table 1: hidden layers, and the paper's weighted, per-user loss in percent.
 TABLE_1: Mapping[tuple[int, ...], float] = {
@@ -154,7 +155,8 @@ def ranking_bias(setting: Setting) -> Experiment:
         formula.append(1 / (1 - rate))
         for loss, found in measured.items():
             trained = lab.train(f"bias-{loss}", seed=seed, hidden=(256,), loss=loss, **_PAPER)
-            ratio = _ratio(lab, trained, np.ones(len(lab.impressions), bool))
+            everything = np.ones(len(lab.impressions), bool)
+            ratio = _ratio(lab, trained.seconds, everything)
             name = f"{loss}, P {rate:.2f}"
             found.append(
                 Row.of(name, RATIO, ratio, seed=seed, seconds=trained.took_s, n=len(lab.holdout))
@@ -198,28 +200,20 @@ def ranking_calibration(setting: Setting) -> Experiment:
     lab = Lab(setting)
     seed = setting.seeds[0]
     trained = lab.train(f"tower-{_name(_WIDEST)}", seed=seed, hidden=_WIDEST, **_PAPER)
-    bins = metrics.calibration_bins(trained.seconds, _BINS)
-    rows, expected, actual = [], [], []
-    for one in np.unique(bins):
-        mask = bins == one
-        name, n = f"decile {one + 1}", int(mask.sum())
-        rows.append(Row.of(name, RATIO, _ratio(lab, trained, mask), seed=seed, n=n))
-        sums = [
-            metrics.sums_by_user(values, lab.impressions.user_codes, lab.num_users, where=mask)
-            for values in (trained.seconds, lab.impressions.watch_time_s)
-        ]
-        means = lab.bootstrap().intervals(sums)
-        expected.append(Row.of(name, "expected_watch_time_s", means[0], seed=seed, n=n))
-        actual.append(Row.of(name, "actual_watch_time_s", means[1], seed=seed, n=n))
-    off = [row for row in rows if not 0.9 <= row.value <= 1.1]
-    surely = [row for row in off if row.low > 1.1 or row.high < 0.9]
-    rows += expected + actual
-    places = [row.value for row in expected]
+    before, after = (_deciles(lab, one) for one in (trained.uncalibrated, trained.seconds))
+    rows = [
+        dataclasses.replace(row, setting=f"{row.setting}{name}", seed=seed)
+        for name, found in ((" before the curve", before), ("", after))
+        for row in found.ratios
+    ]
+    rows += [*after.expected, *after.actual]
+    places = [row.value for row in after.expected]
     return Experiment(
         name="ranking_calibration",
         title="Section 4.2: does exp(x) mean seconds?",
-        question="With the exact loss, is the expected watch time what people then watched, "
-        "in each decile of the expectation?",
+        question="With the exact loss, is the expected watch time what people then watched, in "
+        "each decile of the expectation? Before and after a rising curve through x, which is "
+        "fitted to the last days of training and changes no order.",
         paper="odds closely estimate expected watch time (no number).",
         settings=lab.settings(hidden=_WIDEST, loss=config.EXACT, seed=seed),
         rows=tuple(rows),
@@ -229,27 +223,65 @@ def ranking_calibration(setting: Setting) -> Experiment:
                 x_label="expected watch time, seconds per impression (decile mean)",
                 y_label="seconds per impression",
                 series=(
-                    Series.of_rows("watched", places, actual),
+                    Series.of_rows("watched", places, after.actual),
                     Series(name="as expected", x=tuple(places), y=tuple(places)),
                 ),
             ),
         ),
-        conclusion=f"{len(bins) and len(np.unique(bins)) - len(off)} of {len(np.unique(bins))} "
-        "deciles are within 10%"
-        + (f"; outside: {', '.join(f'{r.setting} {r}' for r in off)}" if off else "")
-        + f". Certainly outside (the whole interval): {len(surely)}.",
+        conclusion=f"{after.summary()} Before the curve: {before.summary()}",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Deciles:
+    """Of equally many impressions each, the shortest expectation first.
+
+    Attributes:
+        ratios: Expected over actual watch time.
+        expected: Means, seconds.
+        actual: Means, seconds.
+    """
+
+    ratios: list[Row]
+    expected: list[Row]
+    actual: list[Row]
+
+    def summary(self) -> str:
+        off = [row for row in self.ratios if not 0.9 <= row.value <= 1.1]
+        surely = [row for row in off if row.low > 1.1 or row.high < 0.9]
+        outside = f"; outside: {', '.join(f'{r.setting} {r}' for r in off)}" if off else ""
+        return (
+            f"{len(self.ratios) - len(off)} of {len(self.ratios)} deciles are within 10%{outside}. "
+            f"Certainly outside (the whole interval): {len(surely)}."
+        )
+
+
+def _deciles(lab: Lab, seconds: Floats) -> _Deciles:
+    bins = metrics.calibration_bins(seconds, _BINS)
+    ratios, expected, actual = [], [], []
+    for one in np.unique(bins):
+        mask = bins == one
+        name, n = f"decile {one + 1}", int(mask.sum())
+        ratios.append(Row.of(name, RATIO, _ratio(lab, seconds, mask), n=n))
+        sums = [
+            metrics.sums_by_user(values, lab.impressions.user_codes, lab.num_users, where=mask)
+            for values in (seconds, lab.impressions.watch_time_s)
+        ]
+        means = lab.bootstrap().intervals(sums)
+        expected.append(Row.of(name, "expected_watch_time_s", means[0], n=n))
+        actual.append(Row.of(name, "actual_watch_time_s", means[1], n=n))
+    return _Deciles(ratios=ratios, expected=expected, actual=actual)
 
 
 def _seeds(lab: Lab, label: str, **model: Any) -> list[Trained]:
     return [lab.train(label, seed=seed, **{**_PAPER, **model}) for seed in lab.setting.seeds]
 
 
-def _ratio(lab: Lab, trained: Trained, mask: np.ndarray) -> Interval:
+def _ratio(lab: Lab, seconds: Floats, mask: np.ndarray) -> Interval:
     """Returns expected over actual watch time of some impressions."""
     expected, actual = (
         metrics.sums_by_user(values * mask, lab.impressions.user_codes, lab.num_users).numerator
-        for values in (trained.seconds, lab.impressions.watch_time_s)
+        for values in (seconds, lab.impressions.watch_time_s)
     )
     sums = metrics.UserSums(numerator=expected, denominator=actual)
     (found,) = lab.bootstrap().intervals([sums])

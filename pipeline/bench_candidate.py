@@ -51,14 +51,15 @@ class Case:
     optimizer: str = "adam"
 
 
-# A ratio has the same batch, negatives and D on both sides. The full softmax takes a small batch,
-# ids alone and Adagrad, so that its gradients of 1M x 256 fit in 10 GB; so does the sampled one.
+# A ratio has the same batch, negatives and D on both sides. The full softmax takes a smaller batch,
+# ids alone and Adagrad, so that logits and gradients of 1M x 256 fit in 12 GB; so does the sampled
+# one. (The smaller the batch, the more of a sampled step is not the softmax.)
 _STEP = Case(videos=10_000, dim=256, negatives=5000)
 _FULL = Case(
     videos=1_000_000,
     dim=256,
     negatives=5000,
-    batch=64,
+    batch=256,
     video_content=False,
     optimizer="adagrad",
 )
@@ -200,7 +201,8 @@ def _model(case: Case, rng: np.random.Generator) -> tuple[Any, Any]:
     model = candidate_model.CandidateModel(
         resolved,
         sizes,
-        config.CandidateConfig(
+        dataclasses.replace(
+            config.CANDIDATE_MODEL,
             embedding_dim=case.dim,
             negatives=case.negatives,
             loss=case.loss,

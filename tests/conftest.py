@@ -8,6 +8,7 @@ did not run; REQUIRE_ALL_BUT names, with commas, the parts that may be missing a
 """
 
 import dataclasses
+import fcntl
 import os
 import pathlib
 import shutil
@@ -146,24 +147,44 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Simulates, spoils a few rows, and retrains once for all tests that ask."""
-    root = tmp_path_factory.mktemp("world")
-    logs_dir = root / "logs"
-    made = _run_command("pipeline.simulate", "--preset=tiny", "--seed=1", f"--logs={logs_dir}")
-    assert made.returncode == 0, made.stderr
-    _spoil(logs_dir)
-    retrain = (
-        "pipeline.retrain",
-        f"--logs={logs_dir}",
-        f"--serving_root={root / 'serving_root'}",
-        f"--work={root / 'work'}",
-        "--candidate_flags=--batch_size=64 --epochs=30 --depth=1",
-        # 200 users are too few to be sure of beating every baseline; gates have their own tests.
-        "--force_publish=a tiny world for tests",
+    """Simulates, spoils a few rows, and retrains once for all tests that ask; nobody changes it.
+
+    Processes that share the tests share the world too: the first one that asks makes it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "world"
+    made = World(
+        root / "logs",
+        root / "work",
+        root / "serving_root",
+        retrain=(
+            "pipeline.retrain",
+            f"--logs={root / 'logs'}",
+            f"--serving_root={root / 'serving_root'}",
+            f"--work={root / 'work'}",
+            "--candidate_flags=--batch_size=64 --epochs=30 --depth=1",
+            # 200 users are too few to be sure of beating every baseline; gates have their own
+            # tests.
+            "--force_publish=a tiny world for tests",
+        ),
     )
-    made = _run_command(*retrain)
+    with open(root.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        complete = root / "COMPLETE"
+        if not complete.exists():
+            shutil.rmtree(root, ignore_errors=True)  # What another process failed to make.
+            _make(made)
+            complete.touch()
+    return made
+
+
+def _make(world: World) -> None:
+    simulate = ("pipeline.simulate", "--preset=tiny", "--seed=1", f"--logs={world.logs}")
+    made = _run_command(*simulate)
+    assert made.returncode == 0, made.stderr
+    _spoil(world.logs)
+    made = _run_command(*world.retrain)
     assert made.returncode == 0, made.stdout + made.stderr
-    return World(logs_dir, root / "work", root / "serving_root", retrain)
 
 
 def _spoil(logs_dir: pathlib.Path) -> None:
