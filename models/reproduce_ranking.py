@@ -175,6 +175,10 @@ def ranking_bias(setting: Setting) -> Experiment:
             click_rates=rates,
             how="unclicked impressions were left out at random, in training and in the holdout",
             ratio="sum of exp(x) over sum of what was watched, all holdout impressions",
+            formula="of the mean P; what is watched long is clicked more often than the mean, so "
+            "the sums are farther off than that",
+            calibration="a curve through x, fitted to the last days of training by each loss's own "
+            "weights: it takes out what early stopping leaves, not what the weights say",
         ),
         rows=tuple(rows),
         plots=(

@@ -51,7 +51,7 @@ TRAINING: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"epochs": 3, "patience": 9, "batch_size": 128, "stop_metric": MAP},
     experiments.FULL: {
         "epochs": 20,
-        "patience": 5,
+        "patience": 20,  # Deep towers start slowly: all rounds are run, the best one is kept.
         "decay": True,
         "stop_metric": MAP,
         "holdout_examples": 4000,

@@ -33,7 +33,8 @@ _RATE = 50.0
 _LIMIT_MS = 50.0
 _STEP = 1.15
 _MOST_RATE = 200.0
-_BEFORE_SWAP_S, _AFTER_SWAP_S = 15.0, 45.0
+_BEFORE_SWAP_S, _AFTER_SWAP_S = 15.0, 105.0
+_SETTLED_S = 10.0  # After its first answer a release serves as it will.
 _READY_S = 300.0
 
 
@@ -77,11 +78,15 @@ class _Server:
         self.start_s = start_s
 
     def memory_gb(self) -> float:
-        """Returns resident memory, files mapped included, 1e9 bytes."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) * 1024 / 1e9
+        """Returns memory of the server and its children, 1e9 bytes; what they share counts once."""
+        rollups = (f"/proc/{pid}/smaps_rollup" for pid in _with_children(self.process.pid))
+        found = [re.search(r"Pss:\s+(\d+) kB", pathlib.Path(path).read_text()) for path in rollups]
+        return sum(int(match[1]) for match in found if match is not None) * 1024 / 1e9
+
+
+def _with_children(pid: int) -> list[int]:
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _with_children(int(child)))]
 
 
 @contextlib.contextmanager
@@ -211,9 +216,6 @@ def _swap(load: _Loads, root: pathlib.Path, second: str, *, rate: float) -> dict
     if process.wait(_READY_S):
         raise command.InputError("the load generator failed; it said why above.")
     found = load.report()
-    due, latencies = np.array(found["due_s"]), np.array(found["latencies_ms"])
-    before, during = latencies[due < _BEFORE_SWAP_S], latencies[due >= _BEFORE_SWAP_S]
-    ratio = np.percentile(during, 99) / np.percentile(before, 99)
     mixed = sum(count for name, count in found["releases"].items() if name.endswith("MIXED"))
     swapped = sum(n for name, n in found["releases"].items() if name == f"{second} marked")
     honest = {name.partition(" ")[::2] for name in found["releases"]}
@@ -221,9 +223,15 @@ def _swap(load: _Loads, root: pathlib.Path, second: str, *, rate: float) -> dict
     if not swapped:
         logging.error("The new release did not serve within %.0f s: no figures.", _AFTER_SWAP_S)
         return {}
+    due, latencies = np.array(found["due_s"]), np.array(found["latencies_ms"])
+    serves_s = found["first_due_s"][second]
+    before = latencies[due < _BEFORE_SWAP_S]
+    during = latencies[(due >= _BEFORE_SWAP_S) & (due < serves_s + _SETTLED_S)]
     wrong = sum(1 for name, mark in honest if (name == second) != (mark == "marked"))
     return {
-        "funnel.swap_p99_ratio": float(ratio),
+        "funnel.swap_s": serves_s - _BEFORE_SWAP_S,
+        "funnel.swap_p99_ms_before": float(np.percentile(before, 99)),
+        "funnel.swap_p99_ms_during": float(np.percentile(during, 99)),
         "funnel.swap_failed_requests": float(sum(found["failures"].values())),
         "funnel.swap_mixed_answers": float(mixed + wrong),
     }

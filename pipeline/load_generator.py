@@ -41,6 +41,7 @@ _RELEASE = re.compile(rb'"release_id":\s*"([^"]*)"')
 _RUNG = re.compile(rb'"rung":\s*"([^"]*)"')
 _TITLE = re.compile(rb'"title":\s*"((?:[^"\\]|\\.)*)"')
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+_LAST = re.compile(rb"\r\nconnection:\s*close\r\n", re.IGNORECASE)
 
 
 class Load:
@@ -51,6 +52,7 @@ class Load:
         self.due_s: list[float] = []
         self.failures: collections.Counter[str] = collections.Counter()
         self.releases: collections.Counter[str] = collections.Counter()
+        self.first_due_s: dict[str, float] = {}  # Of each release.
         self.rungs: collections.Counter[str] = collections.Counter()
         self.late_ms = 0.0  # The most that sending lagged behind its time.
         self._host, self._port = host, port
@@ -86,7 +88,7 @@ class Load:
         if status != b"200":
             self.failures[status.decode()] += 1
             return
-        self._look_at(answer)
+        self._look_at(answer, due - self._start)
 
     async def _ask(self, body: bytes) -> tuple[bytes, bytes]:
         async with self._places:
@@ -102,7 +104,10 @@ class Load:
         except BaseException:
             writer.close()
             raise
-        self._idle.append((time.perf_counter(), reader, writer))
+        if _LAST.search(head):  # A server that is about to go: the next one is asked anew.
+            writer.close()
+        else:
+            self._idle.append((time.perf_counter(), reader, writer))
         return head.split(b" ", 2)[1], answer
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -114,7 +119,7 @@ class Load:
             writer.close()
         return await asyncio.open_connection(self._host, self._port)
 
-    def _look_at(self, answer: bytes) -> None:
+    def _look_at(self, answer: bytes, due_s: float) -> None:
         release, rung = _RELEASE.search(answer), _RUNG.search(answer)
         titles = _TITLE.findall(answer)
         if release is None or rung is None or len(titles) != _K.value:
@@ -125,7 +130,9 @@ class Load:
         if _MARK.value:
             marked = sum(title.endswith(_MARK.value.encode()) for title in titles)
             mark = {0: " unmarked", len(titles): " marked"}.get(marked, " MIXED")
-        self.releases[release[1].decode() + mark] += 1
+        name = release[1].decode()
+        self.releases[name + mark] += 1
+        self.first_due_s[name] = min(due_s, self.first_due_s.get(name, due_s))
 
 
 def _request(host: str, user_id: str, k: int) -> bytes:
@@ -166,6 +173,7 @@ def main(argv: Sequence[str]) -> None:
         "cpu_s": time.process_time(),
         "late_ms": load.late_ms,
         "releases": dict(load.releases),
+        "first_due_s": load.first_due_s,
         "rungs": dict(load.rungs),
         "latencies_ms": [round(value, 3) for value in load.latencies_ms],
         "due_s": [round(value, 4) for value in load.due_s],

@@ -4,6 +4,7 @@ ServingError
     InvalidRequestError         the caller asked for something that cannot be answered
     OverloadedError             too many requests in flight; come back in ``retry_after_s``
     NotReadyError               no release is loaded yet
+    HandoverError               another process was to take over with a new release, and failed
     HistoryUnavailableError     the history store cannot be read or written
     EventLogError               events cannot be made durable, for example: disk full
     FilterError                 a filter that was asked for cannot decide, so nothing is shown
@@ -36,6 +37,10 @@ class OverloadedError(ServingError):
 
 class NotReadyError(ServingError):
     """No release is loaded."""
+
+
+class HandoverError(ServingError):
+    """A successor failed; this process goes on."""
 
 
 class HistoryUnavailableError(ServingError):

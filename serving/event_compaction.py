@@ -66,7 +66,7 @@ def compact(
     total: dict[str, int] = {}
     if not (root / DIRECTORY).is_dir():
         return total
-    with _locked(root / DIRECTORY):
+    with paused(root):
         _recover(root)
         while True:
             batch = _choose(segments(root), wall_s=wall_s, flush=flush)
@@ -310,8 +310,8 @@ def _drop_old_evidence(root: pathlib.Path, wall_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: pathlib.Path) -> Iterator[None]:
-    """Lets one process at a time compact; the system frees the lock of a dead one."""
-    with (directory / "lock").open("a") as lock:
+def paused(root: pathlib.Path) -> Iterator[None]:
+    """Lets nobody else compact meanwhile; the system frees the lock of a dead process."""
+    with (root / DIRECTORY / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -75,6 +75,11 @@ class EventLog:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def wrote(self, segment: str) -> bool:
+        """Returns whether this process wrote the segment of this file name."""
+        _, _, name = segment.partition("-")
+        return name in self._events.names or name in self._pages.names
+
     def append(self, records: Sequence[Event | NewUser]) -> None:
         """Makes records durable.
 
@@ -167,6 +172,7 @@ class _Stream:
         self._descriptor: int | None = None
         self._size = 0  # of the segment, up to its last whole record
         self.written = 0  # of all segments
+        self.names: set[str] = set()  # of all segments, without the stream's
         self._synced = 0
         self._write_lock = threading.Lock()
         self._sync_lock = threading.Lock()
@@ -239,6 +245,7 @@ class _Stream:
         start = int(self._wall())
         suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         name = event_segments.segment_name(self._name, start, suffix)
+        self.names.add(name.partition("-")[2])
         temporary = self._directory / f".{name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o644)

@@ -1,7 +1,9 @@
 """What keeps a server current between releases: live state, and the shelf of new videos."""
 
 import dataclasses
+import json
 import pathlib
+import threading
 import time
 from collections.abc import Callable
 
@@ -10,8 +12,9 @@ import pyarrow as pa
 from absl import logging
 
 from features import command, logs, schema
-from serving import errors, event_segments, live_seed, page_order
+from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
+from serving.event_following import Follower
 from serving.events import Event, Kind
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
@@ -19,17 +22,23 @@ from serving.loaded_release import LoadedRelease
 from serving.page_order import PageOrder
 
 _LOOK_EVERY_S = 5.0
+_FOLLOW_EVERY_S = 1.0
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
+_COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
+_NEEDED = {"event_id", "user_id", "time"}  # A damaged record is for compaction to name.
+_USER = "user"
 
 
 class LiveParts:
     """The live state of a server, and the releases with what is new beside them.
 
-    :meth:`attach` and :meth:`renewed` are called by one thread, that of the releases.
+    :meth:`attach` and :meth:`renewed` are called by one thread, that of the releases. What other
+    processes record in the same logs directory is taken in by a thread of its own.
 
     Attributes:
-        state: Fed by the recorder, read by every release that :meth:`attach` returned.
+        state: Fed by the recorder and by what others record, read by every release that
+            :meth:`attach` returned.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class LiveParts:
         backend: Backend,
         *,
         clock: Callable[[], float] = time.time,
+        is_own: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Starts empty.
 
@@ -47,6 +57,7 @@ class LiveParts:
             logs_dir: Raw logs; new videos appear in their videos table.
             backend: Where models run.
             clock: Unix seconds.
+            is_own: Whether this process wrote the segment of the event log of this name.
         """
         self.state = LiveState()
         self._serving_root = serving_root
@@ -56,20 +67,55 @@ class LiveParts:
         self._shelvers: dict[str, Shelver] = {}
         self._files: object = None
         self._look_at = 0.0
+        self._follower = Follower(logs_dir, is_own=is_own)
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def seed(self) -> None:
         """Takes in what the logs know of the last days, and what waits to be compacted."""
+        # What moved in between from one to the other would be missed, or counted twice.
+        with event_compaction.paused(self._logs):
+            if self._has_tables():
+                live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
+            self.follow()
+
+    def _has_tables(self) -> bool:
         try:
             logs.tables_in(self._logs)
         except command.InputError:
-            return
-        live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
-        waiting = (
-            Event.from_record(record)
-            for record in event_segments.pending(self._logs)
-            if record.get("kind") in {Kind.WATCH.value, Kind.IMPRESSION.value}
-        )
-        self.state.apply(list(waiting))
+            return False
+        return True
+
+    def start(self) -> None:
+        """Starts to follow what other processes record, until :meth:`close`."""
+        self._thread = threading.Thread(target=self._keep_following, name="live", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops following."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _keep_following(self) -> None:
+        while not self._stop.wait(_FOLLOW_EVERY_S):
+            try:
+                self.follow()
+            except Exception:
+                # Pages are made all the same, and the next round tries again.
+                logging.exception("What other processes recorded cannot be read.")
+
+    def follow(self) -> None:
+        """Takes in what other processes recorded since the last call."""
+        events = []
+        for record in self._follower.new_records():
+            kind = record.get("kind")
+            if kind == _USER:
+                profile = json.loads(record.get("profile") or "{}")
+                self.state.meet(record["user_id"], str(profile.get("region") or ""))
+            elif kind in _COUNTED and record.keys() >= _NEEDED:
+                events.append(Event.from_record(record))
+        self.state.apply(events)
 
     def attach(self, loaded: LoadedRelease) -> LoadedRelease:
         """Returns the release with live sources, live features, and new videos on its shelf."""

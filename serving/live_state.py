@@ -10,8 +10,9 @@ between those and the rows of one release's catalogue. It holds
 
 Bounds: watched and shown videos of about a day, at most :data:`MAX_VIDEOS`; the last 20,000
 watches of a region and at most 500 regions; the 100,000 videos and 500,000 users that were seen
-last for co-watch. Each process has its own: a replica sees what goes through it and, at its start,
-what is in the logs.
+last for co-watch. Each process has its own, which also learns what other processes record in the
+same logs directory (:mod:`serving.live_service`); the same event twice among the last
+:data:`MAX_KNOWN` is one.
 """
 
 import collections
@@ -31,6 +32,7 @@ from serving.live_counts import DecayedCounts, FollowCounts, RecentWatches
 HALF_LIVES_S = (600.0, 3600.0, 6 * 3600.0, 86400.0)
 REGION_HALF_LIVES_S = (3600.0, 86400.0)
 MAX_VIDEOS = 2_000_000
+MAX_KNOWN = 100_000
 _MAX_REGIONS = 500
 _MAX_USERS = 1_000_000
 # Watches of a region before its own order is worth more than everybody's.
@@ -75,11 +77,14 @@ class LiveState:
         self._watches = 0
         self._lists: dict[str, tuple[int, np.ndarray]] = {}
         self._minutes = _Minutes()
+        self._known: dict[int, None] = {}  # Hashes of the last events, oldest first.
 
     # ---- taking in ---------------------------------------------------------------------------
 
     def apply(self, events: Sequence[Event]) -> None:
-        """Takes in events of a funnel, each of which must come once."""
+        """Takes in events of funnels, in any order; one that came lately is left out."""
+        with self._lock:
+            events = [event for event in events if self._is_new(event)]
         for kind in _TABLE_OF:
             mine = sorted((e for e in events if e.kind is kind), key=lambda event: event.time)
             if mine:
@@ -107,6 +112,15 @@ class LiveState:
                     self._follows.add(user_id, number, time)
             if len(self._ids) > MAX_VIDEOS:
                 self._forget_the_quiet(int(events.times[-1]))
+
+    def _is_new(self, event: Event) -> bool:
+        key = hash((event.user_id, event.kind, event.event_id))
+        if key in self._known:
+            return False
+        self._known[key] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        return True
 
     def meet(self, user_id: str, region: str) -> None:
         """Remembers where a user is."""

@@ -199,6 +199,15 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
     )
 
 
+def size_bytes(manifest: Manifest, components: Sequence[str] = COMPONENTS) -> int:
+    """Returns how many bytes the files of these components have."""
+    return sum(
+        int(file["bytes"])
+        for name in components
+        for file in (manifest.components.get(name) or {}).values()
+    )
+
+
 def component_directory(serving_root: Path, name: str, version: str) -> pathlib.Path:
     """Returns where a component of a release is."""
     return pathlib.Path(serving_root) / name / version

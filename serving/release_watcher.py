@@ -1,4 +1,8 @@
-"""Holds the release that serves, and swaps in a new one beside it when one is published."""
+"""Holds the release that serves, and follows what is published.
+
+A small release is loaded beside the one that serves and swapped in. A large one is for another
+process, which then takes over from this one: see :mod:`serving.handover`.
+"""
 
 import contextlib
 import threading
@@ -31,8 +35,8 @@ class ReleaseWatcher:
     """Follows what is published.
 
     A new version is loaded and warmed while the old one answers, then takes its place in one
-    assignment. A version that cannot be loaded is tried again ever less often, and the old one
-    goes on serving.
+    assignment, unless another process is to do so. A version that cannot be loaded is tried again
+    ever less often, and the old one goes on serving.
 
     Attributes:
         failures: Loads that failed so far.
@@ -45,6 +49,7 @@ class ReleaseWatcher:
         published: Callable[[], str],
         load: Callable[[str], LoadedRelease],
         renew: Callable[[LoadedRelease], LoadedRelease | None] = lambda _: None,
+        hand_over: Callable[[str], bool] = lambda _: False,
         period_s: float = POLL_PERIOD_S,
     ) -> None:
         """Prepares; :meth:`refresh` loads.
@@ -54,6 +59,8 @@ class ReleaseWatcher:
             load: Loads and warms it.
             renew: Is given the release that serves, time and again, and may return one to serve
                 in its place: the same version with new videos on its shelf.
+            hand_over: Is given a new version, time and again, while another serves; returns
+                whether it is for another process to load. Raises where that process has failed.
             period_s: How often to look.
         """
         self.failures = 0
@@ -61,6 +68,7 @@ class ReleaseWatcher:
         self._published = published
         self._load = load
         self._renew = renew
+        self._hand_over = hand_over
         self._period_s = period_s
         self._current: LoadedRelease | None = None
         self._retry_at = 0.0
@@ -88,17 +96,26 @@ class ReleaseWatcher:
             InputError, ServingError: It cannot be loaded.
         """
         version = self._published()
-        if self._current is not None and self._current.version == version:
-            self._current = self._renew(self._current) or self._current
+        before = self._current
+        if before is not None and before.version != version and self._hand_over(version):
+            self._renew_current()
+            return False  # Nothing is known yet of the one that loads it.
+        if before is not None and before.version == version:
+            self._renew_current()
+            self._backoff_s = self._period_s
             return False
         loaded = self._load(version)
-        before = self._current
         self._current = loaded
+        self._backoff_s = self._period_s
         self.loaded_at = time.time()
         logging.info(
             "Serving release %s now%s.", version, f" instead of {before.version}" if before else ""
         )
         return True
+
+    def _renew_current(self) -> None:
+        if self._current is not None:
+            self._current = self._renew(self._current) or self._current
 
     def start(self) -> None:
         """Starts to look for new releases, until :meth:`close`."""
@@ -107,13 +124,14 @@ class ReleaseWatcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._period_s):
-            if time.monotonic() >= self._retry_at:
-                self._try_refresh()
+            self._try_refresh()
 
     def _try_refresh(self) -> None:
         try:
+            if time.monotonic() < self._retry_at:
+                self._renew_current()
+                return
             self.refresh()
-            self._backoff_s = self._period_s
         except (command.InputError, errors.ServingError, OSError) as error:
             self._put_off(f"A new release cannot be loaded, the old one stays: {error}")
         except Exception:

@@ -3,21 +3,25 @@
     python -m serving.serve --serving_root=serving_root --port=8080
 
 The release that ``CURRENT`` names is served, and followed when a new one is published. Models
-run in this process, or in TensorFlow Serving with ``--model_server``. What users do and are
+run in here, or in TensorFlow Serving with ``--model_server``. What users do and are
 shown goes to ``--logs`` in the layout of the raw logs, where the next retraining reads it; an
 empty history store is filled from there first. SIGTERM and Ctrl-C drain: requests in flight are
 answered, the event log is compacted, the exit code is 0.
+
+A child of this process serves. A small release is swapped in there; a large one is loaded by a new
+child, which then takes the place of the first. Port and process id stay the same.
 """
 
 import os
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
 from features import command
-from serving import listening, release
+from serving import handover, listening, release, supervisor
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -98,11 +102,37 @@ _NOW = flags.DEFINE_string(
     "ISO 8601 time at which the server's clock starts, to serve old logs as of their end; "
     "only history before it is taken from the logs. Default: the machine's clock.",
 )
+_HAND_OVER_FROM_MB = flags.DEFINE_integer(
+    "hand_over_from_mb",
+    256,
+    "New releases of so many megabytes or more are loaded by a new process, which then takes over "
+    "without a pause; smaller ones by the process that serves. For a while there are two.",
+    0,
+)
+_WORKER = flags.DEFINE_string(
+    "worker", None, "Internal: what this program tells the processes that it starts to serve."
+)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Builds the service and runs it until a signal."""
+    """Serves until a signal: in a child of its own, or as that child."""
     del argv
+    # The likeliest mistakes, before anything that takes long.
+    start_s = command.parse_time(_NOW.value, name="--now")
+    release.current(pathlib.Path(_SERVING_ROOT.value))
+    if _WORKER.value:
+        _serve(handover.Place.from_text(_WORKER.value), start_s)
+        return
+    with listening.bind(_HOST.value, _PORT.value) as bound:
+        code = supervisor.Supervisor(bound, announce=_announce).run()
+    if code:
+        raise SystemExit(code)
+
+
+def _serve(place: handover.Place, start_s: int | None) -> None:
+    """Builds the service and runs it until a signal, or until a successor has taken over."""
+    control = handover.Control(place.control)
+    cores = handover.use_one_core() if place.is_successor else None
     command.quiet_tensorflow()
     # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
     # would wake for it spin on the cores that other requests need.
@@ -110,11 +140,8 @@ def main(argv: Sequence[str]) -> None:
     # Requests run side by side. To cut the small products of one of them into parts for several
     # threads costs more than it gains, and makes the others wait.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    clock = _clock(command.parse_time(_NOW.value, name="--now"))
+    clock = _clock(start_s, place.started_s)
     root = pathlib.Path(_SERVING_ROOT.value)
-    # The likeliest mistakes, before anything that takes long.
-    release.current(root)
-    listening.require_free_port(_HOST.value, _PORT.value)
     from serving import http_access, server, service
     from serving.page import FunnelSettings
 
@@ -144,11 +171,21 @@ def main(argv: Sequence[str]) -> None:
             experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
             token=token,
             traces=_TRACES.value,
+            hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
+            ask_for_successor=control.ask_for_successor,
+            is_successor=place.is_successor,
         ),
         clock=clock,
     )
     try:
-        server.run(built, host=_HOST.value, port=_PORT.value, on_ready=_announce)
+        if cores:
+            handover.use_cores(cores)
+        server.run(
+            built,
+            listening=socket.socket(fileno=place.listening),
+            on_ready=control.ready,
+            leaving=control.leaving,
+        )
     finally:
         built.on_close()
     logging.info("Stopped.")
@@ -158,10 +195,10 @@ def _announce(address: str) -> None:
     print(f"Serving at {address} (API: {address}/docs). Ctrl-C stops.", flush=True)
 
 
-def _clock(start_s: int | None) -> Callable[[], float]:
+def _clock(start_s: int | None, started_s: float) -> Callable[[], float]:
     if start_s is None:
         return time.time
-    offset = start_s - time.time()
+    offset = start_s - started_s
     return lambda: time.time() + offset
 
 

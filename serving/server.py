@@ -1,10 +1,12 @@
-"""Runs the HTTP application: takes the port, drains on SIGTERM and SIGINT."""
+"""Runs the HTTP application on a socket; drains on SIGTERM and SIGINT, leaves for a successor."""
 
 import contextlib
 import gc
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -12,33 +14,43 @@ import uvicorn
 from absl import logging
 
 from serving.http_server import Service, create_app
-from serving.listening import listen, url_of
+from serving.listening import start, url_of
 
 _DRAIN_S = 20
+# A connection without a request is closed after it, the same when leaving as always.
+_KEEP_ALIVE_S = 5
 _SWITCH_S = 0.0005
 
 
-def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+def run(
+    service: Service,
+    *,
+    listening: socket.socket,
+    on_ready: Callable[[str], None],
+    leaving: threading.Event,
+) -> None:
     """Serves until SIGTERM or SIGINT; then answers what is in flight and returns.
 
     Args:
         service: What to serve.
-        host: Address to listen on.
-        port: 0 takes a free one.
+        listening: Bound; closed in the end.
         on_ready: Called with the base URL once connections are accepted.
+        leaving: Set when another process accepts connections in this one's place. Those that are
+            open are then served until each was answered or idle, and this returns.
 
     Raises:
-        InputError: The port is in use, or is not ours to take.
+        InputError: The port is in use.
     """
-    listening = listen(host, port)
+    start(listening)
     config = uvicorn.Config(
         create_app(service),
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    server = _Server(config, lambda: on_ready(url_of(listening)))
+    server = _Server(config, lambda: on_ready(url_of(listening)), leaving)
     # A release is loaded beside requests: while its Python runs, a request waits this long for
     # its turn, several times over.
     sys.setswitchinterval(_SWITCH_S)
@@ -50,11 +62,19 @@ def run(service: Service, *, host: str, port: int, on_ready: Callable[[str], Non
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, except that a signal ends in a normal return, so that the caller can tidy up."""
+    """Uvicorn, except for how it ends.
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    A signal ends in a normal return, so that the caller can tidy up. And it can leave: to close
+    connections at once would fail the request that a client is just sending on one.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], leaving: threading.Event
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._leaving = leaving
+        self._gone_at = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Tells when connections are accepted."""
@@ -62,14 +82,27 @@ class _Server(uvicorn.Server):
         if self.started:
             self._on_ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Looks, ten times a second, whether it is time to leave or to end."""
+        if self._leaving.is_set() and self._gone_at == float("inf"):
+            logging.info("A successor serves: leaving.")
+            for accepting in self.servers:
+                accepting.close()
+            self.config.encoded_headers.append((b"connection", b"close"))
+            # Headers are put together once a second; after one more, and the time that an idle
+            # connection has, none is left.
+            self._gone_at = time.monotonic() + 1 + _KEEP_ALIVE_S + 1
+        return await super().on_tick(counter) or time.monotonic() >= self._gone_at
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Drains at the first signal, and drops what is in flight at the second."""
+        """Drains at the first signal, and drops what is in flight at a SIGINT after it."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             del frame
             logging.info("Got %s: draining.", signal.Signals(number).name)
-            self.force_exit = self.should_exit
+            # One stop may well be two SIGTERM: systemd tells all processes of a service.
+            self.force_exit |= self.should_exit and number == signal.SIGINT
             self.should_exit = True
 
         before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}

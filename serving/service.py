@@ -1,6 +1,7 @@
 """Puts the parts of a server together: release, models, history, event log, funnel."""
 
 import dataclasses
+import functools
 import pathlib
 import threading
 import time
@@ -56,6 +57,10 @@ class ServiceConfig:
         experiment: JSON file that splits users between releases or settings; None for none.
         token: What callers must know; None lets everybody in.
         traces: Where OpenTelemetry spans are sent; None traces nothing.
+        hand_over_from_bytes: Releases of this size or more are for another process to load.
+        ask_for_successor: Asks for a process that loads a version, see
+            :class:`serving.handover.Control`; None where nobody could start one.
+        is_successor: Whether another process serves with the same stores meanwhile.
     """
 
     serving_root: pathlib.Path
@@ -70,6 +75,9 @@ class ServiceConfig:
     experiment: pathlib.Path | None = None
     token: str | None = None
     traces: str | None = None
+    hand_over_from_bytes: int = 256 << 20
+    ask_for_successor: Callable[[str], None] | None = None
+    is_successor: bool = False
 
 
 def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> Service:
@@ -103,21 +111,20 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     tracer = tracing.open_tracer(config.traces)
     history = open_history(config.history)
     log = EventLog(config.logs)
-    if history.is_empty:
-        log.compact()  # What an earlier process left is then in the tables.
-        _fill(history, config.logs, now_s=int(clock()))
-    # Before a compaction: afterwards nobody could tell what a crash kept from the store.
-    recorder.replay(history, config.logs)
-    log.compact()
+    if not config.is_successor:  # Else nothing was left over, and the store is in use.
+        _catch_up(history, log, now_s=int(clock()))
     backend = _backend(config)
-    live = LiveParts(config.serving_root, config.logs, backend, clock=clock)
+    live = LiveParts(config.serving_root, config.logs, backend, clock=clock, is_own=log.wrote)
     live.seed()
 
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
     releases = ReleaseWatcher(
-        published=lambda: release.current(config.serving_root), load=load, renew=live.renewed
+        published=lambda: release.current(config.serving_root),
+        load=load,
+        renew=live.renewed,
+        hand_over=functools.partial(_hand_over, config),
     )
     releases.refresh()
     recording = Recorder(history, log, live.state)
@@ -137,6 +144,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def close() -> None:
         if closing.acquire(blocking=False):  # Once.
             releases.close()
+            live.close()
             funnel.close()
             log.close()
             history.close()
@@ -144,6 +152,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
             tracer.close()
 
     releases.start()
+    live.start()
     log.start()
     return Service(
         funnel=funnel,
@@ -159,6 +168,24 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         token=config.token,
         on_close=close,
     )
+
+
+def _hand_over(config: ServiceConfig, version: str) -> bool:
+    """Asks for a successor where the release is large; returns whether it is."""
+    if config.ask_for_successor is None:
+        return False
+    if _size_bytes(config, version) < config.hand_over_from_bytes:
+        return False
+    config.ask_for_successor(version)
+    return True
+
+
+def _size_bytes(config: ServiceConfig, version: str) -> int:
+    """Returns how much of a release this process would load."""
+    manifest = release.load_manifest(config.serving_root, version)
+    # Models that a model server runs are its own affair.
+    components = ("index", "videos") if config.model_server else release.COMPONENTS
+    return release.size_bytes(manifest, components)
 
 
 def _arm_releases(
@@ -200,6 +227,16 @@ def _load(
     return loaded_release.load(
         config.serving_root, version, backend=backend, regional_watches=regional
     )
+
+
+def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
+    """Brings store and tables up to what the event log holds."""
+    if history.is_empty:
+        log.compact()  # What an earlier process left is then in the tables.
+        _fill(history, log.logs_dir, now_s=now_s)
+    # Before a compaction: afterwards nobody could tell what a crash kept from the store.
+    recorder.replay(history, log.logs_dir)
+    log.compact()
 
 
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:

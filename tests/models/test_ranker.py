@@ -8,6 +8,7 @@ import tf_keras
 from features import command, spec
 from features.spec import Side
 from models import config, ranker, saved
+from models.calibration import Curve
 from models.embeddings import SideInputs
 from models.ranker import Ranker, SplitDense
 
@@ -190,8 +191,13 @@ def test_ranker_without_a_side_is_refused(world):
 )
 def test_saved_ranker_gives_the_same_logits(tmp_path, world, rows, settings):
     model = make(world, **settings)
+    before = model(rows).numpy()
+    model.calibration.set(Curve(knots=(-0.1, 0.1), slopes=(0.5, 2.0, 1.0), height=3.0))
     contents = saved.Contents(configs={"model": model.config}, vocabularies=world.vocabularies)
     ranker.save(model, tmp_path / "m", contents=contents)
     again = ranker.load(tmp_path / "m")
     assert again.config == model.config
     np.testing.assert_array_equal(again(rows), model(rows))
+    # The curve moves logits, and none past another.
+    np.testing.assert_array_equal(np.argsort(again(rows)), np.argsort(before))
+    assert again(rows).numpy().mean() > before.mean() + 1

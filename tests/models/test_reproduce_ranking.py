@@ -105,10 +105,19 @@ def test_bias_of_the_papers_weights_grows_as_its_formula_says(setting):
 
 def test_calibration_counts_deciles(setting):
     found = reproduce_ranking.ranking_calibration(setting)
-    ratios = [r for r in found.rows if r.metric == reproduce_ranking.RATIO]
-    assert sum(row.n for row in ratios) == 500
-    within = sum(0.9 <= row.value <= 1.1 for row in ratios)
-    assert f"{within} of {len(ratios)} deciles are within 10%" in found.conclusion
+    every = [r for r in found.rows if r.metric == reproduce_ranking.RATIO]
+    before, after = every[:10], every[10:]
+    for name, ratios in (("Before the curve: ", before), ("", after)):
+        assert sum(row.n for row in ratios) == 500
+        within = sum(0.9 <= row.value <= 1.1 for row in ratios)
+        assert f"{name}{within} of 10 deciles are within 10%" in found.conclusion
+
+
+def test_the_curve_moves_watch_times_and_no_order(lab):
+    trained = lab.train("curve", seed=1, hidden=(4,))
+    order = np.argsort(trained.uncalibrated)
+    assert not np.allclose(trained.uncalibrated, trained.seconds)
+    assert np.all(np.diff(trained.logits[order]) >= 0)
 
 
 def test_logs_without_impressions_do_not_apply(make_examples, world, tmp_path):

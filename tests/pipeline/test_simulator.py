@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 
 from features import command, logs, schema
-from pipeline import simulator, site_benchmark, site_config, site_names, site_truth
+from pipeline import (
+    simulator,
+    site_benchmark,
+    site_config,
+    site_impressions,
+    site_names,
+    site_truth,
+)
 
 _MINI = dataclasses.replace(
     site_config.PRESETS["tiny"], users=50, videos=120, channels=10, topics=4, days=2
@@ -91,6 +98,27 @@ def _chance(site):
         surface=shown.surface,
         already_watched=site.watched,
     )
+
+
+def test_circumstances_are_replayed_from_the_logs(site):
+    found = site_impressions.expected_watch_times(site.truth, site.directory)
+    chance = found["click_probability"].to_numpy()
+    # Which episode is next is not asked for by hand, so series are left to the counts.
+    single = site.world.videos.episode[site.impressions.video] == 0
+    np.testing.assert_allclose(chance[single], _chance(site)[single])
+    _assert_counts(site.impressions.clicked, chance)
+    for place in range(3):
+        there = site.impressions.position == place
+        _assert_counts(site.impressions.clicked[there], chance[there])
+
+
+def test_impressions_are_watched_for_as_long_as_expected(site):
+    found = site_impressions.expected_watch_times(site.truth, site.directory)
+    expected = found["expected_watch_time_s"].to_numpy()
+    watched = site.impressions.watch_time_s
+    error = np.sqrt((watched**2).sum()) / watched.sum()
+    assert expected.sum() == pytest.approx(watched.sum(), rel=4 * error)
+    assert np.corrcoef(expected, watched)[0, 1] > 0.2
 
 
 def test_the_tables_conform_to_the_contract_and_no_row_is_rejected(site):

@@ -36,7 +36,7 @@ from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.loaded_release import LoadedRelease
-from serving.page import FunnelSettings
+from serving.page import RUNGS, FunnelSettings
 from serving.recorder import Recorder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -489,6 +489,12 @@ class Server:
         body = {"user_id": user, "k": 5, "context": {"region": "de"}}
         return httpx.post(f"{self.url}/v1/recommendations", json=body, timeout=120)
 
+    def serving_pids(self):
+        """Its children, oldest first: the one that serves, and a successor that loads."""
+        pid = self.process.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
     def stop(self, number=signal.SIGTERM):
         if self.process.stdout.closed:  # Stopped before.
             return self.process.returncode
@@ -518,3 +524,56 @@ def serve():
     yield start
     for server in started:
         server.stop(signal.SIGKILL)
+
+
+# ---- those who ask -------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Asks for pages all the time, and keeps every answer."""
+
+    def __init__(self, url, *, threads=2, user=lambda number: f"u{number % 5}", pause_s=0.0):
+        self.answers = []
+        self._pause_s = pause_s
+        self._url = url
+        self._user = user
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
+
+    def _ask(self, number):
+        with httpx.Client(base_url=self._url, timeout=300) as client:
+            while not self._stop.is_set():
+                number += 1
+                body = {"user_id": self._user(number), "k": 5, "context": {"region": "de"}}
+                answer = client.post("/v1/recommendations", json=body)
+                self.answers.append((answer.status_code, answer.json()))
+                time.sleep(self._pause_s)
+
+    def until(self, condition):
+        """Waits for an answer from now on that fulfils a condition on its page."""
+        seen = len(self.answers)
+        while not any(condition(page) for _, page in self.answers[seen:]):
+            assert all(thread.is_alive() for thread in self._threads)
+            time.sleep(0.02)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def require_all_answered(self):
+        assert {code for code, _ in self.answers} == {200}
+        for _, page in self.answers:
+            assert len(page["items"]) == 5
+            assert page["rung"] in RUNGS
+
+
+@pytest.fixture
+def crowd_at():
+    """See :class:`Crowd`."""
+    return Crowd

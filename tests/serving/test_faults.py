@@ -22,7 +22,6 @@ import pytest
 from features import logs
 from serving import loaded_release, publication, release
 from serving.backends import EmbeddedBackend
-from serving.page import RUNGS
 from serving.redis_history import RedisHistoryStore
 from serving.release_watcher import ReleaseWatcher
 
@@ -32,48 +31,6 @@ NO_MODELS = {"last_embedding", "no_retrieval", "popular"}
 PATIENT = tuple(
     f"--{stage}_deadline_s=120" for stage in ("history", "query_tower", "sources", "ranker")
 )
-
-
-class Crowd:
-    """Asks for pages without a pause, and keeps every answer."""
-
-    def __init__(self, url, *, threads=2, user=lambda number: f"u{number % 5}"):
-        self.answers = []
-        self._url = url
-        self._user = user
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
-
-    def _ask(self, number):
-        with httpx.Client(base_url=self._url, timeout=300) as client:
-            while not self._stop.is_set():
-                number += 1
-                body = {"user_id": self._user(number), "k": 5, "context": {"region": "de"}}
-                answer = client.post("/v1/recommendations", json=body)
-                self.answers.append((answer.status_code, answer.json()))
-
-    def until(self, condition):
-        """Waits for an answer from now on that fulfils a condition on its page."""
-        seen = len(self.answers)
-        while not any(condition(page) for _, page in self.answers[seen:]):
-            assert all(thread.is_alive() for thread in self._threads)
-            time.sleep(0.02)
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def require_all_answered(self):
-        assert {code for code, _ in self.answers} == {200}
-        for _, page in self.answers:
-            assert len(page["items"]) == 5
-            assert page["rung"] in RUNGS
 
 
 def rung_is(*rungs):
@@ -130,7 +87,9 @@ def model_server(serving_root):
         process.stdout.close()
 
 
-def test_model_server_that_fails_hangs_is_killed_and_comes_back(serving_root, serve, model_server):
+def test_model_server_that_fails_hangs_is_killed_and_comes_back(
+    serving_root, serve, model_server, crowd_at
+):
     models = model_server()
     server = serve(
         f"--serving_root={serving_root}",
@@ -138,7 +97,7 @@ def test_model_server_that_fails_hangs_is_killed_and_comes_back(serving_root, se
         "--query_tower_deadline_s=0.5",
         "--ranker_deadline_s=0.5",
     )
-    with Crowd(server.url) as crowd:
+    with crowd_at(server.url) as crowd:
         crowd.until(rung_is("full"))
         models.send_signal(signal.SIGUSR1)
         crowd.until(rung_is(*NO_MODELS))
@@ -163,11 +122,11 @@ def test_model_server_that_fails_hangs_is_killed_and_comes_back(serving_root, se
 # ---- the history store ---------------------------------------------------------------------------
 
 
-def test_redis_that_goes_and_comes_back(running, redis_server):
+def test_redis_that_goes_and_comes_back(running, redis_server, crowd_at):
     redis_server.empty()
     site = running(history=RedisHistoryStore(redis_server.url))
     assert report(site.url, watch("a", "v1", user="u1")).json()["accepted"] == 1
-    with Crowd(site.url) as crowd:
+    with crowd_at(site.url) as crowd:
         crowd.until(rung_is("full"))
         redis_server.stop()
         crowd.until(rung_is("no_history"))
@@ -182,13 +141,13 @@ def test_redis_that_goes_and_comes_back(running, redis_server):
     assert site.history.read("u1").watches["video_id"].to_pylist() == ["v1", "v2"]
 
 
-def test_redis_that_hangs_holds_nobody_up_for_long(running, redis_server, tiny):
+def test_redis_that_hangs_holds_nobody_up_for_long(running, redis_server, tiny, crowd_at):
     redis_server.empty()
     settings = tiny.patient(history_deadline_s=0.2, record_deadline_s=0.2)
     site = running(
         history=RedisHistoryStore(redis_server.url), funnel_options={"settings": settings}
     )
-    with Crowd(site.url, threads=4) as crowd:
+    with crowd_at(site.url, threads=4) as crowd:
         crowd.until(rung_is("full"))
         redis_server.process.send_signal(signal.SIGSTOP)
         crowd.until(rung_is("no_history"))
@@ -199,7 +158,14 @@ def test_redis_that_hangs_holds_nobody_up_for_long(running, redis_server, tiny):
     crowd.require_all_answered()
 
 
-def test_two_funnels_share_one_sqlite_store_and_one_log(serving_root, serve, tmp_path):
+def trending_at(server):
+    """Returns the videos on a page that trend, so that the page of a stranger shows them."""
+    body = {"user_id": "stranger", "k": 20, "context": {"region": "de"}}
+    page = httpx.post(f"{server.url}/v1/recommendations", json=body, timeout=300).json()
+    return {item["video_id"] for item in page["items"] if "trending" in item["sources"]}
+
+
+def test_two_funnels_share_one_sqlite_store_and_one_log(serving_root, serve, tmp_path, crowd_at):
     flags = (
         f"--serving_root={serving_root}",
         f"--logs={tmp_path / 'logs'}",
@@ -216,7 +182,7 @@ def test_two_funnels_share_one_sqlite_store_and_one_log(serving_root, serve, tmp
                 accepted.append(report(server.url, event).json()["accepted"])
 
     accepted = []
-    with Crowd(servers[0].url) as first, Crowd(servers[1].url) as second:
+    with crowd_at(servers[0].url) as first, crowd_at(servers[1].url) as second:
         threads = [threading.Thread(target=watches_of, args=(n,)) for n in range(4)]
         for thread in threads:
             thread.start()
@@ -230,10 +196,17 @@ def test_two_funnels_share_one_sqlite_store_and_one_log(serving_root, serve, tmp
         for server in servers:
             shown = {item["video_id"] for item in server.page(f"u{number}").json()["items"]}
             assert not shown & {f"v{step}" for step in range(20)}
+    # What one records trends on the other, which hears of it through the log.
+    assert "v40" not in trending_at(servers[1])
+    assert report(servers[0].url, watch("live", "v40", user="w")).json()["accepted"] == 1
+    while "v40" not in trending_at(servers[1]):
+        time.sleep(0.1)
+    assert "v40" in trending_at(servers[0])
     assert [server.stop() for server in servers] == [0, 0]
     watched = logs.read_table(tmp_path / "logs", "watches")
     pairs = list(zip(watched["user_id"].to_pylist(), watched["video_id"].to_pylist(), strict=True))
-    assert sorted(pairs) == sorted((f"u{n}", f"v{step}") for n in range(4) for step in range(20))
+    by_all = [(f"u{n}", f"v{step}") for n in range(4) for step in range(20)]
+    assert sorted(pairs) == sorted([*by_all, ("w", "v40")])
 
 
 # ---- the index of a new release ------------------------------------------------------------------
@@ -263,7 +236,7 @@ def two_releases(published_root, tiny_publish, tmp_path_factory):
 
 @pytest.mark.parametrize("damage", [flip_a_byte, cut_short, remove])
 def test_release_with_a_damaged_index_is_refused_and_the_old_one_serves_on(
-    running, two_releases, tmp_path, damage
+    running, two_releases, tmp_path, damage, crowd_at
 ):
     published, old, new = two_releases
     root = shutil.copytree(published, tmp_path / "serving_root")
@@ -276,7 +249,7 @@ def test_release_with_a_damaged_index_is_refused_and_the_old_one_serves_on(
     watcher.refresh()
     site = running()
     site.funnel._releases = watcher
-    with Crowd(site.url) as crowd:
+    with crowd_at(site.url) as crowd:
         crowd.until(rung_is("full"))
         publication.rollback(root, new)
         path = root / "index" / new / "embeddings.npy"
@@ -293,7 +266,7 @@ def test_release_with_a_damaged_index_is_refused_and_the_old_one_serves_on(
 # ---- the disk ------------------------------------------------------------------------------------
 
 
-def test_full_disk_refuses_events_and_serves_pages(serving_root, serve, tmp_path):
+def test_full_disk_refuses_events_and_serves_pages(serving_root, serve, tmp_path, crowd_at):
     """The system refuses every file that grows: the event log, and the history store too."""
     server = serve(f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}", *PATIENT)
     acknowledged = []
@@ -306,16 +279,16 @@ def test_full_disk_refuses_events_and_serves_pages(serving_root, serve, tmp_path
         return answer
 
     assert send(0).status_code == 200
-    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
-    with Crowd(server.url, user=lambda number: "reader") as crowd:
+    _, hard = resource.prlimit(server.serving_pids()[0], resource.RLIMIT_FSIZE)
+    with crowd_at(server.url, user=lambda number: "reader") as crowd:
         crowd.until(rung_is("full"))
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (200_000, hard))
+        resource.prlimit(server.serving_pids()[0], resource.RLIMIT_FSIZE, (200_000, hard))
         number = 0
         while (answer := send(number := number + 1)).status_code == 200:
             assert number < 100, "the disk never filled"
         require_clean_refusal(answer)
         crowd.until(rung_is("full"))
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        resource.prlimit(server.serving_pids()[0], resource.RLIMIT_FSIZE, (hard, hard))
         assert send(number).status_code == 200
         crowd.until(rung_is("full"))
     crowd.require_all_answered()

@@ -189,7 +189,7 @@ def test_features_equal_those_of_replay_whatever_the_order_of_events(events, siz
         state.apply(
             [
                 watch(v, ago, str(i), (Kind.WATCH, Kind.IMPRESSION)[shown])
-                for i, (v, ago, shown) in enumerate(part)
+                for i, (v, ago, shown) in enumerate(part, start)
             ]
         )
         view = view or LiveView(state, CATALOGUE)

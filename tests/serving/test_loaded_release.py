@@ -103,8 +103,8 @@ def wait_until(condition):
 def watcher_of():
     watchers = []
 
-    def make(published, load):
-        watchers.append(ReleaseWatcher(published=published, load=load, period_s=0.02))
+    def make(published, load, **more):
+        watchers.append(ReleaseWatcher(published=published, load=load, period_s=0.02, **more))
         return watchers[-1]
 
     yield make
@@ -134,16 +134,47 @@ def test_release_that_cannot_be_loaded_leaves_the_old_one_serving(tiny, watcher_
             raise command.InputError("release 2 is refused")
         return tiny.release(version)
 
-    watcher = watcher_of(lambda: versions[-1], load)
+    renewed = []
+    watcher = watcher_of(lambda: versions[-1], load, renew=lambda one: renewed.append(one.version))
     watcher.refresh()
     watcher.start()
     versions.append("2")
     wait_until(lambda: watcher.failures >= 2)
     assert watcher.current.version == "1"
+    # What is new for the old one reaches it all the same, at each look.
+    before = len(renewed)
+    wait_until(lambda: len(renewed) >= before + 5)
+    assert loads.count("2") <= 10
     versions.append("3")
     wait_until(lambda: watcher.current.version == "3")
     # Ever less often: not at each of the many looks in between.
     assert loads.count("2") <= 10
+
+
+def test_a_release_for_another_process_is_not_loaded_here(tiny, watcher_of):
+    versions, asked, loads = ["1"], [], []
+
+    def load(version):
+        loads.append(version)
+        return tiny.release(version)
+
+    def hand_over(version):
+        asked.append(version)
+        if len(asked) % 10 == 0:
+            raise errors.HandoverError("the other process ended")
+        return True
+
+    watcher = watcher_of(lambda: versions[-1], load, hand_over=hand_over)
+    watcher.refresh()
+    assert (loads, asked) == (["1"], [])  # The first one is nobody else's.
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: watcher.failures >= 2)
+    assert set(asked) == {"2"}
+    assert loads == ["1"]
+    assert watcher.current.version == "1"
+    # To be asked without an answer yet is no success: the pauses grow from failure to failure.
+    assert watcher._backoff_s >= 4 * 0.02
 
 
 def test_nothing_loaded_is_not_ready(watcher_of):

@@ -1,0 +1,104 @@
+"""What other processes record arrives once, whatever compaction does meanwhile."""
+
+import collections
+import threading
+
+import hypothesis
+import numpy as np
+import pyarrow as pa
+from hypothesis import strategies as st
+
+from features.catalogue import Catalogue
+from serving import event_compaction
+from serving.backends import EmbeddedBackend
+from serving.event_following import Follower
+from serving.event_log import EventLog
+from serving.events import CLICK_WINDOW_S, Event, Kind, NewUser
+from serving.live_service import LiveParts
+from serving.live_state import LiveView
+
+NOW = 1_700_000_000
+STEPS = ("write", "shown", "other", "compact", "late", "follow")
+
+
+def happened(number, kind=Kind.WATCH, user="u"):
+    return Event(
+        event_id=f"e{number}", kind=kind, user_id=user, time=NOW, video_id="v1", watch_time_s=9
+    )
+
+
+def ids(records):
+    return [record["event_id"] for record in records]
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(st.lists(st.sampled_from(STEPS), max_size=25))
+def test_each_record_of_others_comes_once(tmp_path_factory, steps):
+    logs_dir = tmp_path_factory.mktemp("following")
+    now = [float(NOW)]
+    mine, others = (EventLog(logs_dir, wall=lambda: now[0]) for _ in range(2))
+    others.append([happened("before")])
+    others.compact()
+    others.append([happened("waiting")])
+    follower = Follower(logs_dir, is_own=mine.wrote)
+    found, written = ids(follower.new_records()), ["waiting"]
+    for number, step in enumerate(steps):
+        if step == "write":
+            mine.append([happened(number)])
+        elif step == "other":
+            others.append([happened(number)])
+            written.append(str(number))
+        elif step == "shown":
+            others.append_page([happened(number, Kind.IMPRESSION)])
+            written.append(str(number))
+            found += ids(follower.new_records())  # Within half an hour there are many calls.
+        elif step == "compact":
+            others.compact()
+        elif step == "late":
+            now[0] += 2 * CLICK_WINDOW_S
+            mine.compact()
+        else:
+            found += ids(follower.new_records())
+    found += ids(follower.new_records())
+    assert collections.Counter(found) == collections.Counter(f"e{name}" for name in written)
+    assert follower.new_records() == []
+    for log in (mine, others):
+        log.close()
+
+
+def test_a_half_written_line_is_read_when_it_is_whole(tmp_path):
+    log = EventLog(tmp_path)
+    log.append([happened(1)])
+    follower = Follower(tmp_path)
+    assert ids(follower.new_records()) == ["e1"]
+    (path,) = (tmp_path / ".event_log").glob("events-*")
+    with path.open("a") as file:
+        file.write('{"kind":"watch","event')
+        file.flush()
+        assert follower.new_records() == []
+        file.write('_id":"e2"}\n')
+    assert ids(follower.new_records()) == ["e2"]
+    log.close()
+
+
+def test_a_state_starts_between_compactions_and_counts_each_event_once(tmp_path):
+    """What moved from one to the other while both are read would be missed, or count twice."""
+    others = EventLog(tmp_path)
+    others.append([NewUser(user_id="u", profile={"region": "de"}), happened(1)])
+    parts = LiveParts(tmp_path, tmp_path, EmbeddedBackend(), clock=lambda: NOW + 60.0)
+    starting = threading.Thread(target=parts.seed)
+    with event_compaction.paused(tmp_path):
+        starting.start()
+        starting.join(0.2)
+        assert starting.is_alive()
+    starting.join()
+    # The first one again, as a client sends it that another server has not answered.
+    others.append([happened(1), happened(2)])
+    others.compact()
+    parts.follow()
+    parts.follow()
+    parts.state.apply([happened(2), happened(3)])
+    catalogue = Catalogue(pa.table({"video_id": ["v1"], "upload_time": pa.array([0], pa.int64())}))
+    columns = LiveView(parts.state, catalogue).columns(np.array([0]), np.array([NOW + 120]))
+    assert columns["video_live_watches_10m"].tolist() == [3]
+    others.close()
