@@ -225,13 +225,15 @@ def _swap(load: _Loads, root: pathlib.Path, second: str, *, rate: float) -> dict
         return {}
     due, latencies = np.array(found["due_s"]), np.array(found["latencies_ms"])
     serves_s = found["first_due_s"][second]
-    before = latencies[due < _BEFORE_SWAP_S]
-    during = latencies[(due >= _BEFORE_SWAP_S) & (due < serves_s + _SETTLED_S)]
+    is_during = (due >= _BEFORE_SWAP_S) & (due < serves_s + _SETTLED_S)
+    before = float(np.percentile(latencies[due < _BEFORE_SWAP_S], 99))
+    during = float(np.percentile(latencies[is_during], 99))
     wrong = sum(1 for name, mark in honest if (name == second) != (mark == "marked"))
     return {
         "funnel.swap_s": serves_s - _BEFORE_SWAP_S,
-        "funnel.swap_p99_ms_before": float(np.percentile(before, 99)),
-        "funnel.swap_p99_ms_during": float(np.percentile(during, 99)),
+        "funnel.swap_p99_ms_before": before,
+        "funnel.swap_p99_ms_during": during,
+        "funnel.swap_p99_ratio": during / before,
         "funnel.swap_failed_requests": float(sum(found["failures"].values())),
         "funnel.swap_mixed_answers": float(mixed + wrong),
     }
