@@ -78,9 +78,7 @@ def test_thinned_bags_add_up_to_as_much_as_whole_ones(world, queries):
     thinned = model.query_embeddings(many, training=True).numpy()
     whole = model.query_embeddings(queries).numpy()
     assert whole[:, 0].max() > 1
-    np.testing.assert_allclose(
-        thinned.reshape(FEATURES, repeats, -1).mean(axis=1), whole, rtol=0.1
-    )
+    np.testing.assert_allclose(thinned.reshape(FEATURES, repeats, -1).mean(axis=1), whole, rtol=0.1)
 
 
 def test_an_age_is_read_by_its_two_nearest_pieces(world, queries):
