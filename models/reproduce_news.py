@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _SITES: Mapping[str, Sequence[str]] = {
 }
 _BLEND, _LIVE_ONLY, _MODEL = "model and live rates", "live rates, age, seen", "model alone"
 _CONTENT = "model alone, id dropout .5"
-_MODELS: Mapping[str, Mapping[str, object]] = {
+_MODELS: Mapping[str, Mapping[str, Any]] = {
     _MODEL: {},
     _CONTENT: {"id_dropout": 0.5},
     "model alone, without example age": {"exclude": ("example_age_s",)},

@@ -62,6 +62,8 @@ MODEL: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"embedding_dim": 16, "negatives": 256},
     experiments.FULL: {"embedding_dim": 64},
 }
+# What turns the full mode's settings into those of models.train_candidate.
+_AS_SHIPPED: Mapping[str, Any] = {"epochs": 0, "patience": 0, "stop_metric": ""}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,15 +123,21 @@ class Lab:
         """End of training, Unix seconds."""
         return int(str(self.info["train_until_s"]))
 
-    def train(self, *, seed: int, **model: Any) -> Trained:
+    def train(self, *, seed: int, as_shipped: bool = False, **model: Any) -> Trained:
         """Trains a candidate model, or finds the one that was trained so before.
 
         Args:
             seed: Of the training.
+            as_shipped: Trains like models.train_candidate, as wide and as long, where the mode
+                has time for it.
             **model: Settings that differ from :data:`MODEL`.
         """
         settings = TrainingConfig(seed=seed, **TRAINING[self.setting.mode])
-        config = dataclasses.replace(CANDIDATE_MODEL, **MODEL[self.setting.mode], **model)
+        config = dataclasses.replace(CANDIDATE_MODEL, **{**MODEL[self.setting.mode], **model})
+        if as_shipped and self.setting.is_full:
+            settings = dataclasses.replace(settings, **_AS_SHIPPED)
+            width = CANDIDATE_MODEL.embedding_dim
+            config = dataclasses.replace(config, embedding_dim=width)
         directory = self.setting.directory("model", self.examples.name, config, settings)
         timing = directory.with_name(f"{directory.name}.json")
         if files.read_complete(directory) is None or not timing.is_file():
