@@ -197,7 +197,7 @@ class TrainingConfig:
         seed: Of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
             holdout and a checkpoint.
-        patience: Rounds without a better holdout metric before training stops; 0: a fifth of the
+        patience: Rounds without a better holdout metric before training stops; 0: half of the
             epochs, at least 3.
         stop_metric: Holdout metric that decides; "" is the model's own default.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
@@ -243,18 +243,19 @@ class TrainingConfig:
         The batch size is the power of two that makes about 64 steps of an epoch, within 64 and
         1024: a small data set would otherwise be over after a handful of steps, and early
         stopping would judge a model that has hardly moved. For the same reason a small data set
-        is gone over more often: the model sees about four million examples, in 4 to 40 epochs.
+        is gone over more often: the model sees about four million examples, in 4 to 20 epochs.
 
         Args:
             num_examples: Training examples, 1 or more.
         """
         suited = 2 ** round(math.log2(max(num_examples, 1) / 64)) if num_examples > 64 else 64
-        epochs = self.epochs or min(max(round(_SEEN_EXAMPLES / max(num_examples, 1)), 4), 40)
+        epochs = self.epochs or min(max(round(_SEEN_EXAMPLES / max(num_examples, 1)), 4), 20)
         return dataclasses.replace(
             self,
             batch_size=self.batch_size or min(max(int(suited), 64), 1024),
             epochs=epochs,
-            patience=self.patience or max(3, epochs // 5),
+            # Learning rates fall to the end, and with them the noise: the last rounds are the best.
+            patience=self.patience or max(3, epochs // 2),
         )
 
 

@@ -94,7 +94,7 @@ _SAMPLER_POWER = flags.DEFINE_float(
     "Negatives follow label counts to this power: 1 background, 0 uniform.",
 )
 _EPOCHS = flags.DEFINE_integer(
-    "epochs", _DEFAULT.epochs, "Passes over the examples, at most; 0: 4 to 40."
+    "epochs", _DEFAULT.epochs, "Passes over the examples, at most; 0: 4 to 20."
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", _DEFAULT.batch_size, "Examples per step; 0: by their number, 64 to 1024."
