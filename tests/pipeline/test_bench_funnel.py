@@ -30,7 +30,7 @@ def test_swap_under_load_fails_no_request_and_mixes_no_releases(world, tmp_path,
     assert release.load(root, second).version == second
     users = tmp_path / "users.txt"
     bench_funnel._write_users(world.logs, users)
-    for name, value in (("_BEFORE_SWAP_S", 3.0), ("_AFTER_SWAP_S", 30.0)):
+    for name, value in (("_BEFORE_SWAP_S", 3.0), ("_AFTER_SWAP_S", 60.0)):
         monkeypatch.setattr(bench_funnel, name, value)
     site = bench_million.Site(world.logs, root, 0)
     with bench_funnel._server(site, tmp_path) as server:
@@ -41,4 +41,4 @@ def test_swap_under_load_fails_no_request_and_mixes_no_releases(world, tmp_path,
     assert figures["funnel.swap_mixed_answers"] == 0
     found = json.loads((tmp_path / "load.json").read_text())
     assert found["releases"].keys() == {f"{first} unmarked", f"{second} marked"}
-    assert sum(found["releases"].values()) == found["sent"] == 165
+    assert sum(found["releases"].values()) == found["sent"] == 315
