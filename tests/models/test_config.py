@@ -70,7 +70,7 @@ def test_a_given_batch_size_stays():
 
 @pytest.mark.parametrize(
     ("num_examples", "epochs", "patience"),
-    [(500, 40, 8), (200_000, 20, 4), (400_000, 10, 3), (50_000_000, 4, 3)],
+    [(500, 20, 10), (200_000, 20, 10), (400_000, 10, 5), (50_000_000, 4, 3)],
 )
 def test_small_data_sets_are_gone_over_more_often(num_examples, epochs, patience):
     fitted = config.CANDIDATE_TRAINING.fitted_to(num_examples)
