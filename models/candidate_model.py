@@ -107,14 +107,15 @@ class CandidateModel(tf_keras.Model):
     @property
     def has_item_to_item(self) -> bool:
         """Whether watched videos stand in the query embedding themselves."""
-        read = {feature.name for feature in self._query_inputs.features}
-        return self.config.item_to_item and _WATCHES in read
+        return self.config.item_to_item and self._reads(_WATCHES)
 
     @property
     def has_age_pieces(self) -> bool:
         """Whether the layers read the example age piece by piece too."""
-        read = {feature.name for feature in self._query_inputs.features}
-        return bool(self.config.age_pieces) and _AGE in read
+        return bool(self.config.age_pieces) and self._reads(_AGE)
+
+    def _reads(self, name: str) -> bool:
+        return any(feature.name == name for feature in self._query_inputs.features)
 
     @property
     def is_hierarchical(self) -> bool:
@@ -180,7 +181,7 @@ class CandidateModel(tf_keras.Model):
         if not self.has_item_to_item:
             return
         places = next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
-        # Newest first. What falls like this finds the next watch best where nothing is learned.
+        # Newest first; models/baselines.py weighs the watches of its item-to-item lists likewise.
         initial = tf.constant_initializer(1 / np.sqrt(1.0 + np.arange(places)))
         self.place_weights = self.add_weight(
             name="place_weights", shape=[places], initializer=initial
@@ -236,8 +237,7 @@ class CandidateModel(tf_keras.Model):
         if self.has_item_to_item:
             watched = tf.convert_to_tensor(features[_WATCHES])
             # A thinned bag sums to less than the whole one will when it is served.
-            kept = 1 - self.config.bag_dropout if training else 1.0
-            weights = self.place_weights / kept
+            weights = self.place_weights / (1 - self.config.bag_dropout if training else 1.0)
             hidden += self.tables[VIDEO_SPACE].weighted_sum(watched, weights)
         if self.config.normalise:
             hidden = tf.math.l2_normalize(hidden, axis=1)
