@@ -98,6 +98,17 @@ def combined(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
+def filled(column: pa.Array, dtype: pa.DataType, missing: object) -> pa.Array:
+    """Returns a column as ``dtype`` with ``missing`` for nulls.
+
+    One that is so already is returned as it is: each pass over it would cost a request of the
+    funnel tens of microseconds, and there are dozens.
+    """
+    if column.type != dtype:
+        column = column.cast(dtype, safe=False)
+    return column.fill_null(missing) if column.null_count else column
+
+
 def ragged_rows(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Returns the concatenation of ``arange(start, start + length)``: int64 [sum of lengths]."""
     ends = np.cumsum(lengths)

@@ -32,19 +32,18 @@ class Events:
     watch_time_ms: np.ndarray
 
     @classmethod
-    def of(
+    def of_sorted(
         cls, user: np.ndarray, time: np.ndarray, video: np.ndarray, watch_time_s: np.ndarray
     ) -> "Events":
-        """Sorts columns of events; equal users, times and videos keep their order."""
+        """Takes columns of events that are sorted; watch time in seconds, NaN counts as 0."""
         user, time = user.astype(np.int64), time.astype(np.int64)
-        order = np.lexsort((video, time, user))
         milliseconds = np.round(np.nan_to_num(watch_time_s.astype(np.float64)) * 1000)
         return cls(
-            key=user_time_key(user[order], time[order]),
-            user=user[order],
-            time=time[order],
-            video=video[order].astype(np.int32),
-            watch_time_ms=milliseconds[order].astype(np.int64),
+            key=user_time_key(user, time),
+            user=user,
+            time=time,
+            video=video.astype(np.int32),
+            watch_time_ms=milliseconds.astype(np.int64),
         )
 
     def keep(self, mask: np.ndarray) -> "Events":

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import spec, text
-from features.catalogue import Catalogue, combined, ragged_rows
+from features.catalogue import Catalogue, combined, filled, ragged_rows
 from features.event_columns import Queries
 from features.history import History
 from features.live_statistics import LiveColumns
@@ -241,11 +241,29 @@ def list_array(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
 
 
 class _QueryBags:
-    """The categorical history features of a set of moments, each computed when asked."""
+    """The categorical history features of a set of moments, each computed when asked.
+
+    Of each kind of bag there are its lengths int64 [q] and its values, string [sum of lengths].
+    """
 
     def __init__(self, history: History, queries: Queries) -> None:
         self._history = history
         self._queries = queries
+
+    def strings(self, feature: Feature) -> pa.Array:
+        """Returns the column of a categorical feature of origin ``history``."""
+        lengths, values = {
+            "watched_video_ids": lambda: self._videos,
+            "last_video_id": lambda: self._videos,
+            "watched_channel_ids": lambda: self._channels,
+            "last_channel_id": lambda: self._channels,
+            "watched_topics": lambda: self._topics,
+            "search_tokens": lambda: self._tokens(*self._searched),
+            "last_search_tokens": lambda: self._tokens(*_first(*self._searched, 1)),
+        }[feature.column]()
+        if feature.kind is Kind.MULTIVALENT:
+            return list_array(*_cut(lengths, values, feature.max_length))
+        return _scattered(*_cut(lengths, values, 1))
 
     @functools.cached_property
     def _watched(self) -> tuple[np.ndarray, np.ndarray]:
@@ -255,47 +273,30 @@ class _QueryBags:
     def _searched(self) -> tuple[np.ndarray, np.ndarray]:
         return self._history.last_search_rows(self._queries, spec.SEARCH_BAG)
 
-    def strings(self, feature: Feature) -> pa.Array:
-        """Returns the column of a categorical feature of origin ``history``."""
-        if "search" in feature.column:
-            lengths, rows = self._searched
-            if feature.column == "last_search_tokens":
-                lengths, rows = _first(lengths, rows, 1)
-            lengths, values = self._exploded(lengths, rows, self._history.search_tokens)
-        else:
-            lengths, rows = self._watched
-            lengths, values = self._of_videos(feature.column, lengths, rows)
-        limit = feature.max_length if feature.kind is Kind.MULTIVALENT else 1
-        lengths, chosen = _first(lengths, np.arange(len(values)), limit)
-        values = values.take(pa.array(chosen))
-        if feature.kind is Kind.MULTIVALENT:
-            return list_array(lengths, values)
-        return _scattered(lengths, values)
+    @functools.cached_property
+    def _videos(self) -> tuple[np.ndarray, pa.Array]:
+        lengths, rows = self._watched
+        return lengths, self._history.catalogue.video_ids.take(pa.array(rows))
 
-    def _of_videos(
-        self, column: str, lengths: np.ndarray, rows: np.ndarray
-    ) -> tuple[np.ndarray, pa.Array]:
-        catalogue = self._history.catalogue
-        if column in {"watched_video_ids", "last_video_id"}:
-            return lengths, catalogue.video_ids.take(pa.array(rows))
-        if column in {"watched_channel_ids", "last_channel_id"}:
-            codes, names = catalogue.channels
-            codes = codes[rows]
-            owner = np.repeat(np.arange(len(lengths)), lengths)[codes >= 0]
-            return (
-                np.bincount(owner, minlength=len(lengths)).astype(np.int64),
-                names.take(pa.array(codes[codes >= 0])),
-            )
-        offsets, codes, names = catalogue.topics
+    @functools.cached_property
+    def _channels(self) -> tuple[np.ndarray, pa.Array]:
+        lengths, rows = self._watched
+        codes, names = self._history.catalogue.channels
+        codes = codes[rows]
+        owner = np.repeat(np.arange(len(lengths)), lengths)[codes >= 0]
+        counts = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
+        return counts, names.take(pa.array(codes[codes >= 0]))
+
+    @functools.cached_property
+    def _topics(self) -> tuple[np.ndarray, pa.Array]:
+        lengths, rows = self._watched
+        offsets, codes, names = self._history.catalogue.topics
         counts = offsets[rows + 1] - offsets[rows]
         flat = codes[ragged_rows(offsets[rows], counts)] if len(codes) else codes[:0]
         return _sum_runs(counts, lengths), names.take(pa.array(flat))
 
-    @staticmethod
-    def _exploded(
-        lengths: np.ndarray, rows: np.ndarray, lists: pa.ListArray
-    ) -> tuple[np.ndarray, pa.Array]:
-        offsets, values = text.flat_tokens(lists)
+    def _tokens(self, lengths: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+        offsets, values = text.flat_tokens(self._history.search_tokens)
         counts = offsets[rows + 1] - offsets[rows]
         return _sum_runs(counts, lengths), values.take(pa.array(ragged_rows(offsets[rows], counts)))
 
@@ -313,10 +314,18 @@ def _first(lengths: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndar
     return kept, values[ragged_rows(np.cumsum(lengths) - lengths, kept)]
 
 
+def _cut(lengths: np.ndarray, values: pa.Array, limit: int) -> tuple[np.ndarray, pa.Array]:
+    """Keeps the first ``limit`` of each run of values."""
+    if not len(lengths) or lengths.max() <= limit:
+        return lengths, values
+    lengths, chosen = _first(lengths, np.arange(len(values)), limit)
+    return lengths, values.take(pa.array(chosen))
+
+
 def _scattered(lengths: np.ndarray, values: pa.Array) -> pa.Array:
     """Returns string [n] from runs of at most one value, "" for none."""
     rows = np.where(lengths > 0, np.cumsum(lengths) - lengths, -1)
-    return _taken(values, rows).fill_null("")
+    return filled(_taken(values, rows), pa.string(), "")
 
 
 def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
@@ -329,13 +338,12 @@ def _table_strings(table: pa.Table, feature: Feature, rows: np.ndarray) -> pa.Ar
     # Rows first, casts after: the table may hold millions of videos, the rows are hundreds.
     taken = _taken(_combined_column(table, feature.column, len(rows)), rows)
     if feature.kind is Kind.UNIVALENT:
-        return taken.cast(pa.string()).fill_null("")
+        return filled(taken, pa.string(), "")
     if not pa.types.is_list(taken.type):
         taken = _as_lists(taken.cast(pa.string()))
     taken = taken.cast(pa.list_(pa.string()))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(taken), 0), np.int64)
-    lengths, chosen = _first(lengths, np.arange(int(lengths.sum())), feature.max_length)
-    return list_array(lengths, taken.flatten().fill_null("").take(pa.array(chosen)))
+    return list_array(*_cut(lengths, filled(taken.flatten(), pa.string(), ""), feature.max_length))
 
 
 def _as_lists(column: pa.Array) -> pa.ListArray:
@@ -359,8 +367,7 @@ def _table_floats(table: pa.Table, name: str, rows: np.ndarray) -> np.ndarray:
 def _floats(column: pa.Array) -> np.ndarray:
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
-    return values.to_numpy(zero_copy_only=False).astype(np.float32)
+    return np.asarray(filled(column, pa.float64(), np.nan)).astype(np.float32)
 
 
 def _context_strings(feature: Feature, request: Request) -> pa.Array:
@@ -373,7 +380,7 @@ def _context_strings(feature: Feature, request: Request) -> pa.Array:
     column = request.context.get(feature.column)
     if column is None:
         return pa.array([""] * len(now), pa.string())
-    return column.cast(pa.string()).fill_null("")
+    return filled(column, pa.string(), "")
 
 
 def _given_strings(

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from features import spec, text
-from features.catalogue import Catalogue, combined, ragged_rows
+from features.catalogue import Catalogue, combined, filled, ragged_rows
 from features.event_columns import Events, Queries, user_time_key, visible
 
 NEVER_S = 1e9  # "seconds since" of what never happened: about 32 years, above any real value
@@ -51,7 +51,7 @@ class History:
     def of(
         cls,
         catalogue: Catalogue,
-        users: Mapping[str, int],
+        users: Mapping[str, int] | None,
         *,
         watches: pa.Table | None,
         searches: pa.Table | None = None,
@@ -62,6 +62,7 @@ class History:
         Args:
             catalogue: Videos; events on others still count for the user's own totals.
             users: User id to code, 0 or above. Events of users that are not in it are left out.
+                None: all events are of one user, whose code is 0, and tables need no ``user_id``.
             watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
             searches: ``user_id, time, query``.
             impressions: ``user_id, video_id, time, clicked, watch_time_s``.
@@ -107,8 +108,8 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        asked = {kind: self._of_user(kind).answer(queries, None) for kind in spec.KINDS_OF_EVENT}
-        return _named("any", asked)
+        grid = _grid({k: self._of_user(k).answer(queries, None) for k in spec.KINDS_OF_EVENT})
+        return _named("any", grid)
 
     def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
@@ -123,21 +124,14 @@ class History:
         count = len(video_rows)
         owner, entities = self._entities(video_rows)
         asked, place = _distinct(queries.take(owner), entities)
-        answers = {
-            kind: tuple(v[place] for v in self._of_entities(kind).answer(*asked))
-            for kind in spec.KINDS_OF_EVENT
-        }
-        result: dict[str, np.ndarray] = {}
-        for entity, part in (("video", slice(count)), ("channel", slice(count, 2 * count))):
-            parts = {k: tuple(v[part] for v in answer) for k, answer in answers.items()}
-            result |= _named(entity, parts)
+        answers = {k: self._of_entities(k).answer(*asked) for k in spec.KINDS_OF_EVENT}
+        grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
-        parts = {k: tuple(v[2 * count :] for v in answer) for k, answer in answers.items()}
-        pairs = _named("topic", parts)
-        return result | {
-            name: _per_video(name, values, lengths).astype(np.float32)
-            for name, values in pairs.items()
-        }
+        return (
+            _named("video", grid[:count])
+            | _named("channel", grid[count : 2 * count])
+            | _named("topic", _per_video(grid[2 * count :], lengths))
+        )
 
     def _entities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the entities of videos as numbers that do not overlap, -1 for none.
@@ -271,17 +265,20 @@ def _distinct(
     return (queries.take(first), distinct), place.reshape(-1)
 
 
-def _named(entity: str, answers: Mapping[str, tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
-    """Returns the columns ``grid_names(entity)``, float32, of answers by kind of event."""
-    result: dict[str, np.ndarray] = {}
-    for kind, (counts, sums, last) in answers.items():
-        measure = {"impression": "impressions", "click": "clicks", "watch": "watches"}[kind]
-        for column, window in enumerate(spec.WINDOWS_S):
-            result[f"user_{entity}_{measure}_{window}"] = counts[:, column]
-            if kind == "watch":
-                result[f"user_{entity}_watch_time_s_{window}"] = sums[:, column] / 1000
-        result[f"user_{entity}_seconds_since_{kind}"] = last
-    return {name: values.astype(np.float32) for name, values in result.items()}
+def _grid(answers: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Returns answers by kind of event side by side, float32 [q, F], as ``grid_names`` has them."""
+    return np.concatenate(
+        [
+            *(counts for counts, _, _ in answers.values()),
+            answers["watch"][1] / 1000,
+            *(last[:, np.newaxis] for _, _, last in answers.values()),
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def _named(entity: str, grid: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(spec.grid_names(entity), grid.T, strict=True))
 
 
 def _group(user: np.ndarray, entity: np.ndarray) -> np.ndarray:
@@ -295,15 +292,16 @@ def _lookup(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.where(rows < 0, -1, values[np.maximum(rows, 0)])
 
 
-def _per_video(name: str, pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Reduces values of (query, topic) pairs to one per query."""
-    since = "_seconds_since_" in name
-    result = np.full(len(lengths), NEVER_S if since else 0.0)
-    if not len(pairs):
-        return result
-    some = lengths > 0
-    starts = (np.cumsum(lengths) - lengths)[some]
-    result[some] = (np.minimum if since else np.maximum).reduceat(pairs, starts)
+def _per_video(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reduces the grid of (query, topic) pairs to one row per query."""
+    since = len(spec.KINDS_OF_EVENT)  # Columns at the end: the others are counts.
+    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
+    result[:, -since:] = NEVER_S
+    if len(pairs):
+        some = lengths > 0
+        starts = (np.cumsum(lengths) - lengths)[some]
+        result[some, :-since] = np.maximum.reduceat(pairs[:, :-since], starts)
+        result[some, -since:] = np.minimum.reduceat(pairs[:, -since:], starts)
     return result
 
 
@@ -320,43 +318,45 @@ def _newest_first(
     return np.bincount(owner[known], minlength=len(lengths)).astype(np.int64), picked[known]
 
 
-def _user_codes(users: Mapping[str, int], column: pa.ChunkedArray) -> np.ndarray:
-    encoded = combined(column).dictionary_encode()
+def _user_codes(users: Mapping[str, int] | None, table: pa.Table) -> np.ndarray:
+    if users is None:
+        return np.zeros(table.num_rows, np.int64)
+    encoded = combined(table["user_id"]).dictionary_encode()
     codes = np.array([users.get(u, -1) for u in encoded.dictionary.to_pylist()], np.int64)
     indices = np.asarray(encoded.indices.fill_null(-1), np.int64)
     return _lookup(codes, indices).astype(np.int64)
 
 
 def _video_events(
-    catalogue: Catalogue, users: Mapping[str, int], table: pa.Table | None, flag: str
+    catalogue: Catalogue, users: Mapping[str, int] | None, table: pa.Table | None, flag: str
 ) -> tuple[Events, np.ndarray]:
     """Returns the events and, in their order, whether ``flag`` holds (missing counts as true)."""
     if table is None or not table.num_rows:
         empty = np.zeros(0, np.int64)
-        return Events.of(empty, empty, empty, np.zeros(0)), np.zeros(0, bool)
-    user = _user_codes(users, table["user_id"])
-    known = user >= 0
-    flags = np.full(table.num_rows, True)
-    if flag in table.column_names:
-        flags = np.asarray(combined(table[flag]).fill_null(True).cast(pa.int8()), bool)
+        return Events.of_sorted(empty, empty, empty, np.zeros(0)), np.zeros(0, bool)
+    user = _user_codes(users, table)
     video = catalogue.rows(table["video_id"])
     time = np.asarray(combined(table["time"]), np.int64)
-    seconds = np.asarray(combined(table["watch_time_s"]).cast(pa.float64()).fill_null(0))
-    user, time, video, seconds = user[known], time[known], video[known], seconds[known]
+    seconds = np.asarray(filled(combined(table["watch_time_s"]), pa.float64(), 0.0))
+    flags = np.full(table.num_rows, True)
+    if flag in table.column_names:
+        flags = np.asarray(filled(combined(table[flag]), pa.bool_(), True))
     order = np.lexsort((video, time, user))
-    return Events.of(user, time, video, seconds), flags[known][order]
+    order = order[user[order] >= 0]
+    events = Events.of_sorted(user[order], time[order], video[order], seconds[order])
+    return events, flags[order]
 
 
 def _search_events(
-    users: Mapping[str, int], table: pa.Table | None
+    users: Mapping[str, int] | None, table: pa.Table | None
 ) -> tuple[np.ndarray, pa.ListArray]:
     if table is None or not table.num_rows:
         return np.zeros(0, np.int64), pa.array([], pa.list_(pa.string()))
-    user = _user_codes(users, table["user_id"])
+    user = _user_codes(users, table)
     queries = combined(table["query"])
     key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
     # The query itself breaks ties, so that the order does not depend on how rows arrived.
-    encoded = queries.cast(pa.string()).fill_null("").dictionary_encode()
+    encoded = filled(queries, pa.string(), "").dictionary_encode()
     rank = np.argsort(np.argsort(np.asarray(encoded.dictionary.to_pylist(), dtype=object)))
     order = np.lexsort((rank[np.asarray(encoded.indices)], key))
     order = order[user[order] >= 0]

@@ -206,19 +206,11 @@ class LiveStatistics:
             totals += part.total_watches(starts, end)
         counts[video_rows < 0] = 0
         totals[totals == 0] = np.nan
-        result = {}
-        for place, window in enumerate(spec.LIVE_WINDOWS_S):
-            watches, impressions = counts[:, place, 0], counts[:, place, 1]
-            shown = np.where(impressions > 0, impressions, np.nan)
-            values = {
-                "watches": watches,
-                "impressions": impressions,
-                "watches_per_impression": watches / shown,
-                "share_of_watches": watches / totals[moment, place],
-            }
-            for name, column in values.items():
-                result[f"video_live_{name}_{window}"] = column.astype(np.float32)
-        return result
+        watches, impressions = counts[..., 0], counts[..., 1]
+        shown = np.where(impressions > 0, impressions, np.nan)
+        values = np.stack([watches, impressions, watches / shown, watches / totals[moment]])
+        columns = values.astype(np.float32).transpose(0, 2, 1).reshape(-1, len(video_rows))
+        return dict(zip(spec.live_names(), columns, strict=True))
 
 
 NOTHING = LiveStatistics(())

@@ -13,6 +13,7 @@ It follows from the spec; there is nothing to add here for a new feature.
 Source: Covington et al., RecSys 2016, section 4.1.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -220,14 +221,24 @@ def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor
         float32 [B, F] in [0, 1).
     """
     columns = tf.transpose(values)
-    below = tf.searchsorted(boundaries, columns, side="left")
-    up_to = tf.searchsorted(boundaries, columns, side="right")
-    last = tf.shape(boundaries)[1] - 1
-    low = tf.gather(boundaries, tf.clip_by_value(below - 1, 0, last), batch_dims=1)
-    high = tf.gather(boundaries, tf.clip_by_value(below, 0, last), batch_dims=1)
-    fraction = tf.math.divide_no_nan(columns - low, high - low)
-    outside = (below == 0) | (below > last)
-    rank = tf.cast(below, tf.float32) + tf.where(outside, 0.5, fraction)
-    tied = tf.cast(below + 1 + up_to, tf.float32) / 2
-    rank = tf.where(up_to > below, tied, rank)
-    return tf.transpose(rank / tf.cast(last + 2, tf.float32))
+    width, number = tf.unstack(tf.shape(boundaries))
+    # All that depends on the boundaries alone, by how many of them a value has reached: so one
+    # search and one look-up for each value do, and constant boundaries are worked out once.
+    at_or_below = tf.range(1, number + 1)
+    below = tf.searchsorted(boundaries, boundaries, side="left")
+    ranks = tf.cast(at_or_below, tf.float32)
+    beyond_last = tf.one_hot(number - 1, number, on_value=0.5, off_value=0.0)
+    gaps = tf.concat([boundaries[:, 1:] - boundaries[:, :-1], tf.zeros([width, 1])], axis=1)
+    reached = [
+        boundaries,
+        gaps,
+        tf.broadcast_to(ranks + beyond_last, tf.shape(boundaries)),
+        tf.cast(below + 1 + at_or_below, tf.float32) / 2,
+    ]
+    none = tf.constant([-math.inf, 0.0, 0.5, 0.5])
+    table = tf.concat([tf.tile(none[None, None], [width, 1, 1]), tf.stack(reached, axis=2)], axis=1)
+    first = tf.range(width)[:, tf.newaxis] * (number + 1)
+    places = first + tf.searchsorted(boundaries, columns, side="right")
+    low, gap, rank, tied = tf.unstack(tf.gather(tf.reshape(table, [-1, 4]), places), axis=2)
+    rank = tf.where(columns == low, tied, rank + tf.math.divide_no_nan(columns - low, gap))
+    return tf.transpose(rank / tf.cast(number + 1, tf.float32))

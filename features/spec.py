@@ -23,6 +23,7 @@ Source: Covington et al., RecSys 2016, sections 3.2, 3.3 and 4.1.
 
 import dataclasses
 import enum
+import functools
 import json
 import math
 import os
@@ -110,17 +111,17 @@ class Feature:
         if not math.isfinite(self.missing):
             raise ValueError(f"missing of {self.name!r} must be finite, got {self.missing}.")
 
-    @property
+    @functools.cached_property
     def categorical(self) -> bool:
         """Whether the values are ids of a vocabulary."""
         return self.kind in {Kind.UNIVALENT, Kind.MULTIVALENT}
 
-    @property
+    @functools.cached_property
     def origin(self) -> str:
         """The part of ``source`` before the point."""
         return self.source.partition(".")[0]
 
-    @property
+    @functools.cached_property
     def column(self) -> str:
         """The part of ``source`` after the point."""
         return self.source.partition(".")[2]
@@ -136,12 +137,14 @@ def _candidate(name: str, kind: Kind, source: str, **kwargs: Any) -> Feature:
     return Feature(name=name, kind=kind, side=Side.CANDIDATE, source=source, **kwargs)
 
 
+@functools.cache
 def grid_names(entity: str) -> tuple[str, ...]:
     """Names of the history grid's columns for ``any``, ``video``, ``channel`` or ``topic``."""
     counts = [f"user_{entity}_{m}_{w}" for m in MEASURES for w in WINDOWS_S]
     return (*counts, *(f"user_{entity}_seconds_since_{kind}" for kind in KINDS_OF_EVENT))
 
 
+@functools.cache
 def statistics_names() -> tuple[str, ...]:
     """Names of the video statistics' columns."""
     return tuple(
@@ -151,6 +154,7 @@ def statistics_names() -> tuple[str, ...]:
     )
 
 
+@functools.cache
 def live_names() -> tuple[str, ...]:
     """Names of the live statistics' columns."""
     names = ("watches", "impressions", "watches_per_impression", "share_of_watches")
@@ -233,13 +237,21 @@ class ResolvedSpec:
         self, model: str, side: Side | None = None, kind: Kind | None = None
     ) -> tuple[Feature, ...]:
         """Returns the features that ``model`` reads, in order; one side or kind if given."""
-        return tuple(
-            f
-            for f in self.features
-            if model in f.models
-            and (side is None or f.side is side)
-            and (kind is None or f.kind is kind)
-        )
+        found = self._found.get((model, side, kind))
+        if found is None:
+            found = self._found[model, side, kind] = tuple(
+                f
+                for f in self.features
+                if model in f.models
+                and (side is None or f.side is side)
+                and (kind is None or f.kind is kind)
+            )
+        return found
+
+    @functools.cached_property
+    def _found(self) -> dict[tuple[str, Side | None, Kind | None], tuple[Feature, ...]]:
+        """What was asked before: a request of the funnel asks dozens of times."""
+        return {}
 
     def vector_names(self, model: str, side: Side, kind: Kind) -> tuple[str, ...]:
         """Returns the feature names along the last axis of ``<side>_<kind>``."""

@@ -111,21 +111,18 @@ class VideoStatistics:
             Name to float32 [n]. Counts are 0 without events; rates are then NaN (missing).
         """
         day = times // DAY_S
-        end = np.searchsorted(self.key, _key(video_rows, day))
-        result = {}
-        for window, days in spec.STATISTICS_WINDOWS_DAYS.items():
-            first_day = np.zeros_like(day) if days is None else np.maximum(day - days, 0)
-            start = np.searchsorted(self.key, _key(video_rows, first_day))
-            totals = (self.sums[end] - self.sums[start]).astype(np.float64)
-            totals[video_rows < 0] = 0
-            totals[:, 3] /= 1000
-            for column, name in enumerate(COLUMNS):
-                result[f"video_{name}_{window}"] = totals[:, column].astype(np.float32)
-            shown = np.where(totals[:, 0] > 0, totals[:, 0], np.nan)
-            result[f"video_click_rate_{window}"] = (totals[:, 1] / shown).astype(np.float32)
-            per_impression = (totals[:, 3] / shown).astype(np.float32)
-            result[f"video_watch_time_per_impression_s_{window}"] = per_impression
-        return result
+        days = spec.STATISTICS_WINDOWS_DAYS.values()
+        since = [np.zeros_like(day) if n is None else np.maximum(day - n, 0) for n in days]
+        # The days of one video after each other: they lie side by side in memory.
+        asked = _key(video_rows[:, np.newaxis], np.stack([*since, day], axis=1))
+        upto = np.searchsorted(self.key, asked)
+        totals = (self.sums[upto[:, -1:]] - self.sums[upto[:, :-1]]).astype(np.float64)
+        totals[video_rows < 0] = 0
+        totals[..., 3] /= 1000
+        shown = np.where(totals[..., 0] > 0, totals[..., 0], np.nan)
+        columns = totals.transpose(2, 1, 0)
+        values = np.concatenate([columns, columns[[1, 3]] / shown.T]).astype(np.float32)
+        return dict(zip(spec.statistics_names(), values.reshape(-1, len(day)), strict=True))
 
 
 def _key(video_rows: np.ndarray, day: np.ndarray) -> np.ndarray:

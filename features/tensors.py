@@ -45,11 +45,11 @@ def padded(lists: pa.ListArray, length: int) -> np.ndarray:
     """Returns list<string> [n] as object [n, length], cut or padded with ""."""
     sizes = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
     values = lists.flatten().to_numpy(zero_copy_only=False)
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    column = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    if len(sizes) and sizes.max() > length:
+        place = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        values = values[place < length]
     result = np.full((len(sizes), length), "", object)
-    kept = column < length
-    result[owner[kept], column[kept]] = values[kept]
+    result[np.arange(length) < sizes[:, np.newaxis]] = values
     return result
 
 

@@ -7,6 +7,8 @@ import unicodedata
 import numpy as np
 import pyarrow as pa
 
+from features.catalogue import filled
+
 _WORD = re.compile(r"\w+")
 MAX_QUERY_CHARACTERS = 200  # a query beyond this is pasted text; its tail says little
 
@@ -31,7 +33,7 @@ def tokenise(queries: pa.Array) -> pa.ListArray:
     Returns:
         list<string> [n].
     """
-    encoded = queries.cast(pa.string()).fill_null("").dictionary_encode()
+    encoded = filled(queries, pa.string(), "").dictionary_encode()
     distinct = pa.array([tokens(q) for q in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
     return distinct.take(encoded.indices)
 

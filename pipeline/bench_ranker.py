@@ -50,14 +50,14 @@ def measure(work: pathlib.Path) -> dict[str, float]:
         raise ValueError(f"the benchmark must have {_LEAST_INPUTS} inputs, got {inputs}.")
     examples_per_s = _train(examples, work / "model")
     raw, prepared, model = _export(work, examples, resolved)
-    from serving import backends, reduced_precision, signatures
+    from serving import embedded_models, reduced_precision, signatures
 
     directory = work / "ranker"
     ours = reduced_precision.FasterOf(
-        backends.EmbeddedModel(directory, prepared[0]),
-        backends.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
+        embedded_models.EmbeddedModel(directory, prepared[0]),
+        embedded_models.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
     )
-    unsplit = backends.EmbeddedModel(directory, signatures.SCORE_PAIRS)
+    unsplit = embedded_models.EmbeddedModel(directory, signatures.SCORE_PAIRS)
     query = resolved.of(spec.RANKER, Side.QUERY)
     names = {f.name for f in query} | {n for n in raw if n.startswith(Side.QUERY.value + "_")}
     pairs = {n: np.repeat(v, _CANDIDATES, axis=0) if n in names else v for n, v in raw.items()}

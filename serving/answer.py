@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -264,22 +265,26 @@ class Answer:
         return np.argsort(-seconds, kind="stable")
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
-        rows = self._release.shown_columns.take(shown.rows).to_pylist()
+        videos = self._release.shown_columns.take(shown.rows).to_pylist()
+        # Plain numbers: NumPy's own are slow one by one.
+        bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
+        scores = shown.source_scores.T.tolist()
+        watch_times = [math.nan] * len(videos) if seconds is None else seconds.tolist()
         return tuple(
             Item(
                 video_id=video["video_id"],
                 position=position,
                 video=video,
-                sources=shown.names_of(int(shown.source_bits[position])),
+                sources=shown.names_of(bits[position]),
                 source_scores={
-                    name: float(shown.source_scores[s, position])
-                    for s, name in enumerate(shown.source_names)
-                    if np.isfinite(shown.source_scores[s, position])
+                    name: score
+                    for name, score in zip(shown.source_names, scores[position], strict=True)
+                    if math.isfinite(score)
                 },
-                retrieval_score=_number(shown.retrieval_scores[position]),
-                expected_watch_time_s=None if seconds is None else _number(seconds[position]),
+                retrieval_score=_number(retrieval[position]),
+                expected_watch_time_s=_number(watch_times[position]),
             )
-            for position, video in enumerate(rows)
+            for position, video in enumerate(videos)
         )
 
 
@@ -302,4 +307,4 @@ def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:
 
 
 def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return value if math.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""Where a release's models run: in this process, or in TensorFlow Serving.
+"""Where a release's models run: the interface, and TensorFlow Serving.
 
-The funnel sees one Protocol. Both kinds take and give NumPy arrays by name, check the inputs
-against what is asked, and raise the errors of :mod:`serving.errors`.
+Models in this process are in :mod:`serving.embedded_models`. Both kinds take and give NumPy arrays
+by name and raise the errors of :mod:`serving.errors`.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import os
 import pathlib
 import threading
 import time
-import weakref
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,10 +17,8 @@ import numpy as np
 from features import command
 from serving import errors, release, signatures
 from serving.model import Arrays, Model
-from serving.reduced_precision import FasterOf
 from serving.tensor_protos import from_proto, to_proto
 
-DEFAULT_SIGNATURE = "serving_default"
 # TensorFlow Serving's own default is 4 x cores; more callers than it has threads are refused.
 MAX_IN_FLIGHT = 8
 DEADLINE_S = 2.0
@@ -39,98 +36,12 @@ class Backend(Protocol):
     """A place where models run."""
 
     def open(
-        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
+        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns one signature of the model ``query_tower`` or ``ranker`` of a release."""
 
     def close(self) -> None:
         """Lets go of connections."""
-
-
-class EmbeddedBackend:
-    """Runs SavedModels in this process.
-
-    Args:
-        reduced_precision: Whether the ranker may run in bfloat16 where that is faster. What it
-            answers then depends on the machine, by some tenths of a per cent: for servers, not
-            for what must come out the same again.
-    """
-
-    def __init__(self, *, reduced_precision: bool = False) -> None:
-        self._reduced_precision = reduced_precision
-        # One model in memory for all its signatures, for as long as one of them is used.
-        self._loaded: weakref.WeakValueDictionary[pathlib.Path, Any] = weakref.WeakValueDictionary()
-
-    def open(
-        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
-    ) -> Model:
-        """See :class:`Backend`."""
-        directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
-        if directory is None:
-            raise ValueError(f"release {found.version} has no {component}.")
-        loaded = self._loaded.get(directory)
-        model = EmbeddedModel(directory, signature, loaded=loaded)
-        self._loaded[directory] = model.loaded
-        reduced = signatures.SCORE_BFLOAT16
-        is_there = signature == signatures.SCORE_PREPARED and reduced in model.loaded.signatures
-        if self._reduced_precision and is_there:
-            return FasterOf(model, EmbeddedModel(directory, reduced, loaded=model.loaded))
-        return model
-
-    def close(self) -> None:
-        """See :class:`Backend`."""
-
-
-class EmbeddedModel:
-    """A SavedModel, called through the concrete function of its signature."""
-
-    def __init__(
-        self,
-        directory: pathlib.Path,
-        signature: str = DEFAULT_SIGNATURE,
-        *,
-        loaded: Any | None = None,
-    ) -> None:
-        """Loads the model.
-
-        Args:
-            directory: SavedModel.
-            signature: Which one to call.
-            loaded: What ``directory`` holds, where it is in memory already.
-        """
-        import tensorflow as tf
-
-        self._tf = tf
-        # Held, because the function does not keep the variables alive.
-        self.loaded = tf.saved_model.load(str(directory)) if loaded is None else loaded
-        if signature not in self.loaded.signatures:
-            have = sorted(self.loaded.signatures)
-            raise errors.ModelError(f"{directory} has no signature {signature!r}, only {have}.")
-        self._function = self.loaded.signatures[signature]
-        _, self._inputs = self._function.structured_input_signature
-        self._name = f"{directory.parent.name}/{directory.name}"
-
-    def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
-        """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
-        del deadline_s
-        _require_names(self._name, set(inputs), set(self._inputs))
-        for name, array in inputs.items():
-            # A graph may well compute something from a wrong shape.
-            if not self._inputs[name].shape.is_compatible_with(array.shape):
-                raise errors.ModelError(
-                    f"input {name!r} of model {self._name} must have the shape "
-                    f"{self._inputs[name].shape}, got {array.shape}."
-                )
-        tf = self._tf
-        try:
-            tensors = {
-                name: tf.constant(array, dtype=self._inputs[name].dtype)
-                for name, array in inputs.items()
-            }
-            outputs = self._function(**tensors)
-        except (tf.errors.OpError, ValueError, TypeError) as error:
-            raise errors.ModelError(f"model {self._name} failed: {_first_line(error)}") from error
-        return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 @dataclasses.dataclass
@@ -183,7 +94,7 @@ class TensorFlowServingBackend:
         self._turns = itertools.count()
 
     def open(
-        self, component: str, found: release.Release, *, signature: str = DEFAULT_SIGNATURE
+        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """See :class:`Backend`."""
         return TensorFlowServingModel(self, component, int(found.version), signature)
@@ -275,7 +186,7 @@ class TensorFlowServingModel:
         backend: TensorFlowServingBackend,
         name: str,
         version: int,
-        signature: str = DEFAULT_SIGNATURE,
+        signature: str = signatures.DEFAULT,
     ) -> None:
         self._backend = backend
         self._name = name
@@ -300,15 +211,3 @@ class TensorFlowServingModel:
                 f"{self._name}, not {self._version}; a mix of versions is refused."
             )
         return {name: from_proto(proto) for name, proto in answer.outputs.items()}
-
-
-def _require_names(model: str, given: set[str], needed: set[str]) -> None:
-    if given != needed:
-        raise errors.ModelError(
-            f"model {model} needs the inputs {sorted(needed)}: "
-            f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -177,11 +177,8 @@ class LoadedRelease:
             "queries": Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
             "statistics": self.statistics,
             "live": self.live,
-            "nominations": {
-                "candidate_sources": candidates.source_lists,
-                "retrieval_score": pa.array(candidates.retrieval_scores),
-            },
         }
+        nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
         inputs = self._query_arrays(spec.RANKER, viewer)
         if self.prepared is not None:
             inputs |= self.prepared.known_inputs(candidates.rows)
@@ -189,9 +186,14 @@ class LoadedRelease:
             for kind, features in self.prepared.moving.items():
                 if features:
                     name = spec.vector_column(Side.CANDIDATE, kind)
-                    inputs[name] = examples.candidate_numbers(features, **moment)
+                    inputs[name] = examples.candidate_numbers(
+                        features, **moment, nominations=nominations
+                    )
         else:
-            batch = examples.candidate_batch(self.resolved, spec.RANKER, **moment)
+            nominations["candidate_sources"] = candidates.source_lists
+            batch = examples.candidate_batch(
+                self.resolved, spec.RANKER, **moment, nominations=nominations
+            )
             inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
         output = self.ranker.predict(inputs, deadline_s=deadline_s)
         seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)

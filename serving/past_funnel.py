@@ -16,9 +16,9 @@ from features.catalogue import combined
 from features.spec import Side
 from serving import errors, live_seed, loaded_release
 from serving.answer import Answer
-from serving.backends import EmbeddedBackend
 from serving.candidates import Candidates
 from serving.deadlines import StagePool
+from serving.embedded_models import EmbeddedBackend
 from serving.events import Kind
 from serving.filters import Filters
 from serving.fresh_shelf import Shelver

@@ -85,22 +85,30 @@ class PreparedVideos:
             rows: int [n], of the catalogue.
         """
         ids, numbers = self.ids[rows], self.numbers[rows]
-        inputs: Arrays = {}
+        in_ids, in_numbers = self._places
+        return {name: ids[:, place] for name, place in in_ids.items()} | {
+            name: numbers[:, place] for name, place in in_numbers.items()
+        }
+
+    @functools.cached_property
+    def _places(self) -> tuple[dict[str, int | slice], dict[str, slice]]:
+        """Where each input of the signature stands in :attr:`ids`, and in :attr:`numbers`."""
+        in_ids: dict[str, int | slice] = {}
         start = 0
         for feature in _categorical(self.resolved):
             if is_known(feature):
-                width = _width(feature)
-                part = ids[:, start : start + width]
-                inputs[feature.name] = part if feature.kind is Kind.MULTIVALENT else part[:, 0]
-                start += width
+                many = feature.kind is Kind.MULTIVALENT
+                in_ids[feature.name] = slice(start, start + _width(feature)) if many else start
+                start += _width(feature)
+        in_numbers: dict[str, slice] = {}
         start = 0
         for kind in (Kind.CONTINUOUS, Kind.BINARY):
             count = len(split(self.resolved, kind)[0])
             if count:
                 name = KNOWN + spec.vector_column(Side.CANDIDATE, kind)
-                inputs[name] = numbers[:, start : start + count]
+                in_numbers[name] = slice(start, start + count)
                 start += count
-        return inputs
+        return in_ids, in_numbers
 
     def nominated_inputs(self, combinations: tuple[Sequence[Sequence[str]], np.ndarray]) -> Arrays:
         """Returns the inputs that a nomination gives, by name.

@@ -23,7 +23,8 @@ from serving import (
     tracing,
 )
 from serving.ab_experiment import Experiment
-from serving.backends import Backend, EmbeddedBackend, TensorFlowServingBackend
+from serving.backends import Backend, TensorFlowServingBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore

@@ -78,7 +78,10 @@ class Question:
     def allowed(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n]: uploaded by now, not excluded, and permitted."""
         kept = self.upload_times[rows] <= self.viewer.now
-        kept &= ~np.isin(rows, self.excluded, assume_unique=True)
+        if len(self.excluded):
+            # Both np.isin and a mask of the catalogue are several times as long on the way.
+            place = np.searchsorted(self.excluded, rows)
+            kept &= self.excluded[np.minimum(place, len(self.excluded) - 1)] != rows
         if self.permits is not None:
             kept[kept] = self.permits(rows[kept])
         return kept
@@ -234,12 +237,13 @@ class Fresh:
         return Nominations(rows[best], scores[best].astype(np.float32))
 
     def _is_liked(self, rows: np.ndarray, liked_rows: np.ndarray) -> np.ndarray:
-        offsets, codes, _ = self._catalogue.topics
+        offsets, codes, names = self._catalogue.topics
         if not len(codes) or not len(liked_rows):
             return np.zeros(len(rows))
-        mine = np.unique(codes[ragged_rows(offsets[liked_rows], _lengths(offsets, liked_rows))])
+        is_mine = np.zeros(len(names), bool)
+        is_mine[codes[ragged_rows(offsets[liked_rows], _lengths(offsets, liked_rows))]] = True
         lengths = _lengths(offsets, rows)
-        hits = np.isin(codes[ragged_rows(offsets[rows], lengths)], mine)
+        hits = is_mine[codes[ragged_rows(offsets[rows], lengths)]]
         owner = np.repeat(np.arange(len(rows)), lengths)
         return (np.bincount(owner[hits], minlength=len(rows)) > 0).astype(np.float64)
 

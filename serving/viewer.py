@@ -72,7 +72,7 @@ class Viewer:
         asked = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
         history = History.of(
             catalogue,
-            {found.user_id: 0},
+            None,
             watches=found.watches,
             searches=found.searches,
             impressions=found.impressions,

@@ -15,7 +15,7 @@ from features.event_columns import Queries
 from features.spec import Side
 from pipeline import demo_server
 from serving import history_seed, live_seed, loaded_release, release
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.events import Kind
 from serving.history_store import SqliteHistoryStore
 from serving.live_state import LiveState

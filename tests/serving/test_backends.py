@@ -15,10 +15,9 @@ from features import command
 from serving import errors, service, tensor_protos
 from serving.backends import (
     SYSTEM_CERTIFICATES,
-    EmbeddedBackend,
-    EmbeddedModel,
     TensorFlowServingBackend,
 )
+from serving.embedded_models import EmbeddedBackend, EmbeddedModel
 from serving.page import PageRequest
 
 VERSION = "20231114000000"

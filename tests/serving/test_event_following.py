@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.catalogue import Catalogue
 from serving import event_compaction
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.event_following import Follower
 from serving.event_log import EventLog
 from serving.events import CLICK_WINDOW_S, Event, Kind, NewUser

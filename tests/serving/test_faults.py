@@ -21,7 +21,7 @@ import pytest
 
 from features import logs
 from serving import loaded_release, publication, release
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.redis_history import RedisHistoryStore
 from serving.release_watcher import ReleaseWatcher
 

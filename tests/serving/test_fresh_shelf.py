@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from serving import loaded_release, release
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 
 

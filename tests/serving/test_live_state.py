@@ -10,7 +10,7 @@ from features import live_statistics, logs
 from features.catalogue import Catalogue
 from features.live_statistics import LiveStatistics
 from serving import live_state, sources
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
 from serving.events import Event, Kind
 from serving.history_store import SqliteHistoryStore

@@ -10,7 +10,7 @@ import pytest
 
 from features import command
 from serving import checksums, errors, loaded_release, release
-from serving.backends import EmbeddedBackend
+from serving.embedded_models import EmbeddedBackend
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
 from serving.page import PageRequest

@@ -9,7 +9,6 @@ from features import preprocessing, spec
 from features.catalogue import Catalogue
 from features.spec import Feature, Kind, Side
 from serving import (
-    backends,
     loaded_release,
     prepared_videos,
     reduced_precision,
@@ -19,6 +18,7 @@ from serving import (
     warmup,
 )
 from serving.candidates import Candidates
+from serving.embedded_models import EmbeddedBackend, EmbeddedModel
 from serving.prepared_videos import PreparedVideos
 from serving.user_history import unknown_user
 
@@ -31,7 +31,7 @@ def found(small_release):
 @pytest.fixture(scope="module")
 def loaded(small_release):
     return loaded_release.load(
-        small_release, release.current(small_release), backend=backends.EmbeddedBackend()
+        small_release, release.current(small_release), backend=EmbeddedBackend()
     )
 
 
@@ -39,7 +39,7 @@ def test_prepared_columns_are_what_the_transform_graph_makes_of_the_catalogue(fo
     prepared = loaded.prepared
     rows = np.array([7, 0, 31])
     inputs = prepared.known_inputs(rows)
-    model = backends.EmbeddedModel(found.ranker, signatures.TRANSFORM_VIDEOS)
+    model = EmbeddedModel(found.ranker, signatures.TRANSFORM_VIDEOS)
     raw = {
         "video_id": np.array(loaded.catalogue.video_ids.to_pylist(), object)[rows],
         "video_language": np.array(loaded.catalogue.table["language"].to_pylist(), object)[rows],
@@ -79,7 +79,7 @@ def somebody(loaded):
 def test_candidates_score_the_same_raw_and_prepared(found, loaded):
     viewer, candidates = somebody(loaded), some_candidates()
     prepared = loaded.expected_watch_times(viewer, candidates)
-    raw = dataclasses.replace(loaded, prepared=None, ranker=backends.EmbeddedModel(found.ranker))
+    raw = dataclasses.replace(loaded, prepared=None, ranker=EmbeddedModel(found.ranker))
     np.testing.assert_allclose(
         prepared, raw.expected_watch_times(viewer, candidates), rtol=1e-4, atol=1e-5
     )
@@ -89,14 +89,14 @@ def test_candidates_score_the_same_raw_and_prepared(found, loaded):
 def test_a_server_tries_bfloat16_and_is_nearly_right_either_way(found, loaded):
     viewer, candidates = somebody(loaded), some_candidates()
     exact = loaded.expected_watch_times(viewer, candidates)
-    backend = backends.EmbeddedBackend(reduced_precision=True)
+    backend = EmbeddedBackend(reduced_precision=True)
     ranker = backend.open(signatures.RANKER, found, signature=signatures.SCORE_PREPARED)
     assert isinstance(ranker, reduced_precision.FasterOf)
     served = dataclasses.replace(loaded, ranker=ranker)
     for _ in range(reduced_precision.TURNS + 2):
         again = served.expected_watch_times(viewer, candidates)
         np.testing.assert_allclose(again, exact, rtol=0.05)
-    reduced = backends.EmbeddedModel(found.ranker, signatures.SCORE_BFLOAT16)
+    reduced = EmbeddedModel(found.ranker, signatures.SCORE_BFLOAT16)
     rounded = dataclasses.replace(loaded, ranker=reduced).expected_watch_times(viewer, candidates)
     assert 0 < np.abs(rounded / exact - 1).max() < 0.05
 

@@ -22,7 +22,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import errors, release, signatures, tf_serving_config, warmup
-from serving.backends import EmbeddedModel, TensorFlowServingBackend
+from serving.backends import TensorFlowServingBackend
+from serving.embedded_models import EmbeddedModel
 
 REAL = "TENSORFLOW_MODEL_SERVER"
 SERVERS = ["stubs", *(["real"] if os.environ.get(REAL) else [])]

@@ -1,0 +1,156 @@
+"""Runs a release's SavedModels in this process.
+
+Each is opened in a session, as TensorFlow Serving opens it, and not by ``tf.saved_model.load``:
+called from Python, a function of two dozen inputs costs milliseconds of the interpreter before the
+first operation runs, and a session's callable next to nothing. A request of the funnel calls two.
+"""
+
+import pathlib
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from serving import errors, release, signatures
+from serving.model import Arrays, Model
+from serving.reduced_precision import FasterOf
+
+
+class EmbeddedBackend:
+    """A :class:`serving.backends.Backend` in this process.
+
+    Args:
+        reduced_precision: Whether the ranker may run in bfloat16 where that is faster. What it
+            answers then depends on the machine, by some tenths of a per cent: for servers, not
+            for what must come out the same again.
+    """
+
+    def __init__(self, *, reduced_precision: bool = False) -> None:
+        self._reduced_precision = reduced_precision
+        # One model in memory for all its signatures, for as long as one of them is used.
+        self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def open(
+        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
+    ) -> Model:
+        """See :class:`serving.backends.Backend`."""
+        directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
+        if directory is None:
+            raise ValueError(f"release {found.version} has no {component}.")
+        opened = self._opened.get(directory)
+        if opened is None:
+            opened = self._opened[directory] = OpenedModel(directory)
+        model = opened.model(signature)
+        reduced = signatures.SCORE_BFLOAT16
+        is_there = signature == signatures.SCORE_PREPARED and reduced in opened.signatures
+        if self._reduced_precision and is_there:
+            return FasterOf(model, opened.model(reduced))
+        return model
+
+    def close(self) -> None:
+        """See :class:`serving.backends.Backend`."""
+
+
+class OpenedModel:
+    """A SavedModel in memory, until it and all its :meth:`model` are let go of.
+
+    Attributes:
+        name: Servable and version.
+        signatures: Name to signature definition.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        import tensorflow as tf
+
+        v1 = tf.compat.v1
+        # Below 0: operations run in the thread that asks. They are too short to be worth handing
+        # to another one; a large product still goes to all cores.
+        config = v1.ConfigProto(inter_op_parallelism_threads=-1, use_per_session_threads=True)
+        graph = tf.Graph()
+        with graph.as_default():
+            self._session = v1.Session(graph=graph, config=config)
+            found = v1.saved_model.load(self._session, [v1.saved_model.SERVING], str(directory))
+        self.name = f"{directory.parent.name}/{directory.name}"
+        self.signatures: Mapping[str, Any] = found.signature_def
+
+    def model(self, signature: str) -> "EmbeddedModel":
+        """Returns one of its signatures."""
+        return EmbeddedModel(self, signature)
+
+    def callable(self, outputs: list[str], inputs: list[str]) -> Callable[..., list[np.ndarray]]:
+        """Returns a function of the values of some tensors, which gives those of others."""
+        from tensorflow.core.protobuf import config_pb2
+
+        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
+        # What is public, Session.make_callable, looks every tensor up again in each call.
+        made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
+        return made
+
+
+class EmbeddedModel:
+    """A signature of a SavedModel in this process.
+
+    Args:
+        opened: The SavedModel, or its directory.
+        signature: Which one to call.
+
+    Raises:
+        ModelError: There is no such signature.
+    """
+
+    def __init__(
+        self, opened: OpenedModel | pathlib.Path, signature: str = signatures.DEFAULT
+    ) -> None:
+        import tensorflow as tf
+
+        self._opened = opened if isinstance(opened, OpenedModel) else OpenedModel(opened)
+        self._name = self._opened.name
+        found = self._opened.signatures.get(signature)
+        if found is None:
+            have = sorted(self._opened.signatures)
+            raise errors.ModelError(f"{self._name} has no signature {signature!r}, only {have}.")
+        self._failures = (tf.errors.OpError, ValueError, TypeError)
+        self._inputs = {
+            name: (
+                tuple(tf.TensorShape(info.tensor_shape).as_list()),
+                tf.dtypes.as_dtype(info.dtype).as_numpy_dtype,
+            )
+            for name, info in found.inputs.items()
+        }
+        self._outputs = list(found.outputs)
+        self._run = self._opened.callable(
+            [found.outputs[name].name for name in self._outputs],
+            [found.inputs[name].name for name in self._inputs],
+        )
+
+    def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
+        """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
+        del deadline_s
+        if inputs.keys() != self._inputs.keys():
+            given, needed = set(inputs), set(self._inputs)
+            raise errors.ModelError(
+                f"model {self._name} needs the inputs {sorted(needed)}: "
+                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
+            )
+        try:
+            values = [np.asarray(inputs[name], dtype) for name, (_, dtype) in self._inputs.items()]
+            for value, (name, (shape, _)) in zip(values, self._inputs.items(), strict=True):
+                # A graph may well compute something from a wrong shape.
+                if not _fits(value.shape, shape):
+                    raise errors.ModelError(
+                        f"input {name!r} of model {self._name} must have the shape {shape}, got "
+                        f"{value.shape}."
+                    )
+            return dict(zip(self._outputs, self._run(*values), strict=True))
+        except self._failures as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise errors.ModelError(f"model {self._name} failed: {line}") from error
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size is None or size == given for given, size in zip(shape, wanted, strict=True)
+    )
