@@ -66,9 +66,13 @@ class OpenedModel:
         import tensorflow as tf
 
         v1 = tf.compat.v1
-        # Below 0: operations run in the thread that asks. They are too short to be worth handing
-        # to another one; a large product still goes to all cores.
-        config = v1.ConfigProto(inter_op_parallelism_threads=-1, use_per_session_threads=True)
+        # Below 0: all runs in the thread that asks. Operations are too short to be worth handing
+        # over, and the other cores have requests of their own.
+        config = v1.ConfigProto(
+            inter_op_parallelism_threads=-1,
+            intra_op_parallelism_threads=1,
+            use_per_session_threads=True,
+        )
         graph = tf.Graph()
         with graph.as_default():
             self._session = v1.Session(graph=graph, config=config)

@@ -18,7 +18,6 @@ from serving.deadlines import StagePool
 from serving.events import Event, Kind
 from serving.filters import Predicate
 from serving.last_embeddings import LastEmbeddings
-from serving.loaded_release import LoadedRelease
 from serving.page import MAX_K, FunnelSettings, Page, PageRequest
 from serving.recorder import Recorder
 from serving.release_watcher import Releases
@@ -43,7 +42,7 @@ class Funnel:
         clock: Callable[[], float] = time.time,
         predicate: Predicate | None = None,
         experiment: Experiment | None = None,
-        arm_releases: Mapping[str, LoadedRelease] | None = None,
+        arm_releases: Mapping[str, Releases] | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         """Wires the parts.
@@ -81,17 +80,18 @@ class Funnel:
         """
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
+        settings = self.settings
+        releases = self._releases
+        exposures: tuple[str, ...] = ()
+        arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+        if self._experiment and arm:
+            exposures = (self._experiment.exposure(arm),)
+            settings = dataclasses.replace(settings, **arm.settings)
+            releases = self._arm_releases[arm.release] if arm.release else releases
         with (
             self._tracer.span("recommend", parent=asked.traceparent) as attributes,
-            self._releases.pin() as release,
+            releases.pin() as release,
         ):
-            settings = self.settings
-            exposures: tuple[str, ...] = ()
-            arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
-            if self._experiment and arm:
-                exposures = (self._experiment.exposure(arm),)
-                settings = dataclasses.replace(settings, **arm.settings)
-                release = self._arm_releases[arm.release] if arm.release else release
             answer = Answer(
                 release,
                 settings,

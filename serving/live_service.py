@@ -5,7 +5,7 @@ import json
 import pathlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ from serving.events import Event, Kind
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
-from serving.page_order import PageOrder
 
 _LOOK_EVERY_S = 5.0
 _FOLLOW_EVERY_S = 1.0
@@ -28,6 +27,23 @@ _BUSY = 0.05
 _COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
 _NEEDED = {"event_id", "user_id", "time"}  # A damaged record is for compaction to name.
 _USER = "user"
+
+
+@dataclasses.dataclass
+class _Shelf:
+    """What is known of the videos table beside one release.
+
+    Attributes:
+        shelver: Puts new videos on it.
+        files: The videos table as it was read last.
+        latest: The release with all that was new then.
+        look_at: When to look again, ``time.monotonic()``.
+    """
+
+    shelver: Shelver
+    files: object
+    latest: LoadedRelease
+    look_at: float = 0.0
 
 
 class LiveParts:
@@ -49,6 +65,7 @@ class LiveParts:
         *,
         clock: Callable[[], float] = time.time,
         is_own: Callable[[str], bool] = lambda _: False,
+        kept: Collection[str] = (),
     ) -> None:
         """Starts empty.
 
@@ -58,15 +75,15 @@ class LiveParts:
             backend: Where models run.
             clock: Unix seconds.
             is_own: Whether this process wrote the segment of the event log of this name.
+            kept: Versions that serve whatever is published, as arms of an experiment.
         """
         self.state = LiveState()
         self._serving_root = serving_root
         self._logs = logs_dir
         self._backend = backend
         self._clock = clock
-        self._shelvers: dict[str, Shelver] = {}
-        self._files: object = None
-        self._look_at = 0.0
+        self._kept = frozenset(kept)
+        self._shelves: dict[str, _Shelf] = {}  # Newest first.
         self._follower = Follower(logs_dir, is_own=is_own)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -125,38 +142,43 @@ class LiveParts:
             # Nothing new then joins this release; what it has it can serve.
             logging.error("Release %s has no shelf: %s", loaded.version, error)
             return loaded.with_live(self.state)
-        self._shelvers = {loaded.version: shelver, **self._shelvers}
-        self._shelvers = dict(list(self._shelvers.items())[:3])
-        self._files = self._video_files()
-        return self._shelved(shelver) or loaded.with_live(self.state)
+        files = self._video_files()
+        latest = self._shelved(shelver) or loaded.with_live(self.state)
+        others = {v: one for v, one in self._shelves.items() if v != loaded.version}
+        # Requests may still be on the two before; what is older is let go of.
+        old = [version for version in others if version not in self._kept][2:]
+        self._shelves = {loaded.version: _Shelf(shelver, files, latest), **others}
+        for version in old:
+            del self._shelves[version]
+        return latest
 
     def renewed(self, current: LoadedRelease) -> LoadedRelease | None:
         """Returns the release with what is new in the videos table; None where nothing is."""
         self.state.statistics(int(self._clock()))  # Done here, requests find it done.
-        if time.monotonic() < self._look_at or current.version not in self._shelvers:
+        shelf = self._shelves.get(current.version)
+        if shelf is None:
             return None
-        if current.order is None:  # It is learned when the release stands.
-            order = page_order.of_release(self._serving_root, current.version)
-            if order is not None:
-                return self._with_order(current, order)
-        start = time.monotonic()
-        listed = self._video_files()
-        result = None
-        if listed != self._files:
-            result = self._shelved(self._shelvers[current.version])
-            self._files = listed
-        spent = time.monotonic() - start
-        self._look_at = time.monotonic() + max(_LOOK_EVERY_S, spent / _BUSY)
-        if result is None or _same_videos(result, current):
-            return None
-        return result
+        if time.monotonic() >= shelf.look_at:
+            self._look(shelf)
+        return None if shelf.latest is current else shelf.latest
 
-    def _with_order(self, current: LoadedRelease, order: PageOrder) -> LoadedRelease:
-        shelver = self._shelvers[current.version]
-        release = dataclasses.replace(shelver.release, order=order)
-        self._shelvers[current.version] = dataclasses.replace(shelver, release=release)
-        logging.info("Pages are in the order learned from %d watches now.", order.samples)
-        return dataclasses.replace(current, order=order)
+    def _look(self, shelf: _Shelf) -> None:
+        start = time.monotonic()
+        if shelf.latest.order is None:  # It is learned when the release stands.
+            order = page_order.of_release(self._serving_root, shelf.latest.version)
+            if order is not None:
+                release = dataclasses.replace(shelf.shelver.release, order=order)
+                shelf.shelver = dataclasses.replace(shelf.shelver, release=release)
+                shelf.latest = dataclasses.replace(shelf.latest, order=order)
+                logging.info("Pages are in the order learned from %d watches now.", order.samples)
+        listed = self._video_files()
+        if listed != shelf.files:
+            found = self._shelved(shelf.shelver)
+            shelf.files = listed
+            if found is not None and not _same_videos(found, shelf.latest):
+                shelf.latest = found
+        spent = time.monotonic() - start
+        shelf.look_at = time.monotonic() + max(_LOOK_EVERY_S, spent / _BUSY)
 
     def _shelved(self, shelver: Shelver) -> LoadedRelease | None:
         try:

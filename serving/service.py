@@ -5,7 +5,7 @@ import functools
 import pathlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 from absl import logging
@@ -115,19 +115,28 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     if not config.is_successor:  # Else nothing was left over, and the store is in use.
         _catch_up(history, log, now_s=int(clock()))
     backend = _backend(config)
-    live = LiveParts(config.serving_root, config.logs, backend, clock=clock, is_own=log.wrote)
+    live = LiveParts(
+        config.serving_root,
+        config.logs,
+        backend,
+        clock=clock,
+        is_own=log.wrote,
+        kept=experiment.releases if experiment else (),
+    )
     live.seed()
 
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
+    arms: dict[str, ReleaseWatcher] = {}
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
         load=load,
-        renew=live.renewed,
+        renew=functools.partial(_renewed, live, arms),
         hand_over=functools.partial(_hand_over, config),
     )
     releases.refresh()
+    arms |= _arm_releases(experiment, releases.current, load, live.renewed)
     recording = Recorder(history, log, live.state)
     funnel = Funnel(
         releases=releases,
@@ -137,7 +146,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         predicate=predicate,
         experiment=experiment,
-        arm_releases=_arm_releases(experiment, releases.current, load),
+        arm_releases=arms,
         tracer=tracer,
     )
     closing = threading.Lock()
@@ -189,17 +198,31 @@ def _size_bytes(config: ServiceConfig, version: str) -> int:
     return release.size_bytes(manifest, components)
 
 
+def _renewed(
+    live: LiveParts, arms: Mapping[str, ReleaseWatcher], current: LoadedRelease
+) -> LoadedRelease | None:
+    for arm in arms.values():
+        arm.refresh()
+    return live.renewed(current)
+
+
 def _arm_releases(
     experiment: Experiment | None,
     current: LoadedRelease | None,
     load: Callable[[str], LoadedRelease],
-) -> dict[str, LoadedRelease]:
+    renew: Callable[[LoadedRelease], LoadedRelease | None],
+) -> dict[str, ReleaseWatcher]:
     """Returns the releases that arms are kept on; the current one is not loaded twice."""
-    versions = experiment.releases if experiment else set()
-    return {
-        version: current if current and current.version == version else load(version)
-        for version in versions
-    }
+
+    def loaded(version: str) -> LoadedRelease:
+        return current if current and current.version == version else load(version)
+
+    watchers = {}
+    for version in sorted(experiment.releases if experiment else ()):
+        published = functools.partial(str, version)
+        watchers[version] = ReleaseWatcher(published=published, load=loaded, renew=renew)
+        watchers[version].refresh()
+    return watchers
 
 
 def _backend(config: ServiceConfig) -> Backend:

@@ -1,12 +1,16 @@
+import dataclasses
+
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 
+from features import logs
 from serving import loaded_release, release
 from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
+from serving.live_service import LiveParts
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +87,31 @@ def test_what_is_withdrawn_later_leaves_the_release(built, shelver):
 
 def test_a_release_without_new_videos_stays_as_it_is(built, shelver):
     assert shelver.with_videos(built.catalogue.table) is built
+
+
+def test_new_videos_reach_every_release_that_serves(built, backend, tmp_path, world):
+    """Arms of an experiment may stay on a release that was published long ago, or on this one."""
+    older = [dataclasses.replace(built, version=f"{year}0101000000") for year in range(2010, 2014)]
+    parts = LiveParts(world.serving_root, tmp_path, backend, kept={older[0].version})
+    serving = {one.version: parts.attach(one) for one in (*older, built)}
+    assert all(parts.renewed(one) is None for one in serving.values())
+
+    table = built.catalogue.table
+    new = table.slice(0, 1).set_column(
+        table.column_names.index("video_id"), "video_id", pa.array(["just uploaded"])
+    )
+    logs.append(tmp_path, "videos", pa.concat_tables([table, new]))
+    parts = LiveParts(world.serving_root, tmp_path, backend, kept={older[0].version})
+    serving = {one.version: parts.attach(one) for one in (*older, built)}
+    assert all("just uploaded" in one.catalogue.row_of for one in serving.values())
+
+    newer = new.set_column(table.column_names.index("video_id"), "video_id", pa.array(["newest"]))
+    logs.append(tmp_path, "videos", newer)
+    for version in (older[0].version, older[-1].version, built.version):
+        renewed = parts.renewed(serving[version])
+        assert "newest" in renewed.catalogue.row_of
+        assert parts.renewed(renewed) is None
+        # Whoever else serves the same version gets the same.
+        assert parts.renewed(serving[version]) is renewed
+    # One that was replaced twice is let go of.
+    assert parts.renewed(serving[older[1].version]) is None

@@ -267,7 +267,7 @@ def test_arm_may_have_a_release_of_its_own(running, experiment_file, tiny):
     site = running(
         funnel_options={
             "experiment": experiment,
-            "arm_releases": {"20231115000000": tiny.release("20231115000000")},
+            "arm_releases": {"20231115000000": tiny.releases(tiny.release("20231115000000"))},
         }
     )
     releases = set()
@@ -357,6 +357,6 @@ def test_current_release_is_not_loaded_twice_for_an_arm(published_root, tmp_path
         )
     )
     try:
-        assert built.funnel._arm_releases[version].index is built.releases.current.index
+        assert built.funnel._arm_releases[version].current.index is built.releases.current.index
     finally:
         built.on_close()
