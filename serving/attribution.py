@@ -21,6 +21,9 @@ import pyarrow.compute as pc
 from features.catalogue import combined
 from serving import events
 
+# Columns of an impression whose outcome is looked for, and of a click or watch.
+SHOWN = ("user_id", "video_id", "time", "page_id", "surface")
+ENGAGEMENT = ("user_id", "video_id", "time", "page_id", "source", "watch_time_s")
 _TIME_BITS = 34  # Unix seconds until the year 2514
 
 
@@ -37,17 +40,33 @@ def attribute(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray,
     """
     clicked = np.asarray(combined(impressions["clicked"]).cast(pa.int8()), bool)
     seconds = np.array(combined(impressions["watch_time_s"]), np.float64)
+    found, added = outcomes(impressions, engagements)
+    return clicked | found, np.where(seconds > 0, seconds, added)
+
+
+def outcomes(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Finds what came of impressions, whatever they say of it themselves.
+
+    Args:
+        impressions: ``user_id, video_id, time, page_id, surface``, n rows.
+        engagements: See :func:`attribute`.
+
+    Returns:
+        Whether anything came of each, bool [n], and seconds watched, float64 [n].
+    """
+    found = np.zeros(impressions.num_rows, bool)
+    added = np.zeros(impressions.num_rows)
     if not impressions.num_rows or not engagements.num_rows:
-        return clicked, seconds
+        return found, added
     named = pc.not_equal(engagements["page_id"], "")
     by_page = engagements.filter(named)
     by_time = engagements.filter(pc.invert(named))
-    found = np.zeros(impressions.num_rows, bool)
-    added = np.zeros(impressions.num_rows)
     for part, keys, window in (
         (by_page, ("user_id", "video_id", "page_id"), events.WATCH_WINDOW_S),
         (by_time, ("user_id", "video_id"), events.CLICK_WINDOW_S),
     ):
+        if not part.num_rows:
+            continue
         target = _latest_before(impressions, part, keys, window)
         if part is by_time:
             target = np.where(_source_fits(impressions, part, target), target, -1)
@@ -55,15 +74,13 @@ def attribute(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray,
         found[target[hit]] = True
         watched = np.asarray(combined(part["watch_time_s"]), np.float64)
         np.add.at(added, target[hit], watched[hit])
-    return clicked | found, np.where(seconds > 0, seconds, added)
+    return found, added
 
 
 def _latest_before(
     impressions: pa.Table, engagements: pa.Table, keys: tuple[str, ...], window_s: int
 ) -> np.ndarray:
     """Returns for each engagement the row of its latest impression in the window, -1 for none."""
-    if not engagements.num_rows:
-        return np.zeros(0, np.int64)
     group_shown, group_done = _groups(impressions, engagements, keys)
     shown = np.asarray(combined(impressions["time"]), np.int64)
     done = np.asarray(combined(engagements["time"]), np.int64)
@@ -91,6 +108,7 @@ def _groups(
 
 
 def _source_fits(impressions: pa.Table, engagements: pa.Table, target: np.ndarray) -> np.ndarray:
-    source = combined(engagements["source"]).to_numpy(zero_copy_only=False)
-    surface = combined(impressions["surface"]).to_numpy(zero_copy_only=False)
-    return (source == "") | (source == surface[np.maximum(target, 0)])
+    source = engagements["source"]
+    surface = impressions["surface"].take(pa.array(np.maximum(target, 0)))
+    fits = pc.or_(pc.equal(source, ""), pc.equal(source, surface))
+    return np.asarray(combined(fits).to_numpy(zero_copy_only=False), bool)

@@ -39,6 +39,7 @@ from serving.events import Event, Kind, NewUser
 SYNC_PERIOD_S = 1.0
 COMPACTION_PERIOD_S = 300.0
 _MAX_SEGMENT_BYTES = 64 << 20
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class EventLog:
@@ -158,7 +159,7 @@ class EventLog:
         for record in records:
             content = record.to_record()
             content["received"] = received
-            texts.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
+            texts.append(_ENCODER.encode(content))
         return ("\n".join(texts) + "\n").encode()
 
 

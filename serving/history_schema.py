@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,9 @@ PRAGMAS = (
     "PRAGMA synchronous=NORMAL",
     "PRAGMA temp_store=MEMORY",
     "PRAGMA mmap_size=268435456",
+    # A checkpoint waits for the disk, and would do so within some request's commit: the store makes
+    # them on a thread of its own, and this is for when it cannot keep up (pages of 4 KiB).
+    "PRAGMA wal_autocheckpoint=25000",
 )
 
 
@@ -54,7 +57,7 @@ class KindTable:
     table: str
     columns: tuple[Column, ...]
 
-    @property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the columns."""
         return tuple(column.name for column in self.columns)
@@ -90,28 +93,52 @@ class KindTable:
     @functools.cached_property
     def _select(self) -> str:
         names = ", ".join(self.names)
-        # Ties in time are broken by arrival, newest last.
-        newest = "WHERE user = ? ORDER BY time DESC, rowid DESC LIMIT ?"
-        return f"SELECT {names} FROM {self.table} {newest}"
+        # Ties in time are broken by arrival, newest last. Rows that arrived late are mostly the
+        # newest too: looking from there, the limit ends the search soon.
+        which = "WHERE user = ? AND rowid > ? ORDER BY time DESC, rowid DESC LIMIT ?"
+        return f"SELECT rowid, {names} FROM {self.table} {which}"
 
-    def read(self, connection: sqlite3.Connection, user: int, limit: int) -> pa.Table:
-        """Returns the last rows of a user, sorted by time."""
-        rows = connection.execute(self._select, (user, limit)).fetchall()
+    def read(
+        self, connection: sqlite3.Connection, user: int, *, after: int, limit: int
+    ) -> tuple[int, list[tuple[Any, ...]]]:
+        """Reads the rows of a user that arrived after one.
+
+        Args:
+            connection: To the file.
+            user: Number of the user.
+            after: Row id; 0 for all.
+            limit: How many there are.
+
+        Returns:
+            The row id of the one that arrived last, and the rows, sorted by time.
+        """
+        if not limit:
+            return after, []
+        rows = connection.execute(self._select, (user, after, limit)).fetchall()
+        rows.reverse()
+        return max(row[0] for row in rows), [row[1:] for row in rows]
+
+    def arrow(self, user_id: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
+        """Returns rows with the columns of :attr:`nothing`; what they have beyond is left out."""
         if not rows:
             return self.nothing
-        rows.reverse()
         columns = zip(*rows, strict=True)
         return pa.table(
-            {
-                column.name: _array(values, column.arrow)
-                for column, values in zip(self.columns, columns, strict=True)
-            }
+            [
+                pa.repeat(pa.scalar(user_id, pa.string()), len(rows)),
+                *(
+                    _array(values, column.arrow)
+                    for column, values in zip(self.columns, columns, strict=False)
+                ),
+            ],
+            self.nothing.schema,
         )
 
     @functools.cached_property
     def nothing(self) -> pa.Table:
-        """No rows, all columns."""
-        return pa.schema([(column.name, column.arrow) for column in self.columns]).empty_table()
+        """No rows; ``user_id`` and all columns."""
+        fields = [(column.name, column.arrow) for column in self.columns]
+        return pa.schema([("user_id", pa.string()), *fields]).empty_table()
 
     def create(self) -> tuple[str, ...]:
         """Statements that make the table and its indexes."""
@@ -160,7 +187,15 @@ KINDS: Mapping[Kind, KindTable] = {
 }
 
 _COUNTS = tuple(KINDS[kind].table for kind in Kind)
-FIND_USER = "SELECT id, profile, version, newest, blocked FROM users WHERE user_id = ?"
+# A user's version counts writes. Removing rows adds this much, so that whoever has seen an earlier
+# version knows whether the rows of then are all still there.
+PRUNED = 1 << 32
+FIND_USER = "SELECT id FROM users WHERE user_id = ?"
+READ_USER = (
+    "SELECT id, version, profile, newest, blocked, "
+    + ", ".join(_COUNTS)
+    + " FROM users WHERE user_id = ?"
+)
 INSERT_USER = "INSERT INTO users (user_id, profile) VALUES (?, ?)"
 TOUCH_USER = (
     "UPDATE users SET version = version + 1, newest = max(newest, ?), "
@@ -210,5 +245,5 @@ def _value(event: Event, name: str) -> Any:
 
 def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
     if pa.types.is_boolean(kind):  # SQLite keeps them as 0 and 1.
-        return pa.array(values, pa.int8()).cast(pa.bool_())
+        values = tuple(None if value is None else bool(value) for value in values)
     return pa.array(values, kind)

@@ -13,16 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from absl import logging
 
 from serving import errors, history_schema
 from serving.events import Event, Kind
-from serving.history_schema import KINDS
+from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
+from serving.history_schema import KINDS, PRUNED
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
     Applied,
     Blocked,
-    HistoryCache,
     UserHistory,
     by_user,
     history_of,
@@ -30,6 +31,7 @@ from serving.user_history import (
 )
 
 _BUSY_TIMEOUT_S = 5.0
+CHECKPOINT_PERIOD_S = 10.0
 
 
 class SqliteHistoryStore:
@@ -52,6 +54,8 @@ class SqliteHistoryStore:
         self._connections_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._cache = HistoryCache()
+        self._closed = threading.Event()
+        self._checkpoints: threading.Thread | None = None
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             history_schema.create(self._connection())
@@ -107,7 +111,8 @@ class SqliteHistoryStore:
     def _prune(connection: sqlite3.Connection, user: int, kind: Kind, excess: int) -> None:
         connection.execute(KINDS[kind].delete_oldest, (user, excess))
         connection.execute(
-            f"UPDATE users SET {KINDS[kind].table} = {KINDS[kind].table} - ? WHERE id = ?",
+            f"UPDATE users SET version = version + {PRUNED}, "
+            f"{KINDS[kind].table} = {KINDS[kind].table} - ? WHERE id = ?",
             (excess, user),
         )
 
@@ -137,6 +142,9 @@ class SqliteHistoryStore:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Yields the writing connection; what was written in the block is there as a whole."""
         with self._explained("written"), self._write_lock:
+            if self._checkpoints is None:
+                self._checkpoints = threading.Thread(target=self._keep_checkpointing, daemon=True)
+                self._checkpoints.start()
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -146,6 +154,23 @@ class SqliteHistoryStore:
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Moves what was written from the write-ahead log into the file; nobody waits for it.
+
+        Raises:
+            HistoryUnavailableError: It cannot be written.
+        """
+        with self._explained("written"):
+            self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _keep_checkpointing(self) -> None:
+        while not self._closed.wait(CHECKPOINT_PERIOD_S):
+            try:
+                self.checkpoint()
+            except errors.HistoryUnavailableError:
+                # Nothing is lost: the log grows until it works again.
+                logging.exception("The history store's write-ahead log is not moved.")
 
     # ---- reading -----------------------------------------------------------------------------
 
@@ -168,31 +193,40 @@ class SqliteHistoryStore:
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
+        before = self._cache.get(user_id)
         with self._explained("read"):
             connection = self._connection()
             connection.execute("BEGIN")  # One snapshot for the version and the rows.
             try:
-                row = connection.execute(history_schema.FIND_USER, (user_id,)).fetchone()
+                row = connection.execute(history_schema.READ_USER, (user_id,)).fetchone()
                 if row is None:
                     return unknown_user(user_id)
-                user, profile, version, newest, blocked = row
-                cached = self._cache.get(user_id)
-                if cached is not None and cached[0] == version:
-                    return cached[1]
-                columns = {
-                    kind: KINDS[kind].read(connection, user, self.max_events) for kind in Kind
-                }
+                user, version, profile, newest, blocked, *counts = row
+                if before is not None and before.version == version:
+                    return before.history
+                known, last = NO_ROWS, dict.fromkeys(Kind, 0)
+                if before is not None and before.version // PRUNED == version // PRUNED:
+                    known, last = before.rows, dict(before.marks)
+                new = {}
+                for kind, count in zip(Kind, counts, strict=True):
+                    missing = count - known[kind].num_rows
+                    last[kind], new[kind] = KINDS[kind].read(
+                        connection, user, after=last[kind], limit=missing
+                    )
             finally:
                 connection.execute("COMMIT")
-        found = history_of(
+        rows = grown(known, {kind: KINDS[kind].arrow(user_id, new[kind]) for kind in Kind})
+        history = history_of(
             user_id,
-            json.loads(profile),
-            columns,
+            rows,
+            profile=profile,
+            blocked=blocked,
             newest=newest,
-            blocked=Blocked.from_record(json.loads(blocked)),
+            max_events=self.max_events,
         )
-        self._cache.put(user_id, version, found)
-        return found
+        found = Remembered(version=version, marks=last, rows=rows, history=history)
+        self._cache.put(user_id, found)
+        return history
 
     def user_ids(self, limit: int) -> list[str]:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -221,6 +255,9 @@ class SqliteHistoryStore:
 
     def close(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
+        self._closed.set()
+        if self._checkpoints is not None:
+            self._checkpoints.join()
         with self._connections_lock:
             for _, connection in self._connections:
                 connection.close()

@@ -1,5 +1,6 @@
 """What the server tells Prometheus."""
 
+import collections
 import time
 from collections.abc import Callable
 
@@ -88,9 +89,9 @@ class Metrics:
         self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
-        for item in page.items:
-            for source in item.sources:
-                self.shown.labels(source).inc()
+        shown = collections.Counter(source for item in page.items for source in item.sources)
+        for source, count in shown.items():
+            self.shown.labels(source).inc(count)
 
     def observe_request(self, *, route: str, method: str, status: int, start: float) -> None:
         """Counts an answer; ``start`` is of ``time.perf_counter``."""

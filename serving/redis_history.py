@@ -35,13 +35,13 @@ from redis import backoff, retry
 from features import command
 from serving import errors, redis_scripts
 from serving.events import Event, Kind
+from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
 from serving.history_schema import KINDS
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
     Applied,
     Blocked,
-    HistoryCache,
     UserHistory,
     by_user,
     history_of,
@@ -169,45 +169,45 @@ class RedisHistoryStore:
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
-        cached = self._cache.get(user_id)
+        before = self._cache.get(user_id)
         with self._explained("read"):
-            answer = self._read(
-                args=[PREFIX, self.max_events, user_id, cached[0] if cached else ""]
-            )
+            answer = self._read(args=[PREFIX, user_id, *_known(before)])
         if not answer:
             return unknown_user(user_id)
         version, *rest = answer
-        if cached is not None and cached[0] == version:
-            return cached[1]
-        profile, newest, blocked, *rows = rest
-        found = history_of(
-            user_id,
-            json.loads(profile),
-            {kind: self._table(kind, packed) for kind, packed in zip(Kind, rows, strict=True)},
-            newest=int(newest),
-            blocked=Blocked.from_record(json.loads(blocked)),
+        if before is not None and before.version == version:
+            return before.history
+        profile, newest, blocked, goes_on, *kinds = rest
+        rows = grown(
+            before.rows if before is not None and goes_on else NO_ROWS,
+            {
+                kind: KINDS[kind].arrow(user_id, self._rows(packed))
+                for kind, (_, _, *packed) in zip(Kind, kinds, strict=True)
+            },
         )
-        self._cache.put(user_id, version, found)
-        return found
+        marks = {kind: (mine[0], mine[1]) for kind, mine in zip(Kind, kinds, strict=True)}
+        history = history_of(
+            user_id,
+            rows,
+            profile=profile,
+            blocked=blocked,
+            newest=int(newest),
+            max_events=self.max_events,
+        )
+        found = Remembered(version=version, marks=marks, rows=rows, history=history)
+        self._cache.put(user_id, found)
+        return history
 
-    def _table(self, kind: Kind, packed: Sequence[bytes]) -> pa.Table:
-        columns = KINDS[kind].columns
-        if not packed:
-            return KINDS[kind].nothing
-        rows = json.loads(b"[" + b",".join(packed) + b"]")
+    def _rows(self, packed: Sequence[bytes]) -> list[list[Any]]:
+        """Returns rows, which come newest first, oldest first."""
+        rows = json.loads(b"[" + b",".join(reversed(packed)) + b"]")
         unknown = {row[0] for row in rows} - {ROW_VERSION}
         if unknown:
             raise errors.HistoryUnavailableError(
                 f"the history store {self.path} has rows of version {sorted(unknown)}, this server "
                 f"reads version {ROW_VERSION}: a newer server writes them, update this one."
             )
-        values = list(itertools.islice(zip(*rows, strict=True), 1, len(columns) + 1))
-        return pa.table(
-            {
-                column.name: pa.array(column_values, column.arrow)
-                for column, column_values in zip(columns, values, strict=True)
-            }
-        )
+        return [row[1:] for row in rows]
 
     def user_ids(self, limit: int) -> list[str]:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -366,6 +366,14 @@ class _Filling:
         if self._names:
             pipeline.set(PREFIX + "met", max(self._names))
         pipeline.execute()
+
+
+def _known(before: Remembered | None) -> list[Any]:
+    """Returns what the script must know of what is here: version, and three values of each kind."""
+    if before is None:
+        return ["", *(0, "", "") * len(Kind)]
+    marks = ((before.rows[kind].num_rows, *before.marks[kind]) for kind in Kind)
+    return [before.version, *itertools.chain.from_iterable(marks)]
 
 
 def _packed(event: Event) -> list[Any]:

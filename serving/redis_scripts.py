@@ -55,24 +55,50 @@ end
 return {accepted, unpack(met)}
 """
 
-# Arguments: prefix, events to read, user id, the version that the caller has. Returns nothing for
-# an unknown user, the version alone where the caller has it; else version, profile, newest,
-# blocked and the rows of the four kinds, oldest first.
+# Arguments: prefix, user id, the version that the caller has, and of each of the four kinds what
+# the caller has: how many rows, and the members of the order that are the oldest and the one that
+# arrived last. Returns nothing for an unknown user, the version alone where the caller has it; else
+# version, profile, newest, blocked, whether rows follow which the caller lacks (1) or all (0), and
+# for each kind the oldest member, the one that arrived last, and rows, newest first.
 READ = """
-local prefix, kept, id = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local prefix, id = ARGV[1], ARGV[2]
 local head = redis.call('HMGET', prefix .. 'user:' .. id, 'version', 'profile', 'newest', 'blocked')
 if not head[1] then return {} end
-if head[1] == ARGV[4] then return {head[1]} end
-local answer = {head[1], head[2], head[3], head[4] or '{}'}
-for _, kind in ipairs({'watch', 'search', 'impression', 'click'}) do
-  local rows = {}
-  local order = redis.call('ZRANGE', prefix .. kind .. '_order:' .. id, -kept, -1)
-  for first = 1, #order, 1000 do
-    local ids = {}
-    for at = first, math.min(first + 999, #order) do
-      ids[#ids + 1] = string.sub(order[at], 18)
+if head[1] == ARGV[3] then return {head[1]} end
+local kinds = {'watch', 'search', 'impression', 'click'}
+local function order_of(kind) return prefix .. kind .. '_order:' .. id end
+-- Rows are removed oldest first; a server that was restarted may have lost the last ones.
+local goes_on = 1
+for i, kind in ipairs(kinds) do
+  local count, oldest, last = tonumber(ARGV[1 + 3 * i]), ARGV[2 + 3 * i], ARGV[3 + 3 * i]
+  if count > 0 and (redis.call('ZRANGE', order_of(kind), 0, 0)[1] ~= oldest
+                    or not redis.call('ZSCORE', order_of(kind), last)) then
+    goes_on = 0
+  end
+end
+local answer = {head[1], head[2], head[3], head[4] or '{}', goes_on}
+for i, kind in ipairs(kinds) do
+  local missing, last = redis.call('ZCARD', order_of(kind)), ''
+  if goes_on == 1 then
+    missing, last = missing - tonumber(ARGV[1 + 3 * i]), ARGV[3 + 3 * i]
+  end
+  -- What arrived late is mostly the newest too: looking from there, all is soon found.
+  local after, ids, first = string.sub(last, 1, 16), {}, 0
+  while #ids < missing do
+    local members = redis.call('ZREVRANGE', order_of(kind), first, first + 99)
+    if #members == 0 then break end
+    for _, member in ipairs(members) do
+      if string.sub(member, 1, 16) > after then
+        ids[#ids + 1] = string.sub(member, 18)
+        if member > last then last = member end
+      end
     end
-    for _, row in ipairs(redis.call('HMGET', prefix .. kind .. ':' .. id, unpack(ids))) do
+    first = first + 100
+  end
+  local rows = {redis.call('ZRANGE', order_of(kind), 0, 0)[1] or '', last}
+  for at = 1, #ids, 1000 do
+    local part = {unpack(ids, at, math.min(at + 999, #ids))}
+    for _, row in ipairs(redis.call('HMGET', prefix .. kind .. ':' .. id, unpack(part))) do
       rows[#rows + 1] = row
     end
   end

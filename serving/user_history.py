@@ -10,25 +10,21 @@ Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that featu
 again, would be taken for a new one.
 """
 
-import collections
 import contextlib
 import dataclasses
-import threading
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features import event_columns
-from serving import attribution
 from serving.events import Event, Kind
 from serving.history_schema import KINDS
 
 MAX_EVENTS = event_columns.MAX_EVENTS
 # Deleting a few rows at each write would cost more than keeping some too many for a while.
 PRUNE_SLACK = 500
-_CACHE_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,11 +82,6 @@ class UserHistory:
     impressions: pa.Table
     newest_s: int
     blocked: Blocked = NOTHING_BLOCKED
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the tables, about."""
-        return 2000 + self.watches.nbytes + self.searches.nbytes + self.impressions.nbytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,36 +162,6 @@ class HistoryStore(Protocol):
         """Lets go of files and connections."""
 
 
-class HistoryCache:
-    """Histories that were read, bounded by their memory; the store says whether one is current."""
-
-    def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._found: collections.OrderedDict[str, tuple[Any, UserHistory]] = (
-            collections.OrderedDict()
-        )
-        self._lock = threading.Lock()
-
-    def get(self, user_id: str) -> tuple[Any, UserHistory] | None:
-        """Returns the version and the history that were remembered last."""
-        with self._lock:
-            return self._found.get(user_id)
-
-    def put(self, user_id: str, version: Any, found: UserHistory) -> None:
-        """Remembers a history, and forgets the oldest ones where there are too many."""
-        with self._lock:
-            self._forget(user_id)
-            self._found[user_id] = (version, found)
-            self._bytes += found.nbytes
-            while self._bytes > self._max_bytes:
-                self._forget(next(iter(self._found)))
-
-    def _forget(self, user_id: str) -> None:
-        if user_id in self._found:
-            self._bytes -= self._found.pop(user_id)[1].nbytes
-
-
 def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
     """Returns the events of each user, in the order in which they came."""
     grouped: dict[str, list[Event]] = {}
@@ -212,52 +173,36 @@ def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
 def unknown_user(user_id: str) -> UserHistory:
     """Returns what is known of somebody whom no store has met."""
     nothing: dict[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind}
-    found = history_of(user_id, {}, nothing, newest=0)
-    return dataclasses.replace(found, is_known=False)
+    return dataclasses.replace(history_of(user_id, nothing), is_known=False)
 
 
 def history_of(
     user_id: str,
-    profile: Mapping[str, Any],
     rows: Mapping[Kind, pa.Table],
     *,
-    newest: int,
-    blocked: Blocked = NOTHING_BLOCKED,
+    profile: str | bytes = "{}",
+    blocked: str | bytes = "{}",
+    newest: int = 0,
+    max_events: int = MAX_EVENTS,
 ) -> UserHistory:
-    """Returns a user's history from the rows of each kind as they are stored, sorted by time."""
-    watches, impressions = rows[Kind.WATCH], rows[Kind.IMPRESSION]
-    user = {
-        kind: pa.repeat(pa.scalar(user_id, pa.string()), t.num_rows) for kind, t in rows.items()
-    }
+    """Returns the history of a user that a store has met.
+
+    Args:
+        user_id: Who.
+        rows: Of each kind, sorted by time; impressions with their outcomes.
+        profile: JSON.
+        blocked: JSON.
+        newest: Time of the newest event.
+        max_events: How many rows of a kind are looked at.
+    """
+    last = {kind: table.slice(max(table.num_rows - max_events, 0)) for kind, table in rows.items()}
     return UserHistory(
         user_id=user_id,
         is_known=True,
-        profile=profile,
-        watches=watches.drop_columns(["page_id"]).add_column(0, "user_id", user[Kind.WATCH]),
-        searches=rows[Kind.SEARCH].add_column(0, "user_id", user[Kind.SEARCH]),
-        impressions=_with_outcomes(
-            impressions.add_column(0, "user_id", user[Kind.IMPRESSION]),
-            watches.add_column(0, "user_id", user[Kind.WATCH]),
-            rows[Kind.CLICK].add_column(0, "user_id", user[Kind.CLICK]),
-        ),
+        profile=json.loads(profile),
+        watches=last[Kind.WATCH].drop_columns(["page_id"]),
+        searches=last[Kind.SEARCH],
+        impressions=last[Kind.IMPRESSION].drop_columns(["page_id", "surface", "is_open"]),
         newest_s=newest,
-        blocked=blocked,
+        blocked=Blocked.from_record(json.loads(blocked)),
     )
-
-
-def _with_outcomes(impressions: pa.Table, watches: pa.Table, clicks: pa.Table) -> pa.Table:
-    """Fills ``clicked`` and ``watch_time_s`` of the impressions whose outcome was open."""
-    is_open = impressions["is_open"]
-    shown = impressions.select(["user_id", "video_id", "time", "clicked", "watch_time_s"])
-    if not pc.any(is_open).as_py():
-        return shown
-    names = ["user_id", "video_id", "time", "page_id", "source", "watch_time_s"]
-    engagements = pa.concat_tables([watches.select(names), clicks.select(names)])
-    open_rows = impressions.filter(is_open)
-    clicked, seconds = attribution.attribute(open_rows, engagements)
-    for name, values in (("clicked", pa.array(clicked)), ("watch_time_s", pa.array(seconds))):
-        filled = pc.replace_with_mask(
-            shown[name].combine_chunks(), is_open.combine_chunks(), values
-        )
-        shown = shown.set_column(shown.column_names.index(name), name, filled)
-    return shown

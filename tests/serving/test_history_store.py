@@ -1,18 +1,21 @@
 import contextlib
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from features import command, logs
-from serving import errors, history_seed
-from serving.events import CLICK_WINDOW_S, Event, Kind
+from serving import errors, history_seed, history_store, redis_history
+from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind
 from serving.history_store import SqliteHistoryStore
 from serving.redis_history import RedisHistoryStore
 from serving.user_history import Blocked
@@ -241,6 +244,90 @@ def test_impression_that_says_how_it_ended_is_left_alone(store):
     assert outcomes(store) == {("a", T): (True, 3.0)}
 
 
+# ---- going on from what was read -----------------------------------------------------------------
+
+KEPT = 12
+
+
+@pytest.fixture
+def little_slack(monkeypatch):
+    """Stores remove rows at nearly every write."""
+    for module in (history_store, redis_history):
+        monkeypatch.setattr(module, "PRUNE_SLACK", 3)
+
+
+def contents(found):
+    tables = (found.watches, found.searches, found.impressions)
+    return [found.newest_s, found.profile, found.blocked, *(table.to_pylist() for table in tables)]
+
+
+def anything(rng, number):
+    """An event close to the others in time, on one of few videos and pages; at times an old one."""
+    kind = list(Kind)[rng.integers(4)]
+    minute = int(rng.integers(90))  # Some happen in the same second.
+    at = T + 60 * minute - (WATCH_WINDOW_S if rng.random() < 0.2 else 0)
+    if kind is Kind.SEARCH:
+        return event(f"s{number}", kind, at, query=f"words {number}")
+    more = {"page_id": str(rng.choice(["", "p", "q"])), "video": f"v{rng.integers(3)}"}
+    if kind is Kind.IMPRESSION:
+        more |= {"surface": str(rng.choice(["home", "next"])), "clicked": rng.random() < 0.1}
+    else:
+        more["source"] = str(rng.choice(["", "home", "next"]))
+    if kind is Kind.WATCH:
+        more["watch_time_s"] = float(rng.random())
+    return event(f"{kind.value}{number}", kind, at, **more)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_store_that_goes_on_reads_what_one_reads_that_begins(open_store, little_slack, seed):
+    rng = np.random.default_rng(seed)
+    stores = [open_store(max_events=KEPT) for _ in range(3)]
+    arrived = []
+    for _ in range(25):
+        batch = [anything(rng, len(arrived) + i) for i in range(rng.integers(1, 6))]
+        again = [arrived[i] for i in rng.integers(len(arrived), size=2)] if arrived else []
+        arrived += batch
+        stores[rng.integers(2)].append([*batch, *again])
+        if rng.random() < 0.1:
+            stores[0].set_blocked("u", Blocked(videos=(f"v{len(arrived)}",)))
+        expected = contents(stores[2].read("u"))
+        assert contents(open_store(max_events=KEPT).read("u")) == expected
+        if rng.random() < 0.6:
+            assert contents(stores[0].read("u")) == expected
+    assert contents(stores[0].read("u")) == contents(stores[1].read("u")) == expected
+
+
+def test_sqlite_reads_only_what_arrived_since(sqlite_at):
+    store = sqlite_at()
+    store.append([event("a", video="a"), event("b", at=T + 9, video="b")])
+    store.read("u")
+    with store.transaction() as connection:  # Behind its back: it would notice, did it look.
+        connection.execute("UPDATE watches SET video_id = 'changed'")
+    store.append([event("c", at=T + 5, video="c")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["a", "c", "b"]
+
+
+def test_impression_that_is_told_late_takes_the_watch_of_an_earlier_one(store):
+    store.append([shown(page="p1"), event("w", at=T + 100, watch_time_s=5.0)])
+    assert outcomes(store) == {("v", T): (True, 5.0)}
+    store.append([shown(page="p2", at=T + 60)])
+    assert outcomes(store) == {("v", T): (False, 0.0), ("v", T + 60): (True, 5.0)}
+
+
+def test_impression_that_is_told_after_its_watch_of_the_same_second_has_it(store):
+    store.append([event("w", at=T, watch_time_s=5.0)])
+    assert outcomes(store) == {}
+    store.append([shown()])
+    assert outcomes(store) == {("v", T): (True, 5.0)}
+
+
+def test_watch_that_is_told_late_adds_to_what_was_attributed(store):
+    store.append([shown("a"), shown("b"), event("w1", at=T + 9, video="a", watch_time_s=5.0)])
+    assert outcomes(store) == {("a", T): (True, 5.0), ("b", T): (False, 0.0)}
+    store.append([event("w2", at=T + 5, video="a", watch_time_s=2.0)])
+    assert outcomes(store) == {("a", T): (True, 7.0), ("b", T): (False, 0.0)}
+
+
 # ---- filling from logs ---------------------------------------------------------------------------
 
 
@@ -366,6 +453,33 @@ def test_connections_of_dead_threads_are_closed(sqlite_at):
     assert len(store._connections) <= 2
 
 
+def on_disk(store, directory):
+    """What the file holds without its write-ahead log."""
+    copy = shutil.copy(store.path, directory / "copy.sqlite")
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        return connection.execute("SELECT count(*) FROM watches").fetchone()[0]
+
+
+def test_checkpoint_moves_what_was_written_into_the_file(sqlite_at, tmp_path):
+    store = sqlite_at()
+    store.checkpoint()
+    store.append([event("a")])
+    assert on_disk(store, tmp_path) == 0
+    store.checkpoint()
+    assert on_disk(store, tmp_path) == 1
+
+
+def test_checkpoints_are_made_from_time_to_time(sqlite_at, tmp_path, monkeypatch):
+    monkeypatch.setattr(history_store, "CHECKPOINT_PERIOD_S", 0.01)
+    store = sqlite_at()
+    store.checkpoint()
+    store.append([event("a")])
+    until = time.monotonic() + 60
+    while on_disk(store, tmp_path) == 0:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 _WRITER = """
 import sys
 from serving.events import Event, Kind
@@ -455,6 +569,31 @@ def test_redis_that_came_back_empty_is_not_answered_for_from_memory(redis_at, re
     assert store.read("u").watches["video_id"].to_pylist() == ["new"]
 
 
+def test_redis_reads_only_what_arrived_since(redis_at, redis_server):
+    store = redis_at()
+    store.append([event("a", video="a"), event("b", at=T + 9, video="b")])
+    store.read("u")
+    with redis_server.client() as client:
+        row = client.hget("watchnext:watch:u", "a").decode()
+        client.hset("watchnext:watch:u", "a", row.replace('"a"', '"changed"'))
+    store.append([event("c", at=T + 5, video="c")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["a", "c", "b"]
+
+
+def test_redis_that_lost_its_last_writes_is_read_anew(redis_at, redis_server):
+    store = redis_at()
+    store.append([event("a", video="kept")])
+    store.append([event("b", video="lost")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["kept", "lost"]
+    with redis_server.client() as client:  # As after a power cut: the next arrival is b's again.
+        (member,) = client.zrange("watchnext:watch_order:u", 1, 1)
+        client.zrem("watchnext:watch_order:u", member)
+        client.hdel("watchnext:watch:u", "b")
+        client.decr("watchnext:arrivals")
+    store.append([event("c", video="new")])
+    assert store.read("u").watches["video_id"].to_pylist() == ["kept", "new"]
+
+
 def test_redis_that_hangs_is_given_up(redis_at, redis_server):
     store = redis_at()
     redis_server.process.send_signal(signal.SIGSTOP)
@@ -477,9 +616,8 @@ def test_row_of_a_newer_server_is_refused_and_what_it_appended_is_left_alone(
         client.hset("watchnext:user:u", "version", "x")
         assert store.read("u").watches["video_id"].to_pylist() == ["v"]
         client.hset(key, "a", "[2" + row[2:])
-        client.hset("watchnext:user:u", "version", "y")
     with pytest.raises(errors.HistoryUnavailableError, match=r"version \[2\].*update this one"):
-        store.read("u")
+        redis_at().read("u")
 
 
 def test_filling_that_was_killed_is_done_again_from_the_start(redis_at, redis_server, logs_dir):
