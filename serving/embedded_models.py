@@ -66,13 +66,7 @@ class OpenedModel:
         import tensorflow as tf
 
         v1 = tf.compat.v1
-        # Below 0: all runs in the thread that asks. Operations are too short to be worth handing
-        # over, and the other cores have requests of their own.
-        config = v1.ConfigProto(
-            inter_op_parallelism_threads=-1,
-            intra_op_parallelism_threads=1,
-            use_per_session_threads=True,
-        )
+        config = v1.ConfigProto(intra_op_parallelism_threads=1, use_per_session_threads=True)
         graph = tf.Graph()
         with graph.as_default():
             self._session = v1.Session(graph=graph, config=config)
@@ -88,7 +82,10 @@ class OpenedModel:
         """Returns a function of the values of some tensors, which gives those of others."""
         from tensorflow.core.protobuf import config_pb2
 
-        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
+        # Below 0: all runs in the thread that asks. Operations are too short to be worth handing
+        # over, and the other cores have requests of their own.
+        here = config_pb2.RunOptions(inter_op_thread_pool=-1)
+        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs, run_options=here)
         # What is public, Session.make_callable, looks every tensor up again in each call.
         made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
         return made
