@@ -27,7 +27,7 @@ from pipeline import bench_million, commands
 
 _CANDIDATES = 500
 # With what the other sources add, some 500 candidates are ranked.
-_SERVER = ("--retrieved=350", "--threads=4", "--port=0")
+_SERVER = ("--retrieved=300", "--threads=4", "--port=0")
 _MARK = "(2)"
 _RATE = 50.0
 _LIMIT_MS = 50.0

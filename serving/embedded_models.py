@@ -6,13 +6,14 @@ first operation runs, and a session's callable next to nothing. A request of the
 """
 
 import pathlib
+import queue
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from serving import errors, release, signatures
+from serving import cores, errors, release, signatures
 from serving.model import Arrays, Model
 from serving.reduced_precision import FasterOf
 
@@ -66,7 +67,11 @@ class OpenedModel:
         import tensorflow as tf
 
         v1 = tf.compat.v1
-        config = v1.ConfigProto(intra_op_parallelism_threads=1, use_per_session_threads=True)
+        config = v1.ConfigProto(intra_op_parallelism_threads=1)
+        for number in range(cores.num_for_models()):
+            # Of one thread each, which all models share: the operations of a call are too short
+            # to be worth handing from one thread to another.
+            config.session_inter_op_thread_pool.add(num_threads=1, global_name=f"models-{number}")
         graph = tf.Graph()
         with graph.as_default():
             self._session = v1.Session(graph=graph, config=config)
@@ -78,14 +83,20 @@ class OpenedModel:
         """Returns one of its signatures."""
         return EmbeddedModel(self, signature)
 
-    def callable(self, outputs: list[str], inputs: list[str]) -> Callable[..., list[np.ndarray]]:
-        """Returns a function of the values of some tensors, which gives those of others."""
+    def callable(
+        self, outputs: list[str], inputs: list[str], *, pool: int
+    ) -> Callable[..., list[np.ndarray]]:
+        """Returns a function of the values of some tensors, which gives those of others.
+
+        Args:
+            outputs: Names.
+            inputs: Names.
+            pool: Where it runs, below :func:`serving.cores.num_for_models`.
+        """
         from tensorflow.core.protobuf import config_pb2
 
-        # Below 0: all runs in the thread that asks. Operations are too short to be worth handing
-        # over, and the other cores have requests of their own.
-        here = config_pb2.RunOptions(inter_op_thread_pool=-1)
-        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs, run_options=here)
+        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
+        options.run_options.inter_op_thread_pool = pool
         # What is public, Session.make_callable, looks every tensor up again in each call.
         made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
         return made
@@ -122,10 +133,12 @@ class EmbeddedModel:
             for name, info in found.inputs.items()
         }
         self._outputs = list(found.outputs)
-        self._run = self._opened.callable(
-            [found.outputs[name].name for name in self._outputs],
-            [found.inputs[name].name for name in self._inputs],
-        )
+        outputs = [found.outputs[name].name for name in self._outputs]
+        names = [found.inputs[name].name for name in self._inputs]
+        # A call takes one that is free, or waits: more at a time than cores are for no good.
+        self._free: queue.SimpleQueue[Callable[..., list[np.ndarray]]] = queue.SimpleQueue()
+        for pool in range(cores.num_for_models()):
+            self._free.put(self._opened.callable(outputs, names, pool=pool))
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
         """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
@@ -145,7 +158,11 @@ class EmbeddedModel:
                         f"input {name!r} of model {self._name} must have the shape {shape}, got "
                         f"{value.shape}."
                     )
-            return dict(zip(self._outputs, self._run(*values), strict=True))
+            run = self._free.get()
+            try:
+                return dict(zip(self._outputs, run(*values), strict=True))
+            finally:
+                self._free.put(run)
         except self._failures as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise errors.ModelError(f"model {self._name} failed: {line}") from error

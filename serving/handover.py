@@ -101,30 +101,3 @@ class Control:
                     with self._lock:
                         self._failure = rest
         os._exit(1)
-
-
-# ---- cores ---------------------------------------------------------------------------------------
-
-
-def use_one_core() -> set[int]:
-    """Keeps this process, and threads that it starts, on one core; returns those it may use.
-
-    A lower priority would do, but cannot be taken back without privileges.
-    """
-    cores = os.sched_getaffinity(0)
-    # TensorFlow makes as many threads as it sees cores, once and for all.
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(len(cores)))
-    os.sched_setaffinity(0, {max(cores)})
-    return cores
-
-
-def use_cores(cores: set[int]) -> None:
-    """Lets all threads of this process use ``cores``."""
-    import pyarrow as pa
-
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            os.sched_setaffinity(int(thread), cores)
-        except ProcessLookupError:  # It has ended.
-            continue
-    pa.set_cpu_count(len(cores))

@@ -13,7 +13,7 @@ from typing import Protocol
 from absl import logging
 
 from features import command
-from serving import errors
+from serving import cores, errors
 from serving.loaded_release import LoadedRelease
 
 POLL_PERIOD_S = 3.0
@@ -119,7 +119,7 @@ class ReleaseWatcher:
 
     def start(self) -> None:
         """Starts to look for new releases, until :meth:`close`."""
-        self._thread = threading.Thread(target=self._watch, name="releases", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=cores.LOADING, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:

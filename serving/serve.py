@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from features import command
-from serving import handover, listening, release, supervisor
+from serving import cores, handover, listening, release, supervisor
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -132,7 +132,8 @@ def main(argv: Sequence[str]) -> None:
 def _serve(place: handover.Place, start_s: int | None) -> None:
     """Builds the service and runs it until a signal, or until a successor has taken over."""
     control = handover.Control(place.control)
-    cores = handover.use_one_core() if place.is_successor else None
+    if place.is_successor:
+        cores.use_one()
     command.quiet_tensorflow()
     # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
     # would wake for it spin on the cores that other requests need.
@@ -178,8 +179,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
         clock=clock,
     )
     try:
-        if cores:
-            handover.use_cores(cores)
+        cores.part()
         server.run(
             built,
             listening=socket.socket(fileno=place.listening),

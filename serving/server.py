@@ -20,6 +20,7 @@ _DRAIN_S = 20
 # A connection without a request is closed after it, the same when leaving as always.
 _KEEP_ALIVE_S = 5
 _SWITCH_S = 0.0005
+_GARBAGE = (50_000, 20, 100)
 
 
 def run(
@@ -57,6 +58,9 @@ def run(
     # What is loaded stays: looking through it for garbage would stop every request for a while.
     gc.collect()
     gc.freeze()
+    # And a request makes thousands of objects that no cycle holds: to look for some after every
+    # 700th, as usual, would be a part of every request.
+    gc.set_threshold(*_GARBAGE)
     with listening:
         server.run(sockets=[listening])
 
