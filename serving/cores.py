@@ -1,10 +1,11 @@
 """Which cores the threads of a server run on.
 
-Python runs in one thread at a time, whichever holds the interpreter lock. Where its threads are on
-several cores, every change of hands moves the counters of what all of them refer to from the cache
-of one core to that of another, and a request costs half as much again as soon as a second one is
-under way. So the threads of requests share one core, and the models, which need no lock, have the
-others (:mod:`serving.embedded_models`). So has what loads releases beside requests.
+Python runs in one thread at a time, whichever holds the interpreter lock. With threads on both of
+two cores, requests that overlapped took half as much CPU again as single ones, so that a server
+that fell behind fell behind further; presumably what all threads refer to, and count, then goes
+from the cache of one core to that of the other with the lock. So the threads of requests share one core, and
+the models, which need no lock, have the others (:mod:`serving.embedded_models`). So has what loads
+releases beside requests.
 """
 
 import os
