@@ -3,9 +3,9 @@
 Python runs in one thread at a time, whichever holds the interpreter lock. With threads on both of
 two cores, requests that overlapped took half as much CPU again as single ones, so that a server
 that fell behind fell behind further; presumably what all threads refer to, and count, then goes
-from the cache of one core to that of the other with the lock. So the threads of requests share one core, and
-the models, which need no lock, have the others (:mod:`serving.embedded_models`). So has what loads
-releases beside requests.
+from the cache of one core to that of the other with the lock. So the threads of requests share one
+core, and the models, which need no lock, have the others (:mod:`serving.embedded_models`). So has
+what loads releases beside requests.
 """
 
 import os
