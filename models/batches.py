@@ -40,23 +40,32 @@ class InMemory:
     """A split held as arrays.
 
     Args:
-        arrays: Name to array with leading dimension n, 1 or more.
+        arrays: Name to array, or to tensor (which is not copied), with leading dimension n, 1 or
+            more.
         batch_size: B; the last batch of an epoch is left out where it is not full, since its
             examples come up in the next epoch.
         seed: Of the order.
-        together: Name of a column, such as the user: examples that are alike in it stand in one
-            batch, or in neighbouring ones where a batch cannot hold them. Its values become
-            int32 codes.
+        together: Names of columns, such as the user and then the page: examples that are alike in
+            the first stand in one batch, or in neighbouring ones where a batch cannot hold them,
+            and those of them that are alike in the next one follow each other. Values become int32
+            codes.
     """
 
     def __init__(
-        self, arrays: Mapping[str, Array], *, batch_size: int, seed: int, together: str = ""
+        self,
+        arrays: Mapping[str, Array | tf.Tensor],
+        *,
+        batch_size: int,
+        seed: int,
+        together: Sequence[str] = (),
     ) -> None:
         self.count = len(next(iter(arrays.values())))
-        self._groups: npt.NDArray[np.int32] | None = None
-        if together:
-            self._groups = np.unique(arrays[together], return_inverse=True)[1].astype(np.int32)
-            arrays = {**arrays, together: self._groups}
+        codes = {
+            name: np.unique(arrays[name], return_inverse=True)[1].astype(np.int32)
+            for name in together
+        }
+        arrays = {**arrays, **codes}
+        self._groups = list(codes.values())
         self._tensors = {name: tf.constant(array) for name, array in arrays.items()}
         self._batch_size = min(batch_size, self.count)
         self._seed = seed
@@ -69,8 +78,8 @@ class InMemory:
         """Yields the batches of epoch ``number``, without the first ``skip``."""
         rng = np.random.default_rng([self._seed, number])
         order = rng.permutation(self.count)
-        if self._groups is not None:
-            places = rng.permutation(int(self._groups.max()) + 1)[self._groups]
+        for groups in reversed(self._groups):
+            places = rng.permutation(int(groups.max()) + 1)[groups]
             order = order[np.argsort(places[order], kind="stable")]
         size = self._batch_size
         rows = order[skip * size : self.steps_per_epoch() * size]
@@ -132,7 +141,7 @@ def open_training(
     columns: Sequence[str],
     settings: TrainingConfig,
     keep: Callable[[Mapping[str, Array]], npt.NDArray[np.bool_]] | None = None,
-    together: str = "",
+    together: Sequence[str] = (),
 ) -> InMemory | Streamed:
     """Opens the training split, in memory where it is small enough.
 
@@ -181,6 +190,43 @@ def in_parts(
     """Yields the training split in parts of NumPy arrays, in the order of the files."""
     data = dataset.batches(examples_dir, model, "train", batch_size=batch_size, columns=columns)
     return data.as_numpy_iterator()
+
+
+def load_rows(
+    examples_dir: dataset.Path,
+    model: str,
+    split: str,
+    rows: npt.NDArray[np.int64],
+    *,
+    columns: Sequence[str],
+) -> dict[str, Array]:
+    """Reads some examples of a split, never all of it at once; ids become int32.
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        split: ``train`` or ``holdout``.
+        rows: Distinct, [n]: places among what :func:`features.dataset.load` gives.
+        columns: What to read.
+
+    Returns:
+        Name to array with leading dimension n, in the order of ``rows``.
+    """
+    order = np.argsort(rows)
+    ascending = rows[order]
+    found: dict[str, Array] = {}
+    start = 0
+    data = dataset.batches(examples_dir, model, split, batch_size=8192, columns=columns)
+    for part in data.as_numpy_iterator():
+        end = start + len(part[columns[0]])
+        first, last = np.searchsorted(ascending, [start, end])
+        for name, values in part.items():
+            chosen = _compact(values[ascending[first:last] - start])
+            if name not in found:
+                found[name] = np.empty([len(rows), *chosen.shape[1:]], chosen.dtype)
+            found[name][order[first:last]] = chosen
+        start = end
+    return found
 
 
 def sample(arrays: Mapping[str, Array], limit: int, *, seed: int) -> dict[str, Array]:

@@ -16,8 +16,9 @@ which orders nothing, and leaves the towers free to say what tells a user's impr
 There may be several towers over the same embeddings, each with a loss of its own, whose expected
 watch times are averaged: small data leaves a single one at the mercy of its seed.
 
-The first layer is split: the query's part of the product is computed once per request, each
-candidate's part per row, and the sum is what the concatenated layer would give.
+The first layer is split: the query's part of the product is computed once per request, and in
+training once per page, each candidate's part per row, and the sum is what the concatenated layer
+would give.
 
 Source: Covington et al., RecSys 2016, section 4 and figure 7.
 """
@@ -71,16 +72,21 @@ class SplitDense(tf_keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=[units], initializer="zeros")
 
     def call(
-        self, query: tf.Tensor, candidate: tf.Tensor, products: tf.DType = tf.float32
+        self,
+        query: tf.Tensor,
+        candidate: tf.Tensor,
+        products: tf.DType = tf.float32,
+        places: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns y, float32 [N, units].
 
         Args:
-            query: q, float32 [N, Fq], or [1, Fq] for one query with N candidates.
+            query: q, float32 [Q, Fq]; see :meth:`Ranker.logits`.
             candidate: c, float32 [N, Fc].
             products: What the candidates' part is multiplied in; float32 or bfloat16.
+            places: int32 [N], the query of each candidate; None: Q is N or 1.
         """
-        query_part = tf.matmul(query, self.query_kernel) + self.bias
+        query_part = _spread(tf.matmul(query, self.query_kernel) + self.bias, places)
         return _product(candidate, self.candidate_kernel, products) + query_part
 
 
@@ -89,6 +95,11 @@ def _product(rows: tf.Tensor, kernel: tf.Variable, products: tf.DType) -> tf.Ten
     if products == tf.float32:
         return tf.matmul(rows, kernel)
     return tf.cast(tf.matmul(tf.cast(rows, products), tf.cast(kernel, products)), tf.float32)
+
+
+def _spread(of_queries: tf.Tensor, places: tf.Tensor | None) -> tf.Tensor:
+    """Returns what belongs to each candidate's query; without ``places`` as it is."""
+    return of_queries if places is None else tf.gather(of_queries, places)
 
 
 class Tower(tf_keras.layers.Layer):
@@ -127,11 +138,13 @@ class Tower(tf_keras.layers.Layer):
         self,
         query: tf.Tensor,
         candidate: tf.Tensor,
+        *,
         dropout: float = 0.0,
         products: tf.DType = tf.float32,
+        places: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
-        hidden = self.first_layer(query, candidate, products)
+        hidden = self.first_layer(query, candidate, products, places)
         for layer in self.upper_layers:
             hidden = tf.nn.relu(hidden)
             if dropout:
@@ -251,12 +264,13 @@ class Ranker(tf_keras.Model):
         query_features: Tensors,
         candidate_features: Tensors,
         *,
+        places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
     ) -> list[tf.Tensor]:
         """Returns x of each tower before calibration, float32 [N] each; see :meth:`logits`."""
         orders, level = self.orders_and_level(
-            query_features, candidate_features, training=training, products=products
+            query_features, candidate_features, places=places, training=training, products=products
         )
         return [order + level for order in orders]
 
@@ -265,23 +279,25 @@ class Ranker(tf_keras.Model):
         query_features: Tensors,
         candidate_features: Tensors,
         *,
+        places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns both parts of x; arguments as in :meth:`logits`.
 
         Returns:
-            What each tower says, float32 [N] each; what the query alone adds, float32 [Q], or a
-            scalar 0 where ``pairwise`` is 0.
+            What each tower says, float32 [N] each; what the query alone adds, float32 [Q] or, with
+            ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
         """
         query = self._query_inputs.dense(query_features, self.tables)
         candidate = self._candidate_inputs.dense(candidate_features, self.tables)
         dropout = self.config.dropout if training else 0.0
-        outputs = [tower(query, candidate, dropout, products) for tower in self.towers]
+        settings = {"dropout": dropout, "products": products, "places": places}
+        outputs = [tower(query, candidate, **settings) for tower in self.towers]
         for feature in self._wide_features:
             wide = self.wide_tables[feature.space].lookup(candidate_features[feature.name])
             outputs = [output + wide for output in outputs]
-        level = tf.constant(0.0) if self.level is None else self.level(query)
+        level = tf.constant(0.0) if self.level is None else _spread(self.level(query), places)
         return [tf.squeeze(output, axis=1) for output in outputs], level
 
     def logits(
@@ -289,6 +305,7 @@ class Ranker(tf_keras.Model):
         query_features: Tensors,
         candidate_features: Tensors,
         *,
+        places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
     ) -> tf.Tensor:
@@ -296,8 +313,9 @@ class Ranker(tf_keras.Model):
 
         Args:
             query_features: Transformed features by name, leading dimension Q.
-            candidate_features: Likewise, N. Q is N (row i belongs to row i) or 1 (all
-                candidates are of that query).
+            candidate_features: Likewise, N.
+            places: int32 [N], the query of each candidate. None: Q is N (row i belongs to row i)
+                or 1 (all candidates are of that query).
             training: Whether dropout is on.
             products: What the towers multiply in: float32, or bfloat16, which some processors do
                 faster; sums are float32 either way.
@@ -306,7 +324,7 @@ class Ranker(tf_keras.Model):
             float32 [N].
         """
         logits = self.tower_logits(
-            query_features, candidate_features, training=training, products=products
+            query_features, candidate_features, places=places, training=training, products=products
         )
         if len(logits) == 1:
             together = logits[0]

@@ -1,11 +1,15 @@
 """Rankers made for comparison, and measured on the very same holdout impressions.
 
-A :class:`Lab` reads the impressions of one set of examples once. Training stops by the newest part
-of the training days, which is not trained on, so that no figure of the holdout was chosen by the
-holdout. Scores are kept on disk, by what they were made from.
+A :class:`Lab` reads the impressions of one set of examples once, and of a large one no more than
+it uses. Training stops by the newest part of the training days, which is not trained on, so that
+no figure of the holdout was chosen by the holdout. Scores are kept on disk, by what they were made
+from.
 """
 
+import copy
 import dataclasses
+import functools
+import gc
 import io
 import json
 import time
@@ -14,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from features import dataset, files, spec
+from features import dataset, files, preprocessing, spec
 from features.spec import ResolvedSpec
 from models import (
     batches,
@@ -40,13 +45,20 @@ Floats = npt.NDArray[np.float64]
 
 LOSS, AUC = "weighted_per_user_loss", "auc"
 _REPLICATES = {experiments.SHORT: 200, experiments.FULL: 1000}
-# Impressions to train on at most, drawn at random, and to stop by or to measure on.
-_MOST = {experiments.SHORT: (20_000, 10_000), experiments.FULL: (250_000, 100_000)}
+# Impressions at most: to train on, to stop and calibrate by, to measure on.
+_MOST = {
+    experiments.SHORT: (20_000, 10_000, 10_000),
+    experiments.FULL: (1_000_000, 300_000, 200_000),
+}
 _VALIDATION_SHARE = 0.1
 TRAINING: Mapping[str, Mapping[str, Any]] = {
     experiments.SHORT: {"epochs": 1, "patience": 2},
-    experiments.FULL: {"epochs": 4, "patience": 3, "evaluations_per_epoch": 2},
+    experiments.FULL: {"patience": 8, "evaluations_per_epoch": 2},
 }
+# In full, a large set is gone over twice, a small one up to four times, until so many were seen.
+_SEEN, _EPOCHS = 2_000_000, (2, 4)
+# What rows are chosen by.
+_CHOSEN_BY = ("time", "user_id", "page_id", "clicked")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,40 +88,68 @@ class Lab:
 
     Args:
         setting: Of the run.
-        keep_unclicked: Share of the unclicked impressions that is kept, in training and holdout:
-            thinning them raises the click rate and changes nothing else.
     """
 
-    def __init__(self, setting: Setting, *, keep_unclicked: float = 1.0) -> None:
+    def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.resolved = ResolvedSpec.load(setting.examples)
         self.sizes = dataset.vocabulary_sizes(setting.examples, spec.RANKER)
-        self._keep_unclicked = keep_unclicked
-        most_train, most_holdout = _MOST[setting.mode]
-        train = self._thinned(dataset.load(setting.examples, spec.RANKER, "train"), seed=1)
-        holdout = self._thinned(dataset.load(setting.examples, spec.RANKER, "holdout"), seed=2)
+        self._keep_unclicked = 1.0
+        most_train, most_validation, most_holdout = _MOST[setting.mode]
+        train, holdout = (
+            dataset.load(setting.examples, spec.RANKER, split, _CHOSEN_BY)
+            for split in ("train", "holdout")
+        )
         for name, arrays in (("training", train), ("holdout", holdout)):
             if not len(arrays["clicked"]) or not arrays["clicked"].any():
                 raise experiments.NotApplicableError(f"the {name} days have no clicked impression.")
         order = np.argsort(train["time"], kind="stable")
         newest = max(1, int(_VALIDATION_SHARE * len(order)))
-        draw = np.random.default_rng(0)
-        rows, last = (
-            np.sort(draw.choice(part, min(most, len(part)), replace=False))
-            for part, most in ((order[:-newest], most_train), (order[-newest:], most_holdout))
+        older, newer = (
+            _some_pages(train, part, most)
+            for part, most in ((order[:-newest], most_train), (order[-newest:], most_validation))
         )
-        self.train_rows = {name: values[rows] for name, values in train.items()}
-        self._validation = {name: values[last] for name, values in train.items()}
-        self.holdout = batches.sample_users(holdout, most_holdout, seed=0)
-        self.impressions = Impressions.of(self.holdout)
+        rows = self._load("train", train, np.concatenate([older, newer]))
+        self.train_rows: dict[str, Any] = {}
+        self._validation: dict[str, Array] = {}
+        for name in list(rows):
+            values = rows.pop(name)
+            self._validation[name] = values[len(older) :].copy()
+            # Batches are cut from tensors: most of what is held is held once.
+            is_wide = values.ndim > 1
+            self.train_rows[name] = (tf.constant if is_wide else np.copy)(values[: len(older)])
+        holdout["row"] = np.arange(len(holdout["time"]))
+        of_users = batches.sample_users(holdout, most_holdout, seed=0)["row"]
+        by_page = _some_pages(holdout, of_users, len(of_users))
+        self._measure_on(self._load("holdout", holdout, by_page))
+
+    def _load(self, split: str, known: Mapping[str, Array], rows: Array) -> dict[str, Array]:
+        """Reads rows of a split; ``known`` are the columns that were read of all."""
+        names = preprocessing.transformed_feature_spec(self.resolved, spec.RANKER)
+        columns = [name for name in names if name not in _CHOSEN_BY]
+        found = batches.load_rows(self.setting.examples, spec.RANKER, split, rows, columns=columns)
+        return {**found, **{name: known[name][rows] for name in _CHOSEN_BY}}
+
+    def _measure_on(self, holdout: dict[str, Array]) -> None:
+        self.holdout = holdout
+        self.impressions = Impressions.of(holdout)
         self.num_users = int(self.impressions.user_codes.max()) + 1
 
-    def _thinned(self, arrays: Mapping[str, Array], *, seed: int) -> dict[str, Array]:
-        if self._keep_unclicked >= 1:
-            return dict(arrays)
-        drawn = np.random.default_rng(seed).random(len(arrays["clicked"]))
-        rows = np.flatnonzero((arrays["clicked"] > 0) | (drawn < self._keep_unclicked))
-        return {name: values[rows] for name, values in arrays.items()}
+    def thinned(self, keep_unclicked: float) -> "Lab":
+        """Returns a lab of all clicks and of some impressions without one.
+
+        Args:
+            keep_unclicked: Share of them that is kept, at random, in training and holdout. That
+                raises the click rate and changes nothing else.
+        """
+        lab = copy.copy(self)
+        lab._keep_unclicked = keep_unclicked
+        lab.train_rows, lab._validation, holdout = (
+            _thinned(arrays, keep_unclicked, seed=seed)
+            for seed, arrays in enumerate((self.train_rows, self._validation, self.holdout))
+        )
+        lab._measure_on(holdout)
+        return lab
 
     @property
     def click_rate(self) -> float:
@@ -128,11 +168,11 @@ class Lab:
             seed: Of the training.
             **model: Settings of :class:`RankerConfig` that differ from the default.
         """
-        settings = dataclasses.replace(
-            configs.RANKER_TRAINING, seed=seed, **TRAINING[self.setting.mode]
-        ).fitted_to(len(self.train_rows["clicked"]))
+        settings = dataclasses.replace(configs.RANKER_TRAINING, seed=seed, **self._training())
+        settings = settings.fitted_to(len(self.train_rows["clicked"]))
         config = RankerConfig(**model)
-        path = self.setting.directory(label, self._keep_unclicked, config, settings)
+        most = _MOST[self.setting.mode]
+        path = self.setting.directory(label, most, self._keep_unclicked, config, settings)
         scores = path.with_suffix(".npz")
         if not scores.is_file():
             self._train(path, config, settings)
@@ -141,8 +181,16 @@ class Lab:
             facts = json.loads(str(stored["facts"]))
         return Trained(**found, seed=seed, **facts)
 
+    def _training(self) -> dict[str, Any]:
+        """Returns the settings of every training."""
+        fewest, most = _EPOCHS
+        wanted = round(_SEEN / len(self.train_rows["clicked"]))
+        epochs = {"epochs": min(max(wanted, fewest), most)} if self.setting.is_full else {}
+        return {**TRAINING[self.setting.mode], **epochs}
+
     def _train(self, path: Any, config: RankerConfig, settings: TrainingConfig) -> None:
         tf_keras.backend.clear_session()
+        gc.collect()  # What was trained before points to itself, and to its copy of the rows.
         model = Ranker(self.resolved, self.sizes, config, seed=settings.seed)
         model.set_bias(self._labels(config).starting_logit(config.loss))
         if config.target == configs.RELATIVE:
@@ -193,7 +241,7 @@ class Lab:
         means = duration_target.Means()
         place = duration_target.position(self.resolved)
         rows = self.train_rows
-        quantiles = rows[duration_target.COLUMN][:, place]
+        quantiles = np.asarray(rows[duration_target.COLUMN][:, place])
         means.add(quantiles, rows["clicked"], rows["watch_time_s"])
         return means.factors()
 
@@ -272,9 +320,35 @@ class Lab:
             "holdout_users": self.num_users,
             "click_rate": round(self.click_rate, 4),
             "inputs": len(self.resolved.of(spec.RANKER)),
-            "protocol": "days after training; features as of the page's start; early stopping by "
-            "log loss on the newest tenth of the training impressions, which is not trained on",
-            "training": dict(TRAINING[self.setting.mode]),
+            "protocol": "days after training; features as of the page's start; whole pages drawn "
+            "at random; the best round by log loss, and the curve through x, on the newest tenth "
+            "of the training impressions, which is not trained on",
+            "training": self._training(),
             "bootstrap": _REPLICATES[self.setting.mode],
             **others,
         }
+
+
+@functools.lru_cache(maxsize=1)
+def opened(setting: Setting) -> Lab:
+    """Returns the lab of a setting: experiments in a row read their impressions once."""
+    return Lab(setting)
+
+
+def _some_pages(arrays: Mapping[str, Array], rows: Array, most: int) -> npt.NDArray[np.int64]:
+    """Returns at most so many of ``rows``: whole pages, the last one maybe not, page by page."""
+    users, pages = (metrics.codes_of(arrays[name][rows]) for name in ("user_id", "page_id"))
+    codes = metrics.codes_of(users * (pages.max() + 1) + pages)
+    place = np.random.default_rng(0).permutation(int(codes.max()) + 1)[codes]
+    return np.asarray(rows[np.argsort(place, kind="stable")[:most]], np.int64)
+
+
+def _thinned(arrays: Mapping[str, Any], keep_unclicked: float, *, seed: int) -> dict[str, Any]:
+    clicked, unclicked = (np.flatnonzero((arrays["clicked"] > 0) == one) for one in (True, False))
+    draw = np.random.default_rng(seed)
+    kept = draw.choice(unclicked, round(keep_unclicked * len(unclicked)), replace=False)
+    rows = np.sort(np.concatenate([clicked, kept]))
+    return {
+        name: values[rows] if isinstance(values, np.ndarray) else tf.gather(values, rows)
+        for name, values in arrays.items()
+    }

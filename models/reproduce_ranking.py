@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models import config, metrics
+from models import config, metrics, ranking_lab
 from models.config import RankerConfig
 from models.experiments import (
     BARS,
@@ -43,7 +43,7 @@ _KEPT = {"short": (1.0, 0.2), "full": (1.0, 0.5, 0.2, 0.1, 0.05)}
 
 def table_1(setting: Setting) -> Experiment:
     """Hidden layers, with the exact loss and with the paper's."""
-    lab = Lab(setting)
+    lab = ranking_lab.opened(setting)
     rows: list[Row] = []
     trained: dict[tuple[int, ...], list[Trained]] = {}
     for hidden in TABLE_1:
@@ -91,7 +91,7 @@ def table_1(setting: Setting) -> Experiment:
 
 def ranking_inputs(setting: Setting) -> Experiment:
     """One thing changed at a time, at the widest tower."""
-    lab = Lab(setting)
+    lab = ranking_lab.opened(setting)
     without: dict[str, dict[str, Any]] = {
         "without powers": {"powers": False},
         "equal weights": {"loss": config.LOGISTIC},
@@ -144,12 +144,13 @@ def ranking_inputs(setting: Setting) -> Experiment:
 
 def ranking_bias(setting: Setting) -> Experiment:
     """What the paper's approximation does as clicks become frequent."""
+    whole = ranking_lab.opened(setting)
     rates, rows = [], []
     measured: dict[str, list[Row]] = {config.WEIGHTED: [], config.EXACT: []}
     formula = []
     seed = setting.seeds[0]
     for share in _KEPT[setting.mode]:
-        lab = Lab(setting, keep_unclicked=share)
+        lab = whole.thinned(share) if share < 1 else whole
         rate = float(lab.impressions.clicked.mean())
         rates.append(rate)
         formula.append(1 / (1 - rate))
@@ -171,7 +172,7 @@ def ranking_bias(setting: Setting) -> Experiment:
         "How far off is exp(x) as the click rate P grows, with the paper's weights and with the "
         "exact ones (a unit-weight negative for each click besides)?",
         paper="assumes that P is small, so that E[T] (1 + P) is close to E[T].",
-        settings=Lab(setting).settings(
+        settings=whole.settings(
             click_rates=rates,
             how="unclicked impressions were left out at random, in training and in the holdout",
             ratio="sum of exp(x) over sum of what was watched, all holdout impressions",
@@ -201,7 +202,7 @@ def ranking_bias(setting: Setting) -> Experiment:
 
 def ranking_calibration(setting: Setting) -> Experiment:
     """Expected against actual watch time by decile."""
-    lab = Lab(setting)
+    lab = ranking_lab.opened(setting)
     seed = setting.seeds[0]
     trained = lab.train(f"tower-{_name(_WIDEST)}", seed=seed, hidden=_WIDEST, **_PAPER)
     before, after = (_deciles(lab, one) for one in (trained.uncalibrated, trained.seconds))

@@ -54,8 +54,9 @@ def test_a_model_minus_itself_is_nothing(lab):
     assert (row.value, row.low, row.high) == (0, 0, 0)
 
 
-def test_thinning_raises_the_click_rate_and_keeps_every_click(setting, lab):
-    thin = Lab(setting, keep_unclicked=0.2)
+def test_thinning_raises_the_click_rate_and_keeps_every_click(lab):
+    thin = lab.thinned(0.2)
+    assert thin.train_rows["clicked"].sum() == lab.train_rows["clicked"].sum()
     assert thin.holdout["clicked"].sum() == lab.holdout["clicked"].sum()
     # P = .3 of the rows: .3 / (.3 + .7 / 5).
     assert thin.impressions.clicked.mean() == pytest.approx(0.3 / 0.44, abs=0.08)

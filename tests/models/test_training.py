@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from features import dataset
 from models import batches, checkpoints, config, training
 
 
@@ -61,7 +62,7 @@ def test_examples_that_belong_together_stand_in_one_batch_and_all_are_seen():
     # Ten users of four rows each, scattered; a batch holds two users.
     users = np.array([f"u{i % 10}".encode() for i in range(40)], object)
     data = batches.InMemory(
-        {"row": np.arange(40), "user": users}, batch_size=8, seed=1, together="user"
+        {"row": np.arange(40), "user": users}, batch_size=8, seed=1, together=("user",)
     )
     epochs = []
     for number in range(2):
@@ -73,6 +74,21 @@ def test_examples_that_belong_together_stand_in_one_batch_and_all_are_seen():
     first = next(iter(data.epoch(0, skip=0)))
     assert first["user"].dtype == tf.int32
     np.testing.assert_array_equal(first["user"], first["row"] % 10)
+
+
+def test_what_belongs_together_within_that_follows_each_other():
+    # Five users of two pages of four rows each, scattered.
+    rows = np.random.default_rng(0).permutation(40)
+    data = batches.InMemory(
+        {"row": rows, "user": rows // 8, "page": rows // 4},
+        batch_size=10,
+        seed=1,
+        together=("user", "page"),
+    )
+    order = np.concatenate([batch["row"].numpy() for batch in data.epoch(0, skip=0)])
+    for size, users_or_pages in ((8, order // 8), (4, order // 4)):
+        assert all(len(set(part)) == 1 for part in np.split(users_or_pages, 40 // size))
+    assert sorted(order.tolist()) == list(range(40))
 
 
 def test_training_finds_the_line(tmp_path):
@@ -264,6 +280,26 @@ def test_streamed_epoch_can_be_entered_in_its_middle(small_examples):
     )
     whole = [b["video_id"].numpy().tolist() for b in data.epoch(1, skip=0)]
     assert [b["video_id"].numpy().tolist() for b in data.epoch(1, skip=2)] == whole[2:]
+
+
+def test_some_rows_are_read_in_the_order_asked_for(small_examples, monkeypatch):
+    whole = dataset.load(small_examples, "ranker", "train")
+    original = dataset.batches
+    parts = []
+
+    def in_small_batches(*args, batch_size, **others):
+        parts.append(batch_size)
+        return original(*args, batch_size=300, **others)
+
+    monkeypatch.setattr(dataset, "batches", in_small_batches)
+    rows = np.random.default_rng(1).permutation(2000)[:700]
+    found = batches.load_rows(small_examples, "ranker", "train", rows, columns=list(whole))
+    assert len(parts) == 1
+    assert set(found) == set(whole)
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, whole[name][rows])
+    assert found["watched_video_ids"].dtype == np.int32
+    assert found["query_continuous"].dtype == np.float32
 
 
 def test_sampled_holdout_keeps_whole_users():
