@@ -76,7 +76,7 @@ class Index:
 
     Attributes:
         video_ids: string [N]; row i is row i of the embeddings.
-        embeddings: float32 [N, D + 1], read-only; memory-mapped where ScaNN does the searching.
+        embeddings: float32 [N, D + 1], read-only.
         kind: ``exact``, ``scann``, or ``exact_fallback`` where ScaNN could not load.
         details: The content of ``index.json``.
     """
@@ -155,10 +155,7 @@ class Index:
         if kind == "scann":
             searcher = _load_scann(pathlib.Path(directory) / index_files.SCANN, content)
             kind = "scann" if searcher else "exact_fallback"
-        else:
-            # Small enough to hold: a mapped file that is cut short would kill the process.
-            embeddings = np.array(embeddings)
-            embeddings.setflags(write=False)
+        embeddings.setflags(write=False)
         loaded = cls(
             video_ids=content.video_ids,
             embeddings=embeddings,

@@ -50,7 +50,7 @@ class IndexFiles:
 
     Attributes:
         video_ids: string [N], unique.
-        embeddings: float32 [N, D + 1], finite; memory-mapped when read.
+        embeddings: float32 [N, D + 1], finite.
         self_test_queries: float32 [S, D + 1].
         self_test_rows: int32 [S, K], what exact search found.
         details: How to search and how well; plain values for JSON.
@@ -96,8 +96,10 @@ def read(directory: str | os.PathLike[str], *, hash_contents: bool = True) -> In
     vectors = _EMBEDDINGS if (path / _EMBEDDINGS).is_file() else _SCANN_EMBEDDINGS
     content = IndexFiles(
         video_ids=pq.read_table(path / _VIDEO_IDS)["video_id"].combine_chunks(),
+        # Held, not mapped: a page that the system took back would be read from disk in the midst
+        # of a request, and a mapped file that is cut short kills the process.
         # allow_pickle=False refuses an array of objects, the one pickle a .npy can hold.
-        embeddings=np.load(path / vectors, mmap_mode="r", allow_pickle=False),
+        embeddings=np.load(path / vectors, allow_pickle=False),
         self_test_queries=np.load(path / _SELF_TEST_QUERIES, allow_pickle=False),
         self_test_rows=np.load(path / _SELF_TEST_ROWS, allow_pickle=False),
         details=details,

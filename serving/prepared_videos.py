@@ -58,7 +58,7 @@ def _width(feature: Feature) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedVideos:
-    """The arrays of a release, memory-mapped.
+    """The arrays of a release, in memory.
 
     Attributes:
         resolved: Features of the release.
@@ -160,8 +160,9 @@ class PreparedVideos:
         path = pathlib.Path(directory)
         return cls(
             resolved=resolved,
-            ids=np.load(path / _IDS, mmap_mode="r", allow_pickle=False),
-            numbers=np.load(path / _NUMBERS, mmap_mode="r", allow_pickle=False),
+            # Held, not mapped, for the reason that serving/index_files.py gives.
+            ids=np.load(path / _IDS, allow_pickle=False),
+            numbers=np.load(path / _NUMBERS, allow_pickle=False),
             nominated=json.loads((path / _COLUMNS).read_text())["nominated"],
         )
 
