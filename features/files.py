@@ -130,3 +130,25 @@ def require_complete(
             f"Make it with: {made_by}"
         )
     return info
+
+
+def link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Makes a file or directory appear a second time, without a second copy of its content.
+
+    Files become hard links, or copies where the file system has no room for links to them. For
+    files that are never changed in place, which is how this project writes.
+
+    Args:
+        source: What is there; hidden files, which are being written or locks, are left out.
+        target: What must not exist yet; its parent must.
+    """
+    if source.is_dir():
+        target.mkdir()
+        for path in source.iterdir():
+            if not path.name.startswith("."):
+                link_tree(path, target / path.name)
+        return
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)

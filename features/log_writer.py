@@ -167,6 +167,10 @@ class LogWriter:
         text = json.dumps([dict(declaration) for declaration in declarations], indent=1)
         (self._require_open() / FEATURES_FILE).write_text(text + "\n")
 
+    def link(self, path: pathlib.Path) -> None:
+        """Takes over a file or directory of other logs as it is, without a copy of its content."""
+        files.link_tree(path, self._require_open() / path.name)
+
     def _require_open(self) -> pathlib.Path:
         if self._temporary is None:
             raise ValueError("LogWriter must be entered with `with` before it is written to.")

@@ -207,10 +207,7 @@ class Replayer:
             live: Those of the last minutes.
         """
         request = self._request(impressions, codes, time=pages.PAGE_TIME)
-        page, page_of = _distinct_requests(request)
-        query = examples.query_batch(
-            self._spec, spec.RANKER, request=request.take(page), users=self._users, history=history
-        )
+        query, page_of = self._of_pages(request, history, spec.RANKER)
         rows = self._catalogue.rows(impressions["video_id"])
         candidate = examples.candidate_batch(
             self._spec,
@@ -228,6 +225,33 @@ class Replayer:
         if self._audit is not None:
             self._audit.ranking(batch, history, request.queries, rows)
         return batch
+
+    def page_queries(
+        self, impressions: pa.Table, codes: Mapping[str, int], history: History, *, model: str
+    ) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Returns what a model is asked on the pages of impressions, as of each page's start.
+
+        Args:
+            impressions: As from :func:`features.pages.with_pages`, n of them.
+            codes: User id to code in ``history``.
+            history: Of these users.
+            model: Whose query-side columns.
+
+        Returns:
+            Raw query-side columns, one row per distinct page; and int64 [n], the row of each
+            impression. The query features of a page are made once.
+        """
+        request = self._request(impressions, codes, time=pages.PAGE_TIME)
+        return self._of_pages(request, history, model)
+
+    def _of_pages(
+        self, request: Request, history: History, model: str
+    ) -> tuple[pa.RecordBatch, np.ndarray]:
+        page, page_of = _distinct_requests(request)
+        batch = examples.query_batch(
+            self._spec, model, request=request.take(page), users=self._users, history=history
+        )
+        return batch, page_of
 
     def _request(
         self, events: pa.Table, codes: Mapping[str, int], *, time: str = "time"

@@ -47,6 +47,12 @@ _SETTINGS = {
     ),
     "click_rate": flags.DEFINE_float("click_rate", None, "Clicked part of the home page, about."),
     "life_hours": flags.DEFINE_float("life_hours", None, "How fast popularity fades."),
+    "situations": flags.DEFINE_float(
+        "situations",
+        None,
+        "How much clicks depend on local hour, weekday, age, topic and length together: standard "
+        "deviation of that part of the click logit, 0 by default.",
+    ),
     "back_catalogue": flags.DEFINE_float(
         "back_catalogue", None, "Part of the videos that is older than the logs."
     ),

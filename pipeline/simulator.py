@@ -43,14 +43,16 @@ popular, fresh, subscriptions and random, ranked by a noisy score. The user look
                        + b.click_quality (production_quality_v - 1/2)
                        + b.click_fresh exp(-a / 24 h) + b.click_follow [u follows the channel]
                        - b.click_foreign [u does not speak the language]
-                       + b.click_next_episode [next episode] + b.click_up_next [surface])
+                       + b.click_next_episode [next episode] + b.click_up_next [surface]
+                       + situations S(u, v, t))
                x (position + 1)^-b.position_decay                       position bias
                x exp(-b.fatigue min(n, b.fatigue_limit))                churn
                x (b.click_already_watched if watched before)
     A(u, v)  = min(3, log(K (0.8 theta_u[topic_v] + 0.2 theta_u[second topic_v]) + 0.05))
 
-n counts, among the user's last 96 impressions, those of this video within 7 days that were not
-clicked. b.click_bias is calibrated so that the home page gets ``click_rate``.
+S is what the situation adds (:mod:`pipeline.site_situations`); its weight is 0 by default. n counts,
+among the user's last 96 impressions, those of this video within 7 days that were not clicked.
+b.click_bias is calibrated so that the home page gets ``click_rate``.
 
 Watch time of a watch, log-normal and cut at the duration D (seconds):
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from pipeline import site_config, site_world
+from pipeline import site_config, site_situations, site_world
 
 SURFACES = ("home", "up_next")
 FRESH_FADE_S = 24 * site_config.HOUR_S
@@ -72,6 +72,10 @@ def click_parts(world: site_world.World, showing: Showing) -> tuple[np.ndarray, 
         + b.click_next_episode * showing.is_next_episode
         + b.click_up_next * showing.is_up_next
     )
+    if world.config.situations:
+        logit = logit + world.config.situations * site_situations.appeal(
+            world, users, videos, hour_start_s=showing.hour_start_s
+        )
     decay = np.where(showing.is_up_next, b.position_decay_up_next, b.position_decay)
     tired = b.fatigue * np.minimum(showing.recent_unclicked, b.fatigue_limit)
     bored = np.where(showing.already_watched, b.click_already_watched, 1.0)

@@ -41,6 +41,8 @@ class SiteConfig:
         back_catalogue_days: How long before the start the uploads began.
         series_share: Part of the channels that run an episodic series, in [0, 1].
         taste_breadth: Sum of the Dirichlet parameters of tastes: 1 is one topic per user, about.
+        situations: How much a click depends on the situation, see :mod:`pipeline.site_situations`:
+            standard deviation of that part of the click logit; 0 for not at all.
     """
 
     seed: int = 1
@@ -58,6 +60,7 @@ class SiteConfig:
     back_catalogue_days: int = 60
     series_share: float = 0.35
     taste_breadth: float = 2.0
+    situations: float = 0.0
 
     def __post_init__(self) -> None:
         at_least = {
@@ -70,6 +73,8 @@ class SiteConfig:
         for name in ("events_per_user_day", "life_hours", "taste_breadth"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 <= self.situations < float("inf"):
+            raise ValueError(f"situations must be at least 0, got {self.situations}.")
         for name in ("click_rate", "back_catalogue"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")

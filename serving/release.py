@@ -106,6 +106,12 @@ class Release:
         """The release id."""
         return self.manifest.version
 
+    @property
+    def learnt_until_s(self) -> int:
+        """The end of the events that its models have seen, Unix seconds; 0 where that is unknown."""
+        info = self.manifest.lineage.get("examples", {}).get("info", {})
+        return int(info.get("until_s") or 0)
+
 
 def current(serving_root: Path) -> str:
     """Returns the version that serves.

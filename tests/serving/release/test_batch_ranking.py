@@ -12,7 +12,7 @@ import pytest
 
 from features import command, dataset, files, logs, spec
 from models import ranker
-from serving import batch_ranking, release
+from serving import batch_ranking, bucketed_log, release
 
 REPOSITORY = pathlib.Path(__file__).parents[3]
 COLUMNS = [
@@ -86,7 +86,7 @@ def test_every_impression_of_the_window_has_one_row(found, small_site, tmp_path)
 
 def test_users_in_many_buckets_get_the_same_scores(found, small_site, tmp_path, monkeypatch):
     one = rank(found, small_site.logs, tmp_path)
-    monkeypatch.setattr(batch_ranking, "EVENTS_PER_BUCKET", 200)
+    monkeypatch.setattr(bucketed_log, "EVENTS_PER_BUCKET", 200)
     many = scores_of(rank(found, small_site.logs, tmp_path))
     for key, score in scores_of(one).items():
         assert many[key] == pytest.approx(score, rel=1e-5)
