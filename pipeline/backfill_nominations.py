@@ -3,10 +3,10 @@ r"""Gives logs of another recommender the sources and scores of our candidate ge
     python -m pipeline.backfill_nominations --logs=logs --output=filled_logs
     python -m pipeline.retrain --logs=filled_logs --serving_root=serving_root
 
-The ranker reads which sources nominated a video, and with which score: our own funnel logs both. This
-makes them for the impressions that lack them. Each block of days is scored by a candidate model
-trained on what came before it only. Impressions that our funnel logged stay as they are. The same
-line again goes on where it was stopped.
+The ranker reads which sources nominated a video, and with which score: our own funnel logs both.
+This makes them for the impressions that lack them. Each block of days is scored by a candidate
+model trained on what came before it only. Impressions that our funnel logged stay as they are. The
+same line again goes on where it was stopped.
 """
 
 import pathlib

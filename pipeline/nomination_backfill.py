@@ -32,6 +32,8 @@ from serving.bucketed_log import BucketedLog, Shown
 from serving.past_nominations import COLUMNS, PastNominations, with_columns
 
 DAY_S = 24 * 3600
+# Before the first block: one to train on, one to stop by.
+_LEAST_DAYS = 2
 RELEASE_PREFIX = "backfill-"
 _CHAIN = tuple(
     stage for stage in stages.STAGES if stage.name in {"preprocess", "train_candidate", "refit"}
@@ -186,7 +188,10 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
-            *(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True))
+            *(
+                a + b
+                for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+            )
         )
 
 
@@ -196,7 +201,8 @@ def block_starts(
     """Returns when each block begins: midnights UTC, ascending, at most ``blocks``.
 
     The first is the first midnight at or after which impressions are left, and before which
-    ``first_share`` of the watches came; the others cut the days from there on evenly.
+    ``first_share`` of the watches came, the oldest of them two days ago; the others cut the days
+    from there on evenly.
 
     Raises:
         command.InputError: There are no impressions, or too few days.
@@ -209,13 +215,13 @@ def block_starts(
     if not len(shown) or not len(watched):
         raise command.InputError(f"{logs_dir} has no impression or no watch before --until.")
     enough = int(watched[min(int(first_share * len(watched)), len(watched) - 1)])
-    first = max(int(shown[0]) // DAY_S, -(-enough // DAY_S))
+    first = max(int(shown[0]) // DAY_S, -(-enough // DAY_S), int(watched[0]) // DAY_S + _LEAST_DAYS)
     last = int(shown[-1]) // DAY_S
     if first > last:
         raise command.InputError(
-            f"--first_share={first_share:g} of the watches end in the last day of the "
-            f"impressions ({command.format_time(int(shown[-1]))}): no day is left to fill in. "
-            "Give a smaller --first_share, or longer logs."
+            f"--first_share={first_share:g} of the watches, and {_LEAST_DAYS} days of them, are "
+            f"not over before the last impression ({command.format_time(int(shown[-1]))}): no day "
+            "is left to fill in. Give a smaller --first_share, or longer logs."
         )
     days = np.unique(np.linspace(first, last + 1, blocks, endpoint=False).astype(np.int64))
     return [int(day) * DAY_S for day in days]

@@ -50,8 +50,8 @@ popular, fresh, subscriptions and random, ranked by a noisy score. The user look
                x (b.click_already_watched if watched before)
     A(u, v)  = min(3, log(K (0.8 theta_u[topic_v] + 0.2 theta_u[second topic_v]) + 0.05))
 
-S is what the situation adds (:mod:`pipeline.site_situations`); its weight is 0 by default. n counts,
-among the user's last 96 impressions, those of this video within 7 days that were not clicked.
+S is what the situation adds (:mod:`pipeline.site_situations`); its weight is 0 by default. n
+counts, among the user's last 96 impressions, those of this video within 7 days without a click.
 b.click_bias is calibrated so that the home page gets ``click_rate``.
 
 Watch time of a watch, log-normal and cut at the duration D (seconds):

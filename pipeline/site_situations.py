@@ -66,9 +66,7 @@ def _table(seed: int, topics: int) -> np.ndarray:
     """Returns S, float64 [occasions, age groups, topics, lengths]."""
     rng = np.random.default_rng([seed, 8])
     occasions, groups = _WEEK_PARTS * _DAY_PARTS, len(_AGE_BOUNDS) + 2
-    leaning = (
-        rng.standard_normal((occasions, 1, _MOODS)) + rng.standard_normal((1, groups, _MOODS))
-    )
+    leaning = rng.standard_normal((occasions, 1, _MOODS)) + rng.standard_normal((1, groups, _MOODS))
     mood = np.exp(_SHARPNESS * leaning)
     mood /= mood.sum(axis=-1, keepdims=True)
     wants = rng.standard_normal((_MOODS, topics, len(_LENGTH_BOUNDS_S) + 1))

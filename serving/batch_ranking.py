@@ -5,8 +5,9 @@ history is what the user did strictly before the impression, statistics of a vid
 to the day before. Rows that training would reject (unknown ids, absurd watch times) are left out
 of the history, as in training, but every impression is in the output.
 
-Where the ranker reads nominations and the log has none of our funnel's, they are made as the funnel
-would have made them (:mod:`serving.past_nominations`), from the end of what the release has learnt on.
+Where the ranker reads nominations and the log has none of our funnel's, they are made as the
+funnel would have made them (:mod:`serving.past_nominations`), from the end of what the release has
+learnt on.
 """
 
 import dataclasses
@@ -83,9 +84,7 @@ def rank(
         raise command.InputError(
             f"release {release.version} has no ranker: it was built without --ranker_model."
         )
-    log = BucketedLog.open(
-        logs_dir, until_s, known_videos=release.videos / "videos.parquet"
-    )
+    log = BucketedLog.open(logs_dir, until_s, known_videos=release.videos / "videos.parquet")
     scorer = _Scorer.load(release, log)
     return batch_output.write(output, _SCHEMA, scorer.results(log, from_s))
 

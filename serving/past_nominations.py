@@ -97,9 +97,7 @@ class PastNominations:
             search=search or (lambda queries, k: exact_search.search(embeddings, queries, k)),
         )
 
-    def filled(
-        self, impressions: pa.Table, codes: Mapping[str, int], history: History
-    ) -> pa.Table:
+    def filled(self, impressions: pa.Table, codes: Mapping[str, int], history: History) -> pa.Table:
         """Returns the impressions with nominations where our funnel logged none.
 
         Args:
@@ -120,9 +118,7 @@ class PastNominations:
         missing = combined(pc.is_null(impressions[_RELEASE]))
         if not pc.any(missing).as_py():
             return impressions
-        raw, page_of = self.replayer.page_queries(
-            impressions, codes, history, model=spec.CANDIDATE
-        )
+        raw, page_of = self.replayer.page_queries(impressions, codes, history, model=spec.CANDIDATE)
         inputs = tensors.to_arrays(raw, self.resolved, spec.CANDIDATE, Side.QUERY)
         answer = self.embed(**{name: tf.constant(values) for name, values in inputs.items()})
         queries = np.asarray(answer["embedding"], np.float32)
@@ -158,9 +154,7 @@ def with_columns(impressions: pa.Table) -> pa.Table:
     return impressions
 
 
-def _video_embeddings(
-    embed: Signature, resolved: ResolvedSpec, catalogue: Catalogue
-) -> Floats:
+def _video_embeddings(embed: Signature, resolved: ResolvedSpec, catalogue: Catalogue) -> Floats:
     parts = []
     for start in range(0, len(catalogue), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(catalogue)), dtype=np.int32)

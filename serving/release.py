@@ -108,7 +108,7 @@ class Release:
 
     @property
     def learnt_until_s(self) -> int:
-        """The end of the events that its models have seen, Unix seconds; 0 where that is unknown."""
+        """The end of what its models have seen, Unix seconds; 0 where that is unknown."""
         info = self.manifest.lineage.get("examples", {}).get("info", {})
         return int(info.get("until_s") or 0)
 

@@ -1,0 +1,83 @@
+"""What the situation adds to a click: a product of parts, and nothing on average."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline import site_behaviour, site_builder, site_config, site_situations, site_world
+
+HOUR_S, DAY_S = 3600, 86_400
+MONDAY_S = 1_651_449_600  # 2022-05-02 00:00 UTC
+
+
+@pytest.fixture(scope="module")
+def world():
+    return site_builder.build(dataclasses.replace(site_config.PRESETS["tiny"], situations=1.5))
+
+
+def _appeal(world, hour_start_s, users=None, videos=None):
+    users = np.arange(world.config.users)[:, None] if users is None else users
+    videos = np.arange(world.config.videos)[None, :] if videos is None else videos
+    return site_situations.appeal(world, users, videos, hour_start_s=np.asarray(hour_start_s))
+
+
+def test_what_counts_is_the_users_own_clock(world):
+    # 07 and 19 o'clock UTC are 01 and 13 in region US, and 04 UTC is 13 in JP; all of a Monday.
+    regions = world.users.region
+    of_us, of_jp = (
+        np.flatnonzero((regions == site_world.REGIONS.index(name)) & np.isnan(world.users.age))[:1]
+        for name in ("US", "JP")
+    )
+    videos = np.arange(world.config.videos)
+    noon_us = _appeal(world, MONDAY_S + 19 * HOUR_S, of_us, videos)
+    noon_jp = _appeal(world, MONDAY_S + 4 * HOUR_S, of_jp, videos)
+    night_us = _appeal(world, MONDAY_S + 7 * HOUR_S, of_us, videos)
+    np.testing.assert_array_equal(noon_us, noon_jp)
+    assert np.abs(noon_us - night_us).max() > 0.5
+
+
+def test_a_weekend_differs_from_a_weekday_and_one_weekday_not_from_another(world):
+    noon = MONDAY_S + 12 * HOUR_S
+    np.testing.assert_array_equal(_appeal(world, noon), _appeal(world, noon + DAY_S))
+    assert np.abs(_appeal(world, noon) - _appeal(world, noon + 5 * DAY_S)).max() > 0.5
+
+
+def test_over_all_situations_each_kind_of_video_has_the_same_appeal(world):
+    # A table of [occasions, age groups, topics, lengths]: mean 0 of each kind, deviation 1 in all.
+    table = site_situations._table(world.config.seed, world.config.topics)
+    assert table.shape == (12, 5, world.config.topics, 3)
+    np.testing.assert_allclose(table.mean(axis=(0, 1)), 0, atol=1e-12)
+    assert table.std() == pytest.approx(1)
+
+
+def test_no_sum_of_two_parts_explains_the_appeal(world):
+    # What is left of the table after the best sum of (occasion, kind) and (age group, kind): with a
+    # tenth of the variance or more, no model of pairs of inputs is the truth.
+    table = site_situations._table(world.config.seed, world.config.topics)
+    by_occasion = table.mean(axis=1, keepdims=True)
+    by_group = table.mean(axis=0, keepdims=True)
+    assert (table - by_occasion - by_group).var() > 0.1 * table.var()
+
+
+def test_the_weight_is_the_deviation_that_the_click_logit_gets(world):
+    plain = dataclasses.replace(world, config=dataclasses.replace(world.config, situations=0.0))
+    shape = (world.config.users, world.config.videos)
+    showing = site_behaviour.Showing(
+        users=np.arange(shape[0])[:, None],
+        videos=np.arange(shape[1])[None, :],
+        hour_start_s=np.asarray(MONDAY_S),
+        position=np.zeros(shape),
+        recent_unclicked=np.zeros(shape),
+        is_up_next=np.zeros(shape, bool),
+        already_watched=np.zeros(shape, bool),
+        is_next_episode=np.zeros(shape, bool),
+    )
+    logits = [site_behaviour.click_parts(one, showing)[0] for one in (world, plain)]
+    np.testing.assert_allclose(logits[0] - logits[1], 1.5 * _appeal(world, MONDAY_S))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("inf"), float("nan")])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ValueError, match="situations must be at least 0"):
+        site_config.SiteConfig(situations=weight)
