@@ -63,7 +63,8 @@ def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwi
     assert query["region"].shape[0] == (12 if same else 60)
 
     def row_by_row():
-        (order,), level = model.orders_and_level(rows, rows)
+        parts = model.parts(rows, rows)
+        (order,), level = parts.orders, parts.level
         labels = rows["clicked"], rows["watch_time_s"]
         found = losses.mean(losses.exact_watch_time_loss(order + level, *labels))
         if pairwise:
