@@ -280,7 +280,12 @@ CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run.
 RANKER_TRAINING = TrainingConfig(
-    epochs=3, decay=True, holdout_examples=100_000, evaluations_per_epoch=2, patience=6
+    epochs=3,
+    learning_rate=0.003,
+    decay=True,
+    holdout_examples=100_000,
+    evaluations_per_epoch=2,
+    patience=6,
 )
 
 
@@ -291,15 +296,20 @@ def to_json(configs: Mapping[str, Any]) -> str:
 
 
 def from_mapping(config_class: type[_Config], values: Mapping[str, Any]) -> _Config:
-    """Makes a config from JSON values; keys that this version does not know are refused.
+    """Makes a config from the JSON values of a saved one.
+
+    Another version's are refused: its weights may mean something else.
 
     Raises:
-        ValueError: Unknown keys, or values that break a rule.
+        ValueError: Unknown or missing keys, or values that break a rule.
     """
     known = {field.name for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"{config_class.__name__} knows {sorted(known)}, got {unknown} besides.")
+    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+    if unknown or missing:
+        raise ValueError(
+            f"{config_class.__name__} has the settings {sorted(known)}, got {unknown} besides, "
+            f"and no {missing}."
+        )
     return config_class(**values)
 
 

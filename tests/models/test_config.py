@@ -43,6 +43,13 @@ def test_unknown_keys_are_refused():
         config.from_mapping(config.RankerConfig, values)
 
 
+def test_a_config_of_before_a_setting_existed_is_refused():
+    values = dataclasses.asdict(config.RankerConfig())
+    del values["click_weight"]
+    with pytest.raises(ValueError, match=r"no \['click_weight'\]"):
+        config.from_mapping(config.RankerConfig, values)
+
+
 @pytest.mark.parametrize(
     ("texts", "widths"), [(["512", " 256"], (512, 256)), (["none"], ()), ([], ()), ([""], ())]
 )
