@@ -143,10 +143,6 @@ class RankerConfig:
             loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
             0, the logit has a part that reads the query alone and is left out of the pairs, so
             that their loss does not pull at how long a user watches. The paper has neither.
-        click_weight: Weight, 0 or more, of the logistic loss of a second output beside it: whether
-            there is a click, from the same hidden layers. It is there in training only, and no
-            part of x. Watch seconds are so noisy a weight that interactions are found late by
-            them, and early by clicks. The paper has no such output.
         wide: Adds to the logit one weight for each id of the candidate's univalent features
             (video, channel, ...), beside the tower: what a video itself is worth needs few
             examples then, where an embedding needs many.
@@ -161,7 +157,6 @@ class RankerConfig:
     watch_cap_s: float = 0.0
     powers: bool = True
     pairwise: float = 0.3
-    click_weight: float = 0.0
     wide: bool = False
     dropout: float = 0.0
     exclude: tuple[str, ...] = ()
@@ -180,7 +175,6 @@ class RankerConfig:
             self.target,
         )
         _require(self.watch_cap_s >= 0, "watch_cap_s", "be 0 or more", self.watch_cap_s)
-        _require(self.click_weight >= 0, "click_weight", "be 0 or more", self.click_weight)
         _require(self.pairwise >= 0, "pairwise", "be 0 or more", self.pairwise)
         _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
 

@@ -23,7 +23,6 @@ would give.
 Source: Covington et al., RecSys 2016, section 4 and figure 7.
 """
 
-import dataclasses
 import math
 import os
 import types
@@ -104,13 +103,12 @@ def _spread(of_queries: tf.Tensor, places: tf.Tensor | None) -> tf.Tensor:
 
 
 class Tower(tf_keras.layers.Layer):
-    """A split first layer, ReLU layers above it, and the outputs.
+    """A split first layer, ReLU layers above it, and one output.
 
     Args:
         query_width: Length of the query's dense vector.
         candidate_width: Of the candidate's.
         hidden: Widths of the ReLU layers, bottom first; () is linear.
-        outputs: Their number, 1 or more.
         seed: Of the initial weights.
         name: Of the layer.
     """
@@ -121,12 +119,11 @@ class Tower(tf_keras.layers.Layer):
         candidate_width: int,
         hidden: Sequence[int],
         *,
-        outputs: int,
         seed: int,
         name: str,
     ) -> None:
         super().__init__(name=name)
-        widths = (*hidden, outputs)
+        widths = (*hidden, 1)
         self.first_layer = SplitDense(
             query_width, candidate_width, widths[0], seed=seed + 200, name="first_layer"
         )
@@ -146,7 +143,7 @@ class Tower(tf_keras.layers.Layer):
         products: tf.DType = tf.float32,
         places: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns float32 [N, outputs]; arguments as of :class:`SplitDense`."""
+        """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
         hidden = self.first_layer(query, candidate, products, places)
         for layer in self.upper_layers:
             hidden = tf.nn.relu(hidden)
@@ -155,10 +152,10 @@ class Tower(tf_keras.layers.Layer):
             hidden = _product(hidden, layer.kernel, products) + layer.bias
         return hidden
 
-    def set_bias(self, values: Sequence[float]) -> None:
-        """Sets the bias of each output."""
+    def set_bias(self, value: float) -> None:
+        """Sets the bias of the output."""
         layer = self.upper_layers[-1] if self.upper_layers else self.first_layer
-        layer.bias.assign(list(values))
+        layer.bias.assign([value])
 
 
 class Level(tf_keras.layers.Layer):
@@ -182,23 +179,6 @@ class Level(tf_keras.layers.Layer):
     def call(self, query: tf.Tensor) -> tf.Tensor:
         """Returns float32 [Q] for float32 [Q, Fq]."""
         return tf.squeeze(self.output_layer(self.hidden(query)), axis=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What the logit of N candidates is made of.
-
-    Attributes:
-        orders: What each tower says, float32 [N] each.
-        level: What the query alone adds, float32 [Q] or, with ``places``, [N], or a scalar 0 where
-            ``pairwise`` is 0.
-        clicks: The logit of a click by each tower, float32 [N] each; none where ``click_weight`` is
-            0. For training only: no part of x.
-    """
-
-    orders: tuple[tf.Tensor, ...]
-    level: tf.Tensor
-    clicks: tuple[tf.Tensor, ...]
 
 
 class Ranker(tf_keras.Model):
@@ -258,13 +238,7 @@ class Ranker(tf_keras.Model):
             )
         sides = (self._query_inputs.width(self.tables), self._candidate_inputs.width(self.tables))
         self.towers = [
-            Tower(
-                *sides,
-                config.hidden,
-                outputs=2 if config.click_weight else 1,
-                seed=seed + 1000 * i,
-                name=f"tower_{i}",
-            )
+            Tower(*sides, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
             for i in range(config.towers)
         ]
         self.level = Level(sides[0], seed=seed + 400) if config.pairwise else None
@@ -302,12 +276,12 @@ class Ranker(tf_keras.Model):
         products: tf.DType = tf.float32,
     ) -> list[tf.Tensor]:
         """Returns x of each tower before calibration, float32 [N] each; see :meth:`logits`."""
-        parts = self.parts(
+        orders, level = self.orders_and_level(
             query_features, candidate_features, places=places, training=training, products=products
         )
-        return [order + parts.level for order in parts.orders]
+        return [order + level for order in orders]
 
-    def parts(
+    def orders_and_level(
         self,
         query_features: Tensors,
         candidate_features: Tensors,
@@ -315,8 +289,13 @@ class Ranker(tf_keras.Model):
         places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
-    ) -> "Parts":
-        """Returns what x is made of; arguments as in :meth:`logits`."""
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns both parts of x; arguments as in :meth:`logits`.
+
+        Returns:
+            What each tower says, float32 [N] each; what the query alone adds, float32 [Q] or, with
+            ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
+        """
         query = self._query_inputs.dense(query_features, self.tables)
         candidate = self._candidate_inputs.dense(candidate_features, self.tables)
         dropout = self.config.dropout if training else 0.0
@@ -326,11 +305,7 @@ class Ranker(tf_keras.Model):
             wide = self.wide_tables[feature.space].lookup(candidate_features[feature.name])
             outputs = [output + wide for output in outputs]
         level = tf.constant(0.0) if self.level is None else _spread(self.level(query), places)
-        return Parts(
-            orders=tuple(output[:, 0] for output in outputs),
-            level=level,
-            clicks=tuple(output[:, 1] for output in outputs if self.config.click_weight),
-        )
+        return [tf.squeeze(output, axis=1) for output in outputs], level
 
     def logits(
         self,
@@ -395,11 +370,10 @@ class Ranker(tf_keras.Model):
         """Returns x where both sides come in one dictionary, float32 [B]."""
         return self.logits(inputs, inputs, training=training)
 
-    def set_bias(self, logit: float, click_logit: float = 0.0) -> None:
-        """Starts the outputs at logits, instead of at 0: of the mean target, of the click rate."""
-        values = [logit, click_logit] if self.config.click_weight else [logit]
+    def set_bias(self, logit: float) -> None:
+        """Starts the output at a logit, instead of at 0: that of the mean target."""
         for tower in self.towers:
-            tower.set_bias(values)
+            tower.set_bias(logit)
 
 
 def save(ranker: Ranker, directory: str | os.PathLike[str], *, contents: saved.Contents) -> None:

@@ -66,11 +66,6 @@ class Labels:
         """P, in [0, 1]."""
         return self.clicks / self.impressions
 
-    @property
-    def click_logit(self) -> float:
-        """The log odds of a click, finite."""
-        return math.log((self.clicks + 0.5) / (self.impressions - self.clicks + 0.5))
-
     def starting_logit(self, loss: str) -> float:
         """Returns the constant logit that minimises a loss.
 
@@ -136,20 +131,17 @@ class RankerTask:
         """Returns the mean loss of a batch of impressions, over all towers."""
         del step
         query, places = shared_queries.distinct(batch, self.model.query_columns)
-        parts = self.model.parts(query, batch, places=places, training=True)
+        orders, level = self.model.orders_and_level(query, batch, places=places, training=True)
         # Each tower learns by itself: towers that share a loss would make up for each other.
-        values = [losses.mean(self._losses(order + parts.level, batch)) for order in parts.orders]
+        values = [losses.mean(self._losses(order + level, batch)) for order in orders]
         if self.model.config.pairwise:
-            pairs = [losses.mean(self._pair_losses(order, batch)) for order in parts.orders]
+            pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
             values.append(self.model.config.pairwise * tf.add_n(pairs))
-        for logits in parts.clicks:
-            clicks = losses.logistic_loss(logits, batch[_CLICKED], batch[_WATCH_TIME])
-            values.append(self.model.config.click_weight * losses.mean(clicks))
-        return tf.add_n(values) / len(parts.orders)
+        return tf.add_n(values) / len(orders)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         query, places = shared_queries.distinct(batch, self.model.query_columns)
-        orders = self.model.parts(query, batch, places=places).orders
+        orders, _ = self.model.orders_and_level(query, batch, places=places)
         values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
         return tf.add_n(values) / len(values)
 
@@ -350,7 +342,7 @@ def train(
     resolved = ResolvedSpec.load(examples_dir)
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=settings.seed)
-    model.set_bias(starting_logit, labels.click_logit)
+    model.set_bias(starting_logit)
     if model_config.target == config.RELATIVE:
         model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)

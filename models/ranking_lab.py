@@ -192,8 +192,7 @@ class Lab:
         tf_keras.backend.clear_session()
         gc.collect()  # What was trained before points to itself, and to its copy of the rows.
         model = Ranker(self.resolved, self.sizes, config, seed=settings.seed)
-        labels = self._labels(config)
-        model.set_bias(labels.starting_logit(config.loss), labels.click_logit)
+        model.set_bias(self._labels(config).starting_logit(config.loss))
         if config.target == configs.RELATIVE:
             model.duration_factors.assign(self._duration_factors())
         task = ranker_training.RankerTask(model, holdout=self._validation, stop_metric="")

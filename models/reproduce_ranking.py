@@ -34,7 +34,6 @@ TABLE_1: Mapping[tuple[int, ...], float] = {
 _WIDEST = (1024, 512, 256)
 # The paper's model, whatever the product's defaults are: one tower and nothing beside it.
 _PAPER: Mapping[str, Any] = {"towers": 1, "pairwise": 0.0, "wide": False, "dropout": 0.0}
-_CLICK_WEIGHT = 5.0
 _PAPER_POWERS, _PAPER_EQUAL = 0.2, 4.1  # Percent that the loss rises by.
 RATIO = "expected_over_actual"
 _BINS = 10
@@ -98,7 +97,6 @@ def ranking_inputs(setting: Setting) -> Experiment:
         "equal weights": {"loss": config.LOGISTIC},
         "paper's weights": {"loss": config.WEIGHTED},
         "with pairs of a user's impressions": {"pairwise": RankerConfig().pairwise},
-        "with a click output in training": {"click_weight": _CLICK_WEIGHT},
     }
     groups = {
         "without churn features": lab.names(
@@ -124,7 +122,7 @@ def ranking_inputs(setting: Setting) -> Experiment:
         name="ranking_inputs",
         title="Section 4: what powers, weights and inputs are worth",
         question="How much does the loss rise where one of them is left out? Does a loss of pairs, "
-        "or of clicks by a second output, which the paper does not have, lower it?",
+        "which the paper does not have, lower it?",
         paper=f"without powers +{_PAPER_POWERS}%, equal weights +{_PAPER_EQUAL}%; the user's past "
         "with the video and similar ones are the most important signals, sources and scores are "
         "crucial, and impressions without a watch demote a video (no numbers).",

@@ -50,12 +50,6 @@ _PAIRWISE = flags.DEFINE_float(
     "Weight of the loss of pairs of a user's impressions; 0: single impressions alone, as in the "
     "paper.",
 )
-_CLICK_WEIGHT = flags.DEFINE_float(
-    "click_weight",
-    _MODEL_DEFAULT.click_weight,
-    "Weight of the logistic loss of a second output, the click, which is there in training only; "
-    "0: none, as in the paper.",
-)
 _WIDE = flags.DEFINE_boolean(
     "wide",
     _MODEL_DEFAULT.wide,
@@ -114,7 +108,6 @@ def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
         watch_cap_s=_WATCH_CAP_S.value,
         powers=_POWERS.value,
         pairwise=_PAIRWISE.value,
-        click_weight=_CLICK_WEIGHT.value,
         wide=_WIDE.value,
         dropout=_DROPOUT.value,
         exclude=tuple(_EXCLUDE.value),

@@ -18,7 +18,7 @@ import tensorflow_transform.beam as tft_beam
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, files, logs, replay, spec
+from features import command, example_tables, files, logs, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from pipeline import (
@@ -97,12 +97,12 @@ def _transform(
 ) -> None:
     """Raw examples -> transformed ones."""
     catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
-    schemas = {model: replay.example_schema(resolved, model) for model in models}
+    schemas = {model: example_tables.example_schema(resolved, model) for model in models}
     with tempfile.TemporaryDirectory(dir=output, prefix=".tft") as temporary:
         videos = pathlib.Path(temporary) / "videos"
         cleaning.write_part(
             videos,
-            replay.catalogue_examples(resolved, catalogue),
+            example_tables.catalogue_examples(resolved, catalogue),
             row_group_size=replay.ROWS_PER_BATCH,
         )
         logging.info("Fitting the transforms of: %s.", ", ".join(models))

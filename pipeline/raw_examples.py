@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, logs, replay, schema, spec
+from features import command, example_tables, logs, replay, schema, spec
 from features.spec import ResolvedSpec
 from features.statistics import DAY_S
 from pipeline import cleaning, example_generation, leakage_audit, written_files
@@ -122,7 +122,9 @@ class RawExamples:
             label=self._config.label,
         )
         if days:
-            days.keep(raw, {m: replay.example_schema(self._resolved, m) for m in spec.MODELS})
+            days.keep(
+                raw, {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
+            )
         counts = {f"{model}_{split}": _num_rows(path) for (model, split), path in raw.items()}
         self._refuse_no_examples(counts, train_until_s)
         return Made(
@@ -224,7 +226,7 @@ class RawExamples:
             users_dir=users_dir,
             cached=days.cached() if days else None,
         )
-        schemas = {m: replay.example_schema(self._resolved, m) for m in spec.MODELS}
+        schemas = {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
         with beam.Pipeline(options=self._options) as pipeline:
             example_generation.add_example_generation(
                 pipeline,

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import pages, replay, spec, statistics
+from features import example_tables, pages, replay, spec, statistics
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.spec import Kind, Side
@@ -169,7 +169,7 @@ def test_nominations_without_a_release_are_missing():
 
 def test_the_catalogue_as_examples_keeps_its_rows():
     resolved, _ = replayed({"watches": watches(("u", "a", T0))})
-    examples = replay.catalogue_examples(resolved, Catalogue(VIDEOS))
+    examples = example_tables.catalogue_examples(resolved, Catalogue(VIDEOS))
     assert examples["video_id"].to_pylist() == ["a", "b", "c"]
     assert examples["time"].to_pylist() == [0, 1, 2]
-    assert examples.schema.equals(replay.example_schema(resolved, spec.CANDIDATE))
+    assert examples.schema.equals(example_tables.example_schema(resolved, spec.CANDIDATE))

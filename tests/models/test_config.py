@@ -45,8 +45,8 @@ def test_unknown_keys_are_refused():
 
 def test_a_config_of_before_a_setting_existed_is_refused():
     values = dataclasses.asdict(config.RankerConfig())
-    del values["click_weight"]
-    with pytest.raises(ValueError, match=r"no \['click_weight'\]"):
+    del values["pairwise"]
+    with pytest.raises(ValueError, match=r"no \['pairwise'\]"):
         config.from_mapping(config.RankerConfig, values)
 
 

@@ -115,8 +115,7 @@ def test_expected_watch_times_of_several_towers_are_averaged(world, rows):
 def test_level_moves_all_candidates_of_a_query_alike(world, rows):
     model = make(world, pairwise=0.3)
     query = {name: values[:1] for name, values in rows.items()}
-    parts = model.parts(query, rows)
-    orders, level = parts.orders, parts.level
+    orders, level = model.orders_and_level(query, rows)
     # It starts at nothing, so that a first step is that of the towers.
     np.testing.assert_array_equal(level, [0.0])
     np.testing.assert_allclose(model.logits(query, rows), orders[0])
@@ -127,22 +126,8 @@ def test_level_moves_all_candidates_of_a_query_alike(world, rows):
 def test_without_pairs_there_is_no_level(world, rows):
     model = make(world, pairwise=0.0)
     assert model.level is None
-    parts = model.parts(rows, rows)
-    orders, level = parts.orders, parts.level
+    orders, level = model.orders_and_level(rows, rows)
     np.testing.assert_array_equal(model(rows), orders[0] + level)
-
-
-def test_the_click_output_is_no_part_of_the_logit(world, rows):
-    model = make(world, hidden=(4,), click_weight=2.0)
-    model.set_bias(math.log(30), -2.0)
-    before, (click,) = model(rows).numpy(), model.parts(rows, rows).clicks
-    assert np.abs(before - click).min() > 0.1
-    layer = model.towers[0].upper_layers[-1]
-    layer.kernel.assign(layer.kernel * [[1.0, 0.0]])
-    np.testing.assert_allclose(model(rows), before, rtol=1e-6)
-    np.testing.assert_allclose(model.parts(rows, rows).clicks[0], [-2.0] * 7, rtol=1e-6)
-    assert model.parts(rows, rows).orders[0].shape == (7,)
-    assert not make(world).parts(rows, rows).clicks
 
 
 def test_wide_weights_of_a_candidates_ids_add_to_its_logit(world, rows):

@@ -40,28 +40,6 @@ def test_odds_recover_expected_watch_time_at_a_high_click_rate(
     np.testing.assert_allclose(seconds[~is_long].mean(), 4 * factor, rtol=0.1)
 
 
-def test_the_click_output_adds_its_logistic_loss_times_its_weight(world):
-    rows = world.ranker_rows(40, seed=1)
-    found = {}
-    for weight in (1e-9, 1.0, 3.0):
-        settings = RankerConfig(hidden=(8,), pairwise=0.0, click_weight=weight)
-        model = ranker.Ranker(world.spec(), world.vocabulary_sizes, settings)
-        task = ranker_training.RankerTask(model, holdout=None, stop_metric="")
-        found[weight] = float(task.loss(rows, 0))
-    (logits,) = model.parts(rows, rows).clicks
-    # log(1 + exp(x)) - x where clicked.
-    clicks = np.mean(np.logaddexp(0, logits) - logits * rows["clicked"])
-    assert found[1.0] - found[1e-9] == pytest.approx(clicks, rel=1e-4)
-    assert found[3.0] - found[1e-9] == pytest.approx(3 * clicks, rel=1e-4)
-
-
-@pytest.mark.parametrize(("clicks", "impressions"), [(0, 10), (10, 10), (3, 10)])
-def test_the_log_odds_of_a_click_are_finite(clicks, impressions):
-    labels = ranker_training.Labels(impressions=impressions, clicks=clicks, watch_time_s=1.0)
-    expected = math.log((clicks + 0.5) / (impressions - clicks + 0.5))
-    assert labels.click_logit == pytest.approx(expected)
-
-
 def test_cap_counts_longer_watches_as_the_cap(world):
     model = ranker.Ranker(
         world.spec(), world.vocabulary_sizes, RankerConfig(**LINEAR, watch_cap_s=20.0)

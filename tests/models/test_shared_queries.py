@@ -63,8 +63,7 @@ def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwi
     assert query["region"].shape[0] == (12 if same else 60)
 
     def row_by_row():
-        parts = model.parts(rows, rows)
-        (order,), level = parts.orders, parts.level
+        (order,), level = model.orders_and_level(rows, rows)
         labels = rows["clicked"], rows["watch_time_s"]
         found = losses.mean(losses.exact_watch_time_loss(order + level, *labels))
         if pairwise:
