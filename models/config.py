@@ -274,12 +274,7 @@ CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run.
 RANKER_TRAINING = TrainingConfig(
-    epochs=3,
-    learning_rate=0.003,
-    decay=True,
-    holdout_examples=100_000,
-    evaluations_per_epoch=2,
-    patience=6,
+    epochs=3, decay=True, holdout_examples=100_000, evaluations_per_epoch=2, patience=6
 )
 
 

@@ -6,7 +6,6 @@ nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.I
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
@@ -19,8 +18,6 @@ from features.spec import Feature, Kind, ResolvedSpec, Side
 Tensors = Mapping[str, tf.Tensor]
 _Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, None, None, None, None]]
 _STDDEV = 0.05
-# Mean and standard deviation of x, x^2 and sqrt(x) of an x that is even in [0, 1).
-_MOMENTS = ((1 / 2, math.sqrt(1 / 12)), (1 / 3, math.sqrt(4 / 45)), (2 / 3, math.sqrt(1 / 18)))
 
 
 class EmbeddingTable(tf_keras.layers.Layer):
@@ -204,28 +201,6 @@ def with_powers(values: tf.Tensor) -> tf.Tensor:
     return tf.concat([values, tf.square(values), tf.sqrt(tf.maximum(values, 0.0))], axis=1)
 
 
-def standardised(quantiles: tf.Tensor, *, powers: bool) -> tf.Tensor:
-    """Returns quantiles, and their powers, with mean 0 and deviation 1.
-
-    Of a value spread evenly over [0, 1), as a quantile is, x has mean 1/2 and variance 1/12,
-    x^2 1/3 and 4/45, sqrt(x) 2/3 and 1/18. It is what the paper feeds, shifted and scaled: the same
-    functions can be learnt, in fewer steps, since three numbers around 1/2 that rise together no
-    longer share most of what they say with each other and with the bias.
-
-    Args:
-        quantiles: float32 [B, F], in [0, 1).
-        powers: Whether x^2 and sqrt(x) are there too.
-
-    Returns:
-        float32 [B, 3 F] in the order of :func:`with_powers`, or [B, F].
-    """
-    moments = _MOMENTS if powers else _MOMENTS[:1]
-    values = with_powers(quantiles) if powers else quantiles
-    width = quantiles.shape[1]
-    means, deviations = (np.repeat(column, width) for column in np.array(moments).T)
-    return (values - means.astype(np.float32)) / deviations.astype(np.float32)
-
-
 def make_tables(
     features: Sequence[Feature],
     vocabulary_sizes: Mapping[str, int],
@@ -261,7 +236,6 @@ class SideInputs:
         side: Whose features.
         exclude: Names of features that are left out.
         powers: Whether squares and square roots are fed.
-        standardise: Whether continuous values are shifted and scaled, see :func:`standardised`.
     """
 
     def __init__(
@@ -272,9 +246,7 @@ class SideInputs:
         *,
         exclude: Collection[str] = (),
         powers: bool = True,
-        standardise: bool = False,
     ) -> None:
-        self._standardise = standardise
         self.features = tuple(f for f in resolved.of(model, side) if f.name not in exclude)
         self._categorical = tuple(f for f in self.features if f.categorical)
         self._powers = powers
@@ -324,9 +296,6 @@ class SideInputs:
             values = tf.cast(features[column], tf.float32)
             if some_left_out:
                 values = tf.gather(values, np.array(kept), axis=1)
-            if kind is Kind.CONTINUOUS and self._standardise:
-                values = standardised(values, powers=self._powers)
-            elif kind is Kind.CONTINUOUS and self._powers:
-                values = with_powers(values)
-            parts.append(values)
+            powered = kind is Kind.CONTINUOUS and self._powers
+            parts.append(with_powers(values) if powered else values)
         return tf.concat(parts, axis=1)

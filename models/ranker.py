@@ -208,14 +208,7 @@ class Ranker(tf_keras.Model):
         self.vocabulary_sizes = types.MappingProxyType(dict(vocabulary_sizes))
         self.config = config
         self._query_inputs, self._candidate_inputs = (
-            SideInputs(
-                resolved,
-                spec.RANKER,
-                side,
-                exclude=config.exclude,
-                powers=config.powers,
-                standardise=True,
-            )
+            SideInputs(resolved, spec.RANKER, side, exclude=config.exclude, powers=config.powers)
             for side in (Side.QUERY, Side.CANDIDATE)
         )
         for side, inputs in (("query", self._query_inputs), ("candidate", self._candidate_inputs)):

@@ -16,23 +16,6 @@ def table():
     return made
 
 
-def test_standardised_quantiles_and_powers_have_mean_0_and_deviation_1():
-    # 100,000 values in the middle of as many equal parts of [0, 1), in two columns.
-    even = (np.arange(100_000, dtype=np.float32) + 0.5) / 100_000
-    found = embeddings.standardised(tf.stack([even, even[::-1]], axis=1), powers=True).numpy()
-    assert found.shape == (100_000, 6)
-    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
-    np.testing.assert_allclose(found.std(axis=0), 1, atol=1e-3)
-    plain = embeddings.standardised(tf.stack([even, even[::-1]], axis=1), powers=False)
-    np.testing.assert_allclose(plain, found[:, :2], atol=1e-6)
-
-
-def test_standardised_powers_keep_their_places():
-    # x = 1/4: (1/4 - 1/2) / sqrt(1/12), (1/16 - 1/3) / sqrt(4/45), (1/2 - 2/3) / sqrt(1/18).
-    found = embeddings.standardised(tf.constant([[0.25]]), powers=True)
-    np.testing.assert_allclose(found, [[-0.866025, -0.908398, -0.707107]], rtol=1e-5)
-
-
 def test_unknown_id_is_the_zero_vector(table):
     np.testing.assert_array_equal(table.lookup(tf.constant([0, 3])), [[0, 0], [3, 30]])
 
