@@ -26,7 +26,12 @@ _BLOCKS = flags.DEFINE_integer("blocks", 3, "How often a new model is trained.",
 _FIRST_SHARE = flags.DEFINE_float(
     "first_share", 0.2, "Share of the watches that the first model has, between 0 and 1."
 )
-_UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
+_FROM = flags.DEFINE_string("from", None, "Models learn from this ISO 8601 time on, UTC.")
+_UNTIL = flags.DEFINE_string(
+    "until",
+    None,
+    "Reads events before this ISO 8601 time, UTC; impressions from it on are left out of --output.",
+)
 _STEP_FLAGS = {
     "preprocess": flags.DEFINE_string(
         "preprocess_flags", "", "Further flags of pipeline.preprocess, in one string."
@@ -45,6 +50,10 @@ def main(argv: Sequence[str]) -> None:
     from pipeline import nomination_backfill
 
     output = pathlib.Path(_OUTPUT.value)
+    step_flags = {name: shlex.split(flag.value) for name, flag in _STEP_FLAGS.items()}
+    if _FROM.value:
+        command.parse_time(_FROM.value, name="--from")
+        step_flags["preprocess"].append(f"--from={_FROM.value}")
     counts = nomination_backfill.Backfill(
         logs=pathlib.Path(_LOGS.value),
         output=output,
@@ -52,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         blocks=_BLOCKS.value,
         first_share=_FIRST_SHARE.value,
         until_s=command.parse_time(_UNTIL.value, name="--until"),
-        flags={name: shlex.split(flag.value) for name, flag in _STEP_FLAGS.items()},
+        flags=step_flags,
     ).run()
     print(
         f"Wrote {output}: {counts.impressions:,} impressions, nominations made for "

@@ -13,7 +13,7 @@ like one of our own funnel, whose release changes from time to time.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ class Backfill:
     blocks: int = 3
     first_share: float = 0.2
     until_s: int | None = None
-    flags: dict[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.blocks < 1:
@@ -177,12 +177,11 @@ class Counts:
         """Counts filled impressions."""
         made = pc.fill_null(pc.starts_with(impressions["release_id"], RELEASE_PREFIX), False)
         sources = impressions[COLUMNS[0]].filter(made)
+        with_release = impressions.num_rows - impressions["release_id"].null_count
         return cls(
             impressions=impressions.num_rows,
-            filled=pc.sum(made).as_py() or 0,
-            logged=impressions.num_rows
-            - impressions["release_id"].null_count
-            - (pc.sum(made).as_py() or 0),
+            filled=len(sources),
+            logged=with_release - len(sources),
             retrieved=pc.sum(pc.greater(pc.list_value_length(sources), 0)).as_py() or 0,
         )
 
