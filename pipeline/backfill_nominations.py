@@ -10,12 +10,12 @@ same line again goes on where it was stopped.
 """
 
 import pathlib
-import shlex
 from collections.abc import Sequence
 
 from absl import flags
 
 from features import command
+from pipeline import commands
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of logs to create.", required=True)
@@ -50,7 +50,10 @@ def main(argv: Sequence[str]) -> None:
     from pipeline import nomination_backfill
 
     output = pathlib.Path(_OUTPUT.value)
-    step_flags = {name: shlex.split(flag.value) for name, flag in _STEP_FLAGS.items()}
+    step_flags = commands.split_flags(
+        {step: flag.value for step, flag in _STEP_FLAGS.items()},
+        {step: flag.name for step, flag in _STEP_FLAGS.items()},
+    )
     if _FROM.value:
         command.parse_time(_FROM.value, name="--from")
         step_flags["preprocess"].append(f"--from={_FROM.value}")

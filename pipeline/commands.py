@@ -1,7 +1,9 @@
 """Runs a binary of this project as a process of its own, as a person would type it."""
 
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from absl import logging
 
@@ -18,3 +20,22 @@ def run_binary(binary: str, *arguments: str) -> None:
     code = subprocess.run([sys.executable, "-m", binary, *arguments], check=False).returncode
     if code:
         raise command.InputError(f"{binary} failed with exit code {code}; it said why above.")
+
+
+def split_flags(given: Mapping[str, str], flags: Mapping[str, str]) -> dict[str, list[str]]:
+    """Splits further flags of steps, each given in one string, as a shell would.
+
+    Args:
+        given: Step to the string.
+        flags: Step to the name of the flag that gave it, for the message.
+
+    Raises:
+        command.InputError: A quotation is not closed; says in which flag.
+    """
+    found = {}
+    for step, text in given.items():
+        try:
+            found[step] = shlex.split(text)
+        except ValueError as error:
+            raise command.InputError(f"--{flags[step]}={text!r}: {error}.") from None
+    return found

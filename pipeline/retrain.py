@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from features import command
-from pipeline import retraining
+from pipeline import commands, retraining
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -84,12 +84,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _flags_of_steps() -> Mapping[str, Sequence[str]]:
-    given = {}
-    for name, flag in _STEP_FLAGS.items():
-        try:
-            given[name] = shlex.split(flag.value)
-        except ValueError as error:
-            raise command.InputError(f"--{flag.name}={flag.value!r}: {error}.") from None
+    given = commands.split_flags(
+        {step: flag.value for step, flag in _STEP_FLAGS.items()},
+        {step: flag.name for step, flag in _STEP_FLAGS.items()},
+    )
     for name, flag in (("from", _FROM), ("until", _UNTIL)):
         if flag.value:
             command.parse_time(flag.value, name=f"--{name}")

@@ -108,16 +108,27 @@ class _Scorer:
         loaded = tf.saved_model.load(str(release.ranker))
         resolved = ResolvedSpec.load(release.videos)
         catalogue, users = Catalogue(log.videos), Users(profiles)
-        reads_nominations = any(f.origin == "nomination" for f in resolved.of(spec.RANKER))
+        nominations, known_until_s = None, release.learnt_until_s
+        if any(f.origin == "nomination" for f in resolved.of(spec.RANKER)):
+            if known_until_s is None:
+                logging.warning(
+                    "Release %s does not say until when it has learnt, so nominations that the log "
+                    "lacks stay missing: its scores might know the answer.",
+                    release.version,
+                )
+            else:
+                logging.info(
+                    "Nominations that the log lacks are made for pages from %s on.",
+                    command.format_time(known_until_s),
+                )
+                nominations = _nominations(release, resolved, catalogue, users)
         return cls(
             resolved=resolved,
             catalogue=catalogue,
             users=users,
             signature=loaded.signatures[signatures.SCORE_PAIRS],
-            nominations=_nominations(release, resolved, catalogue, users)
-            if reads_nominations
-            else None,
-            known_until_s=release.learnt_until_s,
+            nominations=nominations,
+            known_until_s=known_until_s or 0,
         )
 
     def results(self, log: BucketedLog, from_s: int | None) -> Iterator[pa.Table]:

@@ -107,10 +107,10 @@ class Release:
         return self.manifest.version
 
     @property
-    def learnt_until_s(self) -> int:
-        """The end of what its models have seen, Unix seconds; 0 where that is unknown."""
+    def learnt_until_s(self) -> int | None:
+        """The end of what its models have seen, Unix seconds; None where that is unknown."""
         info = self.manifest.lineage.get("examples", {}).get("info", {})
-        return int(info.get("until_s") or 0)
+        return int(info["until_s"]) if info.get("until_s") is not None else None
 
 
 def current(serving_root: Path) -> str:

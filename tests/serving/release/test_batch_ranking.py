@@ -185,3 +185,5 @@ def test_nominations_are_made_from_the_end_of_what_the_release_knows_on_and_rows
 
 def test_a_release_says_until_when_it_has_learnt(found, small_site):
     assert found.learnt_until_s == files.read_complete(small_site.examples)["until_s"]
+    manifest = dataclasses.replace(found.manifest, lineage={})
+    assert dataclasses.replace(found, manifest=manifest).learnt_until_s is None
