@@ -122,6 +122,11 @@ class Feature:
         return self.source.partition(".")[0]
 
     @functools.cached_property
+    def static(self) -> bool:
+        """Whether it depends on the video alone: the same in all its impressions."""
+        return self.origin == "videos" and self.column != "age_s"
+
+    @functools.cached_property
     def column(self) -> str:
         """The part of ``source`` after the point."""
         return self.source.partition(".")[2]

@@ -224,6 +224,29 @@ def make_tables(
     return tables
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Vector:
+    """What a side reads of a column of numbers.
+
+    Attributes:
+        column: Its name.
+        width: What it adds to the dense vector.
+        powers: Whether squares and square roots are fed.
+        of_all: Where the features stand in it; None: they are all there is, in order.
+        of_group: Likewise where it holds the group alone.
+    """
+
+    column: str
+    width: int
+    powers: bool
+    of_all: list[int] | None
+    of_group: list[int] | None
+
+
+def _places(kept: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    return None if list(kept) == list(names) else [names.index(name) for name in kept]
+
+
 class SideInputs:
     """Turns the features of one side into one dense vector; holds no weights of its own.
 
@@ -236,6 +259,7 @@ class SideInputs:
         side: Whose features.
         exclude: Names of features that are left out.
         powers: Whether squares and square roots are fed.
+        static: Whether to read static features alone, or the others alone; None: both.
     """
 
     def __init__(
@@ -246,36 +270,50 @@ class SideInputs:
         *,
         exclude: Collection[str] = (),
         powers: bool = True,
+        static: bool | None = None,
     ) -> None:
-        self.features = tuple(f for f in resolved.of(model, side) if f.name not in exclude)
+        def of_group(features: Sequence[Feature]) -> list[Feature]:
+            return [f for f in features if static is None or f.static is static]
+
+        self.features = tuple(
+            f for f in of_group(resolved.of(model, side)) if f.name not in exclude
+        )
         self._categorical = tuple(f for f in self.features if f.categorical)
-        self._powers = powers
-        self._vectors: list[tuple[str, Kind, list[int], bool]] = []
+        self._vectors: list[_Vector] = []
         for kind in (Kind.CONTINUOUS, Kind.BINARY):
             names = resolved.vector_names(model, side, kind)
-            kept = [i for i, name in enumerate(names) if name not in exclude]
+            group = [f.name for f in of_group(resolved.of(model, side, kind))]
+            kept = [name for name in group if name not in exclude]
             if kept:
-                column = spec.vector_column(side, kind)
-                self._vectors.append((column, kind, kept, len(kept) < len(names)))
+                vector = _Vector(
+                    column=spec.vector_column(side, kind),
+                    width=len(kept) * (3 if kind is Kind.CONTINUOUS and powers else 1),
+                    powers=kind is Kind.CONTINUOUS and powers,
+                    of_all=_places(kept, names),
+                    of_group=_places(kept, group),
+                )
+                self._vectors.append(vector)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the tensors that are read."""
-        return (*(f.name for f in self._categorical), *(column for column, *_ in self._vectors))
+        return (*(f.name for f in self._categorical), *(v.column for v in self._vectors))
 
     def width(self, tables: Mapping[str, EmbeddingTable]) -> int:
         """Returns F, the length of the dense vector."""
-        total = sum(tables[f.space].width for f in self._categorical)
-        for _, kind, kept, _ in self._vectors:
-            total += len(kept) * (3 if kind is Kind.CONTINUOUS and self._powers else 1)
-        return total
+        categorical = sum(tables[f.space].width for f in self._categorical)
+        return categorical + sum(vector.width for vector in self._vectors)
 
-    def dense(self, features: Tensors, tables: Mapping[str, EmbeddingTable]) -> tf.Tensor:
+    def dense(
+        self, features: Tensors, tables: Mapping[str, EmbeddingTable], *, of_group: bool = False
+    ) -> tf.Tensor:
         """Returns the dense vector of each row.
 
         Args:
             features: Transformed features by name; others than :attr:`columns` are ignored.
             tables: By ID space.
+            of_group: Whether continuous and binary columns hold what ``static`` names alone, and
+                not all features of the side.
 
         Returns:
             float32 [B, F].
@@ -292,10 +330,10 @@ class SideInputs:
             ids = [tf.convert_to_tensor(features[name]) for name in names]
             embedded |= zip(names, tables[space].read(ids), strict=True)
         parts = [embedded[f.name] for f in self._categorical]
-        for column, kind, kept, some_left_out in self._vectors:
-            values = tf.cast(features[column], tf.float32)
-            if some_left_out:
-                values = tf.gather(values, np.array(kept), axis=1)
-            powered = kind is Kind.CONTINUOUS and self._powers
-            parts.append(with_powers(values) if powered else values)
+        for vector in self._vectors:
+            values = tf.cast(features[vector.column], tf.float32)
+            places = vector.of_group if of_group else vector.of_all
+            if places is not None:
+                values = tf.gather(values, np.array(places), axis=1)
+            parts.append(with_powers(values) if vector.powers else values)
         return tf.concat(parts, axis=1)

@@ -16,9 +16,9 @@ which orders nothing, and leaves the towers free to say what tells a user's impr
 There may be several towers over the same embeddings, each with a loss of its own, whose expected
 watch times are averaged: small data leaves a single one at the mercy of its seed.
 
-The first layer is split: the query's part of the product is computed once per request, and in
-training once per page, each candidate's part per row, and the sum is what the concatenated layer
-would give.
+The first layer is split (:mod:`models.ranker_layers`): the query's part of the product is computed
+once per request, and in training once per page; the video's own part once per release; the rest
+per row. The sum is what the concatenated layer would give.
 
 Source: Covington et al., RecSys 2016, section 4 and figure 7.
 """
@@ -26,159 +26,22 @@ Source: Covington et al., RecSys 2016, section 4 and figure 7.
 import math
 import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
-from models import calibration, duration_target, embeddings, losses, saved
+from models import calibration, duration_target, embeddings, losses, ranker_layers, saved
 from models import config as configs
 from models.config import RankerConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.ranker_layers import Level, Tower, VideoParts
 
-# Units of the hidden layer of the query's own part of the logit.
-_LEVEL_UNITS = 64
 # Of the weights of single ids: an id is seen in few steps, each must count.
 _WIDE_RATE = 0.1
-
-
-class SplitDense(tf_keras.layers.Layer):
-    """A dense layer over [query, candidate] that never concatenates them.
-
-        y = q K_q + c K_c + b
-
-    Args:
-        query_width: Of q.
-        candidate_width: Of c.
-        units: Of y.
-        seed: Of the initial kernels, Glorot uniform as for the concatenated layer.
-        name: Of the layer.
-    """
-
-    def __init__(
-        self, query_width: int, candidate_width: int, units: int, *, seed: int, name: str
-    ) -> None:
-        super().__init__(name=name)
-        limit = math.sqrt(6.0 / (query_width + candidate_width + units))
-
-        def kernel(side: str, width: int, offset: int) -> tf.Variable:
-            initial = tf_keras.initializers.RandomUniform(-limit, limit, seed=seed + offset)
-            return self.add_weight(name=side, shape=[width, units], initializer=initial)
-
-        self.query_kernel = kernel("query_kernel", query_width, 0)
-        self.candidate_kernel = kernel("candidate_kernel", candidate_width, 1)
-        self.bias = self.add_weight(name="bias", shape=[units], initializer="zeros")
-
-    def call(
-        self,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        products: tf.DType = tf.float32,
-        places: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Returns y, float32 [N, units].
-
-        Args:
-            query: q, float32 [Q, Fq]; see :meth:`Ranker.logits`.
-            candidate: c, float32 [N, Fc].
-            products: What the candidates' part is multiplied in; float32 or bfloat16.
-            places: int32 [N], the query of each candidate; None: Q is N or 1.
-        """
-        query_part = _spread(tf.matmul(query, self.query_kernel) + self.bias, places)
-        return _product(candidate, self.candidate_kernel, products) + query_part
-
-
-def _product(rows: tf.Tensor, kernel: tf.Variable, products: tf.DType) -> tf.Tensor:
-    """Returns rows @ kernel, float32; both are rounded to ``products`` before."""
-    if products == tf.float32:
-        return tf.matmul(rows, kernel)
-    return tf.cast(tf.matmul(tf.cast(rows, products), tf.cast(kernel, products)), tf.float32)
-
-
-def _spread(of_queries: tf.Tensor, places: tf.Tensor | None) -> tf.Tensor:
-    """Returns what belongs to each candidate's query; without ``places`` as it is."""
-    return of_queries if places is None else tf.gather(of_queries, places)
-
-
-class Tower(tf_keras.layers.Layer):
-    """A split first layer, ReLU layers above it, and one output.
-
-    Args:
-        query_width: Length of the query's dense vector.
-        candidate_width: Of the candidate's.
-        hidden: Widths of the ReLU layers, bottom first; () is linear.
-        seed: Of the initial weights.
-        name: Of the layer.
-    """
-
-    def __init__(
-        self,
-        query_width: int,
-        candidate_width: int,
-        hidden: Sequence[int],
-        *,
-        seed: int,
-        name: str,
-    ) -> None:
-        super().__init__(name=name)
-        widths = (*hidden, 1)
-        self.first_layer = SplitDense(
-            query_width, candidate_width, widths[0], seed=seed + 200, name="first_layer"
-        )
-        self.upper_layers = []
-        for i, units in enumerate(widths[1:]):
-            initial = tf_keras.initializers.GlorotUniform(seed=seed + 300 + i)
-            layer = tf_keras.layers.Dense(units, kernel_initializer=initial, name=f"layer_{i + 2}")
-            layer.build([None, widths[i]])
-            self.upper_layers.append(layer)
-
-    def call(
-        self,
-        query: tf.Tensor,
-        candidate: tf.Tensor,
-        *,
-        dropout: float = 0.0,
-        products: tf.DType = tf.float32,
-        places: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
-        hidden = self.first_layer(query, candidate, products, places)
-        for layer in self.upper_layers:
-            hidden = tf.nn.relu(hidden)
-            if dropout:
-                hidden = tf.nn.dropout(hidden, dropout)
-            hidden = _product(hidden, layer.kernel, products) + layer.bias
-        return hidden
-
-    def set_bias(self, value: float) -> None:
-        """Sets the bias of the output."""
-        layer = self.upper_layers[-1] if self.upper_layers else self.first_layer
-        layer.bias.assign([value])
-
-
-class Level(tf_keras.layers.Layer):
-    """What a query alone adds to the logit of all its candidates; starts at 0.
-
-    Args:
-        query_width: Length of the query's dense vector.
-        seed: Of the initial weights.
-    """
-
-    def __init__(self, query_width: int, *, seed: int) -> None:
-        super().__init__(name="level")
-        initial = tf_keras.initializers.GlorotUniform(seed=seed)
-        self.hidden = tf_keras.layers.Dense(
-            _LEVEL_UNITS, activation="relu", kernel_initializer=initial, name="hidden"
-        )
-        self.hidden.build([None, query_width])
-        self.output_layer = tf_keras.layers.Dense(1, kernel_initializer="zeros", name="output")
-        self.output_layer.build([None, _LEVEL_UNITS])
-
-    def call(self, query: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [Q] for float32 [Q, Fq]."""
-        return tf.squeeze(self.output_layer(self.hidden(query)), axis=1)
 
 
 class Ranker(tf_keras.Model):
@@ -207,18 +70,24 @@ class Ranker(tf_keras.Model):
         # A proxy, since Keras would take a plain dictionary for weights to track.
         self.vocabulary_sizes = types.MappingProxyType(dict(vocabulary_sizes))
         self.config = config
-        self._query_inputs, self._candidate_inputs = (
-            SideInputs(resolved, spec.RANKER, side, exclude=config.exclude, powers=config.powers)
-            for side in (Side.QUERY, Side.CANDIDATE)
+        settings: Any = {"exclude": config.exclude, "powers": config.powers}
+        self._query_inputs = SideInputs(resolved, spec.RANKER, Side.QUERY, **settings)
+        self._video_inputs, self._moment_inputs = (
+            SideInputs(resolved, spec.RANKER, Side.CANDIDATE, static=static, **settings)
+            for static in (True, False)
         )
-        for side, inputs in (("query", self._query_inputs), ("candidate", self._candidate_inputs)):
-            if not inputs.columns:
+        candidate_features = (*self._video_inputs.features, *self._moment_inputs.features)
+        for side, read in (
+            ("query", self._query_inputs.features),
+            ("candidate", candidate_features),
+        ):
+            if not read:
                 raise command.InputError(f"The ranker has no {side} feature left to read.")
-        features = (*self._query_inputs.features, *self._candidate_inputs.features)
+        features = (*self._query_inputs.features, *candidate_features)
         self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
         self.wide_tables: dict[str, EmbeddingTable] = {}
         self._wide_features = tuple(
-            f for f in self._candidate_inputs.features if config.wide and f.kind is Kind.UNIVALENT
+            f for f in candidate_features if config.wide and f.kind is Kind.UNIVALENT
         )
         for space in sorted({f.space for f in self._wide_features}):
             self.wide_tables[space] = EmbeddingTable(
@@ -229,12 +98,16 @@ class Ranker(tf_keras.Model):
                 adagrad_rate=_WIDE_RATE,
                 name=f"wide_{space}",
             )
-        sides = (self._query_inputs.width(self.tables), self._candidate_inputs.width(self.tables))
+        widths = ranker_layers.Widths(
+            query=self._query_inputs.width(self.tables),
+            video=self._video_inputs.width(self.tables),
+            moment=self._moment_inputs.width(self.tables),
+        )
         self.towers = [
-            Tower(*sides, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
+            Tower(widths, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
             for i in range(config.towers)
         ]
-        self.level = Level(sides[0], seed=seed + 400) if config.pairwise else None
+        self.level = Level(widths.query, seed=seed + 400) if config.pairwise else None
         self.calibration = calibration.Calibration()
         self._duration = None
         if config.target == configs.RELATIVE:
@@ -254,7 +127,7 @@ class Ranker(tf_keras.Model):
     @property
     def candidate_columns(self) -> tuple[str, ...]:
         """Names of the candidate-side tensors that are read."""
-        columns = self._candidate_inputs.columns
+        columns = tuple(dict.fromkeys((*self._video_inputs.columns, *self._moment_inputs.columns)))
         if self._duration is not None and duration_target.COLUMN not in columns:
             return (*columns, duration_target.COLUMN)
         return columns
@@ -267,10 +140,16 @@ class Ranker(tf_keras.Model):
         places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
+        video_parts: VideoParts | None = None,
     ) -> list[tf.Tensor]:
         """Returns x of each tower before calibration, float32 [N] each; see :meth:`logits`."""
         orders, level = self.orders_and_level(
-            query_features, candidate_features, places=places, training=training, products=products
+            query_features,
+            candidate_features,
+            places=places,
+            training=training,
+            products=products,
+            video_parts=video_parts,
         )
         return [order + level for order in orders]
 
@@ -282,6 +161,7 @@ class Ranker(tf_keras.Model):
         places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
+        video_parts: VideoParts | None = None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns both parts of x; arguments as in :meth:`logits`.
 
@@ -289,16 +169,61 @@ class Ranker(tf_keras.Model):
             What each tower says, float32 [N] each; what the query alone adds, float32 [Q] or, with
             ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
         """
+        is_prepared = video_parts is not None
+        if video_parts is None:
+            video_parts = self.video_parts(candidate_features)
         query = self._query_inputs.dense(query_features, self.tables)
-        candidate = self._candidate_inputs.dense(candidate_features, self.tables)
+        moment = tf.zeros([tf.shape(video_parts.wide)[0], 0])
+        if self._moment_inputs.columns:
+            moment = self._moment_inputs.dense(
+                candidate_features, self.tables, of_group=is_prepared
+            )
         dropout = self.config.dropout if training else 0.0
         settings = {"dropout": dropout, "products": products, "places": places}
-        outputs = [tower(query, candidate, **settings) for tower in self.towers]
-        for feature in self._wide_features:
-            wide = self.wide_tables[feature.space].lookup(candidate_features[feature.name])
-            outputs = [output + wide for output in outputs]
-        level = tf.constant(0.0) if self.level is None else _spread(self.level(query), places)
+        wide = video_parts.wide + self._wide(candidate_features, static=False)
+        outputs = [
+            tower(query, part, moment, **settings) + wide
+            for tower, part in zip(self.towers, video_parts.towers, strict=True)
+        ]
+        level = tf.constant(0.0)
+        if self.level is not None:
+            level = ranker_layers.spread(self.level(query), places)
         return [tf.squeeze(output, axis=1) for output in outputs], level
+
+    def video_parts(self, candidate_features: Tensors) -> VideoParts:
+        """Returns what videos alone contribute, whoever they are shown to.
+
+        Args:
+            candidate_features: Transformed features by name, leading dimension N.
+        """
+        rows = tf.shape(next(iter(candidate_features.values())))[0]
+        video = tf.zeros([rows, 0])
+        if self._video_inputs.columns:
+            video = self._video_inputs.dense(candidate_features, self.tables)
+        factor = self.duration_factor(candidate_features)
+        return VideoParts(
+            towers=[tower.first_layer.video_part(video) for tower in self.towers],
+            wide=tf.zeros([rows, 1]) + self._wide(candidate_features, static=True),
+            factor=tf.ones([rows, 1]) if factor is None else factor[:, tf.newaxis],
+        )
+
+    @property
+    def video_parts_width(self) -> int:
+        """Columns of what :meth:`video_parts` gives, side by side."""
+        return len(self.towers) * self.towers[0].first_layer.units + 2
+
+    def video_parts_from(self, together: tf.Tensor) -> VideoParts:
+        """Undoes ``together()`` of :meth:`video_parts`, float32 [N, :attr:`video_parts_width`]."""
+        return VideoParts.apart(together, self.towers[0].first_layer.units)
+
+    def _wide(self, candidate_features: Tensors, *, static: bool) -> tf.Tensor:
+        """Returns the sum of single-id weights, float32 [N, 1], or 0 where there are none."""
+        weights = [
+            self.wide_tables[feature.space].lookup(candidate_features[feature.name])
+            for feature in self._wide_features
+            if feature.static is static
+        ]
+        return tf.add_n(weights) if weights else tf.constant(0.0)
 
     def logits(
         self,
@@ -308,6 +233,7 @@ class Ranker(tf_keras.Model):
         places: tf.Tensor | None = None,
         training: bool = False,
         products: tf.DType = tf.float32,
+        video_parts: VideoParts | None = None,
     ) -> tf.Tensor:
         """Returns x of each candidate: of several towers, the log of the mean of exp(x).
 
@@ -319,12 +245,19 @@ class Ranker(tf_keras.Model):
             training: Whether dropout is on.
             products: What the towers multiply in: float32, or bfloat16, which some processors do
                 faster; sums are float32 either way.
+            video_parts: Of the candidates, where :meth:`video_parts` was asked before. The
+                features are then all but the static ones, also within the vectors.
 
         Returns:
             float32 [N].
         """
         logits = self.tower_logits(
-            query_features, candidate_features, places=places, training=training, products=products
+            query_features,
+            candidate_features,
+            places=places,
+            training=training,
+            products=products,
+            video_parts=video_parts,
         )
         if len(logits) == 1:
             together = logits[0]
@@ -341,15 +274,17 @@ class Ranker(tf_keras.Model):
         """
         return self.seconds(self.logits(query_features, candidate_features), candidate_features)
 
-    def seconds(self, logits: tf.Tensor, candidate_features: Tensors) -> tf.Tensor:
+    def seconds(self, logits: tf.Tensor, candidates: Tensors | VideoParts) -> tf.Tensor:
         """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
 
         Args:
             logits: x, float32 [N], of :meth:`logits`.
-            candidate_features: The same as there.
+            candidates: Features or parts, as there.
         """
         expected = losses.expected_watch_time_s(logits)
-        factor = self.duration_factor(candidate_features)
+        if isinstance(candidates, VideoParts):
+            return expected * tf.squeeze(candidates.factor, axis=1)
+        factor = self.duration_factor(candidates)
         return expected if factor is None else expected * factor
 
     def duration_factor(self, candidate_features: Tensors) -> tf.Tensor | None:

@@ -148,7 +148,7 @@ def _export(
         work / "prepared",
         resolved=resolved,
         catalogue=catalogue,
-        transform=export.transform_of(directory, signatures.TRANSFORM_VIDEOS),
+        prepare=export.function_of(directory, signatures.PREPARE_VIDEOS),
         vocabularies={
             space.name: dataset.vocabulary(examples, spec.RANKER, space.name)
             for space in resolved.spaces_of(spec.RANKER)

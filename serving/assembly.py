@@ -222,7 +222,7 @@ class _Assembly:
             self._add(trials.prepared_ranker(directory, requests))
 
     def _prepare_videos(self, saved_model: pathlib.Path) -> PreparedVideos | None:
-        """Transforms what the ranker reads of all videos, with the SavedModel itself."""
+        """Computes what videos alone contribute to the ranker, with the SavedModel itself."""
         if not prepared_videos.is_supported(self._resolved):
             return None
         directory = self._build.directory("videos") / prepared_videos.DIRECTORY
@@ -231,7 +231,7 @@ class _Assembly:
             directory,
             resolved=self._resolved,
             catalogue=self._catalogue,
-            transform=export.transform_of(saved_model, signatures.TRANSFORM_VIDEOS),
+            prepare=export.function_of(saved_model, signatures.PREPARE_VIDEOS),
             vocabularies={
                 space.name: dataset.vocabulary(examples, spec.RANKER, space.name)
                 for space in self._resolved.spaces_of(spec.RANKER)

@@ -79,9 +79,22 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         signatures.SCORE_PAIRS: _function(score, many | videos),
     }
     if prepared_videos.is_supported(model.resolved):
+        functions[signatures.PREPARE_VIDEOS] = _prepare_videos(model, servable, videos)
         for name, products in _PRODUCTS.items():
             functions[name] = _score_prepared(model, servable, one, examples_dir, products=products)
     servable.save(directory, functions)
+
+
+def _prepare_videos(
+    model: Ranker, servable: "_Servable", videos: Mapping[str, tf.TensorSpec]
+) -> Any:
+    """Returns the function that gives what ``score_prepared`` takes of the videos."""
+
+    def prepare(**raw: tf.Tensor) -> Tensors:
+        parts = model.video_parts(servable.transformed(raw))
+        return {prepared_videos.PARTS: tf.cast(parts.together(), prepared_videos.DTYPE)}
+
+    return _function(prepare, videos)
 
 
 def _score_prepared(
@@ -92,47 +105,42 @@ def _score_prepared(
     *,
     products: tf.DType,
 ) -> Any:
-    """Returns ``score`` for videos whose own columns were transformed before."""
+    """Returns ``score`` for videos that were prepared before."""
     resolved = model.resolved
-    videos = {
-        name: tf.TensorSpec(shape, dtype, name=name)
-        for name, (dtype, shape) in prepared_videos.signature_inputs(resolved).items()
+    shapes = prepared_videos.signature_inputs(resolved, model.video_parts_width)
+    candidate_inputs = {
+        name: tf.TensorSpec(shape, dtype, name=name) for name, (dtype, shape) in shapes.items()
     }
-    moving = prepared_videos.split(resolved, Kind.CONTINUOUS)[1]
-    boundaries = _boundaries_of(servable, resolved, examples_dir, moving) if moving else None
+    moment = {
+        kind: prepared_videos.of_the_moment(resolved, kind)
+        for kind in (Kind.CONTINUOUS, Kind.BINARY)
+    }
+    boundaries = None
+    if moment[Kind.CONTINUOUS]:
+        boundaries = _boundaries_of(servable, resolved, examples_dir, moment[Kind.CONTINUOUS])
 
     def numbers(kind: Kind, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         column = spec.vector_column(Side.CANDIDATE, kind)
-        known, others = prepared_videos.split(resolved, kind)
-        parts = [inputs[prepared_videos.KNOWN + column]] if known else []
-        if others:
-            filled = preprocessing.fill_missing(inputs[column], others)
-            if kind is Kind.BINARY:
-                parts.append(tf.clip_by_value(filled, 0.0, 1.0))
-            else:
-                parts.append(preprocessing.interpolated_quantile(filled, boundaries))
-        order = prepared_videos.order_of_vector(resolved, kind)
-        together = tf.concat(parts, axis=1)
-        if order == sorted(order):
-            return together
-        return tf.gather(together, order, axis=1)
+        filled = preprocessing.fill_missing(inputs[column], moment[kind])
+        if kind is Kind.BINARY:
+            return tf.clip_by_value(filled, 0.0, 1.0)
+        return preprocessing.interpolated_quantile(filled, boundaries)
 
     def score(**inputs: tf.Tensor) -> Tensors:
         query = servable.transformed({name: inputs[name] for name in query_inputs})
-        candidates = {name: inputs[name] for name in videos if name in model.candidate_columns}
-        for kind in (Kind.CONTINUOUS, Kind.BINARY):
-            column = spec.vector_column(Side.CANDIDATE, kind)
-            if resolved.of(spec.RANKER, Side.CANDIDATE, kind):
-                candidates[column] = numbers(kind, inputs)
-        logits = model.logits(query, candidates, products=products)
-        expected = model.seconds(logits, candidates)
-        return {"logit": logits, "expected_watch_time_s": expected}
+        candidates = {name: inputs[name] for name in shapes if name in model.candidate_columns}
+        for kind, features in moment.items():
+            if features:
+                candidates[spec.vector_column(Side.CANDIDATE, kind)] = numbers(kind, inputs)
+        parts = model.video_parts_from(tf.cast(inputs[prepared_videos.PARTS], tf.float32))
+        logits = model.logits(query, candidates, products=products, video_parts=parts)
+        return {"logit": logits, "expected_watch_time_s": model.seconds(logits, parts)}
 
-    return _function(score, {**query_inputs, **videos})
+    return _function(score, {**query_inputs, **candidate_inputs})
 
 
 def _boundaries_of(
-    servable: "_Servable", resolved: ResolvedSpec, examples_dir: Path, moving: Sequence[Feature]
+    servable: "_Servable", resolved: ResolvedSpec, examples_dir: Path, moment: Sequence[Feature]
 ) -> tf.Tensor:
     """Returns the quantile boundaries of some candidate-side features, float32 [F, Q]."""
     column = spec.vector_column(Side.CANDIDATE, Kind.CONTINUOUS)
@@ -155,7 +163,7 @@ def _boundaries_of(
     graph = pathlib.Path(examples_dir) / "transform_fn" / spec.RANKER / "transform_fn"
     boundaries = transform_boundaries.candidate_continuous(graph, resolved, quantiles)
     names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
-    return tf.constant(boundaries[[names.index(f.name) for f in moving]])
+    return tf.constant(boundaries[[names.index(f.name) for f in moment]])
 
 
 def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -172,17 +180,17 @@ def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -
     return tf.where(known, embeddings, signatures.UNREACHABLE_BIAS * bias)
 
 
-def transform_of(
+def function_of(
     saved_model: Path, signature: str
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """Returns a signature of a written SavedModel as a function of arrays by name."""
     loaded = tf.saved_model.load(str(saved_model))
 
-    def transform(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def function(raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = loaded.signatures[signature](**{n: tf.constant(v) for n, v in raw.items()})
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
-    return transform
+    return function
 
 
 class _Servable(tf.Module):

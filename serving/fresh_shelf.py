@@ -107,12 +107,12 @@ class Shelver:
     Attributes:
         release: As it was built.
         embed: Raw video side -> ``embedding``.
-        transform: Raw video side of the ranker -> what it reads; None where nothing is prepared.
+        prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """
 
     release: LoadedRelease
     embed: Model
-    transform: Model | None
+    prepare: Model | None
 
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
@@ -121,12 +121,10 @@ class Shelver:
         if found is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
         embed = backend.open(signatures.QUERY_TOWER, found, signature=signatures.EMBED_VIDEOS)
-        transform = None
+        prepare = None
         if release.prepared is not None:
-            transform = backend.open(
-                signatures.RANKER, found, signature=signatures.TRANSFORM_VIDEOS
-            )
-        return cls(release, embed, transform)
+            prepare = backend.open(signatures.RANKER, found, signature=signatures.PREPARE_VIDEOS)
+        return cls(release, embed, prepare)
 
     def with_videos(self, videos: pa.Table) -> LoadedRelease:
         """Returns the release with videos that it does not have yet, and without withdrawn ones.
@@ -177,16 +175,14 @@ class Shelver:
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray
     ) -> prepared_videos.PreparedVideos | None:
-        if self.release.prepared is None or self.transform is None:
+        if self.release.prepared is None or self.prepare is None:
             return None
         prepared = self.release.prepared
-        ids, numbers = prepared_videos.columns_of(
-            self.release.resolved, catalogue, rows, self.transform.predict
+        parts = prepared_videos.parts_of(
+            self.release.resolved, catalogue, rows, self.prepare.predict
         )
         return dataclasses.replace(
-            prepared,
-            ids=cast(np.ndarray, StackedRows(prepared.ids, ids)),
-            numbers=cast(np.ndarray, StackedRows(prepared.numbers, numbers)),
+            prepared, parts=cast(np.ndarray, StackedRows(prepared.parts, parts))
         )
 
 

@@ -70,7 +70,7 @@ class LoadedRelease:
             logs could not train one.
         sources: What nominates candidates, retrieval first.
         popular: The same object as in ``sources``; it can always fill a page.
-        prepared: What the ranker reads of the videos themselves; None where it reads them raw.
+        prepared: What videos alone contribute to the ranker; None where it reads them raw.
         live: What everybody watches now, in the rows of the catalogue.
         order: Learned order of pages; None for that of expected watch time.
         found: Where it lies on disk; None in tests.
@@ -181,9 +181,9 @@ class LoadedRelease:
         nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
         inputs = self._query_arrays(spec.RANKER, viewer)
         if self.prepared is not None:
-            inputs |= self.prepared.known_inputs(candidates.rows)
+            inputs |= self.prepared.static_inputs(candidates.rows)
             inputs |= self.prepared.nominated_inputs(candidates.source_combinations)
-            for kind, features in self.prepared.moving.items():
+            for kind, features in self.prepared.moment.items():
                 if features:
                     name = spec.vector_column(Side.CANDIDATE, kind)
                     inputs[name] = examples.candidate_numbers(

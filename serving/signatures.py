@@ -12,7 +12,8 @@ servable         signature             answers
 ``ranker``       ``serving_default``   query side [1], video side [N] -> ``expected_watch_time_s``
                                        and ``logit``, float32 [N]
 ..               ``score_pairs``       the same with a query of its own for each video, both [N]
-..               ``score_prepared``    as the first, the video's own columns transformed before:
+..               ``prepare_videos``    video side -> ``video_parts`` float16 [N, P]
+..               ``score_prepared``    as the first, of videos that were prepared before:
                                        :mod:`serving.prepared_videos`
 ..               ``score_bfloat16``    as ``score_prepared``, products in bfloat16:
                                        :mod:`serving.reduced_precision`
@@ -26,6 +27,7 @@ RANKER = "ranker"
 DEFAULT = "serving_default"
 EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
+PREPARE_VIDEOS = "prepare_videos"
 SCORE_PREPARED = "score_prepared"
 SCORE_BFLOAT16 = "score_bfloat16"
 TRANSFORM_QUERY = "transform_query"

@@ -8,13 +8,14 @@ import numpy as np
 from serving import errors
 
 # Numbers of tensorflow.DataType in types.proto.
-_FLOAT, _DOUBLE, _INT32, _STRING, _INT64, _BOOL = 1, 2, 3, 7, 9, 10
+_FLOAT, _DOUBLE, _INT32, _STRING, _INT64, _BOOL, _HALF = 1, 2, 3, 7, 9, 10, 19
 _NUMBERS: dict[str, int] = {
     "float32": _FLOAT,
     "float64": _DOUBLE,
     "int32": _INT32,
     "int64": _INT64,
     "bool": _BOOL,
+    "float16": _HALF,
 }
 _DTYPES = {number: np.dtype(name) for name, number in _NUMBERS.items()}
 # Where a server writes values one by one instead of as bytes.
@@ -24,6 +25,8 @@ _REPEATED: dict[int, Callable[[Any], Any]] = {
     _INT32: lambda proto: proto.int_val,
     _INT64: lambda proto: proto.int64_val,
     _BOOL: lambda proto: proto.bool_val,
+    # The bits of each in an integer.
+    _HALF: lambda proto: np.array(proto.half_val, np.uint16).view(np.float16),
 }
 
 
@@ -31,7 +34,7 @@ def to_proto(array: np.ndarray, proto: Any) -> None:
     """Writes an array into an empty TensorProto.
 
     Args:
-        array: float32, float64, int32, int64 or bool; or an object array of str or bytes.
+        array: float16, float32, float64, int32, int64 or bool; or an object array of str or bytes.
         proto: To fill.
     """
     for size in array.shape:

@@ -16,6 +16,8 @@ from serving.index import Index
 
 # Between the training program's float sums and the served graph's.
 TOLERANCE = 1e-4
+# What prepared videos lose to half precision, in the logit: half a per cent of watch time.
+_PREPARED_TOLERANCE = 5e-3
 _VIDEOS = 64
 _K = 10
 
@@ -57,7 +59,7 @@ def ranker(saved_model: Path) -> Gate:
 
 
 def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Gate:
-    """Videos whose columns were transformed before score as raw ones do.
+    """Videos that were prepared before score as raw ones do.
 
     Args:
         saved_model: Of the ranker.
@@ -70,7 +72,7 @@ def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Ga
         float(np.abs(raw - prepared).max())
         for raw, prepared in zip(logits[:half], logits[half:], strict=True)
     )
-    problem = "" if gap <= TOLERANCE else f"logits of prepared videos differ by {gap:.2g}"
+    problem = "" if gap <= _PREPARED_TOLERANCE else f"logits of prepared videos differ by {gap:.2g}"
     count = sum(len(values) for values in logits[half:])
     return trial("prepared ranker", problem, found=f"{count} videos score as raw ones do")
 

@@ -52,7 +52,7 @@ def ranker_requests(examples_dir: Path) -> list[Request]:
 def prepared_requests(
     requests: Sequence[Request], prepared: PreparedVideos, catalogue: Catalogue
 ) -> list[Request]:
-    """Returns the ranker's requests with the videos' own columns transformed before.
+    """Returns the ranker's requests with the videos prepared before.
 
     Args:
         requests: Of :func:`ranker_requests`.

@@ -6,11 +6,12 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
-from features.spec import Side
+from features.spec import Kind, Side
 from models import config, ranker, saved
 from models.calibration import Curve
 from models.embeddings import SideInputs
-from models.ranker import Ranker, SplitDense
+from models.ranker import Ranker
+from models.ranker_layers import SplitDense, VideoParts, Widths
 
 
 def make(world, **settings):
@@ -25,27 +26,36 @@ def rows(world):
 
 def test_split_layer_gives_what_the_concatenated_layer_gives():
     rng = np.random.default_rng(1)
-    query, candidate = rng.normal(size=(5, 3)).astype("f"), rng.normal(size=(5, 2)).astype("f")
-    split = SplitDense(3, 2, 4, seed=1, name="first")
+    query, video, moment = (rng.normal(size=(5, n)).astype("f") for n in (3, 2, 6))
+    split = SplitDense(Widths(query=3, video=2, moment=6), 4, seed=1, name="first")
     split.bias.assign([1.0, 2.0, 3.0, 4.0])
     whole = tf_keras.layers.Dense(4)
-    whole.build([None, 5])
-    kernel = tf.concat([split.query_kernel, split.candidate_kernel], axis=0)
-    whole.set_weights([kernel.numpy(), split.bias.numpy()])
+    whole.build([None, 11])
+    whole.set_weights([whole_kernel(split), split.bias.numpy()])
     np.testing.assert_allclose(
-        split(query, candidate), whole(np.concatenate([query, candidate], axis=1)), atol=1e-6
+        split(query, split.video_part(video), moment),
+        whole(np.concatenate([query, video, moment], axis=1)),
+        atol=1e-6,
     )
+
+
+def whole_kernel(first_layer):
+    parts = (first_layer.query_kernel, first_layer.video_kernel, first_layer.moment_kernel)
+    return np.concatenate([part.numpy() for part in parts])
 
 
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 4, 2)])
 def test_logits_are_those_of_the_concatenated_network(world, rows, hidden):
     model = make(world, hidden=hidden)
-    sides = [SideInputs(world.spec(), spec.RANKER, side) for side in Side]
-    dense = [side.dense(rows, model.tables).numpy() for side in sides]
+    inputs = [
+        SideInputs(world.spec(), spec.RANKER, Side.QUERY),
+        SideInputs(world.spec(), spec.RANKER, Side.CANDIDATE, static=True),
+        SideInputs(world.spec(), spec.RANKER, Side.CANDIDATE, static=False),
+    ]
+    dense = [one.dense(rows, model.tables).numpy() for one in inputs]
     (tower,) = model.towers
     first = tower.first_layer
-    kernel = np.concatenate([first.query_kernel.numpy(), first.candidate_kernel.numpy()])
-    expected = np.concatenate(dense, axis=1) @ kernel + first.bias.numpy()
+    expected = np.concatenate(dense, axis=1) @ whole_kernel(first) + first.bias.numpy()
     for layer in tower.upper_layers:
         expected = np.maximum(expected, 0) @ layer.kernel.numpy() + layer.bias.numpy()
     np.testing.assert_allclose(model.logits(rows, rows), expected[:, 0], atol=1e-5)
@@ -75,23 +85,101 @@ def test_products_in_bfloat16_give_nearly_the_same(world):
     assert np.corrcoef(exact, reduced)[0, 1] > 0.999
 
 
-def test_query_half_is_multiplied_once_per_request(world):
+SETTINGS = [
+    {},
+    {"wide": False, "pairwise": 0.0},
+    {"hidden": (), "towers": 2},
+    {"target": config.RELATIVE, "towers": 3},
+    {"exclude": ("video_age_s",)},
+]
+
+
+def apart(world, rows, model):
+    """The parts of the videos, and the features that are left of the candidates."""
+    resolved = world.spec()
+    parts = model.video_parts({name: rows[name] for name in model.candidate_columns})
+    left = {}
+    for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        features = resolved.of(spec.RANKER, Side.CANDIDATE, kind)
+        moment = [i for i, feature in enumerate(features) if not feature.static]
+        if moment:
+            name = spec.vector_column(Side.CANDIDATE, kind)
+            left[name] = rows[name][:, moment]
+    for feature in resolved.of(spec.RANKER, Side.CANDIDATE):
+        if feature.categorical and not feature.static:
+            left[feature.name] = rows[feature.name]
+    return parts, left
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_candidates_whose_videos_were_prepared_get_the_same_logits(world, rows, settings):
+    model = make(world, **settings)
+    for table in model.wide_tables.values():
+        table.rows.assign(np.random.default_rng(1).normal(size=table.rows.shape))
+    if settings.get("target") == config.RELATIVE:
+        model.duration_factors.assign(np.linspace(0.5, 3, model.duration_factors.shape[0]))
+    parts, left = apart(world, rows, model)
+    stored = parts.together()
+    assert stored.shape == (7, model.video_parts_width)
+    query = {name: rows[name] for name in model.query_columns}
+    again = model.video_parts_from(stored)
+    logits = model.logits(query, left, video_parts=again)
+    np.testing.assert_allclose(logits, model.logits(query, rows), atol=1e-6)
+    np.testing.assert_allclose(
+        model.seconds(logits, again), model.expected_watch_time_s(query, rows), rtol=1e-5
+    )
+    # Half precision, as a release keeps them.
+    rounded = model.video_parts_from(tf.cast(tf.cast(stored, tf.float16), tf.float32))
+    rough = model.logits(query, left, video_parts=rounded)
+    np.testing.assert_allclose(rough, logits, atol=5e-3)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_ranker_may_read_static_features_alone_or_none(world, rows, static):
+    features = world.spec().of(spec.RANKER, Side.CANDIDATE)
+    model = make(world, wide=False, exclude=[f.name for f in features if f.static is not static])
+    assert np.isfinite(model(rows)).all()
+    assert len(set(model(rows).numpy())) > 1
+    parts, left = apart(world, rows, model)
+    np.testing.assert_allclose(model.logits(rows, left, video_parts=parts), model(rows), atol=1e-6)
+
+
+def test_each_part_of_the_first_layer_is_multiplied_as_rarely_as_it_changes(world):
     model = make(world)
-    shapes = {
-        name: tf.TensorSpec([1 if name in model.query_columns else 500, *array.shape[1:]], dtype)
-        for name, array in world.ranker_rows(1, seed=1).items()
-        if name in {*model.query_columns, *model.candidate_columns}
-        for dtype in [tf.float32 if array.dtype == np.float32 else tf.int64]
-    }
-    graph = tf.function(model.logits).get_concrete_function(shapes, shapes).graph
-    products = {
-        (op.inputs[0].shape[0], op.inputs[0].shape[1])
-        for op in graph.get_operations()
-        if op.type == "MatMul"
-    }
+    rows = world.ranker_rows(1, seed=1)
+
+    def shapes(arrays, count):
+        return {
+            name: tf.TensorSpec([count, *array.shape[1:]], tf.as_dtype(array.dtype))
+            for name, array in arrays.items()
+        }
+
+    def products(function, *arguments):
+        graph = tf.function(function).get_concrete_function(*arguments).graph
+        return {
+            (op.inputs[0].shape[0], op.inputs[0].shape[1])
+            for op in graph.get_operations()
+            if op.type == "MatMul"
+        }
+
+    query = shapes({name: rows[name] for name in model.query_columns}, 1)
+    candidates = shapes({name: rows[name] for name in model.candidate_columns}, 500)
     first = model.towers[0].first_layer
-    assert (1, first.query_kernel.shape[0]) in products
-    assert (500, first.candidate_kernel.shape[0]) in products
+    of_query = (1, first.query_kernel.shape[0])
+    of_video, of_moment = (
+        (500, kernel.shape[0]) for kernel in (first.video_kernel, first.moment_kernel)
+    )
+    assert products(model.logits, query, candidates) >= {of_query, of_video, of_moment}
+    _, left = apart(world, rows, model)
+    together = tf.TensorSpec([500, model.video_parts_width])
+
+    def prepared(query, left, together):
+        parts = VideoParts.apart(together, first.units)
+        return model.logits(query, left, video_parts=parts)
+
+    found = products(prepared, query, shapes(left, 500), together)
+    assert found >= {of_query, of_moment}
+    assert of_video not in found
 
 
 def test_features_of_a_space_share_a_table_but_are_fed_separately(world, rows):

@@ -97,9 +97,9 @@ def test_the_query_is_read_once_for_each_page(world, monkeypatch):
     first_layer = model.towers[0].first_layer
     original = first_layer.call
 
-    def call(query, *others):
+    def call(query, *others, **settings):
         read.append(query.shape[0])
-        return original(query, *others)
+        return original(query, *others, **settings)
 
     monkeypatch.setattr(first_layer, "call", call)
     task.loss(pages(world, same=True), 0)

@@ -44,20 +44,37 @@ def test_a_weekend_differs_from_a_weekday_and_one_weekday_not_from_another(world
 
 
 def test_over_all_situations_each_kind_of_video_has_the_same_appeal(world):
-    # A table of [occasions, age groups, topics, lengths]: mean 0 of each kind, deviation 1 in all.
-    table = site_situations._table(world.config.seed, world.config.topics)
-    assert table.shape == (12, 5, world.config.topics, 3)
-    np.testing.assert_allclose(table.mean(axis=(0, 1)), 0, atol=1e-12)
+    # [situations, kinds of videos]: mean 0 of each kind, deviation 1 in all.
+    moods = site_situations._moods(world.config.seed, world.config.topics)
+    mood, want = moods.everywhere()
+    table = moods.appeal(mood[:, None], want[None])
+    assert table.shape == (24 * 7 * 10, world.config.topics * 10)
+    np.testing.assert_allclose(table.mean(axis=0), 0, atol=1e-12)
     assert table.std() == pytest.approx(1)
 
 
-def test_no_sum_of_two_parts_explains_the_appeal(world):
-    # What is left of the table after the best sum of (occasion, kind) and (age group, kind): with a
-    # tenth of the variance or more, no model of pairs of inputs is the truth.
-    table = site_situations._table(world.config.seed, world.config.topics)
-    by_occasion = table.mean(axis=1, keepdims=True)
-    by_group = table.mean(axis=0, keepdims=True)
-    assert (table - by_occasion - by_group).var() > 0.1 * table.var()
+def test_one_mood_by_hand():
+    one = np.ones(1)
+    moods = site_situations._Moods(
+        hour=6 * one, weekend=0.5 * one, age=-one, topic=np.array([[0.0], [1.0]]), length=2 * one
+    )
+    # Six hours from its hour the clock says nothing; a weekday counts for -0.6, the age for -1.
+    mood = moods.mood(np.array(12), np.array(False), np.array(47.0))
+    np.testing.assert_allclose(mood, np.tanh([-0.3 - 1]), rtol=1e-12)
+    unstated = moods.mood(np.array(6), np.array(True), np.array(np.nan))
+    np.testing.assert_allclose(unstated, np.tanh([1.5 + 0.8]), rtol=1e-12)
+    want = moods.want(np.array([0, 1]), np.array([300.0, 300 * np.exp(1.2)]))
+    np.testing.assert_allclose(want, np.tanh([[0.0], [3.0]]), rtol=1e-12)
+
+
+def test_no_sum_explains_the_appeal(world):
+    # What a situation wants of one kind of video it does not want of another: the best sum of a
+    # part of the situation and one of the video explains nothing at all.
+    moods = site_situations._moods(world.config.seed, world.config.topics)
+    mood, want = moods.everywhere()
+    table = moods.appeal(mood[:, None], want[None])
+    left = table - table.mean(axis=0, keepdims=True) - table.mean(axis=1, keepdims=True)
+    assert left.var() > 0.7 * table.var()
 
 
 def test_the_weight_is_the_deviation_that_the_click_logit_gets(world):

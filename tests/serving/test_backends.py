@@ -418,6 +418,7 @@ def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_
         np.array([[1.5, -2], [0, np.inf]], np.float32),
         np.arange(6, dtype=np.int64).reshape(2, 3),
         np.array([True, False]),
+        np.array([[0.1, -3], [1e-6, 65504]], np.float16),
         np.zeros((0, 4), np.float32),
         np.array([["a", ""], ["ü", "b"]], object),
         np.array(3.0),
@@ -439,6 +440,15 @@ def test_trailing_repetitions_are_restored():
     proto.tensor_shape.dim.add().size = 4
     proto.float_val.extend([1.0, 2.0])
     assert tensor_protos.from_proto(proto).tolist() == [1.0, 2.0, 2.0, 2.0]
+
+
+def test_half_precision_comes_as_bits_of_integers():
+    values = np.array([0.1, -3, 65504], np.float16)
+    proto = predict_pb2.PredictRequest().inputs["x"]
+    proto.dtype = types_pb2.DT_HALF
+    proto.tensor_shape.dim.add().size = 3
+    proto.half_val.extend(values.view(np.uint16).tolist())
+    np.testing.assert_array_equal(tensor_protos.from_proto(proto), values)
 
 
 def test_dtype_that_no_signature_has_is_refused():

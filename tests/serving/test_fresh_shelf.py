@@ -65,8 +65,11 @@ def test_new_videos_join_a_release_and_old_rows_stay(built, shelver):
     rows = longer.catalogue.rows(names)
     assert rows.tolist() == list(range(count, count + 20))
     if longer.prepared is not None:
-        inputs = longer.prepared.known_inputs(np.concatenate([rows, [0]]))
-        assert all(len(values) == 21 for values in inputs.values())
+        parts = longer.prepared.parts[np.concatenate([rows, [0]])]
+        assert parts.shape == (21, built.prepared.parts.shape[1])
+        # What is new to the vocabulary is out of it: the same video without its own embedding.
+        np.testing.assert_array_equal(parts[-1], built.prepared.parts[0])
+        assert np.isfinite(parts).all() and len(np.unique(parts, axis=0)) > 10
     assert np.isfinite(longer.index.embeddings[rows]).all()
     # Content is the same, and of both it is only the id that the model does not know.
     others = shelver.with_videos(copies.slice(0, 1))

@@ -53,7 +53,7 @@ def test_a_release_has_every_component_and_says_how_it_was_made(small_site, smal
         "videos.parquet",
         "video_statistics.parquet",
         "users.parquet",
-        "ranker_columns",
+        "ranker_videos",
     }
     assert manifest.lineage["examples"]["path"] == str(small_site.examples)
     assert manifest.lineage["examples"]["info"] == files.read_complete(small_site.examples)
