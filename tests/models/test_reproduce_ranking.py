@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from features import spec
 from models import metrics, reproduce_ranking
 from models.experiments import NotApplicableError, Setting
 from models.ranking_lab import LOSS, Lab
@@ -74,6 +75,18 @@ def test_table_1_has_all_seven_rows_with_seeds_and_intervals(setting):
     printed = (0.416, 0.369, 0.367, 0.358, 0.352, 0.347, 0.346)
     assert found.plots[0].series[1].y == pytest.approx(printed)
     assert "1024-512-256 minus none" in found.conclusion
+    assert "1024-512-256 minus 256" in found.conclusion
+    assert found.settings["inputs_left_out"] == 0
+
+
+def test_table_1_without_counts_leaves_out_what_people_did_and_nothing_else(setting, lab):
+    found = reproduce_ranking.table_1_without_counts(setting)
+    counted = [f.name for f in lab.resolved.of(spec.RANKER) if f.source.startswith("history.")]
+    counted = {name for name in counted if not name.startswith(("watched_", "recent_", "last_"))}
+    assert found.settings["inputs_left_out"] == len(counted) > 0
+    whole = reproduce_ranking.table_1(setting)
+    first, second = (one.row("512", LOSS, None).value for one in (found, whole))
+    assert first != second
 
 
 def test_inputs_that_these_logs_lack_are_said_to_be_absent(setting):

@@ -206,7 +206,8 @@ def test_tables_have_their_own_learning_rate(world, tmp_path):
     # The weights of single ids have a rate of their own besides.
     wide = {f"wide_{space}": table for space, table in model.wide_tables.items()}
     (wide_rate,) = {table.adagrad_rate for table in wide.values()}
-    assert rates == {0.5: 3, 0.25: len(model.tables), wide_rate: len(wide)}
+    kernels_and_bias = len(model.towers[0].first_layer.trainable_variables)
+    assert rates == {0.5: kernels_and_bias, 0.25: len(model.tables), wide_rate: len(wide)}
     assert set(training.tables_of(model)) == {*model.tables, *wide}
     norms = training.embedding_norms(model)
     assert all((norm > 0) == (name not in wide) for name, norm in norms.items())
