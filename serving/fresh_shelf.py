@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import examples, spec, tensors
+from features import command, examples, spec, tensors
 from features.catalogue import Catalogue, combined
 from features.spec import Side
-from serving import exact_search, filters, prepared_videos, signatures, sources
+from serving import errors, exact_search, filters, prepared_videos, signatures, sources
 from serving.backends import Backend
 from serving.exact_search import Floats, Rows
 from serving.index import Index
@@ -178,9 +178,12 @@ class Shelver:
         if self.release.prepared is None or self.prepare is None:
             return None
         prepared = self.release.prepared
-        parts = prepared_videos.parts_of(
-            self.release.resolved, catalogue, rows, self.prepare.predict
-        )
+        try:
+            parts = prepared_videos.parts_of(
+                self.release.resolved, catalogue, rows, self.prepare.predict
+            )
+        except command.InputError as error:
+            raise errors.ModelError(str(error)) from error
         return dataclasses.replace(
             prepared, parts=cast(np.ndarray, StackedRows(prepared.parts, parts))
         )

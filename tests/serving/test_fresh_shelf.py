@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from features import logs
-from serving import loaded_release, release
+from serving import errors, loaded_release, release
 from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 from serving.live_service import LiveParts
@@ -76,6 +76,20 @@ def test_new_videos_join_a_release_and_old_rows_stay(built, shelver):
     np.testing.assert_allclose(
         others.index.embeddings[np.array([count])], longer.index.embeddings[rows[:1]], rtol=1e-5
     )
+
+
+def test_a_ranker_that_gives_no_numbers_fails_as_a_model_does(built, shelver):
+    class Broken:
+        def predict(self, inputs, *, deadline_s=None):
+            rows = len(next(iter(inputs.values())))
+            return {"video_parts": np.full((rows, built.prepared.parts.shape[1]), np.nan)}
+
+    table = built.catalogue.table.slice(0, 1)
+    names = pa.array(["new"])
+    new = table.set_column(table.column_names.index("video_id"), "video_id", names)
+    broken = dataclasses.replace(shelver, prepare=Broken())
+    with pytest.raises(errors.ModelError, match=r"first: \['new'\]"):
+        broken.with_videos(new)
 
 
 def test_what_is_withdrawn_later_leaves_the_release(built, shelver):
