@@ -132,27 +132,6 @@ class Ranker(tf_keras.Model):
             return (*columns, duration_target.COLUMN)
         return columns
 
-    def tower_logits(
-        self,
-        query_features: Tensors,
-        candidate_features: Tensors,
-        *,
-        places: tf.Tensor | None = None,
-        training: bool = False,
-        products: tf.DType = tf.float32,
-        video_parts: VideoParts | None = None,
-    ) -> list[tf.Tensor]:
-        """Returns x of each tower before calibration, float32 [N] each; see :meth:`logits`."""
-        orders, level = self.orders_and_level(
-            query_features,
-            candidate_features,
-            places=places,
-            training=training,
-            products=products,
-            video_parts=video_parts,
-        )
-        return [order + level for order in orders]
-
     def orders_and_level(
         self,
         query_features: Tensors,
@@ -251,7 +230,7 @@ class Ranker(tf_keras.Model):
         Returns:
             float32 [N].
         """
-        logits = self.tower_logits(
+        orders, level = self.orders_and_level(
             query_features,
             candidate_features,
             places=places,
@@ -259,6 +238,7 @@ class Ranker(tf_keras.Model):
             products=products,
             video_parts=video_parts,
         )
+        logits = [order + level for order in orders]
         if len(logits) == 1:
             together = logits[0]
         else:

@@ -69,7 +69,7 @@ def test_one_mood_by_hand():
 
 def test_no_sum_explains_the_appeal(world):
     # What a situation wants of one kind of video it does not want of another: the best sum of a
-    # part of the situation and one of the video explains nothing at all.
+    # part of the situation and one of the video leaves most of it.
     moods = site_situations._moods(world.config.seed, world.config.topics)
     mood, want = moods.everywhere()
     table = moods.appeal(mood[:, None], want[None])

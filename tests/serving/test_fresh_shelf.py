@@ -67,7 +67,7 @@ def test_new_videos_join_a_release_and_old_rows_stay(built, shelver):
     if longer.prepared is not None:
         parts = longer.prepared.parts[np.concatenate([rows, [0]])]
         assert parts.shape == (21, built.prepared.parts.shape[1])
-        # What is new to the vocabulary is out of it: the same video without its own embedding.
+        # Rows of the release stay what they were; new ones have numbers of their own.
         np.testing.assert_array_equal(parts[-1], built.prepared.parts[0])
         assert np.isfinite(parts).all() and len(np.unique(parts, axis=0)) > 10
     assert np.isfinite(longer.index.embeddings[rows]).all()
