@@ -64,7 +64,7 @@ class KindTable:
 
     def row(self, user: int, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`insert`."""
-        return (user, event.event_id, *self.values(event))
+        return (user, event.identity, *self.values(event))
 
     def values(self, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`columns`."""
@@ -79,7 +79,7 @@ class KindTable:
 
     @functools.cached_property
     def find(self) -> str:
-        """Looks for the event of a user."""
+        """Looks for the event of a user, by its identity."""
         return f"SELECT 1 FROM {self.table} WHERE user = ? AND event_id = ?"
 
     @functools.cached_property

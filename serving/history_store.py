@@ -174,9 +174,9 @@ class SqliteHistoryStore:
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
         """See :class:`serving.user_history.HistoryStore`."""
-        pairs, users = set(), set()
+        keys, users = set(), set()
         with self._explained("read"):
             connection = self._connection()
             for user_id in {event.user_id for event in events}:
@@ -186,10 +186,10 @@ class SqliteHistoryStore:
                 users.add(user_id)
                 for event in events:
                     if event.user_id == user_id:
-                        key = (row[0], event.event_id)
-                        if connection.execute(KINDS[event.kind].find, key).fetchone():
-                            pairs.add((user_id, event.event_id))
-        return pairs, users
+                        which = (row[0], event.identity)
+                        if connection.execute(KINDS[event.kind].find, which).fetchone():
+                            keys.add(event.key)
+        return keys, users
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""

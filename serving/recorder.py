@@ -14,7 +14,7 @@ from absl import logging
 
 from serving import event_segments
 from serving.event_log import EventLog
-from serving.events import Event, Kind, NewUser
+from serving.events import Event, NewUser
 from serving.live_state import LiveState
 from serving.user_history import Applied, HistoryStore
 
@@ -51,11 +51,11 @@ class Recorder:
             EventLogError, HistoryUnavailableError: They are not acknowledged; sending them again
                 is safe.
         """
-        pairs, users = self._history.known(events)
-        fresh: dict[tuple[str, Kind, str], Event] = {}
+        known, users = self._history.known(events)
+        fresh: dict[tuple[str, str, str], Event] = {}
         for event in events:
-            if (event.user_id, event.event_id) not in pairs:
-                fresh.setdefault((event.user_id, event.kind, event.event_id), event)
+            if event.key not in known:
+                fresh.setdefault(event.key, event)
         met = dict.fromkeys(event.user_id for event in fresh.values() if event.user_id not in users)
         newcomers = [NewUser(user_id=u, profile=profiles.get(u, {})) for u in met]
         self._log.append([*newcomers, *fresh.values()])

@@ -1,14 +1,14 @@
 """What each user did, shared by the replicas of a funnel: the history store in Redis.
 
 What a store promises is told in :mod:`serving.user_history`. Here a server-side script applies the
-events of a call, so that two writers cannot get between each other's steps, and an event id that
+events of a call, so that two writers cannot get between each other's steps, and an event that
 is there already changes nothing. Reads are cached by a version that every write renews.
 
 Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click):
 
     user:<user id>              hash: profile, version, newest, blocked, number
-    <kind>:<user id>            hash: event id -> row, a JSON list that begins with its version
-    <kind>_order:<user id>      sorted set by time: arrival number and event id
+    <kind>:<user id>            hash: identity -> row, a JSON list that begins with its version
+    <kind>_order:<user id>      sorted set by time: arrival number and identity
     watched:<hour>              hash: region and video -> watches; gone nine days after the last
     watchers                    sorted set: users who watched something, in the order of meeting
     met, arrivals               counters
@@ -148,7 +148,7 @@ class RedisHistoryStore:
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
         """See :class:`serving.user_history.HistoryStore`."""
         users = list(dict.fromkeys(event.user_id for event in events))
         with self._explained("read"):
@@ -156,11 +156,11 @@ class RedisHistoryStore:
             for user_id in users:
                 pipeline.exists(f"{PREFIX}user:{user_id}")
             for event in events:
-                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.event_id)
+                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
             found = pipeline.execute()
         return (
             {
-                (event.user_id, event.event_id)
+                event.key
                 for event, is_there in zip(events, found[len(users) :], strict=True)
                 if is_there
             },
@@ -382,7 +382,7 @@ def _packed(event: Event) -> list[Any]:
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,
-        event.event_id,
+        event.identity,
         str(event.time),
         row,
         str(event.time // _HOUR_S),

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import pytest
 
 from features import logs
 from serving import errors, event_compaction, event_segments
-from serving.event_log import EventLog
+from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -275,6 +276,87 @@ def test_full_disk_is_an_error_and_leaves_no_half_line(log):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     log.append([watch("w2")])
     assert log.compact() == {"watches": 2}
+
+
+class FailingDisk:
+    """A disk whose next writes, syncs or cuts fail; ``fails`` says how often each still does."""
+
+    def __init__(self):
+        self.fails = {"write": 0, "fsync": 0, "truncate": 0}
+
+    def disk(self):
+        names = {"write": os.write, "fsync": os.fsync, "truncate": os.ftruncate}
+        return Disk(**{name: self._maybe(name, call) for name, call in names.items()})
+
+    def _maybe(self, name, call):
+        def made(*arguments):
+            if self.fails[name]:
+                self.fails[name] -= 1
+                if name == "write":  # Some of it had room.
+                    os.write(arguments[0], arguments[1][:10])
+                raise OSError(errno.ENOSPC if name == "write" else errno.EIO, "no luck")
+            return call(*arguments)
+
+        return made
+
+
+@pytest.fixture
+def failing(tmp_path, wall):
+    disk = FailingDisk()
+    opened = EventLog(tmp_path / "failing", wall=wall, disk=disk.disk())
+    yield disk, opened
+    opened.close()
+
+
+def test_after_a_failed_sync_nothing_that_waited_for_it_is_ever_acknowledged(failing):
+    disk, log = failing
+    log.append([watch("before")])
+    disk.fails["fsync"] = 1
+    ((stream, segment, position),) = log._write([watch("waits")])
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append([watch("lost")])
+    # The disk works again, and would call what it dropped written.
+    for _ in range(2):
+        with pytest.raises(errors.EventLogError, match="could not be made durable"):
+            stream.sync(segment, position)
+    log.append([watch("after")])
+    directory = log.logs_dir / event_segments.DIRECTORY
+    assert len(list(directory.glob("events-*"))) == 2  # What follows is in another segment.
+    log.append([watch("lost"), watch("waits")])  # The clients send them again.
+    assert log.compact() == {"watches": 4}
+
+
+def test_failed_sync_of_a_sealed_segment_acknowledges_nothing(failing):
+    disk, log = failing
+    ((stream, segment, position),) = log._write([watch("waits")])
+    disk.fails["fsync"] = 1
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.compact()
+    with pytest.raises(errors.EventLogError, match="could not be made durable"):
+        stream.sync(segment, position)
+    log.append([watch("after")])
+    log.sync()
+
+
+def test_full_disk_that_cannot_be_cut_back_ends_the_segment(failing):
+    disk, log = failing
+    ((stream, segment, position),) = log._write([watch("waits")])
+    disk.fails |= {"write": 1, "truncate": 1}
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append([watch("half")])
+    with pytest.raises(errors.EventLogError, match="could not be made durable"):
+        stream.sync(segment, position)
+    log.append([watch("half"), watch("waits")])
+    assert log.compact() == {"watches": 2}
+
+
+def test_page_is_refused_by_a_full_disk_and_written_when_there_is_room(failing):
+    disk, log = failing
+    disk.fails["write"] = 1
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append_page([impression("a")])
+    log.append_page([impression("a")])
+    assert log.compact(flush=True) == {"impressions": 1}
 
 
 _WRITER = """
