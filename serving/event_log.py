@@ -2,10 +2,11 @@
 
 Records are appended as JSON lines to segment files below ``<logs>/.event_log/``:
 
-    pages-<start>-<pid>-<random>.jsonl      impressions, served or reported
-    events-<start>-<pid>-<random>.jsonl     watches, searches, clicks, new users
+    pages-<start>-<store>-<random>.jsonl    impressions, served or reported
+    events-<start>-<store>-<random>.jsonl   watches, searches, clicks, new users
     evidence-...                            events that are in the logs already, kept for a while
                                             because a click may still meet its impression
+    owed-...                                what is in the logs, but maybe not in that history store
 
 :mod:`serving.event_compaction` moves them into the Parquet tables of the logs. Several
 processes may log into one directory: each writes its own segments, and holds a lock on them for
@@ -25,6 +26,7 @@ What is promised:
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -63,6 +65,8 @@ class EventLog:
         *,
         compaction_period_s: float = COMPACTION_PERIOD_S,
         wall: Callable[[], float] = time.time,
+        store: str = "none",
+        bring: Callable[[Sequence[event_segments.Segment]], object] = lambda _: None,
         disk: Disk | None = None,
     ) -> None:
         """Opens the log.
@@ -71,6 +75,9 @@ class EventLog:
             logs_dir: Raw logs to add to; created where it does not exist.
             compaction_period_s: How often :meth:`start` compacts.
             wall: Clock of the machine, Unix seconds.
+            store: Id of the history store beside it.
+            bring: Makes sure that this store has what segments hold, durably; raises
+                HistoryUnavailableError where it may not. Asked before they leave the log.
             disk: How files are written.
 
         Raises:
@@ -79,15 +86,18 @@ class EventLog:
         self.logs_dir = pathlib.Path(logs_dir)
         self._wall = wall
         self._period_s = compaction_period_s
+        self._store = store
+        self._bring = bring
+        self._owes = False
         directory = self.logs_dir / event_segments.DIRECTORY
         with _explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
             probe = directory / f".probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
-        disk = disk or Disk()
-        self._events = _Stream(directory, event_segments.EVENTS, wall, disk)
-        self._pages = _Stream(directory, event_segments.PAGES, wall, disk)
+        kept = functools.partial(_Stream, directory, store=store, wall=wall, disk=disk or Disk())
+        self._events = kept(event_segments.EVENTS)
+        self._pages = kept(event_segments.PAGES)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -136,7 +146,36 @@ class EventLog:
         with _explained(self.logs_dir):
             self._events.seal()
             self._pages.seal()
-            return event_compaction.compact(self.logs_dir, wall_s=self._wall(), flush=flush)
+            return event_compaction.compact(
+                self.logs_dir, wall_s=self._wall(), flush=flush, bring=self._bring_what_may_lack
+            )
+
+    def _bring_what_may_lack(
+        self, segments: Sequence[event_segments.Segment]
+    ) -> list[event_segments.Segment]:
+        """The store got what this process wrote, unless it said otherwise, and has to keep it."""
+        mine = [segment for segment in segments if segment.store == self._store]
+        owes, self._owes = self._owes, False
+        may_lack = [
+            segment
+            for segment in mine
+            if owes or segment.stream == event_segments.OWED or not self.wrote(segment.path.name)
+        ]
+        try:
+            self._bring(may_lack)
+        except BaseException:
+            self._owes = owes
+            raise
+        return mine
+
+    @contextlib.contextmanager
+    def owing(self) -> Iterator[None]:
+        """Remembers, where the block fails, that the history store lacks what was logged."""
+        try:
+            yield
+        except BaseException:
+            self._owes = True
+            raise
 
     def start(self) -> None:
         """Starts to sync and compact from time to time, until :meth:`close`."""
@@ -199,10 +238,17 @@ class _Stream:
     """Appends lines to a segment file that is locked for as long as it may grow."""
 
     def __init__(
-        self, directory: pathlib.Path, name: str, wall: Callable[[], float], disk: Disk
+        self,
+        directory: pathlib.Path,
+        name: str,
+        *,
+        store: str,
+        wall: Callable[[], float],
+        disk: Disk,
     ) -> None:
         self._directory = directory
         self._name = name
+        self._store = store
         self._wall = wall
         self._disk = disk
         self._segment: _Segment | None = None
@@ -306,7 +352,7 @@ class _Stream:
         """Creates and locks a file before it gets the name by which compaction finds it."""
         start = int(self._wall())
         suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        name = event_segments.segment_name(self._name, start, suffix)
+        name = event_segments.segment_name(self._name, start, self._store, suffix)
         self.names.add(name.partition("-")[2])
         temporary = self._directory / f".{name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC

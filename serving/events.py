@@ -4,7 +4,7 @@ import dataclasses
 import enum
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 # A click leads from an impression to its watch within this time of the impression ...
 CLICK_WINDOW_S = 30 * 60
@@ -120,9 +120,15 @@ class NewUser:
         profile: Columns of the users table, as far as they are known.
     """
 
+    KIND: ClassVar[str] = "user"
+
     user_id: str
     profile: Mapping[str, Any]
 
     def to_record(self) -> dict[str, Any]:
         """Returns the record for the event log; the profile travels as JSON text."""
-        return {"kind": "user", "user_id": self.user_id, "profile": json.dumps(dict(self.profile))}
+        return {
+            "kind": self.KIND,
+            "user_id": self.user_id,
+            "profile": json.dumps(dict(self.profile)),
+        }

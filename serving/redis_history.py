@@ -19,6 +19,7 @@ restart of Redis keeps is a matter of its own settings (``appendonly yes``).
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import time
@@ -77,6 +78,7 @@ class RedisHistoryStore:
         """
         self.max_events = max_events
         self.path = _without_password(url)
+        self.store_id = hashlib.sha256(self.path.encode()).hexdigest()[:8]
         self._client = self._connect(url, _TIMEOUT_S)
         self._filler = self._connect(url, _FILL_TIMEOUT_S)
         self._append = self._client.register_script(redis_scripts.APPEND)
@@ -158,14 +160,8 @@ class RedisHistoryStore:
             for event in events:
                 pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
             found = pipeline.execute()
-        return (
-            {
-                event.key
-                for event, is_there in zip(events, found[len(users) :], strict=True)
-                if is_there
-            },
-            {user_id for user_id, is_there in zip(users, found, strict=False) if is_there},
-        )
+        keys = {e.key for e, there in zip(events, found[len(users) :], strict=True) if there}
+        return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -233,6 +229,9 @@ class RedisHistoryStore:
                 "watches": pa.array(list(total.values()), pa.int64()),
             }
         )
+
+    def sync(self) -> None:
+        """See :class:`serving.user_history.HistoryStore`; the settings of Redis decide."""
 
     def ping(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""

@@ -14,6 +14,7 @@ from features import command, logs
 from serving import (
     ab_experiment,
     errors,
+    event_compaction,
     filters,
     history_seed,
     loaded_release,
@@ -111,7 +112,9 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     tracer = tracing.open_tracer(config.traces)
     history = open_history(config.history)
-    log = EventLog(config.logs)
+    log = EventLog(
+        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
+    )
     if not config.is_successor:  # Else nothing was left over, and the store is in use.
         _catch_up(history, log, now_s=int(clock()))
     backend = _backend(config)
@@ -256,9 +259,10 @@ def _load(
 def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     """Brings store and tables up to what the event log holds."""
     if history.is_empty:
-        log.compact()  # What an earlier process left is then in the tables.
+        # What an earlier process left is then in the tables, from which the store gets it.
+        event_compaction.compact(log.logs_dir, wall_s=time.time())
+        event_compaction.settle(log.logs_dir, history.store_id)
         _fill(history, log.logs_dir, now_s=now_s)
-    # Before a compaction: afterwards nobody could tell what a crash kept from the store.
     recorder.replay(history, log.logs_dir)
     log.compact()
 

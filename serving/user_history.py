@@ -120,6 +120,7 @@ class HistoryStore(Protocol):
     """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
 
     max_events: int
+    store_id: str  # Of letters and digits; the same wherever the store is opened.
 
     @property
     def is_empty(self) -> bool:
@@ -153,6 +154,13 @@ class HistoryStore(Protocol):
         """Returns ``region, video_id, watches`` counted over watches at or after ``since_s``.
 
         A store may begin to count at the full hour before.
+        """
+
+    def sync(self) -> None:
+        """Returns when what was applied survives a power cut, as far as the medium can promise.
+
+        Raises:
+            HistoryUnavailableError: It may not.
         """
 
     def ping(self) -> None:

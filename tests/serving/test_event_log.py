@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from features import logs
-from serving import errors, event_compaction, event_segments
+from serving import errors, event_compaction, event_keys, event_segments
 from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser
 
@@ -192,6 +193,43 @@ def test_old_evidence_is_removed(log, wall):
     wall.now += CLICK_WINDOW_S + 60
     log.compact()
     assert list(directory.glob("*.jsonl")) == []
+    assert len(list(directory.glob("keys-*"))) == 1
+    wall.now += event_keys.KEPT_S
+    log.compact()
+    assert list(directory.glob("keys-*")) == []
+
+
+@pytest.mark.parametrize("later_s", [0, CLICK_WINDOW_S + 60, 23 * 3600])
+def test_event_that_comes_again_within_a_day_is_one_row(log, wall, later_s):
+    seen = impression("a", page="")
+    log.append([watch("w1"), Event(event_id="s", kind=Kind.SEARCH, user_id="u", time=T, query="q")])
+    log.append([seen])
+    log.append_page([impression("b")])
+    assert log.compact(flush=True) == {"watches": 1, "searches": 1, "impressions": 2}
+    wall.now += later_s
+    log.append([watch("w1"), watch("w2"), seen])
+    log.append([Event(event_id="s", kind=Kind.SEARCH, user_id="u", time=T, query="q")])
+    # Told of by the client what was served here: known by page and video.
+    log.append([dataclasses.replace(impression("b"), event_id="client", release_id="")])
+    assert log.compact(flush=True) == {"watches": 1}
+
+
+def test_damaged_keys_are_named_and_lose_no_event(log):
+    log.append([watch("w1")])
+    log.compact()
+    (keys,) = (log.logs_dir / event_segments.DIRECTORY).glob("keys-*")
+    keys.write_bytes(b"garbage")
+    log.append([watch("w2")])
+    assert log.compact() == {"watches": 1}
+
+
+def test_watch_that_came_twice_is_watched_once(log):
+    log.append_page([impression("a")])
+    for _ in range(2):
+        log.append([watch("w1", "a", seconds=40, page_id="p")])
+        log.compact()
+    assert log.compact(flush=True) == {"impressions": 1}
+    assert rows(log, "impressions")[0]["watch_time_s"] == 40.0
 
 
 def test_new_users_are_added_where_the_logs_have_users(log):
@@ -242,14 +280,20 @@ def test_segments_of_a_living_process_are_left_to_it_but_count_as_evidence(tmp_p
     mine.close()
 
 
+def waiting(log):
+    found = event_segments.segments(log.logs_dir)
+    paths = (s.path for s in found if s.stream not in event_segments.IN_TABLES)
+    return [record for path in paths for record in event_segments.records(path)]
+
+
 def test_what_is_pending_can_be_read_back(log):
     log.append([watch("w1")])
     log.append_page([impression("a")])
-    found = [Event.from_record(r) for r in event_segments.pending(log.logs_dir)]
+    found = [Event.from_record(r) for r in waiting(log)]
     assert {e.event_id for e in found} == {"w1", "p/a"}
     assert impression("a") in found
     log.compact()
-    assert {r["event_id"] for r in event_segments.pending(log.logs_dir)} == {"p/a"}
+    assert {r["event_id"] for r in waiting(log)} == {"p/a"}
 
 
 def test_threads_share_one_file_without_mixing_lines(log):
