@@ -14,6 +14,7 @@ from absl import logging
 from serving import candidates, errors, sources
 from serving.candidates import Candidates
 from serving.deadlines import StagePool
+from serving.events import AHEAD_S
 from serving.filters import Filters, Predicate
 from serving.last_embeddings import LastEmbeddings
 from serving.loaded_release import LoadedRelease
@@ -99,8 +100,10 @@ class Answer:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self._fall_to(NO_HISTORY, f"history: {error}")
                 found = unknown_user(user_id)
-            # Strictly before now: an event of this very second must count for this page.
-            now = max(now, found.newest_s + 1)
+            # Strictly before now: an event of this very second must count for this page. What lies
+            # further ahead this page does not see, and training does not see it for this page
+            # either: both go by the time that its impressions are written down with.
+            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
             self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------

@@ -10,6 +10,10 @@ from typing import Any, ClassVar
 CLICK_WINDOW_S = 30 * 60
 # ... and the watch that follows a click may be reported when it ends, so it has longer.
 WATCH_WINDOW_S = 4 * 3600
+# A page is as of the second after its user's last event, but no further than this after the clock:
+# else each page of a busy second would move the next one on. So the impression may lie that much
+# after the click that it led to. Clocks of servers that share a history should differ by less.
+AHEAD_S = 1
 
 
 class Kind(str, enum.Enum):
