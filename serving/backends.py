@@ -25,6 +25,8 @@ DEADLINE_S = 2.0
 SYSTEM_CERTIFICATES = "system"
 _MAX_MESSAGE_BYTES = 64 << 20
 _AVOID_S = 1.0
+# What a server that is busy, gone or stopping says of calls: a stop does not wait for them.
+_UNAVAILABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED")
 _ANOTHER_MAY_ANSWER = (
     errors.ModelUnavailableError,
     errors.ModelTimeoutError,
@@ -143,7 +145,7 @@ class TensorFlowServingBackend:
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 replica.failed_at = time.monotonic()
                 raise errors.ModelTimeoutError(message) from error
-            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+            if code.name in _UNAVAILABLE:
                 replica.failed_at = time.monotonic()
                 raise errors.ModelUnavailableError(message) from error
             if code is grpc.StatusCode.NOT_FOUND:

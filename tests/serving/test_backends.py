@@ -194,6 +194,8 @@ def test_slow_server_is_given_up_at_the_deadline(open_model, server):
     [
         (grpc.StatusCode.UNAVAILABLE, errors.ModelUnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ModelUnavailableError),
+        (grpc.StatusCode.CANCELLED, errors.ModelUnavailableError),
+        (grpc.StatusCode.ABORTED, errors.ModelUnavailableError),
         (grpc.StatusCode.NOT_FOUND, errors.ModelVersionMissingError),
         (grpc.StatusCode.INVALID_ARGUMENT, errors.ModelError),
     ],
@@ -237,6 +239,7 @@ def test_replicas_take_turns(replicas):
     [
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.NOT_FOUND,
     ],
 )
@@ -252,6 +255,20 @@ def test_replica_that_is_gone_costs_no_answer(replicas):
     first.grpc.stop(None).wait()
     for _ in range(10):
         assert asked.predict(INPUTS)["score"].tolist() == [10, 17]
+
+
+def test_calls_in_flight_on_a_replica_that_stops_are_answered_by_another(replicas):
+    first, second, asked = replicas
+    first.servicer.hold = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(asked.predict, INPUTS, deadline_s=60.0) for _ in range(8)]
+        while first.servicer.in_flight < 4:
+            threading.Event().wait(0.01)
+        stopped = first.grpc.stop(None)  # As TensorFlow Serving does: nothing is waited for.
+        assert all(call.result()["score"].tolist() == [10, 17] for call in calls)
+    first.servicer.hold.set()
+    stopped.wait()
+    assert len(second.servicer.requests) == 8
 
 
 def test_replica_that_hangs_leaves_time_for_another_and_is_then_avoided(replicas):

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from features import command
-from serving import publication, release
+from serving import publication, release, tf_serving_config
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -267,3 +267,21 @@ def test_the_model_server_is_told_to_hold_the_version_that_serves_and_the_one_be
     }
     publication.rollback(tmp_path)
     assert second in held_by_model_server(tmp_path)["query_tower"][1]
+
+
+def test_the_model_server_is_never_told_to_hold_nothing(tmp_path):
+    publish(tmp_path)
+    before = held_by_model_server(tmp_path)
+    with pytest.raises(ValueError, match="must hold some version of a model"):
+        tf_serving_config.write(tmp_path, {"query_tower": [], "ranker": []})
+    assert held_by_model_server(tmp_path) == before
+
+
+def test_a_reader_of_the_models_of_a_model_server_sees_one_whole_list_or_the_other(tmp_path):
+    file = tmp_path / "tf_serving" / "models.config"
+    tf_serving_config.write(tmp_path, {"ranker": ["1"]})
+    with file.open() as reading:
+        tf_serving_config.write(tmp_path, {"ranker": ["1", "2"]})
+        # The file was replaced, not written over: who reads the old one reads it to its end.
+        assert "versions: 2" not in reading.read()
+    assert "versions: 1 versions: 2" in file.read_text()
