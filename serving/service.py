@@ -14,10 +14,12 @@ from features import command, logs
 from serving import (
     ab_experiment,
     errors,
+    event_compaction,
     filters,
     history_seed,
     loaded_release,
     recorder,
+    redis_connection,
     redis_history,
     release,
     tracing,
@@ -27,6 +29,7 @@ from serving.backends import Backend, TensorFlowServingBackend
 from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
 from serving.funnel import Funnel
+from serving.history_keeper import HistoryKeeper
 from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.live_service import LiveParts
@@ -48,6 +51,7 @@ class ServiceConfig:
         serving_root: Releases.
         logs: Raw logs, read to fill an empty history store, and added to.
         history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
+        history_password: Of the Redis server; None asks without.
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
@@ -67,6 +71,7 @@ class ServiceConfig:
     serving_root: pathlib.Path
     logs: pathlib.Path
     history: str | pathlib.Path
+    history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
     model_server_ca: str | None = None
     threads: int = 8
@@ -74,7 +79,7 @@ class ServiceConfig:
     settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
     predicate: str | None = None
     experiment: pathlib.Path | None = None
-    token: str | None = None
+    token: str | None = dataclasses.field(default=None, repr=False)
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -94,15 +99,15 @@ def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> S
         raise command.InputError(str(error)) from error
 
 
-def open_history(path: str | pathlib.Path) -> HistoryStore:
+def open_history(path: str | pathlib.Path, *, password: str | None = None) -> HistoryStore:
     """Opens a history store: ``redis://HOST:PORT/DATABASE``, or a SQLite file.
 
     Raises:
         InputError: The address is none.
         HistoryUnavailableError: It cannot be reached or opened.
     """
-    if str(path).startswith(redis_history.SCHEME):
-        return redis_history.RedisHistoryStore(str(path))
+    if redis_connection.is_address(str(path)):
+        return redis_history.RedisHistoryStore(str(path), password=password)
     return SqliteHistoryStore(path)
 
 
@@ -110,10 +115,11 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     predicate = filters.load_predicate(config.predicate) if config.predicate else None
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     tracer = tracing.open_tracer(config.traces)
-    history = open_history(config.history)
+    history = open_history(config.history, password=config.history_password)
     log = EventLog(config.logs)
     if not config.is_successor:  # Else nothing was left over, and the store is in use.
         _catch_up(history, log, now_s=int(clock()))
+    keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
     backend = _backend(config)
     live = LiveParts(
         config.serving_root,
@@ -153,17 +159,11 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
 
     def close() -> None:
         if closing.acquire(blocking=False):  # Once.
-            releases.close()
-            live.close()
-            funnel.close()
-            log.close()
-            history.close()
-            backend.close()
-            tracer.close()
+            for part in (releases, live, keeper, funnel, log, history, backend, tracer):
+                part.close()
 
-    releases.start()
-    live.start()
-    log.start()
+    for part in (releases, live, log, keeper):
+        part.start()
     return Service(
         funnel=funnel,
         history=history,
@@ -176,6 +176,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         max_waiting=config.max_waiting,
         clock=clock,
         token=config.token,
+        history_losses=lambda: keeper.losses,
         on_close=close,
     )
 
@@ -263,11 +264,21 @@ def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     log.compact()
 
 
+def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
+    """Fills a store that lost everything, of tables and event log, while others may do the same."""
+    # What moved in between from one to the other would be missed.
+    with event_compaction.paused(log.logs_dir):
+        if history.is_empty:
+            _fill(history, log.logs_dir, now_s=now_s)
+        recorder.replay(history, log.logs_dir)
+
+
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
     try:
         logs.tables_in(logs_dir)
     except command.InputError:
         logging.info("%s has no logs yet: starting without history.", logs_dir)
-        return
+        with history.filling():
+            return  # With nothing; but a store that lost everything begins anew.
     logging.info("Filling the empty history store from %s.", logs_dir)
     history_seed.seed(history, logs_dir, until_s=now_s)
