@@ -135,6 +135,25 @@ def test_page_of_the_api_names_everything_and_loads_nothing(site):
 # ---- metrics -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ranker", ["fake", None])
+def test_only_what_failed_counts_as_a_fall_and_every_page_counts_by_rung(site, tiny, ranker):
+    site.releases.current = tiny.release(ranker=ranker)
+    rung = "full" if ranker else "no_ranker"
+    for context in ({}, {"region": "de"}):  # Nothing is known of the first viewer.
+        assert ask(site, "new" if not context else "u", context=context).status_code == 200
+    text = site.client.get("/metrics").text
+    assert "watchnext_degraded_total{" not in text
+    pages = {"full": 2} if ranker else {"no_ranker": 1, "popular": 1}
+    for name, count in pages.items():
+        assert f'watchnext_pages_total{{rung="{name}"}} {count:.1f}' in text
+    site.releases.current = tiny.release(ranker=tiny.broken())
+    assert ask(site, context={"region": "de"}).json()["rung"] == "no_ranker"
+    text = site.client.get("/metrics").text
+    assert 'watchnext_degraded_total{part="ranker"} 1.0' in text
+    assert text.count("watchnext_degraded_total{") == 1
+    assert f'watchnext_pages_total{{rung="{rung}"}}' in text
+
+
 def test_metrics_name_what_failed_what_was_filtered_and_how_late_events_are(site, tiny):
     site.releases.current = tiny.release(query_tower=tiny.broken())
     ask(site, blocked={"videos": ["v1"]}, context={"region": "de"})
