@@ -42,6 +42,9 @@ class Backend(Protocol):
     ) -> Model:
         """Returns one signature of the model ``query_tower`` or ``ranker`` of a release."""
 
+    def lacks(self, manifest: release.Manifest) -> str:
+        """Returns why the models of a release cannot be asked yet; "" where nothing is awaited."""
+
     def close(self) -> None:
         """Lets go of connections."""
 
@@ -100,6 +103,23 @@ class TensorFlowServingBackend:
     ) -> Model:
         """See :class:`Backend`."""
         return TensorFlowServingModel(self, component, int(found.version), signature)
+
+    def lacks(self, manifest: release.Manifest) -> str:
+        """See :class:`Backend`.
+
+        A request without inputs is refused by a model that is there, at no cost; whether it can
+        answer real ones is for the warm-up to see.
+        """
+        for name in (signatures.QUERY_TOWER, signatures.RANKER):
+            if manifest.components.get(name) is None:
+                continue
+            try:
+                TensorFlowServingModel(self, name, int(manifest.version)).predict({})
+            except _ANOTHER_MAY_ANSWER as error:
+                return f"{name}: {error}"
+            except errors.ModelError:
+                continue
+        return ""
 
     def close(self) -> None:
         """See :class:`Backend`."""

@@ -162,6 +162,11 @@ def _metrics(service: Service) -> Metrics:
         "How often the history store lost all that it held, and was filled again.",
         service.history_losses,
     )
+    metrics.gauge(
+        "release_waiting_seconds",
+        "How long a published release has been waited for, until the model server has it.",
+        lambda: releases.waiting_s,
+    )
     metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
     return metrics
 

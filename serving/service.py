@@ -5,7 +5,7 @@ import functools
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from absl import logging
@@ -18,6 +18,7 @@ from serving import (
     filters,
     history_seed,
     loaded_release,
+    publication,
     recorder,
     redis_connection,
     redis_history,
@@ -25,6 +26,7 @@ from serving import (
     tracing,
 )
 from serving.ab_experiment import Experiment
+from serving.arm_release import ArmRelease
 from serving.backends import Backend, TensorFlowServingBackend
 from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
@@ -134,15 +136,21 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
-    arms: dict[str, ReleaseWatcher] = {}
+    def awaited(version: str) -> str:
+        return backend.lacks(release.load_manifest(config.serving_root, version))
+
+    arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
         load=load,
         renew=functools.partial(_renewed, live, arms),
         hand_over=functools.partial(_hand_over, config),
+        awaited=awaited,
     )
     releases.refresh()
-    arms |= _arm_releases(experiment, releases.current, load, live.renewed)
+    if experiment:
+        _pin(config.serving_root, experiment)
+        arms += _arm_releases(experiment, releases, load=load, renew=live.renewed, awaited=awaited)
     recording = Recorder(history, log, live.state)
     funnel = Funnel(
         releases=releases,
@@ -152,7 +160,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         predicate=predicate,
         experiment=experiment,
-        arm_releases=arms,
+        arm_releases={arm.version: arm for arm in arms},
         tracer=tracer,
     )
     closing = threading.Lock()
@@ -200,30 +208,50 @@ def _size_bytes(config: ServiceConfig, version: str) -> int:
 
 
 def _renewed(
-    live: LiveParts, arms: Mapping[str, ReleaseWatcher], current: LoadedRelease
+    live: LiveParts, arms: Sequence[ArmRelease], current: LoadedRelease
 ) -> LoadedRelease | None:
-    for arm in arms.values():
-        arm.refresh()
+    for arm in arms:
+        arm.look()
     return live.renewed(current)
 
 
+def _pin(serving_root: pathlib.Path, experiment: Experiment) -> None:
+    """Keeps the releases of an experiment from removal; says so where that cannot be done."""
+    try:
+        publication.pin(serving_root, experiment.name, experiment.releases)
+    except command.InputError as error:
+        logging.error(
+            "Nothing keeps the releases of the experiment %s: %s Where it can be written, give: "
+            "python -m serving.pin_releases --serving_root=%s --experiment=FILE",
+            *(experiment.name, error, serving_root),
+        )
+
+
 def _arm_releases(
-    experiment: Experiment | None,
-    current: LoadedRelease | None,
+    experiment: Experiment,
+    releases: ReleaseWatcher,
+    *,
     load: Callable[[str], LoadedRelease],
     renew: Callable[[LoadedRelease], LoadedRelease | None],
-) -> dict[str, ReleaseWatcher]:
+    awaited: Callable[[str], str],
+) -> list[ArmRelease]:
     """Returns the releases that arms are kept on; the current one is not loaded twice."""
 
     def loaded(version: str) -> LoadedRelease:
-        return current if current and current.version == version else load(version)
+        current = releases.current
+        if current and current.version == version:
+            return current
+        waiting = awaited(version)
+        if waiting:
+            raise errors.NotReadyError(waiting)
+        return load(version)
 
-    watchers = {}
-    for version in sorted(experiment.releases if experiment else ()):
-        published = functools.partial(str, version)
-        watchers[version] = ReleaseWatcher(published=published, load=loaded, renew=renew)
-        watchers[version].refresh()
-    return watchers
+    arms = [
+        ArmRelease(version, load=loaded, renew=renew) for version in sorted(experiment.releases)
+    ]
+    for arm in arms:
+        arm.look()
+    return arms
 
 
 def _backend(config: ServiceConfig) -> Backend:

@@ -68,6 +68,14 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
             files.atomic_write(directory / name, content)
 
 
+def is_written(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> bool:
+    """Returns whether models.config holds these versions; arguments as in :func:`write`."""
+    path = serving_root / DIRECTORY / "models.config"
+    return path.exists() and path.read_text(encoding="utf-8") == models_config(
+        serving_root, versions
+    )
+
+
 def write_batching(query_tower: str | os.PathLike[str]) -> None:
     """Allows the server to batch a query tower; see the module.
 

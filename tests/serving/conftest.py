@@ -178,6 +178,7 @@ class OneRelease:
         self.current = release
         self.loaded_at = 0.0
         self.failures = 0
+        self.waiting_s = 0.0
 
     @contextlib.contextmanager
     def pin(self):
