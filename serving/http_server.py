@@ -80,6 +80,7 @@ class Service:
         max_waiting: Requests that may wait for a thread.
         clock: Unix seconds.
         token: What callers must know; None lets everybody in.
+        history_losses: Returns how often the history store lost all that it held.
         on_close: Called once the last request is answered.
     """
 
@@ -92,6 +93,7 @@ class Service:
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
     token: str | None = None
+    history_losses: Callable[[], int] = lambda: 0
     on_close: Callable[[], None] = lambda: None
 
 
@@ -154,6 +156,16 @@ def _metrics(service: Service) -> Metrics:
         "event_log_waiting_seconds",
         "Age of the oldest record that the tables of the logs do not have yet.",
         service.recorder.waiting_s,
+    )
+    metrics.gauge(
+        "history_losses",
+        "How often the history store lost all that it held, and was filled again.",
+        service.history_losses,
+    )
+    metrics.gauge(
+        "release_waiting_seconds",
+        "How long a published release has been waited for, until the model server has it.",
+        lambda: releases.waiting_s,
     )
     metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
     return metrics

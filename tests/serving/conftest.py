@@ -178,6 +178,7 @@ class OneRelease:
         self.current = release
         self.loaded_at = 0.0
         self.failures = 0
+        self.waiting_s = 0.0
 
     @contextlib.contextmanager
     def pin(self):
@@ -325,9 +326,12 @@ def serving_root(published_root, tmp_path):
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
-    def __init__(self, program, directory):
+    KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self, program, directory, *settings):
         self._program = program
         self._directory = directory
+        self._settings = settings or self.KEEPING
         with contextlib.closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -336,8 +340,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        settings += ["--appendonly", "yes", "--appendfsync", "always"]
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._settings]
         self.process = subprocess.Popen(
             [self._program, *settings, "--dir", str(self._directory)],
             stdout=subprocess.DEVNULL,
@@ -346,9 +349,13 @@ class RedisServer:
         with self.client() as client:
             while True:
                 assert self.process.poll() is None, "redis-server did not start"
-                with contextlib.suppress(redis.ConnectionError):
+                try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return  # It is there, and wants a password.
+                except redis.ConnectionError:
+                    time.sleep(0.02)
                 time.sleep(0.02)
 
     def stop(self):
@@ -373,6 +380,19 @@ def redis_server(needs_program, tmp_path_factory):
     server = RedisServer(program, tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def redis_with(needs_program, tmp_path):
+    """Starts a Redis of the test's own with the settings that it is given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*settings):
+            server = RedisServer(needs_program("redis-server"), tmp_path, *settings)
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 # ---- a server ------------------------------------------------------------------------------------
