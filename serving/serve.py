@@ -55,6 +55,14 @@ _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1
 _MAX_WAITING = flags.DEFINE_integer(
     "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
 )
+_MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections",
+    1000,
+    "Open connections; one more takes the place of the one that has sent nothing whole for "
+    "longest.",
+    1,
+    60_000,
+)
 _HISTORY_DEADLINE_S = flags.DEFINE_float(
     "history_deadline_s", 1.0, "Then a page is made without history.", 0.001
 )
@@ -143,7 +151,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     clock = _clock(start_s, place.started_s)
     root = pathlib.Path(_SERVING_ROOT.value)
-    from serving import http_access, server, service
+    from serving import connections, http_access, server, service
     from serving.page import FunnelSettings
 
     token = http_access.read_token(_TOKEN_FILE.value)
@@ -185,6 +193,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             listening=socket.socket(fileno=place.listening),
             on_ready=control.ready,
             leaving=control.leaving,
+            limits=connections.Limits(connections=_MAX_CONNECTIONS.value),
         )
     finally:
         built.on_close()
