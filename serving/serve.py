@@ -101,6 +101,13 @@ _TOKEN_FILE = flags.DEFINE_string(
     "File with the bearer token that callers must send. Default: the environment variable "
     "WATCHNEXT_TOKEN; without either everybody is let in.",
 )
+_ALLOWED_HOSTS = flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "Names by which requests may call this server (Host header, without port); * is any. Default: "
+    "any, and on loopback only those of loopback, as a page of the web could give itself its "
+    "address.",
+)
 _TRACES = flags.DEFINE_string(
     "traces", None, "OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces."
 )
@@ -179,6 +186,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             predicate=_FILTER.value,
             experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
             token=token,
+            hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
             traces=_TRACES.value,
             hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
             ask_for_successor=control.ask_for_successor,

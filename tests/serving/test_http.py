@@ -97,7 +97,7 @@ def test_click_on_a_page_reaches_the_logs(site):
 
 
 def test_debug_explains(site):
-    page = recommend(site, debug=True, context={"region": "de"})
+    page = recommend(site, debug=True, record=True, context={"region": "de"})
     debug = page["debug"]
     assert {"history", "query_tower", "retrieval", "ranking", "page", "record"} <= set(
         debug["stages_ms"]
@@ -244,7 +244,8 @@ def test_events_are_not_acknowledged_when_they_cannot_be_kept(site):
 # ---- operations ----------------------------------------------------------------------------------
 
 
-def test_ready_means_that_the_models_answer(site, tiny):
+def test_ready_means_that_the_models_answer(running, tiny):
+    site = running(readiness_holds_s=0.0)
     assert site.client.get("/healthz").json() == {"status": "ok"}
     assert site.client.get("/readyz").json() == {"status": "ok"}
     for release in (
