@@ -121,10 +121,8 @@ def _compact_batch(
 ) -> dict[str, int]:
     before = read(batch.evidence)
     events = _without_duplicates(read(batch.events), before)
-    pages = _without_repeated_impressions(_without_duplicates(read(batch.pages), read([])))
-    engagements = pa.concat_tables([before, events, read(batch.growing)])
-    is_engagement = pc.is_in(engagements["kind"], pa.array(["click", "watch"]))
-    clicked, seconds = attribution.attribute(pages, engagements.filter(is_engagement))
+    pages = _shown(batch.pages)
+    clicked, seconds = _outcomes(pages, [before, events, read(batch.growing)])
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
@@ -136,6 +134,50 @@ def _compact_batch(
     }
     _commit(root, batch, tables, pages.filter(pa.array(held)))
     return {name: table.num_rows for name, table in tables.items() if table.num_rows}
+
+
+@contextlib.contextmanager
+def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
+    """Gives the impressions that the tables do not have yet, with what came of them so far.
+
+    Meanwhile nothing moves into the tables: what the caller lists there is the rest.
+
+    Yields:
+        Columns of the raw table and others. Empty, with a warning, where the event log is another's
+        and cannot be held still.
+    """
+    root = pathlib.Path(logs_dir)
+    if not (root / DIRECTORY).is_dir():
+        yield read([])
+        return
+    if not os.access(root / DIRECTORY, os.W_OK):
+        logging.warning(
+            "%s cannot be written, so nothing of it is read: pages of the last %d minutes, and "
+            "those that wait for a watch, are left out.",
+            root / DIRECTORY,
+            CLICK_WINDOW_S // 60,
+        )
+        yield read([])
+        return
+    with paused(root):
+        _recover(root)
+        found = segments(root)
+        pages = _shown([s for s in found if s.stream == PAGES])
+        others = _without_duplicates(read([s for s in found if s.stream != PAGES]), read([]))
+        clicked, seconds = _outcomes(pages, [others])
+        yield _with_outcomes(pages, clicked, seconds)
+
+
+def _shown(chosen: Sequence[Segment]) -> pa.Table:
+    """Returns the impressions of segments, each once."""
+    return _without_repeated_impressions(_without_duplicates(read(chosen), read([])))
+
+
+def _outcomes(pages: pa.Table, others: Sequence[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether each impression was clicked, bool [n], and seconds watched, float64 [n]."""
+    engagements = pa.concat_tables(others)
+    is_engagement = pc.is_in(engagements["kind"], pa.array(["click", "watch"]))
+    return attribution.attribute(pages, engagements.filter(is_engagement))
 
 
 def _without_duplicates(records: pa.Table, before: pa.Table) -> pa.Table:
@@ -187,7 +229,10 @@ def _table(name: str, records: pa.Table) -> pa.Table:
 
 
 def _impressions(records: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
-    table = _table("impressions", records)
+    return _with_outcomes(_table("impressions", records), clicked, seconds)
+
+
+def _with_outcomes(table: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
     for name, values in (("clicked", clicked), ("watch_time_s", seconds)):
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
     return table

@@ -6,7 +6,7 @@ The release that ``CURRENT`` names is served, and followed when a new one is pub
 run in here, or in TensorFlow Serving with ``--model_server``. What users do and are
 shown goes to ``--logs`` in the layout of the raw logs, where the next retraining reads it; an
 empty history store is filled from there first. SIGTERM and Ctrl-C drain: requests in flight are
-answered, the event log is compacted, the exit code is 0.
+answered, the exit code is 0; impressions whose click may still come wait in the event log.
 
 A child of this process serves. A small release is swapped in there; a large one is loaded by a new
 child, which then takes the place of the first. Port and process id stay the same.
