@@ -184,7 +184,8 @@ class Answer:
             rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
             self.fall("query_tower", error, to=rung)
             return last
-        if self._rung != NO_HISTORY:  # Else it knows less than the one before.
+        # Without history it knows less than the one before; who looks may pretend a context.
+        if self._rung != NO_HISTORY and self._asked.record:
             self._last.put(version, user_id, embedding)
         return embedding
 

@@ -77,7 +77,7 @@ class Metrics:
     def observe_page(self, page: Page) -> None:
         """Counts a page."""
         self.pages.labels(page.rung).inc()
-        if not page.recorded:
+        if page.recorded is False:
             self.not_recorded.inc()
         for stage, milliseconds in page.stages_ms.items():
             self.stage_seconds.labels(stage).observe(milliseconds / 1000)
@@ -87,11 +87,13 @@ class Metrics:
             self.degraded.labels(part).inc()
         for filtering, count in page.filtered.items():
             self.filtered.labels(filtering).inc(count)
-        for arm in page.exposures:
-            self.exposures.labels(arm).inc()
         self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
+        if page.recorded is None:  # Looked at, not shown.
+            return
+        for arm in page.exposures:
+            self.exposures.labels(arm).inc()
         shown = collections.Counter(source for item in page.items for source in item.sources)
         for source, count in shown.items():
             self.shown.labels(source).inc(count)

@@ -17,6 +17,7 @@ from serving import (
     event_compaction,
     filters,
     history_seed,
+    http_access,
     loaded_release,
     publication,
     recorder,
@@ -63,6 +64,8 @@ class ServiceConfig:
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
         token: What callers must know; None lets everybody in.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.http_access.allowed_hosts`.
         traces: Where OpenTelemetry spans are sent; None traces nothing.
         hand_over_from_bytes: Releases of this size or more are for another process to load.
         ask_for_successor: Asks for a process that loads a version, see
@@ -82,6 +85,7 @@ class ServiceConfig:
     predicate: str | None = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -187,6 +191,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         token=config.token,
         history_losses=lambda: keeper.losses,
+        hosts=config.hosts,
         on_close=close,
     )
 

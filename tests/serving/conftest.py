@@ -30,7 +30,16 @@ import uvicorn
 from features import spec, tensors
 from features.catalogue import Catalogue
 from features.statistics import VideoStatistics
-from serving import errors, http_server, index, listening, publication, sources
+from serving import (
+    connections,
+    errors,
+    http_server,
+    index,
+    listening,
+    publication,
+    server,
+    sources,
+)
 from serving.event_log import EventLog
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
@@ -398,14 +407,37 @@ def redis_with(needs_program, tmp_path):
 # ---- a server ------------------------------------------------------------------------------------
 
 
+class LiveNotes:
+    """A live state that only notes whom it met and what it was told."""
+
+    def __init__(self):
+        self.met, self.events = [], []
+
+    def meet(self, user_id, region):
+        self.met.append(user_id)
+
+    def apply(self, events):
+        self.events.extend(events)
+
+
 class Running:
     """A service behind a real port, in a thread of this process."""
 
-    def __init__(self, tiny, directory, *, history=None, funnel_options=None, **more):
+    def __init__(
+        self,
+        tiny,
+        directory,
+        *,
+        history=None,
+        funnel_options=None,
+        limits=None,
+        **more,
+    ):
         self.releases = tiny.releases(tiny.release())
         self.history = history or SqliteHistoryStore(directory / "history.sqlite")
         self.log = EventLog(directory / "logs")
-        self.recorder = Recorder(self.history, self.log)
+        self.live = LiveNotes()
+        self.recorder = Recorder(self.history, self.log, self.live)
         self.clock = lambda: tiny.now
         more.setdefault(
             "funnel",
@@ -430,13 +462,19 @@ class Running:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = http_server.create_app(self.service)
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        self._uvicorn = uvicorn.Server(server.configured(app, limits or connections.Limits()))
         arguments = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._uvicorn.run, kwargs=arguments)
         self._thread.start()
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+        self.client = self.new_client()
         while not self._uvicorn.started:
             time.sleep(0.005)
+
+    def new_client(self):
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def open_connections(self):
+        return len(self._uvicorn.server_state.connections)
 
     def stop(self):
         self._uvicorn.should_exit = True
@@ -542,8 +580,8 @@ def serve():
         return started[-1]
 
     yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
+    for one in started:
+        one.stop(signal.SIGKILL)
 
 
 # ---- those who ask -------------------------------------------------------------------------------
