@@ -46,6 +46,7 @@ from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.loaded_release import LoadedRelease
 from serving.page import RUNGS, FunnelSettings
+from serving.profiles import Profiles
 from serving.recorder import Recorder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -162,8 +163,8 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=pa.table(
-            {"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]}
+        profiles=Profiles(
+            pa.table({"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]})
         ),
         index=exact,
         query_tower=query_tower or TopicTower(),
@@ -186,7 +187,7 @@ class OneRelease:
     def __init__(self, release):
         self.current = release
         self.loaded_at = 0.0
-        self.failures = 0
+        self.failures = self.renewal_failures = 0
         self.waiting_s = 0.0
 
     @contextlib.contextmanager
@@ -293,7 +294,7 @@ def publish(serving_root, *, has_ranker=True):
         release.resolved.save(videos)
         pq.write_table(release.catalogue.table, videos / "videos.parquet")
         pq.write_table(make_daily(), videos / "video_statistics.parquet")
-        pq.write_table(release.profiles, videos / "users.parquet")
+        pq.write_table(release.profiles.table, videos / "users.parquet")
         queries = np.zeros((40, TOPICS + 1), np.float32)
         queries[np.arange(40), np.arange(40) % TOPICS] = 1
         queries[:, -1] = 1
