@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+PARTITION = "date"  # Events lie in directories date=YYYY-MM-DD, UTC.
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
