@@ -122,7 +122,7 @@ def fragments(
         ):
             is_skipping = True
             continue
-        metadata = _read_footer(file.path, table)
+        metadata = read_footer(file.path, table)
         total += metadata.num_rows
         pieces.extend(
             _fragments_of(
@@ -169,11 +169,14 @@ def read_fragment(
         pq.ParquetFile(fragment.path, coerce_int96_timestamp_unit="us") as file,
     ):
         found = file.schema_arrow
-        _require_columns(found.names, contract, path=fragment.path)
+        problems = _missing_columns(found.names, fragment.partitions, contract)
+        if problems:
+            raise schema.ContractError(*(f"{fragment.path}: {problem}" for problem in problems))
         here = [name for name in _readable(found, contract) if wanted is None or name in wanted]
         rows = file.read_row_groups(list(fragment.row_groups), columns=here, use_threads=False)
     rows = _with_partitions(rows.select(here), fragment.partitions, contract)
-    rows = _conformed(rows, contract, fragment.path)
+    with _named(fragment.path):
+        rows = schema.conform(fragment.table, rows, is_partial=True)
     if contract.time_column and (from_s is not None or until_s is not None):
         rows = rows.filter(time_windows.inside(rows[contract.time_column], from_s, until_s))
     return rows if columns is None else _selected(rows, columns, contract)
@@ -215,20 +218,37 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
     Raises:
         InputError: The table is absent, or a file is not whole or breaks the contract.
     """
-    contract = schema.table_of(table)
     found = []
     for file in _require_files(logs_dir, table):
-        with _explained(str(file.path), table):
-            rows = pq.read_schema(file.path).remove_metadata().empty_table()
-        _require_columns(rows.column_names, contract, path=str(file.path))
-        rows = rows.select(_readable(rows.schema, contract))
-        rows = _with_partitions(rows, file.partitions, contract)
-        found.append(_conformed(rows, contract, str(file.path)))
+        with _named(str(file.path)):
+            found.append(pa.schema(file_types(file, table).items()).empty_table())
     try:
         together = log_writer.concatenated(found).schema
     except command.InputError as error:
         raise command.InputError(f"table {table} in {logs_dir}: {error}") from error
     return dict(zip(together.names, together.types, strict=True))
+
+
+def file_types(file: TableFile, table: str) -> dict[str, pa.DataType]:
+    """Returns name -> type of every column of one file that is read, after ``conform``.
+
+    Raises:
+        InputError: The file is not whole.
+        ContractError: It breaks the contract; the file is not named.
+    """
+    contract, path = schema.table_of(table), str(file.path)
+    with _explained(path, table):
+        rows = pq.read_schema(path).remove_metadata().empty_table()
+    here = rows.select(_readable(rows.schema, contract))
+    here = _with_partitions(here, file.partitions, contract)
+    problems = _missing_columns(rows.column_names, file.partitions, contract)
+    try:
+        conformed = schema.conform(table, here, is_partial=True)
+    except schema.ContractError as error:
+        raise schema.ContractError(*problems, *error.problems) from error
+    if problems:
+        raise schema.ContractError(*problems)
+    return dict(zip(conformed.column_names, conformed.schema.types, strict=True))
 
 
 def _require_directory(root: pathlib.Path) -> None:
@@ -268,7 +288,8 @@ def _explained(path: str, table: str) -> Iterator[None]:
         ) from error
 
 
-def _read_footer(path: pathlib.Path, table: str) -> pq.FileMetaData:
+def read_footer(path: pathlib.Path, table: str) -> pq.FileMetaData:
+    """Returns what the end of a file says of it, or raises InputError."""
     with _explained(str(path), table):
         return pq.read_metadata(path)
 
@@ -352,17 +373,20 @@ def _is_unique(ids: pa.ChunkedArray) -> bool:
     return bool(pc.count_distinct(ids, mode="all").as_py() == len(ids))
 
 
-def _require_columns(names: Sequence[str], contract: schema.Table, *, path: str) -> None:
-    problems = schema.missing_columns(contract, names)
-    if problems:
-        raise schema.ContractError([f"{path}: {problem}" for problem in problems])
+def _missing_columns(
+    names: Sequence[str], partitions: Sequence[tuple[str, str]], contract: schema.Table
+) -> list[str]:
+    keys = [key for key, _ in partitions if contract.column(key) is not None]
+    return schema.missing_columns(contract, [*names, *keys])
 
 
-def _conformed(rows: pa.Table, contract: schema.Table, path: str) -> pa.Table:
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Says which file breaks the contract."""
     try:
-        return schema.conform(contract.name, rows, is_partial=True)
+        yield
     except schema.ContractError as error:
-        raise schema.ContractError([f"{path}: {problem}" for problem in error.problems]) from error
+        raise schema.ContractError(*(f"{path}: {p}" for p in error.problems)) from error
 
 
 def _selected(rows: pa.Table, columns: Sequence[str], contract: schema.Table) -> pa.Table:

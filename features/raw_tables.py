@@ -72,7 +72,7 @@ def _columns(
             type=kind,
             required=name in required,
             is_filled=name in filled,
-            is_time=name in _TIMES,
+            is_time=name == "time" or name.endswith("_time"),
         )
         for name, kind in {**required, **optional}.items()
     )
@@ -88,7 +88,6 @@ def _events(
     return Table(name=name, columns=columns, time_column="time", partitioned=True)
 
 
-_TIMES = frozenset({"time", "upload_time", "updated_time"})
 _ID, _TIME, _STRINGS = pa.string(), pa.int64(), pa.list_(pa.string())
 
 TABLES: Mapping[str, Table] = types.MappingProxyType(

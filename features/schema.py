@@ -64,9 +64,9 @@ class ContractError(command.InputError):
         problems: What is wrong, one sentence each.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         super().__init__("\n  ".join(problems))
-        self.problems = tuple(problems)
+        self.problems = problems
 
 
 def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False) -> pa.Table:
@@ -104,7 +104,7 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
         elif is_readable(table, name, values.type):
             columns[name] = casts.to_plain(values, name)
     if problems:
-        raise ContractError(problems)
+        raise ContractError(*problems)
     conformed = pa.table(columns) if columns else arrow_table.select([])
     return _with_watch_time(conformed) if table_name == "impressions" else conformed
 
@@ -309,6 +309,13 @@ def _unusable_id(table: Table, rows: pa.Table) -> pa.ChunkedArray:
             ):
                 unusable = pc.or_(unusable, pc.fill_null(fault, False))
     return unusable
+
+
+def row_hashes(rows: pa.Table) -> pa.Array:
+    """Returns a number of each row, uint64 [n], which equals that of every exact copy."""
+    if not rows.num_rows:
+        return pa.array([], pa.uint64())
+    return pl.DataFrame(pl.from_arrow(rows)).hash_rows().to_arrow()
 
 
 def split_duplicates(arrow_table: pa.Table) -> tuple[pa.Table, pa.Table]:
