@@ -71,11 +71,15 @@ class Found:
         return "; ".join(parts)
 
 
-def find(directory: pathlib.Path) -> Found:
-    """Looks at everything below the directory of a table; nothing where there is none."""
-    if not directory.is_dir():
-        return Found((), (), ())
-    return _Search(directory).run()
+def find(logs_dir: str | os.PathLike[str], table: str) -> Found:
+    """Looks at all that lies in the directory of a table, or in a file or directory .parquet."""
+    return _Search(pathlib.Path(logs_dir)).run(table)
+
+
+def table_at(path: pathlib.Path) -> str:
+    """Returns the table that something directly below a logs directory is (part of), or ""."""
+    name = path.name.removesuffix(".parquet")
+    return name if name in schema.TABLES else ""
 
 
 def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, ...]:
@@ -84,7 +88,7 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
     Raises:
         command.InputError: Something should hold rows and cannot be read; it names all of that.
     """
-    found = find(pathlib.Path(logs_dir) / table)
+    found = find(logs_dir, table)
     if found.problems:
         raise command.InputError("\n  ".join(found.problems))
     if found.left_alone:
@@ -122,7 +126,7 @@ def strays(root: pathlib.Path) -> list[str]:
     for path in sorted(root.iterdir()):
         name = path.name.lower().partition(".")[0]
         table = next((t for t in schema.TABLES if name in {t, t.rstrip("s")}), "")
-        if path.name.startswith((".", "_")) or path.name in schema.TABLES:
+        if path.name.startswith((".", "_")) or table_at(path):
             continue
         if path.is_file() and path.name.lower().endswith((*_SUFFIXES, ".csv", ".json", ".gz")):
             way = f" For example: mkdir {root / table} && mv {path} {root / table}" if table else ""
@@ -136,20 +140,23 @@ def strays(root: pathlib.Path) -> list[str]:
 
 
 class _Search:
-    """Walks below one directory, links last, so that what they lead to twice is read once."""
+    """Walks through one table, links last, so that what they lead to twice is read once."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self._directory = directory
-        self._seen = {
-            _identity(os.stat(path)) for path in (directory, *directory.resolve().parents)
-        }
+    def __init__(self, root: pathlib.Path) -> None:
+        self._root = root
+        real = root.resolve()
+        self._seen = {_identity(path.stat()) for path in (real, *real.parents) if path.exists()}
         self._links: list[pathlib.Path] = []
         self._files: list[TableFile] = []
         self._left_alone: list[tuple[pathlib.Path, str]] = []
         self._problems: list[str] = []
 
-    def run(self) -> Found:
-        self._look_into(self._directory)
+    def run(self, table: str) -> Found:
+        for path in (self._root / table, self._root / f"{table}.parquet"):
+            if path.is_symlink():
+                self._links.append(path)
+            elif path.exists():
+                self._look_at(path, is_link=False)
         while self._links:
             self._look_at(self._links.pop(0), is_link=True)
         files = sorted(self._files, key=lambda file: file.path)
@@ -214,7 +221,7 @@ class _Search:
         self._files.append(
             TableFile(
                 path=path,
-                partitions=tuple(_partitions(path.relative_to(self._directory))),
+                partitions=tuple(_partitions(path.relative_to(self._root))),
                 modified_ns=status.st_mtime_ns,
                 size=status.st_size,
             )

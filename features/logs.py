@@ -76,7 +76,7 @@ def _what_lies_in(root: pathlib.Path) -> str:
     """Says what a directory without tables holds instead, or how to fill it where that is safe."""
     said = log_files.strays(root)
     for name in schema.TABLES:
-        notice = log_files.find(root / name).notice()
+        notice = log_files.find(root, name).notice()
         said += [f"{root / name} has no Parquet files: {notice}."] if notice else []
     if said:
         return "\n  " + "\n  ".join(said)
@@ -266,7 +266,7 @@ def _require_files(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableF
     found = log_files.files_of(root, table)
     if not found:
         state = "has no Parquet files" if (root / table).is_dir() else "does not exist"
-        notice = log_files.find(root / table).notice()
+        notice = log_files.find(root, table).notice()
         others = (
             ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "nothing"
         )

@@ -109,7 +109,7 @@ class _Check:
     # ---- files and columns ---------------------------------------------------------------------
 
     def _is_present(self, name: str) -> bool:
-        found = log_files.find(self._logs / name)
+        found = log_files.find(self._logs, name)
         for problem in found.problems:
             self._add(name, problem, is_problem=True)
         if found.left_alone:
@@ -131,7 +131,7 @@ class _Check:
         """Looks at the columns of every file, without a row."""
         types: dict[str, dict[pa.DataType, pathlib.Path]] = {}
         num_rows = 0
-        for file in log_files.find(self._logs / name).files:
+        for file in log_files.find(self._logs, name).files:
             with self._noting(name, file.path):
                 num_rows += logs.read_footer(file.path, name).num_rows
                 for column, kind in logs.file_types(file, name).items():

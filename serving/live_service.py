@@ -206,7 +206,7 @@ class LiveParts:
 
     def _video_files(self) -> list[tuple[str, int, int]]:
         """Returns what tells whether the table has changed; also of what cannot be read."""
-        found = log_files.find(self._logs / "videos")
+        found = log_files.find(self._logs, "videos")
         stamps = [(str(file.path), file.modified_ns, file.size) for file in found.files]
         return [*stamps, *((problem, 0, 0) for problem in found.problems)]
 

@@ -57,12 +57,25 @@ def test_parquet_is_read_whatever_it_is_called(logs_dir, name):
     put(watches(NOON_S), logs_dir / "watches/date=2026-11-20/part-0.parquet")
     put(watches(NOON_S + DAY_S), logs_dir / "watches/date=2026-11-21" / name)
     assert times_in(logs_dir) == [NOON_S, NOON_S + DAY_S]
-    assert log_files.find(logs_dir / "watches").left_alone == ()
+    assert log_files.find(logs_dir, "watches").left_alone == ()
 
 
 def test_a_directory_may_be_called_like_a_file(logs_dir):
     put(watches(NOON_S), logs_dir / "watches/watches.parquet/part-00000-c000.snappy.parquet")
     assert times_in(logs_dir) == [NOON_S]
+
+
+def test_a_table_may_be_one_file_beside_what_is_added_to_it(logs_dir):
+    put(watches(NOON_S), logs_dir / "watches.parquet")
+    assert logs.tables_in(logs_dir) == {"watches"}
+    logs.append(logs_dir, "watches", watches(NOON_S + 1))
+    assert times_in(logs_dir) == [NOON_S, NOON_S + 1]
+
+
+def test_a_table_may_be_a_directory_that_spark_called_like_a_file(logs_dir):
+    put(watches(NOON_S), logs_dir / "watches.parquet/date=2026-11-20/part-0.snappy.parquet")
+    assert times_in(logs_dir) == [NOON_S]
+    assert times_in(logs_dir, from_s=NOON_S + DAY_S) == []
 
 
 def test_links_to_partitions_and_files_are_followed(logs_dir, tmp_path):
@@ -96,6 +109,13 @@ def test_what_links_lead_to_twice_is_read_once_where_it_really_lies(logs_dir, ca
     (file,) = log_files.files_of(logs_dir, "watches")
     assert file.partitions == (("date", "2026-11-20"),)
     assert "left alone: 4 a link to what is read already, such as" in caplog.text
+
+
+def test_a_table_that_is_a_link_to_nothing_is_an_error_that_names_it(logs_dir):
+    put(watches(NOON_S), logs_dir / "watches/part-0.parquet")
+    (logs_dir / "searches").symlink_to("/nonexistent/disk")
+    with pytest.raises(command.InputError, match="searches is a link to /nonexistent/disk"):
+        logs.tables_in(logs_dir)
 
 
 @pytest.mark.parametrize("target", ["/nonexistent/disk", "date=2026-11-21"])
@@ -238,10 +258,10 @@ def test_a_column_of_another_type_beside_the_contract_stops_nobody(logs_dir, cap
 
 def test_what_lies_beside_the_tables_is_said(logs_dir, caplog):
     put(watches(NOON_S), logs_dir / "watches/part-0.parquet")
-    put(watches(NOON_S), logs_dir / "videos.parquet")
+    put(watches(NOON_S), logs_dir / "video.parquet")
     put(watches(NOON_S), logs_dir / "Users/part-0.parquet")
     assert logs.tables_in(logs_dir) == {"watches"}
-    assert f"mkdir {logs_dir / 'videos'} && mv {logs_dir / 'videos.parquet'}" in caplog.text
+    assert f"mkdir {logs_dir / 'videos'} && mv {logs_dir / 'video.parquet'}" in caplog.text
     assert f"{logs_dir / 'Users'} is not read. Is it the table users?" in caplog.text
 
 
