@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from features import command, files
+from features import command, files, log_files
 from pipeline import fingerprints, stages, step_records, work_lock
 from serving import event_compaction
 
@@ -212,7 +212,7 @@ class Retraining:
         if maker is not None and self._holds(maker):
             info = files.read_complete(self._output(maker))
             return bool(info and info.get("has_ranking"))
-        return (self.logs / "impressions").is_dir()
+        return bool(log_files.find(self.logs, "impressions").files)
 
     def _output(self, stage: stages.Stage) -> pathlib.Path:
         return self.location(stage.writes[1])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from features import logs, schema
+from features import log_files, logs, schema
 from features.catalogue import combined
 
 
@@ -47,13 +48,14 @@ def with_outcomes(table: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> 
 
 
 def new_users(root: pathlib.Path, records: pa.Table) -> pa.Table:
-    """Returns rows for the users table, where the logs have one.
+    """Returns rows for the users table, where the logs have one, of users that it lacks.
 
-    Without one nobody is unknown; a table of the new users alone would make all others so.
+    Without one nobody is unknown; a table of the new users alone would make all others so. A user
+    may be new to the store alone, and a newer row, which knows less, would replace the table's.
     """
-    has_users = next((root / "users").glob("**/*.parquet"), None) is not None
-    if not has_users or not records.num_rows:
+    if not records.num_rows or not log_files.files_of(root, "users"):
         return schema.empty("users")
+    records = records.filter(pc.invert(pc.is_in(records["user_id"], value_set=_user_ids(root))))
     kept = records.take(pa.array(_first_rows(records, ["user_id"])))
     types = logs.column_types(root, "users")
     rows = []
@@ -63,6 +65,14 @@ def new_users(root: pathlib.Path, records: pa.Table) -> pa.Table:
         rows.append({**json.loads(profile or "{}"), "user_id": user_id})
     columns = {name: _typed([row.get(name) for row in rows], kind) for name, kind in types.items()}
     return pa.table(columns)
+
+
+def _user_ids(root: pathlib.Path) -> pa.Array:
+    """Returns the ids of the users table, which may have no rows yet."""
+    files_of_users = log_files.files_of(root, "users")
+    if not sum(pq.read_metadata(file.path).num_rows for file in files_of_users):
+        return pa.array([], pa.string())
+    return combined(logs.read_table(root, "users", columns=["user_id"])["user_id"])
 
 
 def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

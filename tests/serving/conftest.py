@@ -286,13 +286,19 @@ def _save_ranker(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True):
-    """Publishes the tiny release with real SavedModels and a real index; returns its version."""
+def publish(serving_root, *, has_ranker=True, **columns):
+    """Publishes the tiny release with real SavedModels and a real index; returns its version.
+
+    ``columns`` join its videos table, whatever they are: nothing is tried here.
+    """
     release = make_release()
+    table = release.catalogue.table
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
     with publication.building(serving_root) as build:
         videos = build.directory("videos")
         release.resolved.save(videos)
-        pq.write_table(release.catalogue.table, videos / "videos.parquet")
+        pq.write_table(table, videos / "videos.parquet")
         pq.write_table(make_daily(), videos / "video_statistics.parquet")
         pq.write_table(release.profiles.table, videos / "users.parquet")
         queries = np.zeros((40, TOPICS + 1), np.float32)
