@@ -6,6 +6,7 @@ does not grow with their number, and they are kept: the skew proof, tree baselin
 them. The directory appears under its name only when all of it is whole.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import tempfile
@@ -27,6 +28,7 @@ from pipeline import (
     raw_examples,
     statistics_report,
     transforming,
+    work_lock,
     written_files,
 )
 from pipeline.incremental import refuse_ragged_days
@@ -64,13 +66,14 @@ def run(
     options = PipelineOptions(embedded_by_default(beam_args))
     started = time.monotonic()
     with files.atomic_directory(examples_dir) as output:
-        made = raw_examples.RawExamples(
-            logs_dir=pathlib.Path(logs_dir),
-            output=output,
-            config=config,
-            options=options,
-            tables=tables,
-        ).make()
+        with _cache_to_itself(config):
+            made = raw_examples.RawExamples(
+                logs_dir=pathlib.Path(logs_dir),
+                output=output,
+                config=config,
+                options=options,
+                tables=tables,
+            ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
         has_ranking = made.counts["ranker_train"] > 0
         models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
@@ -90,6 +93,13 @@ def run(
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
+
+
+def _cache_to_itself(config: PreprocessConfig) -> contextlib.AbstractContextManager[object]:
+    """Holds the cache: another run would remove the days that this one is about to take."""
+    if config.cache is None:
+        return contextlib.nullcontext()
+    return work_lock.held(pathlib.Path(config.cache), flag="--cache")
 
 
 def _transform(
