@@ -25,8 +25,9 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     Args:
         main: Receives the program's name, and the flags that it did not define where it
             passes them on.
-        passes_unknown_flags: Whether flags that are not defined are passed to ``main`` (Beam's
-            options); otherwise they are errors, as arguments that are not flags always are.
+        passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
+            behind their flag included (``--runner DirectRunner``, Beam's options), which then
+            refuses what nobody knows; otherwise it is an error.
 
     Raises:
         SystemExit: Code 0 after success, 2 for a bad flag or an :class:`InputError`.
@@ -40,9 +41,8 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
         )
         logging.get_absl_handler().addFilter(_is_ours_or_serious)
         logging.set_verbosity(logging.INFO)
-        stray = [a for a in argv[1:] if not (passes_unknown_flags and a.startswith("--"))]
-        if stray:
-            _refuse(f"unexpected arguments {stray}: give flags as --name=value.")
+        if argv[1:] and not passes_unknown_flags:
+            _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
         try:
             main(argv)
         except InputError as error:
@@ -51,6 +51,8 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     def parse(argv: Sequence[str]) -> list[str]:
         if any(a.lstrip("-").partition("=")[0] in _HELP for a in argv[1:]):
             return app.parse_flags_with_usage(list(argv))
+        # Our flags are found behind the value of a flag that is not ours, too.
+        flags.FLAGS.set_gnu_getopt(passes_unknown_flags)
         try:
             return flags.FLAGS(list(argv), known_only=passes_unknown_flags)
         except flags.Error as error:

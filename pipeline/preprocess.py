@@ -2,9 +2,9 @@ r"""Raw logs -> examples/: candidate and ranking examples, transform graphs, cat
 
     python -m pipeline.preprocess --logs=logs --examples=examples
 
-Every flag that is not listed here goes to Beam, for example
+Every flag that is not listed here goes to Beam, in either of its forms, for example
 ``--runner=FlinkRunner --flink_master=HOST:8081`` or
-``--direct_running_mode=multi_processing --direct_num_workers=2``.
+``--direct_running_mode multi_processing --direct_num_workers 2``.
 """
 
 import sys

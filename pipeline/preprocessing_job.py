@@ -23,6 +23,7 @@ from features import command, example_tables, files, logs, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from pipeline import (
+    beam_options,
     cleaning,
     leakage_audit,
     raw_examples,
@@ -47,8 +48,9 @@ def run(
     """Runs the job and returns what COMPLETE holds.
 
     Raises:
-        command.InputError: The logs cannot be used; nothing is written.
+        command.InputError: The logs or Beam's options cannot be used; nothing is written.
     """
+    options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
     for needed in ("videos", "watches"):
         if needed not in tables:
@@ -63,7 +65,6 @@ def run(
         refuse_ragged_days(config)
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
-    options = PipelineOptions(embedded_by_default(beam_args))
     started = time.monotonic()
     with files.atomic_directory(examples_dir) as output:
         with _cache_to_itself(config):
@@ -172,15 +173,3 @@ def _info(
         "audit": made.audit,
         "cache": dict(made.cache),
     }
-
-
-def embedded_by_default(beam_args: Sequence[str]) -> list[str]:
-    """Names the embedded runner where none, or Beam's DirectRunner, is asked for.
-
-    DirectRunner is a switch that first tries to download the Prism binary at run time; the
-    embedded runner behind it needs nothing.
-    """
-    named = [a for a in beam_args if a.startswith("--runner")]
-    if named and named[-1] not in {"--runner=DirectRunner", "--runner=direct"}:
-        return list(beam_args)
-    return [*(a for a in beam_args if a not in named), "--runner=FnApiRunner"]
