@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import re
 import threading
 import time
 from typing import Any, Protocol
@@ -25,6 +26,8 @@ DEADLINE_S = 2.0
 SYSTEM_CERTIFICATES = "system"
 _MAX_MESSAGE_BYTES = 64 << 20
 _AVOID_S = 1.0
+# A name or an address, IPv6 in brackets; or what gRPC calls a target, such as unix:/run/models.
+_ADDRESS = re.compile(r"(\[[^\]\s]+\]|[^:/\s\[\]]+):\d{1,5}|(unix|dns|ipv4|ipv6|xds):\S+")
 _ANOTHER_MAY_ANSWER = (
     errors.ModelUnavailableError,
     errors.ModelTimeoutError,
@@ -80,6 +83,9 @@ class TensorFlowServingBackend:
             deadline_s: For calls that name no other.
             root_certificates: PEM file of the authorities that sign the servers' certificates;
                 ``system`` for those that the machine trusts; None for connections without TLS.
+
+        Raises:
+            command.InputError: An address is none.
         """
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -87,6 +93,11 @@ class TensorFlowServingBackend:
         self.deadline_s = deadline_s
         self._replicas = []
         for one in (part.strip() for part in address.split(",")):
+            if not _ADDRESS.fullmatch(one):
+                raise command.InputError(
+                    "--model_server must be HOST:PORT of TensorFlow Serving's gRPC, or several "
+                    f"with commas, got {address!r}."
+                )
             channel = _channel(one, root_certificates)
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             places = threading.BoundedSemaphore(max_in_flight)

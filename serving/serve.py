@@ -51,6 +51,12 @@ _MODEL_SERVER_CA = flags.DEFINE_string(
     "PEM file of the authorities behind the model servers' certificates, or 'system' for those "
     "of the machine. Default: no TLS.",
 )
+_MODEL_SERVER_WAIT_S = flags.DEFINE_float(
+    "model_server_wait_s",
+    240.0,
+    "How long the start waits until the model server has loaded the release.",
+    0.0,
+)
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
     "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
@@ -156,6 +162,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             history=_HISTORY.value or root / "history.sqlite",
             model_server=_MODEL_SERVER.value,
             model_server_ca=_MODEL_SERVER_CA.value,
+            model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
             threads=_THREADS.value,
             max_waiting=_MAX_WAITING.value,
             settings=FunnelSettings(
