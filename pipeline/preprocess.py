@@ -14,10 +14,7 @@ from absl import flags
 
 from features import command, id_spaces, replay
 from features.id_spaces import VocabularySettings
-
-command.quiet_tensorflow()
-
-from pipeline import preprocessing_config, preprocessing_job  # noqa: E402 - TensorFlow reads its settings at import
+from pipeline import preprocessing_config
 
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
@@ -89,12 +86,13 @@ def main(beam_args: Sequence[str]) -> None:
         max_rejected_fraction=_MAX_REJECTED.value,
         cache=_CACHE.value,
     )
+    command.quiet_tensorflow()
+    from pipeline import preprocessing_job
+
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
     out = _EXAMPLES.value
-    sys.stdout.write(
-        f"Wrote {out}: {info['counts']}\n"
-        f"Next: python -m models.train_candidate --examples={out} --model=MODEL\n"
-    )
+    following = command.shell_line("models.train_candidate", examples=out, model="CANDIDATE_MODEL")
+    sys.stdout.write(f"Wrote {out}: {info['counts']}\nNext: {following}\n")
 
 
 if __name__ == "__main__":
