@@ -57,6 +57,12 @@ _MODEL_SERVER_CA = flags.DEFINE_string(
     "PEM file of the authorities behind the model servers' certificates, or 'system' for those "
     "of the machine. Default: no TLS.",
 )
+_MODEL_SERVER_WAIT_S = flags.DEFINE_float(
+    "model_server_wait_s",
+    240.0,
+    "How long the start waits until the model server has loaded the release.",
+    0.0,
+)
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
     "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
@@ -179,6 +185,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
             model_server=_MODEL_SERVER.value,
             model_server_ca=_MODEL_SERVER_CA.value,
+            model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
             threads=_THREADS.value,
             max_waiting=_MAX_WAITING.value,
             settings=FunnelSettings(

@@ -19,6 +19,7 @@ from serving import (
     history_seed,
     http_access,
     loaded_release,
+    model_server_wait,
     publication,
     recorder,
     redis_connection,
@@ -58,6 +59,7 @@ class ServiceConfig:
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
+        model_server_wait_s: How long to wait at the start until it has the release.
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
@@ -79,6 +81,7 @@ class ServiceConfig:
     history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
     model_server_ca: str | None = None
+    model_server_wait_s: float = 0.0
     threads: int = 8
     max_waiting: int = 64
     settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
@@ -262,10 +265,15 @@ def _arm_releases(
 
 
 def _backend(config: ServiceConfig) -> Backend:
+    """Opens what runs the models; a model server may still be loading them."""
     if config.model_server:
-        return TensorFlowServingBackend(
+        backend = TensorFlowServingBackend(
             config.model_server, root_certificates=config.model_server_ca
         )
+        if not config.is_successor:
+            manifest = release.load_manifest(config.serving_root)
+            model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
+        return backend
     return EmbeddedBackend(reduced_precision=True)
 
 

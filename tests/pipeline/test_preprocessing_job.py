@@ -114,13 +114,6 @@ def test_bad_settings_are_refused(settings):
         PreprocessConfig(**settings)
 
 
-def test_embedded_runner_unless_another_is_named():
-    embedded = preprocessing_job.embedded_by_default
-    assert embedded([]) == ["--runner=FnApiRunner"]
-    assert embedded(["--runner=DirectRunner", "--x=1"]) == ["--x=1", "--runner=FnApiRunner"]
-    assert embedded(["--runner=FlinkRunner"]) == ["--runner=FlinkRunner"]
-
-
 def test_a_bucket_depends_on_the_user_alone():
     # zlib.crc32, not hash(): another process must find the same bucket.
     ids = pa.chunked_array([["u", "v", "u"], ["w"]])
