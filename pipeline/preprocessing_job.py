@@ -76,8 +76,7 @@ def run(
                 tables=tables,
             ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
-        has_ranking = made.counts["ranker_train"] > 0
-        models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
+        models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
         _transform(output, made.resolved, models, options)
         made.audit["transforms"] = {
             model: leakage_audit.check_transform(
@@ -182,7 +181,8 @@ def _info(
         "tables": sorted(tables),
         "rows": rows,
         "counts": dict(made.counts),
-        "has_ranking": made.counts["ranker_train"] > 0,
+        "has_ranking": not made.no_ranking,
+        "no_ranking": made.no_ranking,
         "num_videos": made.rows["videos", "accepted"],
         "audit": made.audit,
         "cache": dict(made.cache),
