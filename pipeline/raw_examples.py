@@ -14,6 +14,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
@@ -24,6 +25,7 @@ from features.spec import ResolvedSpec
 from features.statistics import DAY_S
 from pipeline import cleaning, example_generation, leakage_audit, written_files
 from pipeline.incremental import IncrementalRun
+from pipeline.log_report import shortened
 from pipeline.preprocessing_config import PreprocessConfig
 
 EVENTS_PER_BUCKET = 200_000
@@ -271,7 +273,7 @@ class RawExamples:
         for table in sorted(self._tables):
             read = self._counts[table, "read"]
             reasons = self._reasons(table)
-            lost = sum(n for reason, n in reasons.items() if reason != schema.EXACT_DUPLICATE)
+            lost = sum(n for reason, n in reasons.items() if reason not in schema.HARMLESS)
             if reasons:
                 logging.warning("Table %s: %d of %d rows set aside: %s", table, lost, read, reasons)
             if lost > self._config.max_rejected_fraction * read:
@@ -285,8 +287,9 @@ class RawExamples:
     def _rejected_examples(self, table: str) -> list[dict[str, object]]:
         rows = pq.read_table(self._output / "rejected" / table)
         names = [c.name for c in schema.TABLES[table].columns if c.name in rows.column_names]
-        examples = rows.select([*names[:5], "reason"]).slice(0, 3).to_pylist()
-        return [{name: _shortened(value) for name, value in row.items()} for row in examples]
+        is_lost = ~np.isin(rows["reason"].to_pylist(), list(schema.HARMLESS))
+        rows = rows.filter(pa.array(is_lost)).select([*names[:5], "reason"])
+        return [shortened(row) for row in rows.slice(0, 3).to_pylist()]
 
     def _why_no_label(self, fragments: Sequence[logs.Fragment], train_until_s: int) -> str:
         """Returns why no watch can be a training label, and what to do."""
@@ -347,11 +350,6 @@ def _watches_before(fragments: Sequence[logs.Fragment], time_s: int) -> tuple[in
             if "completed" in rows.column_names:
                 completed -= pc.sum(pc.equal(rows["completed"], False)).as_py() or 0
     return watched, completed
-
-
-def _shortened(value: object) -> object:
-    """Cuts what would flood a message: an id may have thousands of characters."""
-    return f"{value[:60]}..." if isinstance(value, str) and len(value) > 60 else value
 
 
 def _num_rows(directory: pathlib.Path) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from features import command, files
+from features import command, files, log_files
 from pipeline import fingerprints, stages, step_records, work_lock
 from serving import event_compaction
 
@@ -213,7 +213,7 @@ class Retraining:
         if maker is not None and self._holds(maker):
             info = files.read_complete(self._output(maker)) or {}
             return "" if info.get("has_ranking") else str(info.get("no_ranking") or _NO_IMPRESSIONS)
-        return "" if (self.logs / "impressions").is_dir() else _NO_IMPRESSIONS
+        return "" if log_files.find(self.logs, "impressions").files else _NO_IMPRESSIONS
 
     def _output(self, stage: stages.Stage) -> pathlib.Path:
         return self.location(stage.writes[1])

@@ -60,10 +60,14 @@ def main(argv: Sequence[str]) -> None:
         else:
             learned.order.save(output / page_order.FILE)
         files.mark_complete(output, {"judged": learned.figures})
+    following = {
+        "examples": _EXAMPLES.value,
+        "model": _CANDIDATE_MODEL.value,
+        "output": "FINAL_MODEL",
+    }
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"
-        f"Next: python -m models.refit --examples={_EXAMPLES.value} "
-        f"--model={_CANDIDATE_MODEL.value} --output=FINAL_MODEL\n"
+        f"Next: {command.shell_line('models.refit', **following)}\n"
     )
 
 

@@ -88,11 +88,17 @@ def test_too_many_rejected_rows_fail_with_table_reason_and_examples(tmp_path):
     tables = good_tables()
     watches = tables["watches"]
     tables["watches"] = watches.set_column(3, "watch_time_s", pa.array([-1.0] * 5 + [1.0] * 5))
-    refuse(
-        write(tmp_path / "logs", tables),
-        tmp_path / "examples",
-        "'watches' lost 5 of 10.*negative_watch_time.*video_id",
-    )
+    logs_dir, examples = write(tmp_path / "logs", tables), tmp_path / "examples"
+    with pytest.raises(command.InputError, match="'watches' lost 5 of 10.*negative_w.*video_id"):
+        preprocessing_job.run(str(logs_dir), str(examples), PreprocessConfig(), [])
+    assert not examples.exists()
+    # What is to blame can be looked at; a run that succeeds takes it away.
+    kept = pa.parquet.read_table(tmp_path / "examples.rejected" / "watches")
+    assert kept["reason"].to_pylist() == ["negative_watch_time"] * 5
+    settings = PreprocessConfig(max_rejected_fraction=0.9)
+    preprocessing_job.run(str(logs_dir), str(examples), settings, [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "logs"]
+    assert pa.parquet.read_table(examples / "rejected" / "watches").num_rows == 5
 
 
 def test_everything_in_the_holdout_is_refused(tmp_path):
@@ -155,13 +161,6 @@ def test_impressions_that_teach_no_ranker_are_said_so_and_the_rest_goes_on(
 def test_bad_settings_are_refused(settings):
     with pytest.raises(command.InputError, match=next(iter(settings))):
         PreprocessConfig(**settings)
-
-
-def test_embedded_runner_unless_another_is_named():
-    embedded = preprocessing_job.embedded_by_default
-    assert embedded([]) == ["--runner=FnApiRunner"]
-    assert embedded(["--runner=DirectRunner", "--x=1"]) == ["--x=1", "--runner=FnApiRunner"]
-    assert embedded(["--runner=FlinkRunner"]) == ["--runner=FlinkRunner"]
 
 
 def test_a_bucket_depends_on_the_user_alone():

@@ -130,6 +130,19 @@ def test_new_logs_redo_everything(site):
     assert site.ran() == ["prepare", "rank", "judge"]
 
 
+def test_new_logs_behind_a_link_redo_everything_and_loops_end(site):
+    elsewhere = site.root / "other disk"
+    elsewhere.mkdir()
+    (site.logs / "impressions" / "date=2026-11-20").symlink_to(elsewhere)
+    (site.logs / "impressions" / "loop").symlink_to(site.logs)
+    (site.logs / "impressions" / "nothing").symlink_to("/nonexistent")
+    site.outcomes()
+    site.ran()
+    (elsewhere / "part2.parquet").write_text("more")
+    site.outcomes()
+    assert site.ran() == ["prepare", "rank", "judge"]
+
+
 def test_a_hidden_file_among_the_logs_is_no_change(site):
     site.outcomes()
     (site.logs / ".part.tmp").write_text("being written")
