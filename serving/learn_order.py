@@ -60,14 +60,12 @@ def main(argv: Sequence[str]) -> None:
         else:
             learned.order.save(output / page_order.FILE)
         files.mark_complete(output, {"judged": learned.figures})
-    following = {
-        "examples": _EXAMPLES.value,
-        "model": _CANDIDATE_MODEL.value,
-        "output": "FINAL_MODEL",
-    }
+    following = command.shell_line(
+        "models.refit", examples=_EXAMPLES.value, model=_CANDIDATE_MODEL.value, output="FINAL_MODEL"
+    )
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"
-        f"Next: {command.shell_line('models.refit', **following)}\n"
+        f"Next: {following}\n"
     )
 
 
