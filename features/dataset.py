@@ -3,7 +3,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,17 +21,21 @@ def info(examples_dir: Path) -> dict[str, object]:
     return files.require_complete(examples_dir, what="examples", made_by=_MADE_BY)
 
 
-def tfrecord_files(examples_dir: Path, model: str, split: str) -> list[str]:
-    """Returns the TFRecord files of a split, sorted; empty where it has no examples."""
+def tfrecord_files(examples_dir: Path, model: str, split: str | Sequence[str]) -> list[str]:
+    """Returns the TFRecord files of a split, sorted; those of several splits, one after the other.
+
+    Empty where there are no examples.
+    """
     info(examples_dir)
-    directory = pathlib.Path(examples_dir) / "transformed" / model / split
-    return sorted(str(path) for path in directory.glob("*.tfrecord*"))
+    root = pathlib.Path(examples_dir) / "transformed" / model
+    splits = [split] if isinstance(split, str) else split
+    return [str(path) for name in splits for path in sorted((root / name).glob("*.tfrecord*"))]
 
 
 def batches(
     examples_dir: Path,
     model: str,
-    split: str,
+    split: str | Sequence[str],
     *,
     batch_size: int,
     shuffle_seed: int | None = None,
@@ -42,7 +46,8 @@ def batches(
     Args:
         examples_dir: What pipeline.preprocess wrote.
         model: ``candidate`` or ``ranker``.
-        split: ``train``, ``holdout`` or, for the candidate model, ``videos``.
+        split: ``train``, ``holdout`` or, for the candidate model, ``videos``; or several, of which
+            one that is named twice is read twice.
         batch_size: B; the last batch may be smaller.
         shuffle_seed: Shuffles files and, in a buffer of 100,000, examples; None keeps the order.
         columns: Only these; default all, labels included.
@@ -69,7 +74,7 @@ def batches(
 
 
 def load(
-    examples_dir: Path, model: str, split: str, columns: Iterable[str] | None = None
+    examples_dir: Path, model: str, split: str | Sequence[str], columns: Iterable[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Reads a whole split into memory; arguments as in :func:`batches`.
 

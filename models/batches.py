@@ -18,6 +18,7 @@ from features import dataset
 from models.config import TrainingConfig
 
 Array = npt.NDArray[np.generic]
+_TRAIN = ("train",)
 
 
 class Examples(Protocol):
@@ -102,6 +103,7 @@ class Streamed:
         count: Number of examples, 1 or more.
         batch_size: B.
         seed: Of the order.
+        splits: Which are read.
     """
 
     def __init__(
@@ -113,13 +115,14 @@ class Streamed:
         count: int,
         batch_size: int,
         seed: int,
+        splits: Sequence[str] = _TRAIN,
     ) -> None:
         self.count = count
         self._batch_size = min(batch_size, count)
         self._open: Callable[[int], tf.data.Dataset] = lambda epoch: dataset.batches(
             examples_dir,
             model,
-            "train",
+            splits,
             batch_size=self._batch_size,
             shuffle_seed=seed + epoch,
             columns=columns,
@@ -142,6 +145,7 @@ def open_training(
     settings: TrainingConfig,
     keep: Callable[[Mapping[str, Array]], npt.NDArray[np.bool_]] | None = None,
     together: Sequence[str] = (),
+    splits: Sequence[str] = _TRAIN,
 ) -> InMemory | Streamed:
     """Opens the training split, in memory where it is small enough.
 
@@ -153,16 +157,17 @@ def open_training(
         keep: bool [n] of a part's arrays: the examples that are trained on. Rows are left out in
             memory only; a streamed split gives them all.
         together: As of :class:`InMemory`; a streamed split does not do it.
+        splits: What is trained on; examples of a split that is named twice count twice.
     """
-    total = count(examples_dir, model, "train")
+    total = sum(count(examples_dir, model, split) for split in splits)
     first = next(iter(in_parts(examples_dir, model, columns, batch_size=1)))
     row_bytes = sum(_compact(array).nbytes for array in first.values())
     size = {"batch_size": settings.batch_size, "seed": settings.seed}
     if total * row_bytes > settings.memory_gb * 1e9:
         logging.info("Streaming %s training examples (%d bytes each).", f"{total:,}", row_bytes)
-        return Streamed(examples_dir, model, columns=columns, count=total, **size)
+        return Streamed(examples_dir, model, columns=columns, count=total, splits=splits, **size)
     parts: list[dict[str, Array]] = []
-    for part in in_parts(examples_dir, model, columns):
+    for part in in_parts(examples_dir, model, columns, splits=splits):
         rows = slice(None) if keep is None else np.flatnonzero(keep(part))
         parts.append({name: _compact(array[rows]) for name, array in part.items()})
     arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in columns}
@@ -185,10 +190,15 @@ def count(examples_dir: dataset.Path, model: str, split: str) -> int:
 
 
 def in_parts(
-    examples_dir: dataset.Path, model: str, columns: Sequence[str], *, batch_size: int = 32_768
+    examples_dir: dataset.Path,
+    model: str,
+    columns: Sequence[str],
+    *,
+    batch_size: int = 32_768,
+    splits: Sequence[str] = _TRAIN,
 ) -> Iterable[dict[str, Array]]:
     """Yields the training split in parts of NumPy arrays, in the order of the files."""
-    data = dataset.batches(examples_dir, model, "train", batch_size=batch_size, columns=columns)
+    data = dataset.batches(examples_dir, model, splits, batch_size=batch_size, columns=columns)
     return data.as_numpy_iterator()
 
 

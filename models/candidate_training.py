@@ -183,7 +183,7 @@ def train(
     videos = VideoFeatures.of_catalogue(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
-    label_counts = _label_counts(examples_dir, model)
+    label_counts = label_counts_of(examples_dir, model)
     settings = settings.fitted_to(int(label_counts.sum()))
     vocabularies = {
         space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
@@ -217,7 +217,7 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = training.fit(task, examples, settings, run, workers=workers)
-    _fit_repeat_bias(model, videos, examples)
+    fit_repeat_bias(model, videos, examples)
     result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
     if workers.is_chief:
         contents = saved.Contents(
@@ -272,7 +272,7 @@ def _check(
         )
 
 
-def _fit_repeat_bias(
+def fit_repeat_bias(
     model: CandidateModel, videos: VideoFeatures, examples: batches.Examples
 ) -> None:
     """Sets the model's repeat bias by some training examples; see :mod:`models.repeat_bias`."""
@@ -301,7 +301,7 @@ def _fit_repeat_bias(
     logging.info("A video that was watched before gets %+.2f on its logit.", bias)
 
 
-def _label_counts(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np.int64]:
+def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np.int64]:
     """Counts the labels of each video, int64 [V]; starts the biases there where that is asked."""
     num_videos = model.num_videos
     counts = np.zeros(num_videos + 1, np.int64)

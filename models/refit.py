@@ -1,6 +1,7 @@
-r"""Lets a measured candidate model learn the holdout too, before it serves.
+r"""Lets a measured candidate model learn everything up to the end of the logs, before it serves.
 
-python -m models.refit --examples=EXAMPLES --model=MODEL --output=FINAL_MODEL
+python -m models.refit --examples=final_examples --measured_examples=examples \
+        --model=candidate_model --output=final_candidate_model
 """
 
 from collections.abc import Sequence
@@ -9,13 +10,23 @@ from absl import flags
 
 from features import command
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
+_EXAMPLES = flags.DEFINE_string(
+    "examples", None, "What pipeline.join_holdout wrote.", required=True
+)
+_MEASURED_EXAMPLES = flags.DEFINE_string(
+    "measured_examples", None, "What pipeline.preprocess wrote, of which it did.", required=True
+)
 _MODEL = flags.DEFINE_string("model", None, "What models.train_candidate wrote.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
-_EPOCHS = flags.DEFINE_integer("epochs", 3, "Passes over the holdout.", lower_bound=1)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.0003, "At the start; it falls to 0.")
-_REPLAY = flags.DEFINE_float(
-    "replay", 1.0, "Training examples for each one of the holdout.", lower_bound=0.0
+_EPOCHS = flags.DEFINE_integer(
+    "epochs",
+    3,
+    "Passes over all examples; fewer where they would take over half of the first training.",
+    lower_bound=1,
+)
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.001, "At the start; it falls to 0.")
+_NEWEST_WEIGHT = flags.DEFINE_integer(
+    "newest_weight", 7, "How often an example of the holdout counts.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 1, "Of everything random.", lower_bound=0)
 
@@ -30,18 +41,28 @@ def main(argv: Sequence[str]) -> None:
         settings = refitting.RefitConfig(
             epochs=_EPOCHS.value,
             learning_rate=_LEARNING_RATE.value,
-            replay=_REPLAY.value,
+            newest_weight=_NEWEST_WEIGHT.value,
             seed=_SEED.value,
         )
     except ValueError as error:
         raise command.InputError(str(error)) from None
-    count = refitting.refit(_EXAMPLES.value, _MODEL.value, _OUTPUT.value, settings)
-    print(f"Wrote the candidate model {_OUTPUT.value}, which has seen {count:,} holdout examples.")
+    step = refitting.refit(
+        _EXAMPLES.value,
+        _MODEL.value,
+        _OUTPUT.value,
+        settings,
+        measured_examples=_MEASURED_EXAMPLES.value,
+    )
+    print(
+        f"Wrote the candidate model {_OUTPUT.value}, which has learnt {step['examples']:,} watches "
+        f"of the holdout and knows {step['new_videos']:,} more videos."
+    )
     following = command.shell_line(
         "serving.build_release",
         examples=_EXAMPLES.value,
         candidate_model=_OUTPUT.value,
         ranker_model="RANKER_MODEL",
+        page_order="PAGE_ORDER",
         metrics="EVALUATION",
         serving_root="SERVING_ROOT",
     )

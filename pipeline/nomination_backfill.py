@@ -35,9 +35,8 @@ DAY_S = 24 * 3600
 # Before the first block: one to train on, one to stop by.
 _LEAST_DAYS = 2
 RELEASE_PREFIX = "backfill-"
-_CHAIN = tuple(
-    stage for stage in stages.STAGES if stage.name in {"preprocess", "train_candidate", "refit"}
-)
+_STEPS = {"preprocess", "train_candidate", "join_holdout", "refit"}
+_CHAIN = tuple(stage for stage in stages.STAGES if stage.name in _STEPS)
 _MODEL = "final_candidate_model"
 _VIEW = "logs"
 
@@ -235,7 +234,7 @@ def _nominations(
     work: pathlib.Path, start_s: int, catalogue: Catalogue, users: Users
 ) -> PastNominations:
     """Opens the model of a block."""
-    examples, directory = work / "examples", work / "query_tower"
+    examples, directory = work / stages.FINAL_EXAMPLES, work / "query_tower"
     model = candidate_model.load(work / _MODEL, examples)
     with files.atomic_directory(directory) as target:
         export.export_query_tower(model, examples, target)

@@ -77,7 +77,7 @@ def run(
             ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
         models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
-        _transform(output, made.resolved, models, options)
+        fit_and_transform(output, made.resolved, models, options)
         made.audit["transforms"] = {
             model: leakage_audit.check_transform(
                 output,
@@ -89,6 +89,7 @@ def run(
             for model in models
         }
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
+        info["beam_args"] = list(beam_args)
         statistics_report.write(output, made.resolved, info)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
@@ -116,10 +117,23 @@ def _cache_to_itself(config: PreprocessConfig) -> contextlib.AbstractContextMana
     return work_lock.held(pathlib.Path(config.cache), flag="--cache")
 
 
-def _transform(
-    output: pathlib.Path, resolved: ResolvedSpec, models: Sequence[str], options: PipelineOptions
+def fit_and_transform(
+    output: pathlib.Path,
+    resolved: ResolvedSpec,
+    models: Sequence[str],
+    options: PipelineOptions,
+    *,
+    splits: Sequence[str] = raw_examples.SPLITS,
 ) -> None:
-    """Raw examples -> transformed ones."""
+    """Raw examples -> transform graphs and transformed examples of some models.
+
+    Args:
+        output: Examples directory in the making, with raw examples and videos.
+        resolved: The data set's features.
+        models: Which.
+        options: Of Beam.
+        splits: Of the raw examples.
+    """
     catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
     schemas = {model: example_tables.example_schema(resolved, model) for model in models}
     with tempfile.TemporaryDirectory(dir=output, prefix=".tft") as temporary:
@@ -148,10 +162,7 @@ def _transform(
         logging.info("Transforming the examples.")
         with beam.Pipeline(options=options) as pipeline:
             for model in models:
-                raw = {
-                    split: raw_examples.directory_of(output, model, split)
-                    for split in raw_examples.SPLITS
-                }
+                raw = {split: raw_examples.directory_of(output, model, split) for split in splits}
                 if model == spec.CANDIDATE:
                     raw["videos"] = videos
                 transforming.add_transform(

@@ -43,6 +43,9 @@ _STEP_FLAGS = {
         "ranker_flags", "", "Further flags of models.train_ranker."
     ),
     "evaluate": flags.DEFINE_string("evaluate_flags", "", "Further flags of models.evaluate."),
+    "join_holdout": flags.DEFINE_string(
+        "join_flags", "", "Further flags of pipeline.join_holdout; default: Beam's of preprocess."
+    ),
     "refit": flags.DEFINE_string("refit_flags", "", "Further flags of models.refit."),
     "build_release": flags.DEFINE_string(
         "release_flags", "", "Further flags of serving.build_release."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 LOGS = "logs"
 EXAMPLES = "examples"
+FINAL_EXAMPLES = "final_examples"
 SERVING_ROOT = "serving_root"
 
 
@@ -92,10 +93,21 @@ STAGES = (
         packages=("features", "models", "serving"),
     ),
     Stage(
-        # After it was measured: what serves has learned from the holdout too.
+        # After it was measured: what serves knows all that is in the holdout, too.
+        name="join_holdout",
+        binary="pipeline.join_holdout",
+        reads={"examples": EXAMPLES},
+        writes=("output", FINAL_EXAMPLES),
+        packages=("features", "pipeline"),
+    ),
+    Stage(
         name="refit",
         binary="models.refit",
-        reads={"examples": EXAMPLES, "model": "candidate_model"},
+        reads={
+            "examples": FINAL_EXAMPLES,
+            "measured_examples": EXAMPLES,
+            "model": "candidate_model",
+        },
         writes=("output", "final_candidate_model"),
         packages=("features", "models"),
     ),
@@ -103,7 +115,7 @@ STAGES = (
         name="build_release",
         binary="serving.build_release",
         reads={
-            "examples": EXAMPLES,
+            "examples": FINAL_EXAMPLES,
             "candidate_model": "final_candidate_model",
             "ranker_model": "ranker_model",
             "page_order": "page_order",

@@ -74,6 +74,7 @@ def publish(
     with publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
         assembly.judge_metrics(figures)
+        assembly.judge_page_order()
         # What fails here fails before anything expensive is done.
         _require_passed(assembly.gates, settings.force_publish)
         assembly.write_videos()
@@ -82,7 +83,6 @@ def publish(
             assembly.write_ranker(inputs.ranker_model)
         elif info.get("has_ranking"):
             logging.warning("No --ranker_model: expected watch times will not be known.")
-        assembly.judge_page_order()
         _require_passed(assembly.gates, settings.force_publish)
         assembly.write_page_order()
         return build.publish(
@@ -238,15 +238,23 @@ class _Assembly:
             repeat_bias=float(model.repeat_bias),
         )
         self.index_report = dataclasses.asdict(report)
-        if not is_judged:
-            return
-        self._add(*gates.index_recall(report, self._settings.recall_target))
-        loaded = index.Index.load(built)
+        if is_judged:
+            self._add(*gates.index_recall(report, self._settings.recall_target))
+            self._judge_retrieval(users)
+
+    def _judge_retrieval(self, users: user_queries.UserQueries) -> None:
+        """Judges the towers and the index as they were written."""
+        examples = self._inputs.examples
+        directory = self._build.directory(signatures.QUERY_TOWER)
+        loaded = index.Index.load(self._build.directory("index"))
+        info = dataset.info(examples)
         watched = user_queries.watched_then(
             _table(examples / "video_statistics"),
             self._catalogue,
-            from_s=int(str(dataset.info(examples)["train_until_s"])),
+            from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
         )
+        lineage = saved.read_lineage(self._inputs.candidate_model)
+        self._add(*gates.refit(lineage.get("refit", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
         self._add(*gates.collapse(loaded, known, watched=watched))
         self._add(

@@ -84,6 +84,14 @@ def rank(
         raise command.InputError(
             f"release {release.version} has no ranker: it was built without --ranker_model."
         )
+    learnt_until_s = release.ranker_learnt_until_s
+    if learnt_until_s is not None and (from_s or 0) < learnt_until_s:
+        logging.warning(
+            "The ranker of release %s has learnt the impressions before %s: figures that are made "
+            "of their scores are too good. Give --from to leave them out.",
+            release.version,
+            command.format_time(learnt_until_s),
+        )
     log = BucketedLog.open(logs_dir, until_s, known_videos=release.videos / "videos.parquet")
     scorer = _Scorer.load(release, log)
     return batch_output.write(output, _SCHEMA, scorer.results(log, from_s))

@@ -34,6 +34,10 @@ MIN_DIFFERENCE = 0.05
 # A list of k videos is a quarter of what is asked, so up to three lists for all are found.
 _LISTS_IN_WATCHES = 4 / MIN_SPREAD
 _SHORT_LIST = 10
+# Of the way from lists at random to equal ones, for the model that serves and the measured one,
+# among the videos that both know. On a news site, where a day makes most lists anew, about .3.
+MIN_AGREEMENT = 0.1
+_FEWEST_NEW = 20
 _FEWEST_VIDEOS, _FEWEST_USERS = 2, 16
 COLLAPSE_K = 100
 # The holdout moves with each day, so a metric may fall a little from one release to the next.
@@ -246,6 +250,42 @@ def metrics(
         for metric, more_is_better in MAIN_METRICS[part]:
             gates.append(_against_baselines(figures, part, metric, more_is_better=more_is_better))
     return gates
+
+
+def refit(step: Mapping[str, Any]) -> list[Gate]:
+    """The model that serves is still the one that was measured, and knows the newest.
+
+    Args:
+        step: What models.refit recorded; empty where the model was not refitted.
+    """
+    checks = step.get("checks", {})
+    rules = (
+        "lists of the served model against the measured one's, of videos that both know",
+        "served model, recall@100 of watches of videos that the measured one does not know",
+    )
+    found = []
+    overlap = checks.get("overlap_at_100")
+    listed = int(checks.get("listed", 0))
+    if overlap is not None and listed >= 2 * COLLAPSE_K:
+        at_random = COLLAPSE_K / listed
+        least = at_random + MIN_AGREEMENT * (1 - at_random)
+        value = f"overlap {overlap:.4f}, at random {at_random:.4f}"
+        found.append(_gate(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
+    else:
+        value = f"{listed} videos" if checks else "not refitted"
+        asked = f"{2 * COLLAPSE_K} videos to tell"
+        found.append(Gate(rule=rules[0], value=value, threshold=asked, verdict=NOT_CHECKED))
+    new = checks.get("new", {})
+    count, recall = int(new.get("watches", 0)), new.get("final")
+    if count >= _FEWEST_NEW and recall is not None:
+        chance = min(1.0, COLLAPSE_K / checks["videos"])
+        passed = recall > chance or chance == 1.0
+        value = f"{recall:.4f} of {count}, chance {chance:.4f}"
+        found.append(_gate(rules[1], value, "above chance", passed=passed))
+    else:
+        value, asked = f"{count} such watches", f"{_FEWEST_NEW} to tell"
+        found.append(Gate(rule=rules[1], value=value, threshold=asked, verdict=NOT_CHECKED))
+    return found
 
 
 def page_order(judged: Mapping[str, Any]) -> list[Gate]:

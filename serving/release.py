@@ -116,6 +116,13 @@ class Release:
         info = self.manifest.lineage.get("examples", {}).get("info", {})
         return int(info["until_s"]) if info.get("until_s") is not None else None
 
+    @property
+    def ranker_learnt_until_s(self) -> int | None:
+        """The end of what its ranker was trained on; that does not learn the holdout."""
+        info = self.manifest.lineage.get("examples", {}).get("info", {})
+        end = info.get("measured_until_s", info.get("train_until_s"))
+        return int(end) if end is not None else None
+
 
 def current(serving_root: Path) -> str:
     """Returns the version that serves.

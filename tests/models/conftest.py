@@ -151,10 +151,13 @@ def write_examples(
     *,
     candidate: Mapping[str, Rows] | None = None,
     ranker: Mapping[str, Rows] | None = None,
+    vocabularies: Mapping[str, list[str]] = VOCABULARIES,
+    info: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes the parts of an examples directory that training reads.
 
-    ``candidate`` and ``ranker`` give the rows of ``train`` and ``holdout``.
+    ``candidate`` and ``ranker`` give the rows of ``train`` and ``holdout``, ``info`` what COMPLETE
+    holds besides.
     """
     resolved = small_spec()
     resolved.save(directory)
@@ -170,14 +173,15 @@ def write_examples(
             counts[f"{model}_{split}"] = len(next(iter(rows.values())))
         assets = directory / "transform_fn" / model / "transform_fn" / "assets"
         assets.mkdir(parents=True, exist_ok=True)
-        for space, tokens in VOCABULARIES.items():
+        for space, tokens in vocabularies.items():
             text = "".join(f"{token}\n" for token in tokens)
             (assets / preprocessing.vocabulary_name(space)).write_text(text)
         (assets.parent / "saved_model.pb").write_bytes(_TRANSFORM)
     for model in spec.MODELS:
         for split in ("train", "holdout"):
             counts.setdefault(f"{model}_{split}", 0)
-    files.mark_complete(directory, {"counts": counts, "train_until_s": 1000, "until_s": 2000})
+    complete = {"counts": counts, "train_until_s": 1000, "until_s": 2000, **(info or {})}
+    files.mark_complete(directory, complete)
     return directory
 
 
@@ -238,6 +242,7 @@ def world() -> Any:
         candidate_rows=candidate_rows,
         ranker_rows=ranker_rows,
         catalogue_rows=catalogue_rows,
+        write_examples=write_examples,
         vocabulary_sizes={space: len(tokens) for space, tokens in VOCABULARIES.items()},
         vocabularies=VOCABULARIES,
     )

@@ -57,14 +57,16 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "models.train_ranker",
         "models.evaluate",
         "serving.learn_order",
+        "pipeline.join_holdout",
         "models.refit",
         "serving.build_release",
     ]
     # An order of pages is learned from watches that its models have not learnt, and published.
     assert f"--candidate_model={work}/candidate_model" in commands[4]
-    assert f"--candidate_model={work}/final_candidate_model" in commands[6]
-    assert f"--page_order={work}/page_order" in commands[6]
-    assert "'--force_publish=known bad day'" in commands[6]
+    assert f"--candidate_model={work}/final_candidate_model" in commands[7]
+    assert f"--examples={work}/final_examples" in commands[7]
+    assert f"--page_order={work}/page_order" in commands[7]
+    assert "'--force_publish=known bad day'" in commands[7]
     assert not work.exists()
 
 

@@ -253,3 +253,27 @@ def test_a_page_order_that_is_surely_worse_than_one_of_its_parts_fails(high, ver
 def test_without_watches_to_learn_an_order_from_it_is_said_that_none_was_judged():
     (gate,) = gates.page_order({"lessons": 12, "asked": 200})
     assert (gate.verdict, gate.value) == ("not checked", "12 held-out watches of candidates")
+
+
+def refit_step(overlap=0.6, listed=900, watches=300, recall=0.4):
+    new = {"watches": watches, "measured": 0.0, "final": recall}
+    checks = {"overlap_at_100": overlap, "listed": listed, "new": new, "videos": 1000}
+    return {"checks": checks}
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (refit_step(), ["pass", "pass"]),
+        # Of 900 videos a list of 100 has a ninth at random: .2 is a tenth of the way to 1.
+        (refit_step(overlap=0.21), ["pass", "pass"]),
+        (refit_step(overlap=0.19), ["FAIL", "pass"]),
+        # A list of 100 of 1,000 videos at random has .1 of the labels.
+        (refit_step(recall=0.09), ["pass", "FAIL"]),
+        (refit_step(listed=150), ["not checked", "pass"]),
+        (refit_step(watches=3), ["pass", "not checked"]),
+        ({}, ["not checked", "not checked"]),
+    ],
+)
+def test_a_served_model_that_came_apart_from_the_measured_one_fails(step, expected):
+    assert verdicts(gates.refit(step)) == expected

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import pathlib
 import subprocess
 import sys
@@ -25,16 +24,15 @@ def run(*arguments):
 
 
 def worse_than_popularity(directory):
-    figures = {
-        "candidate.model.all.recall_at_100": {"value": 1.0},
-        "candidate.model_minus_popular.all.recall_at_100": {
-            "value": -0.2,
-            "low": -0.3,
-            "high": -0.1,
-        },
+    """An order of pages that is surely worse than counting watches."""
+    judged = {
+        "chosen": "learned",
+        "best_single": "log_live_watches_1h",
+        "hits": {"learned": {"10": 0.1}},
+        "difference": {"10": {"value": -0.2, "low": -0.3, "high": -0.1}},
     }
-    (directory / "metrics.json").write_text(json.dumps({"figures": figures}))
-    return directory / "metrics.json"
+    files.mark_complete(directory / "page_order", {"judged": judged})
+    return directory / "page_order"
 
 
 def without_ranker(small_site, **changes):
@@ -72,9 +70,9 @@ def test_row_i_of_the_videos_is_row_i_of_the_index(small_release):
 
 
 def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
-    inputs = without_ranker(small_site, metrics=worse_than_popularity(tmp_path))
+    inputs = without_ranker(small_site, page_order=worse_than_popularity(tmp_path))
     seen = []
-    with pytest.raises(assembly.GatesFailedError, match=r"nothing was published.*popular"):
+    with pytest.raises(assembly.GatesFailedError, match=r"nothing was published.*live_watches_1h"):
         assembly.publish(inputs, tmp_path / "root", build_settings.Settings(), report=seen.append)
     assert "FAIL" in [gate.verdict for gate in seen]
     assert release.versions(tmp_path / "root") == []
@@ -82,7 +80,7 @@ def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
 
 
 def test_a_forced_release_records_the_reason(small_site, tmp_path):
-    inputs = without_ranker(small_site, metrics=worse_than_popularity(tmp_path))
+    inputs = without_ranker(small_site, page_order=worse_than_popularity(tmp_path))
     settings = build_settings.Settings(force_publish="the baseline is broken today")
     assembly.publish(inputs, tmp_path / "root", settings)
     found = release.load(tmp_path / "root")
@@ -123,7 +121,7 @@ def test_build_release_publishes_and_says_what_to_do_next(small_site, tmp_path):
         f"--serving_root={root}",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\npass ") + done.stdout.startswith("pass ") >= 6
+    assert done.stdout.count("\npass ") + done.stdout.startswith("pass ") >= 5
     assert f"Published release {release.current(root)}" in done.stdout
     assert (
         f"Next: python -m serving.serve --serving_root={root} --logs={small_site.logs}\n"

@@ -120,6 +120,16 @@ def test_rows_that_training_would_reject_are_in_the_output_all_the_same(
     assert added.filter(pc.is_null(added["user_id"]))["expected_watch_time_s"].null_count == 1
 
 
+@pytest.mark.parametrize(("offset_s", "warned"), [(-1, True), (0, False)])
+def test_impressions_that_the_ranker_has_learnt_are_warned_of(
+    found, small_site, tmp_path, caplog, offset_s, warned
+):
+    end = found.ranker_learnt_until_s
+    assert end == found.manifest.lineage["examples"]["info"]["train_until_s"]
+    rank(found, small_site.logs, tmp_path, from_s=end + offset_s)
+    assert ("has learnt the impressions before" in caplog.text) == warned
+
+
 def test_a_release_without_ranker_cannot_rank(found, small_site, tmp_path):
     without = dataclasses.replace(found, ranker=None)
     with pytest.raises(command.InputError, match="has no ranker"):
