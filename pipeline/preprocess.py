@@ -2,9 +2,9 @@ r"""Raw logs -> examples/: candidate and ranking examples, transform graphs, cat
 
     python -m pipeline.preprocess --logs=logs --examples=examples
 
-Every flag that is not listed here goes to Beam, for example
+Every flag that is not listed here goes to Beam, in either of its forms, for example
 ``--runner=FlinkRunner --flink_master=HOST:8081`` or
-``--direct_running_mode=multi_processing --direct_num_workers=2``.
+``--direct_running_mode multi_processing --direct_num_workers 2``.
 
 The logs are checked first, as by ``pipeline.check_logs``.
 """
@@ -96,10 +96,8 @@ def main(beam_args: Sequence[str]) -> None:
 
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
     out = _EXAMPLES.value
-    sys.stdout.write(
-        f"Wrote {out}: {info['counts']}\n"
-        f"Next: python -m models.train_candidate --examples={out} --model=MODEL\n"
-    )
+    following = command.shell_line("models.train_candidate", examples=out, model="CANDIDATE_MODEL")
+    sys.stdout.write(f"Wrote {out}: {info['counts']}\nNext: {following}\n")
 
 
 def _check_logs(config: preprocessing_config.PreprocessConfig) -> None:

@@ -24,11 +24,13 @@ from features import command, example_tables, files, logs, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from pipeline import (
+    beam_options,
     cleaning,
     leakage_audit,
     raw_examples,
     statistics_report,
     transforming,
+    work_lock,
     written_files,
 )
 from pipeline.incremental import refuse_ragged_days
@@ -46,8 +48,9 @@ def run(
     """Runs the job and returns what COMPLETE holds.
 
     Raises:
-        command.InputError: The logs cannot be used; nothing is written.
+        command.InputError: The logs or Beam's options cannot be used; nothing is written.
     """
+    options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
     for needed, why in NEEDED_TABLES.items():
         if needed not in tables:
@@ -62,19 +65,18 @@ def run(
         refuse_ragged_days(config)
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
-    options = PipelineOptions(embedded_by_default(beam_args))
     started = time.monotonic()
     with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
-        made = raw_examples.RawExamples(
-            logs_dir=pathlib.Path(logs_dir),
-            output=output,
-            config=config,
-            options=options,
-            tables=tables,
-        ).make()
+        with _cache_to_itself(config):
+            made = raw_examples.RawExamples(
+                logs_dir=pathlib.Path(logs_dir),
+                output=output,
+                config=config,
+                options=options,
+                tables=tables,
+            ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
-        has_ranking = made.counts["ranker_train"] > 0
-        models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
+        models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
         _transform(output, made.resolved, models, options)
         made.audit["transforms"] = {
             model: leakage_audit.check_transform(
@@ -105,6 +107,13 @@ def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
             (output / "rejected").rename(kept)
             logging.error("The rows that were set aside are in %s.", kept)
         raise
+
+
+def _cache_to_itself(config: PreprocessConfig) -> contextlib.AbstractContextManager[object]:
+    """Holds the cache: another run would remove the days that this one is about to take."""
+    if config.cache is None:
+        return contextlib.nullcontext()
+    return work_lock.held(pathlib.Path(config.cache), flag="--cache")
 
 
 def _transform(
@@ -172,20 +181,9 @@ def _info(
         "tables": sorted(tables),
         "rows": rows,
         "counts": dict(made.counts),
-        "has_ranking": made.counts["ranker_train"] > 0,
+        "has_ranking": not made.no_ranking,
+        "no_ranking": made.no_ranking,
         "num_videos": made.rows["videos", "accepted"],
         "audit": made.audit,
         "cache": dict(made.cache),
     }
-
-
-def embedded_by_default(beam_args: Sequence[str]) -> list[str]:
-    """Names the embedded runner where none, or Beam's DirectRunner, is asked for.
-
-    DirectRunner is a switch that first tries to download the Prism binary at run time; the
-    embedded runner behind it needs nothing.
-    """
-    named = [a for a in beam_args if a.startswith("--runner")]
-    if named and named[-1] not in {"--runner=DirectRunner", "--runner=direct"}:
-        return list(beam_args)
-    return [*(a for a in beam_args if a not in named), "--runner=FnApiRunner"]

@@ -15,7 +15,7 @@ from features import command, log_files, logs, schema
 from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
 from serving.event_following import Follower
-from serving.events import Event, Kind
+from serving.events import Event, Kind, NewUser
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
@@ -25,8 +25,6 @@ _FOLLOW_EVERY_S = 1.0
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
 _COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
-_NEEDED = {"event_id", "user_id", "time"}  # A damaged record is for compaction to name.
-_USER = "user"
 
 
 @dataclasses.dataclass
@@ -124,15 +122,15 @@ class LiveParts:
 
     def follow(self) -> None:
         """Takes in what other processes recorded since the last call."""
-        events = []
-        for record in self._follower.new_records():
-            kind = record.get("kind")
-            if kind == _USER:
-                profile = json.loads(record.get("profile") or "{}")
-                self.state.meet(record["user_id"], str(profile.get("region") or ""))
-            elif kind in _COUNTED and record.keys() >= _NEEDED:
-                events.append(Event.from_record(record))
-        self.state.apply(events)
+        with self._follower.new_records() as records:
+            events = []
+            for record in records:
+                if record["kind"] == NewUser.KIND:
+                    profile = json.loads(record.get("profile") or "{}")
+                    self.state.meet(record["user_id"], str(profile.get("region") or ""))
+                elif record["kind"] in _COUNTED:
+                    events.append(Event.from_record(record))
+            self.state.apply(events)
 
     def attach(self, loaded: LoadedRelease) -> LoadedRelease:
         """Returns the release with live sources, live features, and new videos on its shelf."""

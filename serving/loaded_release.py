@@ -36,6 +36,7 @@ from serving.live_state import LiveState, LiveView
 from serving.model import Model
 from serving.page_order import PageOrder
 from serving.prepared_videos import PreparedVideos
+from serving.profiles import Profiles
 from serving.sources import Popular, Source
 from serving.user_history import UserHistory, unknown_user
 from serving.viewer import HOME, Viewer
@@ -63,7 +64,7 @@ class LoadedRelease:
         resolved: The features of its models.
         catalogue: Videos; row i is row i of the index.
         statistics: Of the videos, up to the day before.
-        profiles: Users known at the build; ``user_id`` and the columns of the users table.
+        profiles: Users known at the build.
         index: See :class:`serving.index.Index`.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
@@ -83,7 +84,7 @@ class LoadedRelease:
     resolved: ResolvedSpec
     catalogue: Catalogue
     statistics: VideoStatistics
-    profiles: pa.Table
+    profiles: Profiles
     index: Index
     query_tower: Model
     ranker: Model | None
@@ -134,19 +135,11 @@ class LoadedRelease:
     def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
         """Returns who asks; the profile is the store's, where it has none the release's."""
         if not found.profile:
-            found = dataclasses.replace(found, profile=self.profile_of(found.user_id))
-        columns = pa.schema([f for f in self.profiles.schema if f.name != "user_id"])
+            found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
+        columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
             found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
         )
-
-    def profile_of(self, user_id: str) -> dict[str, Any]:
-        """Returns the profile that was known at the build; empty for others."""
-        row = self.profiles["user_id"].index(pa.scalar(user_id, pa.string())).as_py()
-        if row < 0:
-            return {}
-        values: dict[str, Any] = self.profiles.slice(row, 1).to_pylist()[0]
-        return {k: v for k, v in values.items() if k != "user_id" and v is not None}
 
     def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:
         """Returns the query embedding, float32 [D + 1].
@@ -304,7 +297,7 @@ def load(
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=pq.read_table(found.videos / "users.parquet"),
+        profiles=Profiles(pq.read_table(found.videos / "users.parquet")),
         index=index,
         query_tower=backend.open(signatures.QUERY_TOWER, found),
         ranker=ranker,

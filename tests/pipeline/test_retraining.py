@@ -33,7 +33,8 @@ if code:
     sys.exit(int(code))
 ranking = os.environ.get("RANKING", "1") == "1"
 if os.environ.get("FORGETS") != name:
-    (out / "COMPLETE").write_text(json.dumps({"has_ranking": ranking, "ns": time.time_ns()}))
+    made = {"has_ranking": ranking, "no_ranking": os.environ.get("NO_RANKING", "")}
+    (out / "COMPLETE").write_text(json.dumps({**made, "ns": time.time_ns()}))
 """
 
 CHAIN = (
@@ -218,6 +219,13 @@ def test_without_impressions_the_ranker_is_skipped_and_nobody_is_given_one(site,
     assert "no impressions" in steps[1].reason
     assert "--ranker=" not in steps[2].command
     assert site.ran() == ["prepare", "judge"]
+
+
+def test_why_there_is_no_ranker_is_what_preprocessing_says(site, monkeypatch):
+    monkeypatch.setenv("RANKING", "0")
+    monkeypatch.setenv("NO_RANKING", "nobody clicked")
+    steps = site.job().run()
+    assert steps[1].reason == "nobody clicked: there will be no ranker"
 
 
 def test_the_plan_says_what_a_run_would_do_and_runs_nothing(site):
