@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import casts, command, log_files, log_writer, logs, schema, spec
+from features import casts, command, log_columns, log_files, log_writer, logs, schema, spec
 from features.catalogue import combined
 from features.statistics import DAY_S
 from pipeline.log_report import Counts, Finding, LogReport, shortened
@@ -133,8 +133,8 @@ class _Check:
         num_rows = 0
         for file in log_files.find(self._logs, name).files:
             with self._noting(name, file.path):
-                num_rows += logs.read_footer(file.path, name).num_rows
-                for column, kind in logs.file_types(file, name).items():
+                num_rows += log_columns.read_footer(file.path, name).num_rows
+                for column, kind in log_columns.file_types(file, name).items():
                     types.setdefault(column, {}).setdefault(kind, file.path)
         self._columns[name] = list(types)
         for column, kinds in types.items():
