@@ -19,7 +19,6 @@ has done so, at most :data:`OWED_S`.
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,9 +29,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import logs, schema
 from features.catalogue import combined
-from serving import attribution, errors, event_commits, event_keys
+from serving import attribution, errors, event_commits, event_keys, event_rows
 from serving.event_segments import (
     DIRECTORY,
     EVENTS,
@@ -100,11 +98,12 @@ def compact(
 
 
 def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
-    """Forgets what is owed to a history store that is empty: it will be filled from the tables."""
-    root = pathlib.Path(logs_dir)
-    if (root / DIRECTORY).is_dir():
-        with paused(root):
-            _settle([s for s in segments(root) if s.stream == OWED and s.store == store])
+    """Forgets what is owed to a history store that is empty: it will be filled from the tables.
+
+    To be called within :func:`paused`, and before it is filled.
+    """
+    found = segments(pathlib.Path(logs_dir))
+    _settle([s for s in found if s.stream == OWED and s.store == store])
 
 
 def _settle(owed: Sequence[Segment]) -> None:
@@ -173,23 +172,19 @@ def _compact_batch(
     read_events = read(batch.events, keep_aside=True)
     events = event_keys.not_moved(read_events, moved)
     pages = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
-    engagements = event_keys.distinct(
-        pa.concat_tables(
-            [
-                _engagements(part)
-                for part in (read(batch.evidence), read_events, read(batch.growing))
-            ]
-        )
-    )
-    clicked, seconds = attribution.attribute(pages, engagements)
+    clicked, seconds = _outcomes(pages, [read(batch.evidence), read_events, read(batch.growing)])
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
     tables = {
-        "watches": _table("watches", events.filter(pc.equal(events["kind"], Kind.WATCH.value))),
-        "searches": _table("searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))),
-        "impressions": _impressions(done, clicked[~held], seconds[~held]),
-        "users": _new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
+        "watches": event_rows.raw_table(
+            "watches", events.filter(pc.equal(events["kind"], Kind.WATCH.value))
+        ),
+        "searches": event_rows.raw_table(
+            "searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))
+        ),
+        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held]),
+        "users": event_rows.new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
     }
     commit = event_commits.Commit(
         tables=tables,
@@ -213,73 +208,51 @@ def _left_behind(batch: _Batch, brought: Collection[pathlib.Path]) -> dict[str, 
     }
 
 
+@contextlib.contextmanager
+def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
+    """Gives the impressions that the tables do not have yet, with what came of them so far.
+
+    Meanwhile nothing moves into the tables: what the caller lists there is the rest.
+
+    Yields:
+        Columns of the raw table and others. Empty, with a warning, where the event log is another's
+        and cannot be held still.
+    """
+    root = pathlib.Path(logs_dir)
+    if not (root / DIRECTORY).is_dir():
+        yield read([])
+        return
+    if not os.access(root / DIRECTORY, os.W_OK):
+        logging.warning(
+            "%s cannot be written, so nothing of it is read: pages of the last %d minutes, and "
+            "those that wait for a watch, are left out.",
+            root / DIRECTORY,
+            CLICK_WINDOW_S // 60,
+        )
+        yield read([])
+        return
+    with paused(root):
+        event_commits.recover(root)
+        found = segments(root)
+        moved = event_keys.moved(root / DIRECTORY)
+        pages = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
+        others = read([s for s in found if s.stream != PAGES])
+        clicked, seconds = _outcomes(pages, [others])
+        yield event_rows.with_outcomes(pages, clicked, seconds)
+
+
+def _outcomes(pages: pa.Table, others: Sequence[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns whether each impression was clicked, bool [n], and seconds watched, float64 [n]."""
+    engagements = event_keys.distinct(pa.concat_tables([_engagements(part) for part in others]))
+    return attribution.attribute(pages, engagements)
+
+
 def _engagements(records: pa.Table) -> pa.Table:
     wanted = pa.array([Kind.CLICK.value, Kind.WATCH.value])
     return records.filter(pc.is_in(records["kind"], wanted))
 
 
-def _first_rows(records: pa.Table, names: Sequence[str]) -> np.ndarray:
-    numbered = records.select(list(names)).append_column(
-        "row", pa.array(np.arange(records.num_rows))
-    )
-    first = numbered.group_by(list(names), use_threads=False).aggregate([("row", "min")])
-    return np.sort(np.asarray(combined(first["row_min"]), np.int64))
-
-
-# ---- tables --------------------------------------------------------------------------------------
-
-
-def _table(name: str, records: pa.Table) -> pa.Table:
-    """Returns the contract columns; "" and -1 stand for what is not known."""
-    columns: dict[str, pa.ChunkedArray] = {}
-    for column in schema.TABLES[name].columns:
-        values = records[column.name]
-        if not column.required and pa.types.is_string(column.type):
-            values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-        if column.name == "position":
-            values = pc.if_else(pc.less(values, 0), pa.scalar(None, pa.int64()), values)
-        columns[column.name] = values
-    return pa.table(columns)
-
-
-def _impressions(records: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
-    table = _table("impressions", records)
-    for name, values in (("clicked", clicked), ("watch_time_s", seconds)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    return table
-
-
-def _new_users(root: pathlib.Path, records: pa.Table) -> pa.Table:
-    """Returns rows for the users table, where the logs have one.
-
-    Without one nobody is unknown; a table of the new users alone would make all others so.
-    """
-    has_users = next((root / "users").glob("**/*.parquet"), None) is not None
-    if not has_users or not records.num_rows:
-        return schema.empty("users")
-    kept = records.take(pa.array(_first_rows(records, ["user_id"])))
-    types = logs.column_types(root, "users")
-    rows = []
-    for user_id, profile in zip(
-        kept["user_id"].to_pylist(), kept["profile"].to_pylist(), strict=True
-    ):
-        rows.append({**json.loads(profile or "{}"), "user_id": user_id})
-    columns = {name: _typed([row.get(name) for row in rows], kind) for name, kind in types.items()}
-    return pa.table(columns)
-
-
-def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Returns the values in the type of the table; one that does not fit is not known."""
-    fitting = []
-    for value in values:
-        try:
-            fitting.append(pa.scalar(value, kind).as_py())
-        except (pa.ArrowException, TypeError, ValueError):
-            fitting.append(None)
-    return pa.array(fitting, kind)
-
-
-# ---- what is left ------------------------------------------------------------------------------
+# ---- what is left --------------------------------------------------------------------------------
 
 
 def _drop_what_is_old(root: pathlib.Path, wall_s: float) -> None:

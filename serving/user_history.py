@@ -164,7 +164,7 @@ class HistoryStore(Protocol):
         """
 
     def ping(self) -> None:
-        """Raises HistoryUnavailableError where the store does not answer."""
+        """Raises HistoryUnavailableError where the store does not answer, or lost everything."""
 
     def close(self) -> None:
         """Lets go of files and connections."""

@@ -248,6 +248,14 @@ def test_new_users_are_added_where_the_logs_have_users(log):
     assert found["new"]["age"] is None
 
 
+def test_users_that_the_logs_know_are_not_written_again_by_a_store_that_is_new(log):
+    # The newest row of a user counts, and this one would know less.
+    logs.append(log.logs_dir, "users", pa.table({"user_id": ["old"], "region": ["fr"]}))
+    log.append([NewUser(user_id="old", profile={}), NewUser(user_id="new", profile={})])
+    assert log.compact() == {"users": 1}
+    assert sorted(row["user_id"] for row in rows(log, "users")) == ["new", "old"]
+
+
 def test_users_table_is_not_begun_for_new_users_alone(log):
     # It would make all other users of the logs unknown.
     log.append([NewUser(user_id="new", profile={"region": "de"}), watch("w", user="new")])
