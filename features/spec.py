@@ -2,7 +2,8 @@
 
 Vocabularies, quantiles, model inputs, serving signatures and statistics are derived from the
 declarations. A raw column of any table becomes a feature by one entry: in :data:`FEATURES`, or
-in a ``features.json`` beside the logs where the column belongs to one data set only.
+in a ``features.json`` beside the logs where the column belongs to one data set only
+(:mod:`features.declarations`).
 
 Where a raw value comes from is its ``source``, ``<origin>.<column>``:
 
@@ -358,26 +359,3 @@ def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
     if feature.column == "watched_topics" or "_topic_" in feature.column:
         return "topics" in have["videos"]
     return True
-
-
-def load_extra(path: str | os.PathLike[str] | None) -> tuple[Feature, ...]:
-    """Reads extra declarations: a JSON list of objects with :class:`Feature`'s attributes.
-
-    Raises:
-        command.InputError: The file is not such a list; the message names entry and reason.
-    """
-    if path is None or not pathlib.Path(path).is_file():
-        return ()
-    extra = []
-    try:
-        entries = json.loads(pathlib.Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise command.InputError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(entries, list):
-        raise command.InputError(f"{path} must hold a JSON list of feature declarations.")
-    for entry in entries:
-        try:
-            extra.append(Feature(**entry))
-        except (TypeError, ValueError) as error:
-            raise command.InputError(f"{path}: cannot declare {entry}: {error}") from None
-    return tuple(extra)
