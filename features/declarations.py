@@ -130,6 +130,23 @@ def _require_numbers(length: Any, missing: Any) -> None:
         raise ValueError(f"missing must be a number, got {missing!r}.")
 
 
+def resolve(types: Types, path: str | os.PathLike[str]) -> ResolvedSpec:
+    """Returns the features that logs have, those that are declared for them included.
+
+    Args:
+        types: Table to its columns and their types; absent tables are left out.
+        path: Of the declarations; the file need not be there.
+
+    Raises:
+        command.InputError: A declaration is none, or nothing answers it.
+    """
+    extra = load(path)
+    require_answerable(extra, types, path=path)
+    logged = {*types.get("impressions", ()), *types["watches"]}
+    columns: dict[str, Iterable[str]] = {**types, "context": logged & {"device", "surface"}}
+    return spec.resolve(columns, extra)
+
+
 def require_answerable(extra: Sequence[Feature], types: Types, *, path: object) -> None:
     """Refuses declarations that no column answers, or that are there already.
 
@@ -170,6 +187,8 @@ def _unanswerable(feature: Feature, types: Types) -> str | None:
             f"{reads} the candidate model embeds a video once for all moments, so that of videos "
             f'only their columns can be its features; give "models": ["{RANKER}"].'
         )
+    if origin == "history" and not spec.is_available(feature, types):
+        return f"{reads} the logs have not what it is made of: searches, channel_id or topics."
     return _unfit_for_a_model(feature)
 
 

@@ -29,7 +29,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from features import command, files
@@ -331,7 +331,7 @@ def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ())
         if feature.name in declared:
             raise command.InputError(f"feature {feature.name!r} is declared twice; rename one.")
         declared[feature.name] = feature
-    kept = tuple(f for f in declared.values() if _available(f, have))
+    kept = tuple(f for f in declared.values() if is_available(f, have))
     for feature in extra:
         if feature not in kept:
             raise command.InputError(
@@ -341,14 +341,15 @@ def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ())
     return ResolvedSpec(features=kept)
 
 
-def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
+def is_available(feature: Feature, have: Mapping[str, Collection[str]]) -> bool:
+    """Returns whether logs with these columns, by table, have what a feature is made of."""
     if feature.origin in {"users", "videos"}:
         derived = {"videos": {"age_s"}}.get(feature.origin, set())
-        return feature.column in have.get(feature.origin, set()) | derived
+        return feature.column in {*have.get(feature.origin, ()), *derived}
     if feature.origin == "context":
-        return feature.column in have["context"] | {"hour", "weekday", "example_age_s"}
+        return feature.column in {*have["context"], "hour", "weekday", "example_age_s"}
     if feature.origin == "nomination":
-        return {feature.column, "release_id"} <= have.get("impressions", set())
+        return {feature.column, "release_id"} <= {*have.get("impressions", ())}
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
     if (

@@ -258,7 +258,8 @@ def _evaluate_ranking(
     examples: _Examples, model: ranking_evaluation.Ranker | None, result: Evaluation
 ) -> None:
     if not examples.info.get("has_ranking"):
-        result.notes.append("The logs have no impressions, so there is no ranker to measure.")
+        cause = examples.info.get("no_ranking") or "the logs have no impressions"
+        result.notes.append(f"There is no ranker to measure: {cause}.")
         return
     resolved = ResolvedSpec.load(examples.directory)
     arrays = dataset.load(examples.directory, spec.RANKER, "holdout")

@@ -9,9 +9,10 @@ them. The directory appears under its name only when all of it is whole.
 import contextlib
 import dataclasses
 import pathlib
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import pyarrow.parquet as pq
@@ -33,13 +34,12 @@ from pipeline import (
     written_files,
 )
 from pipeline.incremental import refuse_ragged_days
-from pipeline.preprocessing_config import PreprocessConfig
-
-_OPTIONAL = {
-    "impressions": "no ranking examples, so no ranker; pages are ordered by retrieval score",
-    "searches": "no search features",
-    "users": "no demographic features, and user ids cannot be checked",
-}
+from pipeline.preprocessing_config import (
+    NEEDED_TABLES,
+    OPTIONAL_TABLES,
+    PreprocessConfig,
+    rejected_dir,
+)
 
 
 def run(
@@ -52,13 +52,13 @@ def run(
     """
     options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
-    for needed in ("videos", "watches"):
+    for needed, why in NEEDED_TABLES.items():
         if needed not in tables:
             raise command.InputError(
-                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. Candidate "
-                "generation learns from watches of known videos, so both are needed."
+                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. {why}, so both are "
+                "needed."
             )
-    for absent, loss in _OPTIONAL.items():
+    for absent, loss in OPTIONAL_TABLES.items():
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
     if config.cache is not None:
@@ -66,7 +66,7 @@ def run(
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()
-    with files.atomic_directory(examples_dir) as output:
+    with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
         with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
@@ -76,8 +76,7 @@ def run(
                 tables=tables,
             ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
-        has_ranking = made.counts["ranker_train"] > 0
-        models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
+        models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
         _transform(output, made.resolved, models, options)
         made.audit["transforms"] = {
             model: leakage_audit.check_transform(
@@ -94,6 +93,20 @@ def run(
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
+
+
+@contextlib.contextmanager
+def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
+    """Leaves the rows that were set aside where people find them, also when the job fails."""
+    kept = rejected_dir(examples_dir)
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        if (output / "rejected").is_dir():
+            (output / "rejected").rename(kept)
+            logging.error("The rows that were set aside are in %s.", kept)
+        raise
 
 
 def _cache_to_itself(
@@ -175,7 +188,8 @@ def _info(
         "tables": sorted(tables),
         "rows": rows,
         "counts": dict(made.counts),
-        "has_ranking": made.counts["ranker_train"] > 0,
+        "has_ranking": not made.no_ranking,
+        "no_ranking": made.no_ranking,
         "num_videos": made.rows["videos", "accepted"],
         "audit": made.audit,
         "cache": dict(made.cache),

@@ -18,6 +18,7 @@ TYPES = {
         "video_id": pa.string(),
         "upload_time": pa.int64(),
         "quality": pa.float64(),
+        "topics": STRINGS,
         "labels": STRINGS,
         "made": pa.timestamp("us"),
         "nested": pa.list_(STRINGS),
@@ -63,10 +64,10 @@ def check(tmp_path, *entries, types=TYPES):
         entry("context.hour", "univalent"),
         entry("context.example_age_s", models=["candidate"]),
         entry("history.user_any_watches_7d", side="query"),
-        entry("history.user_searches_1d", side="query", models=["candidate"]),
+        entry("history.user_any_clicks_1d", side="query", models=["candidate"]),
         entry("history.watched_topics", "multivalent", side="query", models=["candidate"]),
         entry("history.last_video_id", "univalent", side="query", space="video"),
-        entry("history.user_channel_watches_7d"),
+        entry("history.user_topic_watches_7d"),
         entry("statistics.video_clicks_7d"),
         entry("live.video_live_watches_1h"),
     ],
@@ -112,6 +113,8 @@ def test_what_a_column_answers_is_taken(tmp_path, declared):
         (entry("videos.age_s", models=["candidate", "ranker"]), "once for all moments"),
         (entry("context.example_age_s"), "is the candidate's alone"),
         (entry("context.surface", "univalent", models=["candidate"]), "is the ranker's alone"),
+        (entry("history.search_tokens", "multivalent", side="query"), "not what it is made of"),
+        (entry("history.user_channel_watches_7d", name="c"), "not what it is made of"),
         (entry("users.age", name="age"), "is declared twice; rename one"),
     ],
     ids=lambda value: f"{value['source']} {value['kind']}" if isinstance(value, dict) else "",
@@ -200,6 +203,7 @@ def test_a_file_that_cannot_be_read_is_not_as_good_as_none(tmp_path):
 def test_every_declared_feature_of_the_project_could_be_an_extra_one():
     types = {
         **{f.origin: {} for f in spec.FEATURES},
+        "searches": {"query": pa.string()},
         "impressions": dict.fromkeys(
             ("release_id", "candidate_sources", "retrieval_score", "device", "surface"), pa.string()
         ),
