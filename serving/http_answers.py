@@ -123,7 +123,7 @@ def history_answer(
     return http_schema.HistoryAnswer(
         user_id=found.user_id,
         is_known=found.is_known,
-        profile=dict(found.profile) or release.profile_of(found.user_id),
+        profile=dict(found.profile) or release.profiles.of(found.user_id),
         blocked=http_schema.Blocked(**found.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(

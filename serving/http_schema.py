@@ -158,7 +158,7 @@ class Debug(pydantic.BaseModel):
     held_back: dict[str, list[str]] = pydantic.Field(description="Some of them.")
     viewer_known_by: str = pydantic.Field(description="`history`, `context` or `nothing`.")
     exposures: list[str] = pydantic.Field(description="Arms of experiments: `experiment/arm`.")
-    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`.")
+    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`, or what failed.")
     recorded: bool = pydantic.Field(
         description="Whether the impressions were written down; see `record` of the request."
     )

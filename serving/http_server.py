@@ -94,6 +94,7 @@ class Service:
         max_waiting: Requests that may wait for a thread.
         clock: Unix seconds.
         token: What callers must know; None lets everybody in.
+        history_losses: Returns how often the history store lost all that it held.
         hosts: Names by which callers may call the server, see
             :func:`serving.http_access.allowed_hosts`.
         readiness_holds_s: How long it is believed what a probe of the models found, seconds.
@@ -109,6 +110,7 @@ class Service:
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
     token: str | None = None
+    history_losses: Callable[[], int] = lambda: 0
     hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
@@ -177,6 +179,16 @@ def _metrics(service: Service) -> Metrics:
         "event_log_waiting_seconds",
         "Age of the oldest record that the tables of the logs do not have yet.",
         service.recorder.waiting_s,
+    )
+    metrics.gauge(
+        "history_losses",
+        "How often the history store lost all that it held, and was filled again.",
+        service.history_losses,
+    )
+    metrics.gauge(
+        "release_waiting_seconds",
+        "How long a published release has been waited for, until the model server has it.",
+        lambda: releases.waiting_s,
     )
     metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
     return metrics

@@ -38,7 +38,10 @@ class Metrics:
             registry=r,
         )
         self.degraded = Counter(
-            "watchnext_degraded", "Pages that had to do without a part.", ["part"], registry=r
+            "watchnext_degraded",
+            "Pages that had to do without a part that failed.",
+            ["part"],
+            registry=r,
         )
         self.viewers = Counter(
             "watchnext_viewers", "Pages by what was known of the viewer.", ["known_by"], registry=r
@@ -80,8 +83,8 @@ class Metrics:
             self.stage_seconds.labels(stage).observe(milliseconds / 1000)
         for source, milliseconds in page.sources_ms.items():
             self.source_seconds.labels(source).observe(milliseconds / 1000)
-        for reason in page.reasons:
-            self.degraded.labels(reason.partition(":")[0]).inc()
+        for part in page.falls:
+            self.degraded.labels(part).inc()
         for filtering, count in page.filtered.items():
             self.filtered.labels(filtering).inc(count)
         self.viewers.labels(page.viewer_known_by).inc()

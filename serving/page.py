@@ -125,7 +125,9 @@ class Page:
         request_id: Names the page in the logs (``page_id``).
         release_id: The one release that everything on it comes from.
         rung: See the module.
-        reasons: Why the rung is not ``full``.
+        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
+            without a ranker, is no fall.
         now: Moment as of which history was read, Unix seconds.
         items: Best first.
         stages_ms: Time of each stage, milliseconds.
@@ -152,6 +154,7 @@ class Page:
     ranked: int
     filtered: Mapping[str, int]
     viewer_known_by: str
+    falls: tuple[str, ...] = ()
     held_back: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     exposures: tuple[str, ...] = ()
     recorded: bool | None = True

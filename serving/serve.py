@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from features import command
-from serving import cores, handover, listening, release, supervisor
+from serving import cores, handover, listening, redis_connection, release, supervisor
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -39,6 +39,12 @@ _HISTORY = flags.DEFINE_string(
     "History store: a SQLite file, or redis://HOST:PORT/DATABASE for replicas. "
     "Default: <serving_root>/history.sqlite.",
 )
+_HISTORY_PASSWORD_FILE = flags.DEFINE_string(
+    "history_password_file",
+    None,
+    "File with the password of the Redis server. Default: the environment variable "
+    "WATCHNEXT_REDIS_PASSWORD, or none.",
+)
 _MODEL_SERVER = flags.DEFINE_string(
     "model_server",
     None,
@@ -50,6 +56,12 @@ _MODEL_SERVER_CA = flags.DEFINE_string(
     None,
     "PEM file of the authorities behind the model servers' certificates, or 'system' for those "
     "of the machine. Default: no TLS.",
+)
+_MODEL_SERVER_WAIT_S = flags.DEFINE_float(
+    "model_server_wait_s",
+    240.0,
+    "How long the start waits until the model server has loaded the release.",
+    0.0,
 )
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
@@ -134,6 +146,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # The likeliest mistakes, before anything that takes long.
     start_s = command.parse_time(_NOW.value, name="--now")
+    redis_connection.require_no_password(_HISTORY.value or "")
     release.current(pathlib.Path(_SERVING_ROOT.value))
     if _WORKER.value:
         _serve(handover.Place.from_text(_WORKER.value), start_s)
@@ -169,8 +182,10 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             serving_root=root,
             logs=pathlib.Path(_LOGS.value or root / "logs"),
             history=_HISTORY.value or root / "history.sqlite",
+            history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
             model_server=_MODEL_SERVER.value,
             model_server_ca=_MODEL_SERVER_CA.value,
+            model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
             threads=_THREADS.value,
             max_waiting=_MAX_WAITING.value,
             settings=FunnelSettings(

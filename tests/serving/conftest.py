@@ -46,6 +46,7 @@ from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.loaded_release import LoadedRelease
 from serving.page import RUNGS, FunnelSettings
+from serving.profiles import Profiles
 from serving.recorder import Recorder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -162,8 +163,8 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=pa.table(
-            {"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]}
+        profiles=Profiles(
+            pa.table({"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]})
         ),
         index=exact,
         query_tower=query_tower or TopicTower(),
@@ -186,7 +187,8 @@ class OneRelease:
     def __init__(self, release):
         self.current = release
         self.loaded_at = 0.0
-        self.failures = 0
+        self.failures = self.renewal_failures = 0
+        self.waiting_s = 0.0
 
     @contextlib.contextmanager
     def pin(self):
@@ -284,15 +286,21 @@ def _save_ranker(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True):
-    """Publishes the tiny release with real SavedModels and a real index; returns its version."""
+def publish(serving_root, *, has_ranker=True, **columns):
+    """Publishes the tiny release with real SavedModels and a real index; returns its version.
+
+    ``columns`` join its videos table, whatever they are: nothing is tried here.
+    """
     release = make_release()
+    table = release.catalogue.table
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
     with publication.building(serving_root) as build:
         videos = build.directory("videos")
         release.resolved.save(videos)
-        pq.write_table(release.catalogue.table, videos / "videos.parquet")
+        pq.write_table(table, videos / "videos.parquet")
         pq.write_table(make_daily(), videos / "video_statistics.parquet")
-        pq.write_table(release.profiles, videos / "users.parquet")
+        pq.write_table(release.profiles.table, videos / "users.parquet")
         queries = np.zeros((40, TOPICS + 1), np.float32)
         queries[np.arange(40), np.arange(40) % TOPICS] = 1
         queries[:, -1] = 1
@@ -334,9 +342,12 @@ def serving_root(published_root, tmp_path):
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
-    def __init__(self, program, directory):
+    KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self, program, directory, *settings):
         self._program = program
         self._directory = directory
+        self._settings = settings or self.KEEPING
         with contextlib.closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -345,8 +356,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        settings += ["--appendonly", "yes", "--appendfsync", "always"]
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._settings]
         self.process = subprocess.Popen(
             [self._program, *settings, "--dir", str(self._directory)],
             stdout=subprocess.DEVNULL,
@@ -355,9 +365,13 @@ class RedisServer:
         with self.client() as client:
             while True:
                 assert self.process.poll() is None, "redis-server did not start"
-                with contextlib.suppress(redis.ConnectionError):
+                try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return  # It is there, and wants a password.
+                except redis.ConnectionError:
+                    time.sleep(0.02)
                 time.sleep(0.02)
 
     def stop(self):
@@ -382,6 +396,19 @@ def redis_server(needs_program, tmp_path_factory):
     server = RedisServer(program, tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def redis_with(needs_program, tmp_path):
+    """Starts a Redis of the test's own with the settings that it is given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*settings):
+            server = RedisServer(needs_program("redis-server"), tmp_path, *settings)
+            stack.callback(server.stop)
+            return server
+
+        yield start
 
 
 # ---- a server ------------------------------------------------------------------------------------

@@ -12,7 +12,18 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from features import command, logs
-from serving import ab_experiment, errors, http_access, listening, release, service, tracing
+from serving import (
+    ab_experiment,
+    errors,
+    http_access,
+    listening,
+    publication,
+    release,
+    service,
+    tracing,
+)
+from serving.arm_release import ArmRelease
+from serving.page import PageRequest
 
 TOKEN = "0123456789abcdef-token"
 
@@ -295,6 +306,25 @@ def test_page_of_the_api_names_everything_and_loads_nothing(site):
 # ---- metrics -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ranker", ["fake", None])
+def test_only_what_failed_counts_as_a_fall_and_every_page_counts_by_rung(site, tiny, ranker):
+    site.releases.current = tiny.release(ranker=ranker)
+    rung = "full" if ranker else "no_ranker"
+    for context in ({}, {"region": "de"}):  # Nothing is known of the first viewer.
+        assert ask(site, "new" if not context else "u", context=context).status_code == 200
+    text = site.client.get("/metrics").text
+    assert "watchnext_degraded_total{" not in text
+    pages = {"full": 2} if ranker else {"no_ranker": 1, "popular": 1}
+    for name, count in pages.items():
+        assert f'watchnext_pages_total{{rung="{name}"}} {count:.1f}' in text
+    site.releases.current = tiny.release(ranker=tiny.broken())
+    assert ask(site, context={"region": "de"}).json()["rung"] == "no_ranker"
+    text = site.client.get("/metrics").text
+    assert 'watchnext_degraded_total{part="ranker"} 1.0' in text
+    assert text.count("watchnext_degraded_total{") == 1
+    assert f'watchnext_pages_total{{rung="{rung}"}}' in text
+
+
 def test_metrics_name_what_failed_what_was_filtered_and_how_late_events_are(site, tiny):
     site.releases.current = tiny.release(query_tower=tiny.broken())
     ask(site, blocked={"videos": ["v1"]}, context={"region": "de"})
@@ -458,6 +488,14 @@ def test_arm_may_have_a_release_of_its_own(running, experiment_file, tiny):
              "settings": {"per_channel": 1.5}}]},
             "per_channel of b must be a whole number",
         ),
+        *(
+            (
+                {"arms": [{"name": "a", "share": 0.5},
+                          {"name": "b", "share": 0.5, "release": wrong}]},
+                "release of b must be a version in quotes",
+            )
+            for wrong in (20200101000000, "latest", "../7", "")
+        ),
     ],
 )  # fmt: skip
 def test_experiment_that_breaks_a_rule_is_refused(experiment_file, changes, message):
@@ -485,21 +523,113 @@ def test_server_that_cannot_have_what_it_was_told_does_not_start(
         service.build(config)
 
 
-def test_arm_of_a_release_that_is_not_there_is_refused_at_the_start(
-    published_root, tmp_path, experiment_file
+@pytest.fixture
+def served(published_root, tmp_path, experiment_file, tiny):
+    """Builds a service with half of the users kept on a release."""
+    built = []
+
+    def make(version, root=published_root):
+        arms = [
+            {"name": "control", "share": 0.5},
+            {"name": "kept", "share": 0.5, "release": version, "settings": {"per_channel": 1}},
+        ]
+        config = service.ServiceConfig(
+            serving_root=root,
+            logs=tmp_path / "logs",
+            history=tmp_path / "history.sqlite",
+            experiment=experiment_file(arms=arms),
+            settings=tiny.patient(),
+        )
+        built.append(service.build(config))
+        return built[-1]
+
+    yield make
+    for one in built:
+        one.on_close()
+
+
+def pages_by_arm(built):
+    """Pages of ten users, by the arm that the split gives them."""
+    pages = {"control": [], "kept": []}
+    for number in range(10):
+        user = f"user-{number}"
+        page = built.funnel.recommend(PageRequest(user_id=user, k=5, context={"region": "de"}))
+        pages[built.funnel._experiment.arm_of(user).name].append(page)
+    assert all(pages.values())
+    return pages
+
+
+def test_arm_whose_release_is_missing_is_served_by_the_current_one_loudly(
+    serving_root, served, caplog
 ):
-    arms = [
-        {"name": "control", "share": 0.5},
-        {"name": "gone", "share": 0.5, "release": "20200101000000"},
-    ]
-    config = service.ServiceConfig(
-        serving_root=published_root,
-        logs=tmp_path / "logs",
-        history=tmp_path / "history.sqlite",
-        experiment=experiment_file(arms=arms),
-    )
-    with pytest.raises(command.InputError, match="20200101000000"):
-        service.build(config)
+    built = served("20200101000000", serving_root)
+    assert "Release 20200101000000, on which arms are kept, cannot be had" in caplog.text
+    pages = pages_by_arm(built)
+    for page in pages["kept"]:
+        assert page.release_id == release.current(serving_root)
+        assert page.falls == ("experiment",)
+        assert "arm kept is kept on release 20200101000000" in page.reasons[0]
+        assert page.exposures == ()  # It is no page of that arm.
+        assert page.rung == "full"
+    for page in pages["control"]:
+        assert (page.falls, page.exposures) == ((), ("channels/control",))
+
+
+def test_arm_keeps_its_release_through_publications_and_restarts(serving_root, served, tiny):
+    version = release.current(serving_root)
+    built = served(version, serving_root)
+    assert release.pins(serving_root) == {"channels": [version]}
+    for _ in range(5):
+        new = tiny.publish(serving_root)
+    assert version in release.versions(serving_root)
+    for one in (built, served(version, serving_root)):
+        one.releases.refresh()
+        pages = pages_by_arm(one)
+        assert {page.release_id for page in pages["kept"]} == {version}
+        assert {page.release_id for page in pages["control"]} == {new}
+        assert {page.exposures for page in pages["kept"]} == {("channels/kept",)}
+
+
+def test_arm_whose_release_comes_back_is_served_by_it(tiny):
+    there = []
+
+    def load(version):
+        if not there:
+            raise release.ReleaseRefusedError("there is no release 7")
+        return tiny.release(version)
+
+    arm = ArmRelease("7", load=load, retry_s=0.0)
+    arm.look()
+    with pytest.raises(errors.NotReadyError, match="there is no release 7"), arm.pin():
+        pass
+    there.append(True)
+    arm.look()
+    with arm.pin() as pinned:
+        assert pinned.version == "7"
+
+
+def test_arm_whose_release_cannot_be_renewed_keeps_it(tiny):
+    def renew(current):
+        raise errors.ModelUnavailableError("gone")
+
+    arm = ArmRelease("7", load=tiny.release, renew=renew, retry_s=0.0)
+    arm.look()
+    before = arm.current
+    arm.look()
+    assert arm.current is before
+
+
+def test_server_that_may_not_write_to_the_serving_root_serves_and_says_who_should_pin(
+    serving_root, served, tiny, caplog, monkeypatch
+):
+    version = release.current(serving_root)
+
+    def refuse(*_):
+        raise command.InputError("--serving_root cannot be written: Read-only file system.")
+
+    monkeypatch.setattr(publication, "pin", refuse)
+    assert {p.release_id for p in pages_by_arm(served(version, serving_root))["kept"]} == {version}
+    assert "python -m serving.pin_releases" in caplog.text
 
 
 def test_current_release_is_not_loaded_twice_for_an_arm(published_root, tmp_path, experiment_file):
