@@ -113,7 +113,12 @@ def _rules(schema: Mapping[str, Any]) -> str:
         "minItems": "entries ≥",
         "maxItems": "entries ≤",
     }
-    rules = [f"{word} {schema[name]}" for name, word in names.items() if name in schema]
+    rules = [
+        f"{word} {one[name]}"
+        for one in (schema, *schema.get("anyOf", ()))
+        for name, word in names.items()
+        if name in one
+    ]
     if "default" in schema:
         rules.append(f"default {json.dumps(schema['default'])}")
     return f"({', '.join(rules)})" if rules else ""
