@@ -17,8 +17,9 @@ from absl import logging
 from fastapi import Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import errors, http_access, http_answers, http_docs, http_schema
+from serving import errors, http_access, http_answers, http_docs, http_schema, reduced_precision
 from serving.funnel import Funnel
+from serving.loaded_release import LoadedRelease
 from serving.metrics import Metrics
 from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
@@ -137,6 +138,13 @@ def create_app(service: Service) -> fastapi.FastAPI:
     return app
 
 
+def _models(service: Service, release: LoadedRelease) -> str:
+    """Returns where models run, and how the ranker multiplies, in words."""
+    if release.ranker is None:
+        return service.models
+    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
+
+
 def _metrics(service: Service) -> Metrics:
     metrics = Metrics()
     releases = service.releases
@@ -150,6 +158,13 @@ def _metrics(service: Service) -> Metrics:
         lineage = current.manifest.lineage if current and current.manifest else {}
         return float(lineage.get("index", {}).get("recall", "nan"))
 
+    def is_reduced() -> float:
+        current = releases.current
+        if current is None or current.ranker is None:
+            return float("nan")
+        return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
+
+    metrics.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
     metrics.gauge("release_age_seconds", "Time since the release was built.", age)
     metrics.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
     metrics.gauge(
@@ -239,7 +254,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=service.models
+                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
             )
 
 

@@ -22,6 +22,7 @@ from serving import (
     recorder,
     redis_connection,
     redis_history,
+    reduced_precision,
     release,
     tracing,
 )
@@ -38,11 +39,13 @@ from serving.live_service import LiveParts
 from serving.loaded_release import LoadedRelease
 from serving.page import FunnelSettings
 from serving.recorder import Recorder
+from serving.reduced_precision import Choices
 from serving.release_watcher import ReleaseWatcher
 from serving.user_history import HistoryStore
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * 86400
+_CHOICES = ".precision"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ class ServiceConfig:
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
+        precision: In which the ranker multiplies: ``auto``, ``float32`` or ``bfloat16``; see
+            :mod:`serving.reduced_precision`.
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
@@ -76,6 +81,7 @@ class ServiceConfig:
     history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
     model_server_ca: str | None = None
+    precision: str = reduced_precision.AUTO
     threads: int = 8
     max_waiting: int = 64
     settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
@@ -257,9 +263,13 @@ def _arm_releases(
 def _backend(config: ServiceConfig) -> Backend:
     if config.model_server:
         return TensorFlowServingBackend(
-            config.model_server, root_certificates=config.model_server_ca
+            config.model_server,
+            root_certificates=config.model_server_ca,
+            precision=config.precision,
         )
-    return EmbeddedBackend(reduced_precision=True)
+    # Beside the event log, which is the one place that every server can write to.
+    choices = Choices(config.logs / _CHOICES)
+    return EmbeddedBackend(precision=config.precision, choices=choices)
 
 
 def _load(
