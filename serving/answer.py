@@ -14,6 +14,7 @@ from absl import logging
 from serving import candidates, errors, sources
 from serving.candidates import Candidates
 from serving.deadlines import StagePool
+from serving.events import AHEAD_S
 from serving.filters import Filters, Predicate
 from serving.last_embeddings import LastEmbeddings
 from serving.loaded_release import LoadedRelease
@@ -105,8 +106,10 @@ class Answer:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self.fall("history", error, to=NO_HISTORY)
                 found = unknown_user(user_id)
-            # Strictly before now: an event of this very second must count for this page.
-            now = max(now, found.newest_s + 1)
+            # Strictly before now: an event of this very second must count for this page. What lies
+            # further ahead this page does not see, and training does not see it for this page
+            # either: both go by the time that its impressions are written down with.
+            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
             self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------
@@ -181,7 +184,8 @@ class Answer:
             rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
             self.fall("query_tower", error, to=rung)
             return last
-        if self._rung != NO_HISTORY:  # Else it knows less than the one before.
+        # Without history it knows less than the one before; who looks may pretend a context.
+        if self._rung != NO_HISTORY and self._asked.record:
             self._last.put(version, user_id, embedding)
         return embedding
 

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import re
 import threading
 import time
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ _MAX_MESSAGE_BYTES = 64 << 20
 _AVOID_S = 1.0
 # What a server that is busy, gone or stopping says of calls: a stop does not wait for them.
 _UNAVAILABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED")
+# A name or an address, IPv6 in brackets; or what gRPC calls a target, such as unix:/run/models.
+_ADDRESS = re.compile(r"(\[[^\]\s]+\]|[^:/\s\[\]]+):\d{1,5}|(unix|dns|ipv4|ipv6|xds):\S+")
 _ANOTHER_MAY_ANSWER = (
     errors.ModelUnavailableError,
     errors.ModelTimeoutError,
@@ -88,6 +91,9 @@ class TensorFlowServingBackend:
                 ``system`` for those that the machine trusts; None for connections without TLS.
             precision: In which the ranker multiplies; ``auto`` is float32 here, since nobody knows
                 on which machine the next call runs.
+
+        Raises:
+            command.InputError: An address is none.
         """
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -96,6 +102,11 @@ class TensorFlowServingBackend:
         self._precision = precision
         self._replicas = []
         for one in (part.strip() for part in address.split(",")):
+            if not _ADDRESS.fullmatch(one):
+                raise command.InputError(
+                    "--model_server must be HOST:PORT of TensorFlow Serving's gRPC, or several "
+                    f"with commas, got {address!r}."
+                )
             channel = _channel(one, root_certificates)
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             places = threading.BoundedSemaphore(max_in_flight)

@@ -105,7 +105,11 @@ class Funnel:
             if missing:
                 answer.fall("experiment", missing)
             answer.meet(self._history.read, now=int(self._clock()))
-            page = self._recorded(answer.page(exposures), answer, settings.record_deadline_s)
+            page = answer.page(exposures)
+            if asked.record:
+                page = self._recorded(page, answer, settings.record_deadline_s)
+            else:
+                page = dataclasses.replace(page, recorded=None)
             attributes |= {"release": page.release_id, "rung": page.rung, "page": page.request_id}
         return page
 

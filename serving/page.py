@@ -80,6 +80,7 @@ class PageRequest:
         exclude_watched: Whether watched videos are left out.
         blocked: What the viewer does not want to see, beside what the history store knows.
         explain: Whether the answer names some of the videos that were held back.
+        record: Whether the page counts as shown; False is for looking at somebody's page.
         traceparent: W3C trace context of the caller; "" for none.
     """
 
@@ -89,6 +90,7 @@ class PageRequest:
     exclude_watched: bool = True
     blocked: Blocked = NOTHING_BLOCKED
     explain: bool = False
+    record: bool = True
     traceparent: str = ""
 
 
@@ -136,7 +138,8 @@ class Page:
         held_back: Ids of some of them, by reason, where the request asked to explain.
         viewer_known_by: ``history``, ``context`` (or profile) or ``nothing``.
         exposures: Arms of experiments that the page belongs to, ``experiment/arm``.
-        recorded: Whether its impressions were written down, as far as is known.
+        recorded: Whether its impressions were written down, as far as is known; None where they
+            were not to be.
     """
 
     request_id: str
@@ -154,7 +157,7 @@ class Page:
     falls: tuple[str, ...] = ()
     held_back: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     exposures: tuple[str, ...] = ()
-    recorded: bool = True
+    recorded: bool | None = True
 
     @property
     def excluded(self) -> int:

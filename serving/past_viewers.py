@@ -46,7 +46,7 @@ class PastViewers:
             searches=tables.get("searches"),
             impressions=tables.get("impressions"),
         )
-        self.profiles = Users(_profiles(users, release.profiles.schema))
+        self.profiles = Users(_profiles(users, release.profiles.table.schema))
         self._clicks_known_at = _known_at(self.history)
         self._page_key, self._page_start = self._pages(tables.get("impressions"))
 

@@ -1,14 +1,14 @@
 """What each user did, shared by the replicas of a funnel: the history store in Redis.
 
 What a store promises is told in :mod:`serving.user_history`. Here a server-side script applies the
-events of a call, so that two writers cannot get between each other's steps, and an event id that
+events of a call, so that two writers cannot get between each other's steps, and an event that
 is there already changes nothing. Reads are cached by a version that every write renews.
 
 Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click):
 
     user:<user id>              hash: profile, version, newest, blocked, number
-    <kind>:<user id>            hash: event id -> row, a JSON list that begins with its version
-    <kind>_order:<user id>      sorted set by time: arrival number and event id
+    <kind>:<user id>            hash: identity -> row, a JSON list that begins with its version
+    <kind>_order:<user id>      sorted set by time: arrival number and identity
     watched:<hour>              hash: region and video -> watches; gone nine days after the last
     watchers                    sorted set: users who watched something, in the order of meeting
     met, arrivals               counters
@@ -24,6 +24,7 @@ anew.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import time
@@ -76,6 +77,7 @@ class RedisHistoryStore:
         """
         self.max_events = max_events
         self.path = redis_connection.shown(url)
+        self.store_id = hashlib.sha256(self.path.encode()).hexdigest()[:8]
         self._client, self._filler = (
             redis_connection.connect(
                 url, password, timeout_s=timeout_s, connect_timeout_s=_TIMEOUT_S
@@ -169,7 +171,7 @@ class RedisHistoryStore:
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
         """See :class:`serving.user_history.HistoryStore`."""
         users = list(dict.fromkeys(event.user_id for event in events))
         with self._explained("read"):
@@ -178,17 +180,11 @@ class RedisHistoryStore:
             for user_id in users:
                 pipeline.exists(f"{PREFIX}user:{user_id}")
             for event in events:
-                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.event_id)
+                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
             filled, *found = pipeline.execute()
         self._require(filled)
-        return (
-            {
-                (event.user_id, event.event_id)
-                for event, is_there in zip(events, found[len(users) :], strict=True)
-                if is_there
-            },
-            {user_id for user_id, is_there in zip(users, found, strict=False) if is_there},
-        )
+        keys = {e.key for e, there in zip(events, found[len(users) :], strict=True) if there}
+        return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -271,6 +267,9 @@ class RedisHistoryStore:
             }
         )
 
+    def sync(self) -> None:
+        """See :class:`serving.user_history.HistoryStore`; the settings of Redis decide."""
+
     def ping(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("reached"):
@@ -345,7 +344,7 @@ def _packed(event: Event) -> list[Any]:
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,
-        event.event_id,
+        event.identity,
         str(event.time),
         row,
         str(event.time // HOUR_S),

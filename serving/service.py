@@ -17,7 +17,9 @@ from serving import (
     event_compaction,
     filters,
     history_seed,
+    http_access,
     loaded_release,
+    model_server_wait,
     publication,
     recorder,
     redis_connection,
@@ -60,6 +62,7 @@ class ServiceConfig:
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
+        model_server_wait_s: How long to wait at the start until it has the release.
         precision: In which the ranker multiplies: ``auto``, ``float32`` or ``bfloat16``; see
             :mod:`serving.reduced_precision`.
         threads: Requests worked on at a time.
@@ -68,6 +71,8 @@ class ServiceConfig:
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
         token: What callers must know; None lets everybody in.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.http_access.allowed_hosts`.
         traces: Where OpenTelemetry spans are sent; None traces nothing.
         hand_over_from_bytes: Releases of this size or more are for another process to load.
         ask_for_successor: Asks for a process that loads a version, see
@@ -81,6 +86,7 @@ class ServiceConfig:
     history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
     model_server_ca: str | None = None
+    model_server_wait_s: float = 0.0
     precision: str = reduced_precision.AUTO
     threads: int = 8
     max_waiting: int = 64
@@ -88,6 +94,7 @@ class ServiceConfig:
     predicate: str | None = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -124,7 +131,9 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     tracer = tracing.open_tracer(config.traces)
     history = open_history(config.history, password=config.history_password)
-    log = EventLog(config.logs)
+    log = EventLog(
+        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
+    )
     if not config.is_successor:  # Else nothing was left over, and the store is in use.
         _catch_up(history, log, now_s=int(clock()))
     keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
@@ -191,6 +200,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         token=config.token,
         history_losses=lambda: keeper.losses,
+        hosts=config.hosts,
         on_close=close,
     )
 
@@ -261,12 +271,17 @@ def _arm_releases(
 
 
 def _backend(config: ServiceConfig) -> Backend:
+    """Opens what runs the models; a model server may still be loading them."""
     if config.model_server:
-        return TensorFlowServingBackend(
+        backend = TensorFlowServingBackend(
             config.model_server,
             root_certificates=config.model_server_ca,
             precision=config.precision,
         )
+        if not config.is_successor:
+            manifest = release.load_manifest(config.serving_root)
+            model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
+        return backend
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
@@ -295,9 +310,10 @@ def _load(
 def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     """Brings store and tables up to what the event log holds."""
     if history.is_empty:
-        log.compact()  # What an earlier process left is then in the tables.
+        # What an earlier process left is then in the tables, from which the store gets it.
+        event_compaction.compact(log.logs_dir, wall_s=time.time())
+        event_compaction.settle(log.logs_dir, history.store_id)
         _fill(history, log.logs_dir, now_s=now_s)
-    # Before a compaction: afterwards nobody could tell what a crash kept from the store.
     recorder.replay(history, log.logs_dir)
     log.compact()
 

@@ -94,7 +94,28 @@ def test_event_is_applied_once(store):
     again = store.append([event("a", at=T + 5), event("b")])
     assert (again.accepted, again.duplicates) == (1, 1)
     assert store.read("u").watches.num_rows == 2
-    assert store.known([event("a"), event("x"), event("a", user="other")]) == ({("u", "a")}, {"u"})
+    asked = [event("a"), event("x"), event("a", user="other"), event("a", Kind.CLICK)]
+    assert store.known(asked) == ({("u", "watch", "a")}, {"u"})
+
+
+def test_one_id_for_a_click_and_a_watch_is_two_events(store):
+    both = [event("x", Kind.CLICK), event("x", at=T + 9)]
+    assert store.append(both).accepted == 2
+    assert store.known(both)[0] == {("u", "click", "x"), ("u", "watch", "x")}
+
+
+def test_impression_that_names_its_page_is_known_by_page_and_video(store):
+    served = event("p/0", Kind.IMPRESSION, page_id="p", surface="home")
+    reported = event("seen", Kind.IMPRESSION, at=T + 2, page_id="p")
+    others = [
+        event("seen", Kind.IMPRESSION, at=T + 2, page_id="p2"),
+        event("seen", Kind.IMPRESSION, at=T + 2, page_id="p", video="w"),
+        event("seen", Kind.IMPRESSION, at=T + 2),
+    ]
+    assert store.append([served]).accepted == 1
+    assert store.append([reported, *others]).accepted == 3
+    assert store.known([reported])[0] == {served.key}
+    assert store.read("u").impressions.num_rows == 4
 
 
 def test_event_id_of_another_user_is_another_event(store):
@@ -142,7 +163,7 @@ def test_ids_are_any_text(store):
     found = store.read(user)
     assert found.watches["video_id"].to_pylist() == ["v:ü/1"]
     assert found.profile == {"region": "ß"}
-    assert store.known([event(made, user=user)]) == ({(user, made)}, {user})
+    assert store.known([event(made, user=user)]) == ({(user, "watch", made)}, {user})
     assert store.user_ids(10) == [user]
     assert store.watch_counts(T).to_pylist() == [{"region": "ß", "video_id": "v:ü/1", "watches": 1}]
 

@@ -1,9 +1,12 @@
 """Tokens, blocking, explanations, the page of the API, metrics, traces, experiments over HTTP."""
 
+import concurrent.futures
 import http.server
 import json
+import socket
 import threading
 
+import httpx
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
@@ -81,6 +84,163 @@ def test_only_this_machine_reaches_loopback():
     told = {host: listening.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")}
     assert all(told.values())
     assert not any(map(listening.is_loopback, ("0.0.0.0", "::", "192.168.0.7", "example.org")))
+
+
+# ---- by which name -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_loopback(running):
+    return running(hosts=http_access.allowed_hosts("127.0.0.1", ["Videos.Example.org."]))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "", "127.0.0.2", "*",
+     "127.0.0.1:80:80", "[::1", "localhost@evil.example"],
+)  # fmt: skip
+def test_loopback_does_not_answer_to_another_name(on_loopback, host):
+    for path in ("/", "/healthz", "/readyz", "/v1/users", "/v1/release/"):
+        answer = on_loopback.client.get(path, headers={"host": host})
+        assert answer.status_code == 421
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "--allowed_hosts" in answer.json()["detail"]
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    body = {"user_id": "u"}
+    answer = on_loopback.client.post("/v1/recommendations", json=body, headers={"host": host})
+    assert answer.status_code == 421
+    assert on_loopback.history.user_ids(1) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:1", "localhost:8080", "LOCALHOST", "[::1]:8080", "localhost.",
+     "videos.example.org", "videos.example.org.:443", "VIDEOS.example.org"],
+)  # fmt: skip
+def test_loopback_answers_to_its_names_and_those_it_was_given(on_loopback, host):
+    answer = on_loopback.client.get("/v1/users", headers={"host": host})
+    assert answer.status_code == 200
+
+
+def test_one_wrong_name_of_two_is_refused_and_none_is_no_browser(on_loopback):
+    def status(*headers):
+        with socket.create_connection(("127.0.0.1", on_loopback.port), 60) as connection:
+            lines = ["GET /healthz HTTP/1.0", *headers, "", ""]
+            connection.sendall("\r\n".join(lines).encode())
+            return int(connection.recv(65536).split()[1])
+
+    assert status("Host: localhost", "Host: evil.example") == 421
+    assert status("Host: localhost") == 200
+    assert status() == 200
+
+
+def test_other_addresses_answer_to_all_names_unless_some_are_given():
+    assert http_access.allowed_hosts("0.0.0.0", []) == {http_access.ANY_HOST}
+    assert http_access.allowed_hosts("0.0.0.0", ["a.org", "[::2]"]) == {"a.org", "::2"}
+    assert http_access.ANY_HOST in http_access.allowed_hosts("127.0.0.1", ["*"])
+    for name in ("a.org:80", "http://a.org", "a b", "", "*.a.org"):
+        with pytest.raises(command.InputError, match="names or addresses without port"):
+            http_access.allowed_hosts("127.0.0.1", [name])
+
+
+def test_nothing_is_redirected_to_where_a_request_says(site):
+    for path in ("/v1/release/", "/v1/users/", "/healthz/", "/docs/"):
+        answer = site.client.get(path, headers={"host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+
+
+# ---- readiness -----------------------------------------------------------------------------------
+
+
+class CountedTower:
+    """Fails when told to, and counts its predictions."""
+
+    def __init__(self, tower):
+        self.tower, self.asked, self.fails = tower, 0, False
+
+    def predict(self, inputs, *, deadline_s=None):
+        self.asked += 1
+        if self.fails:
+            raise errors.ModelError("broken")
+        return self.tower.predict(inputs, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_many_who_ask_whether_it_is_ready_cost_one_prediction(running, tiny, fails):
+    tower = CountedTower(tiny.tower())
+    site = running(readiness_holds_s=3600.0)
+    site.releases.current = tiny.release(query_tower=tower)
+    tower.fails = fails
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(httpx.get, f"{site.url}/readyz", timeout=60) for _ in range(40)]
+    assert {answer.result().status_code for answer in answers} == {503 if fails else 200}
+    assert tower.asked == 1
+
+
+def test_readiness_is_found_out_again_after_a_while(running, tiny):
+    tower = CountedTower(tiny.tower())
+    site = running(readiness_holds_s=0.0)
+    site.releases.current = tiny.release(query_tower=tower)
+    told = []
+    for tower.fails in (False, True, False):
+        told.append(site.client.get("/readyz").status_code)
+    assert told == [200, 503, 200]
+
+
+# ---- looking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [
+        ({}, True),
+        ({"record": True}, True),
+        ({"record": True, "debug": True}, True),
+        ({"debug": True}, False),
+        ({"record": False}, False),
+        ({"record": False, "debug": True}, False),
+        ({"record": None, "debug": True}, False),
+    ],
+)
+def test_page_that_is_only_looked_at_leaves_no_trace(running, tiny, body, counts):
+    site = running(funnel_options={"settings": tiny.patient(max_shown=3)})
+    first = ask(site, k=5, context={"region": "de"}, **body).json()
+    for _ in range(10):  # Twice more would be often enough for a video to rest.
+        page = ask(site, k=5, context={"region": "de"}, **body).json()
+    if body.get("debug"):
+        assert page["debug"]["recorded"] is counts
+    same = [i["video_id"] for i in page["items"]] == [i["video_id"] for i in first["items"]]
+    assert same is not counts
+    shown = site.history.read("u")
+    assert shown.is_known is counts
+    assert shown.impressions.num_rows == (55 if counts else 0)
+    assert list(site.live.met) == (["u"] * 11 if counts else [])
+    site.log.compact(flush=True)
+    assert len(logged_impressions(site)) == (55 if counts else 0)
+    text = site.client.get("/metrics").text
+    assert ('watchnext_shown_total{source="retrieval"}' in text) is counts
+    assert "watchnext_pages_not_recorded_total 0.0" in text
+    assert 'watchnext_pages_total{rung="full"} 11.0' in text
+
+
+def logged_impressions(site):
+    if not (site.log.logs_dir / "impressions").exists():
+        return []
+    return logs.read_table(site.log.logs_dir, "impressions").to_pylist()
+
+
+def test_what_is_looked_at_with_a_pretended_context_is_no_last_embedding(running, tiny):
+    site = running()
+    ask(site, record=False, context={"region": "de"})
+    site.releases.current = tiny.release(query_tower=tiny.broken())
+    assert ask(site, context={"region": "de"}).json()["rung"] == "popular"
+
+
+def test_page_of_the_api_tells_of_looking(site):
+    answer = site.client.get("/docs").text
+    assert "<code>record</code>" in answer
+    assert "is for looking at what somebody would see" in answer
 
 
 # ---- blocking and explaining ---------------------------------------------------------------------
@@ -276,7 +436,7 @@ def test_arms_differ_as_told_and_every_impression_says_which(running, experiment
     expected = {}
     for number in range(30):
         user = f"user-{number}"
-        page = ask(site, user, k=3, debug=True, context={"region": "de"}).json()
+        page = ask(site, user, k=3, debug=True, record=True, context={"region": "de"}).json()
         arm = experiment.arm_of(user)
         expected[user] = [f"channels/{arm.name}"] if arm else []
         assert page["debug"]["exposures"] == expected[user]

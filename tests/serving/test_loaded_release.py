@@ -53,6 +53,12 @@ def test_release_without_a_ranker_is_loaded(tmp_path, tiny):
         )
 
 
+def test_release_whose_filters_cannot_run_is_refused_and_not_served(tmp_path, tiny_publish):
+    tiny_publish(tmp_path, regions=["us"] * 48)
+    with pytest.raises(release.ReleaseRefusedError, match=r"no page could be.*column 'regions'"):
+        load(tmp_path)
+
+
 def test_altered_release_is_refused(serving_root):
     version = release.current(serving_root)
     path = serving_root / "videos" / version / "videos.parquet"
