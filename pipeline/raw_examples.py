@@ -182,7 +182,8 @@ class RawExamples:
         columns["context"] = sorted(logged & {"device", "surface"})
         resolved = spec.resolve(columns, spec.load_extra(self._logs / logs.FEATURES_FILE))
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
-        return dataclasses.replace(resolved, spaces=spaces)
+        from_s = self._config.from_s or 0
+        return dataclasses.replace(resolved, spaces=spaces, history_from_s=from_s)
 
     # ---- replay ----------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import files, logs, schema
+from features import clicks, files, logs, schema
 from features.catalogue import combined
 from serving import attribution
 from serving.event_segments import (
@@ -91,6 +91,7 @@ class _Batch:
     pages: Sequence[Segment]
     evidence: Sequence[Segment]
     growing: Sequence[Segment]
+    younger: Sequence[Segment]
     is_last: bool
 
 
@@ -112,8 +113,16 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
         pages=pages,
         evidence=[s for s in found if s.stream == EVIDENCE],
         growing=[s for s in found if s.stream == EVENTS and not s.is_sealed],
+        younger=_younger(found, pages),
         is_last=len(pages) == len(ripe),
     )
+
+
+def _younger(found: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
+    """Returns segments of impressions that a click or watch may have come from instead."""
+    until_s = max((s.end_s for s in pages), default=0) + CLICK_WINDOW_S
+    rest = [s for s in found if s.stream == PAGES and s not in pages]
+    return [s for s in rest if s.start_s <= until_s]
 
 
 def _compact_batch(
@@ -124,14 +133,16 @@ def _compact_batch(
     pages = _without_repeated_impressions(_without_duplicates(read(batch.pages), read([])))
     engagements = pa.concat_tables([before, events, read(batch.growing)])
     is_engagement = pc.is_in(engagements["kind"], pa.array(["click", "watch"]))
-    clicked, seconds = attribution.attribute(pages, engagements.filter(is_engagement))
+    clicked, seconds, moment = attribution.attribute(
+        pages, engagements.filter(is_engagement), beside=read(batch.younger)
+    )
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
     tables = {
         "watches": _table("watches", events.filter(pc.equal(events["kind"], "watch"))),
         "searches": _table("searches", events.filter(pc.equal(events["kind"], "search"))),
-        "impressions": _impressions(done, clicked[~held], seconds[~held]),
+        "impressions": _impressions(done, clicked[~held], seconds[~held], moment[~held]),
         "users": _new_users(root, events.filter(pc.equal(events["kind"], "user"))),
     }
     _commit(root, batch, tables, pages.filter(pa.array(held)))
@@ -177,6 +188,8 @@ def _table(name: str, records: pa.Table) -> pa.Table:
     """Returns the contract columns; "" and -1 stand for what is not known."""
     columns: dict[str, pa.ChunkedArray] = {}
     for column in schema.TABLES[name].columns:
+        if column.name not in records.column_names:
+            continue
         values = records[column.name]
         if not column.required and pa.types.is_string(column.type):
             values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
@@ -186,11 +199,13 @@ def _table(name: str, records: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _impressions(records: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
+def _impressions(
+    records: pa.Table, clicked: np.ndarray, seconds: np.ndarray, moment: np.ndarray
+) -> pa.Table:
     table = _table("impressions", records)
     for name, values in (("clicked", clicked), ("watch_time_s", seconds)):
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    return table
+    return table.append_column("click_time", pa.array(moment, mask=moment == clicks.NEVER))
 
 
 def _new_users(root: pathlib.Path, records: pa.Table) -> pa.Table:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +12,9 @@ import pyarrow as pa
 
 from serving.events import Event, Kind
 
+# Version 1 of a row in Redis: the columns of KINDS in their order. A later version may append
+# columns without a new number: what a reader does not know at the end it leaves alone.
+ROW_VERSION = 1
 # Commits survive a killed process at once; after a power cut the event log has what the last
 # ones wrote, and is applied again at the next start.
 PRAGMAS = (
@@ -119,10 +124,14 @@ class KindTable:
         return max(row[0] for row in rows), [row[1:] for row in rows]
 
     def arrow(self, user_id: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
-        """Returns rows with the columns of :attr:`nothing`; what they have beyond is left out."""
+        """Returns rows with the columns of :attr:`nothing`.
+
+        What a row has beyond is left out, what it lacks at its end is null.
+        """
         if not rows:
             return self.nothing
-        columns = zip(*rows, strict=True)
+        columns = list(itertools.zip_longest(*rows))
+        columns += [(None,) * len(rows)] * (len(self.columns) - len(columns))
         return pa.table(
             [
                 pa.repeat(pa.scalar(user_id, pa.string()), len(rows)),
@@ -181,6 +190,8 @@ KINDS: Mapping[Kind, KindTable] = {
             Column("surface", "TEXT NOT NULL", pa.string()),
             # Whether later clicks and watches decide the outcome; not so for those of the logs.
             Column("is_open", "INTEGER NOT NULL", pa.bool_()),
+            # When it was clicked, where the logs tell it.
+            Column("click_time", "INTEGER", pa.int64()),
         ),
     ),
     Kind.CLICK: KindTable("clicks", (_VIDEO, _TIME, _SECONDS, _SOURCE, _PAGE)),
@@ -232,7 +243,16 @@ def create(connection: sqlite3.Connection) -> None:
     for kind in Kind:
         for statement in KINDS[kind].create():
             connection.execute(statement)
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(impressions)")}
+    if "click_time" not in columns:
+        connection.execute("ALTER TABLE impressions ADD COLUMN click_time INTEGER")
     connection.execute("COMMIT")
+
+
+def packed_row(values: Sequence[Any]) -> str:
+    """Returns a row for Redis as JSON, without nulls at its end, where earlier servers had none."""
+    length = max((place for place, v in enumerate(values, 1) if v is not None), default=0)
+    return json.dumps([ROW_VERSION, *values[:length]], allow_nan=False)
 
 
 def _value(event: Event, name: str) -> Any:
@@ -240,6 +260,8 @@ def _value(event: Event, name: str) -> Any:
         return not event.clicked and event.watch_time_s == 0
     if name == "watch_time_s" and event.kind is Kind.CLICK:
         return 0.0
+    if name == "click_time":
+        return None
     return getattr(event, name)
 
 

@@ -132,7 +132,12 @@ class LoadedRelease:
             found = dataclasses.replace(found, profile=self.profile_of(found.user_id))
         columns = pa.schema([f for f in self.profiles.schema if f.name != "user_id"])
         return Viewer.of(
-            found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
+            found,
+            now=now,
+            context=context,
+            catalogue=self.catalogue,
+            user_schema=columns,
+            from_s=self.resolved.history_from_s,
         )
 
     def profile_of(self, user_id: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from features import command
 from serving import errors, redis_scripts
 from serving.events import Event, Kind
 from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
-from serving.history_schema import KINDS
+from serving.history_schema import KINDS, ROW_VERSION, packed_row
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
@@ -50,9 +50,6 @@ from serving.user_history import (
 
 SCHEME = "redis://"
 PREFIX = "watchnext:"
-# Version 1 of a row: the columns of KINDS in their order. A later version may append columns
-# without a new number, since what a reader does not know at the end it leaves alone.
-ROW_VERSION = 1
 # A page must not wait long for a server that hangs; a local Redis answers in a millisecond.
 _TIMEOUT_S = 0.5
 _FILL_TIMEOUT_S = 30.0
@@ -131,7 +128,8 @@ class RedisHistoryStore:
             )
             for user_id, mine in by_user(events).items()
         ]
-        settings = [PREFIX, self.max_events, PRUNE_SLACK, _KEPT_HOURS_S, uuid.uuid4().hex]
+        kept = self.max_events + PRUNE_SLACK
+        settings = [PREFIX, kept, PRUNE_SLACK, _KEPT_HOURS_S, uuid.uuid4().hex]
         with self._explained("written"):
             accepted, *new_users = self._append(args=[*settings, *users])
         return Applied(
@@ -192,7 +190,7 @@ class RedisHistoryStore:
             profile=profile,
             blocked=blocked,
             newest=int(newest),
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=marks, rows=rows, history=history)
         self._cache.put(user_id, found)
@@ -327,7 +325,7 @@ class _Filling:
             for _, *values in mine:
                 self._arrivals += 1
                 event_id = f"log-{self._arrivals}"
-                packed[event_id] = json.dumps([ROW_VERSION, *values])
+                packed[event_id] = packed_row(values)
                 order[f"{self._arrivals:016d}:{event_id}"] = values[time_at]
                 if kind is Kind.WATCH:
                     hour = values[time_at] // _HOUR_S
@@ -378,7 +376,7 @@ def _known(before: Remembered | None) -> list[Any]:
 
 def _packed(event: Event) -> list[Any]:
     """Returns what the script needs of an event: kind, id, time, row, hour, video."""
-    row = json.dumps([ROW_VERSION, *KINDS[event.kind].values(event)], allow_nan=False)
+    row = packed_row(KINDS[event.kind].values(event))
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,
