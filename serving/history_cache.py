@@ -21,7 +21,7 @@ import pyarrow as pa
 from features import clicks
 from features.catalogue import combined
 from serving import attribution, user_history
-from serving.events import WATCH_WINDOW_S, Kind
+from serving.events import AHEAD_S, WATCH_WINDOW_S, Kind
 from serving.user_history import UserHistory
 
 _CACHE_BYTES = 256 << 20
@@ -119,6 +119,7 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
         since: Time of the earliest change.
     """
     shown = rows[Kind.IMPRESSION]
+    since -= AHEAD_S
     first = int(np.searchsorted(_times(shown), since - WATCH_WINDOW_S))
     recent = shown.slice(first)
     is_open = _values(recent["is_open"])
@@ -129,7 +130,7 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
     places = first + np.flatnonzero(is_open)
     if not len(places):
         return shown
-    since = int(_times(shown)[places[0]])
+    since = int(_times(shown)[places[0]]) - AHEAD_S
     engagements = pa.concat_tables(
         [_from(rows[kind], since).select(attribution.ENGAGEMENT) for kind in _ENGAGED]
     )

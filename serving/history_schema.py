@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import itertools
-import json
 import sqlite3
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +12,6 @@ import pyarrow as pa
 
 from serving.events import Event, Kind
 
-# Version 1 of a row in Redis: the columns of KINDS in their order. A later version may append
-# columns without a new number: what a reader does not know at the end it leaves alone.
-ROW_VERSION = 1
 # Commits survive a killed process at once; after a power cut the event log has what the last
 # ones wrote, and is applied again at the next start.
 PRAGMAS = (
@@ -69,7 +66,7 @@ class KindTable:
 
     def row(self, user: int, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`insert`."""
-        return (user, event.event_id, *self.values(event))
+        return (user, event.identity, *self.values(event))
 
     def values(self, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`columns`."""
@@ -84,7 +81,7 @@ class KindTable:
 
     @functools.cached_property
     def find(self) -> str:
-        """Looks for the event of a user."""
+        """Looks for the event of a user, by its identity."""
         return f"SELECT 1 FROM {self.table} WHERE user = ? AND event_id = ?"
 
     @functools.cached_property
@@ -233,8 +230,8 @@ _CREATE_USERS = f"""
 """
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables where they are not there yet."""
+def create(connection: sqlite3.Connection) -> str:
+    """Makes the tables where they are not there yet; returns the id of the store."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_CREATE_USERS)
     columns = {row[1] for row in connection.execute("PRAGMA table_info(users)")}
@@ -246,13 +243,14 @@ def create(connection: sqlite3.Connection) -> None:
     columns = {row[1] for row in connection.execute("PRAGMA table_info(impressions)")}
     if "click_time" not in columns:
         connection.execute("ALTER TABLE impressions ADD COLUMN click_time INTEGER")
+    connection.execute("CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL)")
+    new_id = uuid.uuid4().hex[:8]
+    connection.execute(
+        "INSERT INTO store SELECT ? WHERE NOT EXISTS (SELECT 1 FROM store)", (new_id,)
+    )
+    (store_id,) = connection.execute("SELECT id FROM store").fetchone()
     connection.execute("COMMIT")
-
-
-def packed_row(values: Sequence[Any]) -> str:
-    """Returns a row for Redis as JSON, without nulls at its end, where earlier servers had none."""
-    length = max((place for place, v in enumerate(values, 1) if v is not None), default=0)
-    return json.dumps([ROW_VERSION, *values[:length]], allow_nan=False)
+    return str(store_id)
 
 
 def _value(event: Event, name: str) -> Any:

@@ -66,7 +66,8 @@ def seed(
             return {}
         users = _Users(filling, store.max_events)
         if "users" in present:
-            written["users"] = users.add_profiles(logs.read_table(logs_dir, "users"))
+            profiles = schema.newest("users", logs.read_table(logs_dir, "users"))
+            written["users"] = users.add_profiles(profiles)
         cleaner = Cleaner.of_logs(logs_dir, now_s=until_s)
         for table, kind in _TABLES.items():
             if table in present:

@@ -50,6 +50,7 @@ def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = 
         exclude_watched=asked.exclude_watched,
         blocked=blocked_of(asked.blocked),
         explain=asked.debug,
+        record=not asked.debug if asked.record is None else asked.record,
         traceparent=traceparent,
     )
 
@@ -75,7 +76,7 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             viewer_known_by=page.viewer_known_by,
             exposures=list(page.exposures),
             reasons=list(page.reasons),
-            recorded=page.recorded,
+            recorded=bool(page.recorded),
         )
     return http_schema.RecommendationsAnswer.model_construct(
         request_id=page.request_id,
@@ -122,7 +123,7 @@ def history_answer(
     return http_schema.HistoryAnswer(
         user_id=found.user_id,
         is_known=found.is_known,
-        profile=dict(found.profile) or release.profile_of(found.user_id),
+        profile=dict(found.profile) or release.profiles.of(found.user_id),
         blocked=http_schema.Blocked(**found.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(

@@ -45,7 +45,7 @@ class PastViewers:
             impressions=tables.get("impressions"),
             from_s=release.resolved.history_from_s,
         )
-        self.profiles = Users(_profiles(users, release.profiles.schema))
+        self.profiles = Users(_profiles(users, release.profiles.table.schema))
         self._page_key, self._page_start = self._pages(tables.get("impressions"))
 
     def _pages(self, impressions: pa.Table | None) -> tuple[np.ndarray, np.ndarray]:
