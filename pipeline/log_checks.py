@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import command, declarations, log_files, log_writer, logs, schema
+from features import casts, command, declarations, log_files, log_writer, logs, schema
 from features.catalogue import combined
 from features.statistics import DAY_S
 from pipeline.log_report import Counts, Finding, LogReport, shortened
@@ -145,6 +145,10 @@ class _Check:
             parts = [pa.schema([(column, kind)]).empty_table() for kind in kinds]
             with self._noting(name, *kinds.values()):
                 log_writer.concatenated(parts)
+        if any(table == name and schema.LACKS in text for table, text in self._noted):
+            optional = [c for c in schema.table_of(name).columns if not c.required]
+            known = ", ".join(f"{c.name} ({casts.describe(c.type)})" for c in optional)
+            self._add(name, f"may also have these columns, and any others: {known}.")
         if not num_rows and not self._has_problem(name):
             text = f"has no rows. Remove the directory {self._logs / name} to run without it"
             self._add(name, f"{text}, or fill it.", is_problem=True)

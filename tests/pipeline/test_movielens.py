@@ -214,6 +214,24 @@ def test_wrong_type_is_named(latest):
         imported(latest)
 
 
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("2005-04-02 23:53:47", "found '2005-04-02 23:53:47'. Write whole Unix seconds; pandas: "),
+        ("1147868828.0", r"found '1147868828.0'. Write whole numbers; .*\.astype\('Int64'\)"),
+        ("1.147868828e9", "Write whole numbers"),
+        ("yesterday", "found 'yesterday'. Mend that value"),
+    ],
+)
+def test_times_of_another_kind_are_named_as_such_and_not_as_damage(latest, value, remedy):
+    (latest / "ratings.csv").write_text(RATINGS_CSV + f"3,10,5,{value}\n")
+    with pytest.raises(
+        command.InputError, match=rf"ratings.csv, column 'timestamp': expected int64.*{remedy}"
+    ) as error:
+        imported(latest)
+    assert "npack" not in str(error.value)
+
+
 @pytest.mark.parametrize("content", ["", RATINGS_CSV.partition("\n")[0] + "\n"])
 def test_empty_ratings_are_named(latest, content):
     (latest / "ratings.csv").write_text(content)
