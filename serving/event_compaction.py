@@ -179,8 +179,8 @@ def _compact_batch(
 ) -> dict[str, int]:
     moved = event_keys.moved(root / DIRECTORY)
     read_events = read(batch.events, keep_aside=True)
-    events = event_keys.not_moved(read_events, moved)
-    pages = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
+    events, event_digests = event_keys.not_moved(read_events, moved)
+    pages, page_digests = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
     others = [read(batch.evidence), read_events, read(batch.growing)]
     clicked, seconds, moment = _outcomes(pages, others, beside=read(batch.younger))
     received = np.asarray(combined(pages["received"]), np.int64)
@@ -199,7 +199,7 @@ def _compact_batch(
     commit = event_commits.Commit(
         tables=tables,
         held=pages.filter(pa.array(held)),
-        keys=np.concatenate([event_keys.of(events), event_keys.of(done)]),
+        keys=np.concatenate([event_digests, page_digests[~held]]),
         wall_s=wall_s,
         **_left_behind(batch, brought),
     )
@@ -245,7 +245,7 @@ def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
         event_commits.recover(root)
         found = segments(root)
         moved = event_keys.moved(root / DIRECTORY)
-        pages = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
+        pages, _ = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
         others = read([s for s in found if s.stream != PAGES])
         yield event_rows.with_outcomes(pages, *_outcomes(pages, [others], beside=read([])))
 
