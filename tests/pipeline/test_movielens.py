@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from features import command, logs, schema, spec
+from features import command, declarations, logs, schema, spec
 from pipeline import movielens
 
 RATINGS_DAT = """\
@@ -161,7 +161,8 @@ def test_rows_validate_and_declared_features_resolve(edition, request):
         )
         assert rejected.num_rows == 0
     columns = {name: logs.column_types(logs_dir, name) for name in ("videos", "users", "watches")}
-    extra = spec.load_extra(logs_dir / logs.FEATURES_FILE)
+    extra = declarations.load(logs_dir / logs.FEATURES_FILE)
+    declarations.require_answerable(extra, columns, path=logs.FEATURES_FILE)
     assert spec.resolve({**columns, "context": []}, extra).features[-1] == extra[-1]
 
 
