@@ -180,8 +180,10 @@ class _Check:
         return is_noted or any(f.table == name and f.is_problem for f in self._findings)
 
     def _check_features(self) -> None:
-        if not {"videos", "watches"} <= self._types.keys():
-            return
+        if not {"videos", "watches"} <= self._types.keys() or any(
+            map(self._has_problem, self._types)
+        ):
+            return  # What columns there are is not known yet.
         try:
             declarations.resolve(self._types, self._logs / logs.FEATURES_FILE)
         except command.InputError as error:
