@@ -105,11 +105,12 @@ def compact(
 
 
 def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
-    """Forgets what is owed to a history store that is empty: it will be filled from the tables."""
-    root = pathlib.Path(logs_dir)
-    if (root / DIRECTORY).is_dir():
-        with paused(root):
-            _settle([s for s in segments(root) if s.stream == OWED and s.store == store])
+    """Forgets what is owed to a history store that is empty: it will be filled from the tables.
+
+    To be called while compaction is :func:`paused`.
+    """
+    owed = (s for s in segments(pathlib.Path(logs_dir)) if s.stream == OWED and s.store == store)
+    _settle(list(owed))
 
 
 def _settle(owed: Sequence[Segment]) -> None:

@@ -103,10 +103,11 @@ class RedisHistoryStore:
         """
         with self._explained("read"):
             self._wait_for_filling()
-            if self._client.exists(PREFIX + "met"):
+            filled = self._client.get(PREFIX + "filled")
+            if filled is None and self._client.exists(PREFIX + "met"):
                 # Of an earlier version, or the id alone was dropped: what is there stays.
                 self._client.set(PREFIX + "filled", uuid.uuid4().hex, nx=True)
-            filled = self._client.get(PREFIX + "filled")
+                filled = self._client.get(PREFIX + "filled")
             if filled is not None:
                 self._begin(filled.decode())
         return filled is None
