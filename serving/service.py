@@ -312,10 +312,7 @@ def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     if history.is_empty:
         # What an earlier process left is then in the tables, from which the store gets it.
         event_compaction.compact(log.logs_dir, wall_s=time.time())
-        with event_compaction.paused(log.logs_dir):
-            event_compaction.settle(log.logs_dir, history.store_id)
-        _fill(history, log.logs_dir, now_s=now_s)
-    recorder.replay(history, log.logs_dir)
+    _refill(history, log, now_s=now_s)
     log.compact()
 
 
@@ -324,7 +321,7 @@ def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     # What moved in between from one to the other would be missed.
     with event_compaction.paused(log.logs_dir):
         if history.is_empty:
-            event_compaction.settle(log.logs_dir, history.store_id)
+            event_compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
             _fill(history, log.logs_dir, now_s=now_s)
         recorder.replay(history, log.logs_dir)
 

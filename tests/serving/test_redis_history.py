@@ -59,10 +59,10 @@ def watched(store, user="u"):
 
 # ---- keys that were dropped ----------------------------------------------------------------------
 
-OF_ONE_USER = ("user:u", "watch:u", "watch_order:u", "watchers", "met", "arrivals")
+KEYS = ("user:u", "watch:u", "watch_order:u", "watchers", "met", "arrivals", "filled")
 
 
-@pytest.mark.parametrize("key", OF_ONE_USER)
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("is_cached", [False, True])
 def test_a_dropped_key_fails_nothing_and_what_is_new_is_read(opened, redis_server, key, is_cached):
     writer, reader = opened(), opened()
@@ -119,12 +119,14 @@ def test_a_server_that_drops_histories_is_warned_of_and_answers_every_page(
     assert f"maxmemory-policy {policy}" in caplog.text
     users = [f"user{number}" for number in range(300)]
     for user in users:
-        with contextlib.suppress(errors.HistoryLostError):  # Its own key may go as well.
+        with contextlib.suppress(errors.HistoryUnavailableError):  # Its own keys may go as well.
             store.append([watch(number, user) for number in range(100)])
-    reader = opened(server.url)
-    left = [reader.read(user).watches.num_rows for user in users]
-    assert min(left) == 0  # Redis did drop some; what is there is read.
-    assert max(left) == 100
+    left = []
+    for user in users:
+        with contextlib.suppress(errors.HistoryUnavailableError):
+            left.append(store.read(user).watches.num_rows)
+    assert 0 in left  # Redis did drop some; what is there is read.
+    assert 100 in left
 
 
 @pytest.mark.parametrize("policy", ["noeviction", "volatile-lru", "volatile-ttl"])
@@ -261,7 +263,7 @@ def test_what_was_shown_after_the_loss_is_there_once_whether_it_was_compacted_or
 def test_a_full_store_that_keeps_what_it_has_is_opened_and_read(opened, redis_with):
     server = redis_with("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")
     store = opened(server.url)
-    with pytest.raises(errors.HistoryUnavailableError, match="maxmemory"):
+    with pytest.raises(errors.HistoryUnavailableError, match="cannot be written"):
         for user in range(300):
             store.append([watch(number, f"user{user}") for number in range(100)])
     again = opened(server.url)
