@@ -92,10 +92,11 @@ return {filled, accepted, unpack(met)}
 
 # Arguments: prefix, user id, the version that the caller has, and of each of the four kinds what
 # the caller has: the size of the order, and its members that are the oldest and the one that
-# arrived last. Returns the id of the filling, ? where it alone is gone; with it nothing for an
-# unknown user, the version alone where the caller has it; else version, profile, newest, blocked, whether rows follow which
-# the caller lacks (1) or all (0), and for each kind the size of the order, the oldest member, the
-# one that arrived last, and rows, newest first; nothing in place of a row that is gone.
+# arrived last. Returns the id of the filling (? where it alone is gone); with it nothing for an
+# unknown user, the version alone where the caller has it; else version, profile, newest, blocked,
+# whether rows follow which the caller lacks (1) or all (0), and for each kind the size of the
+# order, the oldest member, the one that arrived last, and rows, newest first; nothing in place of
+# a row that is gone.
 READ = """
 local prefix, id = ARGV[1], ARGV[2]
 local filled = redis.call('GET', prefix .. 'filled') or ''
