@@ -40,6 +40,7 @@ from serving.event_segments import (
     OWED,
     PAGES,
     Segment,
+    owed_to,
     read,
     segments,
 )
@@ -103,7 +104,7 @@ def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
     To be called within :func:`paused`, and before it is filled.
     """
     found = segments(pathlib.Path(logs_dir))
-    _settle([s for s in found if s.stream == OWED and s.store == store])
+    _settle([s for s in found if s.stream == OWED and owed_to(store, s)])
 
 
 def _settle(owed: Sequence[Segment]) -> None:
