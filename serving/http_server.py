@@ -156,6 +156,11 @@ def _metrics(service: Service) -> Metrics:
         service.recorder.waiting_s,
     )
     metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
+    metrics.gauge(
+        "shelf_renewal_failures",
+        "Looks for new videos that failed.",
+        lambda: releases.renewal_failures,
+    )
     return metrics
 
 

@@ -7,6 +7,7 @@ process, which then takes over from this one: see :mod:`serving.handover`.
 import contextlib
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from serving.loaded_release import LoadedRelease
 
 POLL_PERIOD_S = 3.0
 _MAX_BACKOFF_S = 300.0
+_EXPECTED = (command.InputError, errors.ServingError, OSError)
 
 
 class Releases(Protocol):
@@ -40,6 +42,8 @@ class ReleaseWatcher:
 
     Attributes:
         failures: Loads that failed so far.
+        renewal_failures: Renewals of the release that serves which failed so far. They neither
+            count as loads nor keep a new release waiting.
         loaded_at: When the serving release was swapped in, Unix seconds.
     """
 
@@ -64,6 +68,7 @@ class ReleaseWatcher:
             period_s: How often to look.
         """
         self.failures = 0
+        self.renewal_failures = 0
         self.loaded_at = 0.0
         self._published = published
         self._load = load
@@ -114,8 +119,18 @@ class ReleaseWatcher:
         return True
 
     def _renew_current(self) -> None:
-        if self._current is not None:
+        """Renews; what goes wrong is told and tried again at the next look, and stops nothing."""
+        if self._current is None:
+            return
+        try:
             self._current = self._renew(self._current) or self._current
+        except Exception as error:
+            self.renewal_failures += 1
+            is_known = isinstance(error, _EXPECTED)
+            text = str(error) if is_known else traceback.format_exc()
+            logging.log_every_n_seconds(
+                logging.ERROR, "New videos do not reach the release that serves: %s", 60, text
+            )
 
     def start(self) -> None:
         """Starts to look for new releases, until :meth:`close`."""
@@ -132,7 +147,7 @@ class ReleaseWatcher:
                 self._renew_current()
                 return
             self.refresh()
-        except (command.InputError, errors.ServingError, OSError) as error:
+        except _EXPECTED as error:
             self._put_off(f"A new release cannot be loaded, the old one stays: {error}")
         except Exception:
             logging.exception("Loading a release failed.")

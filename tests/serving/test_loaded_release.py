@@ -151,6 +151,33 @@ def test_release_that_cannot_be_loaded_leaves_the_old_one_serving(tiny, watcher_
     assert loads.count("2") <= 10
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), KeyError("a bug")])
+def test_a_renewal_that_fails_holds_up_no_release_and_is_tried_at_each_look(
+    tiny, watcher_of, error
+):
+    versions, renewals = ["1"], []
+    renewed = tiny.release("2")
+
+    def renew(current):
+        renewals.append(current.version)
+        if len(renewals) < 50:
+            raise error
+        return None if current is renewed else renewed
+
+    watcher = watcher_of(lambda: versions[-1], tiny.release, renew=renew)
+    watcher.refresh()
+    for _ in range(40):
+        watcher._try_refresh()
+    assert len(renewals) == watcher.renewal_failures == 40
+    versions.append("2")
+    watcher._try_refresh()  # The very next look.
+    assert watcher.current.version == "2"
+    for _ in range(20):
+        watcher._try_refresh()
+    assert (watcher.renewal_failures, watcher.failures) == (49, 0)
+    assert watcher.current is renewed
+
+
 def test_a_release_for_another_process_is_not_loaded_here(tiny, watcher_of):
     versions, asked, loads = ["1"], [], []
 
