@@ -5,7 +5,7 @@ import json
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from features import command, logs, schema
 from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
 from serving.event_following import Follower
-from serving.events import Event, Kind
+from serving.events import Event, Kind, time_fault
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
@@ -55,6 +55,7 @@ class LiveParts:
     Attributes:
         state: Fed by the recorder and by what others record, read by every release that
             :meth:`attach` returned.
+        misdated: Events of other processes that were left out of it for their times.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class LiveParts:
             monotonic: Seconds, for how often to look for new videos.
         """
         self.state = LiveState()
+        self.misdated = 0
         self._serving_root = serving_root
         self._logs = logs_dir
         self._backend = backend
@@ -135,7 +137,18 @@ class LiveParts:
                 self.state.meet(record["user_id"], str(profile.get("region") or ""))
             elif kind in _COUNTED and record.keys() >= _NEEDED:
                 events.append(Event.from_record(record))
-        self.state.apply(events)
+        self.state.apply(self._of_now(events))
+
+    def _of_now(self, events: Sequence[Event]) -> list[Event]:
+        """Leaves out what no server takes: one host's wrong clock must not move everybody's now."""
+        now = int(self._clock())
+        faults = [time_fault(event.time, now=now) for event in events]
+        wrong = [fault for fault in faults if fault]
+        if wrong:
+            self.misdated += len(wrong)
+            message = "%d events of other processes do not count as live: the time of one %s."
+            logging.warning(message, len(wrong), wrong[0])
+        return [event for event, fault in zip(events, faults, strict=True) if not fault]
 
     def attach(self, loaded: LoadedRelease) -> LoadedRelease:
         """Returns the release with live sources, live features, and new videos on its shelf.
