@@ -25,7 +25,7 @@ from features.event_columns import Events, Queries, user_time_key, visible
 NEVER_S = 1e9  # "seconds since" of what never happened: about 32 years, above any real value
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class History:
     """The events of one or many users, ready for as-of questions.
 
@@ -108,7 +108,7 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        grid = _grid({k: self._of_user(k).answer(queries, None) for k in spec.KINDS_OF_EVENT})
+        grid = _grid({k: events.answer(queries, None) for k, events in self._of_user.items()})
         return _named("any", grid)
 
     def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ class History:
         count = len(video_rows)
         owner, entities = self._entities(video_rows)
         asked, place = _distinct(queries.take(owner), entities)
-        answers = {k: self._of_entities(k).answer(*asked) for k in spec.KINDS_OF_EVENT}
+        answers = {k: events.answer(*asked) for k, events in self._of_entities.items()}
         grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
         return (
@@ -161,24 +161,25 @@ class History:
         owner = np.concatenate([everyone, everyone, np.repeat(everyone, lengths)])
         return owner, np.concatenate(numbers)
 
-    def _events(self, kind: str) -> Events:
-        return {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
+    @property
+    def _events(self) -> dict[str, Events]:
+        """The events by kind, in the order of the grid."""
+        events = {"impression": self.impressions, "click": self.clicks, "watch": self.watches}
+        return {kind: events[kind] for kind in spec.KINDS_OF_EVENT}
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a history lives for one request or bundle
-    def _of_user(self, kind: str) -> "_EntityLookup":
-        events = self._events(kind)
-        return _EntityLookup.of(events, np.arange(len(events.key)), None)
+    @functools.cached_property
+    def _of_user(self) -> dict[str, "_EntityLookup"]:
+        return {
+            kind: _EntityLookup.of(events, np.arange(len(events.key)), None)
+            for kind, events in self._events.items()
+        }
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - likewise
-    def _of_entities(self, kind: str) -> "_EntityLookup":
-        events = self._events(kind)
-        return _EntityLookup.of(events, *self._entities(events.video))
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    @functools.cached_property
+    def _of_entities(self) -> dict[str, "_EntityLookup"]:
+        return {
+            kind: _EntityLookup.of(events, *self._entities(events.video))
+            for kind, events in self._events.items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)

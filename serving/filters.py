@@ -50,11 +50,12 @@ class VideoRules:
         self._catalogue = catalogue
         self.withdrawn = withdrawn
         names = catalogue.table.column_names
-        self._listed = {
-            name: _lists(catalogue.table[name])
-            for name in ("regions", "blocked_regions")
-            if name in names
-        }
+        self._in_regions = self._in_blocked_regions = _NOBODYS
+        self._everywhere = np.ones(len(catalogue), bool)
+        if "regions" in names:
+            self._in_regions, self._everywhere = _rows_by_value(catalogue.table["regions"])
+        if "blocked_regions" in names:
+            self._in_blocked_regions, _ = _rows_by_value(catalogue.table["blocked_regions"])
         self.min_ages: np.ndarray | None = None
         if "min_age" in names:
             ages = pc.fill_null(combined(catalogue.table["min_age"]).cast(pa.float64()), 0.0)
@@ -66,22 +67,20 @@ class VideoRules:
         _, names = self._catalogue.channels
         return {name: code for code, name in enumerate(names.to_pylist())}
 
-    @functools.lru_cache(maxsize=512)  # noqa: B019 - lives as long as its release.
-    def allowed_in(self, region: str) -> np.ndarray | None:
-        """Returns bool [N], whether each video may be shown there; None where all may."""
-        if not self._listed:
+    def allowed_in(self, region: str) -> Rule | None:
+        """Returns whether each video may be shown in a region; None where all may everywhere.
+
+        Callers choose the name of a region, so nothing is kept for one that no video names.
+        """
+        if not self._in_regions and not self._in_blocked_regions:
             return None
-        allowed = np.ones(len(self._catalogue), bool)
-        for name, (owner, values) in self._listed.items():
-            has = np.zeros(len(allowed), bool)
-            has[owner[np.asarray(pc.equal(values, region), bool)]] = True
-            if name == "regions":
-                anywhere = np.ones(len(allowed), bool)
-                anywhere[owner] = False
-                allowed &= has | anywhere
-            else:
-                allowed &= ~has
-        return allowed
+        named = self._in_regions.get(region, _NO_ROWS)
+        blocked = self._in_blocked_regions.get(region, _NO_ROWS)
+
+        def rule(rows: np.ndarray) -> np.ndarray:
+            return (self._everywhere[rows] | _are_in(rows, named)) & ~_are_in(rows, blocked)
+
+        return rule
 
 
 def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
@@ -201,6 +200,7 @@ def load_predicate(name: str) -> Predicate:
 
 
 _NO_ROWS = np.zeros(0, np.int32)
+_NOBODYS: Mapping[str, np.ndarray] = {}
 
 
 def _rules(
@@ -218,7 +218,7 @@ def _rules(
         found["blocked_channel"] = lambda rows: ~np.isin(channels[rows], codes)
     in_region = rules.allowed_in(viewer.region)
     if in_region is not None:
-        found["region"] = lambda rows: in_region[rows]
+        found["region"] = in_region
     min_ages = rules.min_ages
     if min_ages is not None:
         age = viewer.age or 0.0
@@ -259,8 +259,28 @@ def _rows_of(catalogue: Catalogue, video_ids: tuple[str, ...]) -> np.ndarray:
     return rows[rows >= 0]
 
 
-def _lists(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Returns the row that each value of a list column belongs to, int64, and the values."""
+def _rows_by_value(column: pa.ChunkedArray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+    """Returns the rows of a list column that have each value, and which rows have none.
+
+    Returns:
+        Value to rows, int32, sorted; and bool [N], whether the list of a row is empty or null.
+    """
     lists = combined(column)
     lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    return np.repeat(np.arange(len(lists)), lengths), lists.flatten().cast(pa.string())
+    values = lists.flatten().cast(pa.string()).dictionary_encode()
+    codes = np.asarray(values.indices.fill_null(-1), np.int64)
+    order = np.argsort(codes, kind="stable")
+    rows = np.repeat(np.arange(len(lists), dtype=np.int32), lengths)[order]
+    starts = np.searchsorted(codes[order], np.arange(len(values.dictionary) + 1))
+    names = values.dictionary.to_pylist()
+    by_value = {name: rows[starts[n] : starts[n + 1]] for n, name in enumerate(names)}
+    return by_value, lengths == 0
+
+
+def _are_in(rows: np.ndarray, sorted_rows: np.ndarray) -> np.ndarray:
+    """Returns bool [n], whether each row is among some sorted ones."""
+    if not len(sorted_rows):
+        return np.zeros(len(rows), bool)
+    place = np.searchsorted(sorted_rows, rows)
+    found: np.ndarray = sorted_rows[np.minimum(place, len(sorted_rows) - 1)] == rows
+    return found
