@@ -38,7 +38,8 @@ class ReleaseWatcher:
 
     A new version is loaded and warmed while the old one answers, then takes its place in one
     assignment, unless another process is to do so. A version that cannot be loaded is tried again
-    ever less often, and the old one goes on serving.
+    ever less often, and the old one goes on serving; whatever else is published meanwhile is loaded
+    at the next look.
 
     Attributes:
         failures: Loads that failed so far.
@@ -76,6 +77,7 @@ class ReleaseWatcher:
         self._hand_over = hand_over
         self._period_s = period_s
         self._current: LoadedRelease | None = None
+        self._refused = ""  # The version that could not be loaded last.
         self._retry_at = 0.0
         self._backoff_s = period_s
         self._stop = threading.Event()
@@ -111,6 +113,7 @@ class ReleaseWatcher:
             return False
         loaded = self._load(version)
         self._current = loaded
+        self._refused = ""
         self._backoff_s = self._period_s
         self.loaded_at = time.time()
         logging.info(
@@ -143,17 +146,28 @@ class ReleaseWatcher:
 
     def _try_refresh(self) -> None:
         try:
-            if time.monotonic() < self._retry_at:
-                self._renew_current()
-                return
+            version = self._published()
+        except _EXPECTED as error:
+            self.failures += 1
+            message = "What is published cannot be read, the release that serves stays: %s"
+            logging.log_every_n_seconds(logging.ERROR, message, 60, error)
+            self._renew_current()
+            return
+        if version == self._refused and time.monotonic() < self._retry_at:
+            self._renew_current()
+            return
+        try:
             self.refresh()
         except _EXPECTED as error:
-            self._put_off(f"A new release cannot be loaded, the old one stays: {error}")
+            self._put_off(version, f"A new release cannot be loaded, the old one stays: {error}")
         except Exception:
             logging.exception("Loading a release failed.")
-            self._put_off("A new release cannot be loaded, the old one stays.")
+            self._put_off(version, "A new release cannot be loaded, the old one stays.")
 
-    def _put_off(self, message: str) -> None:
+    def _put_off(self, version: str, message: str) -> None:
+        """Lets some time pass before this version is tried again; another one need not wait."""
+        if version != self._refused:
+            self._refused, self._backoff_s = version, self._period_s
         self.failures += 1
         self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S)
         self._retry_at = time.monotonic() + self._backoff_s
