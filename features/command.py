@@ -8,6 +8,7 @@ import datetime
 import logging as std_logging
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -25,26 +26,30 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     Args:
         main: Receives the program's name, and the flags that it did not define where it
             passes them on.
-        passes_unknown_flags: Whether flags that are not defined are passed to ``main`` (Beam's
-            options); otherwise they are errors, as arguments that are not flags always are.
+        passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
+            behind their flag included (``--runner DirectRunner``, Beam's options), which then
+            refuses what nobody knows; otherwise it is an error.
 
     Raises:
-        SystemExit: Code 0 after success, 2 for a bad flag or an :class:`InputError`.
+        SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
     """
 
     def guarded(argv: Sequence[str]) -> None:
         show_progress()
-        stray = [a for a in argv[1:] if not (passes_unknown_flags and a.startswith("--"))]
-        if stray:
-            _refuse(f"unexpected arguments {stray}: give flags as --name=value.")
+        if argv[1:] and not passes_unknown_flags:
+            _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
         try:
             main(argv)
         except InputError as error:
             _refuse(str(error))
 
     def parse(argv: Sequence[str]) -> list[str]:
-        if any(a.lstrip("-").partition("=")[0] in _HELP for a in argv[1:]):
-            return app.parse_flags_with_usage(list(argv))
+        for argument in argv[1:]:
+            name = argument.lstrip("-").partition("=")[0]
+            if argument.startswith("-") and name in _HELP:
+                _print_help(name)
+        # Our flags are found behind the value of a flag that is not ours, too.
+        flags.FLAGS.set_gnu_getopt(passes_unknown_flags)
         try:
             return flags.FLAGS(list(argv), known_only=passes_unknown_flags)
         except flags.Error as error:
@@ -75,7 +80,17 @@ def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
     return _OUR_CODE in path.parents and "site-packages" not in path.parts
 
 
-_HELP = ("help", "helpshort", "helpfull", "helpxml")
+_HELP = ("help", "h", "?", "helpshort", "helpfull", "helpxml")
+
+
+def _print_help(name: str) -> NoReturn:
+    """Prints docstring and flags as absl does, and ends with code 0, which absl does not."""
+    if name == "helpxml":
+        flags.FLAGS.write_help_in_xml_format(sys.stdout)
+    else:
+        app.usage(shorthelp=name != "helpfull", writeto_stdout=True)
+    sys.stdout.flush()
+    raise SystemExit(0)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -84,6 +99,17 @@ def _refuse(message: str) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
     sys.stderr.flush()
     raise SystemExit(2)
+
+
+def shell_line(binary: str, **given: object) -> str:
+    """Returns a command as one would type it, for messages that say what to run next.
+
+    Args:
+        binary: For example ``serving.serve``.
+        given: Flags by name, all that it needs; what only the reader can know is in capitals.
+    """
+    flags_given = (f"--{name}={value}" for name, value in given.items())
+    return shlex.join(["python", "-m", binary, *flags_given])
 
 
 def parse_time(text: str | None, *, name: str = "time") -> int | None:

@@ -193,7 +193,8 @@ class TrainingConfig:
         optimizer: Of dense weights, ``adam`` or ``adagrad``.
         embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
             not touch cost nothing with either; ``adagrad`` needs two thirds of the memory.
-        clip_norm: Scales gradients whose global norm is above it; 0: no clipping.
+        clip_norm: Scales gradients whose global norm, over all weights and workers, is above it;
+            0: no clipping.
         seed: Of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
             holdout and a checkpoint.

@@ -210,11 +210,16 @@ def main(argv: Sequence[str]) -> None:
         warm_start_from=_WARM_START.value,
     )
     print(f"Wrote the candidate model {_MODEL.value}: {result.summary()}.")
-    print(
-        f"Next: python -m models.train_ranker --examples={_EXAMPLES.value} --model=RANKER\n"
-        f"  or: python -m models.evaluate --examples={_EXAMPLES.value} "
-        f"--candidate_model={_MODEL.value} --output=EVALUATION"
+    ranker = command.shell_line(
+        "models.train_ranker", examples=_EXAMPLES.value, model="RANKER_MODEL"
     )
+    evaluation = command.shell_line(
+        "models.evaluate",
+        examples=_EXAMPLES.value,
+        candidate_model=_MODEL.value,
+        output="EVALUATION",
+    )
+    print(f"Next: {ranker}\n  or, of logs without impressions: {evaluation}")
 
 
 if __name__ == "__main__":

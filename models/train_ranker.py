@@ -143,12 +143,14 @@ def main(argv: Sequence[str]) -> None:
 
     result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
     print(f"Wrote the ranker {_MODEL.value}: {result.summary()}.")
-    print(
-        f"Next: python -m models.evaluate --examples={_EXAMPLES.value} --candidate_model=CANDIDATE "
-        f"--ranker_model={_MODEL.value} --output=EVALUATION\n"
-        f"  or: python -m serving.build_release --examples={_EXAMPLES.value} "
-        f"--candidate_model=CANDIDATE --ranker_model={_MODEL.value} --serving_root=SERVING_ROOT"
+    following = command.shell_line(
+        "models.evaluate",
+        examples=_EXAMPLES.value,
+        candidate_model="CANDIDATE_MODEL",
+        ranker_model=_MODEL.value,
+        output="EVALUATION",
     )
+    print(f"Next: {following}")
 
 
 if __name__ == "__main__":

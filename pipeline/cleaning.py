@@ -15,7 +15,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,10 +55,7 @@ def buckets_of(user_ids: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
 
 def narrowed(table: pa.Table, name: str) -> pa.Table:
     """Keeps what replay reads, and a hash of each whole row to find exact duplicates by."""
-    if not table.num_rows:
-        hashes = pa.array([], pa.uint64())
-    else:
-        hashes = pl.DataFrame(pl.from_arrow(table)).hash_rows().to_arrow()
+    hashes = schema.row_hashes(table)
     kept = [column for column in COLUMNS[name] if column in table.column_names]
     return table.select(kept).append_column(ROW_HASH, hashes)
 

@@ -44,7 +44,7 @@ class ExampleCache:
     def keys(self) -> frozenset[str]:
         """Returns the keys of the entries that hold what this run may choose from."""
         usable = set()
-        for path in self._directory.glob("*-key-*"):
+        for path in self._directory.glob("[!.]*-key-*"):
             info = files.read_complete(path)
             if info is None:
                 continue
@@ -156,13 +156,17 @@ class ExampleCache:
                 files.mark_complete(entries[period.start], {"selected_until_s": selected})
 
     def remove_outdated(self, periods: Sequence[Period]) -> None:
-        """Removes entries of days before the log, and of its days under other keys."""
+        """Removes entries of days before the log, of its days under other keys, and leftovers.
+
+        No other run may use the directory: what is unfinished in it counts as a leftover.
+        """
         current = {self._entry(period).name for period in periods}
         days = {name.partition("-key-")[0] for name in current}
         first = min(days, default="")
         for path in self._directory.glob("*-key-*"):
             day = path.name.partition("-key-")[0]
-            if path.name not in current and (day in days or day < first):
+            unfinished = day.startswith(".")
+            if path.name not in current and (unfinished or day in days or day < first):
                 logging.info("Cached examples %s are out of date and are removed.", path.name)
                 shutil.rmtree(path)
 

@@ -1,9 +1,21 @@
 """Settings of the preprocessing job."""
 
 import dataclasses
+import os
+import pathlib
 
 from features import command, replay
 from features.id_spaces import VocabularySettings
+
+# Table to why the logs must have it, and what its absence switches off.
+NEEDED_TABLES = dict.fromkeys(
+    ("videos", "watches"), "Candidate generation learns from watches of known videos"
+)
+OPTIONAL_TABLES = {
+    "impressions": "no ranking examples, so no ranker; pages are ordered by retrieval score",
+    "searches": "no search features",
+    "users": "no demographic features, and user ids cannot be checked",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,3 +61,12 @@ class PreprocessConfig:
             raise command.InputError(
                 f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
             )
+
+
+def rejected_dir(examples_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns where a run that fails leaves the rows that it set aside, with their reasons.
+
+    One that succeeds has them below the examples, in ``rejected``.
+    """
+    examples = pathlib.Path(examples_dir)
+    return examples.with_name(f"{examples.name}.rejected")

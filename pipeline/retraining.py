@@ -20,12 +20,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from features import command, files
+from features import command, files, log_files
 from pipeline import fingerprints, stages, step_records, work_lock
 from serving import event_compaction
 
 REPORT = "retrain.json"
 _TERMINATE_WAIT_S = 20
+_NO_IMPRESSIONS = "the logs have no impressions"
 
 
 class Outcome(str, enum.Enum):
@@ -149,13 +150,13 @@ class Retraining:
         )
 
     def _skipped(self, stage: stages.Stage) -> Step | None:
-        if not stage.needs_ranking or self._has_ranking():
+        cause = self._no_ranking() if stage.needs_ranking else ""
+        if not cause:
             return None
         return Step(
             name=stage.name,
             outcome=Outcome.SKIPPED,
-            reason="the logs have no impressions, so there is no ranker: pages will be in the "
-            "order of the retrieval score",
+            reason=f"{cause}: there will be no ranker",
         )
 
     def _up_to_date(self, stage: stages.Stage) -> Step | None:
@@ -206,13 +207,13 @@ class Retraining:
         step_records.write(self.work, stage, record)
         return ""
 
-    def _has_ranking(self) -> bool:
-        """Returns what preprocessing says of the logs of now, or what the logs look like."""
+    def _no_ranking(self) -> str:
+        """Returns why there is no ranker: what preprocessing says, or what the logs look like."""
         maker = next((s for s in self.chain if s.writes[1] == stages.EXAMPLES), None)
         if maker is not None and self._holds(maker):
-            info = files.read_complete(self._output(maker))
-            return bool(info and info.get("has_ranking"))
-        return (self.logs / "impressions").is_dir()
+            info = files.read_complete(self._output(maker)) or {}
+            return "" if info.get("has_ranking") else str(info.get("no_ranking") or _NO_IMPRESSIONS)
+        return "" if log_files.find(self.logs, "impressions").files else _NO_IMPRESSIONS
 
     def _output(self, stage: stages.Stage) -> pathlib.Path:
         return self.location(stage.writes[1])

@@ -20,7 +20,7 @@ class Stage:
         reads: Flag of the binary to the artefact that it names.
         writes: The same, for the one artefact that it makes.
         packages: Our packages whose code it runs.
-        needs_ranking: Whether it is skipped where the logs have no impressions.
+        needs_ranking: Whether it is skipped where the logs have nothing to train a ranker on.
     """
 
     name: str

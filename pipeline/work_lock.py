@@ -16,7 +16,7 @@ _NAME = ".lock"
 
 
 @contextlib.contextmanager
-def held(work: pathlib.Path) -> Iterator[int]:
+def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
     """Holds the lock of a work directory.
 
     The system frees the lock when the last process that has its descriptor ends, so a killed run
@@ -25,6 +25,7 @@ def held(work: pathlib.Path) -> Iterator[int]:
 
     Args:
         work: Directory; it is created.
+        flag: That which names the directory, for the message.
 
     Yields:
         The descriptor, for ``subprocess.Popen(pass_fds=...)``.
@@ -38,7 +39,7 @@ def held(work: pathlib.Path) -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise command.InputError(_refusal(work)) from None
+            raise command.InputError(_refusal(work, flag)) from None
         _sign(descriptor)
         yield descriptor
     finally:
@@ -56,7 +57,7 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
 
-def _refusal(work: pathlib.Path) -> str:
+def _refusal(work: pathlib.Path, flag: str) -> str:
     try:
         holder = json.loads((work / _NAME).read_text())
         who = (
@@ -68,4 +69,4 @@ def _refusal(work: pathlib.Path) -> str:
             who += "; it has ended, but a step that it started still runs"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return f"{work} is in use by {who}. Wait until it has finished, or give another --work."
+    return f"{work} is in use by {who}. Wait until it has finished, or give another {flag}."

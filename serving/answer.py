@@ -14,6 +14,7 @@ from absl import logging
 from serving import candidates, errors, sources
 from serving.candidates import Candidates
 from serving.deadlines import StagePool
+from serving.events import AHEAD_S
 from serving.filters import Filters, Predicate
 from serving.last_embeddings import LastEmbeddings
 from serving.loaded_release import LoadedRelease
@@ -66,10 +67,16 @@ class Answer:
         self._tracer = tracer
         self._predicate = predicate
         self._reasons: list[str] = []
+        self._falls: list[str] = []
         self._rung = FULL
         self._sources_ms: dict[str, float] = {}
 
-    def _fall_to(self, rung: str, reason: str) -> None:
+    def fall(self, part: str, why: object, *, to: str = FULL) -> None:
+        """Notes that a part failed or was late, and the rung that is left without it."""
+        self._falls.append(part)
+        self._stand_on(to, f"{part}: {why}")
+
+    def _stand_on(self, rung: str, reason: str) -> None:
         self._rung = max(self._rung, rung, key=RUNGS.index)
         self._reasons.append(reason)
 
@@ -97,10 +104,12 @@ class Answer:
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
-                self._fall_to(NO_HISTORY, f"history: {error}")
+                self.fall("history", error, to=NO_HISTORY)
                 found = unknown_user(user_id)
-            # Strictly before now: an event of this very second must count for this page.
-            now = max(now, found.newest_s + 1)
+            # Strictly before now: an event of this very second must count for this page. What lies
+            # further ahead this page does not see, and training does not see it for this page
+            # either: both go by the time that its impressions are written down with.
+            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
             self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------
@@ -144,6 +153,7 @@ class Answer:
             release_id=release.version,
             rung=self._rung,
             reasons=tuple(self._reasons),
+            falls=tuple(self._falls),
             now=self.viewer.now,
             items=items,
             stages_ms=self.stages_ms,
@@ -172,9 +182,10 @@ class Answer:
             logging.log_every_n_seconds(logging.ERROR, "No query embedding: %s", 1, error)
             last = self._last.get(version, user_id)
             rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
-            self._fall_to(rung, f"query_tower: {error}")
+            self.fall("query_tower", error, to=rung)
             return last
-        if self._rung != NO_HISTORY:  # Else it knows less than the one before.
+        # Without history it knows less than the one before; who looks may pretend a context.
+        if self._rung != NO_HISTORY and self._asked.record:
             self._last.put(version, user_id, embedding)
         return embedding
 
@@ -217,8 +228,7 @@ class Answer:
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
-                rung = NO_RETRIEVAL if name == sources.RETRIEVAL else self._rung
-                self._fall_to(rung, f"{name}: {outcome}")
+                self.fall(name, outcome, to=NO_RETRIEVAL if name == sources.RETRIEVAL else FULL)
                 outcome = _NOTHING
             nominations[name] = outcome
         return nominations
@@ -237,7 +247,9 @@ class Answer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
-        if known and len(found):
+        if known and self._release.ranker is None:
+            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
+        elif known and len(found):
             deadline_s = self._settings.ranker_deadline_s
             rank = functools.partial(
                 self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
@@ -246,9 +258,8 @@ class Answer:
                 seconds = self._pool.run("ranker", rank, deadline_s)
                 return self._by_value(found, seconds), seconds
             except (errors.ModelError, errors.StageTimeoutError) as error:
-                if self._release.ranker is not None:
-                    logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
-                self._fall_to(NO_RANKER, f"ranker: {error}")
+                logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
+                self.fall("ranker", error, to=NO_RANKER)
         if embedding is not None:
             scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), None

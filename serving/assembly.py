@@ -149,6 +149,9 @@ class _Assembly:
 
     def write_videos(self) -> None:
         """Writes catalogue, statistics, profiles and spec: what the funnel knows of them."""
+        asked = trials.rules(self._catalogue)
+        self._add(asked)
+        _require_passed([asked], "")  # No reason could make up for pages that are all errors.
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")

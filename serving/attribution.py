@@ -6,9 +6,12 @@ whose impressions the next training reads.
 
 The rule, for a click or watch at time s of user u on video v, and an impression of v to u at t:
 
-* it names a page: the impression on that page, if ``t <= s <= t + WATCH_WINDOW_S``;
-* it names none: the latest impression with ``t <= s <= t + CLICK_WINDOW_S``, provided that a
-  watch which names its source names the surface of that impression.
+* it names a page: the impression on that page, if ``t - AHEAD_S <= s <= t + WATCH_WINDOW_S``;
+* it names none: the latest impression with ``t <= s <= t + CLICK_WINDOW_S``, or where there is none
+  the one with ``s < t <= s + AHEAD_S``, provided that a watch which names its source names the
+  surface of that impression.
+
+Impressions may lie ``AHEAD_S`` after the clock, see there.
 
 An impression that a click or watch came from is clicked; its watch time is the sum over its
 watches. What an impression already says of itself (logged elsewhere, with its outcome) stays.
@@ -68,6 +71,8 @@ def outcomes(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, 
         if not part.num_rows:
             continue
         target = _latest_before(impressions, part, keys, window)
+        ahead = _latest_before(impressions, part, keys, window, later_s=events.AHEAD_S)
+        target = np.where(target < 0, ahead, target)
         if part is by_time:
             target = np.where(_source_fits(impressions, part, target), target, -1)
         hit = target >= 0
@@ -78,17 +83,27 @@ def outcomes(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, 
 
 
 def _latest_before(
-    impressions: pa.Table, engagements: pa.Table, keys: tuple[str, ...], window_s: int
+    impressions: pa.Table,
+    engagements: pa.Table,
+    keys: tuple[str, ...],
+    window_s: int,
+    *,
+    later_s: int = 0,
 ) -> np.ndarray:
-    """Returns for each engagement the row of its latest impression in the window, -1 for none."""
+    """Returns for each engagement the row of its latest impression in the window, -1 for none.
+
+    ``later_s`` is how much later than the engagement the impression may be.
+    """
     group_shown, group_done = _groups(impressions, engagements, keys)
     shown = np.asarray(combined(impressions["time"]), np.int64)
-    done = np.asarray(combined(engagements["time"]), np.int64)
+    done = np.asarray(combined(engagements["time"]), np.int64) + later_s
     key = (group_shown << _TIME_BITS) | shown
     order = np.argsort(key, kind="stable")
     place = np.searchsorted(key[order], (group_done << _TIME_BITS) | done, side="right") - 1
     row = order[np.maximum(place, 0)]
-    fits = (place >= 0) & (group_shown[row] == group_done) & (done - shown[row] <= window_s)
+    fits = (
+        (place >= 0) & (group_shown[row] == group_done) & (done - shown[row] <= window_s + later_s)
+    )
     return np.where(fits, row, -1)
 
 

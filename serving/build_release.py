@@ -65,12 +65,14 @@ def main(argv: Sequence[str]) -> None:
         force_publish=_FORCE_PUBLISH.value,
     )
     manifest = assembly.publish(inputs, root, settings, report=lambda gate: print(gate, flush=True))
+    examples = manifest.lineage["examples"]["info"]
+    served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])
     parts = ", ".join(name for name, files in manifest.components.items() if files)
     sys.stdout.write(
         f"Published release {manifest.version} in {root} ({parts}) "
         f"after {time.monotonic() - started:.0f} s.\n"
-        f"Next: python -m serving.serve --serving_root={root} --port=8500\n"
-        f"Back: python -m serving.rollback --serving_root={root}\n"
+        f"Next: {served}\n"
+        f"Back: {command.shell_line('serving.rollback', serving_root=root)}\n"
     )
 
 

@@ -51,6 +51,11 @@ class EmbeddedBackend:
             return FasterOf(model, opened.model(reduced))
         return model
 
+    def lacks(self, manifest: release.Manifest) -> str:
+        """See :class:`serving.backends.Backend`: models are loaded when they are opened."""
+        del manifest
+        return ""
+
     def close(self) -> None:
         """See :class:`serving.backends.Backend`."""
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command
+from features import command, schema
 from features.catalogue import Catalogue, combined
 from serving import errors
 from serving.page import FunnelSettings, PageRequest
@@ -103,6 +103,49 @@ def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
         return _NO_ROWS
     rows = catalogue.rows(combined(videos["video_id"]).filter(withdrawn))
     return np.unique(rows[rows >= 0]).astype(np.int32)
+
+
+RULES = ("regions", "blocked_regions", "min_age", "withdrawn")
+
+
+def rule_columns(videos: pa.Table) -> pa.Table:
+    """Returns the columns of a videos table that rules look at, in the types of the contract.
+
+    Raises:
+        InputError: One of them has another type, so that no request could be answered.
+    """
+    names = [name for name in RULES if name in videos.column_names]
+    return schema.conform("videos", videos.select(names), is_partial=True)
+
+
+def current_rules(catalogue: Catalogue, videos: pa.Table) -> pa.Table:
+    """Returns the rules of the videos of ``catalogue``, row by row, as they are now.
+
+    Args:
+        catalogue: Of a release.
+        videos: The videos table of now; a video that it does not have keeps its rules.
+    """
+    place = pc.index_in(catalogue.video_ids, value_set=combined(videos["video_id"]))
+    built, now = rule_columns(catalogue.table), rule_columns(videos)
+    columns = {}
+    for name in RULES:
+        if name in now.column_names:
+            columns[name] = combined(now[name]).take(place)
+            if name in built.column_names:
+                kept = combined(built[name])
+                columns[name] = pc.if_else(pc.is_null(place), kept, columns[name])
+        elif name in built.column_names:
+            columns[name] = combined(built[name])
+    return pa.table(columns)
+
+
+def ruled(catalogue: Catalogue, rules: pa.Table) -> Catalogue:
+    """Returns the catalogue with the columns of :func:`current_rules` in place of its own."""
+    others = [name for name in catalogue.table.column_names if name not in RULES]
+    table = catalogue.table.select(others)
+    for name in rules.column_names:
+        table = table.append_column(name, rules[name])
+    return Catalogue(table)
 
 
 class Filters:

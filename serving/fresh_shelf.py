@@ -117,7 +117,7 @@ class Shelver:
 
         Args:
             videos: Rows of the videos table; those that the release has stay as they were built,
-                but for ``withdrawn``.
+                but for what filters look at.
 
         Raises:
             ModelError: A model failed.
@@ -125,12 +125,8 @@ class Shelver:
         before = self.release.catalogue
         is_known = pc.is_in(videos["video_id"], value_set=before.video_ids)
         new = _conformed(videos.filter(pc.invert(is_known)), before.table.schema)
-        release = self.release
-        if "withdrawn" in videos.column_names:
-            withdrawn = filters.withdrawn_rows(before, videos)
-            release = dataclasses.replace(release, withdrawn=withdrawn)
         if not new.num_rows:
-            return release
+            return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         raw = examples.candidate_batch(
@@ -141,14 +137,14 @@ class Shelver:
         )
         index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
-        return dataclasses.replace(
-            release,
+        longer = dataclasses.replace(
+            self.release,
             catalogue=catalogue,
-            withdrawn=np.union1d(release.withdrawn, filters.withdrawn_rows(catalogue, videos)),
             index=index,
             prepared=self._prepared(catalogue, rows),
-            sources=tuple(_renewed(s, index, catalogue) for s in release.sources),
+            sources=tuple(_renewed(s, index, catalogue) for s in self.release.sources),
         )
+        return _ruled(longer, videos)
 
     def _embeddings(self, inputs: Mapping[str, np.ndarray]) -> Floats:
         count = len(next(iter(inputs.values())))
@@ -171,6 +167,19 @@ class Shelver:
         except command.InputError as error:
             raise errors.ModelError(str(error)) from error
         return dataclasses.replace(prepared, parts=StackedRows(prepared.parts, parts))
+
+
+def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
+    """Returns the release with the rules of now, or as it is where they are those of its build."""
+    rules = filters.current_rules(release.catalogue, videos)
+    built = filters.rule_columns(release.catalogue.table).combine_chunks()
+    if not rules.num_columns or rules.equals(built):
+        return release
+    withdrawn = release.withdrawn
+    if "withdrawn" in rules.column_names:
+        is_withdrawn = np.asarray(combined(rules["withdrawn"]).fill_null(False))
+        withdrawn = np.flatnonzero(is_withdrawn).astype(np.int32)
+    return dataclasses.replace(release, rules=rules, withdrawn=withdrawn)
 
 
 def _renewed(source: sources.Source, index: ShelvedIndex, catalogue: Catalogue) -> sources.Source:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from features.catalogue import combined
 from serving import attribution
-from serving.events import WATCH_WINDOW_S, Kind
+from serving.events import AHEAD_S, WATCH_WINDOW_S, Kind
 from serving.history_schema import KINDS
 from serving.user_history import UserHistory
 
@@ -116,13 +116,14 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
         since: Time of the earliest change.
     """
     shown = rows[Kind.IMPRESSION]
+    since -= AHEAD_S
     if not any(t.num_rows and _times(t)[-1] >= since for t in (rows[kind] for kind in _ENGAGED)):
         return shown  # What is shown now was not there for anything to come from it.
     first = int(np.searchsorted(_times(shown), since - WATCH_WINDOW_S))
     places = first + np.flatnonzero(_values(shown.slice(first)["is_open"]))
     if not len(places):
         return shown
-    since = int(_times(shown)[places[0]])
+    since = int(_times(shown)[places[0]]) - AHEAD_S
     engagements = pa.concat_tables(
         [_from(rows[kind], since).select(attribution.ENGAGEMENT) for kind in _ENGAGED]
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sqlite3
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class KindTable:
 
     def row(self, user: int, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`insert`."""
-        return (user, event.event_id, *self.values(event))
+        return (user, event.identity, *self.values(event))
 
     def values(self, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`columns`."""
@@ -79,7 +80,7 @@ class KindTable:
 
     @functools.cached_property
     def find(self) -> str:
-        """Looks for the event of a user."""
+        """Looks for the event of a user, by its identity."""
         return f"SELECT 1 FROM {self.table} WHERE user = ? AND event_id = ?"
 
     @functools.cached_property
@@ -222,8 +223,8 @@ _CREATE_USERS = f"""
 """
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables where they are not there yet."""
+def create(connection: sqlite3.Connection) -> str:
+    """Makes the tables where they are not there yet; returns the id of the store."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_CREATE_USERS)
     columns = {row[1] for row in connection.execute("PRAGMA table_info(users)")}
@@ -232,7 +233,14 @@ def create(connection: sqlite3.Connection) -> None:
     for kind in Kind:
         for statement in KINDS[kind].create():
             connection.execute(statement)
+    connection.execute("CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL)")
+    new_id = uuid.uuid4().hex[:8]
+    connection.execute(
+        "INSERT INTO store SELECT ? WHERE NOT EXISTS (SELECT 1 FROM store)", (new_id,)
+    )
+    (store_id,) = connection.execute("SELECT id FROM store").fetchone()
     connection.execute("COMMIT")
+    return str(store_id)
 
 
 def _value(event: Event, name: str) -> Any:

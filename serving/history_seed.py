@@ -62,7 +62,8 @@ def seed(
             return {}
         users = _Users(filling, store.max_events)
         if "users" in present:
-            written["users"] = users.add_profiles(logs.read_table(logs_dir, "users"))
+            profiles = schema.newest("users", logs.read_table(logs_dir, "users"))
+            written["users"] = users.add_profiles(profiles)
         for table, kind in _TABLES.items():
             if table in present:
                 blocks = _newest_first(logs_dir, table, until_s=until_s, max_rows=max_rows)

@@ -48,6 +48,7 @@ def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = 
         exclude_watched=asked.exclude_watched,
         blocked=blocked_of(asked.blocked),
         explain=asked.debug,
+        record=not asked.debug if asked.record is None else asked.record,
         traceparent=traceparent,
     )
 
@@ -73,7 +74,7 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             viewer_known_by=page.viewer_known_by,
             exposures=list(page.exposures),
             reasons=list(page.reasons),
-            recorded=page.recorded,
+            recorded=bool(page.recorded),
         )
     return http_schema.RecommendationsAnswer.model_construct(
         request_id=page.request_id,

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: the order of pages of release {found.version}, learned from "
         f"{samples} watches in {time.monotonic() - started:.0f} s.\n"
-        f"Next: python -m serving.serve --serving_root={root} --logs={_LOGS.value}\n"
+        f"Next: {command.shell_line('serving.serve', serving_root=root, logs=_LOGS.value)}\n"
     )
 
 

@@ -88,7 +88,8 @@ def from_logs(state: LiveState, logs_dir: str | os.PathLike[str], *, until_s: in
     """
     present = logs.tables_in(logs_dir)
     if "users" in present and "region" in logs.column_types(logs_dir, "users"):
-        users = logs.read_table(logs_dir, "users", columns=["user_id", "region"])
+        columns = ["user_id", "region", "updated_time"]
+        users = schema.newest("users", logs.read_table(logs_dir, "users", columns=columns))
         for user, region in zip(
             users["user_id"].to_pylist(), users["region"].cast(pa.string()).to_pylist(), strict=True
         ):

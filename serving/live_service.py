@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from absl import logging
 
-from features import command, logs, schema
+from features import command, log_files, logs, schema
 from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
 from serving.event_following import Follower
-from serving.events import Event, Kind, time_fault
+from serving.events import Event, Kind, NewUser, time_fault
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
@@ -25,8 +25,6 @@ _FOLLOW_EVERY_S = 1.0
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
 _COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
-_NEEDED = {"event_id", "user_id", "time"}  # A damaged record is for compaction to name.
-_USER = "user"
 
 
 @dataclasses.dataclass
@@ -129,15 +127,15 @@ class LiveParts:
 
     def follow(self) -> None:
         """Takes in what other processes recorded since the last call."""
-        events = []
-        for record in self._follower.new_records():
-            kind = record.get("kind")
-            if kind == _USER:
-                profile = json.loads(record.get("profile") or "{}")
-                self.state.meet(record["user_id"], str(profile.get("region") or ""))
-            elif kind in _COUNTED and record.keys() >= _NEEDED:
-                events.append(Event.from_record(record))
-        self.state.apply(self._of_now(events))
+        with self._follower.new_records() as records:
+            events = []
+            for record in records:
+                if record["kind"] == NewUser.KIND:
+                    profile = json.loads(record.get("profile") or "{}")
+                    self.state.meet(record["user_id"], str(profile.get("region") or ""))
+                elif record["kind"] in _COUNTED:
+                    events.append(Event.from_record(record))
+            self.state.apply(self._of_now(events))
 
     def _of_now(self, events: Sequence[Event]) -> list[Event]:
         """Leaves out what no server takes: one host's wrong clock must not move everybody's now."""
@@ -222,25 +220,25 @@ class LiveParts:
         if not self._video_files():
             return None
         rows = logs.read_table(self._logs, "videos")
-        accepted, _ = schema.validate(
+        accepted, rejected = schema.validate(
             "videos", rows, known_video_ids=None, known_user_ids=None, now_s=int(self._clock())
         )
+        bad = rejected.filter(pc.not_equal(rejected["reason"], schema.OLDER_ROW))
+        if bad.num_rows:
+            logging.error(
+                "%d rows of the videos table are not used, such as %s.",
+                bad.num_rows,
+                bad.select(["video_id", "upload_time", "reason"]).slice(0, 3).to_pylist(),
+            )
         return accepted.combine_chunks()
 
     def _video_files(self) -> list[tuple[str, int, int]]:
-        """Returns path, time and size of the files of the videos table.
-
-        Raises:
-            OSError: One cannot be looked at, for example since it went away just now.
-        """
-        found = []
-        for path in sorted((self._logs / "videos").glob("**/*.parquet")):
-            if not any(part.startswith((".", "_")) for part in path.relative_to(self._logs).parts):
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
-        return found
+        """Returns what tells whether the table has changed; also of what cannot be read."""
+        found = log_files.find(self._logs, "videos")
+        stamps = [(str(file.path), file.modified_ns, file.size) for file in found.files]
+        return [*stamps, *((problem, 0, 0) for problem in found.problems)]
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
     same = len(first.catalogue) == len(second.catalogue)
-    return same and np.array_equal(first.withdrawn, second.withdrawn)
+    return same and first.rules == second.rules

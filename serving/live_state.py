@@ -121,7 +121,7 @@ class LiveState:
                 self._forget_the_quiet()
 
     def _is_new(self, event: Event) -> bool:
-        key = hash((event.user_id, event.kind, event.event_id))
+        key = hash(event.key)
         if key in self._known:
             return False
         self._known[key] = None

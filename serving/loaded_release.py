@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import examples, spec, tensors
+from features import command, examples, spec, tensors
 from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
@@ -76,6 +76,7 @@ class LoadedRelease:
         order: Learned order of pages; None for that of expected watch time.
         found: Where it lies on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
+        rules: Of :func:`serving.filters.current_rules`; None where they are as they were built.
     """
 
     version: str
@@ -94,11 +95,15 @@ class LoadedRelease:
     order: PageOrder | None = None
     found: release.Release | None = None
     withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    rules: pa.Table | None = None
 
     @functools.cached_property
     def video_rules(self) -> VideoRules:
         """What filters look at."""
-        return VideoRules(self.catalogue, self.withdrawn)
+        rules = self.rules
+        if rules is None:
+            rules = filters.rule_columns(self.catalogue.table)
+        return VideoRules(filters.ruled(self.catalogue, rules), self.withdrawn)
 
     def with_live(self, state: LiveState) -> "LoadedRelease":
         """Returns the release with the live sources and features of ``state``."""
@@ -274,6 +279,7 @@ def load(
     # The manifest's checksums were compared a moment ago.
     index = Index.load(found.index, hash_contents=False)
     _require_same_videos(version, index, catalogue)
+    _require_rules(version, catalogue)
     logging.info(
         "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
     )
@@ -311,6 +317,15 @@ def load(
     loaded.warm_up()
     logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)
     return loaded
+
+
+def _require_rules(version: str, catalogue: Catalogue) -> None:
+    try:
+        filters.rule_columns(catalogue.table)
+    except command.InputError as error:
+        raise release.ReleaseRefusedError(
+            f"release {version} is refused, since no page could be filtered: {error}"
+        ) from error
 
 
 def _require_same_videos(version: str, index: Index, catalogue: Catalogue) -> None:

@@ -38,7 +38,10 @@ class Metrics:
             registry=r,
         )
         self.degraded = Counter(
-            "watchnext_degraded", "Pages that had to do without a part.", ["part"], registry=r
+            "watchnext_degraded",
+            "Pages that had to do without a part that failed.",
+            ["part"],
+            registry=r,
         )
         self.viewers = Counter(
             "watchnext_viewers", "Pages by what was known of the viewer.", ["known_by"], registry=r
@@ -74,21 +77,23 @@ class Metrics:
     def observe_page(self, page: Page) -> None:
         """Counts a page."""
         self.pages.labels(page.rung).inc()
-        if not page.recorded:
+        if page.recorded is False:
             self.not_recorded.inc()
         for stage, milliseconds in page.stages_ms.items():
             self.stage_seconds.labels(stage).observe(milliseconds / 1000)
         for source, milliseconds in page.sources_ms.items():
             self.source_seconds.labels(source).observe(milliseconds / 1000)
-        for reason in page.reasons:
-            self.degraded.labels(reason.partition(":")[0]).inc()
+        for part in page.falls:
+            self.degraded.labels(part).inc()
         for filtering, count in page.filtered.items():
             self.filtered.labels(filtering).inc(count)
-        for arm in page.exposures:
-            self.exposures.labels(arm).inc()
         self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
+        if page.recorded is None:  # Looked at, not shown.
+            return
+        for arm in page.exposures:
+            self.exposures.labels(arm).inc()
         shown = collections.Counter(source for item in page.items for source in item.sources)
         for source, count in shown.items():
             self.shown.labels(source).inc(count)

@@ -1,7 +1,8 @@
 """Publishing a release atomically, keeping some, and rolling back.
 
 A build writes its components under ``.tmp-`` names, which no server looks at, then renames them,
-then writes the manifest, and replaces CURRENT last. What a killed build left is marked by
+then writes the manifest, and replaces CURRENT last. Releases that an experiment pinned are neither
+removed nor unloaded by a model server. What a killed build left is marked by
 ``releases/.building-<version>``: nothing takes it for published, and the next build removes it.
 
     with publication.building(serving_root) as build:
@@ -16,7 +17,7 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -65,7 +66,8 @@ class Build:
             gates: All of them passed, unless ``forced`` says why not.
             lineage: Plain values for JSON.
             forced: Reason.
-            keep: Newest releases to keep, at least 2; the current and the one before always stay.
+            keep: Newest releases to keep, at least 2; the current, the one before and pinned ones
+                always stay.
         """
         written = {
             n: self.serving_root / n / f"{_TEMPORARY}{self.version}" for n in release.COMPONENTS
@@ -158,6 +160,34 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
     return old, new
 
 
+def pin(serving_root: Path, name: str, versions: Collection[str]) -> None:
+    """Keeps releases, and has the model server hold them, until they are unpinned.
+
+    Args:
+        serving_root: Where they are published.
+        name: Of the experiment that wants them; what it pinned before is replaced.
+        versions: Which; none unpins. Nothing is written where all is so already.
+
+    Raises:
+        command.InputError: The serving root cannot be written.
+    """
+    root = pathlib.Path(serving_root)
+    wanted = sorted(set(versions), key=int)
+    current = release.stated_current(root) or ""
+    before = release.pins(root).get(name, [])
+    if before == wanted and (
+        not wanted or tf_serving_config.is_written(root, _held(root, current))
+    ):
+        return
+    with _locked(root, _CURRENT_LOCK):
+        path = root / release.PINNED / name
+        if wanted:
+            files.atomic_write(path, "".join(f"{version}\n" for version in wanted))
+        else:
+            path.unlink(missing_ok=True)
+        tf_serving_config.write(root, _held(root, release.current(root)))
+
+
 def _stated(serving_root: Path) -> str:
     return release.stated_current(serving_root) or "nothing"
 
@@ -183,15 +213,28 @@ def _marker(root: pathlib.Path, version: str) -> pathlib.Path:
 def _set_current(serving_root: Path, version: str) -> None:
     """Replaces CURRENT, after the model server was told to hold both versions."""
     root = pathlib.Path(serving_root)
+    tf_serving_config.write(root, _held(root, version))
+    files.atomic_write(root / release.CURRENT, f"{version}\n")
+
+
+def _held(root: pathlib.Path, version: str) -> dict[str, list[str]]:
+    """Returns the versions of each servable that a model server holds while one serves."""
     manifest = release.load_manifest(root, version)
     held = [manifest]
-    for other in (manifest.previous, release.stated_current(root)):
+    for other in (manifest.previous, release.stated_current(root), *_pinned(root)):
         # What is broken or gone is no reason not to leave it.
         with contextlib.suppress(release.ReleaseRefusedError):
             held += [release.load_manifest(root, other)] if other else []
-    versions = {n: [m.version for m in held if m.components.get(n)] for n in _SERVABLES}
-    tf_serving_config.write(root, versions)
-    files.atomic_write(root / release.CURRENT, f"{version}\n")
+    return {n: [m.version for m in held if m.components.get(n)] for n in _SERVABLES}
+
+
+def _pinned(root: pathlib.Path) -> set[str]:
+    """Returns the releases that are pinned and there."""
+    there = set(release.versions(root))
+    for name, versions in release.pins(root).items():
+        for version in set(versions) - there:
+            logging.warning("%s pins release %s, which is not there.", name, version)
+    return there & {v for versions in release.pins(root).values() for v in versions}
 
 
 def _next_version(root: pathlib.Path) -> str:
@@ -210,7 +253,8 @@ def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
 def _remove_leftovers(root: pathlib.Path) -> None:
     """Removes what killed builds and killed retentions left; needs the build lock."""
     with _locked(root, _CURRENT_LOCK):
-        for directory in (root, root / release.RELEASES, root / tf_serving_config.DIRECTORY):
+        names = (".", release.RELEASES, release.PINNED, tf_serving_config.DIRECTORY)
+        for directory in (root / name for name in names):
             for path in directory.glob(".*.tmp"):
                 path.unlink()
     for name in release.COMPONENTS:
@@ -239,6 +283,7 @@ def _retain(root: pathlib.Path, keep: int) -> None:
     serving = release.current(root)
     kept = set(release.versions(root)[-max(keep, MIN_KEEP) :])
     kept |= {serving, release.load_manifest(root, serving).previous or serving}
+    kept |= _pinned(root)
     for version in release.versions(root):
         if version not in kept:
             logging.info("Removing the old release %s.", version)

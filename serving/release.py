@@ -4,6 +4,7 @@
       query_tower/<version>/  ranker/<version>/  index/<version>/  videos/<version>/
       releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
       CURRENT                     one line, the version that serves
+      pinned/<experiment>         versions that its arms are kept on, one a line
 
 Versions are UTC times such as 20261121034512, so a larger number is a newer release. This module
 reads releases and refuses what was altered or mixed; :mod:`serving.publication` writes them.
@@ -17,6 +18,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
 from features import command
 from serving import checksums
 
@@ -24,6 +27,7 @@ COMPONENTS = ("query_tower", "ranker", "index", "videos")
 OPTIONAL = frozenset({"ranker"})  # Logs without impressions cannot train one.
 CURRENT = "CURRENT"
 RELEASES = "releases"
+PINNED = "pinned"
 BUILDING = ".building-"  # releases/.building-<version> marks a release that is being written
 _MANIFEST_FORMAT = 1
 
@@ -166,6 +170,17 @@ def versions(serving_root: Path) -> list[str]:
     building = {p.name.removeprefix(BUILDING) for p in directory.glob(f"{BUILDING}*")}
     unfinished = building - {stated_current(serving_root)}
     return sorted(names - unfinished, key=int)
+
+
+def pins(serving_root: Path) -> dict[str, list[str]]:
+    """Returns the versions that each experiment has pinned, by its name."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((pathlib.Path(serving_root) / PINNED).glob("[!.]*")):
+        lines = path.read_text(encoding="utf-8", errors="replace").split()
+        found[path.name] = [line for line in lines if line.isascii() and line.isdigit()]
+        if len(found[path.name]) < len(lines):
+            logging.warning("%s must hold versions, one a line; other lines pin nothing.", path)
+    return found
 
 
 def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:

@@ -19,6 +19,8 @@ from serving.loaded_release import LoadedRelease
 
 POLL_PERIOD_S = 3.0
 _MAX_BACKOFF_S = 300.0
+# A model server reads its configuration every few seconds, and loads for a minute or two.
+_PATIENCE_S = 600.0
 _EXPECTED = (command.InputError, errors.ServingError, OSError)
 
 
@@ -39,7 +41,8 @@ class ReleaseWatcher:
     A new version is loaded and warmed while the old one answers, then takes its place in one
     assignment, unless another process is to do so. A version that cannot be loaded is tried again
     ever less often, and the old one goes on serving; whatever else is published meanwhile is loaded
-    at the next look.
+    at the next look. One that a model server does not have yet is no failure: it is waited for, and
+    looked for steadily.
 
     Attributes:
         failures: Loads that failed so far.
@@ -55,6 +58,7 @@ class ReleaseWatcher:
         load: Callable[[str], LoadedRelease],
         renew: Callable[[LoadedRelease], LoadedRelease | None] = lambda _: None,
         hand_over: Callable[[str], bool] = lambda _: False,
+        awaited: Callable[[str], str] = lambda _: "",
         period_s: float = POLL_PERIOD_S,
     ) -> None:
         """Prepares; :meth:`refresh` loads.
@@ -66,6 +70,8 @@ class ReleaseWatcher:
                 in its place: the same version with new videos on its shelf.
             hand_over: Is given a new version, time and again, while another serves; returns
                 whether it is for another process to load. Raises where that process has failed.
+            awaited: Is given a new version, time and again, while another serves; returns what
+                must come before it can be loaded, "" for nothing.
             period_s: How often to look.
         """
         self.failures = 0
@@ -75,11 +81,13 @@ class ReleaseWatcher:
         self._load = load
         self._renew = renew
         self._hand_over = hand_over
+        self._awaited = awaited
         self._period_s = period_s
         self._current: LoadedRelease | None = None
         self._refused = ""  # The version that could not be loaded last.
         self._retry_at = 0.0
         self._backoff_s = period_s
+        self._waiting_since: float | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -104,12 +112,16 @@ class ReleaseWatcher:
         """
         version = self._published()
         before = self._current
+        if before is not None and before.version != version and self._waits_for(version):
+            self._renew_current()
+            return False
         if before is not None and before.version != version and self._hand_over(version):
             self._renew_current()
             return False  # Nothing is known yet of the one that loads it.
         if before is not None and before.version == version:
             self._renew_current()
             self._backoff_s = self._period_s
+            self._waiting_since = None  # What was waited for was taken back.
             return False
         loaded = self._load(version)
         self._current = loaded
@@ -119,6 +131,30 @@ class ReleaseWatcher:
         logging.info(
             "Serving release %s now%s.", version, f" instead of {before.version}" if before else ""
         )
+        return True
+
+    @property
+    def waiting_s(self) -> float:
+        """How long a published release has been waited for, seconds; 0 where none is."""
+        since = self._waiting_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _waits_for(self, version: str) -> bool:
+        reason = self._awaited(version)
+        if not reason:
+            self._waiting_since = None
+            return False
+        if self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+            logging.info("Release %s is published; waiting for: %s", version, reason)
+        if self.waiting_s >= _PATIENCE_S:
+            logging.log_every_n_seconds(
+                logging.WARNING,
+                "Release %s has been waited for during %.0f s, the old one serves. Does the model "
+                "server read models.config, and what does its log say? %s",
+                _PATIENCE_S,
+                *(version, self.waiting_s, reason),
+            )
         return True
 
     def _renew_current(self) -> None:

@@ -1,12 +1,12 @@
 """What a history store holds of a user, and the interface of the stores.
 
-Events are applied once (an event id of a user counts one time), in any order, and the next read
+Events are applied once (by :attr:`serving.events.Event.key`), in any order, and the next read
 sees them, from any thread and any replica that shares the store. Impressions get their outcome
 when they are read, from the clicks and watches that are there by then
 (:mod:`serving.attribution`), so the order of arrival cannot matter.
 
 Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
-(:mod:`features.event_columns`). Event ids are forgotten with their events: an event that old, sent
+(:mod:`features.event_columns`). Identities are forgotten with their events: an event that old, sent
 again, would be taken for a new one.
 """
 
@@ -120,6 +120,7 @@ class HistoryStore(Protocol):
     """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
 
     max_events: int
+    store_id: str  # Of letters and digits; the same wherever the store is opened.
 
     @property
     def is_empty(self) -> bool:
@@ -137,8 +138,8 @@ class HistoryStore(Protocol):
             HistoryUnavailableError: Nothing was applied.
         """
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
-        """Returns the (user id, event id) pairs, and the user ids, that the store already has."""
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
+        """Returns the keys of events, and the user ids, that the store already has."""
 
     def read(self, user_id: str) -> UserHistory:
         """Returns all that is known of a user; an unknown user has empty tables."""
@@ -155,8 +156,15 @@ class HistoryStore(Protocol):
         A store may begin to count at the full hour before.
         """
 
+    def sync(self) -> None:
+        """Returns when what was applied survives a power cut, as far as the medium can promise.
+
+        Raises:
+            HistoryUnavailableError: It may not.
+        """
+
     def ping(self) -> None:
-        """Raises HistoryUnavailableError where the store does not answer."""
+        """Raises HistoryUnavailableError where the store does not answer, or lost everything."""
 
     def close(self) -> None:
         """Lets go of files and connections."""

@@ -418,7 +418,10 @@ def test_binary_writes_metrics_report_and_prints_the_table(examples_dir, tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "popularity all" in done.stdout
-    assert "Next: python -m serving.build_release" in done.stdout
+    assert (
+        f"Next: python -m serving.build_release --examples={examples_dir} "
+        f"--candidate_model=CANDIDATE_MODEL --metrics={output} --serving_root=SERVING_ROOT\n"
+    ) in done.stdout
     assert sorted(path.name for path in output.iterdir()) == [
         "COMPLETE", "metrics.json", "report.html"
     ]  # fmt: skip

@@ -33,7 +33,8 @@ if code:
     sys.exit(int(code))
 ranking = os.environ.get("RANKING", "1") == "1"
 if os.environ.get("FORGETS") != name:
-    (out / "COMPLETE").write_text(json.dumps({"has_ranking": ranking, "ns": time.time_ns()}))
+    made = {"has_ranking": ranking, "no_ranking": os.environ.get("NO_RANKING", "")}
+    (out / "COMPLETE").write_text(json.dumps({**made, "ns": time.time_ns()}))
 """
 
 CHAIN = (
@@ -129,6 +130,19 @@ def test_new_logs_redo_everything(site):
     assert site.ran() == ["prepare", "rank", "judge"]
 
 
+def test_new_logs_behind_a_link_redo_everything_and_loops_end(site):
+    elsewhere = site.root / "other disk"
+    elsewhere.mkdir()
+    (site.logs / "impressions" / "date=2026-11-20").symlink_to(elsewhere)
+    (site.logs / "impressions" / "loop").symlink_to(site.logs)
+    (site.logs / "impressions" / "nothing").symlink_to("/nonexistent")
+    site.outcomes()
+    site.ran()
+    (elsewhere / "part2.parquet").write_text("more")
+    site.outcomes()
+    assert site.ran() == ["prepare", "rank", "judge"]
+
+
 def test_a_hidden_file_among_the_logs_is_no_change(site):
     site.outcomes()
     (site.logs / ".part.tmp").write_text("being written")
@@ -205,6 +219,13 @@ def test_without_impressions_the_ranker_is_skipped_and_nobody_is_given_one(site,
     assert "no impressions" in steps[1].reason
     assert "--ranker=" not in steps[2].command
     assert site.ran() == ["prepare", "judge"]
+
+
+def test_why_there_is_no_ranker_is_what_preprocessing_says(site, monkeypatch):
+    monkeypatch.setenv("RANKING", "0")
+    monkeypatch.setenv("NO_RANKING", "nobody clicked")
+    steps = site.job().run()
+    assert steps[1].reason == "nobody clicked: there will be no ranker"
 
 
 def test_the_plan_says_what_a_run_would_do_and_runs_nothing(site):

@@ -30,7 +30,16 @@ import uvicorn
 from features import spec, tensors
 from features.catalogue import Catalogue
 from features.statistics import VideoStatistics
-from serving import errors, http_server, index, listening, publication, sources
+from serving import (
+    connections,
+    errors,
+    http_server,
+    index,
+    listening,
+    publication,
+    server,
+    sources,
+)
 from serving.event_log import EventLog
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
@@ -179,6 +188,7 @@ class OneRelease:
         self.current = release
         self.loaded_at = 0.0
         self.failures = self.renewal_failures = 0
+        self.waiting_s = 0.0
 
     @contextlib.contextmanager
     def pin(self):
@@ -276,13 +286,19 @@ def _save_ranker(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True):
-    """Publishes the tiny release with real SavedModels and a real index; returns its version."""
+def publish(serving_root, *, has_ranker=True, **columns):
+    """Publishes the tiny release with real SavedModels and a real index; returns its version.
+
+    ``columns`` join its videos table, whatever they are: nothing is tried here.
+    """
     release = make_release()
+    table = release.catalogue.table
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
     with publication.building(serving_root) as build:
         videos = build.directory("videos")
         release.resolved.save(videos)
-        pq.write_table(release.catalogue.table, videos / "videos.parquet")
+        pq.write_table(table, videos / "videos.parquet")
         pq.write_table(make_daily(), videos / "video_statistics.parquet")
         pq.write_table(release.profiles.table, videos / "users.parquet")
         queries = np.zeros((40, TOPICS + 1), np.float32)
@@ -326,9 +342,12 @@ def serving_root(published_root, tmp_path):
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
-    def __init__(self, program, directory):
+    KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self, program, directory, *settings):
         self._program = program
         self._directory = directory
+        self._settings = settings or self.KEEPING
         with contextlib.closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -337,8 +356,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        settings += ["--appendonly", "yes", "--appendfsync", "always"]
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._settings]
         self.process = subprocess.Popen(
             [self._program, *settings, "--dir", str(self._directory)],
             stdout=subprocess.DEVNULL,
@@ -347,9 +365,13 @@ class RedisServer:
         with self.client() as client:
             while True:
                 assert self.process.poll() is None, "redis-server did not start"
-                with contextlib.suppress(redis.ConnectionError):
+                try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return  # It is there, and wants a password.
+                except redis.ConnectionError:
+                    time.sleep(0.02)
                 time.sleep(0.02)
 
     def stop(self):
@@ -376,17 +398,53 @@ def redis_server(needs_program, tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture
+def redis_with(needs_program, tmp_path):
+    """Starts a Redis of the test's own with the settings that it is given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*settings):
+            server = RedisServer(needs_program("redis-server"), tmp_path, *settings)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
 # ---- a server ------------------------------------------------------------------------------------
+
+
+class LiveNotes:
+    """A live state that only notes whom it met and what it was told."""
+
+    def __init__(self):
+        self.met, self.events = [], []
+
+    def meet(self, user_id, region):
+        self.met.append(user_id)
+
+    def apply(self, events):
+        self.events.extend(events)
 
 
 class Running:
     """A service behind a real port, in a thread of this process."""
 
-    def __init__(self, tiny, directory, *, history=None, funnel_options=None, **more):
+    def __init__(
+        self,
+        tiny,
+        directory,
+        *,
+        history=None,
+        funnel_options=None,
+        limits=None,
+        **more,
+    ):
         self.releases = tiny.releases(tiny.release())
         self.history = history or SqliteHistoryStore(directory / "history.sqlite")
         self.log = EventLog(directory / "logs")
-        self.recorder = Recorder(self.history, self.log)
+        self.live = LiveNotes()
+        self.recorder = Recorder(self.history, self.log, self.live)
         self.clock = lambda: tiny.now
         more.setdefault(
             "funnel",
@@ -411,13 +469,19 @@ class Running:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = http_server.create_app(self.service)
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        self._uvicorn = uvicorn.Server(server.configured(app, limits or connections.Limits()))
         arguments = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._uvicorn.run, kwargs=arguments)
         self._thread.start()
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+        self.client = self.new_client()
         while not self._uvicorn.started:
             time.sleep(0.005)
+
+    def new_client(self):
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def open_connections(self):
+        return len(self._uvicorn.server_state.connections)
 
     def stop(self):
         self._uvicorn.should_exit = True
@@ -523,8 +587,8 @@ def serve():
         return started[-1]
 
     yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
+    for one in started:
+        one.stop(signal.SIGKILL)
 
 
 # ---- those who ask -------------------------------------------------------------------------------

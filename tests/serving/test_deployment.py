@@ -16,6 +16,9 @@ MODEL_SERVER_FLAGS = {
     "port",
     "rest_api_port",
     "grpc_max_threads",
+    "num_load_threads",
+    "max_num_load_retries",
+    "load_retry_interval_micros",
     "model_config_file",
     "model_config_file_poll_wait_seconds",
     "monitoring_config_file",
@@ -124,6 +127,43 @@ def test_model_servers_read_the_files_that_releases_write(name, command, mounts,
     assert flags["monitoring_config_file"] == str(directory / "monitoring.config")
     assert is_under(directory, mounts)
     assert not writable or not is_under(directory, writable)
+
+
+# Without them one version that cannot load holds up all others for minutes.
+LOADING = {
+    "--num_load_threads=4",
+    "--max_num_load_retries=1",
+    "--load_retry_interval_micros=1000000",
+}
+
+
+def texts_of_the_repository():
+    """Every text that people read or run, with its name."""
+    folders = ("features", "models", "serving", "pipeline", "tests", "docs", ".ci")
+    for path in [*ROOT.glob("*"), *(p for f in folders for p in (ROOT / f).rglob("*"))]:
+        binary = {".png", ".pyc", ".gz"}
+        if path.is_file() and path.suffix not in binary and path != pathlib.Path(__file__):
+            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+
+
+def start_lines():
+    """Every command that starts a model server, wherever it is written."""
+    for name, text in texts_of_the_repository():
+        for found in re.finditer(r"--model_config_file=", text):
+            yield name, text[max(found.start() - 400, 0) : found.end() + 400]
+
+
+def test_every_start_line_says_how_models_are_loaded():
+    lines = list(start_lines())
+    assert {
+        "WORKSPACE.md",
+        "serving/tf_serving_config.py",
+        "serving/deployment/compose.yaml",
+        "serving/deployment/kubernetes/model-server.yaml",
+        "serving/deployment/systemd/watchnext-model-server.service",
+    } <= {name for name, _ in lines}
+    for name, line in lines:
+        assert all(flag in line for flag in LOADING), name
 
 
 def test_generated_configuration_has_the_files_that_are_named(tmp_path):

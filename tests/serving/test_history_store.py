@@ -1,7 +1,6 @@
 import contextlib
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import command, logs
+from features import logs
 from serving import errors, history_seed, history_store, redis_history
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind
 from serving.history_store import SqliteHistoryStore
@@ -95,7 +94,28 @@ def test_event_is_applied_once(store):
     again = store.append([event("a", at=T + 5), event("b")])
     assert (again.accepted, again.duplicates) == (1, 1)
     assert store.read("u").watches.num_rows == 2
-    assert store.known([event("a"), event("x"), event("a", user="other")]) == ({("u", "a")}, {"u"})
+    asked = [event("a"), event("x"), event("a", user="other"), event("a", Kind.CLICK)]
+    assert store.known(asked) == ({("u", "watch", "a")}, {"u"})
+
+
+def test_one_id_for_a_click_and_a_watch_is_two_events(store):
+    both = [event("x", Kind.CLICK), event("x", at=T + 9)]
+    assert store.append(both).accepted == 2
+    assert store.known(both)[0] == {("u", "click", "x"), ("u", "watch", "x")}
+
+
+def test_impression_that_names_its_page_is_known_by_page_and_video(store):
+    served = event("p/0", Kind.IMPRESSION, page_id="p", surface="home")
+    reported = event("seen", Kind.IMPRESSION, at=T + 2, page_id="p")
+    others = [
+        event("seen", Kind.IMPRESSION, at=T + 2, page_id="p2"),
+        event("seen", Kind.IMPRESSION, at=T + 2, page_id="p", video="w"),
+        event("seen", Kind.IMPRESSION, at=T + 2),
+    ]
+    assert store.append([served]).accepted == 1
+    assert store.append([reported, *others]).accepted == 3
+    assert store.known([reported])[0] == {served.key}
+    assert store.read("u").impressions.num_rows == 4
 
 
 def test_event_id_of_another_user_is_another_event(store):
@@ -143,7 +163,7 @@ def test_ids_are_any_text(store):
     found = store.read(user)
     assert found.watches["video_id"].to_pylist() == ["v:ü/1"]
     assert found.profile == {"region": "ß"}
-    assert store.known([event(made, user=user)]) == ({(user, made)}, {user})
+    assert store.known([event(made, user=user)]) == ({(user, "watch", made)}, {user})
     assert store.user_ids(10) == [user]
     assert store.watch_counts(T).to_pylist() == [{"region": "ß", "video_id": "v:ü/1", "watches": 1}]
 
@@ -564,6 +584,10 @@ def test_redis_that_came_back_empty_is_not_answered_for_from_memory(redis_at, re
     store.append([event("a", video="old")])
     assert store.read("u").watches["video_id"].to_pylist() == ["old"]
     redis_server.empty()
+    with pytest.raises(errors.HistoryLostError):
+        store.read("u")
+    with store.filling() as filling:
+        assert filling is not None  # And nothing to fill it with.
     assert not store.read("u").is_known
     store.append([event("b", video="new")])
     assert store.read("u").watches["video_id"].to_pylist() == ["new"]
@@ -647,14 +671,3 @@ def test_two_servers_that_fill_at_once_fill_once(redis_at, logs_dir):
         thread.join()
     assert sorted(map(len, written)) == [0, 3]
     assert stores[0].read("a").watches.num_rows == 2
-
-
-def test_address_of_no_redis_is_refused_without_its_password():
-    with contextlib.closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))  # It does not listen.
-        port = taken.getsockname()[1]
-        with pytest.raises(errors.HistoryUnavailableError, match="cannot be reached") as raised:
-            RedisHistoryStore(f"redis://:secret@127.0.0.1:{port}/0")
-    assert "secret" not in str(raised.value)
-    with pytest.raises(command.InputError, match="must be redis://HOST:PORT/DATABASE"):
-        RedisHistoryStore("redis://127.0.0.1:port/0")

@@ -3,7 +3,6 @@ import contextlib
 import http.client
 import json
 import socket
-import subprocess
 import threading
 import time
 import types
@@ -97,7 +96,7 @@ def test_click_on_a_page_reaches_the_logs(site):
 
 
 def test_debug_explains(site):
-    page = recommend(site, debug=True, context={"region": "de"})
+    page = recommend(site, debug=True, record=True, context={"region": "de"})
     debug = page["debug"]
     assert {"history", "query_tower", "retrieval", "ranking", "page", "record"} <= set(
         debug["stages_ms"]
@@ -257,7 +256,8 @@ def test_events_are_not_acknowledged_when_they_cannot_be_kept(site):
 # ---- operations ----------------------------------------------------------------------------------
 
 
-def test_ready_means_that_the_models_answer(site, tiny):
+def test_ready_means_that_the_models_answer(running, tiny):
+    site = running(readiness_holds_s=0.0)
     assert site.client.get("/healthz").json() == {"status": "ok"}
     assert site.client.get("/readyz").json() == {"status": "ok"}
     for release in (
@@ -390,29 +390,3 @@ def test_page_needs_nothing_from_elsewhere(site):
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
-
-
-def test_page_shows_recommendations_in_a_real_browser(site, needs_program, tmp_path):
-    browser = needs_program("chromium", "chromium", "chromium-browser", "google-chrome")
-    report(site, watch("a", "v1", user="<b>Ada</b>"))
-    done = subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=8000",
-            "--dump-dom",
-            f"{site.url}/",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.count('class="card"') == 20
-    assert "20 videos." in done.stdout
-    assert 'id="rung" class="full">full' in done.stdout
-    assert "<li" in done.stdout.split('id="watched"')[1].split("</ol>")[0]
-    assert "<b>Ada</b>" not in done.stdout

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import shutil
 import time
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
-from serving import checksums, errors, loaded_release, release
+from serving import checksums, errors, loaded_release, release, release_watcher
 from serving.embedded_models import EmbeddedBackend
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
@@ -50,6 +51,12 @@ def test_release_without_a_ranker_is_loaded(tmp_path, tiny):
         loaded.expected_watch_times(
             loaded.viewer(unknown_user("u"), now=tiny.now, context={}), candidates=None
         )
+
+
+def test_release_whose_filters_cannot_run_is_refused_and_not_served(tmp_path, tiny_publish):
+    tiny_publish(tmp_path, regions=["us"] * 48)
+    with pytest.raises(release.ReleaseRefusedError, match=r"no page could be.*column 'regions'"):
+        load(tmp_path)
 
 
 def test_altered_release_is_refused(serving_root):
@@ -221,6 +228,63 @@ def test_what_is_published_is_looked_for_steadily_while_it_cannot_be_read(tiny, 
     state["version"] = "2"
     watcher._try_refresh()
     assert watcher.current.version == "2"
+
+
+def test_waiting_for_the_model_server_is_no_failure_and_the_swap_comes_at_the_next_look(
+    tiny, watcher_of, caplog
+):
+    versions, missing, looks, handed = ["1"], ["NOT_FOUND"], [], []
+
+    def awaited(version):
+        looks.append(version)
+        return "".join(missing)
+
+    def hand_over(version):
+        assert not missing  # Nobody loads what is not there yet.
+        handed.append(version)
+        return False
+
+    renewed = []
+    watcher = watcher_of(
+        lambda: versions[-1],
+        tiny.release,
+        renew=lambda one: renewed.append(one.version),
+        hand_over=hand_over,
+        awaited=awaited,
+    )
+    watcher.refresh()
+    assert (watcher.waiting_s, looks) == (0.0, [])
+    caplog.set_level(logging.INFO, logger="absl")
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: len(looks) >= 30)
+    assert watcher.current.version == "1"
+    assert len(renewed) >= 29  # What is new reaches the old one meanwhile.
+    assert watcher.waiting_s > 0
+    assert watcher.failures == 0
+    assert watcher._retry_at == 0.0
+    assert [r.levelname for r in caplog.records if "waiting for: NOT_FOUND" in r.message] == [
+        "INFO"
+    ]
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+    missing.clear()
+    wait_until(lambda: watcher.current.version == "2")
+    assert handed[0] == "2"
+    assert watcher.waiting_s == 0.0
+
+
+def test_what_is_waited_for_too_long_is_said_as_a_warning(tiny, watcher_of, caplog, monkeypatch):
+    monkeypatch.setattr(release_watcher, "_PATIENCE_S", 0.1)
+    versions = ["1"]
+    watcher = watcher_of(lambda: versions[-1], tiny.release, awaited=lambda _: "NOT_FOUND")
+    watcher.refresh()
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: "has been waited for during" in caplog.text)
+    assert {r.levelname for r in caplog.records} == {"WARNING"}
+    assert watcher.failures == 0
+    versions.append("1")  # Taken back.
+    wait_until(lambda: watcher.waiting_s == 0.0)
 
 
 def test_a_release_for_another_process_is_not_loaded_here(tiny, watcher_of):
