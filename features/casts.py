@@ -122,7 +122,9 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def describe(kind: pa.DataType) -> str:
-    """Returns the name of a type for people: lists by what they hold."""
+    """Returns the name of a type for people: lists by what they hold, text as string."""
+    if _is_text(kind):
+        return "string"
     return f"list<{describe(kind.value_type)}>" if is_list(kind) else str(kind)
 
 

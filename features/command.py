@@ -15,6 +15,10 @@ from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
+# Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
+# may not be there any more.
+DONE = "WATCHNEXT_DONE"
+
 
 class InputError(Exception):
     """Something that the caller gave cannot be used: what is wrong, where, what to do."""
@@ -33,6 +37,7 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     Raises:
         SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
     """
+    done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
         show_progress()
@@ -42,6 +47,8 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             main(argv)
         except InputError as error:
             _refuse(str(error))
+        if done:
+            pathlib.Path(done).touch()
 
     def parse(argv: Sequence[str]) -> list[str]:
         for argument in argv[1:]:

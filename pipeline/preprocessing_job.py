@@ -67,7 +67,7 @@ def run(
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()
     with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
-        with _cache_to_itself(config):
+        with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
                 output=output,
@@ -109,11 +109,18 @@ def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
         raise
 
 
-def _cache_to_itself(config: PreprocessConfig) -> contextlib.AbstractContextManager[object]:
+def _cache_to_itself(
+    config: PreprocessConfig, examples_dir: pathlib.Path
+) -> contextlib.AbstractContextManager[object]:
     """Holds the cache: another run would remove the days that this one is about to take."""
     if config.cache is None:
         return contextlib.nullcontext()
-    return work_lock.held(pathlib.Path(config.cache), flag="--cache")
+    cache = pathlib.Path(config.cache)
+    if cache.resolve().is_relative_to(examples_dir.resolve()):
+        raise command.InputError(
+            f"--cache={cache} lies in --examples, which a run replaces as a whole. Give another."
+        )
+    return work_lock.held(cache, flag="--cache")
 
 
 def _transform(

@@ -73,7 +73,7 @@ class LoadedRelease:
         popular: The same object as in ``sources``; it can always fill a page.
         prepared: What videos alone contribute to the ranker; None where it reads them raw.
         live: What everybody watches now, in the rows of the catalogue.
-        order: Learned order of pages; None for that of expected watch time.
+        order: Learned order of pages; None for that of expected watch time or retrieval score.
         found: Where it lies on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
         rules: Of :func:`serving.filters.current_rules`; None where they are as they were built.
@@ -116,7 +116,7 @@ class LoadedRelease:
         return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
 
     def order_columns(
-        self, viewer: Viewer, found: Candidates, seconds: np.ndarray
+        self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
         if self.live is None:

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, dataset, logs, replay, spec
 from features.statistics import DAY_S
-from pipeline import incremental, periods, raw_examples, work_lock
+from pipeline import incremental, periods, preprocessing_job, raw_examples, work_lock
 from pipeline.preprocessing_config import PreprocessConfig
 from tests.pipeline import runner_outputs
 
@@ -158,6 +158,19 @@ def test_a_cache_that_another_run_uses_is_refused_by_its_flag(preprocess, tmp_pa
     assert run.process.returncode == 2
     assert "in use by process" in errors
     assert "another --cache" in errors
+
+
+def test_a_cache_that_the_run_itself_would_replace_or_cannot_write_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", site())
+    (tmp_path / "file").write_text("")
+    for cache, says in (
+        (tmp_path / "examples" / "cache", "lies in --examples"),
+        (tmp_path / "file", "--cache=.* cannot be used"),
+    ):
+        config = PreprocessConfig(until_s=T0 + 5 * DAY_S, cache=str(cache))
+        with pytest.raises(command.InputError, match=says):
+            preprocessing_job.run(str(logs_dir), str(tmp_path / "examples"), config, [])
+    assert not (tmp_path / "examples").exists()
 
 
 def assert_same(first, second):

@@ -81,7 +81,7 @@ def test_bad_extra_feature_is_named(tmp_path):
     logs_dir = write(tmp_path / "logs", good_tables())
     entry = {"name": "x", "kind": "univalent", "side": "query", "models": ["ranker"]}
     (logs_dir / logs.FEATURES_FILE).write_text(json.dumps([{**entry, "source": "users.x"}]))
-    refuse(logs_dir, tmp_path / "examples", r"users\.x")
+    refuse(logs_dir, tmp_path / "examples", r"features\.json.*\n.*users\.x")
 
 
 def test_too_many_rejected_rows_fail_with_table_reason_and_examples(tmp_path):

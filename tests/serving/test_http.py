@@ -126,7 +126,11 @@ def test_ids_with_slashes_and_spaces_work(site):
 def test_release_is_described(site):
     release = site.client.get("/v1/release").json()
     assert release["release_id"] == "20231114000000"
-    assert (release["videos"], release["has_ranker"], release["models"]) == (48, True, "fakes")
+    assert (release["videos"], release["has_ranker"], release["models"]) == (
+        48,
+        True,
+        "fakes, ranker in float32",
+    )
 
 
 # ---- what is refused -----------------------------------------------------------------------------
