@@ -18,6 +18,7 @@ nominate it and look on until they have enough, so that a page has k videos as l
 catalogue has k that may be shown.
 """
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ import pyarrow.compute as pc
 from absl import logging
 
 from features import command, schema
-from features.catalogue import Catalogue, combined
+from features.catalogue import Catalogue, combined, ragged_rows
 from serving import errors
 from serving.page import FunnelSettings, PageRequest
 from serving.user_history import Blocked
@@ -50,12 +51,11 @@ class VideoRules:
         self._catalogue = catalogue
         self.withdrawn = withdrawn
         names = catalogue.table.column_names
-        self._in_regions = self._in_blocked_regions = _NOBODYS
-        self._everywhere = np.ones(len(catalogue), bool)
-        if "regions" in names:
-            self._in_regions, self._everywhere = _rows_by_value(catalogue.table["regions"])
-        if "blocked_regions" in names:
-            self._in_blocked_regions, _ = _rows_by_value(catalogue.table["blocked_regions"])
+        self._listed = {
+            name: _Lists.of(catalogue.table[name])
+            for name in ("regions", "blocked_regions")
+            if name in names
+        }
         self.min_ages: np.ndarray | None = None
         if "min_age" in names:
             ages = pc.fill_null(combined(catalogue.table["min_age"]).cast(pa.float64()), 0.0)
@@ -70,15 +70,19 @@ class VideoRules:
     def allowed_in(self, region: str) -> Rule | None:
         """Returns whether each video may be shown in a region; None where all may everywhere.
 
-        Callers choose the name of a region, so nothing is kept for one that no video names.
+        Callers choose the names of regions, so nothing is kept for any of them.
         """
-        if not self._in_regions and not self._in_blocked_regions:
+        if not self._listed:
             return None
-        named = self._in_regions.get(region, _NO_ROWS)
-        blocked = self._in_blocked_regions.get(region, _NO_ROWS)
+        regions, blocked = self._listed.get("regions"), self._listed.get("blocked_regions")
 
         def rule(rows: np.ndarray) -> np.ndarray:
-            return (self._everywhere[rows] | _are_in(rows, named)) & ~_are_in(rows, blocked)
+            allowed = np.ones(len(rows), bool)
+            if regions is not None:
+                allowed &= regions.have(rows, region) | ~regions.have_any(rows)
+            if blocked is not None:
+                allowed &= ~blocked.have(rows, region)
+            return allowed
 
         return rule
 
@@ -243,7 +247,6 @@ def load_predicate(name: str) -> Predicate:
 
 
 _NO_ROWS = np.zeros(0, np.int32)
-_NOBODYS: Mapping[str, np.ndarray] = {}
 
 
 def _rules(
@@ -302,28 +305,43 @@ def _rows_of(catalogue: Catalogue, video_ids: tuple[str, ...]) -> np.ndarray:
     return rows[rows >= 0]
 
 
-def _rows_by_value(column: pa.ChunkedArray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
-    """Returns the rows of a list column that have each value, and which rows have none.
+@dataclasses.dataclass(frozen=True)
+class _Lists:
+    """A column of lists of strings.
 
-    Returns:
-        Value to rows, int32, sorted; and bool [N], whether the list of a row is empty or null.
+    Attributes:
+        offsets: int64 [N + 1], where the values of each row begin.
+        codes: int32 [sum], the values.
+        code_of: Value to code.
     """
-    lists = combined(column)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    values = lists.flatten().cast(pa.string()).dictionary_encode()
-    codes = np.asarray(values.indices.fill_null(-1), np.int64)
-    order = np.argsort(codes, kind="stable")
-    rows = np.repeat(np.arange(len(lists), dtype=np.int32), lengths)[order]
-    starts = np.searchsorted(codes[order], np.arange(len(values.dictionary) + 1))
-    names = values.dictionary.to_pylist()
-    by_value = {name: rows[starts[n] : starts[n + 1]] for n, name in enumerate(names)}
-    return by_value, lengths == 0
 
+    offsets: np.ndarray
+    codes: np.ndarray
+    code_of: Mapping[str, int]
 
-def _are_in(rows: np.ndarray, sorted_rows: np.ndarray) -> np.ndarray:
-    """Returns bool [n], whether each row is among some sorted ones."""
-    if not len(sorted_rows):
-        return np.zeros(len(rows), bool)
-    place = np.searchsorted(sorted_rows, rows)
-    found: np.ndarray = sorted_rows[np.minimum(place, len(sorted_rows) - 1)] == rows
-    return found
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "_Lists":
+        lists = combined(column)
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+        values = lists.flatten().cast(pa.string()).dictionary_encode()
+        return cls(
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            codes=np.asarray(values.indices.fill_null(-1), np.int32),
+            code_of={name: code for code, name in enumerate(values.dictionary.to_pylist())},
+        )
+
+    def have(self, rows: np.ndarray, value: str) -> np.ndarray:
+        """Returns bool [n], whether the list of each row has the value."""
+        code = self.code_of.get(value)
+        if code is None:
+            return np.zeros(len(rows), bool)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        is_it = self.codes[ragged_rows(self.offsets[rows], lengths)] == code
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        found: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
+        return found
+
+    def have_any(self, rows: np.ndarray) -> np.ndarray:
+        """Returns bool [n], whether the list of each row has any value."""
+        found: np.ndarray = self.offsets[rows + 1] > self.offsets[rows]
+        return found
