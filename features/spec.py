@@ -234,10 +234,18 @@ FEATURES: tuple[Feature, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedSpec:
-    """The features that one data set really has, in the order of their vectors."""
+    """The features that one data set really has, in the order of their vectors.
+
+    Attributes:
+        features: All of them.
+        spaces: ID spaces, as far as they are not the defaults.
+        history_from_s: Unix seconds; users' history before it counts neither where models learn
+            nor where they serve.
+    """
 
     features: tuple[Feature, ...]
     spaces: tuple[IdSpace, ...] = SPACES
+    history_from_s: int = 0
 
     def of(
         self, model: str, side: Side | None = None, kind: Kind | None = None
@@ -282,6 +290,7 @@ class ResolvedSpec:
         spec = {
             "features": [dataclasses.asdict(f) for f in self.features],
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
+            "history_from_s": self.history_from_s,
         }
         return json.dumps(spec, indent=1) + "\n"
 
@@ -292,6 +301,7 @@ class ResolvedSpec:
         return cls(
             features=tuple(Feature(**f) for f in spec["features"]),
             spaces=tuple(IdSpace(**s) for s in spec["spaces"]),
+            history_from_s=spec.get("history_from_s", 0),  # Earlier versions have none.
         )
 
     def save(self, directory: str | os.PathLike[str]) -> None:

@@ -50,6 +50,11 @@ def run(
     Raises:
         command.InputError: The logs or Beam's options cannot be used; nothing is written.
     """
+    if set("*?[]") & set(str(examples_dir)):
+        raise command.InputError(
+            f"--examples={examples_dir} has one of * ? [ ], which Beam takes for a pattern of "
+            "names: give a directory without them."
+        )
     options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
     for needed, why in NEEDED_TABLES.items():

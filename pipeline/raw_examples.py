@@ -193,7 +193,8 @@ class RawExamples:
         types = {name: logs.column_types(self._logs, name) for name in self._tables}
         resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
-        return dataclasses.replace(resolved, spaces=spaces)
+        from_s = self._config.from_s or 0
+        return dataclasses.replace(resolved, spaces=spaces, history_from_s=from_s)
 
     # ---- replay ----------------------------------------------------------------------------------
 

@@ -134,6 +134,7 @@ class _Batch:
     pages: Sequence[Segment]
     evidence: Sequence[Segment]
     growing: Sequence[Segment]
+    younger: Sequence[Segment]
     is_last: bool
 
 
@@ -156,8 +157,16 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
         pages=pages,
         evidence=[s for s in found if s.stream in IN_TABLES and s.end_s >= oldest],
         growing=[s for s in found if s.stream == EVENTS and not s.is_sealed],
+        younger=_younger(found, pages),
         is_last=len(pages) == len(ripe),
     )
+
+
+def _younger(found: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
+    """Returns segments of impressions that a click or watch may have come from instead."""
+    until_s = max((s.end_s for s in pages), default=0) + CLICK_WINDOW_S
+    rest = [s for s in found if s.stream == PAGES and s not in pages]
+    return [s for s in rest if s.start_s <= until_s]
 
 
 def _compact_batch(
@@ -170,9 +179,10 @@ def _compact_batch(
 ) -> dict[str, int]:
     moved = event_keys.moved(root / DIRECTORY)
     read_events = read(batch.events, keep_aside=True)
-    events = event_keys.not_moved(read_events, moved)
-    pages = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
-    clicked, seconds = _outcomes(pages, [read(batch.evidence), read_events, read(batch.growing)])
+    events, event_digests = event_keys.not_moved(read_events, moved)
+    pages, page_digests = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
+    others = [read(batch.evidence), read_events, read(batch.growing)]
+    clicked, seconds, moment = _outcomes(pages, others, beside=read(batch.younger))
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
@@ -183,13 +193,13 @@ def _compact_batch(
         "searches": event_rows.raw_table(
             "searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))
         ),
-        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held]),
+        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held], moment[~held]),
         "users": event_rows.new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
     }
     commit = event_commits.Commit(
         tables=tables,
         held=pages.filter(pa.array(held)),
-        keys=np.concatenate([event_keys.of(events), event_keys.of(done)]),
+        keys=np.concatenate([event_digests, page_digests[~held]]),
         wall_s=wall_s,
         **_left_behind(batch, brought),
     )
@@ -235,16 +245,17 @@ def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
         event_commits.recover(root)
         found = segments(root)
         moved = event_keys.moved(root / DIRECTORY)
-        pages = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
+        pages, _ = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
         others = read([s for s in found if s.stream != PAGES])
-        clicked, seconds = _outcomes(pages, [others])
-        yield event_rows.with_outcomes(pages, clicked, seconds)
+        yield event_rows.with_outcomes(pages, *_outcomes(pages, [others], beside=read([])))
 
 
-def _outcomes(pages: pa.Table, others: Sequence[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whether each impression was clicked, bool [n], and seconds watched, float64 [n]."""
+def _outcomes(
+    pages: pa.Table, others: Sequence[pa.Table], *, beside: pa.Table
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what came of impressions, see :func:`serving.attribution.attribute`."""
     engagements = event_keys.distinct(pa.concat_tables([_engagements(part) for part in others]))
-    return attribution.attribute(pages, engagements)
+    return attribution.attribute(pages, engagements, beside=beside)
 
 
 def _engagements(records: pa.Table) -> pa.Table:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# A click leads from an impression to its watch within this time of the impression ...
-CLICK_WINDOW_S = 30 * 60
-# ... and the watch that follows a click may be reported when it ends, so it has longer.
+from features import clicks
+
+CLICK_WINDOW_S = clicks.CLICK_WINDOW_S
+# The watch that follows a click may be reported when it ends, so it has longer.
 WATCH_WINDOW_S = 4 * 3600
 # A page is as of the second after its user's last event, but no further than this after the clock:
 # else each page of a busy second would move the next one on. So the impression may lie that much

@@ -140,7 +140,7 @@ def current_rules(catalogue: Catalogue, videos: pa.Table) -> pa.Table:
                 columns[name] = pc.if_else(pc.is_null(place), kept, columns[name])
         elif name in built.column_names:
             columns[name] = combined(built[name])
-    return pa.table(columns)
+    return pa.table(columns) if columns else built
 
 
 def ruled(catalogue: Catalogue, rules: pa.Table) -> Catalogue:

@@ -138,7 +138,12 @@ class LoadedRelease:
             found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
         columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
-            found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
+            found,
+            now=now,
+            context=context,
+            catalogue=self.catalogue,
+            user_schema=columns,
+            from_s=self.resolved.history_from_s,
         )
 
     def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:

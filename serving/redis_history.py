@@ -41,7 +41,7 @@ from serving.events import Event, Kind
 from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
 from serving.history_schema import KINDS
 from serving.redis_filling import LOCK_S, RedisFilling
-from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION
+from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION, packed_row
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
@@ -147,7 +147,7 @@ class RedisHistoryStore:
             )
             for user_id, mine in by_user(events).items()
         ]
-        settings = [self.max_events, PRUNE_SLACK, KEPT_HOURS_S]
+        settings = [self.max_events + PRUNE_SLACK, PRUNE_SLACK, KEPT_HOURS_S]
         with self._explained("written"):
             filled, *done = self._append(args=[*self._stamp(), *settings, *users])
         self._require(filled, is_done=bool(done))
@@ -213,7 +213,7 @@ class RedisHistoryStore:
             profile=profile,
             blocked=blocked,
             newest=int(newest),
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=marks, rows=rows, history=history)
         cache.put(user_id, found)
@@ -340,7 +340,7 @@ def _known(before: Remembered | None) -> list[Any]:
 
 def _packed(event: Event) -> list[Any]:
     """Returns what the script needs of an event: kind, id, time, row, hour, video."""
-    row = json.dumps([ROW_VERSION, *KINDS[event.kind].values(event)], allow_nan=False)
+    row = packed_row(KINDS[event.kind].values(event))
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,

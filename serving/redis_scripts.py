@@ -3,12 +3,23 @@
 Under a policy that drops keys any of them may be missing alone, and nothing here fails for that.
 """
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 PREFIX = "watchnext:"
 # Version 1 of a row: the columns of KINDS in their order. A later version may append columns
 # without a new number, since what a reader does not know at the end it leaves alone.
 ROW_VERSION = 1
 HOUR_S = 3600
 KEPT_HOURS_S = 9 * 86400
+
+
+def packed_row(values: Sequence[Any]) -> str:
+    """Returns a row as JSON, without nulls at its end: earlier servers wrote none there."""
+    length = max((place for place, v in enumerate(values, 1) if v is not None), default=0)
+    return json.dumps([ROW_VERSION, *values[:length]], allow_nan=False)
+
 
 # Arguments of what writes begin with: prefix, the id of the filling that the caller knows (or
 # nothing), a new version. Where that filling is gone nothing is written, and its id, or that of

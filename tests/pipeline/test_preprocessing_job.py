@@ -68,6 +68,11 @@ def test_truncated_file_is_named(tmp_path):
     refuse(logs_dir, tmp_path / "examples", path.name)
 
 
+def test_a_name_that_beam_would_take_for_a_pattern_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    refuse(logs_dir, tmp_path / "examples[ms]", "takes for a pattern")
+
+
 def test_no_logs_at_all(tmp_path):
     refuse(tmp_path / "nothing", tmp_path / "examples", "does not exist")
 

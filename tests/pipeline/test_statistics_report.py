@@ -195,6 +195,7 @@ def report(tmp_path_factory):
         "from_s": None,
         "until_s": 10**9,
         "holdout_days": 1.0,
+        "has_ranking": True,
     }
     statistics_report.write(directory, RESOLVED, info)
     return directory

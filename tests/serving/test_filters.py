@@ -158,6 +158,9 @@ def test_rules_of_the_videos_table_of_now_count_and_not_those_of_the_build(page_
     assert page.filtered == {"region": 2, "age": 1, "withdrawn": 1}
     # What the table does not say stays as it was built.
     assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(table), k=48))
+    # And a release that nothing is said of, then or now, is the same one.
+    plain = tiny.release()
+    assert Shelver(plain, None, None).with_videos(plain.catalogue.table) is plain
     gone = newest.slice(1)
     assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(gone), k=48))
 

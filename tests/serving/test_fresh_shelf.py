@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 from hypothesis import given
 
 from features import command, logs
-from serving import errors, loaded_release, release
+from serving import errors, filters, loaded_release, release
 from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 from serving.live_service import LiveParts
+from serving.page import FunnelSettings, PageRequest
+from serving.user_history import unknown_user
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,37 @@ def test_what_is_withdrawn_later_leaves_the_release(built, shelver):
 
 def test_a_release_without_new_videos_stays_as_it_is(built, shelver):
     assert shelver.with_videos(built.catalogue.table) is built
+
+
+def test_a_later_row_of_a_video_reaches_the_release_that_serves(built, backend, tmp_path, world):
+    table = built.catalogue.table
+    logs.append(tmp_path, "videos", table)
+    parts = LiveParts(world.serving_root, tmp_path, backend)
+    before = parts.attach(built)
+    assert not len(before.withdrawn)
+    ids = table["video_id"].to_pylist()
+    later = pa.table(
+        {
+            "video_id": [ids[3], ids[7]],
+            "upload_time": table["upload_time"].to_pylist()[3:8:4],
+            "withdrawn": [True, False],
+            "regions": [None, ["nowhere"]],
+        }
+    )
+    logs.append(tmp_path, "videos", later)
+    after = parts.renewed(before)
+    assert after.withdrawn.tolist() == [3]
+    rows = np.arange(len(table), dtype=np.int32)
+    viewer = after.viewer(unknown_user("u"), now=int(time.time()), context={"region": "de"})
+    found = filters.Filters(
+        viewer,
+        after.catalogue,
+        after.video_rules,
+        asked=PageRequest(user_id="u", k=1),
+        settings=FunnelSettings(),
+    )
+    assert np.flatnonzero(~found.allowed(rows)).tolist() == [7]
+    assert found.forbidden.tolist() == [3]
 
 
 def test_new_videos_reach_every_release_that_serves(built, backend, tmp_path, world):
