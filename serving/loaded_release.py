@@ -30,7 +30,7 @@ from serving import (
 from serving.backends import Backend
 from serving.candidates import Candidates
 from serving.filters import VideoRules
-from serving.index import Index
+from serving.index import Index, VideoIndex
 from serving.live_sources import CoWatch, LiveTrending
 from serving.live_state import LiveState, LiveView
 from serving.model import Model
@@ -65,7 +65,7 @@ class LoadedRelease:
         catalogue: Videos; row i is row i of the index.
         statistics: Of the videos, up to the day before.
         profiles: Users known at the build.
-        index: See :class:`serving.index.Index`.
+        index: See :class:`serving.index.VideoIndex`.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
@@ -85,7 +85,7 @@ class LoadedRelease:
     catalogue: Catalogue
     statistics: VideoStatistics
     profiles: Profiles
-    index: Index
+    index: VideoIndex
     query_tower: Model
     ranker: Model | None
     sources: tuple[Source, ...]

@@ -99,6 +99,11 @@ class Metrics:
         self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
         self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
         self.gauge(
+            "shelf_renewal_failures",
+            "Looks for new videos that failed.",
+            lambda: releases.renewal_failures,
+        )
+        self.gauge(
             "release_waiting_seconds",
             "How long a published release has been waited for, until the model server has it.",
             lambda: releases.waiting_s,

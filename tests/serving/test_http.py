@@ -195,6 +195,19 @@ def test_event_of_the_future_is_refused_and_a_fast_clock_is_forgiven(site, tiny)
     assert site.history.read("u").newest_s == tiny.now
 
 
+def test_event_of_long_ago_is_refused_and_a_late_report_is_not(site, tiny):
+    """Each day that events are of costs compaction a partition, so there is an end to them."""
+    month = 30 * 86400
+    for moment in (1, 86400, tiny.now - month - 1):
+        answer = report(site, watch("a", "v1"), watch("b", "v1", time=moment))
+        assert answer.status_code == 422
+        assert "time of event 'b' must not be before the server's clock" in answer.json()["detail"]
+        assert str(moment) in answer.json()["detail"]
+    assert not site.history.read("u").is_known  # None of a request of which one is wrong.
+    assert report(site, watch("a", "v1", time=tiny.now - month)).json()["accepted"] == 1
+    assert site.history.read("u").newest_s == tiny.now - month
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_body_that_is_too_large_is_refused(site, chunked):
     body = b'{"user_id": "' + b"x" * request_limits.MAX_BODY_BYTES + b'"}'
