@@ -31,7 +31,7 @@ from features.entity_lookup import NEVER_S, EntityLookup
 from features.event_columns import Events, Queries, user_time_key, visible
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class History:
     """The events of one or many users, ready for as-of questions.
 
@@ -110,7 +110,7 @@ class History:
             kind: One of ``KINDS_OF_EVENT``.
             queries: Users and moments.
         """
-        start, end = self._bounds(self._events(kind), queries)
+        start, end = self._bounds(self._events[kind], queries)
         if kind == "click" and self._is_cut:
             told_from = [self._told_from(of, queries) for of in (self.impressions, self.watches)]
             reach = user_time_key(queries.user, np.maximum(*told_from))
@@ -191,8 +191,8 @@ class History:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
         grid = _grid(
             {
-                kind: self._of_user(kind).answer(queries, None, functools.partial(self.seen, kind))
-                for kind in spec.KINDS_OF_EVENT
+                kind: events.answer(queries, None, functools.partial(self.seen, kind))
+                for kind, events in self._of_user.items()
             }
         )
         return _named("any", grid)
@@ -211,8 +211,8 @@ class History:
         owner, entities = self._entities(video_rows)
         asked, place = _distinct(queries.take(owner), entities)
         answers = {
-            kind: self._of_entities(kind).answer(*asked, functools.partial(self.seen, kind))
-            for kind in spec.KINDS_OF_EVENT
+            kind: events.answer(*asked, functools.partial(self.seen, kind))
+            for kind, events in self._of_entities.items()
         }
         grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
@@ -250,24 +250,25 @@ class History:
         owner = np.concatenate([everyone, everyone, np.repeat(everyone, lengths)])
         return owner, np.concatenate(numbers)
 
-    def _events(self, kind: str) -> Events:
-        return {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
+    @property
+    def _events(self) -> dict[str, Events]:
+        """The events by kind, in the order of the grid."""
+        events = {"impression": self.impressions, "click": self.clicks, "watch": self.watches}
+        return {kind: events[kind] for kind in spec.KINDS_OF_EVENT}
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a history lives for one request or bundle
-    def _of_user(self, kind: str) -> "EntityLookup":
-        events = self._events(kind)
-        return EntityLookup.of(events, np.arange(len(events.key)), None)
+    @functools.cached_property
+    def _of_user(self) -> dict[str, EntityLookup]:
+        return {
+            kind: EntityLookup.of(events, np.arange(len(events.key)), None)
+            for kind, events in self._events.items()
+        }
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - likewise
-    def _of_entities(self, kind: str) -> "EntityLookup":
-        events = self._events(kind)
-        return EntityLookup.of(events, *self._entities(events.video))
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    @functools.cached_property
+    def _of_entities(self) -> dict[str, EntityLookup]:
+        return {
+            kind: EntityLookup.of(events, *self._entities(events.video))
+            for kind, events in self._events.items()
+        }
 
 
 def _distinct(

@@ -26,7 +26,7 @@ _EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", require
 _FROM = flags.DEFINE_string(
     "from",
     None,
-    "Reads events from this ISO 8601 time on, UTC. Servers of the release do not count earlier ones.",
+    "Reads events from this ISO 8601 time on, UTC. Servers count no earlier ones.",
 )
 _UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
 _HOLDOUT_DAYS = flags.DEFINE_float(
