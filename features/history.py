@@ -191,8 +191,8 @@ class History:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
         grid = _grid(
             {
-                kind: events.answer(queries, None, functools.partial(self.seen, kind))
-                for kind, events in self._of_user.items()
+                kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
+                for kind, lookup in self._of_user.items()
             }
         )
         return _named("any", grid)
@@ -211,8 +211,8 @@ class History:
         owner, entities = self._entities(video_rows)
         asked, place = _distinct(queries.take(owner), entities)
         answers = {
-            kind: events.answer(*asked, functools.partial(self.seen, kind))
-            for kind, events in self._of_entities.items()
+            kind: lookup.answer(*asked, functools.partial(self.seen, kind))
+            for kind, lookup in self._of_entities.items()
         }
         grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)

@@ -282,8 +282,7 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     if not impressions:
         raise command.InputError(
             f"{examples_dir} has no training example for the ranker: "
-            f"{dataset.info(examples_dir).get('no_ranking') or 'the logs have no impressions'}. "
-            "A release does without a ranker."
+            f"{dataset.info(examples_dir).get('no_ranking')}. A release does without a ranker."
         )
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
 

@@ -222,7 +222,9 @@ class Answer:
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
-                raise outcome
+                # Another one: an error that its own traceback leads to is a cycle, which would hold
+                # the release.
+                raise errors.FilterError(str(outcome))
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
@@ -245,19 +247,11 @@ class Answer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
-        if known and self._release.ranker is None:
-            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
-        elif known and len(found):
-            deadline_s = self._settings.ranker_deadline_s
-            rank = functools.partial(
-                self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
-            )
-            try:
-                seconds = self._pool.run("ranker", rank, deadline_s)
-                return self._by_value(found, seconds), seconds
-            except (errors.ModelError, errors.StageTimeoutError) as error:
-                logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
-                self.fall("ranker", error, to=NO_RANKER)
+        if known and len(found):
+            seconds = self._expected_watch_times(found)
+            order = self._by_value(found, seconds)
+            if order is not None:
+                return order, seconds
         if embedding is not None:
             scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), None
@@ -266,14 +260,34 @@ class Answer:
             self._rung = POPULAR
         return order, None
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray) -> np.ndarray:
-        """Returns candidates best first: by the learned order, else by expected watch time."""
+    def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
+        """Returns what the ranker says; None, a rung lower, where it says nothing."""
+        if self._release.ranker is None:
+            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
+            return None
+        deadline_s = self._settings.ranker_deadline_s
+        rank = functools.partial(
+            self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
+        )
+        try:
+            seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
+            return seconds
+        except (errors.ModelError, errors.StageTimeoutError) as error:
+            logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
+            self.fall("ranker", error, to=NO_RANKER)
+            return None
+
+    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+        """Returns candidates best first: by the learned order, else by expected watch time.
+
+        None where there is neither: a learned order may look at expected watch times, too.
+        """
         learned = self._release.order
-        if learned is not None:
+        if learned is not None and not (seconds is None and learned.needs_ranker):
             columns = self._release.order_columns(self.viewer, found, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
-        return np.argsort(-seconds, kind="stable")
+        return None if seconds is None else np.argsort(-seconds, kind="stable")
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
         videos = self._release.shown_columns.take(shown.rows).to_pylist()

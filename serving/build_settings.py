@@ -20,12 +20,14 @@ class Inputs:
         examples: Written by pipeline.preprocess.
         candidate_model: Written by models.train_candidate.
         ranker_model: Written by models.train_ranker; None publishes without a ranker.
+        page_order: Written by serving.learn_order; None publishes without a learned order.
         metrics: metrics.json of models.evaluate, or its directory; None leaves gates unchecked.
     """
 
     examples: pathlib.Path
     candidate_model: pathlib.Path
     ranker_model: pathlib.Path | None = None
+    page_order: pathlib.Path | None = None
     metrics: pathlib.Path | None = None
 
 

@@ -13,7 +13,7 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from features import command
 from models import environment
 from serving import exact_search, index_files, index_tuning
 from serving.build_settings import EXACT_BELOW, RECALL_TARGET
-from serving.exact_search import Floats, Rows
+from serving.exact_search import Floats, Rows, RowsByNumber
 from serving.index_files import IndexRefusedError
 
 RECALL_K = 200
@@ -68,6 +68,27 @@ class IndexReport:
     exact_ms: float
     build_s: float
     trials: tuple[str, ...]
+
+
+class VideoIndex(Protocol):
+    """What a release asks of its index; safe for threads."""
+
+    @property
+    def kind(self) -> str:
+        """How it searches, as in :class:`Index`."""
+
+    @property
+    def dimension(self) -> int:
+        """D + 1."""
+
+    @property
+    def embeddings(self) -> RowsByNumber:
+        """float32 [N, D + 1]."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
+        """See :meth:`Index.search`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from serving import (
 from serving.backends import Backend
 from serving.candidates import Candidates
 from serving.filters import VideoRules
-from serving.index import Index
+from serving.index import Index, VideoIndex
 from serving.live_sources import CoWatch, LiveTrending
 from serving.live_state import LiveState, LiveView
 from serving.model import Model
@@ -65,7 +65,7 @@ class LoadedRelease:
         catalogue: Videos; row i is row i of the index.
         statistics: Of the videos, up to the day before.
         profiles: Users known at the build.
-        index: See :class:`serving.index.Index`.
+        index: See :class:`serving.index.VideoIndex`.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
@@ -73,7 +73,7 @@ class LoadedRelease:
         popular: The same object as in ``sources``; it can always fill a page.
         prepared: What videos alone contribute to the ranker; None where it reads them raw.
         live: What everybody watches now, in the rows of the catalogue.
-        order: Learned order of pages; None for that of expected watch time.
+        order: Learned order of pages; None for that of expected watch time or retrieval score.
         found: Where it lies on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
         rules: Of :func:`serving.filters.current_rules`; None where they are as they were built.
@@ -85,7 +85,7 @@ class LoadedRelease:
     catalogue: Catalogue
     statistics: VideoStatistics
     profiles: Profiles
-    index: Index
+    index: VideoIndex
     query_tower: Model
     ranker: Model | None
     sources: tuple[Source, ...]
@@ -116,7 +116,7 @@ class LoadedRelease:
         return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
 
     def order_columns(
-        self, viewer: Viewer, found: Candidates, seconds: np.ndarray
+        self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
         if self.live is None:

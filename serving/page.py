@@ -4,7 +4,8 @@ Rungs, best first; every answer names the one it stands on and why it is not a b
 
 ==============  ====================================================================================
 full            candidates of all sources, ranked by expected watch time
-no_ranker       candidates of all sources, by retrieval score: no ranker, or it failed
+no_ranker       candidates of all sources, by a learned order or by retrieval score: no ranker, or
+                it failed
 no_history      the history store is gone: made from the request's context alone
 last_embedding  the query tower failed: retrieved with the last embedding that it gave the user
 no_retrieval    no embedding at all, or no index: co-watched and popular videos
