@@ -12,7 +12,6 @@ from features import clicks, text
 from features.catalogue import Catalogue, combined, filled
 from features.event_columns import Events, user_time_key, watch_time_ms
 
-_MOST_MS = (1 << 31) - 1
 _NO_EVENTS = Events.of_sorted(*(np.zeros(0, np.int64),) * 3)
 
 
@@ -39,9 +38,11 @@ def watch_events(
     if "completed" in table.column_names:
         completed = np.asarray(filled(combined(table["completed"]), pa.bool_(), True))
     milliseconds = watch_time_ms(seconds)
-    # All that tells two watches apart, in one number beside user and time.
-    detail = (video.astype(np.int64) << 32) | (np.minimum(milliseconds, _MOST_MS) << 1) | completed
-    order = _once(key, detail, (user >= 0) & (video >= 0))
+    order = _in_order(key, video, (user >= 0) & (video >= 0))
+    if not _differs(key[order], video[order]).all():
+        columns = [column[order] for column in (completed, milliseconds, video, key)]
+        order = order[np.lexsort(columns)]
+        order = order[_differs(*(c[order] for c in (key, video, milliseconds, completed)))]
     return Events.of_sorted(key[order], video[order], milliseconds[order]), completed[order]
 
 
@@ -59,17 +60,13 @@ def impression_events(
     user = _user_codes(users, table)
     video = catalogue.rows(table["video_id"])
     key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
-    clicked_at = np.asarray(
-        filled(
-            combined(clicks.with_moments(table, watches)[clicks.CLICKED_AT]),
-            pa.int64(),
-            clicks.NEVER,
-        )
-    )
-    # Of copies the one that was clicked first.
-    order = np.lexsort((clicked_at, video, key))
-    order = order[((user >= 0) & (video >= 0))[order]]
-    order = order[_differs(key[order], video[order])]
+    moment = combined(clicks.with_moments(table, watches)[clicks.CLICKED_AT])
+    clicked_at = np.array(filled(moment, pa.int64(), clicks.NEVER))
+    order = _in_order(key, video, (user >= 0) & (video >= 0))
+    first = np.flatnonzero(_differs(key[order], video[order]))
+    if len(first) < len(order):  # Of copies the one that was clicked first.
+        clicked_at[order[first]] = np.minimum.reduceat(clicked_at[order], first)
+        order = order[first]
     nothing = np.zeros(len(order), np.int64)
     shown = Events.of_sorted(key[order], video[order], nothing)
     clicked_at = clicked_at[order]
@@ -81,11 +78,15 @@ def impression_events(
     return shown, clicked, shown.time[row]
 
 
-def _once(key: np.ndarray, detail: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns the rows that count, sorted by key and detail, each pair of the two once."""
-    order = np.lexsort((detail, key))
-    order = order[counts[order]]
-    return order[_differs(key[order], detail[order])]
+def _in_order(key: np.ndarray, detail: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns the rows that count, sorted by key and then by a number from 0 to 2^31.
+
+    Rows mostly come in the order of their keys: then this takes a tenth of a sort by two columns.
+    """
+    rows = np.flatnonzero(counts)
+    rows = rows[np.argsort(key[rows], kind="stable")]
+    place = np.cumsum(_differs(key[rows]))
+    return rows[np.argsort((place << 32) | detail[rows])]
 
 
 def _differs(*sorted_columns: np.ndarray) -> np.ndarray:
@@ -107,5 +108,7 @@ def search_events(
     # The query itself breaks ties, so that the order does not depend on how rows arrived.
     encoded = filled(queries, pa.string(), "").dictionary_encode()
     rank = np.argsort(np.argsort(np.asarray(encoded.dictionary.to_pylist(), dtype=object)))
-    order = _once(key, rank[np.asarray(encoded.indices)], user >= 0)
+    words = rank[np.asarray(encoded.indices)]
+    order = _in_order(key, words, user >= 0)
+    order = order[_differs(key[order], words[order])]
     return key[order], text.tokenise(queries.take(pa.array(order)))

@@ -23,7 +23,11 @@ from pipeline import log_checks, preprocessing_config
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
-_FROM = flags.DEFINE_string("from", None, "Reads events from this ISO 8601 time on, UTC.")
+_FROM = flags.DEFINE_string(
+    "from",
+    None,
+    "Reads events from this ISO 8601 time on, UTC. Servers count no earlier ones.",
+)
 _UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
 _HOLDOUT_DAYS = flags.DEFINE_float(
     "holdout_days", _DEFAULT.holdout_days, "Last days to keep out of training; 0 trains on all."

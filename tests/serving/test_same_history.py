@@ -5,6 +5,8 @@ its ranker was given for each page is compared with what the preprocessing job m
 from the tables that the server wrote, value by value.
 """
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,8 @@ from features.examples import Users
 from features.spec import Kind, Side
 from pipeline.preprocessing_config import PreprocessConfig
 from pipeline.raw_examples import RawExamples, directory_of
+from serving import redis_history
+from serving.redis_history import RedisHistoryStore
 
 HOUR, DAY = 3600, 86400
 AT_ONCE = 500
@@ -38,6 +42,7 @@ class Site:
         self.running = running
         self.tiny = tiny
         self.pages = {}
+        self.from_s = None
         self._waiting = []
         self._number = 0
 
@@ -68,8 +73,9 @@ class Site:
         asked = {"user_id": user, "k": 10, "exclude_watched": False}
         answer = self.running.client.post("/v1/recommendations", json=asked).json()
         assert answer["rung"] == "full", answer
-        inputs = self.running.releases.current.ranker.asked[-1]
-        self.pages[answer["request_id"]] = inputs
+        if self.from_s is None or answer["now"] >= self.from_s:
+            inputs = self.running.releases.current.ranker.asked[-1]
+            self.pages[answer["request_id"]] = inputs
         return answer
 
 
@@ -130,19 +136,27 @@ def many(site, rng, user, at):
     return at + 7 * number
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def lived(request, running, tiny, tmp_path):
-    """A site after three days, its server, and the logs that it wrote."""
-    options = {}
-    if request.param == "redis":
-        from serving.redis_history import RedisHistoryStore
+@pytest.fixture
+def lived(request, running, tiny, monkeypatch):
+    """A site after three days, its server, and the logs that it wrote.
 
+    Its parameters: the store, and how long after the begin the release's logs began; 0 for all.
+    """
+    store, since = request.param
+    options = {}
+    if store == "redis":
+        monkeypatch.setattr(redis_history, "_TIMEOUT_S", 120.0)  # A busy machine's.
         server = request.getfixturevalue("redis_server")
         server.empty()
         options = {"history": RedisHistoryStore(server.url)}
     server = running(**options)
     site, rng = Site(server, tiny), np.random.default_rng(5)
     begin = tiny.now
+    if since:
+        site.from_s = begin + since
+        release = server.releases.current
+        resolved = dataclasses.replace(release.resolved, history_from_s=site.from_s)
+        server.releases.current = dataclasses.replace(release, resolved=resolved)
     end = many(site, rng, "heavy", begin)
     site.page("heavy", end)
     visit(site, rng, "u", begin + DAY)
@@ -156,12 +170,13 @@ def lived(request, running, tiny, tmp_path):
     return site
 
 
-def by_beam(logs_dir, output):
-    """Returns the ranking examples of the job."""
+def by_beam(site, output):
+    """Returns the features and ranking examples of the job."""
+    logs_dir = site.running.log.logs_dir
     RawExamples(
         logs_dir=logs_dir,
         output=output,
-        config=PreprocessConfig(),
+        config=PreprocessConfig(from_s=site.from_s, max_rejected_fraction=0.2),
         options=PipelineOptions([]),
         tables=logs.tables_in(logs_dir),
     ).make()
@@ -208,8 +223,9 @@ def of_job(resolved, row):
     return values
 
 
+@pytest.mark.parametrize("lived", [("sqlite", 0), ("redis", 0)], indirect=True)
 def test_the_server_and_the_job_see_the_same_history(lived, tmp_path):
-    resolved, examples = by_beam(lived.running.log.logs_dir, tmp_path / "examples")
+    resolved, examples = by_beam(lived, tmp_path / "examples")
     shown = examples.filter(pc.is_in(examples["page_id"], pa.array([*lived.pages])))
     assert shown.num_rows == 10 * len(lived.pages)
     assert differences(lived, resolved, examples) == []
@@ -219,6 +235,17 @@ def test_the_server_and_the_job_see_the_same_history(lived, tmp_path):
         assert len({values[name] for values in trained}) > 3, name
     assert max(values["user_any_impressions_all"] for values in trained) == MAX_EVENTS
     assert max(values["user_any_watches_all"] for values in trained) == MAX_EVENTS
+
+
+@pytest.mark.parametrize("lived", [("sqlite", DAY + 60)], indirect=True)
+def test_a_release_that_learnt_from_a_part_of_the_logs_sees_no_more_when_it_serves(lived, tmp_path):
+    resolved, examples = by_beam(lived, tmp_path / "examples")
+    assert resolved.history_from_s == lived.from_s
+    shown = examples.filter(pc.is_in(examples["page_id"], pa.array([*lived.pages])))
+    assert shown.num_rows == 10 * len(lived.pages) > 0
+    assert differences(lived, resolved, examples) == []
+    # The store has all of it, so that what was watched is left out of pages all the same.
+    assert lived.running.history.read("heavy").watches.num_rows >= MAX_EVENTS
 
 
 def replayed(site, tables):
@@ -251,7 +278,7 @@ def _clicked_when_shown(rows):
     return rows.set_column(rows.column_names.index("click_time"), "click_time", told)
 
 
-@pytest.mark.parametrize("lived", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("lived", [("sqlite", 0)], indirect=True)
 def test_planted_differences_are_seen(lived, monkeypatch):
     tables = {
         name: logs.read_table(lived.running.log.logs_dir, name)
