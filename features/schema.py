@@ -152,6 +152,11 @@ def _cast(values: pa.ChunkedArray, column: Column, table_name: str) -> pa.Chunke
                 f"Table {table_name}: times in column {column.name!r} do not name a zone: they are "
                 "read as UTC."
             )
+        if pa.types.is_date(values.type) and column.name == TABLES[table_name].time_column:
+            warn_once(
+                f"Table {table_name}: times are dates: events of one day have no order, and none "
+                "of them knows of the others."
+            )
         return casts.to_seconds(values)
     except casts.UnfitError as error:
         expected, found = casts.describe(column.type), casts.describe(values.type)

@@ -15,7 +15,16 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import casts, command, declarations, log_files, log_writer, logs, schema
+from features import (
+    casts,
+    command,
+    declarations,
+    log_columns,
+    log_files,
+    log_writer,
+    logs,
+    schema,
+)
 from features.catalogue import combined
 from features.statistics import DAY_S
 from pipeline.log_report import Counts, Finding, LogReport, shortened
@@ -133,8 +142,8 @@ class _Check:
         num_rows = 0
         for file in log_files.find(self._logs, name).files:
             with self._noting(name, file.path):
-                num_rows += logs.read_footer(file.path, name).num_rows
-                for column, kind in logs.file_types(file, name).items():
+                num_rows += log_columns.read_footer(file.path, name).num_rows
+                for column, kind in log_columns.file_types(file, name).items():
                     types.setdefault(column, {}).setdefault(kind, file.path)
         # A file that has nothing but nulls in a column does not say what it is.
         self._types[name] = {
@@ -171,8 +180,10 @@ class _Check:
         return is_noted or any(f.table == name and f.is_problem for f in self._findings)
 
     def _check_features(self) -> None:
-        if not {"videos", "watches"} <= self._types.keys():
-            return
+        if not {"videos", "watches"} <= self._types.keys() or any(
+            map(self._has_problem, self._types)
+        ):
+            return  # What columns there are is not known yet.
         try:
             declarations.resolve(self._types, self._logs / logs.FEATURES_FILE)
         except command.InputError as error:

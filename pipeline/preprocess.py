@@ -90,8 +90,12 @@ def main(beam_args: Sequence[str]) -> None:
         max_rejected_fraction=_MAX_REJECTED.value,
         cache=_CACHE.value,
     )
-    _check_logs(config)
     command.quiet_tensorflow()
+    if beam_args[1:]:
+        from pipeline import beam_options  # A mistyped flag, before the logs are read.
+
+        beam_options.parse(beam_args[1:])
+    _check_logs(config)
     from pipeline import preprocessing_job  # Late: what is wrong with logs is said in a second.
 
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])

@@ -33,7 +33,6 @@ from pipeline import (
     work_lock,
     written_files,
 )
-from pipeline.incremental import refuse_ragged_days
 from pipeline.preprocessing_config import (
     NEEDED_TABLES,
     OPTIONAL_TABLES,
@@ -66,8 +65,6 @@ def run(
     for absent, loss in OPTIONAL_TABLES.items():
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
-    if config.cache is not None:
-        refuse_ragged_days(config)
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()

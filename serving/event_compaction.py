@@ -40,6 +40,7 @@ from serving.event_segments import (
     OWED,
     PAGES,
     Segment,
+    owed_to,
     read,
     segments,
 )
@@ -103,7 +104,7 @@ def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
     To be called within :func:`paused`, and before it is filled.
     """
     found = segments(pathlib.Path(logs_dir))
-    _settle([s for s in found if s.stream == OWED and s.store == store])
+    _settle([s for s in found if s.stream == OWED and owed_to(store, s)])
 
 
 def _settle(owed: Sequence[Segment]) -> None:
@@ -182,7 +183,9 @@ def _compact_batch(
     events, event_digests = event_keys.not_moved(read_events, moved)
     pages, page_digests = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
     others = [read(batch.evidence), read_events, read(batch.growing)]
-    clicked, seconds, moment = _outcomes(pages, others, beside=read(batch.younger))
+    # What is told of a second time takes no click away from what was told first.
+    younger, _ = event_keys.not_moved(read(batch.younger), [np.sort(page_digests), *moved])
+    clicked, seconds, moment = _outcomes(pages, others, beside=younger)
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))

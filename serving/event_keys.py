@@ -50,6 +50,8 @@ def not_moved(records: pa.Table, moved: Sequence[np.ndarray]) -> tuple[pa.Table,
     keys, first = np.unique(every, return_index=True)
     is_new = np.full(len(keys), True)
     for known in moved:
+        if not len(known):
+            continue
         place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         is_new &= known[place] != keys
     rows = np.sort(first[is_new])
@@ -57,7 +59,7 @@ def not_moved(records: pa.Table, moved: Sequence[np.ndarray]) -> tuple[pa.Table,
 
 
 def moved(directory: pathlib.Path) -> list[np.ndarray]:
-    """Returns the digests of what was moved, sorted, in parts of at least one."""
+    """Returns the digests of what was moved, sorted, in parts."""
     found = []
     for path in _files(directory):
         try:

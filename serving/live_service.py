@@ -95,16 +95,9 @@ class LiveParts:
         """Takes in what the logs know of the last days, and what waits to be compacted."""
         # What moved in between from one to the other would be missed, or counted twice.
         with event_compaction.paused(self._logs):
-            if self._has_tables():
+            if log_files.has_tables(self._logs):
                 live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
             self.follow()
-
-    def _has_tables(self) -> bool:
-        try:
-            logs.tables_in(self._logs)
-        except command.InputError:
-            return False
-        return True
 
     def start(self) -> None:
         """Starts to follow what other processes record, until :meth:`close`."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from absl import logging
 
-from features import command, logs
+from features import command, log_files
 from serving import (
     ab_experiment,
     errors,
@@ -327,9 +327,7 @@ def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
 
 
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
-    try:
-        logs.tables_in(logs_dir)
-    except command.InputError:
+    if not log_files.has_tables(logs_dir):
         logging.info("%s has no logs yet: starting without history.", logs_dir)
         with history.filling():
             return  # With nothing; but a store that lost everything begins anew.

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, dataset, logs, replay, spec
 from features.statistics import DAY_S
-from pipeline import incremental, periods, preprocessing_job, raw_examples, work_lock
+from pipeline import periods, preprocessing_job, raw_examples, work_lock
 from pipeline.preprocessing_config import PreprocessConfig
 from tests.pipeline import runner_outputs
 
@@ -261,7 +261,7 @@ def test_days_are_counted_back_from_the_end_and_not_from_midnight(run, tmp_path)
 )
 def test_settings_under_which_days_would_differ_are_refused(settings, says):
     with pytest.raises(command.InputError, match=says):
-        incremental.refuse_ragged_days(PreprocessConfig(cache="x", **settings))
+        PreprocessConfig(cache="x", **settings)
 
 
 def test_digests_do_not_depend_on_how_a_log_is_cut(tmp_path):

@@ -161,7 +161,12 @@ def test_impressions_that_teach_no_ranker_are_said_so_and_the_rest_goes_on(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"holdout_days": -1}, {"examples_per_user": -1}, {"max_rejected_fraction": 2}],
+    [
+        {"holdout_days": -1},
+        {"holdout_days": float("nan")},
+        {"examples_per_user": -1},
+        {"max_rejected_fraction": 2},
+    ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(command.InputError, match=next(iter(settings))):

@@ -214,6 +214,20 @@ def test_event_that_comes_again_within_a_day_is_one_row(log, wall, later_s):
     assert log.compact(flush=True) == {"watches": 1}
 
 
+def test_impression_that_is_told_of_again_takes_no_click_from_the_first(log, wall, tmp_path):
+    log.append_page([impression("a")])
+    log._pages.seal()
+    wall.now += CLICK_WINDOW_S + 60
+    other = EventLog(log.logs_dir, wall=wall)  # Of a server that was told when another had died.
+    other.append([dataclasses.replace(impression("a", at=T + 2), event_id="client")])
+    other.append([click("c", "a", at=T + 3, page_id="p"), watch("w", "a", at=T + 3, page_id="p")])
+    log.compact()
+    assert [row["clicked"] for row in rows(log, "impressions")] == [True]
+    other.compact(flush=True)
+    assert len(rows(log, "impressions")) == 1
+    other.close()
+
+
 def test_damaged_keys_are_named_and_lose_no_event(log):
     log.append([watch("w1")])
     log.compact()

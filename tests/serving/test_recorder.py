@@ -145,6 +145,19 @@ def test_server_of_another_store_leaves_what_is_owed_to_this_one(site, tmp_path)
     other.close()
 
 
+def test_log_that_names_no_store_owes_to_whoever_asks(site):
+    nameless = EventLog(site.logs_dir, wall=lambda: site.wall)
+    nameless.append([watch("w1")])
+    nameless._events.seal()  # It dies.
+    site.retrains()
+    site.dies()
+    site.start()
+    assert site.history_of("watches") == ["v"]
+    site.wall += LATER_S
+    site.log.compact()
+    assert event_segments.segments(site.logs_dir) == []
+
+
 def test_what_nobody_comes_for_is_dropped_in_the_end(site):
     site.log.append([watch("w1")])
     site.dies()
