@@ -165,6 +165,7 @@ class LiveParts:
             is_known = isinstance(error, command.InputError | errors.ServingError | OSError)
             message = "Release %s serves without new videos: %s"
             logging.error(message, loaded.version, error, exc_info=not is_known)
+        shelf.look_at = 0.0  # What comes while the release is swapped in need not wait.
         return shelf.latest
 
     def renewed(self, current: LoadedRelease) -> LoadedRelease | None:
