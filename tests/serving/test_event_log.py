@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from features import logs
-from serving import errors, event_compaction, event_keys, event_segments
+from serving import attribution, errors, event_compaction, event_keys, event_segments
 from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser
 
@@ -117,6 +117,46 @@ def test_impression_waits_for_its_click_and_is_written_with_it(log, wall):
     assert log.compact() == {"impressions": 2}
     found = {r["video_id"]: (r["clicked"], r["watch_time_s"]) for r in rows(log, "impressions")}
     assert found == {"a": (True, 42.0), "b": (False, 0.0)}
+
+
+def test_row_of_an_impression_tells_when_it_was_clicked(log):
+    log.append_page([impression("a"), impression("b"), impression("c")])
+    log.append([watch("w1", "a", at=T + 60, page_id="p"), click("c1", "a", at=T + 50)])
+    log.append([watch("w2", "b", at=T + 70)])
+    log.compact(flush=True)
+    found = {row["video_id"]: row["click_time"] for row in rows(log, "impressions")}
+    assert found == {"a": T + 50, "b": T + 70, "c": None}
+
+
+def test_click_later_than_the_window_is_none_whenever_the_row_is_written(log):
+    log.append_page([impression("a")])
+    log.append([watch("w1", "a", at=T + CLICK_WINDOW_S + 1, page_id="p")])
+    log.compact(flush=True)
+    (row,) = rows(log, "impressions")
+    assert (row["clicked"], row["watch_time_s"], row["click_time"]) == (False, 0.0, None)
+
+
+def test_watch_of_a_younger_impression_that_still_waits_is_not_the_older_ones():
+    def shown(at):
+        columns = {"user_id": ["u"], "video_id": ["v"], "time": [at], "page_id": [str(at)]}
+        more = {"surface": [""], "clicked": [False], "watch_time_s": [0.0]}
+        return pa.table(columns | more)
+
+    watched = pa.table(
+        {
+            "user_id": ["u"],
+            "video_id": ["v"],
+            "time": [T + 100],
+            "page_id": [""],
+            "source": [""],
+            "watch_time_s": [5.0],
+        }
+    )
+    younger = shown(T + 60)
+    clicked, seconds, _ = attribution.attribute(shown(T), watched, beside=younger)
+    assert (clicked.tolist(), seconds.tolist()) == ([False], [0.0])
+    clicked, seconds, moment = attribution.attribute(shown(T), watched, beside=younger.slice(1))
+    assert (clicked.tolist(), seconds.tolist(), moment.tolist()) == ([True], [5.0], [T + 100])
 
 
 def test_served_impression_keeps_how_it_was_chosen(log):
