@@ -24,9 +24,10 @@ from absl import logging
 
 from features import command, files
 from serving import checksums, release, tf_serving_config
-from serving.build_settings import KEEP, MIN_KEEP
 from serving.release import Path
 
+KEEP = 3
+MIN_KEEP = 2  # The current release, and one to roll back to.
 _SERVABLES = ("query_tower", "ranker")
 _TEMPORARY = ".tmp-"
 _BUILD_LOCK = ".build.lock"
