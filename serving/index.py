@@ -1,7 +1,7 @@
 """The searchable video embeddings of a release: exact for small corpora, ScaNN above.
 
     report = index.build(
-        directory, video_ids, embeddings, tuning_queries=queries, recall_target=0.95, exact_below=20_000
+        directory, ids, embeddings, tuning_queries=queries, recall_target=0.95, exact_below=20_000
     )
     rows, scores = index.Index.load(directory).search(queries, k=200)
 
