@@ -39,9 +39,10 @@ def to_type(values: pa.ChunkedArray, expected: pa.DataType) -> pa.ChunkedArray:
         expected: string, bool, int64, double or list<string>.
 
     Raises:
-        UnfitError: It is of another kind, or has a value that the type cannot hold.
+        UnfitError: It is of another kind, or has a value that the type cannot hold. A column
+            without any value is of every kind: pandas writes it as floats.
     """
-    return _cast(values, _TO_TYPE[expected])
+    return _cast(values, _TO_TYPE[expected], expected)
 
 
 def to_seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -50,7 +51,7 @@ def to_seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
     Raises:
         UnfitError: It is of another kind, or has a value that is no time.
     """
-    return _cast(values, _seconds)
+    return _cast(values, _seconds, pa.int64())
 
 
 def has_no_zone(values: pa.ChunkedArray) -> bool:
@@ -122,15 +123,19 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def describe(kind: pa.DataType) -> str:
-    """Returns the name of a type for people: lists by what they hold."""
+    """Returns the name of a type for people: lists by what they hold, text as string."""
+    if _is_text(kind):
+        return "string"
     return f"list<{describe(kind.value_type)}>" if is_list(kind) else str(kind)
 
 
 Cast = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
-def _cast(values: pa.ChunkedArray, cast: Cast) -> pa.ChunkedArray:
+def _cast(values: pa.ChunkedArray, cast: Cast, expected: pa.DataType) -> pa.ChunkedArray:
     values = _unwrapped(values)
+    if len(values) and _without_nan(values).null_count == len(values):
+        return pa.chunked_array([pa.nulls(len(values), expected)])
     try:
         return cast(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

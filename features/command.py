@@ -15,6 +15,10 @@ from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
+# Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
+# may not be there any more.
+DONE = "WATCHNEXT_DONE"
+
 
 class InputError(Exception):
     """Something that the caller gave cannot be used: what is wrong, where, what to do."""
@@ -33,21 +37,18 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     Raises:
         SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
     """
+    done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
-        logging.use_absl_handler()
-        # A log line per message is for people; the prefix that matters to them is the time.
-        logging.get_absl_handler().setFormatter(
-            std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        )
-        logging.get_absl_handler().addFilter(_is_ours_or_serious)
-        logging.set_verbosity(logging.INFO)
+        show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
         try:
             main(argv)
         except InputError as error:
             _refuse(str(error))
+        if done:
+            pathlib.Path(done).touch()
 
     def parse(argv: Sequence[str]) -> list[str]:
         for argument in argv[1:]:
@@ -62,6 +63,17 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             _refuse(f"{error} See --help.")
 
     app.run(guarded, flags_parser=parse)
+
+
+def show_progress() -> None:
+    """Writes our progress lines and everybody's warnings to standard error."""
+    logging.use_absl_handler()
+    # A log line per message is for people; the prefix that matters to them is the time.
+    logging.get_absl_handler().setFormatter(
+        std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    )
+    logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.set_verbosity(logging.INFO)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent

@@ -9,9 +9,8 @@ the one that ``now`` lies in, so
   what takes longer than the rest of its minute is seen by replay and not by the funnel;
 * a question is up to 59 seconds behind. (The live candidate sources are not.)
 
-Watches and impressions are counted, each at its own time. Clicks are not: an impression's row in
-the logs says that it was clicked, but not when, and a count of clicks at the times of their
-impressions would know outcomes that nobody knew yet. Watches tell the same, with their own time.
+Watches and impressions are counted, each at its own time. Clicks are not: logs seldom say when one
+happened (:mod:`features.clicks`). Watches tell the same, with their own time.
 
 Counts add up, so that parts of a log can be counted anywhere and put together in any order. Beam
 counts buckets of users, a funnel keeps one part of older events and one of the newest.

@@ -96,6 +96,12 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
     return found.files
 
 
+def has_tables(logs_dir: str | os.PathLike[str]) -> bool:
+    """Says whether there is anything of a table, readable or not; a new site has nothing yet."""
+    found = (find(logs_dir, table) for table in schema.TABLES)
+    return any(table.files or table.problems for table in found)
+
+
 def oldest_first(files: Sequence[TableFile]) -> list[TableFile]:
     """Sorts the files of a table by what they are evidence of.
 

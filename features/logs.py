@@ -6,14 +6,12 @@
 
 A reader takes ``fragments`` (some row groups of one file) and reads each where it likes, so that
 no table has to fit in memory. Which files are read is decided in :mod:`features.log_files`, what
-columns become in :mod:`features.casts`.
+is read of each in :mod:`features.log_columns`.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import urllib.parse
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -21,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, log_files, log_writer, schema, time_windows
+from features import command, log_columns, log_files, log_writer, schema, time_windows
 from features.log_files import TableFile
 
 # Written by the other half of this module, which has its own file.
@@ -122,7 +120,7 @@ def fragments(
         ):
             is_skipping = True
             continue
-        metadata = read_footer(file.path, table)
+        metadata = log_columns.read_footer(file.path, table)
         total += metadata.num_rows
         pieces.extend(
             _fragments_of(
@@ -164,18 +162,22 @@ def read_fragment(
     contract = schema.table_of(fragment.table)
     wanted = None if columns is None else _needed(columns, contract)
     with (
-        _explained(fragment.path, fragment.table),
+        log_columns.explained(fragment.path, fragment.table),
         # Nanoseconds, Arrow's choice for Spark's INT96, wrap around beyond the year 2262.
         pq.ParquetFile(fragment.path, coerce_int96_timestamp_unit="us") as file,
     ):
         found = file.schema_arrow
-        problems = _missing_columns(found.names, fragment.partitions, contract)
+        problems = log_columns.missing(found.names, fragment.partitions, contract)
         if problems:
             raise schema.ContractError(*(f"{fragment.path}: {problem}" for problem in problems))
-        here = [name for name in _readable(found, contract) if wanted is None or name in wanted]
+        here = [
+            name
+            for name in log_columns.readable(found, contract)
+            if wanted is None or name in wanted
+        ]
         rows = file.read_row_groups(list(fragment.row_groups), columns=here, use_threads=False)
-    rows = _with_partitions(rows.select(here), fragment.partitions, contract)
-    with _named(fragment.path):
+    rows = log_columns.with_partitions(rows.select(here), fragment.partitions, contract)
+    with log_columns.named(fragment.path):
         rows = schema.conform(fragment.table, rows, is_partial=True)
     if contract.time_column and (from_s is not None or until_s is not None):
         rows = rows.filter(time_windows.inside(rows[contract.time_column], from_s, until_s))
@@ -220,35 +222,13 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
     """
     found = []
     for file in _require_files(logs_dir, table):
-        with _named(str(file.path)):
-            found.append(pa.schema(file_types(file, table).items()).empty_table())
+        with log_columns.named(str(file.path)):
+            found.append(pa.schema(log_columns.file_types(file, table).items()).empty_table())
     try:
         together = log_writer.concatenated(found).schema
     except command.InputError as error:
         raise command.InputError(f"table {table} in {logs_dir}: {error}") from error
     return dict(zip(together.names, together.types, strict=True))
-
-
-def file_types(file: TableFile, table: str) -> dict[str, pa.DataType]:
-    """Returns name -> type of every column of one file that is read, after ``conform``.
-
-    Raises:
-        InputError: The file is not whole.
-        ContractError: It breaks the contract; the file is not named.
-    """
-    contract, path = schema.table_of(table), str(file.path)
-    with _explained(path, table):
-        rows = pq.read_schema(path).remove_metadata().empty_table()
-    here = rows.select(_readable(rows.schema, contract))
-    here = _with_partitions(here, file.partitions, contract)
-    problems = _missing_columns(rows.column_names, file.partitions, contract)
-    try:
-        conformed = schema.conform(table, here, is_partial=True)
-    except schema.ContractError as error:
-        raise schema.ContractError(*problems, *error.problems) from error
-    if problems:
-        raise schema.ContractError(*problems)
-    return dict(zip(conformed.column_names, conformed.schema.types, strict=True))
 
 
 def _require_directory(root: pathlib.Path) -> None:
@@ -275,23 +255,6 @@ def _require_files(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableF
             f"{f' ({notice})' if notice else ''}. {root} holds: {others}."
         )
     return found
-
-
-@contextlib.contextmanager
-def _explained(path: str, table: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise command.InputError(
-            f"{path} (table {table}) cannot be read as Parquet: {error}. It may be truncated or "
-            "half copied: copy or write it again, or remove it."
-        ) from error
-
-
-def read_footer(path: pathlib.Path, table: str) -> pq.FileMetaData:
-    """Returns what the end of a file says of it, or raises InputError."""
-    with _explained(str(path), table):
-        return pq.read_metadata(path)
 
 
 def _fragments_of(
@@ -342,27 +305,6 @@ def _warn_if_misplaced(file: TableFile, bounds: tuple[int, int] | None) -> None:
         )
 
 
-def _readable(found: pa.Schema, contract: schema.Table) -> list[str]:
-    """Returns the names of the columns to read; ``date`` is named by the directories already."""
-    return [
-        field.name
-        for field in found
-        if not (contract.partitioned and field.name == log_writer.PARTITION)
-        and schema.is_readable(contract, field.name, field.type)
-    ]
-
-
-def _with_partitions(
-    rows: pa.Table, partitions: Sequence[tuple[str, str]], contract: schema.Table
-) -> pa.Table:
-    """Adds columns of the contract that a writer moved from the file into ``key=value`` names."""
-    for key, value in partitions:
-        if contract.column(key) is not None and key not in rows.column_names:
-            text = None if value == log_writer.NO_DATE else urllib.parse.unquote(value)
-            rows = rows.append_column(key, pa.repeat(pa.scalar(text, pa.string()), rows.num_rows))
-    return rows
-
-
 def _needed(columns: Sequence[str], contract: schema.Table) -> set[str]:
     """Returns which columns to read for some: time for the window, clicked for a missing 0 s."""
     also = {contract.time_column, *(("clicked",) if "watch_time_s" in columns else ())}
@@ -371,22 +313,6 @@ def _needed(columns: Sequence[str], contract: schema.Table) -> set[str]:
 
 def _is_unique(ids: pa.ChunkedArray) -> bool:
     return bool(pc.count_distinct(ids, mode="all").as_py() == len(ids))
-
-
-def _missing_columns(
-    names: Sequence[str], partitions: Sequence[tuple[str, str]], contract: schema.Table
-) -> list[str]:
-    keys = [key for key, _ in partitions if contract.column(key) is not None]
-    return schema.missing_columns(contract, [*names, *keys])
-
-
-@contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Says which file breaks the contract."""
-    try:
-        yield
-    except schema.ContractError as error:
-        raise schema.ContractError(*(f"{path}: {p}" for p in error.problems)) from error
 
 
 def _selected(rows: pa.Table, columns: Sequence[str], contract: schema.Table) -> pa.Table:

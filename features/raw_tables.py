@@ -145,6 +145,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
                 "watch_time_s": pa.float64(),
             },
             {
+                "click_time": _TIME,
                 "page_id": _ID,
                 "position": pa.int64(),
                 "surface": pa.string(),

@@ -37,7 +37,8 @@ HARMLESS = frozenset({EXACT_DUPLICATE, OLDER_ROW})
 # Why rows are set aside, and what to do, in the order in which it is looked for: a row with several
 # faults gets the first.
 REMEDIES: Mapping[str, str] = {
-    "missing_key": "A required value is null, or a required text is empty: fill it in.",
+    "missing_key": "A required value is null, or a required text is empty: fill it in, or leave "
+    "such rows out.",
     "unusable_id": "A user or video id has control characters, or more than "
     f"{MAX_ID_CHARACTERS} characters: take another id.",
     "bad_time": "The time is zero or before 1970: write Unix seconds.",
@@ -55,6 +56,7 @@ REMEDIES: Mapping[str, str] = {
     OLDER_ROW: "A newer row has the same id; that one is used.",
 }
 REASONS = tuple(REMEDIES)
+LACKS = "lacks the required column"
 
 
 class ContractError(command.InputError):
@@ -118,7 +120,7 @@ def missing_columns(table: Table, names: Sequence[str]) -> list[str]:
             alike = difflib.get_close_matches(column.name, names, n=1, cutoff=0.7)
             hint = f" Is it {alike[0]!r}? Rename that." if alike else ""
             problems.append(
-                f"table {table.name} lacks the required column {column.name!r} "
+                f"table {table.name} {LACKS} {column.name!r} "
                 f"({casts.describe(column.type)}).{hint} Found: {found}."
             )
     return problems
@@ -150,6 +152,11 @@ def _cast(values: pa.ChunkedArray, column: Column, table_name: str) -> pa.Chunke
                 f"Table {table_name}: times in column {column.name!r} do not name a zone: they are "
                 "read as UTC."
             )
+        if pa.types.is_date(values.type) and column.name == TABLES[table_name].time_column:
+            warn_once(
+                f"Table {table_name}: times are dates: events of one day have no order, and none "
+                "of them knows of the others."
+            )
         return casts.to_seconds(values)
     except casts.UnfitError as error:
         expected, found = casts.describe(column.type), casts.describe(values.type)
@@ -168,7 +175,8 @@ def _remedy(column: Column) -> str:
             f"df[{name!r}] = pd.to_datetime(df[{name!r}], utc=True)"
         )
     if casts.is_list(column.type):
-        return f"Write a list of strings; pandas: df[{name!r}] = df[{name!r}].str.split('|')"
+        line = f"df[{name!r}] = df[{name!r}].str.split(',')"
+        return f"Write a list of strings; pandas, where commas separate them: {line}"
     if pa.types.is_string(column.type):
         return f"Write text; pandas: df[{name!r}] = df[{name!r}].astype('string')"
     if pa.types.is_boolean(column.type):

@@ -229,6 +229,7 @@ class TrainingConfig:
         not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_gb")
         for name in (*not_negative, "epochs", "patience", "batch_size", "seed"):
             _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
+        _require(math.isfinite(self.clip_norm), "clip_norm", "be finite", self.clip_norm)
         _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         _require(
             self.embedding_optimizer in {"", *OPTIMIZERS},

@@ -40,7 +40,7 @@ _BOOTSTRAP = flags.DEFINE_integer(
 _FACTORISATION = flags.DEFINE_bool(
     "factorisation",
     _DEFAULT.factorisation,
-    "Fits matrix factorisations too: WARP, and ALS and BPR (watchnext[factorisation]).",
+    "Fits matrix factorisations too: WARP, and ALS and BPR (the extra factorisation).",
 )
 _LIVE = flags.DEFINE_bool(
     "live", _DEFAULT.live, "Measures popularity as of each query too, which sees the holdout."
@@ -49,7 +49,7 @@ _LINEAR = flags.DEFINE_bool(
     "linear", _DEFAULT.linear, "Trains linear ranking baselines, on watch time and on clicks."
 )
 _GBDT = flags.DEFINE_bool(
-    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (watchnext[gbdt])."
+    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (the extra gbdt)."
 )
 
 

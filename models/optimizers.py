@@ -234,8 +234,8 @@ def clipped(gradients: Sequence[Any], norm: float) -> list[Any]:
 
     The rows of a table that a step reads more than once (labels, negatives, bags) come several
     times in its gradient, and TensorFlow would take the norm of each apart: of 16 times the same
-    row 4 in place of 16. So they are summed first, in time and memory of the gradient's rows,
-    whatever the table's size.
+    row 4 in place of 16. So they are summed first, which the optimizers would do afterwards: the
+    cost is that of a look at the rows, whatever the table's size.
 
     Args:
         gradients: Dense, tf.IndexedSlices or None; summed over workers, so that all of them

@@ -52,7 +52,10 @@ def main(argv: Sequence[str]) -> None:
     if report.problems:
         sys.stdout.flush()
         raise SystemExit(2)
-    print(f"Next: python -m pipeline.retrain --logs={_LOGS.value} --serving_root=SERVING_ROOT")
+    following = command.shell_line(
+        "pipeline.retrain", logs=_LOGS.value, serving_root="SERVING_ROOT"
+    )
+    print(f"Next: {following}")
 
 
 if __name__ == "__main__":

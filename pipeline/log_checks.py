@@ -15,7 +15,16 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import command, log_files, log_writer, logs, schema, spec
+from features import (
+    casts,
+    command,
+    declarations,
+    log_columns,
+    log_files,
+    log_writer,
+    logs,
+    schema,
+)
 from features.catalogue import combined
 from features.statistics import DAY_S
 from pipeline.log_report import Counts, Finding, LogReport, shortened
@@ -77,7 +86,7 @@ class _Check:
         self._findings: list[Finding] = []
         self._rows: Counts = collections.Counter()
         self._examples: dict[tuple[str, str], list[dict[str, object]]] = {}
-        self._columns: dict[str, list[str]] = {}
+        self._types: dict[str, dict[str, pa.DataType]] = {}
         # (table, problem without its value) -> the problem, and the files that have it.
         self._noted: dict[tuple[str, str], tuple[str, dict[pathlib.Path, None]]] = {}
         self._lost: set[str] = set()  # Tables of which some rows cannot be read at all.
@@ -133,14 +142,22 @@ class _Check:
         num_rows = 0
         for file in log_files.find(self._logs, name).files:
             with self._noting(name, file.path):
-                num_rows += logs.read_footer(file.path, name).num_rows
-                for column, kind in logs.file_types(file, name).items():
+                num_rows += log_columns.read_footer(file.path, name).num_rows
+                for column, kind in log_columns.file_types(file, name).items():
                     types.setdefault(column, {}).setdefault(kind, file.path)
-        self._columns[name] = list(types)
+        # A file that has nothing but nulls in a column does not say what it is.
+        self._types[name] = {
+            column: next((kind for kind in kinds if not pa.types.is_null(kind)), pa.null())
+            for column, kinds in types.items()
+        }
         for column, kinds in types.items():
             parts = [pa.schema([(column, kind)]).empty_table() for kind in kinds]
             with self._noting(name, *kinds.values()):
                 log_writer.concatenated(parts)
+        if any(table == name and schema.LACKS in text for table, text in self._noted):
+            optional = [c for c in schema.table_of(name).columns if not c.required]
+            known = ", ".join(f"{c.name} ({casts.describe(c.type)})" for c in optional)
+            self._add(name, f"may also have these columns, and any others: {known}.")
         if not num_rows and not self._has_problem(name):
             text = f"has no rows. Remove the directory {self._logs / name} to run without it"
             self._add(name, f"{text}, or fill it.", is_problem=True)
@@ -163,14 +180,14 @@ class _Check:
         return is_noted or any(f.table == name and f.is_problem for f in self._findings)
 
     def _check_features(self) -> None:
-        if not {"videos", "watches"} <= self._columns.keys():
-            return
-        logged = {*self._columns.get("impressions", ()), *self._columns["watches"]}
-        columns = self._columns | {"context": sorted(logged & {"device", "surface"})}
+        if not {"videos", "watches"} <= self._types.keys() or any(
+            map(self._has_problem, self._types)
+        ):
+            return  # What columns there are is not known yet.
         try:
-            spec.resolve(columns, spec.load_extra(self._logs / logs.FEATURES_FILE))
+            declarations.resolve(self._types, self._logs / logs.FEATURES_FILE)
         except command.InputError as error:
-            self._add("", f"{logs.FEATURES_FILE}: {error}", is_problem=True)
+            self._add("", str(error), is_problem=True)
 
     # ---- rows ----------------------------------------------------------------------------------
 

@@ -133,10 +133,11 @@ class Backfill:
     ) -> "Counts":
         counts = Counts()
         buckets = log.buckets()
+        from_s = models[0][1].resolved.history_from_s  # All are trained with the same flags.
         for number, tables in enumerate(buckets, 1):
             if "impressions" not in tables:
                 continue
-            shown = Shown.of(log, tables, catalogue)
+            shown = Shown.of(log, tables, catalogue, from_s=from_s)
             page_time = np.asarray(shown.paged[pages.PAGE_TIME])
             block_of = np.searchsorted([start for start, _ in models], page_time, side="right")
             parts = [with_columns(shown.broken)]

@@ -23,7 +23,11 @@ from pipeline import log_checks, preprocessing_config
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
-_FROM = flags.DEFINE_string("from", None, "Reads events from this ISO 8601 time on, UTC.")
+_FROM = flags.DEFINE_string(
+    "from",
+    None,
+    "Reads events from this ISO 8601 time on, UTC. Servers count no earlier ones.",
+)
 _UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
 _HOLDOUT_DAYS = flags.DEFINE_float(
     "holdout_days", _DEFAULT.holdout_days, "Last days to keep out of training; 0 trains on all."
@@ -90,8 +94,12 @@ def main(beam_args: Sequence[str]) -> None:
         max_rejected_fraction=_MAX_REJECTED.value,
         cache=_CACHE.value,
     )
-    _check_logs(config)
     command.quiet_tensorflow()
+    if beam_args[1:]:
+        from pipeline import beam_options  # A mistyped flag, before the logs are read.
+
+        beam_options.parse(beam_args[1:])
+    _check_logs(config)
     from pipeline import preprocessing_job  # Late: what is wrong with logs is said in a second.
 
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])

@@ -1,6 +1,7 @@
 """Settings of the preprocessing job."""
 
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -49,7 +50,7 @@ class PreprocessConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if self.holdout_days < 0:
+        if not 0 <= self.holdout_days < math.inf:
             raise command.InputError(f"holdout_days must be 0 or more, got {self.holdout_days}.")
         if self.examples_per_user < 0:
             raise command.InputError(
@@ -60,6 +61,26 @@ class PreprocessConfig:
         if not 0 <= self.max_rejected_fraction <= 1:
             raise command.InputError(
                 f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
+            )
+        if self.cache is not None:
+            self._refuse_ragged_days()
+
+    def _refuse_ragged_days(self) -> None:
+        """Refuses settings under which two runs would not cut a log into the same days."""
+        if self.until_s is None:
+            raise command.InputError(
+                "--cache needs --until: days are counted back from there, and the newest event is "
+                "at another second of the day in every run. Give the same time of day in every "
+                "run, for example --until=$(date -u +%F)."
+            )
+        if self.holdout_days != int(self.holdout_days):
+            raise command.InputError(
+                f"--cache needs whole days of holdout, got --holdout_days={self.holdout_days}."
+            )
+        if self.label != replay.NEXT:
+            raise command.InputError(
+                f"--cache keeps examples that do not depend on later days; those of "
+                f"--label={self.label} do. Leave one of the two flags out."
             )
 
 

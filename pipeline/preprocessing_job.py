@@ -33,7 +33,6 @@ from pipeline import (
     work_lock,
     written_files,
 )
-from pipeline.incremental import refuse_ragged_days
 from pipeline.preprocessing_config import (
     NEEDED_TABLES,
     OPTIONAL_TABLES,
@@ -50,6 +49,11 @@ def run(
     Raises:
         command.InputError: The logs or Beam's options cannot be used; nothing is written.
     """
+    if set("*?[]") & set(str(examples_dir)):
+        raise command.InputError(
+            f"--examples={examples_dir} has one of * ? [ ], which Beam takes for a pattern of "
+            "names: give a directory without them."
+        )
     options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
     for needed, why in NEEDED_TABLES.items():
@@ -61,13 +65,11 @@ def run(
     for absent, loss in OPTIONAL_TABLES.items():
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
-    if config.cache is not None:
-        refuse_ragged_days(config)
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()
     with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
-        with _cache_to_itself(config):
+        with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
                 output=output,
@@ -110,11 +112,18 @@ def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
         raise
 
 
-def _cache_to_itself(config: PreprocessConfig) -> contextlib.AbstractContextManager[object]:
+def _cache_to_itself(
+    config: PreprocessConfig, examples_dir: pathlib.Path
+) -> contextlib.AbstractContextManager[object]:
     """Holds the cache: another run would remove the days that this one is about to take."""
     if config.cache is None:
         return contextlib.nullcontext()
-    return work_lock.held(pathlib.Path(config.cache), flag="--cache")
+    cache = pathlib.Path(config.cache)
+    if cache.resolve().is_relative_to(examples_dir.resolve()):
+        raise command.InputError(
+            f"--cache={cache} lies in --examples, which a run replaces as a whole. Give another."
+        )
+    return work_lock.held(cache, flag="--cache")
 
 
 def fit_and_transform(

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, example_tables, logs, replay, schema, spec
+from features import command, declarations, example_tables, logs, replay, schema, spec
 from features.spec import ResolvedSpec
 from features.statistics import DAY_S
 from pipeline import cleaning, example_generation, leakage_audit, written_files
@@ -98,12 +98,12 @@ class RawExamples:
         Raises:
             command.InputError: The logs cannot be used.
         """
+        self._resolved = self._resolve()
+        self._resolved.save(self._output)
         self._clean_entities("videos")
         if "users" in self._tables:
             self._clean_entities("users")
         fragments = self._fragments()
-        self._resolved = self._resolve()
-        self._resolved.save(self._output)
         until_s = self._config.until_s or newest_time(fragments, now_s=self._now_s) + 1
         train_until_s = int(until_s - self._config.holdout_days * DAY_S)
         logging.info(
@@ -190,14 +190,11 @@ class RawExamples:
         return " to ".join("open" if b is None else command.format_time(b) for b in bounds)
 
     def _resolve(self) -> ResolvedSpec:
-        columns: dict[str, list[str]] = {
-            name: list(logs.column_types(self._logs, name)) for name in self._tables
-        }
-        logged = set(columns.get("impressions", ())) | set(columns["watches"])
-        columns["context"] = sorted(logged & {"device", "surface"})
-        resolved = spec.resolve(columns, spec.load_extra(self._logs / logs.FEATURES_FILE))
+        types = {name: logs.column_types(self._logs, name) for name in self._tables}
+        resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
-        return dataclasses.replace(resolved, spaces=spaces)
+        from_s = self._config.from_s or 0
+        return dataclasses.replace(resolved, spaces=spaces, history_from_s=from_s)
 
     # ---- replay ----------------------------------------------------------------------------------
 

@@ -31,10 +31,13 @@ def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
         The descriptor, for ``subprocess.Popen(pass_fds=...)``.
 
     Raises:
-        command.InputError: Another run holds it.
+        command.InputError: Another run holds it, or it is no directory to write in.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(work / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise command.InputError(f"{flag}={work} cannot be used: {error}.") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -222,7 +222,9 @@ class Answer:
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
-                raise outcome
+                # Another one: an error that its own traceback leads to is a cycle, which would hold
+                # the release.
+                raise errors.FilterError(str(outcome))
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from features import command
-from serving import errors, release, signatures
+from serving import errors, reduced_precision, release, signatures
 from serving.model import Arrays, Model
 from serving.tensor_protos import from_proto, to_proto
 
@@ -78,6 +78,7 @@ class TensorFlowServingBackend:
         max_in_flight: int = MAX_IN_FLIGHT,
         deadline_s: float = DEADLINE_S,
         root_certificates: str | os.PathLike[str] | None = None,
+        precision: str = reduced_precision.FLOAT32,
     ) -> None:
         """Prepares the connections; they are made at the first call.
 
@@ -88,6 +89,8 @@ class TensorFlowServingBackend:
             deadline_s: For calls that name no other.
             root_certificates: PEM file of the authorities that sign the servers' certificates;
                 ``system`` for those that the machine trusts; None for connections without TLS.
+            precision: In which the ranker multiplies; ``auto`` is float32 here, since nobody knows
+                on which machine the next call runs.
 
         Raises:
             command.InputError: An address is none.
@@ -96,6 +99,7 @@ class TensorFlowServingBackend:
 
         self.address = address
         self.deadline_s = deadline_s
+        self._precision = precision
         self._replicas = []
         for one in (part.strip() for part in address.split(",")):
             if not _ADDRESS.fullmatch(one):
@@ -113,6 +117,7 @@ class TensorFlowServingBackend:
         self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """See :class:`Backend`."""
+        signature = reduced_precision.scoring_signature(signature, self._precision)
         return TensorFlowServingModel(self, component, int(found.version), signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
@@ -224,7 +229,7 @@ class TensorFlowServingModel:
         self._backend = backend
         self._name = name
         self._version = version
-        self._signature = signature
+        self.signature = signature
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
         """See :class:`Model`."""
@@ -233,7 +238,7 @@ class TensorFlowServingModel:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
         request.model_spec.version.value = self._version
-        request.model_spec.signature_name = self._signature
+        request.model_spec.signature_name = self.signature
         for name, array in inputs.items():
             to_proto(array, request.inputs[name])
         answer = self._backend.call(request, deadline_s or self._backend.deadline_s)

@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 
 from features import command
+from serving.publication import KEEP, MIN_KEEP
 
-KEEP = 3
-MIN_KEEP = 2  # The current release, and one to roll back to.
 RECALL_TARGET = 0.95
 # Below this exact search takes about a millisecond, so there is nothing to win.
 EXACT_BELOW = 20_000

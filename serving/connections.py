@@ -7,6 +7,7 @@ takes a descriptor, which the server needs for its own files too.
 
 import asyncio
 import dataclasses
+import heapq
 import http
 import json
 import resource
@@ -25,6 +26,7 @@ MAX_FRAMING_BYTES = 128 << 10
 # Requests of one connection that wait for the one before them.
 MAX_PIPELINED = 16
 _LOOKS = 8  # In the time of the patience.
+_FEW = 50  # One of so many.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,8 @@ class Limits:
     """What connections may ask of the server.
 
     Attributes:
-        connections: Open ones. One more takes the place of the one that has kept the server
-            waiting longest; where all are being answered it is refused.
+        connections: Open ones. Those that have kept the server waiting longest make room for one
+            more; where all are being answered it is refused.
         patience_s: A connection is closed when so long after it was opened, or last answered, it
             has sent no whole request, and when it leaves an answer unread for so long.
         keep_alive_s: And when it sends nothing at all for so long after an answer.
@@ -160,18 +162,20 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _make_room(self) -> bool:
-        """Ends the connection that has kept the server waiting longest; returns whether one has."""
+        """Ends those that have kept the server waiting longest; returns whether there was one.
+
+        A few at a time: to look through all for each of a flood would be a part of the flood.
+        """
         waiting = [
             one
             for one in self.connections
             if isinstance(one, Connection) and one is not self and one.owes
         ]
-        if not waiting:
-            return False
-        longest = min(waiting, key=lambda one: one._owes_since)
-        self.connections.discard(longest)  # Now, not when the loop comes to telling it.
-        longest.transport.abort()
-        return True
+        few = max(1, self.limits.connections // _FEW)
+        for longest in heapq.nsmallest(few, waiting, key=lambda one: one._owes_since):
+            self.connections.discard(longest)  # Now, not when the loop comes to telling it.
+            longest.transport.abort()
+        return bool(waiting)
 
     def _refuse(self, status: int, detail: str) -> None:
         """Tells why, where that cannot be taken for the answer to something else, and closes."""

@@ -6,10 +6,8 @@ received, so that the click that follows one can be written into its row (``clic
 not watched yet waits for its watch, at most ``WATCH_WINDOW_S``. What comes later is still a
 watch in the logs, but the impression stays as it was written.
 
-How. Everything that a compaction will change is first prepared in ``staging-<id>/``; renaming
-that to ``commit-<id>/`` decides it. Then each prepared Parquet file is renamed into its table,
-and the segments it came from are removed. Each of these steps can be done again, so whoever
-finds a commit that a killed process left finishes it, before anything else.
+How. Everything that a compaction will change is first prepared, then decided by one rename
+(:mod:`serving.event_commits`).
 
 Once. What was moved is known by its keys for a day (:mod:`serving.event_keys`): what comes again
 meanwhile, as after a retry that crossed a crash, is dropped. Nothing leaves the log before the
@@ -21,21 +19,18 @@ has done so, at most :data:`OWED_S`.
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
-import shutil
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import files, logs
 from features.catalogue import combined
-from serving import attribution, errors, event_keys, event_rows
+from serving import attribution, errors, event_commits, event_keys, event_rows
 from serving.event_segments import (
     DIRECTORY,
     EVENTS,
@@ -45,15 +40,14 @@ from serving.event_segments import (
     OWED,
     PAGES,
     Segment,
+    owed_to,
     read,
-    segment_name,
     segments,
 )
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Kind, NewUser
 
 # Impressions read at once: about 2 GB of memory.
 _MAX_BATCH_BYTES = 512 << 20
-_STAGING, _COMMIT, _TABLES, _PLAN = "staging-", "commit-", "tables", "plan.json"
 
 # A replica that was taken away for good never asks for what it is owed.
 OWED_S = 30 * 86400
@@ -85,7 +79,7 @@ def compact(
     if not (root / DIRECTORY).is_dir():
         return total
     with paused(root):
-        _recover(root)
+        event_commits.recover(root)
         while True:
             batch = _choose(segments(root), wall_s=wall_s, flush=flush)
             if not batch.events and not batch.pages:
@@ -105,11 +99,12 @@ def compact(
 
 
 def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
-    """Forgets what is owed to a history store that is empty: it will be filled from the tables."""
-    root = pathlib.Path(logs_dir)
-    if (root / DIRECTORY).is_dir():
-        with paused(root):
-            _settle([s for s in segments(root) if s.stream == OWED and s.store == store])
+    """Forgets what is owed to a history store that is empty: it will be filled from the tables.
+
+    To be called within :func:`paused`, and before it is filled.
+    """
+    found = segments(pathlib.Path(logs_dir))
+    _settle([s for s in found if s.stream == OWED and owed_to(store, s)])
 
 
 def _settle(owed: Sequence[Segment]) -> None:
@@ -140,6 +135,7 @@ class _Batch:
     pages: Sequence[Segment]
     evidence: Sequence[Segment]
     growing: Sequence[Segment]
+    younger: Sequence[Segment]
     is_last: bool
 
 
@@ -162,8 +158,16 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
         pages=pages,
         evidence=[s for s in found if s.stream in IN_TABLES and s.end_s >= oldest],
         growing=[s for s in found if s.stream == EVENTS and not s.is_sealed],
+        younger=_younger(found, pages),
         is_last=len(pages) == len(ripe),
     )
+
+
+def _younger(found: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
+    """Returns segments of impressions that a click or watch may have come from instead."""
+    until_s = max((s.end_s for s in pages), default=0) + CLICK_WINDOW_S
+    rest = [s for s in found if s.stream == PAGES and s not in pages]
+    return [s for s in rest if s.start_s <= until_s]
 
 
 def _compact_batch(
@@ -176,9 +180,12 @@ def _compact_batch(
 ) -> dict[str, int]:
     moved = event_keys.moved(root / DIRECTORY)
     read_events = read(batch.events, keep_aside=True)
-    events = event_keys.not_moved(read_events, moved)
-    pages = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
-    clicked, seconds = _outcomes(pages, [read(batch.evidence), read_events, read(batch.growing)])
+    events, event_digests = event_keys.not_moved(read_events, moved)
+    pages, page_digests = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
+    others = [read(batch.evidence), read_events, read(batch.growing)]
+    # What is told of a second time takes no click away from what was told first.
+    younger, _ = event_keys.not_moved(read(batch.younger), [np.sort(page_digests), *moved])
+    clicked, seconds, moment = _outcomes(pages, others, beside=younger)
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
@@ -189,20 +196,29 @@ def _compact_batch(
         "searches": event_rows.raw_table(
             "searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))
         ),
-        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held]),
+        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held], moment[~held]),
         "users": event_rows.new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
     }
-    keys = np.concatenate([event_keys.of(events), event_keys.of(done)])
-    _commit(
-        root,
-        batch,
-        tables,
-        pages.filter(pa.array(held)),
-        keys=keys,
+    commit = event_commits.Commit(
+        tables=tables,
+        held=pages.filter(pa.array(held)),
+        keys=np.concatenate([event_digests, page_digests[~held]]),
         wall_s=wall_s,
-        brought=brought,
+        **_left_behind(batch, brought),
     )
+    commit.carry_out(root)
     return {name: table.num_rows for name, table in tables.items() if table.num_rows}
+
+
+def _left_behind(batch: _Batch, brought: Collection[pathlib.Path]) -> dict[str, Any]:
+    """Returns which segments are removed, and which get another name."""
+    done = {*brought, *(s.path for s in batch.pages if s.store == HELD)}
+    kept = {s: EVIDENCE for s in batch.events if s.path in done}
+    owed = {s: OWED for s in (*batch.events, *batch.pages) if s.path not in done}
+    return {
+        "removed": [s.path.name for s in batch.pages if s.path in done],
+        "renamed": {s.path.name: _renamed(s, stream) for s, stream in (kept | owed).items()},
+    }
 
 
 @contextlib.contextmanager
@@ -229,19 +245,20 @@ def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
         yield read([])
         return
     with paused(root):
-        _recover(root)
+        event_commits.recover(root)
         found = segments(root)
         moved = event_keys.moved(root / DIRECTORY)
-        pages = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
+        pages, _ = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
         others = read([s for s in found if s.stream != PAGES])
-        clicked, seconds = _outcomes(pages, [others])
-        yield event_rows.with_outcomes(pages, clicked, seconds)
+        yield event_rows.with_outcomes(pages, *_outcomes(pages, [others], beside=read([])))
 
 
-def _outcomes(pages: pa.Table, others: Sequence[pa.Table]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns whether each impression was clicked, bool [n], and seconds watched, float64 [n]."""
+def _outcomes(
+    pages: pa.Table, others: Sequence[pa.Table], *, beside: pa.Table
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what came of impressions, see :func:`serving.attribution.attribute`."""
     engagements = event_keys.distinct(pa.concat_tables([_engagements(part) for part in others]))
-    return attribution.attribute(pages, engagements)
+    return attribution.attribute(pages, engagements, beside=beside)
 
 
 def _engagements(records: pa.Table) -> pa.Table:
@@ -249,91 +266,7 @@ def _engagements(records: pa.Table) -> pa.Table:
     return records.filter(pc.is_in(records["kind"], wanted))
 
 
-# ---- committing ----------------------------------------------------------------------------------
-
-
-def _commit(
-    root: pathlib.Path,
-    batch: _Batch,
-    tables: Mapping[str, pa.Table],
-    held: pa.Table,
-    *,
-    keys: np.ndarray,
-    wall_s: float,
-    brought: Collection[pathlib.Path],
-) -> None:
-    directory = root / DIRECTORY
-    name = uuid.uuid4().hex
-    staging = directory / f"{_STAGING}{name}"
-    staging.mkdir()
-    for table, rows in tables.items():
-        if rows.num_rows:
-            logs.append(staging / _TABLES, table, rows)
-    if held.num_rows:
-        start = int(pc.min(held["received"]).as_py())
-        _write_records(staging / segment_name(PAGES, start, HELD, name[:8]), held)
-    event_keys.save(staging, keys, wall_s=wall_s)
-    done = {*brought, *(s.path for s in batch.pages if s.store == HELD)}
-    owed = [s for s in (*batch.events, *batch.pages) if s.path not in done]
-    kept = [s for s in batch.events if s.path in done]
-    plan = {
-        "remove": [s.path.name for s in batch.pages if s.path in done],
-        "rename": {s.path.name: _renamed(s, EVIDENCE) for s in kept}
-        | {s.path.name: _renamed(s, OWED) for s in owed},
-    }
-    (staging / _PLAN).write_text(json.dumps(plan))
-    files.fsync_tree(staging)
-    commit = directory / f"{_COMMIT}{name}"
-    staging.rename(commit)
-    files.fsync_directory(directory)
-    _finish(root, commit)
-
-
-def _write_records(path: pathlib.Path, records: pa.Table) -> None:
-    with path.open("w") as file:
-        for record in records.to_pylist():
-            known = {key: value for key, value in record.items() if value is not None}
-            file.write(json.dumps(known) + "\n")
-
-
-def _recover(root: pathlib.Path) -> None:
-    """Finishes what was decided, and forgets what was only prepared."""
-    for staging in (root / DIRECTORY).glob(f"{_STAGING}*"):
-        shutil.rmtree(staging)
-    for commit in sorted((root / DIRECTORY).glob(f"{_COMMIT}*")):
-        logging.info("Finishing the compaction that was interrupted at %s.", commit)
-        _finish(root, commit)
-
-
-def _finish(root: pathlib.Path, commit: pathlib.Path) -> None:
-    directory = root / DIRECTORY
-    plan_file = commit / _PLAN
-    if plan_file.exists():  # It goes last: without it everything is done.
-        plan = json.loads(plan_file.read_text())
-        for path in sorted((commit / _TABLES).glob("**/*.parquet")):
-            target = root / path.relative_to(commit / _TABLES)
-            _make_directories(target.parent)
-            os.replace(path, target)
-            files.fsync_directory(target.parent)
-        for path in (*commit.glob("*.jsonl"), *commit.glob("*.npy")):
-            os.replace(path, directory / path.name)
-        files.fsync_directory(directory)
-        for name, renamed in plan["rename"].items():
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(directory / name, directory / renamed)
-        for name in plan["remove"]:
-            (directory / name).unlink(missing_ok=True)
-        files.fsync_directory(directory)
-        plan_file.unlink()
-    shutil.rmtree(commit)
-
-
-def _make_directories(path: pathlib.Path) -> None:
-    """Creates a directory and makes its name durable."""
-    if not path.is_dir():
-        _make_directories(path.parent)
-        path.mkdir(exist_ok=True)
-        files.fsync_directory(path.parent)
+# ---- what is left --------------------------------------------------------------------------------
 
 
 def _drop_what_is_old(root: pathlib.Path, wall_s: float) -> None:

@@ -37,23 +37,29 @@ def of(records: pa.Table) -> np.ndarray:
 
 def distinct(records: pa.Table) -> pa.Table:
     """Keeps the first record of each key."""
-    _, first = np.unique(of(records), return_index=True)
-    return records.take(pa.array(np.sort(first)))
+    return not_moved(records, [])[0]
 
 
-def not_moved(records: pa.Table, moved: Sequence[np.ndarray]) -> pa.Table:
-    """Keeps the first record of each key that is not among the digests of :func:`moved`."""
-    records = distinct(records)
-    keys = of(records)
+def not_moved(records: pa.Table, moved: Sequence[np.ndarray]) -> tuple[pa.Table, np.ndarray]:
+    """Keeps the first record of each key that is not among the digests of :func:`moved`.
+
+    Returns:
+        The records, and their digests as :func:`of` gives them.
+    """
+    every = of(records)
+    keys, first = np.unique(every, return_index=True)
     is_new = np.full(len(keys), True)
     for known in moved:
+        if not len(known):
+            continue
         place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
         is_new &= known[place] != keys
-    return records.filter(pa.array(is_new))
+    rows = np.sort(first[is_new])
+    return records.take(pa.array(rows)), every[rows]
 
 
 def moved(directory: pathlib.Path) -> list[np.ndarray]:
-    """Returns the digests of what was moved, sorted, in parts of at least one."""
+    """Returns the digests of what was moved, sorted, in parts."""
     found = []
     for path in _files(directory):
         try:

@@ -65,7 +65,7 @@ class EventLog:
         *,
         compaction_period_s: float = COMPACTION_PERIOD_S,
         wall: Callable[[], float] = time.time,
-        store: str = "none",
+        store: str = event_segments.ANY,
         bring: Callable[[Sequence[event_segments.Segment]], object] = lambda _: None,
         disk: Disk | None = None,
     ) -> None:
@@ -154,7 +154,7 @@ class EventLog:
         self, segments: Sequence[event_segments.Segment]
     ) -> list[event_segments.Segment]:
         """The store got what this process wrote, unless it said otherwise, and has to keep it."""
-        mine = [segment for segment in segments if segment.store == self._store]
+        mine = [s for s in segments if event_segments.owed_to(self._store, s)]
         owes, self._owes = self._owes, False
         may_lack = [
             segment

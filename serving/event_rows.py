@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import log_files, logs, schema
+from features import clicks, log_files, logs, schema
 from features.catalogue import combined
 
 
@@ -26,6 +26,8 @@ def raw_table(name: str, records: pa.Table) -> pa.Table:
     """Returns the contract columns of a table; "" and -1 of the records stand for null."""
     columns: dict[str, pa.ChunkedArray] = {}
     for column in schema.TABLES[name].columns:
+        if column.name not in records.column_names:
+            continue
         values = records[column.name]
         if not column.required and pa.types.is_string(column.type):
             values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
@@ -35,13 +37,26 @@ def raw_table(name: str, records: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def impressions(records: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
-    """Returns rows of the impressions table; ``clicked`` bool [n], ``seconds`` float64 [n]."""
-    return with_outcomes(raw_table("impressions", records), clicked, seconds)
+def impressions(
+    records: pa.Table, clicked: np.ndarray, seconds: np.ndarray, moment: np.ndarray
+) -> pa.Table:
+    """Returns rows of the impressions table; of the others see :func:`with_outcomes`."""
+    return with_outcomes(raw_table("impressions", records), clicked, seconds, moment)
 
 
-def with_outcomes(table: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
-    """Returns impressions with what came of them: ``clicked`` bool [n], ``seconds`` float64 [n]."""
+def with_outcomes(
+    table: pa.Table, clicked: np.ndarray, seconds: np.ndarray, moment: np.ndarray
+) -> pa.Table:
+    """Returns impressions with what came of them.
+
+    Args:
+        table: n of them.
+        clicked: bool [n].
+        seconds: Watched, float64 [n].
+        moment: Of the click, int64 [n] Unix seconds; ``clicks.NEVER`` where nothing tells it.
+    """
+    told = pa.array(moment, mask=moment == clicks.NEVER)
+    table = table.append_column("click_time", told)
     for name, values in (("clicked", clicked), ("watch_time_s", seconds)):
         table = table.set_column(table.column_names.index(name), name, pa.array(values))
     return table

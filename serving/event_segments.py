@@ -29,6 +29,7 @@ EVENTS, PAGES = "events", "pages"
 EVIDENCE, OWED = "evidence", "owed"
 # In place of the store: impressions that compaction put back, which were in other segments before.
 HELD = "held"
+ANY = "any"  # Of a log that does not know its store: the next that asks.
 IN_TABLES = frozenset({EVIDENCE, OWED})
 
 RECORD = pa.schema(
@@ -80,6 +81,11 @@ class Segment:
     end_s: float
     size: int
     is_sealed: bool
+
+
+def owed_to(store: str, segment: Segment) -> bool:
+    """Returns whether a segment is of this store's servers."""
+    return segment.store in {store, ANY}
 
 
 def segment_name(stream: str, start_s: int, store: str, suffix: str) -> str:

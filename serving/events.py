@@ -6,14 +6,40 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# A click leads from an impression to its watch within this time of the impression ...
-CLICK_WINDOW_S = 30 * 60
-# ... and the watch that follows a click may be reported when it ends, so it has longer.
+from features import clicks
+
+CLICK_WINDOW_S = clicks.CLICK_WINDOW_S
+# The watch that follows a click may be reported when it ends, so it has longer.
 WATCH_WINDOW_S = 4 * 3600
 # A page is as of the second after its user's last event, but no further than this after the clock:
 # else each page of a busy second would move the next one on. So the impression may lie that much
 # after the click that it led to. Clocks of servers that share a history should differ by less.
 AHEAD_S = 1
+# Clocks of clients run ahead a little; more than this is a mistake.
+MAX_AHEAD_S = 300
+# A client may report late what it did without a network. Earlier than this is a clock that is
+# wrong, and each day is a partition of the logs that compaction has to write.
+MAX_BEHIND_S = 30 * 86400
+
+
+def time_fault(time: int, *, now: int) -> str | None:
+    """Returns what is wrong with the time of an event, None for one that may be recorded.
+
+    Args:
+        time: Unix seconds.
+        now: The server's clock, Unix seconds.
+    """
+    if time > now + MAX_AHEAD_S:
+        return (
+            f"must not be after the server's clock ({now}) by more than {MAX_AHEAD_S} s, "
+            f"got {time}; is it in milliseconds?"
+        )
+    if time < now - MAX_BEHIND_S:
+        return (
+            f"must not be before the server's clock ({now}) by more than {MAX_BEHIND_S // 86400} "
+            f"days, got {time}; what is older belongs into the tables of the logs"
+        )
+    return None
 
 
 class Kind(str, enum.Enum):

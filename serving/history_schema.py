@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
@@ -120,10 +121,14 @@ class KindTable:
         return max(row[0] for row in rows), [row[1:] for row in rows]
 
     def arrow(self, user_id: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
-        """Returns rows with the columns of :attr:`nothing`; what they have beyond is left out."""
+        """Returns rows with the columns of :attr:`nothing`.
+
+        What a row has beyond is left out, what it lacks at its end is null.
+        """
         if not rows:
             return self.nothing
-        columns = zip(*rows, strict=True)
+        columns = list(itertools.zip_longest(*rows))
+        columns += [(None,) * len(rows)] * (len(self.columns) - len(columns))
         return pa.table(
             [
                 pa.repeat(pa.scalar(user_id, pa.string()), len(rows)),
@@ -182,6 +187,8 @@ KINDS: Mapping[Kind, KindTable] = {
             Column("surface", "TEXT NOT NULL", pa.string()),
             # Whether later clicks and watches decide the outcome; not so for those of the logs.
             Column("is_open", "INTEGER NOT NULL", pa.bool_()),
+            # When it was clicked, where the logs tell it.
+            Column("click_time", "INTEGER", pa.int64()),
         ),
     ),
     Kind.CLICK: KindTable("clicks", (_VIDEO, _TIME, _SECONDS, _SOURCE, _PAGE)),
@@ -233,6 +240,9 @@ def create(connection: sqlite3.Connection) -> str:
     for kind in Kind:
         for statement in KINDS[kind].create():
             connection.execute(statement)
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(impressions)")}
+    if "click_time" not in columns:
+        connection.execute("ALTER TABLE impressions ADD COLUMN click_time INTEGER")
     connection.execute("CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL)")
     new_id = uuid.uuid4().hex[:8]
     connection.execute(
@@ -248,6 +258,8 @@ def _value(event: Event, name: str) -> Any:
         return not event.clicked and event.watch_time_s == 0
     if name == "watch_time_s" and event.kind is Kind.CLICK:
         return 0.0
+    if name == "click_time":
+        return None
     return getattr(event, name)
 
 

@@ -106,8 +106,9 @@ class SqliteHistoryStore:
             )
             counts = connection.execute(history_schema.COUNTS_OF_USER, (user,)).fetchone()
             for kind, count in zip(Kind, counts, strict=True):
-                if count > self.max_events + PRUNE_SLACK:
-                    self._prune(connection, user, kind, count - self.max_events)
+                kept = self.max_events + PRUNE_SLACK
+                if count > kept + PRUNE_SLACK:
+                    self._prune(connection, user, kind, count - kept)
         return total
 
     @staticmethod
@@ -242,7 +243,7 @@ class SqliteHistoryStore:
             profile=profile,
             blocked=blocked,
             newest=newest,
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=last, rows=rows, history=history)
         self._cache.put(user_id, found)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import errors, http_schema
-from serving.events import Event, Kind
+from serving.events import Event, Kind, time_fault
 from serving.loaded_release import LoadedRelease
 from serving.page import Item, Page, PageRequest
 from serving.user_history import Blocked, UserHistory
@@ -16,13 +16,11 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     """Returns the event, with the time of arrival where it names none.
 
     Raises:
-        InvalidRequestError: It is in the future by more than clocks differ.
+        InvalidRequestError: Its time is not one of now, see :func:`serving.events.time_fault`.
     """
-    if reported.time is not None and reported.time > now + http_schema.MAX_AHEAD_S:
-        raise errors.InvalidRequestError(
-            f"time of event {reported.event_id!r} must not be after the server's clock ({now}), "
-            f"got {reported.time}; is it in milliseconds?"
-        )
+    fault = None if reported.time is None else time_fault(reported.time, now=now)
+    if fault:
+        raise errors.InvalidRequestError(f"time of event {reported.event_id!r} {fault}.")
     return Event(
         event_id=reported.event_id,
         kind=Kind(reported.type),

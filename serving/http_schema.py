@@ -6,12 +6,10 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from features import schema
-from serving import page
+from serving import events, page
 
 MAX_EVENTS = 500
 MAX_BLOCKED = 1000
-# Clocks of clients run ahead a little; more than this is a mistake.
-MAX_AHEAD_S = 300
 
 # Keys that a model does not know and that are all named; more are refused as one.
 MAX_NAMED = 20
@@ -191,7 +189,12 @@ class EventIn(_Strict):
     type: Literal["watch", "search", "click", "impression"]
     user_id: Id
     time: int | None = pydantic.Field(
-        None, gt=0, lt=1 << 33, description="Unix seconds; the time of arrival where not given."
+        None,
+        gt=0,
+        lt=1 << 33,
+        description="Unix seconds; the time of arrival where not given. At most "
+        f"{events.MAX_BEHIND_S // 86400} days before the server's clock and {events.MAX_AHEAD_S} "
+        "seconds after it.",
     )
     video_id: Id | None = None
     query: Words | None = pydantic.Field(None, description="Of a search.")

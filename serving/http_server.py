@@ -24,9 +24,11 @@ from serving import (
     http_answers,
     http_docs,
     http_schema,
+    reduced_precision,
     request_bodies,
 )
 from serving.funnel import Funnel
+from serving.loaded_release import LoadedRelease
 from serving.metrics import Metrics
 from serving.readiness import Readiness
 from serving.recorder import Recorder
@@ -160,21 +162,16 @@ def create_app(service: Service) -> fastapi.FastAPI:
     return app
 
 
+def _models(service: Service, release: LoadedRelease) -> str:
+    """Returns where models run, and how the ranker multiplies, in words."""
+    if release.ranker is None:
+        return service.models
+    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
+
+
 def _metrics(service: Service) -> Metrics:
     metrics = Metrics()
-    releases = service.releases
-
-    def age() -> float:
-        current = releases.current
-        return http_answers.release_age_s(current.version) if current else float("nan")
-
-    def recall() -> float:
-        current = releases.current
-        lineage = current.manifest.lineage if current and current.manifest else {}
-        return float(lineage.get("index", {}).get("recall", "nan"))
-
-    metrics.gauge("release_age_seconds", "Time since the release was built.", age)
-    metrics.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+    metrics.watch_releases(service.releases)
     metrics.gauge(
         "event_log_waiting_seconds",
         "Age of the oldest record that the tables of the logs do not have yet.",
@@ -185,12 +182,6 @@ def _metrics(service: Service) -> Metrics:
         "How often the history store lost all that it held, and was filled again.",
         service.history_losses,
     )
-    metrics.gauge(
-        "release_waiting_seconds",
-        "How long a published release has been waited for, until the model server has it.",
-        lambda: releases.waiting_s,
-    )
-    metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
     return metrics
 
 
@@ -262,7 +253,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=service.models
+                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
             )
 
 

@@ -149,9 +149,11 @@ class LiveState:
         return numbers
 
     def _count_by_region(self, events: Happened, numbers: np.ndarray) -> None:
-        regions = np.array([self._region_of.get(user, "") for user in events.user_ids], object)
-        for region in set(regions.tolist()) - {""}:
-            mine = regions == region
+        places: dict[str, list[int]] = {}
+        for place, user_id in enumerate(events.user_ids):
+            if region := self._region_of.get(user_id):
+                places.setdefault(region, []).append(place)
+        for region, mine in places.items():
             found = self._by_region.pop(region, None) or RecentWatches()
             self._by_region[region] = found
             found.add(numbers[mine], events.times[mine].astype(np.float64))

@@ -30,7 +30,7 @@ from serving import (
 from serving.backends import Backend
 from serving.candidates import Candidates
 from serving.filters import VideoRules
-from serving.index import Index
+from serving.index import Index, VideoIndex
 from serving.live_sources import CoWatch, LiveTrending
 from serving.live_state import LiveState, LiveView
 from serving.model import Model
@@ -65,7 +65,7 @@ class LoadedRelease:
         catalogue: Videos; row i is row i of the index.
         statistics: Of the videos, up to the day before.
         profiles: Users known at the build.
-        index: See :class:`serving.index.Index`.
+        index: See :class:`serving.index.VideoIndex`.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
@@ -85,7 +85,7 @@ class LoadedRelease:
     catalogue: Catalogue
     statistics: VideoStatistics
     profiles: Profiles
-    index: Index
+    index: VideoIndex
     query_tower: Model
     ranker: Model | None
     sources: tuple[Source, ...]
@@ -138,7 +138,12 @@ class LoadedRelease:
             found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
         columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
-            found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
+            found,
+            now=now,
+            context=context,
+            catalogue=self.catalogue,
+            user_schema=columns,
+            from_s=self.resolved.history_from_s,
         )
 
     def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:

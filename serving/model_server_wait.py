@@ -10,19 +10,14 @@ import time
 from absl import logging
 
 from features import command
-from serving import errors, release, signatures
-from serving.backends import TensorFlowServingBackend, TensorFlowServingModel
+from serving import release
+from serving.backends import Backend
 
 _POLL_S = 0.5
 _TELL_EVERY_S = 10.0
-_NOT_YET = (
-    errors.ModelUnavailableError,
-    errors.ModelTimeoutError,
-    errors.ModelVersionMissingError,
-)
 
 
-def wait(backend: TensorFlowServingBackend, manifest: release.Manifest, *, up_to_s: float) -> None:
+def wait(backend: Backend, manifest: release.Manifest, *, up_to_s: float) -> None:
     """Returns when the models of a release can be asked; tells every 10 s what it waits for.
 
     Args:
@@ -35,7 +30,7 @@ def wait(backend: TensorFlowServingBackend, manifest: release.Manifest, *, up_to
     """
     started = time.monotonic()
     tell_at = started
-    while lacks := _lacks(backend, manifest):
+    while lacks := backend.lacks(manifest):
         now = time.monotonic()
         if now - started >= up_to_s:
             raise command.InputError(
@@ -54,21 +49,3 @@ def wait(backend: TensorFlowServingBackend, manifest: release.Manifest, *, up_to
         time.sleep(_POLL_S)
     if tell_at > started:
         logging.info("The model server has release %s.", manifest.version)
-
-
-def _lacks(backend: TensorFlowServingBackend, manifest: release.Manifest) -> str:
-    """Returns why a model cannot be asked yet, "" where all can.
-
-    A request without inputs is refused by a model that is there, and costs nothing. Whether it
-    answers real ones is for the warm-up to see.
-    """
-    for name in (signatures.QUERY_TOWER, signatures.RANKER):
-        if manifest.components.get(name) is None:
-            continue
-        try:
-            TensorFlowServingModel(backend, name, int(manifest.version)).predict({})
-        except _NOT_YET as error:
-            return f"{name}: {error}"
-        except errors.ModelError:
-            continue
-    return ""

@@ -20,6 +20,7 @@ is no ranker either, in that of the retrieval score.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -35,6 +36,9 @@ from serving.live_state import LiveView
 
 DIRECTORY = "page_order"
 FILE = "page_order.json"  # In the directory that serving.learn_order writes.
+# Of columns that are logarithms, scores and flags; fitted ones stay far below.
+MAX_WEIGHT = 1e6
+_MAX_BYTES = 1 << 20
 _SOURCES = (*sources.NAMES, sources.CO_WATCH)
 _RATIO_WINDOWS = ("1h", "1d")
 PLACED = (sources.RETRIEVAL, sources.TRENDING, sources.POPULAR, sources.CO_WATCH)
@@ -129,9 +133,21 @@ class PageOrder:
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes JSON that :meth:`load` reads; it appears when it is whole."""
-        weights = dict(zip(NAMES, self.weights.tolist(), strict=True))
-        text = json.dumps({"samples": self.samples, "weights": weights}, indent=1)
+        """Writes JSON that :meth:`load` reads, with its SHA-256; it appears when it is whole.
+
+        Raises:
+            InputError: The weights are beyond what :meth:`load` takes.
+        """
+        if not _are_sane(self.weights):
+            raise command.InputError(
+                f"the learned page order has weights beyond {MAX_WEIGHT:.0e}; pages stay in the "
+                "order of expected watch time. Learn it from more watches, with --watches."
+            )
+        order = {
+            "samples": self.samples,
+            "weights": dict(zip(NAMES, self.weights.tolist(), strict=True)),
+        }
+        text = json.dumps({"sha256": _sha256(order), "order": order}, indent=1)
         files.atomic_write(pathlib.Path(path), text + "\n")
 
     @classmethod
@@ -139,17 +155,39 @@ class PageOrder:
         """Reads what :meth:`save` wrote.
 
         Raises:
-            InputError: It is not that.
+            InputError: It is not that, or was changed.
         """
         try:
-            found: dict[str, Any] = json.loads(pathlib.Path(path).read_text())
-            weights = np.array([float(found["weights"][name]) for name in NAMES])
-            samples = int(found["samples"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise command.InputError(f"{path} holds no learned page order: {error!r}.") from error
-        if not np.isfinite(weights).all():
-            raise command.InputError(f"{path} holds weights that are not finite.")
+            with open(path, "rb") as file:
+                signed: dict[str, Any] = json.loads(file.read(_MAX_BYTES).decode())
+            order = signed["order"]
+            is_whole = signed["sha256"] == _sha256(order)
+            weights = np.array([float(order["weights"][name]) for name in NAMES])
+            samples = int(order["samples"])
+        except (
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            raise command.InputError(
+                f"{path} holds no learned page order: {type(error).__name__} {str(error)[:200]}."
+            ) from None
+        if not is_whole:
+            raise command.InputError(f"{path} has other content (its SHA-256 differs).")
+        if not _are_sane(weights):
+            raise command.InputError(f"{path} holds weights that are not within {MAX_WEIGHT:.0e}.")
         return cls(weights, samples)
+
+
+def _are_sane(weights: np.ndarray) -> bool:
+    return bool((np.abs(weights) <= MAX_WEIGHT).all())  # NaN is not.
+
+
+def _sha256(order: Any) -> str:
+    return hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
 
 
 def path_of(serving_root: str | os.PathLike[str], version: str) -> pathlib.Path:
@@ -160,7 +198,7 @@ def path_of(serving_root: str | os.PathLike[str], version: str) -> pathlib.Path:
 def of_release(serving_root: str | os.PathLike[str], version: str) -> PageOrder | None:
     """Returns the learned order of a release; None where it has none, or a broken one."""
     path = path_of(serving_root, version)
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         return PageOrder.load(path)

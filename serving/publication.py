@@ -24,9 +24,10 @@ from absl import logging
 
 from features import command, files
 from serving import checksums, release, tf_serving_config
-from serving.build_settings import KEEP, MIN_KEEP
 from serving.release import Path
 
+KEEP = 3
+MIN_KEEP = 2  # The current release, and one to roll back to.
 _SERVABLES = ("query_tower", "ranker")
 _TEMPORARY = ".tmp-"
 _BUILD_LOCK = ".build.lock"
@@ -81,7 +82,7 @@ class Build:
         manifest = release.Manifest(
             version=self.version,
             created=_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            previous=release.stated_current(self.serving_root),
+            previous=_stated_version(self.serving_root),
             components={
                 name: checksums.of_tree(path) if path.is_dir() else None
                 for name, path in written.items()
@@ -119,6 +120,7 @@ def building(serving_root: Path) -> Iterator[Build]:
     """
     root = pathlib.Path(serving_root)
     with _locked(root, _BUILD_LOCK, wait=False):
+        release.stated_current(root)  # One that could not be replaced is refused before the work.
         _remove_leftovers(root)
         build = Build(root, _next_version(root))
         try:
@@ -155,9 +157,14 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
         release.load(serving_root, new)
         _set_current(serving_root, new)
         # A build killed right after it published leaves this, which would now say "unfinished".
-        if old.isdigit():
+        if release.is_version(old):
             _marker(pathlib.Path(serving_root), old).unlink(missing_ok=True)
     return old, new
+
+
+def _stated_version(serving_root: Path) -> str | None:
+    stated = release.stated_current(serving_root)
+    return stated if stated is not None and release.is_version(stated) else None
 
 
 def pin(serving_root: Path, name: str, versions: Collection[str]) -> None:
@@ -247,7 +254,7 @@ def _next_version(root: pathlib.Path) -> str:
 
 def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
     found = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
-    return [path for path in found if path.name.isdigit()]
+    return [path for path in found if release.is_version(path.name)]
 
 
 def _remove_leftovers(root: pathlib.Path) -> None:

@@ -118,7 +118,8 @@ def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
     """
     found = event_segments.segments(pathlib.Path(logs_dir))
     evidence = [s for s in found if s.stream == event_segments.EVIDENCE]
-    owed = [s for s in found if s.stream == event_segments.OWED and s.store == history.store_id]
+    owed = [s for s in found if s.stream == event_segments.OWED]
+    owed = [s for s in owed if event_segments.owed_to(history.store_id, s)]
     waiting = [s for s in found if s.stream not in event_segments.IN_TABLES]
     applied = bring(history, [*owed, *waiting]) + bring(history, evidence, kinds=(Kind.CLICK,))
     if applied:

@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.events import Kind
 from serving.history_schema import KINDS
-from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION
+from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, packed_row
 
 # Renewed with everything that is written: a server that is killed meanwhile lets go so soon.
 LOCK_S = 60
@@ -57,7 +57,7 @@ class RedisFilling:
             for _, *values in mine:
                 self._arrivals += 1
                 event_id = f"log-{self._arrivals}"
-                packed[event_id] = json.dumps([ROW_VERSION, *values])
+                packed[event_id] = packed_row(values)
                 order[f"{self._arrivals:016d}:{event_id}"] = values[time_at]
                 if kind is Kind.WATCH:
                     hour = values[time_at] // HOUR_S

@@ -41,7 +41,7 @@ from serving.events import Event, Kind
 from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
 from serving.history_schema import KINDS
 from serving.redis_filling import LOCK_S, RedisFilling
-from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION
+from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION, packed_row
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
@@ -56,6 +56,9 @@ from serving.user_history import (
 # A page must not wait long for a server that hangs; a local Redis answers in a millisecond.
 _TIMEOUT_S = 0.5
 _FILL_TIMEOUT_S = 30.0
+# Where the first alone was dropped, the second says that the rest is there.
+_FILLING = (PREFIX + "filled", PREFIX + "met")
+_UNNAMED = "?"
 
 
 class RedisHistoryStore:
@@ -103,10 +106,11 @@ class RedisHistoryStore:
         """
         with self._explained("read"):
             self._wait_for_filling()
-            if self._client.exists(PREFIX + "met"):
+            filled = self._client.get(PREFIX + "filled")
+            if filled is None and self._client.exists(PREFIX + "met"):
                 # Of an earlier version, or the id alone was dropped: what is there stays.
                 self._client.set(PREFIX + "filled", uuid.uuid4().hex, nx=True)
-            filled = self._client.get(PREFIX + "filled")
+                filled = self._client.get(PREFIX + "filled")
             if filled is not None:
                 self._begin(filled.decode())
         return filled is None
@@ -119,6 +123,8 @@ class RedisHistoryStore:
     def _require(self, filled: bytes | None, *, is_done: bool = True) -> None:
         """Raises HistoryLostError where the filling in Redis is not the one that was there."""
         found = (filled or b"").decode()
+        if found == _UNNAMED and is_done:
+            return
         if is_done and not self._filled:
             self._filled = found
         elif not is_done or found != self._filled:
@@ -147,7 +153,7 @@ class RedisHistoryStore:
             )
             for user_id, mine in by_user(events).items()
         ]
-        settings = [self.max_events, PRUNE_SLACK, KEPT_HOURS_S]
+        settings = [self.max_events + PRUNE_SLACK, PRUNE_SLACK, KEPT_HOURS_S]
         with self._explained("written"):
             filled, *done = self._append(args=[*self._stamp(), *settings, *users])
         self._require(filled, is_done=bool(done))
@@ -176,13 +182,13 @@ class RedisHistoryStore:
         users = list(dict.fromkeys(event.user_id for event in events))
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.get(PREFIX + "filled")
+            pipeline.mget(*_FILLING)
             for user_id in users:
                 pipeline.exists(f"{PREFIX}user:{user_id}")
             for event in events:
                 pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
-            filled, *found = pipeline.execute()
-        self._require(filled)
+            filling, *found = pipeline.execute()
+        self._require(_named(*filling))
         keys = {e.key for e, there in zip(events, found[len(users) :], strict=True) if there}
         return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
 
@@ -213,7 +219,7 @@ class RedisHistoryStore:
             profile=profile,
             blocked=blocked,
             newest=int(newest),
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=marks, rows=rows, history=history)
         cache.put(user_id, found)
@@ -242,9 +248,9 @@ class RedisHistoryStore:
         """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
-            pipeline.get(PREFIX + "filled").zrange(PREFIX + "watchers", 0, limit - 1)
-            filled, found = pipeline.execute()
-        self._require(filled)
+            pipeline.mget(*_FILLING).zrange(PREFIX + "watchers", 0, limit - 1)
+            filling, found = pipeline.execute()
+        self._require(_named(*filling))
         return [user_id.decode() for user_id in found]
 
     def watch_counts(self, since_s: int) -> pa.Table:
@@ -273,8 +279,8 @@ class RedisHistoryStore:
     def ping(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("reached"):
-            filled = self._client.get(PREFIX + "filled")
-        self._require(filled)
+            filling = self._client.mget(*_FILLING)
+        self._require(_named(*filling))
 
     def close(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -331,6 +337,11 @@ class RedisHistoryStore:
             ) from error
 
 
+def _named(filled: bytes | None, met: bytes | None) -> bytes | None:
+    """Returns the id of a filling, ``?`` where it alone is gone, None where everything is."""
+    return filled if filled is not None or met is None else _UNNAMED.encode()
+
+
 def _known(before: Remembered | None) -> list[Any]:
     """Returns what the script must know of what is here: version, and three values of each kind."""
     if before is None:
@@ -340,7 +351,7 @@ def _known(before: Remembered | None) -> list[Any]:
 
 def _packed(event: Event) -> list[Any]:
     """Returns what the script needs of an event: kind, id, time, row, hour, video."""
-    row = json.dumps([ROW_VERSION, *KINDS[event.kind].values(event)], allow_nan=False)
+    row = packed_row(KINDS[event.kind].values(event))
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,

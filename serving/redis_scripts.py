@@ -3,6 +3,10 @@
 Under a policy that drops keys any of them may be missing alone, and nothing here fails for that.
 """
 
+import json
+from collections.abc import Sequence
+from typing import Any
+
 PREFIX = "watchnext:"
 # Version 1 of a row: the columns of KINDS in their order. A later version may append columns
 # without a new number, since what a reader does not know at the end it leaves alone.
@@ -10,12 +14,23 @@ ROW_VERSION = 1
 HOUR_S = 3600
 KEPT_HOURS_S = 9 * 86400
 
+
+def packed_row(values: Sequence[Any]) -> str:
+    """Returns a row as JSON, without nulls at its end: earlier servers wrote none there."""
+    length = max((place for place, v in enumerate(values, 1) if v is not None), default=0)
+    return json.dumps([ROW_VERSION, *values[:length]], allow_nan=False)
+
+
 # Arguments of what writes begin with: prefix, the id of the filling that the caller knows (or
 # nothing), a new version. Where that filling is gone nothing is written, and its id, or that of
 # another one, is all that is returned; a store that has none yet gets one.
 _IN_A_FILLING = """
 local prefix, version = ARGV[1], ARGV[3]
 local filled = redis.call('GET', prefix .. 'filled') or ''
+if filled == '' and ARGV[2] ~= '' and redis.call('EXISTS', prefix .. 'met') == 1 then
+  filled = ARGV[2]  -- It alone was dropped.
+  redis.call('SET', prefix .. 'filled', filled)
+end
 if ARGV[2] ~= '' and ARGV[2] ~= filled then return {filled} end
 if filled == '' then
   filled = version
@@ -88,13 +103,15 @@ return {filled, accepted, unpack(met)}
 
 # Arguments: prefix, user id, the version that the caller has, and of each of the four kinds what
 # the caller has: the size of the order, and its members that are the oldest and the one that
-# arrived last. Returns the id of the filling; with it nothing for an unknown user, the version
-# alone where the caller has it; else version, profile, newest, blocked, whether rows follow which
-# the caller lacks (1) or all (0), and for each kind the size of the order, the oldest member, the
-# one that arrived last, and rows, newest first; nothing in place of a row that is gone.
+# arrived last. Returns the id of the filling (? where it alone is gone); with it nothing for an
+# unknown user, the version alone where the caller has it; else version, profile, newest, blocked,
+# whether rows follow which the caller lacks (1) or all (0), and for each kind the size of the
+# order, the oldest member, the one that arrived last, and rows, newest first; nothing in place of
+# a row that is gone.
 READ = """
 local prefix, id = ARGV[1], ARGV[2]
 local filled = redis.call('GET', prefix .. 'filled') or ''
+if filled == '' and redis.call('EXISTS', prefix .. 'met') == 1 then filled = '?' end
 local head = redis.call('HMGET', prefix .. 'user:' .. id, 'version', 'profile', 'newest', 'blocked')
 if not head[1] then return {filled} end
 if head[1] == ARGV[3] then return {filled, head[1]} end

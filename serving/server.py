@@ -69,6 +69,7 @@ def configured(app: fastapi.FastAPI, limits: connections.Limits) -> uvicorn.Conf
         http=connections.limited(limits),
         ws="none",  # A connection that was upgraded would keep to no limit.
         log_config=None,
+        log_level="error",  # Else a line for each request that is no HTTP, for whoever likes lines.
         access_log=False,
         server_header=False,
         timeout_keep_alive=limits.keep_alive_s,

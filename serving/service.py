@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from absl import logging
 
-from features import command, logs
+from features import command, log_files
 from serving import (
     ab_experiment,
     errors,
@@ -24,6 +24,7 @@ from serving import (
     recorder,
     redis_connection,
     redis_history,
+    reduced_precision,
     release,
     tracing,
 )
@@ -40,11 +41,13 @@ from serving.live_service import LiveParts
 from serving.loaded_release import LoadedRelease
 from serving.page import FunnelSettings
 from serving.recorder import Recorder
+from serving.reduced_precision import Choices
 from serving.release_watcher import ReleaseWatcher
 from serving.user_history import HistoryStore
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * 86400
+_CHOICES = ".precision"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class ServiceConfig:
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
         model_server_wait_s: How long to wait at the start until it has the release.
+        precision: In which the ranker multiplies: ``auto``, ``float32`` or ``bfloat16``; see
+            :mod:`serving.reduced_precision`.
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
@@ -82,6 +87,7 @@ class ServiceConfig:
     model_server: str | None = None
     model_server_ca: str | None = None
     model_server_wait_s: float = 0.0
+    precision: str = reduced_precision.AUTO
     threads: int = 8
     max_waiting: int = 64
     settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
@@ -268,13 +274,17 @@ def _backend(config: ServiceConfig) -> Backend:
     """Opens what runs the models; a model server may still be loading them."""
     if config.model_server:
         backend = TensorFlowServingBackend(
-            config.model_server, root_certificates=config.model_server_ca
+            config.model_server,
+            root_certificates=config.model_server_ca,
+            precision=config.precision,
         )
         if not config.is_successor:
             manifest = release.load_manifest(config.serving_root)
             model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
         return backend
-    return EmbeddedBackend(reduced_precision=True)
+    # Beside the event log, which is the one place that every server can write to.
+    choices = Choices(config.logs / _CHOICES)
+    return EmbeddedBackend(precision=config.precision, choices=choices)
 
 
 def _load(
@@ -302,9 +312,7 @@ def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     if history.is_empty:
         # What an earlier process left is then in the tables, from which the store gets it.
         event_compaction.compact(log.logs_dir, wall_s=time.time())
-        event_compaction.settle(log.logs_dir, history.store_id)
-        _fill(history, log.logs_dir, now_s=now_s)
-    recorder.replay(history, log.logs_dir)
+    _refill(history, log, now_s=now_s)
     log.compact()
 
 
@@ -313,14 +321,13 @@ def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     # What moved in between from one to the other would be missed.
     with event_compaction.paused(log.logs_dir):
         if history.is_empty:
+            event_compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
             _fill(history, log.logs_dir, now_s=now_s)
         recorder.replay(history, log.logs_dir)
 
 
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
-    try:
-        logs.tables_in(logs_dir)
-    except command.InputError:
+    if not log_files.has_tables(logs_dir):
         logging.info("%s has no logs yet: starting without history.", logs_dir)
         with history.filling():
             return  # With nothing; but a store that lost everything begins anew.

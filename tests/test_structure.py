@@ -68,7 +68,8 @@ def ranges(distribution):
 @pytest.fixture(scope="module")
 def lock():
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return [requirements.Requirement(line) for line in lines if line]
+    pins = [line.removesuffix("\\") for line in lines if not line.startswith(" ")]
+    return [requirements.Requirement(line) for line in pins]
 
 
 # Stages
@@ -306,8 +307,25 @@ def test_the_lock_pins_each_dependency_once_and_inside_its_range(lock, ranges, p
         assert requirement.specifier.contains(pins[name]), requirement
 
 
-def test_the_lock_names_no_host():
-    assert not re.search(r"https?:|://|--|@", (ROOT / "requirements.lock").read_text())
+def test_the_lock_has_the_hashes_of_every_pin_and_names_no_host():
+    text = (ROOT / "requirements.lock").read_text()
+    blocks = re.split(r"\n(?=\S)", text.rstrip("\n"))
+    for block in blocks:
+        pin, *hashes = block.split(" \\\n    --hash=sha256:")
+        assert hashes, pin
+        assert all(re.fullmatch(r"[0-9a-f]{64}", one) for one in hashes), pin
+        assert not re.search(r"https?:|://|--|@", pin)
+
+
+@pytest.mark.parametrize(
+    "path", ["Makefile", "pipeline/deployment/Dockerfile", "serving/deployment/Dockerfile"]
+)
+def test_whoever_installs_the_lock_asks_for_its_hashes(path):
+    text = (ROOT / path).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if re.search(r"pip (install|wheel)\b", line)]
+    of_lock = [line for line in lines if "requirements.lock" in line]
+    assert of_lock
+    assert all(re.search(r"--require-hashes\s+-r \S*requirements\.lock", line) for line in of_lock)
 
 
 def test_everything_that_the_code_imports_is_a_dependency(ranges):

@@ -158,6 +158,9 @@ def test_what_is_no_moment_is_refused(values):
         (pa.array([None, [None]], pa.list_(pa.null())), STRINGS, [None, [None]]),
         (pa.array([["x"], ["a", "b"], None, ["y"]]).slice(1, 2), STRINGS, [["a", "b"], None]),
         (pa.nulls(1), STRINGS, [None]),
+        (pa.array([math.nan, None]), STRINGS, [None, None]),  # pandas, nothing but gaps.
+        (pa.array([None, None], pa.string()), pa.float64(), [None, None]),
+        (pa.array([None], pa.timestamp("ns")), pa.bool_(), [None]),
     ],
     ids=str,
 )

@@ -160,7 +160,7 @@ def test_a_table_of_delta_lake_is_said_to_be_more_than_its_files(logs_dir, caplo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"PAR1"), "part-1.parquet.gz is compressed as a whole.*gunzip"),
+        (gzip.compress(b"PAR1", mtime=0), "part-1.parquet.gz is compressed as a whole.*gunzip"),
         (b"hello", "part-1.parquet.gz is not Parquet, though its name says so"),
     ],
 )
@@ -254,6 +254,25 @@ def test_a_column_of_another_type_beside_the_contract_stops_nobody(logs_dir, cap
     rows = logs.read_table(logs_dir, "watches")
     assert rows["extra"].to_pylist() == [None, "text"]
     assert "column 'extra' is left alone" in caplog.text
+
+
+def test_a_column_without_any_value_has_no_type(logs_dir):
+    gaps = pa.array([None, None], pa.float64())  # As pandas writes nothing but gaps.
+    users = pa.table({"user_id": ["a", "b"], "region": gaps, "signed_in": gaps})
+    put(users, logs_dir / "users/part-0.parquet")
+    put(pa.table({"user_id": ["c"], "region": ["de"]}), logs_dir / "users/part-1.parquet")
+    nothing = pa.table({"user_id": pa.array([], pa.float64()), "region": pa.array([], pa.date32())})
+    put(nothing, logs_dir / "users/part-2.parquet")
+    assert logs.column_types(logs_dir, "users")["region"] == pa.string()
+    assert logs.read_table(logs_dir, "users")["region"].to_pylist() == [None, None, "de"]
+
+
+def test_logs_that_cannot_be_read_are_not_taken_for_no_logs(logs_dir):
+    assert not log_files.has_tables(logs_dir)
+    logs_dir.mkdir()
+    assert not log_files.has_tables(logs_dir)
+    (logs_dir / "watches").symlink_to("/nonexistent")
+    assert log_files.has_tables(logs_dir)
 
 
 def test_what_lies_beside_the_tables_is_said(logs_dir, caplog):

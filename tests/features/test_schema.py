@@ -300,6 +300,13 @@ def test_times_without_a_zone_are_said_to_be_read_as_utc_once_a_table(caplog):
     assert caplog.text.count("column 'upload_time' do not name a zone") == 1
 
 
+def test_events_with_dates_for_times_are_said_to_have_no_order(caplog):
+    days = pa.array([20_777, 20_777], pa.date32())
+    table = pa.table({"user_id": ["u", "u"], "time": days, "query": ["cats", "dogs"]})
+    assert schema.conform("searches", table)["time"].to_pylist() == [1_795_132_800] * 2
+    assert "Table searches: times are dates: events of one day have no order" in caplog.text
+
+
 def test_rules_of_a_video_are_part_of_the_contract():
     table = pa.table({"video_id": ["a"], "upload_time": [1], "regions": ["us"], "min_age": ["18+"]})
     with pytest.raises(schema.ContractError) as error:

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, dataset, logs, replay, spec
 from features.statistics import DAY_S
-from pipeline import incremental, periods, raw_examples, work_lock
+from pipeline import periods, preprocessing_job, raw_examples, work_lock
 from pipeline.preprocessing_config import PreprocessConfig
 from tests.pipeline import runner_outputs
 
@@ -160,6 +160,19 @@ def test_a_cache_that_another_run_uses_is_refused_by_its_flag(preprocess, tmp_pa
     assert "another --cache" in errors
 
 
+def test_a_cache_that_the_run_itself_would_replace_or_cannot_write_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", site())
+    (tmp_path / "file").write_text("")
+    for cache, says in (
+        (tmp_path / "examples" / "cache", "lies in --examples"),
+        (tmp_path / "file", "--cache=.* cannot be used"),
+    ):
+        config = PreprocessConfig(until_s=T0 + 5 * DAY_S, cache=str(cache))
+        with pytest.raises(command.InputError, match=says):
+            preprocessing_job.run(str(logs_dir), str(tmp_path / "examples"), config, [])
+    assert not (tmp_path / "examples").exists()
+
+
 def assert_same(first, second):
     assert first.keys() == second.keys()
     for key, rows in first.items():
@@ -248,7 +261,7 @@ def test_days_are_counted_back_from_the_end_and_not_from_midnight(run, tmp_path)
 )
 def test_settings_under_which_days_would_differ_are_refused(settings, says):
     with pytest.raises(command.InputError, match=says):
-        incremental.refuse_ragged_days(PreprocessConfig(cache="x", **settings))
+        PreprocessConfig(cache="x", **settings)
 
 
 def test_digests_do_not_depend_on_how_a_log_is_cut(tmp_path):

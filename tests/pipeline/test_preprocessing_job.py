@@ -68,6 +68,11 @@ def test_truncated_file_is_named(tmp_path):
     refuse(logs_dir, tmp_path / "examples", path.name)
 
 
+def test_a_name_that_beam_would_take_for_a_pattern_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    refuse(logs_dir, tmp_path / "examples[ms]", "takes for a pattern")
+
+
 def test_no_logs_at_all(tmp_path):
     refuse(tmp_path / "nothing", tmp_path / "examples", "does not exist")
 
@@ -81,7 +86,7 @@ def test_bad_extra_feature_is_named(tmp_path):
     logs_dir = write(tmp_path / "logs", good_tables())
     entry = {"name": "x", "kind": "univalent", "side": "query", "models": ["ranker"]}
     (logs_dir / logs.FEATURES_FILE).write_text(json.dumps([{**entry, "source": "users.x"}]))
-    refuse(logs_dir, tmp_path / "examples", r"users\.x")
+    refuse(logs_dir, tmp_path / "examples", r"features\.json.*\n.*users\.x")
 
 
 def test_too_many_rejected_rows_fail_with_table_reason_and_examples(tmp_path):
@@ -156,7 +161,12 @@ def test_impressions_that_teach_no_ranker_are_said_so_and_the_rest_goes_on(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"holdout_days": -1}, {"examples_per_user": -1}, {"max_rejected_fraction": 2}],
+    [
+        {"holdout_days": -1},
+        {"holdout_days": float("nan")},
+        {"examples_per_user": -1},
+        {"max_rejected_fraction": 2},
+    ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(command.InputError, match=next(iter(settings))):

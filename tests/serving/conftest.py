@@ -309,6 +309,8 @@ def publish(serving_root, *, has_ranker=True, **columns):
             release.catalogue.video_ids,
             release.index.embeddings,
             tuning_queries=queries,
+            recall_target=0.95,
+            exact_below=20_000,
         )
         _save_query_tower(release.resolved, build.directory("query_tower"))
         if has_ranker:

@@ -69,6 +69,26 @@ def test_request_that_is_never_whole_is_told_so_and_its_connection_closed(runnin
     assert "0.4 s" in found["detail"]
 
 
+@pytest.mark.parametrize("begun", [b"X-Slow: ", b"Content-Length: 100000\r\n\r\n"])
+def test_a_byte_now_and_then_is_no_progress(running, begun):
+    site = running(limits=IMPATIENT)
+    with connect(site) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connection.sendall(ASKED + begun)
+        for _ in range(400):  # For fifty times the patience; the end comes in between.
+            connection.sendall(b"x")
+            threading.Event().wait(0.05)
+
+
+def test_connection_cannot_be_upgraded_to_one_without_limits(site):
+    upgrade = (
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with connect(site) as connection:
+        connection.sendall(upgrade.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("sent", [b"", b"\r\n"])
 def test_connection_that_asks_nothing_is_closed_without_a_word(running, sent):
     site = running(limits=IMPATIENT)

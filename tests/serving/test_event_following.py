@@ -1,6 +1,7 @@
 """What other processes record arrives once, whatever compaction does meanwhile."""
 
 import collections
+import dataclasses
 import threading
 
 import hypothesis
@@ -182,3 +183,21 @@ def test_damaged_record_costs_itself_alone_whoever_reads_it(tmp_path, damaged):
     assert [p.read_bytes() for p in path.parent.glob("*.damaged")] == [damaged + b"\n"]
     log.close()
     history.close()
+
+
+def test_events_of_another_clock_are_counted_and_change_nothing(tmp_path):
+    """A host whose clock is a day ahead would make all that happens now look long gone."""
+    others = EventLog(tmp_path)
+    parts = LiveParts(tmp_path, tmp_path, EmbeddedBackend(), clock=lambda: NOW + 60.0)
+    parts.seed()
+    wrong = [
+        dataclasses.replace(happened(number), time=time)
+        for number, time in enumerate((NOW + 2 * 86400, 1, NOW - 31 * 86400))
+    ]
+    others.append([*wrong, happened("late", user="w")])
+    parts.follow()
+    assert parts.misdated == 3
+    catalogue = Catalogue(pa.table({"video_id": ["v1"], "upload_time": pa.array([0], pa.int64())}))
+    columns = LiveView(parts.state, catalogue).columns(np.array([0]), np.array([NOW + 120]))
+    assert columns["video_live_watches_1d"].tolist() == [1]
+    others.close()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from features import logs
-from serving import errors, event_compaction, event_keys, event_segments
+from serving import attribution, errors, event_compaction, event_keys, event_segments
 from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser
 
@@ -119,6 +119,46 @@ def test_impression_waits_for_its_click_and_is_written_with_it(log, wall):
     assert found == {"a": (True, 42.0), "b": (False, 0.0)}
 
 
+def test_row_of_an_impression_tells_when_it_was_clicked(log):
+    log.append_page([impression("a"), impression("b"), impression("c")])
+    log.append([watch("w1", "a", at=T + 60, page_id="p"), click("c1", "a", at=T + 50)])
+    log.append([watch("w2", "b", at=T + 70)])
+    log.compact(flush=True)
+    found = {row["video_id"]: row["click_time"] for row in rows(log, "impressions")}
+    assert found == {"a": T + 50, "b": T + 70, "c": None}
+
+
+def test_click_later_than_the_window_is_none_whenever_the_row_is_written(log):
+    log.append_page([impression("a")])
+    log.append([watch("w1", "a", at=T + CLICK_WINDOW_S + 1, page_id="p")])
+    log.compact(flush=True)
+    (row,) = rows(log, "impressions")
+    assert (row["clicked"], row["watch_time_s"], row["click_time"]) == (False, 0.0, None)
+
+
+def test_watch_of_a_younger_impression_that_still_waits_is_not_the_older_ones():
+    def shown(at):
+        columns = {"user_id": ["u"], "video_id": ["v"], "time": [at], "page_id": [str(at)]}
+        more = {"surface": [""], "clicked": [False], "watch_time_s": [0.0]}
+        return pa.table(columns | more)
+
+    watched = pa.table(
+        {
+            "user_id": ["u"],
+            "video_id": ["v"],
+            "time": [T + 100],
+            "page_id": [""],
+            "source": [""],
+            "watch_time_s": [5.0],
+        }
+    )
+    younger = shown(T + 60)
+    clicked, seconds, _ = attribution.attribute(shown(T), watched, beside=younger)
+    assert (clicked.tolist(), seconds.tolist()) == ([False], [0.0])
+    clicked, seconds, moment = attribution.attribute(shown(T), watched, beside=younger.slice(1))
+    assert (clicked.tolist(), seconds.tolist(), moment.tolist()) == ([True], [5.0], [T + 100])
+
+
 def test_served_impression_keeps_how_it_was_chosen(log):
     log.append_page(
         [
@@ -212,6 +252,20 @@ def test_event_that_comes_again_within_a_day_is_one_row(log, wall, later_s):
     # Told of by the client what was served here: known by page and video.
     log.append([dataclasses.replace(impression("b"), event_id="client", release_id="")])
     assert log.compact(flush=True) == {"watches": 1}
+
+
+def test_impression_that_is_told_of_again_takes_no_click_from_the_first(log, wall, tmp_path):
+    log.append_page([impression("a")])
+    log._pages.seal()
+    wall.now += CLICK_WINDOW_S + 60
+    other = EventLog(log.logs_dir, wall=wall)  # Of a server that was told when another had died.
+    other.append([dataclasses.replace(impression("a", at=T + 2), event_id="client")])
+    other.append([click("c", "a", at=T + 3, page_id="p"), watch("w", "a", at=T + 3, page_id="p")])
+    log.compact()
+    assert [row["clicked"] for row in rows(log, "impressions")] == [True]
+    other.compact(flush=True)
+    assert len(rows(log, "impressions")) == 1
+    other.close()
 
 
 def test_damaged_keys_are_named_and_lose_no_event(log):

@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -157,6 +158,9 @@ def test_rules_of_the_videos_table_of_now_count_and_not_those_of_the_build(page_
     assert page.filtered == {"region": 2, "age": 1, "withdrawn": 1}
     # What the table does not say stays as it was built.
     assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(table), k=48))
+    # And a release that nothing is said of, then or now, is the same one.
+    plain = tiny.release()
+    assert Shelver(plain, None, None).with_videos(plain.catalogue.table) is plain
     gone = newest.slice(1)
     assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(gone), k=48))
 
@@ -271,3 +275,22 @@ def test_video_without_an_embedding_is_not_retrieved_and_has_no_score(page_of, h
         if int(item.video_id[1:]) >= 40:
             assert "retrieval" not in item.sources
             assert item.retrieval_score is None
+
+
+def test_regions_that_callers_make_up_are_not_remembered(tiny):
+    """A mask for each of 1,000 names would be 20 MB; what videos name is all there is to keep."""
+    release = tiny.release()
+    table = pa.concat_tables([release.catalogue.table] * 420).slice(0, 20_000)
+    lists = pa.array([["fr", "it"], ["de"], [], None] * 5000)
+    for name in ("regions", "blocked_regions"):
+        table = table.append_column(name, lists)
+    rules = filters.VideoRules(Catalogue(table), np.zeros(0, np.int32))
+    rows = np.arange(len(table))
+    tracemalloc.start()
+    kept = []
+    for number in range(1000):
+        kept.append(rules.allowed_in(f"made up {number}"))
+        assert kept[-1](rows[:8]).tolist() == [False, False, True, True] * 2
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1_000_000  # Even of those that requests still hold.

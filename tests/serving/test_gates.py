@@ -62,7 +62,15 @@ def test_embeddings_that_are_not_finite_or_all_the_same_fail():
 
 def build_index(directory, embeddings):
     ids = pa.array([str(i) for i in range(len(embeddings))])
-    index.build(directory, ids, embeddings, tuning_queries=embeddings[:10], k=10)
+    index.build(
+        directory,
+        ids,
+        embeddings,
+        tuning_queries=embeddings[:10],
+        recall_target=0.95,
+        exact_below=20_000,
+        k=10,
+    )
     return index.Index.load(directory)
 
 

@@ -126,7 +126,11 @@ def test_ids_with_slashes_and_spaces_work(site):
 def test_release_is_described(site):
     release = site.client.get("/v1/release").json()
     assert release["release_id"] == "20231114000000"
-    assert (release["videos"], release["has_ranker"], release["models"]) == (48, True, "fakes")
+    assert (release["videos"], release["has_ranker"], release["models"]) == (
+        48,
+        True,
+        "fakes, ranker in float32",
+    )
 
 
 # ---- what is refused -----------------------------------------------------------------------------
@@ -189,6 +193,19 @@ def test_event_of_the_future_is_refused_and_a_fast_clock_is_forgiven(site, tiny)
     assert "time of event 'a'" in milliseconds.json()["detail"]
     assert report(site, watch("a", "v1", time=tiny.now + 299)).status_code == 200
     assert site.history.read("u").newest_s == tiny.now
+
+
+def test_event_of_long_ago_is_refused_and_a_late_report_is_not(site, tiny):
+    """Each day that events are of costs compaction a partition, so there is an end to them."""
+    month = 30 * 86400
+    for moment in (1, 86400, tiny.now - month - 1):
+        answer = report(site, watch("a", "v1"), watch("b", "v1", time=moment))
+        assert answer.status_code == 422
+        assert "time of event 'b' must not be before the server's clock" in answer.json()["detail"]
+        assert str(moment) in answer.json()["detail"]
+    assert not site.history.read("u").is_known  # None of a request of which one is wrong.
+    assert report(site, watch("a", "v1", time=tiny.now - month)).json()["accepted"] == 1
+    assert site.history.read("u").newest_s == tiny.now - month
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -158,6 +158,78 @@ def test_release_that_cannot_be_loaded_leaves_the_old_one_serving(tiny, watcher_
     assert loads.count("2") <= 10
 
 
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), KeyError("a bug")])
+def test_a_renewal_that_fails_holds_up_no_release_and_is_tried_at_each_look(
+    tiny, watcher_of, error
+):
+    versions, renewals = ["1"], []
+    renewed = tiny.release("2")
+
+    def renew(current):
+        renewals.append(current.version)
+        if len(renewals) < 50:
+            raise error
+        return None if current is renewed else renewed
+
+    watcher = watcher_of(lambda: versions[-1], tiny.release, renew=renew)
+    watcher.refresh()
+    for _ in range(40):
+        watcher._try_refresh()
+    assert len(renewals) == watcher.renewal_failures == 40
+    versions.append("2")
+    watcher._try_refresh()  # The very next look.
+    assert watcher.current.version == "2"
+    for _ in range(20):
+        watcher._try_refresh()
+    assert (watcher.renewal_failures, watcher.failures) == (49, 0)
+    assert watcher.current is renewed
+
+
+def test_a_release_does_not_wait_for_another_that_cannot_be_loaded(tiny, watcher_of):
+    versions = ["1"]
+
+    def load(version):
+        if version == "2":
+            raise command.InputError("release 2 is refused")
+        return tiny.release(version)
+
+    watcher = watcher_of(lambda: versions[-1], load)
+    watcher.refresh()
+    versions.append("2")
+    for _ in range(12):
+        watcher._retry_at = 0.0  # As if the time had passed.
+        watcher._try_refresh()
+    assert watcher._retry_at > time.monotonic() + 30  # 12 doublings of 20 ms.
+    versions.append("3")
+    watcher._try_refresh()
+    assert watcher.current.version == "3"
+    # The first failure of a version is followed by the shortest pause again.
+    versions.append("2")
+    watcher._try_refresh()
+    assert watcher._backoff_s == 2 * 0.02
+
+
+def test_what_is_published_is_looked_for_steadily_while_it_cannot_be_read(tiny, watcher_of):
+    """The server has too many files open for a moment, for example."""
+    state = {"version": "1"}
+
+    def published():
+        if "error" in state:
+            raise state["error"]
+        return state["version"]
+
+    watcher = watcher_of(published, tiny.release)
+    watcher.refresh()
+    state["error"] = OSError(24, "Too many open files")
+    for _ in range(20):
+        watcher._try_refresh()
+    assert watcher.failures == 20
+    del state["error"]
+    state["version"] = "2"
+    watcher._try_refresh()
+    assert watcher.current.version == "2"
+
+
 def test_waiting_for_the_model_server_is_no_failure_and_the_swap_comes_at_the_next_look(
     tiny, watcher_of, caplog
 ):

@@ -146,6 +146,14 @@ def test_badges_cover_no_topics_and_nothing_sticks_out(site, look, width):
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_page_of_the_api_fits_the_screen(site, chromium, width):
+    chromium.look(width=width)
+    chromium.open(f"{site.url}/docs")
+    assert chromium.text("h1") == "watchnext API"
+    assert chromium.run("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
 def test_lower_rung_is_told_before_anybody_scrolls(site, tiny, look, width):
     watch(site, "u")
     site.releases.current = tiny.release(ranker=tiny.broken())

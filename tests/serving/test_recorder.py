@@ -8,7 +8,7 @@ import time
 import pytest
 
 from features import logs
-from serving import errors, event_compaction, event_segments, recorder
+from serving import errors, event_compaction, event_segments, recorder, service
 from serving.event_log import EventLog
 from serving.events import CLICK_WINDOW_S, Event, Kind
 from serving.history_store import SqliteHistoryStore
@@ -145,6 +145,19 @@ def test_server_of_another_store_leaves_what_is_owed_to_this_one(site, tmp_path)
     other.close()
 
 
+def test_log_that_names_no_store_owes_to_whoever_asks(site):
+    nameless = EventLog(site.logs_dir, wall=lambda: site.wall)
+    nameless.append([watch("w1")])
+    nameless._events.seal()  # It dies.
+    site.retrains()
+    site.dies()
+    site.start()
+    assert site.history_of("watches") == ["v"]
+    site.wall += LATER_S
+    site.log.compact()
+    assert event_segments.segments(site.logs_dir) == []
+
+
 def test_what_nobody_comes_for_is_dropped_in_the_end(site):
     site.log.append([watch("w1")])
     site.dies()
@@ -153,6 +166,20 @@ def test_what_nobody_comes_for_is_dropped_in_the_end(site):
     site.wall += event_compaction.OWED_S + 60
     site.retrains()
     assert event_segments.segments(site.logs_dir) == []
+
+
+def test_store_that_lost_everything_gets_what_it_is_owed_from_the_tables_alone(site):
+    site.log.append([watch("w1")])
+    site.dies()
+    site.retrains()
+    site.log.append([watch("w2", "waits")])
+    for path in site.directory.glob("history.sqlite*"):
+        path.unlink()
+    lost, site.history = site.history, SqliteHistoryStore(site.directory / "history.sqlite")
+    site.history.store_id = lost.store_id  # As of a Redis that came back without its data.
+    for _ in range(2):
+        service._refill(site.history, site.log, now_s=int(site.wall))
+        assert sorted(site.history_of("watches")) == ["v", "waits"]
 
 
 class Unreachable:
