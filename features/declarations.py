@@ -1,7 +1,7 @@
 """Extra features of one data set, declared in ``features.json``: which can be answered.
 
 A declaration that nothing answers would be a constant, or fail on a worker in the middle of a run.
-So what :mod:`features.examples` answers stands here as a table: for each origin the side, the
+So what :mod:`features.as_of.examples` answers stands here as a table: for each origin the side, the
 columns, and the kinds that a column can be.
 """
 

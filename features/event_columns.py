@@ -3,7 +3,7 @@
 Truncation: per user and kind of event, a question at ``now`` sees the last :data:`MAX_EVENTS`
 events before it; older ones have no influence. That bounds what the funnel must keep of a user,
 and replay applies the very same bound. Of what else a kind of event is cut by, see
-:mod:`features.history`.
+:mod:`features.as_of.history`.
 """
 
 import dataclasses

@@ -12,10 +12,11 @@ users.X         column X of the users table
 videos.X        column X of the videos table
 context.X       the request: ``device`` and ``surface`` as logged; ``hour`` (0-23) and ``weekday``
                 (0 is Monday) of its time, UTC; ``example_age_s`` (candidate model only)
-history.X       what the user did before, see :mod:`features.history`
-statistics.X    the video's own statistics up to the day before, see :mod:`features.statistics`
-live.X          the video's statistics of the last minutes, see :mod:`features.live_statistics`
-nomination.X    how OUR candidate generation found the video: ``candidate_sources``,
+history.X       what the user did before, see :mod:`features.as_of.history`
+statistics.X    the video's own statistics up to the day before, see
+:mod:`features.as_of.statistics` live.X          the video's statistics of the last minutes, see
+:mod:`features.as_of.live_statistics` nomination.X    how OUR candidate generation found the video:
+``candidate_sources``,
                 ``retrieval_score``; only of impressions with a ``release_id``
 ==============  ====================================================================================
 

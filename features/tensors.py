@@ -17,7 +17,7 @@ def to_arrays(
     """Converts the columns of one side of a model.
 
     Args:
-        batch: Columns as in :mod:`features.examples`, n rows; others are ignored.
+        batch: Columns as in :mod:`features.as_of.examples`, n rows; others are ignored.
         resolved: The data set's features.
         model: ``candidate`` or ``ranker``.
         side: Which side's columns.

@@ -19,7 +19,8 @@ from typing import Any
 
 from absl import logging
 
-from features import command, files, log_files
+from features import command, files
+from features.tables import log_files
 from models.intervals import Interval
 
 FORMAT = 1

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from features import command, dataset, schema, spec
+from features import command, dataset, spec
 from features.spec import ResolvedSpec
+from features.tables import schema
 from models import (
     batches,
     calibration,

@@ -223,8 +223,8 @@ def _transformed_videos(examples: pathlib.Path, table: pa.Table) -> Iterator[pa.
     import tensorflow as tf
     import tensorflow_transform as tft
 
-    from features import examples as raw_examples
     from features import tensors
+    from features.as_of import examples as raw_examples
     from features.catalogue import Catalogue
     from features.spec import Kind, Side
 

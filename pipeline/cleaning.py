@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import clean_logs, files, logs, schema
+from features import files
 from features.catalogue import combined
-from features.clean_logs import Cleaner
+from features.tables import clean_logs, logs, schema
+from features.tables.clean_logs import Cleaner
 from pipeline import table_files
 from pipeline.table_files import StoredTable
 

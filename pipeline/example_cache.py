@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, example_tables, files, replay, spec
+from features import command, files, spec
+from features.as_of import example_tables, replay
+from features.as_of.replay import HOLDOUT, TRAIN
 from features.catalogue import combined
-from features.replay import HOLDOUT, TRAIN
 from features.spec import ResolvedSpec
 from pipeline.periods import Period
 

@@ -1,6 +1,7 @@
 """Beam's side of replay: buckets of clean tables -> video statistics and raw examples.
 
-The logic is in :mod:`features.replay` and :mod:`features.statistics`, shared with serving.
+The logic is in :mod:`features.as_of.replay` and :mod:`features.as_of.statistics`, shared with
+serving.
 """
 
 import dataclasses
@@ -12,12 +13,13 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import leakage, live_statistics, logs, schema, statistics
-from features import replay as replay_logic
+from features.as_of import leakage, live_statistics, statistics
+from features.as_of import replay as replay_logic
+from features.as_of.examples import Users
+from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
+from features.tables import logs, schema
 from pipeline import cleaning, leakage_audit, periods, table_files
 from pipeline.table_files import StoredTable
 

@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import dataset, example_tables, files, replay, spec
+from features import dataset, files, spec
+from features.as_of import example_tables, replay
 from features.spec import ResolvedSpec
 from pipeline import beam_options, leakage_audit, preprocessing_job, raw_examples
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from pipeline import kuairand, movielens
 
 _FORMAT = flags.DEFINE_enum(

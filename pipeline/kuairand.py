@@ -60,7 +60,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from pipeline import kuairand_files, source_files
 
 DEFAULT_PAGE_GAP_MINUTES = 30.0

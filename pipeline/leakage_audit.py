@@ -1,7 +1,7 @@
 """The leakage audit of the preprocessing job: what replay saw, what transforms were fitted on.
 
-:mod:`features.leakage` looks at every example while it is made. Here stand the checks of what was
-written, and the verdict: an examples directory with a leak is not published.
+:mod:`features.as_of.leakage` looks at every example while it is made. Here stand the checks of
+what was written, and the verdict: an examples directory with a leak is not published.
 """
 
 import collections
@@ -17,11 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, leakage, spec
+from features import command, dataset, files, spec
+from features.as_of import leakage
+from features.as_of.replay import HELD_OUT, TRAIN
+from features.as_of.statistics import DAY_S
 from features.catalogue import combined
-from features.replay import HELD_OUT, TRAIN
 from features.spec import ResolvedSpec, Side
-from features.statistics import DAY_S
 
 SEEN = "audit"
 _SEEN_FILE = ".audit"

@@ -15,18 +15,10 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import (
-    casts,
-    command,
-    declarations,
-    log_columns,
-    log_files,
-    log_writer,
-    logs,
-    schema,
-)
+from features import command, declarations
+from features.as_of.statistics import DAY_S
 from features.catalogue import combined
-from features.statistics import DAY_S
+from features.tables import casts, log_columns, log_files, log_writer, logs, schema
 from pipeline.log_report import Counts, Finding, LogReport, shortened
 from pipeline.log_tallies import Copies, RejectedRows, Times
 from pipeline.preprocessing_config import NEEDED_TABLES, OPTIONAL_TABLES, PreprocessConfig

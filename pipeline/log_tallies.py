@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import files, schema
+from features import files
+from features.tables import schema
 
 
 @dataclasses.dataclass

@@ -34,7 +34,8 @@ import polars as pl
 import pyarrow as pa
 from absl import logging
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from pipeline import source_files
 
 DEFAULT_COMPLETED_RATING = 4.0

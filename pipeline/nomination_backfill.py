@@ -20,11 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, files, log_files, log_writer, logs, pages
+from features import command, files
+from features.as_of import pages
+from features.as_of.examples import Users
+from features.as_of.replay import NO_USERS
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.replay import NO_USERS
 from features.spec import ResolvedSpec
+from features.tables import log_files, log_writer, logs
 from models import candidate_model
 from pipeline import retraining, stages
 from serving import event_compaction, export

@@ -18,9 +18,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import schema
+from features.as_of.statistics import DAY_S
 from features.catalogue import combined
-from features.statistics import DAY_S
+from features.tables import schema
 from pipeline import cleaning
 
 _SCHEMA = pa.schema({"start": pa.int64(), "rows": pa.int64(), "digest": pa.uint64()})

@@ -13,8 +13,9 @@ import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.tf_metadata import dataset_metadata, schema_utils
 
-from features import logs, preprocessing, spec
+from features import preprocessing, spec
 from features.spec import Feature, Kind, ResolvedSpec
+from features.tables import logs
 from pipeline.plain_replay import PlainReplay
 
 _CATEGORICAL = {Kind.UNIVALENT, Kind.MULTIVALENT}

@@ -1,8 +1,8 @@
 """Replay in plain Python, one impression at a time: the yardstick of tests and benchmarks.
 
 Written from the definitions of the features and not from the code that computes them: no NumPy, no
-index, loops over a user's whole past. Tests compare it with :mod:`features.replay` value by value,
-the benchmark in time. Never used in production.
+index, loops over a user's whole past. Tests compare it with :mod:`features.as_of.replay` value by
+value, the benchmark in time. Never used in production.
 
 Source: Covington et al., RecSys 2016, sections 3.3, 3.4 and 4.1.
 """
@@ -18,12 +18,12 @@ from typing import Any
 import pyarrow as pa
 
 from features import spec, text
+from features.as_of.entity_lookup import NEVER_S
+from features.as_of.pages import PAGE_GAP_S
+from features.as_of.statistics import DAY_S
 from features.clicks import CLICK_WINDOW_S
-from features.entity_lookup import NEVER_S
 from features.event_columns import MAX_EVENTS
-from features.pages import PAGE_GAP_S
 from features.spec import Feature, Kind, ResolvedSpec
-from features.statistics import DAY_S
 
 Row = dict[str, Any]
 _MINUTE_S = 60

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, id_spaces, replay
+from features import command, id_spaces
+from features.as_of import replay
 from features.id_spaces import VocabularySettings
 from pipeline import log_checks, preprocessing_config
 

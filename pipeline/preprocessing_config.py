@@ -5,7 +5,8 @@ import math
 import os
 import pathlib
 
-from features import command, replay
+from features import command
+from features.as_of import replay
 from features.id_spaces import VocabularySettings
 
 # Table to why the logs must have it, and what its absence switches off.

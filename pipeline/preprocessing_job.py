@@ -20,9 +20,11 @@ import tensorflow_transform.beam as tft_beam
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, example_tables, files, logs, replay, spec
+from features import command, files, spec
+from features.as_of import example_tables, replay
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
+from features.tables import logs
 from pipeline import (
     beam_options,
     cleaning,

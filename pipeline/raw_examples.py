@@ -20,9 +20,11 @@ import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, declarations, example_tables, logs, replay, schema, spec
+from features import command, declarations, spec
+from features.as_of import example_tables, replay
+from features.as_of.statistics import DAY_S
 from features.spec import ResolvedSpec
-from features.statistics import DAY_S
+from features.tables import logs, schema
 from pipeline import cleaning, example_generation, leakage_audit, written_files
 from pipeline.incremental import IncrementalRun
 from pipeline.log_report import shortened

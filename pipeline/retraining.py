@@ -22,7 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from features import command, files, log_files
+from features import command, files
+from features.tables import log_files
 from pipeline import fingerprints, stages, step_records, work_lock
 from serving import event_compaction
 

@@ -75,7 +75,8 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from pipeline import (
     site_builder,
     site_calibration,

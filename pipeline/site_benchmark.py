@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from pipeline import site_config, site_truth
 
 CUTOFF = 100

@@ -10,7 +10,7 @@ import os
 import numpy as np
 import pyarrow as pa
 
-from features import logs
+from features.tables import logs
 from pipeline import site_behaviour, site_config, site_state, site_truth, site_world
 
 Array = np.ndarray

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import dataset, files, spec
+from features.as_of.replay import HOLDOUT, TRAIN
 from features.catalogue import combined
-from features.replay import HOLDOUT, TRAIN
 from features.spec import Feature, Kind, ResolvedSpec
 from pipeline import drift, raw_examples, statistics_page, table_statistics, transforming
 from pipeline.table_statistics import QUANTILES, shortened

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from absl import logging
 
-from features import command, log_writer, logs, schema
+from features import command
+from features.tables import log_writer, logs, schema
 
 SAMPLED_ROWS = 300_000
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)

@@ -19,8 +19,9 @@ from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.coders import example_coder
 from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 
-from features import preprocessing, replay
-from features.examples import list_array
+from features import preprocessing
+from features.as_of import replay
+from features.as_of.examples import list_array
 from features.spec import ResolvedSpec
 from pipeline import leakage_audit
 

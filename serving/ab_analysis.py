@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, logs
+from features import command
 from features.catalogue import combined
+from features.tables import logs
 from serving import event_compaction
 from serving.ab_experiment import Experiment
 

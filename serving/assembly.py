@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, replay, spec
+from features import command, dataset, files, spec
+from features.as_of import replay
+from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
-from features.statistics import DAY_S
 from models import candidate_model, ranker, saved
 from serving import (
     export,

@@ -1,6 +1,6 @@
 """Offline ranking: every impression of a log scored as of its own moment, by the current release.
 
-The log is replayed through :mod:`features.replay`, the code that made the training examples:
+The log is replayed through :mod:`features.as_of.replay`, the code that made the training examples:
 history is what the user did strictly before the impression, statistics of a video are those up
 to the day before. Rows that training would reject (unknown ids, absurd watch times) are left out
 of the history, as in training, but every impression is in the output.
@@ -22,20 +22,14 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import (
-    command,
-    live_statistics,
-    pages,
-    schema,
-    spec,
-    statistics,
-    tensors,
-)
+from features import command, spec, tensors
+from features.as_of import live_statistics, pages, statistics
+from features.as_of.examples import Users
+from features.as_of.live_statistics import LiveStatistics
+from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.live_statistics import LiveStatistics
-from features.replay import ReplayConfig, Replayer
 from features.spec import ResolvedSpec, Side
+from features.tables import schema
 from serving import batch_output, past_nominations, signatures
 from serving.bucketed_log import BucketedLog, Shown
 from serving.index import Index

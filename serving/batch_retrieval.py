@@ -1,8 +1,8 @@
 """Offline retrieval: queries in Parquet -> the best videos of each, by the current release.
 
-Raw features come from :mod:`features.examples`, as in the funnel: each query is a user of its own
-whose history is what its row says, asked at the row's time. What lies at or after that time is
-not looked at.
+Raw features come from :mod:`features.as_of.examples`, as in the funnel: each query is a user of
+its own whose history is what its row says, asked at the row's time. What lies at or after that
+time is not looked at.
 """
 
 import dataclasses
@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, examples, spec, tensors
+from features import command, spec, tensors
+from features.as_of import examples
+from features.as_of.examples import Request, Users
+from features.as_of.history import History
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.event_columns import Queries
-from features.examples import Request, Users
-from features.history import History
 from features.spec import ResolvedSpec, Side
 from serving import batch_output, query_files, signatures
 from serving.exact_search import Floats, Rows

@@ -12,10 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import command, logs, pages
+from features import command
+from features.as_of import pages
+from features.as_of.history import History
 from features.catalogue import Catalogue, combined
-from features.clean_logs import Cleaner
-from features.history import History
+from features.tables import logs
+from features.tables.clean_logs import Cleaner
 from serving import query_files
 
 _EVENTS = ("watches", "searches", "impressions")
@@ -148,7 +150,7 @@ class Shown:
 
     Attributes:
         paged: Those that have what a score needs, by user and time, see
-            :func:`features.pages.with_pages`.
+            :func:`features.as_of.pages.with_pages`.
         broken: Those without user, video or possible time.
         codes: User id to code in ``history``.
         history: Of these users, from the rows that training would use.

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import files, logs
+from features import files
+from features.tables import logs
 from serving import event_keys
 from serving.event_segments import DIRECTORY, HELD, PAGES, segment_name
 

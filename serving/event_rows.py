@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import clicks, log_files, logs, schema
+from features import clicks
 from features.catalogue import combined
+from features.tables import log_files, logs, schema
 
 
 def _first_rows(records: pa.Table, names: Sequence[str]) -> np.ndarray:

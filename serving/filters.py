@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, schema
+from features import command
 from features.catalogue import Catalogue, combined, ragged_rows
+from features.tables import schema
 from serving import errors
 from serving.page import FunnelSettings, PageRequest
 from serving.user_history import Blocked

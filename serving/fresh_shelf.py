@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, examples, spec, tensors
+from features import command, spec, tensors
+from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors, exact_search, filters, prepared_videos, signatures, sources

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import logs, schema
 from features.catalogue import combined
-from features.clean_logs import Cleaner
+from features.tables import logs, schema
+from features.tables.clean_logs import Cleaner
 from serving import history_schema
 from serving.events import Kind
 from serving.user_history import Filling, HistoryStore
@@ -42,8 +42,8 @@ def seed(
 ) -> dict[str, int]:
     """Copies users and their newest events from the logs, all or nothing.
 
-    Rows that training sets aside are left out (:mod:`features.clean_logs`); of copies, also those
-    that differ in columns alone which no history has.
+    Rows that training sets aside are left out (:mod:`features.tables.clean_logs`); of copies, also
+    those that differ in columns alone which no history has.
 
     Args:
         store: Nothing is done where it has users already.

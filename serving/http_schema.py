@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from features import schema
+from features.tables import schema
 from serving import events, page
 
 MAX_EVENTS = 500
@@ -22,7 +22,7 @@ def _as_text(given: Any) -> Any:
     return str(given) if type(given) is int else given
 
 
-# As for the ids of the raw tables, see features.schema.
+# As for the ids of the raw tables, see features.tables.schema.
 _ID_RULE = pydantic.StringConstraints(
     min_length=1, max_length=schema.MAX_ID_CHARACTERS, pattern=_PLAIN
 )

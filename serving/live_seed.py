@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from features import logs, schema, spec
+from features import spec
 from features.catalogue import combined
-from features.clean_logs import Cleaner
+from features.tables import logs, schema
+from features.tables.clean_logs import Cleaner
 from serving.events import Kind
 from serving.live_state import Happened, LiveState
 

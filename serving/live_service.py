@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, log_files, logs, schema
+from features import command
+from features.tables import log_files, logs, schema
 from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
 from serving.event_following import Follower

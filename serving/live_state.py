@@ -6,7 +6,7 @@ between those and the rows of one release's catalogue. It holds
 * counts that halve in minutes to a day, over all users and by region (trending);
 * what was watched soon after what (co-watch);
 * exact counts by minute of the last day, which are features of the ranker
-  (:mod:`features.live_statistics`).
+  (:mod:`features.as_of.live_statistics`).
 
 Bounds: watched and shown videos of about a day, at most :data:`MAX_VIDEOS`; the last 20,000
 watches of a region and at most 500 regions; the 100,000 videos and 500,000 users that were seen
@@ -23,9 +23,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from features import live_statistics, spec
+from features import spec
+from features.as_of import live_statistics
+from features.as_of.live_statistics import MINUTE_S, LiveStatistics
 from features.catalogue import Catalogue
-from features.live_statistics import MINUTE_S, LiveStatistics
 from serving.events import Event, Kind
 from serving.live_counts import DecayedCounts, FollowCounts, RecentWatches
 
@@ -368,7 +369,7 @@ class LiveView:
                 return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
 
     def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Computes the live statistics, as :class:`features.live_statistics.LiveStatistics`.
+        """Computes the live statistics, as :class:`features.as_of.live_statistics.LiveStatistics`.
 
         Args:
             video_rows: int [n], -1 for a video outside the catalogue.

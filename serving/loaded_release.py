@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, examples, spec, tensors
+from features import command, spec, tensors
+from features.as_of import examples
+from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
-from features.statistics import VideoStatistics
 from serving import (
     errors,
     filters,

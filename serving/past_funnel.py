@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, examples, spec, tensors
+from features import command, spec, tensors
+from features.as_of import examples
 from features.catalogue import combined
 from features.spec import Side
 from serving import errors, live_seed, loaded_release

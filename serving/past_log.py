@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from features import command, logs
+from features import command
 from features.catalogue import combined
-from features.clean_logs import Cleaner
+from features.tables import logs
+from features.tables.clean_logs import Cleaner
 
 _EVENTS = ("watches", "searches", "impressions")
 

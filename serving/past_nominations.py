@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from features import spec, tensors
+from features.as_of.examples import Users, candidate_batch
+from features.as_of.history import History
+from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue, combined
-from features.examples import Users, candidate_batch
-from features.history import History
-from features.replay import ReplayConfig, Replayer
 from features.spec import ResolvedSpec, Side
 from serving import exact_search, signatures, sources
 from serving.exact_search import Floats, Rows
@@ -101,7 +101,7 @@ class PastNominations:
         """Returns the impressions with nominations where our funnel logged none.
 
         Args:
-            impressions: As from :func:`features.pages.with_pages`, users and times all there.
+            impressions: As from :func:`features.as_of.pages.with_pages`, users and times all there.
             codes: User id to code in ``history``.
             history: Of these users; what comes after a page's start is not looked at.
         """

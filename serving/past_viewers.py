@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features import pages
+from features.as_of import pages
+from features.as_of.examples import Request, Users
+from features.as_of.history import History
 from features.catalogue import combined
 from features.event_columns import Events, Queries, user_time_key, visible
-from features.examples import Request, Users
-from features.history import History
 from serving.loaded_release import LoadedRelease
 from serving.viewer import REQUEST_COLUMNS, Viewer
 

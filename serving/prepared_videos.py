@@ -21,7 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from features import command, examples, files, spec, tensors
+from features import command, files, spec, tensors
+from features.as_of import examples
 from features.catalogue import Catalogue
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.exact_search import RowsByNumber

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from absl import logging
 
-from features import command, log_files
+from features import command
+from features.tables import log_files
 from serving import (
     ab_experiment,
     errors,

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from features import command, examples, spec, tensors
+from features import command, spec, tensors
+from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
 from serving import filters, signatures, warmup

@@ -7,8 +7,8 @@ when they are read, from the clicks and watches that are there by then
 
 Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
 (:mod:`features.event_columns`), and ``PRUNE_SLACK`` more in place of those that do not count
-(:mod:`features.history`: copies, videos outside the catalogue). Identities are forgotten with their
-events: an event that old, sent again, would be taken for a new one.
+(:mod:`features.as_of.history`: copies, videos outside the catalogue). Identities are forgotten
+with their events: an event that old, sent again, would be taken for a new one.
 """
 
 import contextlib

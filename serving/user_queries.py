@@ -11,9 +11,9 @@ import pyarrow as pa
 from absl import logging
 
 from features import command, dataset, spec
+from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
-from features.statistics import DAY_S
 from models.candidate_model import CandidateModel
 from serving.exact_search import Floats
 

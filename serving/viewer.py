@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from features import spec
+from features.as_of.examples import Request, Users
+from features.as_of.history import History
 from features.catalogue import Catalogue
 from features.event_columns import Queries
-from features.examples import Request, Users
-from features.history import History
 from serving.user_history import NOTHING_BLOCKED, Blocked, UserHistory
 
 # What a page is called whose caller does not say.
@@ -31,7 +31,7 @@ class Viewer:
         profile: Columns of the users table, with what the request says of the user.
         context: ``device`` and ``surface``; "" where not known.
         history: As-of history, the viewer as its user 0.
-        request: The moment, for :mod:`features.examples`.
+        request: The moment, for :mod:`features.as_of.examples`.
         users: The profile as a table of one row.
         blocked: What the viewer does not want to see.
         columns: Raw query-side columns that both models read, once they are made.

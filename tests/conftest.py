@@ -308,7 +308,7 @@ def _make(world: World) -> None:
 
 def _spoil(logs_dir: pathlib.Path) -> None:
     """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown video, 1 from the future."""
-    from features import logs
+    from features.tables import logs
 
     good = logs.read_table(logs_dir, "watches")
     first = good.slice(0, 1)

@@ -6,12 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from features import logs, pages, spec, statistics, tensors
+from features import spec, tensors
+from features.as_of import pages, statistics
+from features.as_of.examples import Users
+from features.as_of.history import History
+from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.history import History
-from features.replay import ReplayConfig, Replayer
 from features.spec import ResolvedSpec, Side
+from features.tables import logs
 from models import config, ranker, ranker_training
 from serving import export, signatures
 

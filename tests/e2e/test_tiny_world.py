@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, examples, logs, spec
+from features import command, spec
+from features.as_of import examples
 from features.event_columns import Queries
 from features.spec import Side
+from features.tables import logs
 from pipeline import demo_server
 from serving import history_seed, live_seed, loaded_release, release
 from serving.embedded_models import EmbeddedBackend

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import clicks, earlier_events
+from features import clicks
+from features.as_of import earlier_events
 
 T0 = 1_700_000_000
 WINDOW = clicks.CLICK_WINDOW_S

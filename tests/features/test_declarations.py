@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import command, declarations, examples, spec
+from features import command, declarations, spec
+from features.as_of import examples
+from features.as_of.history import History
 from features.catalogue import Catalogue
 from features.event_columns import Queries
-from features.history import History
 from features.spec import Feature, ResolvedSpec
 
 STRINGS = pa.list_(pa.string())

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, dataset, logs, spec
-from features.log_writer import DAY_S
+from features import command, dataset, spec
+from features.tables import logs
+from features.tables.log_writer import DAY_S
 from pipeline import preprocessing_job
 from pipeline.preprocessing_config import PreprocessConfig
 

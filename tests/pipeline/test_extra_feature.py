@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, logs, spec
+from features import dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
+from features.tables import logs
 from models.embeddings import SideInputs, make_tables
 from pipeline import preprocessing_job
 from pipeline.preprocessing_config import PreprocessConfig

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import pipeline
-from features import logs
+from features.tables import logs
 
 REPOSITORY = pathlib.Path(pipeline.__file__).parents[1]
 RATINGS_CSV = "userId,movieId,rating,timestamp\n1,10,4.0,1147880044\n2,10,1.5,1147868828\n"

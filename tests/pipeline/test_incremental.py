@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, dataset, logs, replay, spec
-from features.statistics import DAY_S
+from features import command, dataset, spec
+from features.as_of import replay
+from features.as_of.statistics import DAY_S
+from features.tables import logs
 from pipeline import periods, preprocessing_job, raw_examples, work_lock
 from pipeline.preprocessing_config import PreprocessConfig
 from tests.pipeline import runner_outputs

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, declarations, logs, schema, spec
+from features import command, declarations, spec
+from features.tables import logs, schema
 from pipeline import kuairand, kuairand_files
 
 # 2022-04-25T00:00:00Z.

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import logs, spec
+from features import spec
 from features.spec import Kind, Side
+from features.tables import logs
 from pipeline import kuairand, raw_examples
 from pipeline.preprocessing_config import PreprocessConfig
 

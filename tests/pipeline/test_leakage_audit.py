@@ -14,24 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import (
-    clicks,
-    event_columns,
-    examples,
-    files,
-    held_out,
-    history,
-    leakage,
-    live_statistics,
-    logs,
-    replay,
-    spec,
-    statistics,
-)
+from features import clicks, event_columns, files, spec
+from features.as_of import examples, held_out, history, leakage, live_statistics, replay, statistics
+from features.as_of.live_statistics import LiveStatistics
+from features.as_of.statistics import DAY_S, VideoStatistics
 from features.catalogue import Catalogue
 from features.event_columns import Queries
-from features.live_statistics import LiveStatistics
-from features.statistics import DAY_S, VideoStatistics
+from features.tables import logs
 from pipeline import leakage_audit, preprocessing_job, transforming
 from pipeline.preprocessing_config import PreprocessConfig
 

@@ -1,7 +1,8 @@
 import polars as pl
 import pytest
 
-from features import command, declarations, logs, schema, spec
+from features import command, declarations, spec
+from features.tables import logs, schema
 from pipeline import movielens
 
 RATINGS_DAT = """\

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import command, files, logs
+from features import command, files
 from features.catalogue import Catalogue
+from features.tables import logs
 from pipeline import nomination_backfill
 from serving import bucketed_log, past_nominations
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from features import live_statistics, replay, spec, statistics
+from features import spec
+from features.as_of import live_statistics, replay, statistics
+from features.as_of.examples import Users
+from features.as_of.live_statistics import LiveStatistics
+from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.live_statistics import LiveStatistics
 from features.spec import Kind, Side
-from features.statistics import DAY_S
 from pipeline.plain_replay import PlainReplay
 
 T0 = 1_650_000_000 // DAY_S * DAY_S

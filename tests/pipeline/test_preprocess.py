@@ -9,8 +9,10 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 
-from features import dataset, leakage, logs, preprocessing, spec
+from features import dataset, preprocessing, spec
+from features.as_of import leakage
 from features.spec import Kind, ResolvedSpec
+from features.tables import logs
 
 
 def raw(world, name, split):

@@ -10,9 +10,10 @@ import time
 import pyarrow as pa
 import pytest
 
-from features import command, dataset, logs, spec
+from features import command, dataset, spec
 from features.id_spaces import VocabularySettings
 from features.spec import ResolvedSpec
+from features.tables import logs
 from pipeline import cleaning, preprocessing_job, raw_examples, table_files
 from pipeline.preprocessing_job import PreprocessConfig
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from features import command
-from features import logs as log_tables
+from features.tables import logs as log_tables
 from pipeline import retraining, stages, step_records, work_lock
 
 Outcome = retraining.Outcome

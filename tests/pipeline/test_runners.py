@@ -19,7 +19,7 @@ from apache_beam.options import pipeline_options
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import stager
 
-from features import logs
+from features.tables import logs
 from pipeline import flink_jars
 from pipeline.flink_processes import Cluster
 from tests.pipeline import runner_outputs

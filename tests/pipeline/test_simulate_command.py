@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features.logs import read_table
+from features.tables.logs import read_table
 from pipeline import site_impressions, site_truth
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import command, logs, schema
+from features import command
+from features.tables import logs, schema
 from pipeline import (
     simulator,
     site_benchmark,

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features import logs, spec
+from features import spec
 from features.spec import Feature, ResolvedSpec
+from features.tables import logs
 from pipeline import drift, statistics_page, statistics_report, table_statistics
 
 COUNTS = st.lists(st.integers(0, 50), min_size=4, max_size=4).map(np.array)

@@ -28,8 +28,8 @@ import redis
 import uvicorn
 
 from features import spec, tensors
+from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
-from features.statistics import VideoStatistics
 from serving import (
     connections,
     errors,

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from serving import ab_analysis, ab_experiment
 from serving.event_log import EventLog
 from serving.events import CLICK_WINDOW_S, Event, Kind

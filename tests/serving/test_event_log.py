@@ -13,7 +13,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from features import logs
+from features.tables import logs
 from serving import attribution, errors, event_compaction, event_keys, event_segments
 from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser

@@ -19,7 +19,7 @@ import time
 import httpx
 import pytest
 
-from features import logs
+from features.tables import logs
 from serving import loaded_release, publication, release
 from serving.embedded_models import EmbeddedBackend
 from serving.redis_history import RedisHistoryStore

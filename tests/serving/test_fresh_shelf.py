@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from serving import errors, filters, loaded_release, release
 from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from features import logs, spec
+from features import spec
+from features.tables import logs
 from serving import errors, sources
 from serving.event_log import EventLog
 from serving.events import Event, Kind

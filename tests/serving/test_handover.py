@@ -12,7 +12,7 @@ import time
 import httpx
 import pytest
 
-from features import logs
+from features.tables import logs
 from serving import publication, release
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import logs
+from features.tables import logs
 from serving import errors, history_seed, history_store, redis_history
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind
 from serving.history_store import SqliteHistoryStore

@@ -10,7 +10,8 @@ import types
 import httpx
 import pytest
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from serving import errors, listening, request_limits, service
 from serving.funnel import Funnel
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from serving import (
     ab_experiment,
     errors,

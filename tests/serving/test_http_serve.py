@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from features import logs
+from features.tables import logs
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from features import live_statistics, logs
+from features.as_of import live_statistics
+from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
-from features.live_statistics import LiveStatistics
+from features.tables import logs
 from serving import sources
 from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from absl import logging
 
+from features.as_of.history import History
 from features.catalogue import Catalogue
-from features.history import History
 from serving import errors, loaded_release, release
 from serving.embedded_models import EmbeddedBackend, OpenedModel
 from serving.filters import VideoRules

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from features import logs
+from features.tables import logs
 
 TOKEN = "0123456789abcdef-token"
 PHONE, DESKTOP = 390, 1280

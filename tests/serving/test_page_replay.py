@@ -6,8 +6,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, logs
-from features.log_writer import LogWriter
+from features import command
+from features.tables import logs
+from features.tables.log_writer import LogWriter
 from serving import page_replay, release
 from serving.past_funnel import ReplaySettings
 

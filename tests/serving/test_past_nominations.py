@@ -5,11 +5,12 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from features import pages, spec
+from features import spec
+from features.as_of import pages
+from features.as_of.examples import Users
+from features.as_of.history import History
+from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
-from features.examples import Users
-from features.history import History
-from features.replay import ReplayConfig, Replayer
 from serving import exact_search, past_nominations, signatures
 
 T0 = 1_700_000_000

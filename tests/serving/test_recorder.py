@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from features import logs
+from features.tables import logs
 from serving import errors, event_compaction, event_segments, recorder, service
 from serving.event_log import EventLog
 from serving.events import CLICK_WINDOW_S, Event, Kind

@@ -13,7 +13,8 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from features import command, logs
+from features import command
+from features.tables import logs
 from serving import errors, recorder, redis_connection, service
 from serving.event_log import EventLog
 from serving.events import Event, Kind

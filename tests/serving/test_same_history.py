@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import clicks, logs, replay, spec, statistics
+from features import clicks, spec
+from features.as_of import replay, statistics
+from features.as_of.examples import Users
 from features.catalogue import Catalogue
-from features.clean_logs import Cleaner
 from features.event_columns import MAX_EVENTS
-from features.examples import Users
 from features.spec import Kind, Side
+from features.tables import logs
+from features.tables.clean_logs import Cleaner
 from pipeline.preprocessing_config import PreprocessConfig
 from pipeline.raw_examples import RawExamples, directory_of
 from serving import redis_history

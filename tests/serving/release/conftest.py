@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, logs, spec
+from features import dataset, spec
 from features.spec import ResolvedSpec
+from features.tables import logs
 from models import candidate_model, config, ranker, saved
 from pipeline import preprocessing_job
 from serving import assembly, build_settings

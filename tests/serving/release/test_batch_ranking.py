@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, dataset, files, logs, spec
+from features import command, dataset, files, spec
+from features.tables import logs
 from models import ranker
 from serving import batch_ranking, bucketed_log, release
 

@@ -1,6 +1,6 @@
 """What a user had done before a moment, counted in a way of its own: for the leakage audit.
 
-Nothing here is shared with the code that makes features (:mod:`features.history`,
+Nothing here is shared with the code that makes features (:mod:`features.as_of.history`,
 :mod:`features.clicks`), so that a mistake there is seen by what comes out.
 """
 

@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import example_tables, pages, replay, spec, statistics
+from features import spec
+from features.as_of import example_tables, pages, replay, statistics
+from features.as_of.examples import Users
 from features.catalogue import Catalogue
-from features.examples import Users
 from features.spec import Kind, Side
 
 T0 = 1_700_000_000

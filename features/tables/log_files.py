@@ -16,7 +16,8 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 
-from features import command, schema
+from features import command
+from features.tables import schema
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _MAGIC = (b"PAR1", b"PARE")  # The second: with an encrypted footer, which reading then names.

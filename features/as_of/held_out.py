@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
+from features.as_of.history import History
 from features.catalogue import ragged_rows
 from features.event_columns import Queries
-from features.history import History
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

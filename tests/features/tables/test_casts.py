@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import casts
+from features.tables import casts
 
 D = decimal.Decimal
 NOON_S = 1_795_132_800 + 12 * 3600  # 2026-11-20T12:00:00Z

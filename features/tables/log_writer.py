@@ -1,6 +1,7 @@
 """Writes the raw logs: a whole directory that appears at once, or single files added to it.
 
-See ``features.logs`` for the layout; ``features.logs`` offers ``LogWriter`` and ``append`` too.
+See ``features.tables.logs`` for the layout; ``features.tables.logs`` offers ``LogWriter`` and
+``append`` too.
 """
 
 import contextlib
@@ -16,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import command, files, raw_tables, schema
+from features import command, files
+from features.tables import raw_tables, schema
 
 MAX_ROW_GROUP_ROWS = 250_000
 # What LogWriter holds back so that a date gets few files, not one per call.

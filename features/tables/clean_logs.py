@@ -1,7 +1,8 @@
 """Raw rows -> the rows that count: the one piece that preprocessing, seeds, replay and batch call.
 
 A row that training sets aside counts nowhere else, and none counts twice. The reasons, and what an
-exact copy is, stand in :mod:`features.schema`; when a click counts, in :mod:`features.clicks`.
+exact copy is, stand in :mod:`features.tables.schema`; when a click counts, in
+:mod:`features.clicks`.
 """
 
 import dataclasses
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from features import clicks, logs, schema
+from features import clicks
 from features.catalogue import combined
+from features.tables import logs, schema
 
 
 @dataclasses.dataclass(frozen=True)

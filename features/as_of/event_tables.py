@@ -1,6 +1,6 @@
 """Event tables in the layout of the raw logs -> sorted columns, each event once.
 
-What counts, and what is a copy, is told in :mod:`features.history`.
+What counts, and what is a copy, is told in :mod:`features.as_of.history`.
 """
 
 from collections.abc import Mapping

@@ -25,9 +25,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import clicks, event_columns, event_tables, spec
+from features import clicks, event_columns, spec
+from features.as_of import event_tables
+from features.as_of.entity_lookup import NEVER_S, EntityLookup
 from features.catalogue import Catalogue, ragged_rows
-from features.entity_lookup import NEVER_S, EntityLookup
 from features.event_columns import Events, Queries, user_time_key, visible
 
 

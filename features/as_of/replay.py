@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import examples, live_statistics, pages, spec, statistics
+from features import spec
+from features.as_of import examples, live_statistics, pages, statistics
+from features.as_of.examples import Request, Users
+from features.as_of.held_out import HeldOutHistory
+from features.as_of.history import History
+from features.as_of.leakage import Audit
+from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
-from features.examples import Request, Users
-from features.held_out import HeldOutHistory
-from features.history import History
-from features.leakage import Audit
-from features.live_statistics import LiveStatistics
 from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
@@ -28,7 +29,7 @@ TRAIN, HOLDOUT = "train", "holdout"
 # The holdout's part of a training split that it has joined, see pipeline.holdout_joining.
 NEWEST = "newest"
 # What a candidate example of the training split predicts: the next watch, from what came before
-# it; or a held-out one, from all other watches (leaks, see :mod:`features.held_out`).
+# it; or a held-out one, from all other watches (leaks, see :mod:`features.as_of.held_out`).
 NEXT, HELD_OUT = "next", "held_out"
 LABELS = (NEXT, HELD_OUT)
 ALWAYS = ((np.iinfo(np.int64).min, np.iinfo(np.int64).max),)
@@ -92,7 +93,8 @@ class Replayer:
 
         Args:
             tables: Clean event tables of some users.
-            daily: Video statistics of ALL users, see :func:`features.statistics.daily_counts`.
+            daily: Video statistics of ALL users, see
+                :func:`features.as_of.statistics.daily_counts`.
             live: Those of the last minutes before any moment, of ALL users.
             periods: Examples are made of events in these [start, end) only, Unix seconds; what
                 came before them is history all the same.
@@ -202,7 +204,7 @@ class Replayer:
         sessions, that took boosted trees from a weighted, per-user loss of .396 to .443.)
 
         Args:
-            impressions: As from :func:`features.pages.with_pages`.
+            impressions: As from :func:`features.as_of.pages.with_pages`.
             codes: User id to code in ``history``.
             history: Of these users.
             shown: Video statistics.
@@ -234,7 +236,7 @@ class Replayer:
         """Returns what a model is asked on the pages of impressions, as of each page's start.
 
         Args:
-            impressions: As from :func:`features.pages.with_pages`, n of them.
+            impressions: As from :func:`features.as_of.pages.with_pages`, n of them.
             codes: User id to code in ``history``.
             history: Of these users.
             model: Whose query-side columns.

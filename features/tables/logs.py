@@ -1,12 +1,12 @@
-"""Reads and writes the raw logs: Parquet files of the tables in ``features.schema``.
+"""Reads and writes the raw logs: Parquet files of the tables in ``features.tables.schema``.
 
     logs/watches/date=2022-05-01/part-00000.parquet      events, by the UTC date of their time
     logs/videos/part-00000.parquet                       tables that are not events
     logs/features.json                                   declarations of extra features, optional
 
 A reader takes ``fragments`` (some row groups of one file) and reads each where it likes, so that
-no table has to fit in memory. Which files are read is decided in :mod:`features.log_files`, what
-is read of each in :mod:`features.log_columns`.
+no table has to fit in memory. Which files are read is decided in :mod:`features.tables.log_files`,
+what is read of each in :mod:`features.tables.log_columns`.
 """
 
 import dataclasses
@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, log_columns, log_files, log_writer, schema, time_windows
-from features.log_files import TableFile
+from features import command
+from features.tables import log_columns, log_files, log_writer, schema, time_windows
+from features.tables.log_files import TableFile
 
 # Written by the other half of this module, which has its own file.
 FEATURES_FILE = log_writer.FEATURES_FILE
@@ -196,8 +197,9 @@ def read_table(
 
     Returns:
         In the order of dates, then of files; where ids repeat that should not, the oldest file
-        comes first (:func:`features.log_files.oldest_first`). A column that some files lack is
-        null in their rows. When nothing lies inside the window, the contract columns without rows.
+        comes first (:func:`features.tables.log_files.oldest_first`). A column that some files lack
+        is null in their rows. When nothing lies inside the window, the contract columns without
+        rows.
     """
     contract = schema.table_of(table)
     pieces = fragments(logs_dir, table, from_s=from_s, until_s=until_s)

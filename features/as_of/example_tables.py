@@ -3,12 +3,13 @@
 import numpy as np
 import pyarrow as pa
 
-from features import examples, spec
+from features import spec
+from features.as_of import examples
+from features.as_of.examples import Request, Users
+from features.as_of.history import History
+from features.as_of.replay import NO_USERS, label_batch
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
-from features.examples import Request, Users
-from features.history import History
-from features.replay import NO_USERS, label_batch
 from features.spec import Kind, ResolvedSpec, Side
 
 _AGE = "example_age_s"

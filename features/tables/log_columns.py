@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import command, log_writer, schema
-from features.log_files import TableFile
+from features import command
+from features.tables import log_writer, schema
+from features.tables.log_files import TableFile
 
 
 def file_types(file: TableFile, table: str) -> dict[str, pa.DataType]:

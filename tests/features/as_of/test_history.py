@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import event_columns, spec
+from features.as_of.history import NEVER_S, History
 from features.catalogue import Catalogue
 from features.event_columns import Queries
-from features.history import NEVER_S, History
 
 VIDEOS = pa.table(
     {

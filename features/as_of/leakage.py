@@ -31,15 +31,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import live_statistics, spec
+from features import spec
+from features.as_of import live_statistics
+from features.as_of.earlier_events import EarlierEvents, clicks_of
+from features.as_of.entity_lookup import NEVER_S
+from features.as_of.history import History
+from features.as_of.live_statistics import MINUTE_S, LiveStatistics
+from features.as_of.statistics import DAY_S, VideoStatistics
 from features.catalogue import Catalogue, combined
-from features.earlier_events import EarlierEvents, clicks_of
-from features.entity_lookup import NEVER_S
 from features.event_columns import Queries, times_of
-from features.history import History
-from features.live_statistics import MINUTE_S, LiveStatistics
 from features.spec import Kind, ResolvedSpec, Side
-from features.statistics import DAY_S, VideoStatistics
 
 SOURCES = ("asked", "watches", "searches", "history", "counts", "statistics", "live")
 _NONE = np.iinfo(np.int64).min  # newest input of an example that has none
@@ -124,8 +125,9 @@ class Audit:
 
         Args:
             tables: Its clean event tables, all of its users' events.
-            daily: Video statistics of ALL users, see :func:`features.statistics.daily_counts`.
-            minutes: See :func:`features.live_statistics.minute_counts`; of all users too.
+            daily: Video statistics of ALL users, see
+                :func:`features.as_of.statistics.daily_counts`.
+            minutes: See :func:`features.as_of.live_statistics.minute_counts`; of all users too.
         """
         if self._dye is None or not self._dye.is_of(daily, minutes):
             self._dye = _Dye(daily, minutes, self._catalogue)

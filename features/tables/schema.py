@@ -1,4 +1,5 @@
-"""Brings raw tables to their contract (:mod:`features.raw_tables`), and says which rows are bad.
+"""Brings raw tables to their contract (:mod:`features.tables.raw_tables`), and says which rows are
+bad.
 
 ``conform`` brings a table to the contract types or says which columns cannot be brought there;
 ``validate`` sets aside the rows that cannot be used, each with one reason; ``split_duplicates``
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import casts, command, raw_tables
+from features import command
+from features.tables import casts, raw_tables
 
 Column = raw_tables.Column
 Table = raw_tables.Table
@@ -72,7 +74,8 @@ class ContractError(command.InputError):
 
 
 def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False) -> pa.Table:
-    """Brings a table to the contract types (:mod:`features.casts`); unknown columns are kept.
+    """Brings a table to the contract types (:mod:`features.tables.casts`); unknown columns are
+    kept.
 
     Where nothing was clicked, an impression without a watch time has one of 0 s. Unknown columns
     get a plain type, and those that have none are left out, loudly.

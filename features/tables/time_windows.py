@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import log_files, raw_tables
-from features.log_files import TableFile
+from features.tables import log_files, raw_tables
+from features.tables.log_files import TableFile
 
 _DAY_S = 24 * 3600
 

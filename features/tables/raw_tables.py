@@ -1,7 +1,7 @@
 """The raw tables that everything is learned from: their columns and types.
 
-Other columns than these are welcome in every table; see :mod:`features.schema` for how tables are
-brought to these types and which rows are set aside.
+Other columns than these are welcome in every table; see :mod:`features.tables.schema` for how
+tables are brought to these types and which rows are set aside.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import statistics
+from features.as_of import statistics
 from features.catalogue import Catalogue
 
 DAY = 86400

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, logs, schema
+from features import command
+from features.tables import logs, schema
 
 DAY_S = 86_400
 FIRST_OF_MAY_S = 1_651_363_200  # 2022-05-01T00:00:00Z.
@@ -360,7 +361,7 @@ while True:
 def test_killed_append_leaves_only_whole_files(logs_dir):
     process = subprocess.Popen(
         [sys.executable, "-c", _APPEND_FOREVER, str(logs_dir)],
-        cwd=pathlib.Path(logs.__file__).parents[1],
+        cwd=pathlib.Path(logs.__file__).parents[2],
     )
     try:
         deadline = time.monotonic() + 60

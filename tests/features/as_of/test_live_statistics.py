@@ -4,9 +4,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
-from features import live_statistics, spec
+from features import spec
+from features.as_of import live_statistics
+from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
-from features.live_statistics import LiveStatistics
 
 NOW = 1_700_000_060  # 20 seconds into a minute
 CATALOGUE = Catalogue(pa.table({"video_id": ["a", "b", "c"]}))

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import spec, text
+from features.as_of.history import History
+from features.as_of.live_statistics import LiveColumns
+from features.as_of.statistics import DAY_S, VideoStatistics
 from features.catalogue import Catalogue, combined, filled, ragged_rows
 from features.event_columns import Queries
-from features.history import History
-from features.live_statistics import LiveColumns
 from features.spec import Feature, Kind, ResolvedSpec, Side
-from features.statistics import DAY_S, VideoStatistics
 
 
 @dataclasses.dataclass(frozen=True)

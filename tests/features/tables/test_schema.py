@@ -5,7 +5,8 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 
-from features import command, schema
+from features import command
+from features.tables import schema
 
 NOW_S = 1_000_000
 MAP = pa.map_(pa.string(), pa.int64())

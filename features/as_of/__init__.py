@@ -1,0 +1,4 @@
+"""What was known at a moment: history, live statistics, examples, and the audit that checks it.
+
+Imports the files that stand directly in features.
+"""
