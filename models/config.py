@@ -45,8 +45,8 @@ class CandidateConfig:
             newest first with learned weights, so that a video leads to the one that follows it.
             False: the paper's averages, all through the layers.
         spectral_start: Starts the embeddings of watched videos and the softmax rows from the
-            factors of how often one follows another, see :mod:`models.spectral_start`; only with
-            ``item_to_item``, and not where a warm start gives them.
+            factors of how often one follows another, see :mod:`models.candidate.spectral_start`;
+            only with ``item_to_item``, and not where a warm start gives them.
         age_pieces: Feeds the example age as a piecewise-linear function of so many pieces too,
             each of as many training examples, so that the model can follow what was watched from
             day to day; 0: the value and its powers alone.
@@ -135,7 +135,7 @@ class RankerConfig:
         loss: ``exact`` (odds are expected watch time at any click rate), ``weighted`` (the
             paper's, for small click rates) or ``logistic`` (odds of a click).
         target: What a click weighs: ``seconds`` watched, or ``relative``, seconds in relation to
-            videos of like duration, see :mod:`models.duration_target`.
+            videos of like duration, see :mod:`models.ranking.duration_target`.
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
             the target is relative.
         powers: Feeds x^2 and sqrt(x) of continuous features too.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command
-from models import evaluation_config
+from models.evaluation import config as evaluation_config
 
 _DEFAULT = evaluation_config.EvaluationConfig()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
@@ -58,15 +58,15 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config = _config()
     command.quiet_tensorflow()
-    from models import evaluation, report
+    from models.evaluation import evaluation, report
 
     candidate_model = ranker = None
     if _CANDIDATE_MODEL.value:
-        from models import candidate_model as candidate_models
+        from models.candidate import model as candidate_models
 
         candidate_model = candidate_models.load(_CANDIDATE_MODEL.value, _EXAMPLES.value)
     if _RANKER_MODEL.value:
-        from models import ranker as rankers
+        from models.ranking import model as rankers
 
         ranker = rankers.load(_RANKER_MODEL.value, _EXAMPLES.value)
     result = evaluation.evaluate(

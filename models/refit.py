@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     """Refits, and says what to run next."""
     del argv
     command.quiet_tensorflow()
-    from models import refitting
+    from models.candidate import refitting
 
     try:
         settings = refitting.RefitConfig(

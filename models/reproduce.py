@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from absl import flags, logging
 
 from features import command, files
-from models import experiments
-from models.experiments import Make, Setting
+from models.paper import experiments
+from models.paper.experiments import Make, Setting
 
 _CANDIDATE, _RANKING = _PARTS = ("candidate", "ranking")
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     _refuse_unknown_parts()
     command.quiet_tensorflow()
-    from models import reproduce_report
+    from models.paper import report
 
     chosen = _chosen()
     seeds = _seeds()
@@ -66,9 +66,9 @@ def main(argv: Sequence[str]) -> None:
         "experiments": [json.loads(one.to_json()) for one in outcomes],
     }
     files.atomic_write(output / "results.json", json.dumps(results, indent=1) + "\n")
-    files.atomic_write(output / "report.html", reproduce_report.html_page(outcomes, facts))
+    files.atomic_write(output / "report.html", report.html_page(outcomes, facts))
     logging.flush()
-    print(f"\n{reproduce_report.text(outcomes)}\n")
+    print(f"\n{report.text(outcomes)}\n")
     print(f"Wrote {output}: results.json, report.html")
     print(f"Next: open {output / 'report.html'}")
 
@@ -81,11 +81,11 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models import reproduce_candidate, reproduce_ranking
+    from models.paper import candidate, ranking
 
     return {
-        _CANDIDATE: reproduce_candidate.EXPERIMENTS,
-        _RANKING: reproduce_ranking.EXPERIMENTS,
+        _CANDIDATE: candidate.EXPERIMENTS,
+        _RANKING: ranking.EXPERIMENTS,
     }
 
 

@@ -12,7 +12,8 @@ from absl import flags
 
 from features import command, declarations
 from features.spec import ResolvedSpec
-from models import config, huge_pages
+from models import config
+from models.training import huge_pages
 
 _MODEL_DEFAULT = config.CANDIDATE_MODEL
 _DEFAULT = config.CANDIDATE_TRAINING
@@ -206,7 +207,7 @@ def main(argv: Sequence[str]) -> None:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(_EXCLUDE.value, resolved, flag="--exclude")
     command.quiet_tensorflow()
-    from models import candidate_training
+    from models.candidate import training as candidate_training
 
     result = candidate_training.train(
         _EXAMPLES.value,

@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(_EXCLUDE.value, resolved, flag="--exclude")
     command.quiet_tensorflow()
-    from models import ranker_training
+    from models.ranking import training as ranker_training
 
     result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
     print(f"Wrote the ranker {_MODEL.value}: {result.summary()}.")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from models import huge_pages
+from models.training import huge_pages
 from pipeline import commands
 
 _EXPONENT = 0.8  # Of the power law: the most watched 1% of 1M videos get 36% of the watches.
@@ -121,7 +121,9 @@ class _Steps:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow as tf
 
-        from models import candidate_training, config, training
+        from models import config
+        from models.candidate import training as candidate_training
+        from models.training import loop
 
         rng = np.random.default_rng(0)
         weights = 1.0 / np.arange(1, case.videos + 1) ** _EXPONENT
@@ -131,7 +133,7 @@ class _Steps:
         task = candidate_training.CandidateTask(
             model, videos, counts, holdout=None, settings=settings
         )
-        self._step = training.compiled_step(task, settings)
+        self._step = loop.compiled_step(task, settings)
         self._number = tf.Variable(0, dtype=tf.int64)
         cumulative = np.cumsum(weights) / weights.sum()
         self._batches = [_batch(case, cumulative, rng) for _ in range(_NUM_BATCHES)]
@@ -151,7 +153,9 @@ class _Steps:
 def _model(case: Case, rng: np.random.Generator) -> tuple[Any, Any]:
     from features import spec
     from features.spec import Kind, Side
-    from models import candidate_model, config, video_features
+    from models import config
+    from models.candidate import model as candidate_model
+    from models.candidate import video_features
 
     query: dict[str, Any] = {"side": Side.QUERY, "models": (spec.CANDIDATE,)}
     video: dict[str, Any] = {"side": Side.CANDIDATE, "models": (spec.CANDIDATE,)}

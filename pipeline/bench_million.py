@@ -264,9 +264,12 @@ def _grow_model(
 ) -> None:
     """Writes a trained model with rows for the new videos beside those of their parents."""
     from features import dataset
-    from models import candidate_model, config, ranker, saved
-    from models.candidate_model import CandidateModel
-    from models.ranker import Ranker
+    from models import config
+    from models.candidate import model as candidate_model
+    from models.candidate.model import CandidateModel
+    from models.ranking import model as ranker
+    from models.ranking.model import Ranker
+    from models.training import saved
 
     examples, rng = grown_site / "examples", np.random.default_rng(4)
     small = (candidate_model if kind == spec.CANDIDATE else ranker).load(source)

@@ -119,8 +119,8 @@ def _declared(table: str, name: str, kind: str) -> dict[str, Any]:
 
 def _train(examples: pathlib.Path, directory: pathlib.Path) -> float:
     """Trains one epoch; returns examples a second of the steps alone."""
-    from models import ranker_training
     from models.config import RankerConfig, TrainingConfig
+    from models.ranking import training as ranker_training
 
     settings = TrainingConfig(epochs=1, batch_size=1024, holdout_examples=1000)
     model = RankerConfig(hidden=_HIDDEN)
@@ -133,7 +133,7 @@ def _export(
 ) -> tuple[Arrays, tuple[str, Arrays], Any]:
     """Writes the SavedModel; returns raw inputs, the funnel's signature and inputs, the model."""
     from features.catalogue import Catalogue
-    from models import ranker
+    from models.ranking import model as ranker
     from serving import export, prepared_videos, signatures, warmup
 
     model = ranker.load(work / "model", examples)

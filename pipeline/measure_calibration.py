@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from absl import flags
 
 from features import command
-from models import metrics
-from models.intervals import Bootstrap
+from models.evaluation import metrics
+from models.evaluation.intervals import Bootstrap
 from pipeline import site_impressions, site_truth
 from serving import batch_output
 

@@ -27,7 +27,7 @@ from features.as_of.replay import NO_USERS
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from features.tables import log_files, log_writer, logs
-from models import candidate_model
+from models.candidate import model as candidate_model
 from pipeline import retraining, stages
 from serving import event_compaction, export
 from serving.bucketed_log import BucketedLog, Shown

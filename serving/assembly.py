@@ -21,7 +21,9 @@ from features.as_of import replay
 from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
-from models import candidate_model, ranker, saved
+from models.candidate import model as candidate_model
+from models.ranking import model as ranker
+from models.training import saved
 from serving import (
     export,
     gates,

@@ -17,8 +17,8 @@ from absl import logging
 
 from features import preprocessing, spec, tensors
 from features.spec import Feature, Kind, ResolvedSpec, Side
-from models.candidate_model import CandidateModel
-from models.ranker import Ranker
+from models.candidate.model import CandidateModel
+from models.ranking.model import Ranker
 from serving import prepared_videos, signatures, transform_boundaries
 
 Path = str | os.PathLike[str]

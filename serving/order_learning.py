@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import spec
-from models import intervals, metrics
+from models.evaluation import intervals, metrics
 from serving.page_order import EXPECTED_WATCH_TIME, NAMES, PLACED, PageOrder
 
 NEGATIVES = 200

@@ -2,12 +2,12 @@
 
 Of 500 candidates most inputs never change between two requests: ids of the video, its channel
 and topics, its numbers. What they come to in the first layer of the ranker
-(:mod:`models.ranker_layers`) is a row of numbers per video, so the funnel takes rows of an array
+(:mod:`models.ranking.layers`) is a row of numbers per video, so the funnel takes rows of an array
 where it would transform, look up and multiply the widest vectors of all, again for each request.
 What depends on the moment (history, statistics, nomination, age) is still computed as for
 training, and goes through the same quantiles inside the model.
 
-    parts.npy      float16 [N, P], see :class:`models.ranker_layers.VideoParts`
+    parts.npy      float16 [N, P], see :class:`models.ranking.layers.VideoParts`
     columns.json   ids of the values that a nomination can have
 """
 

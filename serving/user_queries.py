@@ -14,7 +14,7 @@ from features import command, dataset, spec
 from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
-from models.candidate_model import CandidateModel
+from models.candidate.model import CandidateModel
 from serving.exact_search import Floats
 
 # Half of them tune the index, half measure it.

@@ -14,7 +14,9 @@ from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
 from features.tables import logs
-from models import config, ranker, ranker_training
+from models import config
+from models.ranking import model as ranker
+from models.ranking import training as ranker_training
 from serving import export, signatures
 
 USERS, SHOWN, REFRESHES, SECONDS = 30, 6, 8, 90

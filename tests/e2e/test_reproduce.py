@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from models import reproduce_freshness
-from models.reproduce_candidate import EXPERIMENTS
+from models.paper import freshness
+from models.paper.candidate import EXPERIMENTS
 
 CHOSEN = ["figure_4", "figure_6", "ceiling"]
 
@@ -80,8 +80,8 @@ def test_correlation_is_pearsons_over_what_is_known_and_0_where_nothing_varies()
     first = np.array([1.0, 2.0, math.nan, 4.0])
     second = np.array([2.0, 4.0, 1.0, 7.0])
     expected = np.corrcoef([1, 2, 4], [2, 4, 7])[0, 1]
-    assert reproduce_freshness.correlation(first, second) == pytest.approx(expected)
-    assert reproduce_freshness.correlation(np.full(4, 0.1), second) == 0.0
+    assert freshness.correlation(first, second) == pytest.approx(expected)
+    assert freshness.correlation(np.full(4, 0.1), second) == 0.0
 
 
 @pytest.mark.parametrize(

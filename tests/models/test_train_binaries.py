@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from models import saved
+from models.training import saved
 
 _CANDIDATE = [
     "-m",

@@ -6,7 +6,7 @@ import pytest
 
 from features import command, dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
-from models import saved
+from models.training import saved
 from pipeline import holdout_joining
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from features import command
-from models import reproduce_freshness
+from models.paper import freshness
 from pipeline import simulator, site_config, site_hours, site_truth
 
 _START_S = site_config.DEFAULT_START_S
@@ -184,7 +184,7 @@ def test_the_curves_of_figure_4_are_the_popularity_of_the_simulator(truth, tmp_p
     directory = truth.save(tmp_path)
     hours = _START_S + 3600 * np.array([5, 50, 120])
     rows = np.array([0, 70, 149])
-    shares = reproduce_freshness.true_shares(directory / "site.npz", hours, rows)
+    shares = freshness.true_shares(directory / "site.npz", hours, rows)
     shelves = site_hours.Hours(truth.world)
     for hour, found in zip(hours, shares, strict=True):
         popularity = shelves.at(int(hour)).popularity

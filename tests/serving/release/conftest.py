@@ -10,7 +10,10 @@ import pytest
 from features import dataset, spec
 from features.spec import ResolvedSpec
 from features.tables import logs
-from models import candidate_model, config, ranker, saved
+from models import config
+from models.candidate import model as candidate_model
+from models.ranking import model as ranker
+from models.training import saved
 from pipeline import preprocessing_job
 from serving import assembly, build_settings
 

@@ -12,7 +12,7 @@ import pytest
 
 from features import command, dataset, files, spec
 from features.tables import logs
-from models import ranker
+from models.ranking import model as ranker
 from serving import batch_ranking, bucketed_log, release
 
 REPOSITORY = pathlib.Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command, dataset, spec
-from models import candidate_model
+from models.candidate import model as candidate_model
 from serving import batch_retrieval, index, query_files, release
 
 

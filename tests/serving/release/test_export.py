@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from features import dataset, spec
 from features.spec import ResolvedSpec
-from models import candidate_model, config, ranker
+from models import config
+from models.candidate import model as candidate_model
+from models.ranking import model as ranker
 from serving import export, release, signatures, skew, warmup
 
 

@@ -1,0 +1,80 @@
+"""The candidate model's look at the holdout: next watches ranked among the whole corpus."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.candidate.model import CandidateModel
+from models.evaluation import metrics
+from models.training import batches, collapse
+
+Array = npt.NDArray[np.generic]
+LABEL, BAG = "video_id", "watched_video_ids"
+MAP, RECALL = "map_at_100", "recall_at_100"
+K = 100
+# The product of all queries and all videos is bounded, so that a look at a corpus of millions
+# does not take longer than the epoch before it.
+_MAX_HOLDOUT_SCORES = 4e9
+_EMBED_BATCH = 4096
+
+
+class Holdout:
+    """Watches after the training period, ranked among all videos of the catalogue.
+
+    Args:
+        queries: Query features, transformed, and ``label_video_id`` (bytes).
+        videos: As ``features.dataset.videos`` returns it.
+        limit: Queries looked at, at most; 0: all.
+        seed: Of the choice.
+    """
+
+    def __init__(
+        self, queries: Mapping[str, Array], videos: Mapping[str, Array], *, limit: int, seed: int
+    ) -> None:
+        self._videos = dict(videos)
+        names = self._videos.pop("label_video_id")
+        bound = max(1000, int(_MAX_HOLDOUT_SCORES / max(1, len(names))))
+        self._queries = batches.sample(queries, min(limit or bound, bound), seed=seed)
+        ids = np.asarray(self._videos[LABEL], np.int64)
+        self._row_of_id = np.full(int(ids.max(initial=0)) + 1, -1, np.int64)
+        self._row_of_id[ids[ids > 0]] = np.flatnonzero(ids > 0)
+        row_of = {name: row for row, name in enumerate(names)}
+        labels = self._queries.pop("label_video_id")
+        self._rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
+
+    def evaluate(self, model: CandidateModel) -> dict[str, float]:
+        """Returns the metrics by name."""
+        queries = in_batches(model.query_embeddings, self._queries)
+        videos = in_batches(model.video_embeddings, self._videos)
+        can_embed = model.can_embed(self._videos)
+        # A video without an embedding cannot be recommended, and a label among them is a miss.
+        places = np.where(can_embed, np.cumsum(can_embed) - 1, -1)
+        rows = np.where(self._rows >= 0, places[self._rows], -1)
+        watched = None
+        if BAG in self._queries and float(model.repeat_bias.numpy()):
+            bag = self._row_of_id[self._queries[BAG]]
+            watched = np.where(bag >= 0, places[bag], -1)
+        ranks = metrics.label_ranks(
+            queries,
+            videos[can_embed],
+            rows,
+            watched=watched,
+            repeat_bias=float(model.repeat_bias.numpy()),
+        )
+        return {
+            MAP: metrics.mean_average_precision(ranks, K),
+            RECALL: metrics.recall_at_k(ranks, K),
+            **collapse.measure(queries, videos[can_embed]),
+        }
+
+
+def in_batches(tower: Any, features: Mapping[str, Array]) -> npt.NDArray[np.float32]:
+    """Runs a tower over many rows, a few thousand at a time; float32 [N, width]."""
+    rows = len(next(iter(features.values())))
+    parts = [
+        tower({name: array[i : i + _EMBED_BATCH] for name, array in features.items()}).numpy()
+        for i in range(0, rows, _EMBED_BATCH)
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,403 @@
+"""The candidate model: a query tower and, for every video, a row of softmax weights.
+
+    P(watch = i | query) = softmax_i(<u, v_i> + b_i)
+
+Both towers give one more column than D, 1 for queries and the bias b_i for videos, so that the
+plain inner product of the two is exactly the softmax logit, and nearest-neighbour search by
+inner product finds the most likely videos.
+
+Layers over averaged bags know what a user likes, but forget which videos were watched: that one
+episode leads to the next is lost in them. So u may have a second part, the sum of the embeddings
+of the watched videos times a learned weight of their place, newest first: factored item-to-item
+similarity, trained together with the layers.
+
+Sources: Covington et al., RecSys 2016, section 3 and figure 3; Kabbur et al., "FISM: factored
+item similarity models", KDD 2013. Content beside ids is ours.
+"""
+
+import os
+import types
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras
+
+from features import command, spec
+from features.spec import Kind, ResolvedSpec, Side
+from models import config as settings
+from models import embeddings
+from models.candidate import hierarchical_softmax
+from models.candidate.video_features import VIDEO_ID, VideoFeatures
+from models.config import CandidateConfig
+from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.training import saved
+
+Array = npt.NDArray[np.generic]
+VIDEO_SPACE = "video"
+_WATCHES, _AGE = "watched_video_ids", "example_age_s"
+# The spaces whose embeddings are as wide as the softmax's: 256 each in the paper, section 3.5.
+_WIDE_SPACES = (VIDEO_SPACE, "search_token")
+_SOFTMAX_STDDEV = 0.02
+
+
+class CandidateModel(tf_keras.Model):
+    """Query tower, video tower, and the logits between them.
+
+    Args:
+        resolved: Declarations of the data set.
+        vocabulary_sizes: V of each ID space of the candidate model.
+        config: Settings.
+        seed: Of the initial weights.
+
+    Raises:
+        command.InputError: There is nothing to learn from, or nothing to recommend.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        vocabulary_sizes: Mapping[str, int],
+        config: CandidateConfig,
+        *,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(name="candidate_model")
+        self.resolved = resolved
+        # A proxy, since Keras would take a plain dictionary for weights to track.
+        self.vocabulary_sizes = types.MappingProxyType(dict(vocabulary_sizes))
+        self.config = config
+        self._query_inputs = SideInputs(
+            resolved, spec.CANDIDATE, Side.QUERY, exclude=config.exclude, powers=config.powers
+        )
+        # The id is the softmax row; the rest is content.
+        self._video_inputs = SideInputs(
+            resolved,
+            spec.CANDIDATE,
+            Side.CANDIDATE,
+            exclude=(*config.exclude, VIDEO_ID),
+            powers=config.powers,
+        )
+        self._check()
+        # Whether trained layers multiply in bfloat16; weights, sums and the softmax never do.
+        self.mixed_precision = False
+        # What having been watched adds to a video's logit; fitted after the training.
+        self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
+        self._make_tables(seed)
+        self._make_query_layers(seed)
+        self._make_place_weights()
+        self._make_content_layers(seed)
+
+    def _check(self) -> None:
+        if not self.vocabulary_sizes.get(VIDEO_SPACE):
+            raise command.InputError(
+                "The video vocabulary is empty: no video was watched in the training examples. "
+                "Give more logs to pipeline.preprocess, or a shorter holdout."
+            )
+        if not self._query_inputs.columns:
+            raise command.InputError(
+                f"exclude={','.join(self.config.exclude)} leaves the query tower no feature."
+            )
+
+    @property
+    def has_content(self) -> bool:
+        """Whether videos outside the vocabulary have an embedding."""
+        wanted = self.config.video_content and not self.is_hierarchical
+        return wanted and bool(self._video_inputs.columns)
+
+    @property
+    def has_item_to_item(self) -> bool:
+        """Whether watched videos stand in the query embedding themselves."""
+        return self.config.item_to_item and self._reads(_WATCHES)
+
+    @property
+    def has_age_pieces(self) -> bool:
+        """Whether the layers read the example age piece by piece too."""
+        return bool(self.config.age_pieces) and self._reads(_AGE)
+
+    def _reads(self, name: str) -> bool:
+        return any(feature.name == name for feature in self._query_inputs.features)
+
+    @property
+    def is_hierarchical(self) -> bool:
+        """Whether ``softmax_rows`` are nodes of a tree, see :mod:`models.candidate.hierarchical_softmax`."""
+        return self.config.loss == settings.HIERARCHICAL
+
+    @property
+    def query_columns(self) -> tuple[str, ...]:
+        """Names of the tensors that the query tower reads."""
+        return self._query_inputs.columns
+
+    @property
+    def content_columns(self) -> tuple[str, ...]:
+        """Names of the tensors that the video tower reads besides ``video_id``."""
+        return self._video_inputs.columns if self.has_content else ()
+
+    @property
+    def num_videos(self) -> int:
+        """V, the videos that have a softmax row."""
+        return self.vocabulary_sizes[VIDEO_SPACE]
+
+    def _make_tables(self, seed: int) -> None:
+        width = self.config.embedding_dim
+        read = [*self._query_inputs.features]
+        if self.has_content:
+            read += self._video_inputs.features
+        self.tables = embeddings.make_tables(
+            read,
+            self.vocabulary_sizes,
+            widths=dict.fromkeys(_WIDE_SPACES, width),
+            seed=seed,
+        )
+        shared = self.config.share_video_embedding and VIDEO_SPACE in self.tables
+        self.softmax_rows = (
+            self.tables[VIDEO_SPACE]
+            if shared
+            else EmbeddingTable(
+                self.num_videos, width, seed=seed + 101, stddev=_SOFTMAX_STDDEV, name="softmax_rows"
+            )
+        )
+        self.softmax_biases = EmbeddingTable(
+            self.num_videos, 1, seed=seed, stddev=0.0, name="softmax_biases"
+        )
+
+    def _make_query_layers(self, seed: int) -> None:
+        config = self.config
+        self.hidden_layers = [
+            _dense(units, seed=seed + 200 + i, activation="relu", name=f"hidden_{i}")
+            for i, units in enumerate(config.hidden)
+        ]
+        self.output_layer = (
+            _dense(config.embedding_dim, seed=seed + 300, name="query_output")
+            if config.linear_output or not config.depth
+            else None
+        )
+        width = self._query_inputs.width(self.tables)
+        width += config.age_pieces + 1 if self.has_age_pieces else 0
+        for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
+            layer.build([None, width])
+            width = layer.units
+
+    def _make_place_weights(self) -> None:
+        if not self.has_item_to_item:
+            return
+        places = next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
+        # Newest first; models/baselines/retrieval.py weighs the watches of its item-to-item lists
+        # likewise.
+        initial = tf.constant_initializer(1 / np.sqrt(1.0 + np.arange(places)))
+        self.place_weights = self.add_weight(
+            name="place_weights", shape=[places], initializer=initial
+        )
+
+    def _make_content_layers(self, seed: int) -> None:
+        self.content_layers: list[tf_keras.layers.Dense] = []
+        if not self.has_content:
+            return
+        width = self._video_inputs.width(self.tables)
+        if self.config.content_hidden:
+            units = self.config.content_hidden
+            self.content_layers.append(
+                _dense(units, seed=seed + 400, activation="relu", name="content_hidden")
+            )
+        out = self.config.embedding_dim + 1
+        self.content_layers.append(_dense(out, seed=seed + 401, name="content_output"))
+        for layer in self.content_layers:
+            layer.build([None, width])
+            width = layer.units
+
+    def query_embeddings(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns u of each query and a 1.
+
+        Args:
+            features: Transformed query features by name, leading dimension B.
+            training: Whether dropout is on.
+
+        Returns:
+            float32 [B, D + 1]; log P of every video, float32 [B, V], of a hierarchical softmax.
+        """
+        vectors = self.query_vectors(features, training=training)
+        if not self.is_hierarchical:
+            return vectors
+        return hierarchical_softmax.log_probabilities(
+            vectors, self.nodes(tf.range(1, self.num_videos)), num_videos=self.num_videos
+        )
+
+    def query_vectors(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns u of each query and a 1, float32 [B, D + 1], whatever the loss."""
+        if training and self.config.bag_dropout:
+            features = self._with_thinned_bags(features)
+        hidden = self._query_inputs.dense(features, self.tables)
+        if self.has_age_pieces:
+            hidden = tf.concat([hidden, self._age_pieces(features)], axis=1)
+        dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
+        for layer in self.hidden_layers:
+            hidden = _apply(layer, hidden, dtype)
+            if training and self.config.dropout:
+                hidden = tf.nn.dropout(hidden, self.config.dropout)
+        if self.output_layer is not None:
+            hidden = _apply(self.output_layer, hidden, dtype)
+        if self.has_item_to_item:
+            watched = tf.convert_to_tensor(features[_WATCHES])
+            # A thinned bag sums to less than the whole one will when it is served.
+            weights = self.place_weights / (1 - self.config.bag_dropout if training else 1.0)
+            hidden += self.tables[VIDEO_SPACE].weighted_sum(watched, weights)
+        if self.config.normalise:
+            hidden = tf.math.l2_normalize(hidden, axis=1)
+        hidden /= self.config.temperature
+        return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
+
+    def _age_pieces(self, features: Tensors) -> tf.Tensor:
+        """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
+
+        Hat k is 1 at the k-th of equally spaced quantiles and 0 from its neighbours on.
+        """
+        names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+        column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
+        age = tf.cast(column, tf.float32)[:, names.index(_AGE), tf.newaxis]
+        pieces = self.config.age_pieces
+        return tf.nn.relu(1 - tf.abs(age * pieces - tf.range(pieces + 1, dtype=tf.float32)))
+
+    def _with_thinned_bags(self, features: Tensors) -> dict[str, tf.Tensor]:
+        """Returns the features with each value of each bag kept or replaced by 0, "missing"."""
+        thinned = dict(features)
+        for feature in self._query_inputs.features:
+            if feature.kind is Kind.MULTIVALENT:
+                ids = tf.convert_to_tensor(features[feature.name])
+                kept = tf.random.uniform(tf.shape(ids)) >= self.config.bag_dropout
+                thinned[feature.name] = tf.where(kept, ids, tf.zeros_like(ids))
+        return thinned
+
+    def video_embeddings(self, video_features: Tensors, *, training: bool = False) -> tf.Tensor:
+        """Returns v and the bias of each video.
+
+        A video outside the vocabulary has its content alone; in a model without content it has
+        no embedding and gets zeros (see :meth:`can_embed`).
+
+        Args:
+            video_features: Transformed candidate-side features by name, ``video_id`` among them,
+                leading dimension N.
+            training: Whether ids are dropped at ``id_dropout``.
+
+        Returns:
+            float32 [N, D + 1]; one-hot [N, V] of a hierarchical softmax, whose queries are
+            probabilities.
+        """
+        ids = tf.convert_to_tensor(video_features[VIDEO_ID])
+        if self.is_hierarchical:
+            return tf.one_hot(ids - 1, self.num_videos)
+        row = self.nodes(ids)
+        if self.has_content:
+            if training and self.config.id_dropout:
+                kept = tf.random.uniform(tf.shape(ids)) >= self.config.id_dropout
+                row *= tf.cast(kept, tf.float32)[:, tf.newaxis]
+            content = self._video_inputs.dense(video_features, self.tables)
+            for layer in self.content_layers:
+                content = layer(content)
+            row += content
+        if not self.config.normalise:
+            return row
+        unit = tf.math.l2_normalize(row[:, :-1], axis=1)
+        return tf.concat([unit, row[:, -1:]], axis=1)
+
+    def nodes(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns rows and biases of the softmax, float32 [N, D + 1], zero for id 0."""
+        return tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
+
+    def logits_of_all(self, queries: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of ids 1 to V by ids alone, float32 [B, V], without a copy of rows.
+
+        Args:
+            queries: u and a 1, float32 [B, D + 1].
+        """
+        products = tf.matmul(queries[:, :-1], self.softmax_rows.rows, transpose_b=True)
+        return (products + self.softmax_biases.rows[:, 0])[:, 1:]
+
+    def can_embed(self, video_features: Tensors) -> npt.NDArray[np.bool_]:
+        """Returns bool [N]: whether a video has an embedding, so may be recommended."""
+        ids = np.asarray(video_features[VIDEO_ID])
+        return np.ones(len(ids), np.bool_) if self.has_content else ids > 0
+
+    def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
+        """Returns the logit of row i's query with row i's video, float32 [B]."""
+        queries = self.query_embeddings(inputs, training=training)
+        return tf.reduce_sum(queries * self.video_embeddings(inputs, training=training), axis=1)
+
+    def set_popularity_bias(self, label_counts: npt.NDArray[np.int64]) -> None:
+        """Sets the biases to log(count + 1), so that a video never watched has 0.
+
+        Args:
+            label_counts: int64 [V], watches of id 1 to V in the training examples.
+        """
+        logs = np.log1p(np.concatenate([[0], label_counts])).astype(np.float32)
+        if self.is_hierarchical:
+            logs[1:-1] = hierarchical_softmax.popularity_biases(label_counts)
+            logs[-1] = 0.0  # A tree has one inner node less than leaves.
+        self.softmax_biases.rows.assign(logs[:, np.newaxis])
+
+
+def _apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
+    if dtype == tf.float32:
+        return layer(inputs)
+    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
+    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
+
+
+def _dense(
+    units: int, *, seed: int, name: str, activation: str | None = None
+) -> tf_keras.layers.Dense:
+    initializer = tf_keras.initializers.GlorotUniform(seed=seed)
+    return tf_keras.layers.Dense(
+        units, activation=activation, kernel_initializer=initializer, name=name
+    )
+
+
+def save(
+    model: CandidateModel,
+    directory: str | os.PathLike[str],
+    *,
+    contents: saved.Contents,
+    videos: VideoFeatures | None = None,
+) -> None:
+    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
+
+    Args:
+        model: What to save.
+        directory: Created or replaced.
+        contents: What belongs to the model besides its weights.
+        videos: Content of the vocabulary's videos, so that all can be embedded from the
+            directory alone.
+    """
+    saved.write(
+        directory,
+        kind=spec.CANDIDATE,
+        model=model,
+        contents=contents,
+        arrays=videos.arrays if videos else {},
+    )
+
+
+def load(
+    directory: str | os.PathLike[str], examples_dir: str | os.PathLike[str] | None = None
+) -> CandidateModel:
+    """Reads what :func:`save` wrote.
+
+    Args:
+        directory: Of the model.
+        examples_dir: Where given, it must hold the transform that the model was trained on.
+
+    Raises:
+        command.InputError: No complete candidate model, or another transform.
+    """
+    opened = saved.open_directory(directory, kind=spec.CANDIDATE, examples_dir=examples_dir)
+    model = CandidateModel(
+        opened.resolved, opened.vocabulary_sizes, opened.config_as(CandidateConfig)
+    )
+    opened.restore(model)
+    return model
+
+
+def load_video_features(directory: str | os.PathLike[str]) -> VideoFeatures:
+    """Reads the content of the vocabulary's videos from a model directory."""
+    return VideoFeatures(saved.read_arrays(directory))

@@ -1,0 +1,356 @@
+"""Trains the candidate model: next watch among all videos (paper section 3)."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from absl import logging
+
+from features import command, dataset, spec
+from features.spec import ResolvedSpec
+from models import config, losses
+from models.candidate import hierarchical_softmax, negatives, spectral_start
+from models.candidate import model as candidate_model
+from models.candidate.holdout import BAG, LABEL, MAP, RECALL, Holdout, K, in_batches
+from models.candidate.model import CandidateModel
+from models.candidate.video_features import VideoFeatures
+from models.config import CandidateConfig, TrainingConfig
+from models.evaluation import metrics, repeat_bias
+from models.training import batches, distribution, lineage, loop, saved, warm_start
+
+Path = str | os.PathLike[str]
+Array = npt.NDArray[np.generic]
+STOP_METRICS = (MAP, RECALL)
+# Repeats are rare, so it takes many examples to tell how rare; but each is a pass over the corpus.
+_MAX_REPEAT_SCORES = 200_000_000
+_REPEAT_EXAMPLES = (512, 16_384)
+_FULL_SOFTMAX_IS_SLOW = 100_000
+
+
+class CandidateTask:
+    """Loss and holdout of the candidate model.
+
+    Args:
+        model: What is trained.
+        videos: Content of the vocabulary's videos.
+        label_counts: int64 [V], how often each video is the label of a training example.
+        holdout: Holdout, None where there is none.
+        settings: Seed and stop metric.
+
+    Raises:
+        negatives.SamplerError: The negatives do not follow their probabilities.
+    """
+
+    def __init__(
+        self,
+        model: CandidateModel,
+        videos: VideoFeatures,
+        label_counts: npt.NDArray[np.int64],
+        *,
+        holdout: Holdout | None,
+        settings: TrainingConfig,
+    ) -> None:
+        self.model = model
+        # MAP of one day is noisy; but among few videos nearly all labels are in the first 100.
+        self.stop_metric = settings.stop_metric or (RECALL if model.num_videos > 2 * K else MAP)
+        self.higher_is_better = True
+        self._videos = videos
+        self._holdout = holdout
+        cfg = model.config
+        q = negatives.background(
+            label_counts, power=cfg.sampler_power, smoothing=cfg.sampler_smoothing
+        )
+        self._sampler = negatives.NegativeSampler(q, num_draws=cfg.negatives, seed=settings.seed)
+        # Labels of a batch are draws from the label counts themselves.
+        self._labels = negatives.NegativeSampler(
+            np.maximum(label_counts, 0).astype(np.float64), num_draws=1, seed=settings.seed
+        )
+        if cfg.loss in {config.SAMPLED, config.MIXED}:
+            off = negatives.check(self._sampler)
+            logging.info("Sampled softmax gradient agrees with the exact one within %.4f.", off)
+
+    def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
+        """Returns the mean loss of the batch's examples whose label is in the vocabulary."""
+        known = tf.where(batch[LABEL] > 0)[:, 0]
+        batch = {name: tf.gather(tensor, known) for name, tensor in batch.items()}
+        labels = tf.cast(batch[LABEL], tf.int64)
+        queries = self.model.query_vectors(batch, training=True)
+        by_name = {
+            config.SAMPLED: self._sampled,
+            config.FULL: self._full,
+            config.IN_BATCH: self._in_batch,
+            config.MIXED: self._mixed,
+            config.HIERARCHICAL: self._hierarchical,
+        }
+        return losses.mean(by_name[self.model.config.loss](queries, labels, step))
+
+    def _embed(self, ids: tf.Tensor) -> tf.Tensor:
+        return self.model.video_embeddings(self._videos.of(ids), training=True)
+
+    def _sampled(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        draw = self._sampler.draw(step)
+        return losses.sampled_softmax_loss(
+            queries,
+            self._embed(labels),
+            self._embed(draw.ids),
+            labels=labels,
+            negatives=draw.ids,
+            label_log_expected=self._sampler.log_expected(labels),
+            negative_log_expected=draw.log_expected,
+            negative_counts=draw.counts,
+        )
+
+    def _full(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        del step
+        if not self.model.has_content and not self.model.config.normalise:
+            return losses.full_softmax_loss(self.model.logits_of_all(queries), labels - 1)
+        everything = tf.range(1, self.model.num_videos + 1, dtype=tf.int64)
+        logits = tf.matmul(queries, self._embed(everything), transpose_b=True)
+        return losses.full_softmax_loss(logits, labels - 1)
+
+    def _in_batch(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        del step
+        log_p = self._labels.log_probabilities(labels)
+        return losses.in_batch_softmax_loss(queries, self._embed(labels), log_probabilities=log_p)
+
+    def _mixed(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        drawn = self._sampler.draw_ids(step)
+        ids, columns, counts = tf.unique_with_counts(tf.concat([labels, drawn], axis=0))
+        others = tf.cast(tf.maximum(tf.size(labels) - 1, 0), tf.float32)
+        expected = others * tf.exp(self._labels.log_probabilities(ids)) + tf.exp(
+            self._sampler.log_expected(ids)
+        )
+        return losses.counted_softmax_loss(
+            queries,
+            self._embed(ids),
+            label_columns=columns[: tf.size(labels)],
+            counts=counts,
+            log_expected=tf.math.log(expected),
+        )
+
+    def _hierarchical(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        del step
+        return hierarchical_softmax.loss(
+            queries, labels, num_videos=self.model.num_videos, nodes_of=self.model.nodes
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns MAP@100 and recall@100 of the next watch over the full corpus."""
+        return self._holdout.evaluate(self.model) if self._holdout else {}
+
+
+def train(
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    *,
+    warm_start_from: Path | None = None,
+) -> loop.Result:
+    """Trains a candidate model on the examples and saves it.
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model_dir: Created or replaced when the training is over. Checkpoints and summaries are
+            beside it, in ``<model_dir>.training``.
+        model_config: Of the model.
+        settings: Of the training.
+        warm_start_from: An older model, see :mod:`models.training.warm_start`.
+
+    Returns:
+        How it went.
+
+    Raises:
+        command.InputError: The examples or the settings cannot be trained with.
+    """
+    workers = distribution.from_environment()
+    model = _new_model(examples_dir, model_config, settings, workers)
+    catalogue = dataset.videos(examples_dir)
+    videos = VideoFeatures.of_catalogue(
+        catalogue, columns=model.content_columns, num_videos=model.num_videos
+    )
+    label_counts = label_counts_of(examples_dir, model)
+    settings = settings.fitted_to(int(label_counts.sum()))
+    vocabularies = {
+        space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
+        for space in model.vocabulary_sizes
+    }
+    facts = lineage.of_examples(examples_dir, spec.CANDIDATE)
+    if warm_start_from is None:
+        _start_from_counts(examples_dir, model, seed=settings.seed)
+    else:
+        facts |= warm_start.from_directory(
+            model, vocabularies, directory=warm_start_from, load=candidate_model.load
+        )
+    _advise(model, label_counts)
+    task = CandidateTask(
+        model,
+        videos,
+        label_counts,
+        holdout=_holdout(examples_dir, model, catalogue, settings),
+        settings=settings,
+    )
+    examples = batches.open_training(
+        examples_dir,
+        spec.CANDIDATE,
+        columns=(*model.query_columns, LABEL),
+        settings=settings,
+        keep=lambda part: part[LABEL].astype(np.int64) > 0,
+    )
+    configs = {"model": model_config, "training": settings}
+    run = workers.open_run(
+        f"{os.fspath(model_dir).rstrip('/')}.training",
+        {"lineage": facts, "configs": config.to_json(configs)},
+    )
+    result = loop.fit(task, examples, settings, run, workers=workers)
+    fit_repeat_bias(model, videos, examples)
+    result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
+    if workers.is_chief:
+        contents = saved.Contents(
+            configs=configs,
+            vocabularies=vocabularies,
+            metrics=result.metrics,
+            lineage=facts | {"trained_at": lineage.now(), "steps": result.steps},
+        )
+        candidate_model.save(model, model_dir, contents=contents, videos=videos)
+        run.remove()
+    workers.wait_for_all()
+    return result
+
+
+def _new_model(
+    examples_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    workers: distribution.Workers,
+) -> CandidateModel:
+    dataset.info(examples_dir)  # Refuses what are no examples before anything else.
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
+    _check(examples_dir, sizes, model_config, settings)
+    resolved = ResolvedSpec.load(examples_dir)
+    with workers.scope():
+        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
+        model.mixed_precision = settings.mixed_precision
+    return model
+
+
+def _check(
+    examples_dir: Path,
+    sizes: Mapping[str, int],
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+) -> None:
+    if (settings.stop_metric or RECALL) not in STOP_METRICS:
+        raise command.InputError(
+            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+        )
+    if not batches.count(examples_dir, spec.CANDIDATE, "train"):
+        raise command.InputError(
+            f"{examples_dir} has no training example for the candidate model: no completed watch "
+            "lies before the holdout. Give pipeline.preprocess more logs or a shorter holdout."
+        )
+    hierarchical = model_config.loss == config.HIERARCHICAL
+    if hierarchical and sizes.get("video", 0) > hierarchical_softmax.MAX_VIDEOS:
+        raise command.InputError(
+            f"--loss=hierarchical is for comparisons on up to {hierarchical_softmax.MAX_VIDEOS:,} "
+            f"videos, since it has no index to search; {examples_dir} has {sizes['video']:,}. "
+            "Use --loss=sampled."
+        )
+
+
+def fit_repeat_bias(
+    model: CandidateModel, videos: VideoFeatures, examples: batches.Examples
+) -> None:
+    """Sets the model's repeat bias by some training examples; see :mod:`models.evaluation.repeat_bias`."""
+    if BAG not in model.query_columns or model.is_hierarchical:
+        return
+    wanted = int(np.clip(_MAX_REPEAT_SCORES // model.num_videos, *_REPEAT_EXAMPLES))
+    parts: list[Mapping[str, tf.Tensor]] = []
+    for part in examples.epoch(0, skip=0):
+        parts.append(part)
+        wanted -= len(part[LABEL])
+        if wanted <= 0:
+            break
+    some = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    bags = np.asarray(some[BAG], np.int64)
+    labels = np.asarray(some[LABEL], np.int64)
+    everything = {n: array[1:] for n, array in videos.arrays.items()}
+    everything[LABEL] = np.arange(1, model.num_videos + 1)
+    mass = repeat_bias.bag_mass(
+        in_batches(model.query_embeddings, some),
+        in_batches(model.video_embeddings, everything),
+        bags - 1,
+        batch=metrics.query_batch_size(model.num_videos),
+    )
+    bias = repeat_bias.fit(mass, (bags == labels[:, np.newaxis]).any(axis=1))
+    model.repeat_bias.assign(bias)
+    logging.info("A video that was watched before gets %+.2f on its logit.", bias)
+
+
+def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np.int64]:
+    """Counts the labels of each video, int64 [V]; starts the biases there where that is asked."""
+    num_videos = model.num_videos
+    counts = np.zeros(num_videos + 1, np.int64)
+    for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL]):
+        counts += np.bincount(part[LABEL].astype(np.int64), minlength=num_videos + 1)
+    if not counts[1:].any():
+        raise command.InputError(
+            f"No label in the training examples of {examples_dir} is in the video vocabulary. "
+            "Lower the space's min_count, or give more logs."
+        )
+    if model.config.popularity_bias:
+        model.set_popularity_bias(counts[1:])
+    return counts[1:]
+
+
+def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
+    """Sets watched videos and softmax rows by what followed what, where that is asked."""
+    cfg = model.config
+    has_both = model.has_item_to_item and not (model.is_hierarchical or cfg.share_video_embedding)
+    if not (cfg.spectral_start and has_both):
+        return
+    parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])
+    follows = spectral_start.counts(((part[BAG], part[LABEL]) for part in parts), model.num_videos)
+    found = spectral_start.embeddings(follows, cfg.embedding_dim, seed=seed)
+    tables = (model.tables[candidate_model.VIDEO_SPACE], model.softmax_rows)
+    for table, rows in zip(tables, found, strict=True):
+        # Videos that were not counted, and columns beyond the counts', start at random.
+        counted = np.flatnonzero(rows.any(axis=1))
+        started = table.rows.numpy()
+        started[counted, : rows.shape[1]] = rows[counted]
+        table.rows.assign(started)
+    logging.info("Started from %s pairs of videos that follow one another.", f"{follows.nnz:,}")
+
+
+def _holdout(
+    examples_dir: Path,
+    model: CandidateModel,
+    catalogue: Mapping[str, Array],
+    settings: TrainingConfig,
+) -> Holdout | None:
+    columns = [*model.query_columns, "label_video_id"]
+    queries = dataset.load(examples_dir, spec.CANDIDATE, "holdout", columns)
+    if not len(queries["label_video_id"]):
+        logging.warning(
+            "The holdout is empty: training for %d epochs without early stopping.", settings.epochs
+        )
+        return None
+    return Holdout(queries, catalogue, limit=settings.holdout_examples, seed=settings.seed)
+
+
+def _advise(model: CandidateModel, label_counts: npt.NDArray[np.int64]) -> None:
+    cfg = model.config
+    logging.info(
+        "%s training labels over %s videos, %s parameters.",
+        f"{int(label_counts.sum()):,}",
+        f"{model.num_videos:,}",
+        f"{sum(int(np.prod(v.shape)) for v in model.trainable_variables):,}",
+    )
+    if cfg.loss == config.FULL and model.num_videos > _FULL_SOFTMAX_IS_SLOW:
+        logging.warning(
+            "A full softmax over %s videos is slow; --loss=sampled costs the same at any size.",
+            f"{model.num_videos:,}",
+        )

@@ -1,0 +1,4 @@
+"""The experiments of the paper again: Table 1, Figures 4 to 6, and the choices behind them.
+
+May import every other folder of models.
+"""

@@ -1,0 +1,110 @@
+"""Settings of the candidate model compared on the same examples: content of videos, losses."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models import config
+from models.paper.experiments import BARS, Experiment, Plot, Row, Series, Setting
+from models.paper.retrieval_lab import MAP, PAPER, Lab, find, sentences
+
+
+def video_content(setting: Setting) -> Experiment:
+    """Softmax rows by id alone, against id and content."""
+    slices = ("all", "videos_new_since_training", "fresh_videos_1d", "tail_videos")
+    return _variants(
+        setting,
+        name="video_content",
+        title="Videos by id, or by id and content",
+        question="What do content features of videos (channel, topics, language, duration) beside "
+        "the id row bring, above all for videos that training has never seen?",
+        paper="uses id rows; fresh videos come in by retraining often.",
+        models={"id": {"video_content": False}, "id and content": {"video_content": True}},
+        slices=slices,
+    )
+
+
+def losses(setting: Setting) -> Experiment:
+    """Sampled, full and hierarchical softmax."""
+    wanted = (config.SAMPLED, config.FULL, "hierarchical")
+    models = {f"{loss} softmax": {"loss": loss, **PAPER} for loss in wanted}
+    if "hierarchical" not in config.CANDIDATE_LOSSES:
+        del models["hierarchical softmax"]
+    return _variants(
+        setting,
+        name="losses",
+        title="Sampled, full and hierarchical softmax",
+        question="How do the losses compare in quality and time, at this corpus size? (At a "
+        "million videos see candidate.* of pipeline.bench.)",
+        paper="sampled softmax: more than 100 times faster than the full one; hierarchical "
+        "softmax could not be made comparably accurate.",
+        models=models,
+        slices=("all",),
+    )
+
+
+def _variants(
+    setting: Setting,
+    *,
+    name: str,
+    title: str,
+    question: str,
+    paper: str,
+    models: Mapping[str, Mapping[str, Any]],
+    slices: Sequence[str],
+) -> Experiment:
+    """Compares settings of the model on the same examples, each with the first."""
+    lab = Lab(setting)
+    masks = {s: lab.masks[s] for s in slices if s in lab.masks}
+    rows: list[Row] = []
+    changes: list[Row] = []
+    base, *others = models
+    for seed in setting.seeds:
+        ranked = {}
+        for label, flags in models.items():
+            trained = lab.train(seed=seed, **flags)
+            ranked[label] = lab.rank(trained)
+            rows += lab.rows(label, ranked[label], trained=trained, slices=masks)
+            speed = {"seconds an epoch": trained.seconds / max(trained.epochs, 1e-9)}
+            speed["training examples/s"] = trained.examples_per_s
+            rows += [
+                Row(setting=label, metric=metric, value=value, seed=seed, seconds=trained.seconds)
+                for metric, value in speed.items()
+            ]
+        for other in others:
+            changes += [
+                lab.difference(
+                    f"{other} minus {base}",
+                    ranked[other],
+                    ranked[base],
+                    where=mask,
+                    label=s,
+                    seed=seed,
+                )
+                for s, mask in masks.items()
+            ]
+    seed = setting.seeds[0]
+    shown = {s: [find(rows, label, seed, f"{MAP}:{s}") for label in models] for s in masks}
+    return Experiment(
+        name=name,
+        title=title,
+        question=question,
+        paper=paper,
+        settings=lab.settings(models={n: dict(flags) for n, flags in models.items()}),
+        rows=[*rows, *changes],
+        plots=[
+            Plot(
+                kind=BARS,
+                x_label="",
+                y_label="MAP@100 on the next day",
+                series=[Series.of_rows(s, list(models), found) for s, found in shown.items()],
+            )
+        ],
+        conclusion=sentences(changes) + _times(rows, list(models), seed),
+    )
+
+
+def _times(rows: Sequence[Row], names: Sequence[str], seed: int) -> str:
+    found = [find(rows, name, seed, "seconds an epoch") for name in names]
+    told = ", ".join(f"{row.setting} {row.value:.1f}" for row in found if math.isfinite(row.value))
+    return f" Seconds an epoch: {told}."

@@ -1,0 +1,376 @@
+"""Experiments: what is asked, which models are made for it, and rows of figures with intervals.
+
+The frame of ``models.reproduce``. An experiment is a function of a :class:`Setting`; its outcome
+is plain data, kept as JSON the moment it is done, so that a run that was stopped goes on with the
+next one. Models on the way are kept too: :meth:`Setting.directory` names each by what it is made
+from.
+"""
+
+import dataclasses
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from features import command, files
+from features.tables import log_files
+from models.evaluation.intervals import Interval
+
+FORMAT = 1
+SHORT, FULL = "short", "full"
+MODES = (SHORT, FULL)
+# Kinds of plots. BARS: x are names; LINES: x are numbers; SCATTER: likewise, not connected.
+BARS, LINES, SCATTER = "bars", "lines", "scatter"
+NAN = math.nan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all experiments of a run share.
+
+    Attributes:
+        logs: Raw logs; with ``truth/`` where they are simulated.
+        examples: What pipeline.preprocess made of them, impressions included.
+        work: Scratch: variants of the examples, models.
+        mode: ``short`` (a check that everything works, in minutes) or ``full``.
+        seeds: Of trainings; an experiment that can afford it repeats itself with each.
+        preprocess_flags: Of pipeline.preprocess, for all examples that are made.
+    """
+
+    logs: pathlib.Path
+    examples: pathlib.Path
+    work: pathlib.Path
+    mode: str
+    seeds: tuple[int, ...]
+    preprocess_flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be in {MODES}, got {self.mode!r}.")
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one number.")
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the truth behind the logs is known."""
+        return (self.logs / "truth").is_dir()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is time for more than a check."""
+        return self.mode == FULL
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a kept outcome must agree with to be used again."""
+        return {
+            "logs": str(self.logs),
+            "mode": self.mode,
+            "seeds": list(self.seeds),
+            "preprocess_flags": list(self.preprocess_flags),
+        }
+
+    def directory(self, label: str, *made_from: object) -> pathlib.Path:
+        """Returns where to keep something that is costly to make: the same parts, the same path."""
+        digest = zlib.crc32(repr((str(self.logs), self.mode, *made_from)).encode())
+        return self.work / f"{label}-{digest:08x}"
+
+    def variant(
+        self, label: str, *flags: str, candidate_only: bool = False, features: str = ""
+    ) -> pathlib.Path:
+        """Returns examples made of the same logs in another way.
+
+        Args:
+            label: Part of the name of the directory.
+            *flags: Further flags of pipeline.preprocess.
+            candidate_only: Leaves impressions out, which most of the time would go to.
+            features: JSON of extra features, see ``features.json`` in WORKSPACE.md.
+        """
+        flags = (*self.preprocess_flags, *flags)
+        directory = self.directory(f"examples-{label}", *flags, candidate_only, features)
+        if files.read_complete(directory) is None:
+            logs = self._view(directory.name, candidate_only, features)
+            run_command("pipeline.preprocess", f"--logs={logs}", f"--examples={directory}", *flags)
+        return directory
+
+    def _view(self, name: str, candidate_only: bool, features: str) -> pathlib.Path:  # noqa: FBT001
+        """Returns the logs, or a directory of links to the parts of them that are wanted."""
+        if not candidate_only and not features:
+            return self.logs
+        left_out = {"impressions"} if candidate_only else set()
+        left_out |= {"features.json"} if features else set()
+        with files.atomic_directory(self.work / f"logs-of-{name}") as view:
+            for part in self.logs.iterdir():
+                if (log_files.table_at(part) or part.name) not in left_out:
+                    (view / part.name).symlink_to(part.resolve())
+            if features:
+                (view / "features.json").write_text(features)
+        return self.work / f"logs-of-{name}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        setting: What was varied, as people say it: ``depth 2``.
+        metric: What was measured: ``map_at_100``.
+        value: The figure.
+        low: Lower end of its 95% interval, NaN without one.
+        high: Upper end.
+        seed: Of the training; None where nothing was trained, or over all seeds.
+        seconds: Wall time of making what was measured (training), NaN where it does not matter.
+        n: Queries or impressions behind it.
+    """
+
+    setting: str
+    metric: str
+    value: float
+    low: float = NAN
+    high: float = NAN
+    seed: int | None = None
+    seconds: float = NAN
+    n: int = 0
+
+    @classmethod
+    def of(cls, setting: str, metric: str, interval: Interval, **others: Any) -> "Row":
+        """Takes the numbers of an interval."""
+        return cls(
+            setting=setting,
+            metric=metric,
+            value=interval.value,
+            low=interval.low,
+            high=interval.high,
+            **others,
+        )
+
+    @property
+    def excludes_zero(self) -> bool:
+        """True where the whole interval lies on one side of 0; False without an interval."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line, one set of bars or of points.
+
+    Attributes:
+        name: In the legend.
+        x: Places: names for bars, numbers otherwise.
+        y: Values.
+        low: Lower ends of intervals, empty without.
+        high: Upper ends.
+    """
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "low", "high"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.x) != len(self.y):
+            raise ValueError(f"series {self.name!r} has {len(self.x)} x and {len(self.y)} y.")
+
+    @classmethod
+    def of_rows(cls, name: str, x: Sequence[float | str], rows: Sequence[Row]) -> "Series":
+        """Takes values and intervals of rows, one for each place."""
+        return cls(
+            name=name,
+            x=tuple(x),
+            y=tuple(row.value for row in rows),
+            low=tuple(row.low for row in rows),
+            high=tuple(row.high for row in rows),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plot:
+    """How to draw an experiment.
+
+    Attributes:
+        kind: ``bars``, ``lines`` or ``scatter``.
+        x_label: With unit.
+        y_label: With unit.
+        series: What is drawn.
+    """
+
+    kind: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "series", tuple(self.series))
+        if self.kind not in {BARS, LINES, SCATTER}:
+            raise ValueError(f"kind must be {BARS}, {LINES} or {SCATTER}, got {self.kind!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What was asked and what came out.
+
+    Attributes:
+        name: In file names and ``--experiments``: ``figure_6``.
+        title: Of its section.
+        question: What it asks, in a sentence or two.
+        paper: What the paper says, with its own figures where it has any; "" for our questions.
+        settings: How it was measured: data, protocol, flags of models.
+        rows: Figures.
+        plots: Drawings, maybe none.
+        conclusion: Computed from the rows, never written beforehand.
+        seconds: Wall time of all; set by :func:`run`.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    plots: Sequence[Plot] = ()
+    conclusion: str = ""
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(self.rows))
+        object.__setattr__(self, "plots", tuple(self.plots))
+
+    def row(self, setting: str, metric: str, seed: int | None = None) -> Row:
+        """Returns the first row of a setting and a metric (and a seed, where given)."""
+        for row in self.rows:
+            if (row.setting, row.metric) == (setting, metric) and seed in {None, row.seed}:
+                return row
+        raise KeyError(f"{self.name} has no row {setting!r}, {metric!r}, seed {seed}.")
+
+    def to_json(self) -> str:
+        """Returns the JSON that :meth:`from_json` reads; NaN becomes null."""
+        document = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Experiment":
+        """Inverse of :meth:`to_json`."""
+        document = json.loads(text)
+        if document.pop("format", None) != FORMAT:
+            raise ValueError(f"expected an experiment of format {FORMAT}.")
+        document.pop("made_for", None)
+        document["rows"] = tuple(Row(**_with_nan(row)) for row in document["rows"])
+        document["plots"] = tuple(
+            Plot(**{**plot, "series": tuple(Series(**_with_nan(s)) for s in plot["series"])})
+            for plot in document["plots"]
+        )
+        return cls(**document)
+
+
+Make = Callable[[Setting], Experiment]
+
+
+class NotApplicableError(Exception):
+    """This data cannot answer the question; the message says what it lacks."""
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    # NumPy numbers and paths come from careless callers; they have an exact plain form.
+    if hasattr(value, "item"):
+        return _finite(value.item())
+    return str(value) if isinstance(value, pathlib.Path) else value
+
+
+def _with_nan(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Nulls were NaN, except that a seed may be absent."""
+
+    def back(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(NAN if one is None else one for one in value)
+        return NAN if value is None and name != "seed" else value
+
+    return {name: back(name, value) for name, value in fields.items()}
+
+
+def run(
+    chosen: Mapping[str, Make], setting: Setting, output: pathlib.Path
+) -> tuple[list[Experiment], dict[str, str]]:
+    """Runs experiments, or reads what an earlier run with the same setting has left.
+
+    Args:
+        chosen: By name.
+        setting: Of all.
+        output: ``<name>.json`` is written here.
+
+    Returns:
+        The outcomes in order; and by name, why an experiment does not apply to this data.
+    """
+    outcomes, left_out = [], {}
+    for place, (name, make) in enumerate(chosen.items(), start=1):
+        title = f"experiment {place} of {len(chosen)}, {name}"
+        path = output / f"{name}.json"
+        kept = _kept(path, setting)
+        if kept is not None:
+            logging.info("%s: kept from an earlier run (%s)", title, path)
+            outcomes.append(kept)
+            continue
+        logging.info("%s: starts", title)
+        started = time.monotonic()
+        try:
+            outcome = make(setting)
+        except NotApplicableError as error:
+            logging.warning("%s: LEFT OUT: %s", title, error)
+            left_out[name] = str(error)
+            continue
+        outcome = dataclasses.replace(outcome, seconds=round(time.monotonic() - started, 1))
+        # As it will be read next time, so that both runs report the very same.
+        outcome = Experiment.from_json(outcome.to_json())
+        document = json.loads(outcome.to_json()) | {"made_for": setting.identity()}
+        files.atomic_write(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        logging.info("%s: %.0f s. %s", title, outcome.seconds, outcome.conclusion)
+        outcomes.append(outcome)
+    return outcomes, left_out
+
+
+def _kept(path: pathlib.Path, setting: Setting) -> Experiment | None:
+    if not path.is_file():
+        return None
+    text = path.read_text()
+    if json.loads(text).get("made_for") != setting.identity():
+        return None
+    return Experiment.from_json(text)
+
+
+def run_command(module: str, *flags: str) -> float:
+    """Runs one of our binaries and returns its wall seconds.
+
+    Experiments need commands of layers that ``models`` may not import, such as pipeline.simulate.
+
+    Raises:
+        command.InputError: It failed; its own messages stand above.
+    """
+    line = [sys.executable, "-m", module, *flags]
+    logging.info("runs: python -m %s %s", module, " ".join(flags))
+    started = time.monotonic()
+    done = subprocess.run(line, check=False, capture_output=True, text=True)
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+        raise command.InputError(
+            f"python -m {module} {' '.join(flags)} ended with code {done.returncode}:\n{tail}"
+        )
+    return time.monotonic() - started

@@ -1,0 +1,310 @@
+"""The ranker: expected watch time of an impression, from query and candidate features.
+
+    x = MLP([query inputs, candidate inputs]),   expected watch time = exp(x) seconds
+
+Beside the tower, x has one weight for each id of the candidate's univalent features: what a
+video is worth to everybody is then learnt from few impressions (Cheng et al., DLRS 2016, "Wide &
+Deep Learning for Recommender Systems"; the paper has no such weights, ``wide=False`` is as there).
+
+The paper's metric is the order within a user, so pairs of a user's impressions have a loss of
+their own beside that of single ones (``pairwise``). It reads what is left of x without its *level*,
+
+    x = MLP([query inputs, candidate inputs]) + level(query inputs)
+
+which orders nothing, and leaves the towers free to say what tells a user's impressions apart.
+
+There may be several towers over the same embeddings, each with a loss of its own, whose expected
+watch times are averaged: small data leaves a single one at the mercy of its seed.
+
+The first layer is split (:mod:`models.ranking.layers`): the query's part of the product is computed
+once per request, and in training once per page; the video's own part once per release; the rest
+per row. The sum is what the concatenated layer would give.
+
+Source: Covington et al., RecSys 2016, section 4 and figure 7.
+"""
+
+import math
+import os
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from features import command, spec
+from features.spec import Kind, ResolvedSpec, Side
+from models import config as configs
+from models import embeddings, losses
+from models.config import RankerConfig
+from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.ranking import calibration, duration_target
+from models.ranking import layers as ranker_layers
+from models.ranking.layers import Level, Tower, VideoParts
+from models.training import saved
+
+# Of the weights of single ids: an id is seen in few steps, each must count.
+_WIDE_RATE = 0.1
+
+
+class Ranker(tf_keras.Model):
+    """Scores (query, candidate) pairs.
+
+    Args:
+        resolved: Declarations of the data set.
+        vocabulary_sizes: V of each ID space of the ranker.
+        config: Settings.
+        seed: Of the initial weights.
+
+    Raises:
+        command.InputError: A side has no feature left.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedSpec,
+        vocabulary_sizes: Mapping[str, int],
+        config: RankerConfig,
+        *,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(name="ranker")
+        self.resolved = resolved
+        # A proxy, since Keras would take a plain dictionary for weights to track.
+        self.vocabulary_sizes = types.MappingProxyType(dict(vocabulary_sizes))
+        self.config = config
+        settings: Any = {"exclude": config.exclude, "powers": config.powers}
+        self._query_inputs = SideInputs(resolved, spec.RANKER, Side.QUERY, **settings)
+        self._video_inputs, self._moment_inputs = (
+            SideInputs(resolved, spec.RANKER, Side.CANDIDATE, static=static, **settings)
+            for static in (True, False)
+        )
+        candidate_features = (*self._video_inputs.features, *self._moment_inputs.features)
+        for side, read in (
+            ("query", self._query_inputs.features),
+            ("candidate", candidate_features),
+        ):
+            if not read:
+                raise command.InputError(f"The ranker has no {side} feature left to read.")
+        features = (*self._query_inputs.features, *candidate_features)
+        self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
+        self.wide_tables: dict[str, EmbeddingTable] = {}
+        self._wide_features = tuple(
+            f for f in candidate_features if config.wide and f.kind is Kind.UNIVALENT
+        )
+        for space in sorted({f.space for f in self._wide_features}):
+            self.wide_tables[space] = EmbeddingTable(
+                vocabulary_sizes[space],
+                1,
+                seed=seed,
+                stddev=0,
+                adagrad_rate=_WIDE_RATE,
+                name=f"wide_{space}",
+            )
+        widths = ranker_layers.Widths(
+            query=self._query_inputs.width(self.tables),
+            video=self._video_inputs.width(self.tables),
+            moment=self._moment_inputs.width(self.tables),
+        )
+        self.towers = [
+            Tower(widths, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
+            for i in range(config.towers)
+        ]
+        self.level = Level(widths.query, seed=seed + 400) if config.pairwise else None
+        self.calibration = calibration.Calibration()
+        self._duration = None
+        if config.target == configs.RELATIVE:
+            self._duration = duration_target.position(resolved)
+            self.duration_factors = self.add_weight(
+                name="duration_factors",
+                shape=[duration_target.GROUPS],
+                initializer="ones",
+                trainable=False,
+            )
+
+    @property
+    def query_columns(self) -> tuple[str, ...]:
+        """Names of the query-side tensors that are read."""
+        return self._query_inputs.columns
+
+    @property
+    def candidate_columns(self) -> tuple[str, ...]:
+        """Names of the candidate-side tensors that are read."""
+        columns = tuple(dict.fromkeys((*self._video_inputs.columns, *self._moment_inputs.columns)))
+        if self._duration is not None and duration_target.COLUMN not in columns:
+            return (*columns, duration_target.COLUMN)
+        return columns
+
+    def orders_and_level(
+        self,
+        query_features: Tensors,
+        candidate_features: Tensors,
+        *,
+        places: tf.Tensor | None = None,
+        training: bool = False,
+        products: tf.DType = tf.float32,
+        video_parts: VideoParts | None = None,
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns both parts of x; arguments as in :meth:`logits`.
+
+        Returns:
+            What each tower says, float32 [N] each; what the query alone adds, float32 [Q] or, with
+            ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
+        """
+        is_prepared = video_parts is not None
+        if video_parts is None:
+            video_parts = self.video_parts(candidate_features)
+        query = self._query_inputs.dense(query_features, self.tables)
+        moment = tf.zeros([tf.shape(video_parts.wide)[0], 0])
+        if self._moment_inputs.columns:
+            moment = self._moment_inputs.dense(
+                candidate_features, self.tables, of_group=is_prepared
+            )
+        dropout = self.config.dropout if training else 0.0
+        settings = {"dropout": dropout, "products": products, "places": places}
+        wide = video_parts.wide + self._wide(candidate_features, static=False)
+        outputs = [
+            tower(query, part, moment, **settings) + wide
+            for tower, part in zip(self.towers, video_parts.towers, strict=True)
+        ]
+        level = tf.constant(0.0)
+        if self.level is not None:
+            level = ranker_layers.spread(self.level(query), places)
+        return [tf.squeeze(output, axis=1) for output in outputs], level
+
+    def video_parts(self, candidate_features: Tensors) -> VideoParts:
+        """Returns what videos alone contribute, whoever they are shown to.
+
+        Args:
+            candidate_features: Transformed features by name, leading dimension N.
+        """
+        rows = tf.shape(next(iter(candidate_features.values())))[0]
+        video = tf.zeros([rows, 0])
+        if self._video_inputs.columns:
+            video = self._video_inputs.dense(candidate_features, self.tables)
+        factor = self.duration_factor(candidate_features)
+        return VideoParts(
+            towers=[tower.first_layer.video_part(video) for tower in self.towers],
+            wide=tf.zeros([rows, 1]) + self._wide(candidate_features, static=True),
+            factor=tf.ones([rows, 1]) if factor is None else factor[:, tf.newaxis],
+        )
+
+    @property
+    def video_parts_width(self) -> int:
+        """Columns of what :meth:`video_parts` gives, side by side."""
+        return len(self.towers) * self.towers[0].first_layer.units + 2
+
+    def video_parts_from(self, together: tf.Tensor) -> VideoParts:
+        """Undoes ``together()`` of :meth:`video_parts`, float32 [N, :attr:`video_parts_width`]."""
+        return VideoParts.apart(together, self.towers[0].first_layer.units)
+
+    def _wide(self, candidate_features: Tensors, *, static: bool) -> tf.Tensor:
+        """Returns the sum of single-id weights, float32 [N, 1], or 0 where there are none."""
+        weights = [
+            self.wide_tables[feature.space].lookup(candidate_features[feature.name])
+            for feature in self._wide_features
+            if feature.static is static
+        ]
+        return tf.add_n(weights) if weights else tf.constant(0.0)
+
+    def logits(
+        self,
+        query_features: Tensors,
+        candidate_features: Tensors,
+        *,
+        places: tf.Tensor | None = None,
+        training: bool = False,
+        products: tf.DType = tf.float32,
+        video_parts: VideoParts | None = None,
+    ) -> tf.Tensor:
+        """Returns x of each candidate: of several towers, the log of the mean of exp(x).
+
+        Args:
+            query_features: Transformed features by name, leading dimension Q.
+            candidate_features: Likewise, N.
+            places: int32 [N], the query of each candidate. None: Q is N (row i belongs to row i)
+                or 1 (all candidates are of that query).
+            training: Whether dropout is on.
+            products: What the towers multiply in: float32, or bfloat16, which some processors do
+                faster; sums are float32 either way.
+            video_parts: Of the candidates, where :meth:`video_parts` was asked before. The
+                features are then all but the static ones, also within the vectors.
+
+        Returns:
+            float32 [N].
+        """
+        orders, level = self.orders_and_level(
+            query_features,
+            candidate_features,
+            places=places,
+            training=training,
+            products=products,
+            video_parts=video_parts,
+        )
+        logits = [order + level for order in orders]
+        if len(logits) == 1:
+            together = logits[0]
+        else:
+            together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
+        return self.calibration(together)
+
+    def expected_watch_time_s(
+        self, query_features: Tensors, candidate_features: Tensors
+    ) -> tf.Tensor:
+        """Returns exp(x), float32 [N], seconds, finite; arguments as in :meth:`logits`.
+
+        Of a ranker with ``logistic`` loss these are the odds of a click, no seconds.
+        """
+        return self.seconds(self.logits(query_features, candidate_features), candidate_features)
+
+    def seconds(self, logits: tf.Tensor, candidates: Tensors | VideoParts) -> tf.Tensor:
+        """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
+
+        Args:
+            logits: x, float32 [N], of :meth:`logits`.
+            candidates: Features or parts, as there.
+        """
+        expected = losses.expected_watch_time_s(logits)
+        if isinstance(candidates, VideoParts):
+            return expected * tf.squeeze(candidates.factor, axis=1)
+        factor = self.duration_factor(candidates)
+        return expected if factor is None else expected * factor
+
+    def duration_factor(self, candidate_features: Tensors) -> tf.Tensor | None:
+        """Returns f(d) of :mod:`models.ranking.duration_target`, float32 [N]; None where it is 1."""
+        if self._duration is None:
+            return None
+        quantiles = tf.cast(candidate_features[duration_target.COLUMN], tf.float32)
+        return duration_target.factor(quantiles[:, self._duration], self.duration_factors)
+
+    def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
+        """Returns x where both sides come in one dictionary, float32 [B]."""
+        return self.logits(inputs, inputs, training=training)
+
+    def set_bias(self, logit: float) -> None:
+        """Starts the output at a logit, instead of at 0: that of the mean target."""
+        for tower in self.towers:
+            tower.set_bias(logit)
+
+
+def save(ranker: Ranker, directory: str | os.PathLike[str], *, contents: saved.Contents) -> None:
+    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`."""
+    saved.write(directory, kind=spec.RANKER, model=ranker, contents=contents, arrays={})
+
+
+def load(
+    directory: str | os.PathLike[str], examples_dir: str | os.PathLike[str] | None = None
+) -> Ranker:
+    """Reads what :func:`save` wrote.
+
+    Args:
+        directory: Of the model.
+        examples_dir: Where given, it must hold the transform that the ranker was trained on.
+
+    Raises:
+        command.InputError: No complete ranker, or another transform.
+    """
+    opened = saved.open_directory(directory, kind=spec.RANKER, examples_dir=examples_dir)
+    model = Ranker(opened.resolved, opened.vocabulary_sizes, opened.config_as(RankerConfig))
+    opened.restore(model)
+    return model

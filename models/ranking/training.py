@@ -1,0 +1,392 @@
+"""Trains the ranker: watch time of an impression (paper section 4)."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from absl import logging
+
+from features import command, dataset, spec
+from features.spec import ResolvedSpec
+from features.tables import schema
+from models import config, losses
+from models.config import RankerConfig, TrainingConfig
+from models.evaluation import metrics
+from models.ranking import calibration, duration_target, shared_queries
+from models.ranking import model as ranker
+from models.ranking.model import Ranker
+from models.training import batches, checkpoints, lineage, loop, saved
+
+Path = str | os.PathLike[str]
+Array = npt.NDArray[np.generic]
+_CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
+_OBJECTIVE, _LOG_LOSS, _PER_USER = "objective", "log_loss", "per_user_loss"
+STOP_METRICS = (_OBJECTIVE, _LOG_LOSS, _PER_USER)
+# What an example must hold besides the features.
+LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
+_SCORE_BATCH = 8192
+_PAIRS_BATCH = 1024
+# The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
+_TOLERATED_BIAS = 0.1
+LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    config.EXACT: losses.exact_watch_time_loss,
+    config.WEIGHTED: losses.weighted_logistic_loss,
+    config.LOGISTIC: losses.logistic_loss,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the training impressions hold.
+
+    Attributes:
+        impressions: N.
+        clicks: k.
+        watch_time_s: Sum of T over clicked impressions, seconds, after the cap.
+    """
+
+    impressions: int
+    clicks: int
+    watch_time_s: float
+
+    @property
+    def click_rate(self) -> float:
+        """P, in [0, 1]."""
+        return self.clicks / self.impressions
+
+    def starting_logit(self, loss: str) -> float:
+        """Returns the constant logit that minimises a loss.
+
+        Raises:
+            command.InputError: There is none: a class is missing.
+        """
+        unclicked = self.impressions - self.clicks
+        odds = {
+            config.EXACT: (self.watch_time_s, self.impressions),
+            config.WEIGHTED: (self.watch_time_s, unclicked),
+            config.LOGISTIC: (self.clicks, unclicked),
+        }[loss]
+        if not odds[0]:
+            raise command.InputError(
+                f"None of {self.impressions:,} training impressions was clicked and watched: "
+                "there is nothing to learn. Check `clicked` and `watch_time_s` of the logs."
+            )
+        if not odds[1]:
+            raise command.InputError(
+                f"All {self.impressions:,} training impressions were clicked, so loss={loss} has "
+                f"no negatives. loss={config.EXACT} can be trained on them, or log what was shown "
+                "and not clicked."
+            )
+        return math.log(odds[0] / odds[1])
+
+
+class RankerTask:
+    """Loss and holdout of the ranker.
+
+    Args:
+        model: What is trained.
+        holdout: Transformed holdout impressions with their labels, None where there are none.
+        stop_metric: ``objective`` (the training loss, pairs included), ``log_loss`` or
+            ``per_user_loss``; "" is the first.
+    """
+
+    def __init__(
+        self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
+    ) -> None:
+        self.model = model
+        self.stop_metric = stop_metric or _OBJECTIVE
+        self.higher_is_better = False
+        self._holdout = None if holdout is None else _by_page(holdout)
+        self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
+        self._loss = LOSSES[model.config.loss]
+        self._score = Scorer(model)
+        if self.stop_metric == _PER_USER and holdout is not None and not self._has_pairs(holdout):
+            logging.warning(
+                "No page of the holdout has both a clicked and an unclicked impression, so there "
+                "is no %s: the best round is decided by %s.",
+                _PER_USER,
+                _OBJECTIVE,
+            )
+            self.stop_metric = _OBJECTIVE
+
+    @staticmethod
+    def _has_pairs(holdout: Mapping[str, Array]) -> bool:
+        columns = [holdout[name] for name in (_CLICKED, _WATCH_TIME, _USER, _PAGE)]
+        alike = np.zeros(len(columns[0]))
+        return math.isfinite(metrics.weighted_per_user_loss(alike, *columns))
+
+    def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
+        """Returns the mean loss of a batch of impressions, over all towers."""
+        del step
+        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        orders, level = self.model.orders_and_level(query, batch, places=places, training=True)
+        # Each tower learns by itself: towers that share a loss would make up for each other.
+        values = [losses.mean(self._losses(order + level, batch)) for order in orders]
+        if self.model.config.pairwise:
+            pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
+            values.append(self.model.config.pairwise * tf.add_n(pairs))
+        return tf.add_n(values) / len(orders)
+
+    def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        orders, _ = self.model.orders_and_level(query, batch, places=places)
+        values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
+        return tf.add_n(values) / len(values)
+
+    def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return self._loss(logits, labels[_CLICKED], self._worth(labels))
+
+    def _pair_losses(self, orders: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        worth = self._worth(labels)
+        if self.model.config.loss == config.LOGISTIC:
+            worth = tf.ones_like(worth)
+        users = labels[_USER]
+        if users.dtype == tf.string:
+            users = tf.strings.to_hash_bucket_fast(users, 2**62)
+        return losses.same_user_pair_loss(orders, labels[_CLICKED], worth, users)
+
+    def _worth(self, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns what a click weighs, float32 [n]: seconds, or their share of the usual."""
+        watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
+        factor = self.model.duration_factor(labels)
+        return watch_time if factor is None else watch_time / factor
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
+        if self._holdout is None:
+            return {}
+        logits = self._score(self._holdout)
+        log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
+        found = {
+            _OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
+            _LOG_LOSS: log_loss,
+            _PER_USER: metrics.weighted_per_user_loss(
+                logits,
+                self._holdout[_CLICKED],
+                self._holdout[_WATCH_TIME],
+                self._holdout[_USER],
+                self._holdout[_PAGE],
+            ),
+        }
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def calibrate(self) -> None:
+        """Fits the curve through the model's logits to the holdout, with the loss's own weights."""
+        if self._holdout is None:
+            return
+        clicked = self._holdout[_CLICKED].astype(np.float64)
+        worth = np.asarray(self._worth(self._holdout), np.float64)
+        if self.model.config.loss == config.LOGISTIC:
+            worth = np.ones_like(worth)
+        negative = np.ones_like(clicked) if self.model.config.loss == config.EXACT else 1 - clicked
+        self.model.calibration.set(calibration.Curve())
+        curve = calibration.fit(self._score(self._holdout), clicked * worth, negative)
+        self.model.calibration.set(curve)
+        logging.info("Calibrated on the holdout: %s", curve)
+
+    def _holdout_pair_loss(self) -> float:
+        if self._holdout is None or not self.model.config.pairwise:
+            return 0.0
+        total, count = 0.0, len(self._holdout[_CLICKED])
+        inputs = (*self.model.query_columns, *self.model.candidate_columns)
+        names = (*inputs, *LABELS)
+        for start in range(0, count, _PAIRS_BATCH):
+            rows = slice(start, start + _PAIRS_BATCH)
+            part = {name: tf.constant(self._holdout[name][rows]) for name in names}
+            total += float(self._pairs(part)) * int(part[_CLICKED].shape[0])
+        return total / max(count, 1)
+
+
+def _by_page(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns the rows sorted by user and page, both as codes."""
+    codes = {
+        name: np.unique(arrays[name], return_inverse=True)[1].astype(np.int32)
+        for name in (_USER, _PAGE)
+    }
+    order = np.lexsort((codes[_PAGE], codes[_USER]))
+    return {name: array[order] for name, array in {**arrays, **codes}.items()}
+
+
+class Scorer:
+    """Scores many impressions in batches, compiled once; fastest where pages stand together.
+
+    Args:
+        model: A ranker.
+    """
+
+    def __init__(self, model: Ranker) -> None:
+        self._names = (*model.query_columns, *model.candidate_columns)
+
+        def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
+            query, places = shared_queries.distinct(part, model.query_columns)
+            return model.logits(query, part, places=places)
+
+        self._logits = tf.function(logits, reduce_retracing=True)
+
+    def __call__(self, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
+        """Returns the logit of each impression, float32 [n].
+
+        Args:
+            impressions: Transformed features of both sides by name, leading dimension n.
+        """
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(impressions[self._names[0]]), _SCORE_BATCH):
+            rows = slice(start, start + _SCORE_BATCH)
+            part = {name: tf.constant(impressions[name][rows]) for name in self._names}
+            parts.append(self._logits(part).numpy())
+        return np.concatenate(parts)
+
+
+def capped(watch_time_s: tf.Tensor, cap_s: float) -> tf.Tensor:
+    """Returns watch seconds, those above ``cap_s`` as ``cap_s``; 0 is no cap."""
+    return tf.minimum(watch_time_s, cap_s) if cap_s else tf.convert_to_tensor(watch_time_s)
+
+
+def read_labels(examples_dir: Path, cap_s: float) -> Labels:
+    """Checks the labels of the training impressions and sums them up.
+
+    Raises:
+        command.InputError: There are none, or some are no labels; says which and how many.
+    """
+    impressions, clicks, total = 0, 0, 0.0
+    faults = {"clicked is neither 0 nor 1": 0, "watch_time_s is not a number": 0}
+    negative, absurd = "watch_time_s is negative", "watch_time_s is above 24 hours"
+    faults |= {negative: 0, absurd: 0}
+    for part in batches.in_parts(examples_dir, spec.RANKER, [_CLICKED, _WATCH_TIME]):
+        clicked, seconds = part[_CLICKED], part[_WATCH_TIME].astype(np.float64)
+        impressions += len(clicked)
+        clicks += int((clicked == 1).sum())
+        faults["clicked is neither 0 nor 1"] += int((~np.isin(clicked, (0, 1))).sum())
+        faults["watch_time_s is not a number"] += int((~np.isfinite(seconds)).sum())
+        faults[negative] += int((seconds < 0).sum())
+        faults[absurd] += int((np.isfinite(seconds) & (seconds > schema.MAX_WATCH_TIME_S)).sum())
+        total += float(np.where(clicked == 1, np.minimum(seconds, cap_s or np.inf), 0.0).sum())
+    found = [f"{number:,} where {what}" for what, number in faults.items() if number]
+    if found:
+        raise command.InputError(
+            f"The ranker's training examples of {examples_dir} hold unusable labels: "
+            f"{'; '.join(found)}. pipeline.preprocess rejects such rows: run it again."
+        )
+    if not impressions:
+        raise command.InputError(
+            f"{examples_dir} has no training example for the ranker: "
+            f"{dataset.info(examples_dir).get('no_ranking')}. A release does without a ranker."
+        )
+    return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
+
+
+def duration_factors(
+    examples_dir: Path, resolved: ResolvedSpec, model_config: RankerConfig
+) -> npt.NDArray[np.float32]:
+    """Returns f of :mod:`models.ranking.duration_target`, measured on the training impressions."""
+    place = duration_target.position(resolved)
+    means = duration_target.Means()
+    columns = [duration_target.COLUMN, _CLICKED, _WATCH_TIME]
+    for part in batches.in_parts(examples_dir, spec.RANKER, columns):
+        seconds = np.minimum(part[_WATCH_TIME], model_config.watch_cap_s or np.inf)
+        means.add(part[duration_target.COLUMN][:, place], part[_CLICKED], seconds)
+    return means.factors()
+
+
+def advise(labels: Labels, loss: str) -> None:
+    """Logs what the labels hold, and a warning where a loss is biased on them."""
+    rate = labels.click_rate
+    logging.info(
+        "%s impressions, click rate %.3f, %.1f watched seconds per impression.",
+        f"{labels.impressions:,}",
+        rate,
+        labels.watch_time_s / labels.impressions,
+    )
+    if loss == config.WEIGHTED and rate > _TOLERATED_BIAS * (1 - rate):
+        logging.warning(
+            "The measured click rate is %.3f, not small: with loss=weighted exp(x) is E[T] / "
+            "(1 - P), %.0f%% above the expected watch time. loss=exact has no such bias.",
+            rate,
+            100 * rate / (1 - rate),
+        )
+
+
+def together(model_config: RankerConfig) -> tuple[str, ...]:
+    """Returns the columns by which examples share batches: pages, and for pairs users first."""
+    return (_USER, _PAGE) if model_config.pairwise else (_PAGE,)
+
+
+def train(
+    examples_dir: Path, model_dir: Path, model_config: RankerConfig, settings: TrainingConfig
+) -> loop.Result:
+    """Trains a ranker on the examples and saves it; arguments as for the candidate model.
+
+    Raises:
+        command.InputError: The examples or the settings cannot be trained with.
+    """
+    if (settings.stop_metric or _LOG_LOSS) not in STOP_METRICS:
+        raise command.InputError(
+            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+        )
+    labels = read_labels(examples_dir, model_config.watch_cap_s)
+    settings = settings.fitted_to(labels.impressions)
+    starting_logit = labels.starting_logit(model_config.loss)
+    advise(labels, model_config.loss)
+    resolved = ResolvedSpec.load(examples_dir)
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
+    model = Ranker(resolved, sizes, model_config, seed=settings.seed)
+    model.set_bias(starting_logit)
+    if model_config.target == config.RELATIVE:
+        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
+    columns = (*model.query_columns, *model.candidate_columns, *LABELS)
+    task = RankerTask(
+        model,
+        holdout=_holdout(examples_dir, columns, settings),
+        stop_metric=settings.stop_metric,
+    )
+    examples = batches.open_training(
+        examples_dir,
+        spec.RANKER,
+        columns=columns,
+        settings=settings,
+        together=together(model_config),
+    )
+    if model_config.pairwise and isinstance(examples, batches.Streamed):
+        logging.warning(
+            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
+            "Give --memory_gb more than the training examples take."
+        )
+    configs = {"model": model_config, "training": settings}
+    facts = lineage.of_examples(examples_dir, spec.RANKER)
+    run = checkpoints.RunDirectory(
+        f"{os.fspath(model_dir).rstrip('/')}.training",
+        {"lineage": facts, "configs": config.to_json(configs)},
+    )
+    result = loop.fit(task, examples, settings, run)
+    task.calibrate()
+    result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
+    contents = saved.Contents(
+        configs=configs,
+        vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
+        metrics=result.metrics,
+        lineage=facts
+        | {
+            "trained_at": lineage.now(),
+            "steps": result.steps,
+            "click_rate": labels.click_rate,
+        },
+    )
+    ranker.save(model, model_dir, contents=contents)
+    run.remove()
+    return result
+
+
+def _holdout(
+    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig
+) -> dict[str, Array] | None:
+    arrays = dataset.load(examples_dir, spec.RANKER, "holdout", columns)
+    if not len(arrays[_CLICKED]):
+        logging.warning(
+            "The holdout is empty: training for %d epochs without early stopping.", settings.epochs
+        )
+        return None
+    return batches.sample_users(arrays, settings.holdout_examples, seed=settings.seed)

@@ -1,0 +1,198 @@
+"""Starts a model from an older one whose vocabularies were smaller.
+
+Every day brings new videos, channels and tokens; what was learned about the old ones need not be
+learned again. Rows of embedding tables are matched by vocabulary entry, for every ID space, since
+the id of a video changes when the vocabulary is made anew. Ids that the old model did not know
+start as in a new model. Dense weights are taken where their shapes agree.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tf_keras
+from absl import logging
+
+from features import command
+from models import config
+from models.training import loop, saved
+
+Vocabularies = Mapping[str, Sequence[str]]
+# The softmax has a row per video as the table of watched videos has.
+_SPACES = {"softmax_rows": "video", "softmax_biases": "video"}
+_WIDE = "wide_"  # The ranker's one weight per id.
+# Settings that decide what a weight means, not only how it was found.
+_MEANING = (
+    "embedding_dim",
+    "linear_output",
+    "item_to_item",
+    "age_pieces",
+    "share_video_embedding",
+    "normalise",
+    "powers",
+    "exclude",
+    "target",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What was taken from the old model.
+
+    Attributes:
+        kept: Table to the number of ids that keep their rows.
+        new: Table to the number of ids that start anew.
+        dense: Names of dense weights that were taken.
+        anew: Names of dense weights and tables that start anew, since their shapes differ.
+    """
+
+    kept: dict[str, int]
+    new: dict[str, int]
+    dense: list[str]
+    anew: list[str]
+
+
+def apply(
+    model: tf_keras.Model,
+    vocabularies: Vocabularies,
+    *,
+    old_model: tf_keras.Model,
+    old_vocabularies: Vocabularies,
+) -> Summary:
+    """Copies what the old model knows into a new one, before its training.
+
+    Args:
+        model: Its weights are overwritten.
+        vocabularies: ID space to tokens; the token of id i is element i - 1.
+        old_model: A model of the same kind.
+        old_vocabularies: Of the old model.
+
+    Returns:
+        What was taken.
+
+    Raises:
+        command.InputError: The models do not read the same features, or weights of the one would
+            mean something else in the other; says what differs.
+    """
+    _require_compatible(model, old_model)
+    old_tables = loop.tables_of(old_model)
+    kept, new, anew = {}, {}, []
+    for name, table in loop.tables_of(model).items():
+        old = old_tables.get(name)
+        if old is None or old.width != table.width:
+            anew.append(name)
+            continue
+        space = _SPACES.get(name, name.removeprefix(_WIDE))
+        ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
+        rows = table.rows.numpy()
+        rows[ids] = old.rows.numpy()[old_ids]
+        table.rows.assign(rows)
+        kept[name], new[name] = len(ids), table.size - len(ids)
+    dense, changed = _copy_dense(model, old_model)
+    summary = Summary(kept=kept, new=new, dense=dense, anew=[*anew, *changed])
+    _log(summary)
+    return summary
+
+
+def from_directory(
+    model: tf_keras.Model,
+    vocabularies: Vocabularies,
+    *,
+    directory: str | os.PathLike[str],
+    load: Callable[[str | os.PathLike[str]], tf_keras.Model],
+) -> dict[str, Any]:
+    """As :func:`apply`, from a saved model; returns what the lineage says of it.
+
+    Args:
+        model: Its weights are overwritten.
+        vocabularies: ID space to tokens.
+        directory: Of the old model.
+        load: Reads it.
+    """
+    old_model = load(directory)
+    old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
+    summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    trained = saved.read_lineage(directory)
+    return {
+        "warm_start": {
+            "model": str(pathlib.Path(directory).resolve()),
+            "trained_at": trained.get("trained_at", ""),
+            "ids_kept": summary.kept,
+        }
+    }
+
+
+def _shared(
+    tokens: Sequence[str], old_tokens: Sequence[str]
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Returns the ids of the tokens that both have, in the new vocabulary and in the old."""
+    old_id = {token: i for i, token in enumerate(old_tokens, start=1)}
+    pairs = [(i, old_id[t]) for i, t in enumerate(tokens, start=1) if t in old_id]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _copy_dense(model: tf_keras.Model, old_model: tf_keras.Model) -> tuple[list[str], list[str]]:
+    old = _dense(old_model)
+    taken, anew = [], []
+    for name, variable in _dense(model).items():
+        if name in old and old[name].shape == variable.shape:
+            variable.assign(old[name])
+            taken.append(name)
+        else:
+            anew.append(name)
+    return taken, anew
+
+
+def _dense(model: tf_keras.Model) -> dict[str, Any]:
+    """Returns all trainable weights that are no rows of a table, by layer and name."""
+    seen = {id(table.rows) for table in loop.tables_of(model).values()}
+    named: dict[str, Any] = {}
+    # Layers that were built by hand give their weights no prefix.
+    layers = [m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)]
+    for layer in [*layers, model]:
+        for variable in layer.trainable_weights:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                named[f"{layer.name}/{variable.name}"] = variable
+    return named
+
+
+def _require_compatible(model: tf_keras.Model, old_model: tf_keras.Model) -> None:
+    new, old = model.config, old_model.config
+    different = [
+        f"{name} is {getattr(new, name)!r} and was {getattr(old, name)!r}"
+        for name in _MEANING
+        if getattr(new, name, None) != getattr(old, name, None)
+    ]
+    losses = {getattr(new, "loss", ""), getattr(old, "loss", "")}
+    if config.HIERARCHICAL in losses:
+        different.append("the nodes of a hierarchical softmax move when the vocabulary grows")
+    features = [{f.name: f for f in m.resolved.features} for m in (model, old_model)]
+    if list(features[0].items()) != list(features[1].items()):
+        changed = sorted(
+            name
+            for name in {*features[0], *features[1]}
+            if features[0].get(name) != features[1].get(name)
+        )
+        different.append(f"the features differ: {', '.join(changed) or 'their order'}")
+    if different:
+        raise command.InputError(
+            f"--warm_start: the old model does not fit. {'; '.join(different)}. Use the settings "
+            "and features of the old model, or train without --warm_start."
+        )
+
+
+def _log(summary: Summary) -> None:
+    for name, kept in summary.kept.items():
+        logging.info(
+            "Warm start: %s keeps %s rows, %s ids are new.",
+            name,
+            f"{kept:,}",
+            f"{summary.new[name]:,}",
+        )
+    if summary.anew:
+        logging.warning("Warm start: %s start anew, shapes differ.", ", ".join(summary.anew))

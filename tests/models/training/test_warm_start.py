@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from features import command
+from models.candidate import model as candidate_model
+from models.candidate import training as candidate_training
+from models.candidate.model import CandidateModel
+from models.config import CandidateConfig, RankerConfig, TrainingConfig
+from models.ranking import model as ranker
+from models.training import saved, warm_start
+
+SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
+SPACES_OF = {"softmax_rows": "video", "softmax_biases": "video"}
+
+
+@pytest.fixture
+def grown(world):
+    """The vocabularies of an older model: fewer ids, in another order, one that is gone."""
+    old = {space: list(reversed(tokens))[2:] for space, tokens in world.vocabularies.items()}
+    old["video"][0] = "a video that was deleted"
+    old["category"] = ["region=b", "region=a"]  # As many as now, in another order.
+    return world.vocabularies, old
+
+
+def model_of(world, vocabularies, make=CandidateModel, config=None, seed=1):
+    sizes = {space: len(tokens) for space, tokens in vocabularies.items()}
+    config = config or CandidateConfig(**SMALL)
+    return make(world.spec(), sizes, config, seed=seed)
+
+
+def check_rows(fresh, old, warm, new_words, old_words):
+    """Old ids have the old rows bit for bit, new ids those of a fresh model."""
+    seen = {True: 0, False: 0}
+    for name, table in warm_start.training.tables_of(warm).items():
+        space = SPACES_OF.get(name, name.removeprefix("wide_"))
+        rows = table.rows.numpy()
+        before = warm_start.training.tables_of(old)[name].rows.numpy()
+        anew = warm_start.training.tables_of(fresh)[name].rows.numpy()
+        np.testing.assert_array_equal(rows[0], 0)
+        for i, token in enumerate(new_words[space], start=1):
+            is_old = token in old_words[space]
+            wanted = before[old_words[space].index(token) + 1] if is_old else anew[i]
+            np.testing.assert_array_equal(rows[i], wanted)
+            seen[is_old] += 1
+    assert min(seen.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [(CandidateModel, CandidateConfig(**SMALL)), (ranker.Ranker, RankerConfig(hidden=(4,)))],
+    ids=["candidate", "ranker"],
+)
+def test_old_ids_keep_their_rows_bit_for_bit_and_new_ones_start_anew(world, grown, make, config):
+    new_words, old_words = grown
+    fresh = model_of(world, new_words, make, config, seed=1)
+    warm = model_of(world, new_words, make, config, seed=1)
+    old = model_of(world, old_words, make, config, seed=2)
+    for variable in old.trainable_variables:
+        variable.assign_add(np.full(variable.shape, 0.25, np.float32))
+    for table in warm_start.training.tables_of(old).values():
+        rows = table.rows.numpy()
+        rows[0] = 0
+        table.rows.assign(rows)
+    summary = warm_start.apply(warm, new_words, old_model=old, old_vocabularies=old_words)
+    check_rows(fresh, old, warm, new_words, old_words)
+    assert summary.kept["video"] == 21
+    assert summary.new["video"] == 3
+    # Dense weights are the old ones.
+    assert summary.anew == []
+    dense = warm_start._dense(warm)
+    assert set(summary.dense) == set(dense)
+    for name, variable in warm_start._dense(old).items():
+        np.testing.assert_array_equal(dense[name], variable)
+
+
+def test_dense_weights_of_another_shape_start_anew(world):
+    words = world.vocabularies
+    deeper = model_of(world, words, config=CandidateConfig(**{**SMALL, "depth": 2}))
+    old = model_of(world, words)
+    summary = warm_start.apply(deeper, words, old_model=old, old_vocabularies=words)
+    assert any("hidden_0" in name for name in summary.anew)
+    assert any("content_output" in name for name in summary.dense)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding_dim": 16}, "embedding_dim is 8 and was 16"),
+        ({"normalise": True}, "normalise is False and was True"),
+        ({"loss": "hierarchical"}, "nodes of a hierarchical softmax move"),
+        ({"exclude": ("age",)}, "exclude is"),
+    ],
+)
+def test_another_meaning_of_the_weights_is_refused(world, changes, message):
+    words = world.vocabularies
+    old = model_of(world, words, config=CandidateConfig(**{**SMALL, **changes}))
+    with pytest.raises(command.InputError, match=message):
+        warm_start.apply(model_of(world, words), words, old_model=old, old_vocabularies=words)
+
+
+def test_training_goes_on_from_the_old_model(small_examples, tmp_path):
+    quick = TrainingConfig(epochs=3, batch_size=100, learning_rate=0.02)
+    candidate_training.train(small_examples, tmp_path / "old", CandidateConfig(**SMALL), quick)
+    hardly = TrainingConfig(epochs=1, batch_size=2000, learning_rate=1e-6)
+    cold, warm = (
+        candidate_training.train(
+            small_examples, tmp_path / name, CandidateConfig(**SMALL), hardly, warm_start_from=old
+        ).metrics["map_at_100"]
+        for name, old in (("cold", None), ("warm", tmp_path / "old"))
+    )
+    assert warm > cold + 0.05
+    lineage = saved.read_lineage(tmp_path / "warm")["warm_start"]
+    assert lineage["model"] == str(tmp_path / "old")
+    assert lineage["ids_kept"]["video"] == 24
+    assert candidate_model.load(tmp_path / "warm", small_examples).num_videos == 24
+
+
+def test_missing_old_model_is_an_input_error(small_examples, tmp_path):
+    with pytest.raises(command.InputError, match="candidate model"):
+        candidate_training.train(
+            small_examples,
+            tmp_path / "m",
+            CandidateConfig(**SMALL),
+            TrainingConfig(),
+            warm_start_from=tmp_path / "nothing",
+        )
