@@ -17,8 +17,9 @@ import numpy.typing as npt
 from absl import logging
 
 from pipeline import bench_vectors
-from serving import exact_search, index_tuning
-from serving.exact_search import Floats, Rows
+from serving.index import exact_search
+from serving.index import tuning as index_tuning
+from serving.index.exact_search import Floats, Rows
 
 COUNT = 1_000_000
 DIMENSION = 256

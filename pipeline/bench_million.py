@@ -59,7 +59,7 @@ def build(work: pathlib.Path, *, num_videos: int = 1_000_000) -> Site:
         work: Directory for everything.
         num_videos: Of the grown catalogue.
     """
-    from serving import release  # TensorFlow loads with what follows.
+    from serving.release import manifest as release  # TensorFlow loads with what follows.
 
     logs, small, grown = work / "logs", work / "small", work / "grown"
     root = work / "serving_root"
@@ -319,8 +319,8 @@ def _relatives(vectors: npt.NDArray[np.float32], rng: np.random.Generator) -> An
 
 
 def _publish(grown: pathlib.Path, root: pathlib.Path) -> None:
-    from serving import assembly
-    from serving.build_settings import Inputs, Settings
+    from serving.build import assembly
+    from serving.build.settings import Inputs, Settings
 
     assembly.publish(
         Inputs(
@@ -342,7 +342,8 @@ def second_release(root: pathlib.Path, *, mark: str) -> tuple[str, str]:
     Returns:
         The version that serves, and the new one.
     """
-    from serving import checksums, release
+    from serving.release import checksums
+    from serving.release import manifest as release
 
     first = release.load_manifest(root)
     second = str(int(first.version) + 1)

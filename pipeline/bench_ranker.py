@@ -50,14 +50,14 @@ def measure(work: pathlib.Path) -> dict[str, float]:
         raise ValueError(f"the benchmark must have {_LEAST_INPUTS} inputs, got {inputs}.")
     examples_per_s = _train(examples, work / "model")
     raw, prepared, model = _export(work, examples, resolved)
-    from serving import embedded_models, reduced_precision, signatures
+    from serving.servables import embedded, reduced_precision, signatures
 
     directory = work / "ranker"
     ours = reduced_precision.FasterOf(
-        embedded_models.EmbeddedModel(directory, prepared[0]),
-        embedded_models.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
+        embedded.EmbeddedModel(directory, prepared[0]),
+        embedded.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
     )
-    unsplit = embedded_models.EmbeddedModel(directory, signatures.SCORE_PAIRS)
+    unsplit = embedded.EmbeddedModel(directory, signatures.SCORE_PAIRS)
     query = resolved.of(spec.RANKER, Side.QUERY)
     names = {f.name for f in query} | {n for n in raw if n.startswith(Side.QUERY.value + "_")}
     pairs = {n: np.repeat(v, _CANDIDATES, axis=0) if n in names else v for n, v in raw.items()}
@@ -134,7 +134,7 @@ def _export(
     """Writes the SavedModel; returns raw inputs, the funnel's signature and inputs, the model."""
     from features.catalogue import Catalogue
     from models.ranking import model as ranker
-    from serving import export, prepared_videos, signatures, warmup
+    from serving.servables import export, prepared_videos, signatures, warmup
 
     model = ranker.load(work / "model", examples)
     directory = work / "ranker"

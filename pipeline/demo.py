@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from features import command, files
 from pipeline import demo_server, demo_text, fingerprints
-from serving import release
+from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
 _PORT = flags.DEFINE_integer("port", 8080, "Port of the server.", lower_bound=1, upper_bound=65535)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features import command
-from serving import listening
+from serving.process import listening
 
 _HOST = "127.0.0.1"
 _READY_WITHIN_S = 180

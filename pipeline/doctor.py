@@ -30,7 +30,7 @@ try:
 
     from features import command
     from pipeline import doctor_checks
-    from serving import listening
+    from serving.process import listening
 except (ImportError, SyntaxError, TypeError) as error:
     sys.exit(
         f"problem  python  {sys.version.split()[0]} at {sys.executable} cannot load this project "

@@ -19,7 +19,7 @@ from features import command
 from models.evaluation import metrics
 from models.evaluation.intervals import Bootstrap
 from pipeline import site_impressions, site_truth
-from serving import batch_output
+from serving.batch import output as batch_output
 
 _LOGS = flags.DEFINE_string("logs", None, "Simulated logs.", required=True)
 _SCORES = flags.DEFINE_string(

@@ -29,9 +29,10 @@ from features.spec import ResolvedSpec
 from features.tables import log_files, log_writer, logs
 from models.candidate import model as candidate_model
 from pipeline import retraining, stages
-from serving import event_compaction, export
-from serving.bucketed_log import BucketedLog, Shown
-from serving.past_nominations import COLUMNS, PastNominations, with_columns
+from serving.batch.bucketed_log import BucketedLog, Shown
+from serving.batch.past_nominations import COLUMNS, PastNominations, with_columns
+from serving.events import compaction
+from serving.servables import export
 
 DAY_S = 24 * 3600
 # Before the first block: one to train on, one to stop by.
@@ -79,7 +80,7 @@ class Backfill:
         """
         # Before anything is made: --output is refused now rather than after the trainings.
         writer = log_writer.LogWriter(self.output)
-        event_compaction.compact(self.logs, wall_s=time.time())
+        compaction.compact(self.logs, wall_s=time.time())
         starts = block_starts(
             self.logs, blocks=self.blocks, first_share=self.first_share, until_s=self.until_s
         )

@@ -25,7 +25,7 @@ from absl import logging
 from features import command, files
 from features.tables import log_files
 from pipeline import fingerprints, stages, step_records, work_lock
-from serving import event_compaction
+from serving.events import compaction
 
 REPORT = "retrain.json"
 UNFINISHED = "unfinished"
@@ -104,7 +104,7 @@ class Retraining:
         report = _Report(self)
         with work_lock.held(self.work) as lock, _scratch(self.work) as scratch, report:
             # What servers logged until now is then in the tables, and counts as new logs.
-            event_compaction.compact(self.logs, wall_s=time.time())
+            compaction.compact(self.logs, wall_s=time.time())
             for number, stage in enumerate(self.chain, start=1):
                 report.write(UNFINISHED, at=stage.name)
                 title = f"[{number}/{len(self.chain)}] {stage.name}"

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 from features import command, files
 from pipeline import fingerprints, stages
-from serving import release
+from serving.release import manifest as release
 
 _DIRECTORY = "steps"
 

@@ -17,7 +17,8 @@ from typing import Any
 from absl import flags
 
 from features import command, files
-from serving import ab_analysis, ab_experiment
+from serving.batch import experiment_analysis
+from serving.funnel import experiment as ab_experiment
 
 _LOGS = flags.DEFINE_string("logs", None, "Raw logs.", required=True)
 _EXPERIMENT = flags.DEFINE_string("experiment", None, "The file that was served.", required=True)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     """Analyses, writes, prints."""
     del argv
     experiment = ab_experiment.load(_EXPERIMENT.value)
-    found = ab_analysis.analyse(
+    found = experiment_analysis.analyse(
         pathlib.Path(_LOGS.value),
         experiment,
         from_s=command.parse_time(_FROM.value, name="--from"),

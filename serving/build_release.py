@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving import build_settings
+from serving.build import settings as build_settings
 
 _DEFAULT = build_settings.Settings()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into settings and hands over."""
     del argv
     command.quiet_tensorflow()
-    from serving import assembly
+    from serving.build import assembly
 
     started = time.monotonic()
     root = pathlib.Path(_SERVING_ROOT.value)

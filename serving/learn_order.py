@@ -4,9 +4,10 @@ r"""Held-out watches -> the order of pages.
         --ranker_model=ranker_model --logs=logs --output=page_order
 
 Asks the whole funnel, as it would have stood, before some watches of the holdout of preprocessing,
-and learns which of its candidates were watched next; see serving/order_learning.py. The models are
-those that were measured: what serves later has learnt those very watches, and its scores would
-know the answers. serving.build_release takes --output into the release. There need not be a ranker.
+and learns which of its candidates were watched next; see serving/batch/order_learning.py. The
+models are those that were measured: what serves later has learnt those very watches, and its
+scores would know the answers. serving.build_release takes --output into the release. There need
+not be a ranker.
 """
 
 import pathlib
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, files
-from serving import build_settings
+from serving.build import settings as build_settings
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
@@ -36,7 +37,9 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into arguments and hands over."""
     del argv
     command.quiet_tensorflow()
-    from serving import order_from_holdout, order_learning, page_order
+    from serving.batch import order_learning
+    from serving.build import order_from_holdout
+    from serving.funnel import page_order
 
     started = time.monotonic()
     inputs = build_settings.Inputs(

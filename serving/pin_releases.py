@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving import ab_experiment, publication, release
+from serving.funnel import experiment as ab_experiment
+from serving.release import manifest as release
+from serving.release import publication
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
 _EXPERIMENT = flags.DEFINE_string("experiment", None, "JSON file whose releases are pinned.")

@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving import release
+from serving.release import manifest as release
 
 _RETRIEVE, _RANK, _PAGE = "retrieve", "rank", "page"
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
 
 def _retrieve(chosen: release.Release) -> int:
     command.quiet_tensorflow()
-    from serving import batch_retrieval
+    from serving.batch import retrieval as batch_retrieval
 
     return batch_retrieval.retrieve(
         chosen,
@@ -102,7 +102,7 @@ def _retrieve(chosen: release.Release) -> int:
 
 def _rank(chosen: release.Release) -> int:
     command.quiet_tensorflow()
-    from serving import batch_ranking
+    from serving.batch import ranking as batch_ranking
 
     return batch_ranking.rank(
         chosen,
@@ -115,7 +115,7 @@ def _rank(chosen: release.Release) -> int:
 
 def _page(chosen: release.Release) -> int:
     command.quiet_tensorflow()
-    from serving import page_replay, past_funnel
+    from serving.batch import page_replay, past_funnel
 
     settings = past_funnel.ReplaySettings(
         from_s=command.parse_time(_FROM.value, name="--from") or 0,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving import publication
+from serving.release import publication
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
 _TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")

@@ -21,7 +21,9 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from features import command
-from serving import cores, handover, listening, redis_connection, release, supervisor
+from serving.history import redis_connection
+from serving.process import cores, handover, listening, supervisor
+from serving.release import manifest as release
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -179,8 +181,10 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     clock = _clock(start_s, place.started_s)
     root = pathlib.Path(_SERVING_ROOT.value)
-    from serving import connections, http_access, server, service
-    from serving.page import FunnelSettings
+    from serving.funnel.page import FunnelSettings
+    from serving.server import access as http_access
+    from serving.server import connections, service
+    from serving.server import run as server
 
     token = http_access.read_token(_TOKEN_FILE.value)
     if token is None and not listening.is_loopback(_HOST.value):

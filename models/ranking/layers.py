@@ -6,8 +6,9 @@ the layer is a sum of three products, and each can be computed as rarely as its 
 
     y = q K_q + v K_v + m K_m + b
     q   the query: once per request, in training once per page
-    v   the video alone, its static features: once per release (:mod:`serving.prepared_videos`)
-    m   what only the two together have (history, nomination, age): once per candidate
+    v   the video alone, its static features: once per release
+    (:mod:`serving.servables.prepared_videos`) m   what only the two together have (history,
+    nomination, age): once per candidate
 
 Source: Covington et al., RecSys 2016, section 4 and figure 7, have the layer; not the split.
 """

@@ -17,7 +17,7 @@ from features.tables import logs
 from models import config
 from models.ranking import model as ranker
 from models.ranking import training as ranker_training
-from serving import export, signatures
+from serving.servables import export, signatures
 
 USERS, SHOWN, REFRESHES, SECONDS = 30, 6, 8, 90
 

@@ -16,12 +16,15 @@ from features.event_columns import Queries
 from features.spec import Side
 from features.tables import logs
 from pipeline import demo_server
-from serving import history_seed, live_seed, loaded_release, release
-from serving.embedded_models import EmbeddedBackend
-from serving.events import Kind
-from serving.history_store import SqliteHistoryStore
-from serving.live_state import LiveState
-from serving.past_log import PastLog
+from serving.batch.past_log import PastLog
+from serving.events.event import Kind
+from serving.funnel import loaded_release
+from serving.history import seed as history_seed
+from serving.history.sqlite_store import SqliteHistoryStore
+from serving.live import seed as live_seed
+from serving.live.state import LiveState
+from serving.release import manifest as release
+from serving.servables.embedded import EmbeddedBackend
 
 
 @pytest.fixture(scope="module")

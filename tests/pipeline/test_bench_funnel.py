@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline import bench_funnel, bench_million
-from serving import release
+from serving.release import manifest as release
 
 
 def test_relatives_stay_near_their_parents_with_norms_of_their_own():

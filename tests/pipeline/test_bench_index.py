@@ -5,7 +5,7 @@ import pytest
 
 from models import environment
 from pipeline import bench_index, bench_vectors
-from serving import exact_search
+from serving.index import exact_search
 
 
 @pytest.mark.skipif(environment.scann is None, reason=environment.SCANN_ERROR)

@@ -10,7 +10,7 @@ from features import command, files
 from features.catalogue import Catalogue
 from features.tables import logs
 from pipeline import nomination_backfill
-from serving import bucketed_log, past_nominations
+from serving.batch import bucketed_log, past_nominations
 
 DAY_S = 86_400
 DAY0 = 19_000 * DAY_S

@@ -418,8 +418,8 @@ def child_of(pid):
 # A server that acknowledges watches until somebody kills it; the last line may be half printed.
 SERVER = """
 import sys
-from serving.event_log import EventLog
-from serving.events import Event, Kind
+from serving.events.log import EventLog
+from serving.events.event import Event, Kind
 log = EventLog(sys.argv[1])
 number = 0
 while True:

@@ -30,24 +30,22 @@ import uvicorn
 from features import spec, tensors
 from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
-from serving import (
-    connections,
-    errors,
-    http_server,
-    index,
-    listening,
-    publication,
-    server,
-    sources,
-)
-from serving.event_log import EventLog
-from serving.funnel import Funnel
-from serving.history_store import SqliteHistoryStore
-from serving.http_server import Service
-from serving.loaded_release import LoadedRelease
-from serving.page import RUNGS, FunnelSettings
-from serving.profiles import Profiles
-from serving.recorder import Recorder
+from serving import errors
+from serving.events.log import EventLog
+from serving.funnel import sources
+from serving.funnel.funnel import Funnel
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import RUNGS, FunnelSettings
+from serving.funnel.profiles import Profiles
+from serving.funnel.recorder import Recorder
+from serving.history.sqlite_store import SqliteHistoryStore
+from serving.index import index
+from serving.process import listening
+from serving.release import publication
+from serving.server import app as http_server
+from serving.server import connections
+from serving.server import run as server
+from serving.server.app import Service
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NOW = 1_700_000_000

@@ -14,7 +14,7 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.embedded_models import EmbeddedModel
+from serving.servables.embedded import EmbeddedModel
 
 
 class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):

@@ -135,7 +135,7 @@ def test_our_commands_have_flags_that_exist_and_paths_that_are_there(
 
 @pytest.mark.parametrize(("name", "command", "mounts", "writable"), MODEL_SERVERS)
 def test_model_servers_read_the_files_that_releases_write(name, command, mounts, writable):
-    from serving import tf_serving_config
+    from serving.release import tf_serving_config
 
     flags = flags_of(command)
     assert set(flags) == MODEL_SERVER_FLAGS, name
@@ -175,7 +175,7 @@ def test_every_start_line_says_how_models_are_loaded():
     lines = list(start_lines())
     assert {
         "WORKSPACE.md",
-        "serving/tf_serving_config.py",
+        "serving/release/tf_serving_config.py",
         "serving/deployment/compose.yaml",
         "serving/deployment/kubernetes/model-server.yaml",
         "serving/deployment/systemd/watchnext-model-server.service",
@@ -185,7 +185,7 @@ def test_every_start_line_says_how_models_are_loaded():
 
 
 def test_generated_configuration_has_the_files_that_are_named(tmp_path):
-    from serving import tf_serving_config
+    from serving.release import tf_serving_config
 
     tf_serving_config.write(tmp_path, {"ranker": ["2", "1"]})
     names = {p.name for p in (tmp_path / tf_serving_config.DIRECTORY).iterdir()}

@@ -20,10 +20,12 @@ import httpx
 import pytest
 
 from features.tables import logs
-from serving import loaded_release, publication, release
-from serving.embedded_models import EmbeddedBackend
-from serving.redis_history import RedisHistoryStore
-from serving.release_watcher import ReleaseWatcher
+from serving.funnel import loaded_release
+from serving.funnel.release_watcher import ReleaseWatcher
+from serving.history.redis_store import RedisHistoryStore
+from serving.release import manifest as release
+from serving.release import publication
+from serving.servables.embedded import EmbeddedBackend
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NO_MODELS = {"last_embedding", "no_retrieval", "popular"}

@@ -11,16 +11,18 @@ from absl import logging
 
 from features.as_of.history import History
 from features.catalogue import Catalogue
-from serving import errors, loaded_release, release
-from serving.embedded_models import EmbeddedBackend, OpenedModel
-from serving.filters import VideoRules
-from serving.funnel import Funnel
-from serving.history_store import SqliteHistoryStore
-from serving.live_service import LiveParts
-from serving.live_state import LiveState, LiveView
-from serving.loaded_release import LoadedRelease
-from serving.page import PageRequest
-from serving.release_watcher import ReleaseWatcher
+from serving import errors
+from serving.funnel import loaded_release
+from serving.funnel.filters import VideoRules
+from serving.funnel.funnel import Funnel
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import PageRequest
+from serving.funnel.release_watcher import ReleaseWatcher
+from serving.history.sqlite_store import SqliteHistoryStore
+from serving.live.state import LiveState, LiveView
+from serving.release import manifest as release
+from serving.servables.embedded import EmbeddedBackend, OpenedModel
+from serving.server.live_service import LiveParts
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from features.tables import logs
 from features.tables.clean_logs import Cleaner
 from pipeline.preprocessing_config import PreprocessConfig
 from pipeline.raw_examples import RawExamples, directory_of
-from serving import redis_history
-from serving.redis_history import RedisHistoryStore
+from serving.history import redis_store
+from serving.history.redis_store import RedisHistoryStore
 
 HOUR, DAY = 3600, 86400
 AT_ONCE = 500
@@ -147,7 +147,7 @@ def lived(request, running, tiny, monkeypatch):
     store, since = request.param
     options = {}
     if store == "redis":
-        monkeypatch.setattr(redis_history, "_TIMEOUT_S", 120.0)  # A busy machine's.
+        monkeypatch.setattr(redis_store, "_TIMEOUT_S", 120.0)  # A busy machine's.
         server = request.getfixturevalue("redis_server")
         server.empty()
         options = {"history": RedisHistoryStore(server.url)}

@@ -1,0 +1,285 @@
+"""What an experiment showed: figures of each arm, differences from the control, the split.
+
+Who saw an arm stands in the logged impressions (``exposures``), those among them that still wait in
+the event log; a page's watch time is what was watched from it so far. Users are drawn again for the
+intervals, each arm by itself, because a user's pages are alike. Users that the logs saw in several
+arms (the file was changed meanwhile) are left out and counted.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from absl import logging
+
+from features import command
+from features.catalogue import combined
+from features.tables import logs
+from serving.events import compaction
+from serving.funnel.experiment import Experiment
+
+REPLICATES = 2000
+# Below it, a split is not what the file says: more likely broken than unlucky.
+MISMATCH_P = 0.001
+_TAIL = 2.5  # Percent on either side of an interval.
+_COLUMNS = ("user_id", "page_id", "clicked", "watch_time_s", "exposures")
+# Sums per user, in this order.
+_SUMS = ("pages", "impressions", "clicks", "watch_time_s", "users")
+# Each metric is a ratio of two sums.
+METRICS: Mapping[str, tuple[str, str]] = {
+    "watch_s_per_page": ("watch_time_s", "pages"),
+    "watch_s_per_user": ("watch_time_s", "users"),
+    "pages_per_user": ("pages", "users"),
+    "click_rate": ("clicks", "impressions"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exposed:
+    """The users of one arm.
+
+    Attributes:
+        user_ids: Each once.
+        sums: float64 [U, 5]: pages, impressions, clicks, watched seconds, and 1.
+    """
+
+    user_ids: Sequence[str]
+    sums: np.ndarray
+
+
+def analyse(
+    logs_dir: pathlib.Path,
+    experiment: Experiment,
+    *,
+    from_s: int | None = None,
+    until_s: int | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Returns the figures, ready for JSON.
+
+    Args:
+        logs_dir: Raw logs.
+        experiment: The one that was served.
+        from_s: Only impressions at or after it, Unix seconds.
+        until_s: Only impressions before it.
+        replicates: Resamples of users.
+        seed: Decides the resamples.
+
+    Raises:
+        InputError: The logs cannot be read, or nobody was exposed to one of the arms.
+    """
+    arms, crossed, waiting = exposed(logs_dir, experiment, from_s=from_s, until_s=until_s)
+    rng = np.random.default_rng(seed)
+    values, draws = {}, {}
+    for name, arm in arms.items():
+        values[name] = _metrics(arm.sums.sum(axis=0))
+        draws[name] = _metrics(_resampled(arm.sums, replicates, rng))
+    control = experiment.arms[0].name
+    answer: dict[str, Any] = {
+        "experiment": experiment.name,
+        "split": _split(arms, experiment, crossed),
+        "pages_waiting": waiting,
+        "arms": {
+            name: {
+                **dict(zip(_SUMS, arm.sums.sum(axis=0).tolist(), strict=True)),
+                "metrics": {
+                    metric: _figure(values[name][metric], draws[name][metric]) for metric in METRICS
+                },
+            }
+            for name, arm in arms.items()
+        },
+        "differences": {
+            name: {
+                metric: _difference(
+                    values[name][metric],
+                    values[control][metric],
+                    draws[name][metric] - draws[control][metric],
+                )
+                for metric in METRICS
+            }
+            for name in arms
+            if name != control
+        },
+    }
+    return answer
+
+
+def exposed(
+    logs_dir: pathlib.Path,
+    experiment: Experiment,
+    *,
+    from_s: int | None = None,
+    until_s: int | None = None,
+) -> tuple[dict[str, Exposed], int, int]:
+    """Returns the users of each arm, how many were seen in several, and how many pages wait.
+
+    Pages that wait are those of the event log: what comes of them may not be known yet.
+
+    Raises:
+        InputError: The logs cannot be read, or nobody was exposed to one of the arms.
+    """
+    names = [experiment.exposure(arm) for arm in experiment.arms]
+    window: dict[str, Any] = {"from_s": from_s, "until_s": until_s}
+    with compaction.waiting_impressions(logs_dir) as rows:
+        waiting = _pages(_inside(rows, **window).select(_COLUMNS), names)
+        # Of a new site all may still wait.
+        is_new = rows.num_rows and not any((logs_dir / "impressions").glob("**/*.parquet"))
+        found = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
+    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in found]
+    pages = pa.concat_tables([_pages(_NO_ROWS, names), waiting, *parts])
+    # A page may lie in several fragments: its impressions are written as they ripen.
+    pages = pages.group_by(["user_id", "page_id", "arm"]).aggregate(_added())
+    pages = pages.rename_columns([name.removesuffix("_sum") for name in pages.column_names])
+    users = pages.group_by(["user_id", "arm"]).aggregate([*_added(), ("page_id", "count")])
+    owner = combined(users["user_id"]).dictionary_encode()
+    codes = np.asarray(owner.indices, np.int64)
+    is_crossed = np.bincount(codes, minlength=len(owner.dictionary))[codes] > 1
+    arm = np.asarray(combined(users["arm"]), np.int64)
+    columns = ("page_id_count", "impressions_sum", "clicks_sum", "watch_time_s_sum")
+    sums = np.column_stack(
+        [*(np.asarray(combined(users[name]), np.float64) for name in columns), np.ones(len(arm))]
+    )
+    exposures = {}
+    for number, planned in enumerate(experiment.arms):
+        mine = (arm == number) & ~is_crossed
+        if not mine.any():
+            raise command.InputError(
+                f"{logs_dir} has no impressions of arm {names[number]!r}, neither in its tables "
+                "nor in its event log. Serve with --experiment and this --logs, and give --from "
+                "and --until that hold some of that time."
+            )
+        ids = users["user_id"].filter(pa.array(mine)).to_pylist()
+        exposures[planned.name] = Exposed(ids, sums[mine])
+    return exposures, len(np.unique(codes[is_crossed])), waiting.num_rows
+
+
+def _inside(rows: pa.Table, *, from_s: int | None, until_s: int | None) -> pa.Table:
+    if from_s is not None:
+        rows = rows.filter(pc.greater_equal(rows["time"], from_s))
+    return rows if until_s is None else rows.filter(pc.less(rows["time"], until_s))
+
+
+_NO_ROWS = pa.schema(
+    {
+        "user_id": pa.string(),
+        "page_id": pa.string(),
+        "clicked": pa.bool_(),
+        "watch_time_s": pa.float64(),
+        "exposures": pa.list_(pa.string()),
+    }
+).empty_table()
+
+
+def _added() -> list[tuple[str, str]]:
+    return [(name, "sum") for name in ("impressions", "clicks", "watch_time_s")]
+
+
+def _pages(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Returns one row per page and arm: ``user_id, page_id, arm, impressions, clicks, ...``."""
+    exposures = combined(rows["exposures"]).cast(pa.list_(pa.string()))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(exposures), 0), np.int64)
+    arm = pc.index_in(exposures.flatten(), value_set=pa.array(names, pa.string()))
+    owner = np.repeat(np.arange(rows.num_rows), lengths)
+    mine = np.asarray(pc.is_valid(arm), bool)
+    taken = rows.take(pa.array(owner[mine]))
+    table = pa.table(
+        {
+            "user_id": taken["user_id"],
+            "page_id": pc.fill_null(taken["page_id"], ""),
+            "arm": arm.drop_null().cast(pa.int64()),
+            "impressions": pa.array(np.ones(taken.num_rows, np.int64)),
+            "clicks": pc.fill_null(taken["clicked"], False).cast(pa.int64()),
+            "watch_time_s": pc.fill_null(taken["watch_time_s"], 0.0),
+        }
+    )
+    summed = table.group_by(["user_id", "page_id", "arm"]).aggregate(_added())
+    return summed.rename_columns([name.removesuffix("_sum") for name in summed.column_names])
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+
+def _metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the metrics of sums, [..., 5]; NaN where there is nothing to divide by."""
+    column = {name: sums[..., number] for number, name in enumerate(_SUMS)}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {name: column[top] / column[bottom] for name, (top, bottom) in METRICS.items()}
+
+
+def _resampled(sums: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns the sums over users drawn with replacement, float64 [replicates, 5]."""
+    count = len(sums)
+    drawn = np.empty((replicates, sums.shape[1]))
+    for number in range(replicates):
+        times = np.bincount(rng.integers(0, count, count), minlength=count)
+        drawn[number] = times @ sums
+    return drawn
+
+
+def _figure(value: Any, draws: np.ndarray) -> dict[str, float | None]:
+    low, high = np.nanpercentile(draws, [_TAIL, 100 - _TAIL])
+    return {"value": _number(value), "low": _number(low), "high": _number(high)}
+
+
+def _difference(value: Any, control: Any, draws: np.ndarray) -> dict[str, Any]:
+    figure: dict[str, Any] = _figure(value - control, draws)
+    figure["relative"] = _number((value - control) / control) if control else None
+    low, high = figure["low"], figure["high"]
+    figure["excludes_zero"] = low is not None and high is not None and (low > 0 or high < 0)
+    return figure
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+# ---- the split -----------------------------------------------------------------------------------
+
+
+def _split(arms: Mapping[str, Exposed], experiment: Experiment, crossed: int) -> dict[str, Any]:
+    """Compares the users of the arms with the shares, and with where the file puts them now."""
+    counts = np.array([len(arm.user_ids) for arm in arms.values()], np.float64)
+    shares = np.array([arm.share for arm in experiment.arms])
+    expected = counts.sum() * shares / shares.sum()
+    statistic = float(((counts - expected) ** 2 / expected).sum())
+    p = chi_square_tail(statistic, len(counts) - 1)
+    misplaced = sum(
+        (place := experiment.arm_of(user_id)) is None or place.name != name
+        for name, arm in arms.items()
+        for user_id in arm.user_ids
+    )
+    if p < MISMATCH_P:
+        logging.warning("The arms do not have their shares of the users (p = %.2g).", p)
+    if crossed or misplaced:
+        logging.warning(
+            "%d users were in several arms, %d in others than the file says now: was it changed?",
+            crossed,
+            misplaced,
+        )
+    return {
+        "users": dict(zip(arms, counts.astype(int).tolist(), strict=True)),
+        "expected": dict(zip(arms, expected.tolist(), strict=True)),
+        "p": p,
+        "is_mismatch": p < MISMATCH_P,
+        "users_in_several_arms": crossed,
+        "users_in_another_arm_than_now": misplaced,
+    }
+
+
+def chi_square_tail(statistic: float, degrees: int) -> float:
+    """Returns the probability that a chi-square variable exceeds ``statistic``, in closed form."""
+    half = statistic / 2
+    if degrees % 2 == 0:
+        terms = (math.exp(i * math.log(half) - math.lgamma(i + 1)) if half else float(i == 0)
+                 for i in range(degrees // 2))  # fmt: skip
+        return min(math.exp(-half) * sum(terms), 1.0)
+    tail = math.erfc(math.sqrt(half))
+    for i in range(1, (degrees + 1) // 2):
+        tail += math.exp(-half) * half ** (i - 0.5) / math.gamma(i + 0.5)
+    return min(tail, 1.0)

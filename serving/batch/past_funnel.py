@@ -1,0 +1,321 @@
+"""The whole funnel at the moments of a log, for :mod:`serving.batch.page_replay`."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from absl import logging
+
+from features import command, spec, tensors
+from features.as_of import examples
+from features.catalogue import combined
+from features.spec import Side
+from serving import errors
+from serving.batch.order_learning import Lessons
+from serving.batch.page_scores import Scores
+from serving.batch.past_log import PastLog
+from serving.batch.past_viewers import PastViewers
+from serving.events.event import Kind
+from serving.funnel import loaded_release
+from serving.funnel.answer import Answer
+from serving.funnel.candidates import Candidates
+from serving.funnel.deadlines import StagePool
+from serving.funnel.filters import Filters
+from serving.funnel.fresh_shelf import Shelver
+from serving.funnel.last_embeddings import LastEmbeddings
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import MAX_K, FunnelSettings, Item, PageRequest
+from serving.funnel.tracing import NoTracer
+from serving.funnel.viewer import HOME
+from serving.live import seed as live_seed
+from serving.live.state import LiveState
+from serving.release.manifest import Release
+from serving.servables.embedded import EmbeddedBackend
+
+_BATCH = 256
+_THREADS = 2
+SCHEMA = pa.schema(
+    {
+        "query_id": pa.int64(),
+        "user_id": pa.string(),
+        "time": pa.int64(),
+        "watched_video_id": pa.string(),
+        "rank": pa.int64(),
+        "video_id": pa.string(),
+        "sources": pa.list_(pa.string()),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """What to replay.
+
+    Attributes:
+        from_s: First second whose watches are asked for, Unix.
+        until_s: Reads nothing from it on; None reads all.
+        k: Videos on a page.
+        sample: Watches to ask for, spread evenly over the time; 0 for all. The others happen too.
+        exclude_watched: Whether pages leave out what the user watched before.
+        allow_learnt: Whether moments are asked for that the models of the release have learnt;
+            the figures are then too good.
+        workers: Processes that share the watches; 0 for as many as there are processors and it
+            pays. The pages do not depend on it.
+        funnel: Widths of the funnel; deadlines do not count offline.
+    """
+
+    from_s: int
+    until_s: int | None = None
+    k: int = 100
+    sample: int = 0
+    exclude_watched: bool = True
+    allow_learnt: bool = False
+    workers: int = 0
+    funnel: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= MAX_K:
+            raise command.InputError(f"--k must be in [1, {MAX_K}], got {self.k}.")
+
+
+def opened(
+    found: Release,
+    serving_root: pathlib.Path,
+    logs_dir: pathlib.Path,
+    settings: ReplaySettings,
+) -> "PastFunnel":
+    """Loads release and log."""
+    backend = EmbeddedBackend()
+    release = loaded_release.load(serving_root, found.version, backend=backend)
+    log = PastLog.read(logs_dir, settings.until_s)
+    try:
+        release = Shelver.open(release, backend).with_videos(log.videos)
+    except errors.ServingError as error:
+        raise command.InputError(str(error)) from error
+    return PastFunnel(release, log, settings)
+
+
+class PastFunnel:
+    """A funnel that goes through a log; see :mod:`serving.batch.page_replay`."""
+
+    def __init__(self, release: LoadedRelease, log: PastLog, settings: ReplaySettings) -> None:
+        self._settings = settings
+        self._funnel = settings.funnel
+        self._watches = log.tables["watches"]
+        self._times = np.asarray(combined(self._watches["time"]), np.int64)
+        self.asked = self._chosen()
+        self._places = np.arange(len(self.asked))
+        self._state = LiveState()
+        users = log.users
+        if "region" in users.column_names:
+            for user, region in zip(
+                users["user_id"].to_pylist(), users["region"].to_pylist(), strict=True
+            ):
+                self._state.meet(user, region or "")
+        self._streams = [
+            live_seed.Stream(Kind.WATCH, self._watches),
+            live_seed.Stream(Kind.IMPRESSION, log.tables.get("impressions")),
+        ]
+        first = [*self._times[self.asked[:1]], settings.from_s]
+        live_seed.seed(self._state, self._streams, until_s=int(first[0]))
+        self._release = release.with_live(self._state)
+        self._viewers = PastViewers(release, log.tables, users)
+        self._pool = _Inline(1)
+        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "answer")
+        self._rows = release.catalogue.rows(self._watches["video_id"])
+        self.scores = Scores(release.catalogue, self._rows, self._times)
+
+    def _chosen(self) -> np.ndarray:
+        settings = self._settings
+        asked = np.flatnonzero(self._times >= settings.from_s)
+        if 0 < settings.sample < len(asked):
+            asked = asked[np.linspace(0, len(asked) - 1, settings.sample).astype(np.int64)]
+        return asked
+
+    def lessons(self) -> Lessons:
+        """Returns the candidates before each watch that was among them."""
+        lessons = Lessons()
+        users = self._watches["user_id"]
+        for start in range(0, len(self.asked), _BATCH):
+            for number, answer in self._answers(self.asked[start : start + _BATCH]):
+                place = np.flatnonzero(answer.found.rows == self._rows[number])
+                if answer.columns is not None and len(place):
+                    user_id = users[int(number)].as_py()
+                    lessons.add(answer.columns, int(place[0]), user_id=user_id)
+        return lessons
+
+    @property
+    def order_in_words(self) -> str:
+        """What decides the order of pages."""
+        release = self._release
+        if release.order is not None:
+            return f"learned from {release.order.samples} watches"
+        return "of the retrieval score" if release.ranker is None else "of expected watch time"
+
+    def take(self, number: int, count: int) -> None:
+        """Asks for every ``count``-th of the watches only."""
+        self._places = self._places[number::count]
+
+    def pages(self) -> Iterator[pa.Table]:
+        """Yields the output of some watches after the other."""
+        for start in range(0, len(self._places), _BATCH):
+            places = self._places[start : start + _BATCH]
+            numbers = self.asked[places]
+            shown = []
+            for number, answer in self._answers(numbers):
+                watched = answer.viewer.watched_rows if self._settings.exclude_watched else None
+                self.scores.add(
+                    number, answer.found, answer.shown.rows, rung=answer.rung, excluded=watched
+                )
+                shown.append(answer.shown)
+            yield self._output(places, numbers, shown)
+            logging.log_every_n_seconds(
+                logging.INFO, "%d of %d watches", 20, places[-1] + 1, len(self.asked)
+            )
+
+    def _answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "_PastAnswer"]]:
+        """Asks for some watches, in the order of their times; each then happens."""
+        batch = self._watches.take(pa.array(numbers))
+        users = batch["user_id"].to_pylist()
+        contexts = [{"surface": HOME, "device": d} for d in _strings(batch, "device")]
+        embeddings = self._embeddings(users, self._times[numbers], contexts)
+        asked = [
+            (number, self._threads.submit(self._answer(user, number, context, embedding).finish))
+            for user, number, context, embedding in zip(
+                users, numbers.tolist(), contexts, embeddings, strict=True
+            )
+        ]
+        for number, answer in asked:
+            yield number, answer.result()
+
+    def _embeddings(
+        self, users: Sequence[str], times: np.ndarray, contexts: Sequence[Mapping[str, str]]
+    ) -> np.ndarray:
+        """Returns the query embeddings of many moments, each from what was before it."""
+        raw = examples.query_batch(
+            self._release.resolved,
+            spec.CANDIDATE,
+            request=self._viewers.request(users, times, contexts),
+            users=self._viewers.profiles,
+            history=self._viewers.history,
+        )
+        inputs = tensors.to_arrays(raw, self._release.resolved, spec.CANDIDATE, Side.QUERY)
+        return np.asarray(self._release.query_tower.predict(inputs)["embedding"], np.float32)
+
+    def _answer(
+        self, user_id: str, number: int, context: Mapping[str, str], embedding: np.ndarray
+    ) -> "_PastAnswer":
+        now = int(self._times[number])
+        for stream in self._streams:
+            events = stream.until(now)
+            if events is not None:
+                self._state.add(events)
+        asked = PageRequest(
+            user_id=user_id,
+            k=self._settings.k,
+            context=dict(context),
+            exclude_watched=self._settings.exclude_watched,
+        )
+        answer = _PastAnswer(
+            self._release, self._funnel, asked, pool=self._pool, embedding=embedding
+        )
+        answer.viewer = self._viewers.viewer(user_id, now, context)
+        answer.gather()
+        return answer
+
+    def _output(
+        self, places: np.ndarray, numbers: np.ndarray, shown: Sequence[Candidates]
+    ) -> pa.Table:
+        lengths = np.array([len(page) for page in shown])
+        rows = np.concatenate([page.rows for page in shown])
+        owner = pa.array(np.repeat(np.arange(len(numbers)), lengths))
+        batch = self._watches.take(pa.array(numbers)).take(owner)
+        ranks = np.concatenate([np.arange(1, length + 1) for length in lengths])
+        return pa.table(
+            {
+                "query_id": places[np.asarray(owner)],
+                "user_id": batch["user_id"],
+                "time": batch["time"],
+                "watched_video_id": batch["video_id"],
+                "rank": ranks,
+                "video_id": self._release.catalogue.video_ids.take(pa.array(rows)),
+                "sources": pa.concat_arrays([page.source_lists for page in shown]),
+            }
+        )
+
+
+class _PastAnswer(Answer):
+    """An answer whose embedding is there already, and that keeps candidates instead of items."""
+
+    def __init__(
+        self,
+        release: LoadedRelease,
+        settings: FunnelSettings,
+        asked: PageRequest,
+        *,
+        pool: StagePool,
+        embedding: np.ndarray,
+    ) -> None:
+        super().__init__(
+            release, settings, asked, pool=pool, last=LastEmbeddings(), tracer=NoTracer()
+        )
+        self._given = embedding
+        self.rung = ""
+        self.columns: np.ndarray | None = None
+
+    def _embedding(self) -> np.ndarray | None:
+        return None if self.viewer.is_unknown else self._given
+
+    def gather(self) -> None:
+        """Asks the sources, of which some only know the present."""
+        filters = Filters(
+            self.viewer,
+            self._release.catalogue,
+            self._release.video_rules,
+            asked=self._asked,
+            settings=self._settings,
+        )
+        self.found = super()._candidates(self._embedding(), filters)
+
+    def finish(self) -> "_PastAnswer":
+        """Ranks what :meth:`gather` found: that looks at whole minutes before the moment only."""
+        self.rung = self.page().rung
+        return self
+
+    def _candidates(self, embedding: np.ndarray | None, filters: Filters) -> Candidates:
+        del embedding, filters
+        return self.found
+
+    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+        if self._release.order is None:
+            self.columns = self._release.order_columns(self.viewer, found, seconds)
+        return super()._by_value(found, seconds)
+
+    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
+        del seconds
+        self.shown = shown
+        return ()
+
+
+class _Inline(StagePool):
+    """Runs one stage after the other: nobody waits, so nothing is gained by threads."""
+
+    def run(self, name: str, work: Any, deadline_s: float) -> Any:
+        """See :class:`StagePool`; there is no deadline."""
+        del name, deadline_s
+        return work()
+
+    def run_all(self, works: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+        """See :class:`StagePool`; an error is an error, where a server would do without."""
+        return {name: self.run(name, work, deadline_s) for name, work in works.items()}
+
+
+def _strings(table: pa.Table, name: str) -> list[str]:
+    if name not in table.column_names:
+        return [""] * table.num_rows
+    return [value or "" for value in pc.cast(table[name], pa.string()).to_pylist()]

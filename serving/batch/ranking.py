@@ -1,0 +1,247 @@
+"""Offline ranking: every impression of a log scored as of its own moment, by the current release.
+
+The log is replayed through :mod:`features.as_of.replay`, the code that made the training examples:
+history is what the user did strictly before the impression, statistics of a video are those up
+to the day before. Rows that training would reject (unknown ids, absurd watch times) are left out
+of the history, as in training, but every impression is in the output.
+
+Where the ranker reads nominations and the log has none of our funnel's, they are made as the
+funnel would have made them (:mod:`serving.batch.past_nominations`), from the end of what the
+release has learnt on.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+from absl import logging
+
+from features import command, spec, tensors
+from features.as_of import live_statistics, pages, statistics
+from features.as_of.examples import Users
+from features.as_of.live_statistics import LiveStatistics
+from features.as_of.replay import ReplayConfig, Replayer
+from features.catalogue import Catalogue
+from features.spec import ResolvedSpec, Side
+from features.tables import schema
+from serving.batch import output as batch_output
+from serving.batch import past_nominations
+from serving.batch.bucketed_log import BucketedLog, Shown
+from serving.batch.past_nominations import PastNominations
+from serving.index.index import Index
+from serving.release.manifest import Release
+from serving.servables import signatures
+
+_BATCH = 4096
+_SCHEMA = pa.schema(
+    {
+        "user_id": pa.string(),
+        "video_id": pa.string(),
+        "time": pa.int64(),
+        "page_id": pa.string(),
+        "clicked": pa.bool_(),
+        "watch_time_s": pa.float64(),
+        "expected_watch_time_s": pa.float32(),
+    }
+)
+
+
+def rank(
+    release: Release,
+    *,
+    logs_dir: pathlib.Path,
+    output: pathlib.Path,
+    from_s: int | None = None,
+    until_s: int | None = None,
+) -> int:
+    """Writes one row per impression with its expected watch time.
+
+    Args:
+        release: Whose ranker scores.
+        logs_dir: Raw logs: the impressions, and all that happened before them.
+        output: Parquet file to write; it appears when it is whole. Impressions without user,
+            video or possible time cannot be scored: their expected watch time is null.
+        from_s: Scores impressions from this time on, Unix seconds; None scores all.
+        until_s: Reads nothing from this time on; None reads all.
+
+    Returns:
+        Rows written.
+
+    Raises:
+        command.InputError: The release has no ranker, or the logs cannot be used.
+    """
+    if release.ranker is None:
+        raise command.InputError(
+            f"release {release.version} has no ranker: it was built without --ranker_model."
+        )
+    learnt_until_s = release.ranker_learnt_until_s
+    if learnt_until_s is not None and (from_s or 0) < learnt_until_s:
+        logging.warning(
+            "The ranker of release %s has learnt the impressions before %s: figures that are made "
+            "of their scores are too good. Give --from to leave them out.",
+            release.version,
+            command.format_time(learnt_until_s),
+        )
+    log = BucketedLog.open(logs_dir, until_s, known_videos=release.videos / "videos.parquet")
+    scorer = _Scorer.load(release, log)
+    return batch_output.write(output, _SCHEMA, scorer.results(log, from_s))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Scorer:
+    """Replays users and asks the ranker."""
+
+    resolved: ResolvedSpec
+    catalogue: Catalogue
+    users: Users
+    signature: Any
+    nominations: PastNominations | None
+    known_until_s: int
+
+    @classmethod
+    def load(cls, release: Release, log: BucketedLog) -> "_Scorer":
+        profiles = log.users
+        if profiles is None:
+            profiles = pq.read_table(release.videos / "users.parquet").combine_chunks()
+        loaded = tf.saved_model.load(str(release.ranker))
+        resolved = ResolvedSpec.load(release.videos)
+        catalogue, users = Catalogue(log.videos), Users(profiles)
+        nominations, known_until_s = None, release.learnt_until_s
+        if any(f.origin == "nomination" for f in resolved.of(spec.RANKER)):
+            if known_until_s is None:
+                logging.warning(
+                    "Release %s does not say until when it has learnt, so nominations that the log "
+                    "lacks stay missing: its scores might know the answer.",
+                    release.version,
+                )
+            else:
+                logging.info(
+                    "Nominations that the log lacks are made for pages from %s on.",
+                    command.format_time(known_until_s),
+                )
+                nominations = _nominations(release, resolved, catalogue, users)
+        return cls(
+            resolved=resolved,
+            catalogue=catalogue,
+            users=users,
+            signature=loaded.signatures[signatures.SCORE_PAIRS],
+            nominations=nominations,
+            known_until_s=known_until_s or 0,
+        )
+
+    def results(self, log: BucketedLog, from_s: int | None) -> Iterator[pa.Table]:
+        """Yields the scored impressions of one bucket of users after the other."""
+        buckets = log.buckets()
+        daily = statistics.merge([])
+        minutes: list[pa.Table] = []
+        for tables in buckets:
+            since = self.resolved.history_from_s
+            clean = {
+                name: rows.filter(pc.greater_equal(rows["time"], since))
+                for name, rows in log.clean(tables).items()
+            }
+            # An empty table says that the log has impressions, though not of these users.
+            shown = clean.get("impressions", schema.empty("impressions"))
+            part = statistics.daily_counts(clean.get("watches"), shown)
+            daily = statistics.merge([daily, part])
+            events = clean.get("watches"), clean.get("impressions")
+            minutes.append(live_statistics.minute_counts(self.catalogue, *events))
+        by_day = statistics.VideoStatistics.of(daily, self.catalogue)
+        live = LiveStatistics.of(live_statistics.merge(minutes))
+        for number, tables in enumerate(buckets, 1):
+            if "impressions" in tables:
+                yield from self._bucket(log, tables, (by_day, live), from_s)
+            logging.info("Bucket %d of %d users is scored.", number, len(buckets))
+
+    def _bucket(
+        self,
+        log: BucketedLog,
+        tables: Mapping[str, pa.Table],
+        counted: tuple[statistics.VideoStatistics, LiveStatistics],
+        from_s: int | None,
+    ) -> Iterator[pa.Table]:
+        """Scores a bucket's impressions, ordered by user and time."""
+        shown = Shown.of(log, tables, self.catalogue, from_s=self.resolved.history_from_s)
+        paged = shown.paged.filter(pc.greater_equal(shown.paged["time"], from_s or 0))
+        yield from self._scored(paged, shown, counted)
+        in_time = pc.fill_null(pc.greater_equal(shown.broken["time"], from_s or 0), True)
+        broken = shown.broken.filter(in_time)
+        if broken.num_rows:
+            logging.warning(
+                "%d impressions lack a user, a video or a possible time: their score is null.",
+                broken.num_rows,
+            )
+            yield _output(broken, pa.nulls(broken.num_rows, pa.float32()))
+
+    def _scored(
+        self,
+        impressions: pa.Table,
+        shown: Shown,
+        counted: tuple[statistics.VideoStatistics, LiveStatistics],
+    ) -> Iterator[pa.Table]:
+        replayer = Replayer(
+            ReplayConfig(train_until_s=0),
+            resolved=self.resolved,
+            catalogue=self.catalogue,
+            users=self.users,
+        )
+        daily, live = counted
+        for start in range(0, impressions.num_rows, _BATCH):
+            rows = self._nominated(impressions.slice(start, _BATCH), shown)
+            raw = replayer.ranking_batch(rows, shown.codes, shown.history, daily, live=live)
+            inputs = {
+                name: tf.constant(values)
+                for side in Side
+                for name, values in tensors.to_arrays(raw, self.resolved, spec.RANKER, side).items()
+            }
+            expected = self.signature(**inputs)["expected_watch_time_s"].numpy()
+            yield _output(rows, pa.array(expected, pa.float32()))
+
+    def _nominated(self, impressions: pa.Table, shown: Shown) -> pa.Table:
+        """Returns the impressions with the nominations that the funnel would have logged.
+
+        Those of pages that the release has learnt from stay missing: its scores know them.
+        """
+        if self.nominations is None:
+            return impressions
+        impressions = past_nominations.with_columns(impressions)
+        unseen = pc.greater_equal(impressions[pages.PAGE_TIME], self.known_until_s)
+        filled = self.nominations.filled(impressions.filter(unseen), shown.codes, shown.history)
+        # Back in their order: pages of a user follow each other in time.
+        place = np.argsort(
+            np.concatenate([np.flatnonzero(unseen), np.flatnonzero(pc.invert(unseen))])
+        )
+        return pa.concat_tables([filled, impressions.filter(pc.invert(unseen))]).take(
+            pa.array(place)
+        )
+
+
+def _nominations(
+    release: Release, resolved: ResolvedSpec, catalogue: Catalogue, users: Users
+) -> PastNominations:
+    index = Index.load(release.index, hash_contents=False)
+    return PastNominations.of_model(
+        release.version,
+        str(release.query_tower),
+        resolved=resolved,
+        catalogue=catalogue,
+        users=users,
+        search=index.search,
+    )
+
+
+def _output(impressions: pa.Table, expected: pa.Array) -> pa.Table:
+    columns = {
+        field.name: impressions[field.name]
+        if field.name in impressions.column_names
+        else pa.nulls(impressions.num_rows, field.type)
+        for field in _SCHEMA
+        if field.name != "expected_watch_time_s"
+    }
+    return pa.table({**columns, "expected_watch_time_s": expected})

@@ -1,0 +1,338 @@
+"""Makes a release of trained models: components, gates, publication.
+
+A release is assembled under temporary names and everything is tried as written, before any of it
+can be seen: SavedModels answer their warm-up requests, the index is searched with real user
+queries, and what the SavedModels make of raw features is compared with what training read.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from absl import logging
+
+from features import command, dataset, files, spec
+from features.as_of import replay
+from features.as_of.statistics import DAY_S
+from features.catalogue import Catalogue
+from features.spec import ResolvedSpec, Side
+from models.candidate import model as candidate_model
+from models.ranking import model as ranker
+from models.training import saved
+from serving.servables import export, prepared_videos, signatures, warmup
+from serving.build import gates, skew, trials, user_queries
+from serving.index import index
+from serving.funnel import page_order
+from serving.release import publication, manifest as release, tf_serving_config
+from serving.build.settings import Inputs, Settings
+from serving.build.gates import Gate
+from serving.servables.prepared_videos import PreparedVideos
+
+VIDEOS = "videos.parquet"
+STATISTICS = "video_statistics.parquet"
+USERS = "users.parquet"
+_FEW_QUERIES = 64
+
+
+class GatesFailedError(command.InputError):
+    """At least one gate failed, so nothing was published."""
+
+
+def publish(
+    inputs: Inputs,
+    serving_root: pathlib.Path,
+    settings: Settings,
+    *,
+    report: Callable[[Gate], None] = lambda gate: logging.info("%s", gate),
+) -> release.Manifest:
+    """Builds a release, checks it, and makes it the current one.
+
+    Args:
+        inputs: Examples and models.
+        serving_root: Where releases are published.
+        settings: How.
+        report: Is given every gate as soon as it is decided.
+
+    Raises:
+        GatesFailedError: A gate failed and nothing forces publication; nothing was published.
+        command.InputError: An input is missing, or the inputs do not belong together.
+    """
+    info = _require_inputs(inputs)
+    figures = gates.read_metrics(inputs.metrics)
+    with publication.building(serving_root) as build:
+        assembly = _Assembly(inputs, settings, build, report)
+        assembly.judge_metrics(figures)
+        assembly.judge_page_order()
+        # What fails here fails before anything expensive is done.
+        _require_passed(assembly.gates, settings.force_publish)
+        assembly.write_videos()
+        assembly.write_query_tower_and_index()
+        if inputs.ranker_model is not None:
+            assembly.write_ranker(inputs.ranker_model)
+        elif info.get("has_ranking"):
+            logging.warning("No --ranker_model: expected watch times will not be known.")
+        _require_passed(assembly.gates, settings.force_publish)
+        assembly.write_page_order()
+        return build.publish(
+            metrics=figures,
+            gates=[dataclasses.asdict(gate) for gate in assembly.gates],
+            lineage={
+                "examples": {"path": str(inputs.examples.resolve()), "info": info},
+                "candidate_model": _lineage(inputs.candidate_model),
+                "ranker_model": _lineage(inputs.ranker_model),
+                "index": assembly.index_report,
+            },
+            forced=settings.force_publish if gates.failed(assembly.gates) else "",
+            keep=settings.keep,
+        )
+
+
+def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
+    """Writes a release that knows nothing of the holdout, to be asked about it; no gate judges it.
+
+    Args:
+        inputs: Models that were trained on the training split alone.
+        root: Directory of its own, such as a temporary one.
+
+    Raises:
+        command.InputError: As of :func:`publish`.
+    """
+    info = _require_inputs(inputs)
+    train_until_s = int(str(info["train_until_s"]))
+    settings = Settings(exact_below=sys.maxsize)
+    with publication.building(root) as build:
+        assembly = _Assembly(inputs, settings, build, lambda gate: logging.debug("%s", gate))
+        # Popular and trending videos are those of the days before.
+        assembly.write_videos(until_day=train_until_s // DAY_S)
+        assembly.write_query_tower_and_index(is_judged=False)
+        if inputs.ranker_model is not None:
+            assembly.write_ranker(inputs.ranker_model, is_judged=False)
+        known = {**info, "until_s": train_until_s}
+        build.publish(metrics={}, gates=[], lineage={"examples": {"info": known}})
+    return release.load(root)
+
+
+def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
+    """Returns what preprocess recorded.
+
+    Raises:
+        command.InputError: Something is incomplete, or a model was trained on another transform.
+    """
+    info = dataset.info(inputs.examples)
+    for directory, kind in (
+        (inputs.candidate_model, spec.CANDIDATE),
+        (inputs.ranker_model, spec.RANKER),
+    ):
+        if directory is not None:
+            saved.open_directory(directory, kind=kind, examples_dir=inputs.examples)
+    return info
+
+
+def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
+    if directory is None:
+        return None
+    return {"path": str(directory.resolve()), "info": files.read_complete(directory)}
+
+
+def _require_passed(found: list[Gate], force_publish: str) -> None:
+    failing = gates.failed(found)
+    if not failing:
+        return
+    rules = "; ".join(f"{gate.rule}: {gate.value}, asked {gate.threshold}" for gate in failing)
+    if force_publish:
+        logging.warning("Publishing although %s. Reason given: %s", rules, force_publish)
+        return
+    raise GatesFailedError(
+        f"nothing was published, since {len(failing)} of {len(found)} gates failed: {rules}. "
+        'Publish it all the same with --force_publish="REASON", which is recorded.'
+    )
+
+
+class _Assembly:
+    """The components of one release, written one after the other."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        build: publication.Build,
+        report: Callable[[Gate], None],
+    ) -> None:
+        self._inputs = inputs
+        self._settings = settings
+        self._build = build
+        self._report = report
+        self._resolved = ResolvedSpec.load(inputs.examples)
+        self._catalogue = Catalogue(_table(inputs.examples / "videos"))
+        self.gates: list[Gate] = []
+        self.index_report: Mapping[str, Any] = {}
+
+    def write_videos(self, *, until_day: int | None = None) -> None:
+        """Writes catalogue, statistics, profiles and spec: what the funnel knows of them.
+
+        Args:
+            until_day: First day, since 1970, whose statistics are left out; None keeps all.
+        """
+        asked = trials.rules(self._catalogue)
+        self._add(asked)
+        _require_passed([asked], "")  # No reason could make up for pages that are all errors.
+        directory = self._build.directory("videos")
+        self._resolved.save(directory)
+        pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")
+        statistics = _table(self._inputs.examples / "video_statistics")
+        if until_day is not None:
+            statistics = statistics.filter(pc.less(statistics["day"], until_day))
+        pq.write_table(statistics, directory / STATISTICS, compression="zstd")
+        users = self._inputs.examples / "users"
+        profiles = _table(users) if users.is_dir() else replay.NO_USERS
+        pq.write_table(profiles, directory / USERS, compression="zstd")
+
+    def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
+        """Writes both towers and the index of their video embeddings."""
+        examples = self._inputs.examples
+        model = candidate_model.load(self._inputs.candidate_model, examples)
+        if model.is_hierarchical:
+            raise command.InputError(
+                f"{self._inputs.candidate_model} was trained with --loss=hierarchical: its "
+                "probabilities are no inner products, so no index can search them. Train the "
+                "candidate model with --loss=sampled to release it."
+            )
+        directory = self._build.directory(signatures.QUERY_TOWER)
+        export.export_query_tower(model, examples, directory)
+        requests = warmup.query_tower_requests(examples)
+        warmup.write(directory, signatures.QUERY_TOWER, requests)
+        tf_serving_config.write_batching(directory)
+        videos = user_queries.embed(
+            functools.partial(export.video_embeddings, model),
+            user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
+        )
+        users = user_queries.of_held_out_users(model, examples, self._resolved)
+        queries, slices = users.embeddings, users.slices
+        if not is_judged:
+            queries, slices = queries[:_FEW_QUERIES], {}
+        finite = gates.finite_embeddings(videos, queries)
+        self._add(finite)
+        _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
+        built = self._build.directory("index")
+        logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
+        report = index.build(
+            built,
+            self._catalogue.video_ids,
+            videos,
+            tuning_queries=queries,
+            query_slices=slices,
+            recall_target=self._settings.recall_target,
+            exact_below=self._settings.exact_below,
+            repeat_bias=float(model.repeat_bias),
+        )
+        self.index_report = dataclasses.asdict(report)
+        if is_judged:
+            self._add(*gates.index_recall(report, self._settings.recall_target))
+            self._judge_retrieval(users)
+
+    def _judge_retrieval(self, users: user_queries.UserQueries) -> None:
+        """Judges the towers and the index as they were written."""
+        examples = self._inputs.examples
+        directory = self._build.directory(signatures.QUERY_TOWER)
+        loaded = index.Index.load(self._build.directory("index"))
+        info = dataset.info(examples)
+        watched = user_queries.watched_then(
+            _table(examples / "video_statistics"),
+            self._catalogue,
+            from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
+        )
+        lineage = saved.read_lineage(self._inputs.candidate_model)
+        self._add(*gates.refit(lineage.get("refit", {})))
+        known = users.of_known_users(user_queries.NUM_QUERIES // 2)
+        self._add(*gates.collapse(loaded, known, watched=watched))
+        self._add(
+            trials.query_tower(
+                directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
+            ),
+            gates.skew_proof("query tower", skew.measure(directory, examples, spec.CANDIDATE)),
+        )
+
+    def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
+        """Writes the ranker; videos are prepared for those that are judged, to serve."""
+        examples = self._inputs.examples
+        directory = self._build.directory(signatures.RANKER)
+        export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
+        requests = warmup.ranker_requests(examples)
+        prepared = self._prepare_videos(directory) if is_judged else None
+        if prepared is not None:
+            requests += warmup.prepared_requests(requests, prepared, self._catalogue)
+        warmup.write(directory, signatures.RANKER, requests)
+        if not is_judged:
+            return
+        self._add(
+            trials.ranker(directory),
+            gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
+        )
+        if prepared is not None:
+            self._add(trials.prepared_ranker(directory, requests))
+
+    def _prepare_videos(self, saved_model: pathlib.Path) -> PreparedVideos | None:
+        """Computes what videos alone contribute to the ranker, with the SavedModel itself."""
+        if not prepared_videos.is_supported(self._resolved):
+            return None
+        directory = self._build.directory("videos") / prepared_videos.DIRECTORY
+        examples = self._inputs.examples
+        prepared_videos.write(
+            directory,
+            resolved=self._resolved,
+            catalogue=self._catalogue,
+            prepare=export.function_of(saved_model, signatures.PREPARE_VIDEOS),
+            vocabularies={
+                space.name: dataset.vocabulary(examples, spec.RANKER, space.name)
+                for space in self._resolved.spaces_of(spec.RANKER)
+            },
+        )
+        return PreparedVideos.load(directory, self._resolved)
+
+    def judge_metrics(self, figures: Mapping[str, Any]) -> None:
+        """Compares metrics with chance, the baselines and the release that serves now."""
+        root = self._build.serving_root
+        previous: Mapping[str, Any] = {}
+        if release.stated_current(root) is not None:
+            try:
+                previous = release.load_manifest(root).metrics
+            except release.ReleaseRefusedError as error:
+                # A release that is broken is the best reason to publish another one.
+                logging.warning("No comparison with the release that serves now: %s", error)
+        has_ranker = self._inputs.ranker_model is not None
+        self._add(
+            *gates.metrics(
+                figures, previous, num_videos=len(self._catalogue), has_ranker=has_ranker
+            )
+        )
+
+    def judge_page_order(self) -> None:
+        """Compares the learned order of pages with orders by one part alone."""
+        directory = self._inputs.page_order
+        info = None if directory is None else files.read_complete(directory)
+        self._add(*gates.page_order((info or {}).get("judged", {})))
+
+    def write_page_order(self) -> None:
+        """Puts the learned order, where there is one, where servers look for it."""
+        directory = self._inputs.page_order
+        if directory is None or not (directory / page_order.FILE).is_file():
+            without = "retrieval score" if self._inputs.ranker_model is None else "watch time"
+            logging.warning("No learned order: pages will be in the order of the %s.", without)
+            return
+        path = page_order.path_of(self._build.serving_root, self._build.version)
+        path.parent.mkdir(exist_ok=True)
+        page_order.PageOrder.load(directory / page_order.FILE).save(path)
+
+    def _add(self, *found: Gate) -> None:
+        for gate in found:
+            self.gates.append(gate)
+            self._report(gate)
+
+
+def _table(directory: pathlib.Path) -> Any:
+    return pq.read_table(directory).combine_chunks()

@@ -1,0 +1,336 @@
+"""One request on its way through the stages: viewer -> candidates -> ranking -> page."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from absl import logging
+
+from serving import errors
+from serving.events.event import AHEAD_S
+from serving.funnel import candidates, sources
+from serving.funnel.candidates import Candidates
+from serving.funnel.deadlines import StagePool
+from serving.funnel.filters import Filters, Predicate
+from serving.funnel.last_embeddings import LastEmbeddings
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import (
+    FULL,
+    LAST_EMBEDDING,
+    NO_HISTORY,
+    NO_RANKER,
+    NO_RETRIEVAL,
+    POPULAR,
+    RUNGS,
+    FunnelSettings,
+    Item,
+    Page,
+    PageRequest,
+)
+from serving.funnel.sources import Nominations, Question, Source
+from serving.funnel.tracing import Tracer
+from serving.funnel.viewer import Viewer
+from serving.history.user_history import UserHistory, unknown_user
+
+
+class Answer:
+    """The state of one request.
+
+    Attributes:
+        viewer: Who asks; there after :meth:`meet`.
+        stages_ms: Time of each stage so far, milliseconds.
+    """
+
+    viewer: Viewer
+
+    def __init__(
+        self,
+        release: LoadedRelease,
+        settings: FunnelSettings,
+        asked: PageRequest,
+        *,
+        pool: StagePool,
+        last: LastEmbeddings,
+        tracer: Tracer,
+        predicate: Predicate | None = None,
+    ) -> None:
+        self.stages_ms: dict[str, float] = {}
+        self._release = release
+        self._settings = settings
+        self._asked = asked
+        self._pool = pool
+        self._last = last
+        self._tracer = tracer
+        self._predicate = predicate
+        self._reasons: list[str] = []
+        self._falls: list[str] = []
+        self._rung = FULL
+        self._sources_ms: dict[str, float] = {}
+
+    def fall(self, part: str, why: object, *, to: str = FULL) -> None:
+        """Notes that a part failed or was late, and the rung that is left without it."""
+        self._falls.append(part)
+        self._stand_on(to, f"{part}: {why}")
+
+    def _stand_on(self, rung: str, reason: str) -> None:
+        self._rung = max(self._rung, rung, key=RUNGS.index)
+        self._reasons.append(reason)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Takes the time of a stage."""
+        start = time.perf_counter()
+        try:
+            with self._tracer.span(name):
+                yield
+        finally:
+            self.stages_ms[name] = 1000 * (time.perf_counter() - start)
+
+    # ---- who asks ----------------------------------------------------------------------------
+
+    def meet(self, read: Callable[[str], UserHistory], *, now: int) -> None:
+        """Reads what the viewer did; without a history store the context must do."""
+        with self.stage("history"):
+            user_id = self._asked.user_id
+            try:
+                found = self._pool.run(
+                    "history",
+                    functools.partial(read, user_id),
+                    self._settings.history_deadline_s,
+                )
+            except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
+                logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
+                self.fall("history", error, to=NO_HISTORY)
+                found = unknown_user(user_id)
+            # Strictly before now: an event of this very second must count for this page. What lies
+            # further ahead this page does not see, and training does not see it for this page
+            # either: both go by the time that its impressions are written down with.
+            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
+            self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
+
+    # ---- stages ------------------------------------------------------------------------------
+
+    def page(self, exposures: tuple[str, ...] = ()) -> Page:
+        """Runs the stages.
+
+        Raises:
+            FilterError: What may be shown cannot be decided.
+        """
+        release = self._release
+        with self.stage("query_tower"):
+            embedding = self._embedding()
+        with self.stage("filters"):
+            filters = Filters(
+                self.viewer,
+                release.catalogue,
+                release.video_rules,
+                asked=self._asked,
+                settings=self._settings,
+                predicate=self._predicate,
+            )
+        with self.stage("retrieval"):
+            found = self._candidates(embedding, filters)
+        with self.stage("ranking"):
+            order, seconds = self._order(found, embedding)
+            if len(filters.resting):
+                rests = np.isin(found.rows[order], filters.resting)
+                order = np.concatenate([order[~rests], order[rests]])
+        with self.stage("page"):
+            channels, _ = release.catalogue.channels
+            chosen = candidates.capped_per_channel(
+                order,
+                channels[found.rows],
+                k=self._asked.k,
+                cap=self._settings.per_channel,
+            )
+            items = self._items(found.take(chosen), None if seconds is None else seconds[chosen])
+        return Page(
+            request_id=uuid.uuid4().hex,
+            release_id=release.version,
+            rung=self._rung,
+            reasons=tuple(self._reasons),
+            falls=tuple(self._falls),
+            now=self.viewer.now,
+            items=items,
+            stages_ms=self.stages_ms,
+            sources_ms=dict(self._sources_ms),
+            nominated=found.counts(),
+            ranked=len(found),
+            filtered=filters.counts(),
+            held_back=filters.examples() if self._asked.explain else {},
+            viewer_known_by=self.viewer.known_by,
+            exposures=exposures,
+        )
+
+    def _embedding(self) -> np.ndarray | None:
+        if self.viewer.is_unknown:
+            self._reasons.append("retrieval: nothing is known of the viewer")
+            return None
+        version, user_id = self._release.version, self.viewer.user_id
+        deadline_s = self._settings.query_tower_deadline_s
+        try:
+            embedding = self._pool.run(
+                "query_tower",
+                functools.partial(self._release.embed, self.viewer, deadline_s=deadline_s),
+                deadline_s,
+            )
+        except (errors.ModelError, errors.StageTimeoutError) as error:
+            logging.log_every_n_seconds(logging.ERROR, "No query embedding: %s", 1, error)
+            last = self._last.get(version, user_id)
+            rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
+            self.fall("query_tower", error, to=rung)
+            return last
+        # Without history it knows less than the one before; who looks may pretend a context.
+        if self._rung != NO_HISTORY and self._asked.record:
+            self._last.put(version, user_id, embedding)
+        return embedding
+
+    def _candidates(self, embedding: np.ndarray | None, filters: Filters) -> Candidates:
+        question = Question(
+            viewer=self.viewer,
+            excluded=filters.excluded,
+            upload_times=self._release.catalogue.upload_times,
+            embedding=embedding,
+            permits=filters.allowed,
+        )
+        nominations = self._nominations(question)
+        distinct = {row for n in nominations.values() for row in n.rows.tolist()}
+        if len(distinct) < self._asked.k:
+            # Popular comes in order, so its longer list begins with its shorter one.
+            wanted = self._asked.k + len(distinct)
+            popular = self._release.popular.fill(question, wanted)
+            if len(distinct.union(popular.rows.tolist())) < self._asked.k and len(filters.resting):
+                # Shown too often is better than an empty page, to whoever asks so often.
+                question = dataclasses.replace(question, excluded=filters.forbidden)
+                popular = self._release.popular.fill(question, wanted + len(filters.resting))
+            nominations[sources.POPULAR] = popular
+        return candidates.merge(
+            nominations, embeddings=self._release.index.embeddings, query=embedding
+        )
+
+    def _nominations(self, question: Question) -> dict[str, Nominations]:
+        """Asks all sources side by side; one that fails or is late nominates nothing."""
+        works = {
+            source.name: functools.partial(self._nominate, source, question)
+            for source in self._release.sources
+        }
+        outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
+        nominations: dict[str, Nominations] = {}
+        for name, outcome in outcomes.items():
+            if isinstance(outcome, errors.FilterError):
+                # Another one: an error that its own traceback leads to is a cycle, which would hold
+                # the release.
+                raise errors.FilterError(str(outcome))
+            if isinstance(outcome, Exception):
+                is_known = isinstance(outcome, errors.ServingError)
+                logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
+                self.fall(name, outcome, to=NO_RETRIEVAL if name == sources.RETRIEVAL else FULL)
+                outcome = _NOTHING
+            nominations[name] = outcome
+        return nominations
+
+    def _nominate(self, source: Source, question: Question) -> Nominations:
+        settings = self._settings
+        wide = {sources.RETRIEVAL: settings.retrieved, sources.TRENDING: settings.trending}
+        limit = wide.get(source.name, settings.per_source)
+        start = time.perf_counter()
+        found = source.nominate(question, max(limit, self._asked.k))
+        self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
+        return found
+
+    def _order(
+        self, found: Candidates, embedding: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns candidates best first, and their expected watch times where there are any."""
+        known = self.viewer.is_unknown or embedding is not None
+        if known and len(found):
+            seconds = self._expected_watch_times(found)
+            order = self._by_value(found, seconds)
+            if order is not None:
+                return order, seconds
+        if embedding is not None:
+            scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
+            return np.argsort(-scores, kind="stable"), None
+        order = _by_turns(found, (sources.CO_WATCH, sources.POPULAR))
+        if not found.counts().get(sources.CO_WATCH):
+            self._rung = POPULAR
+        return order, None
+
+    def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
+        """Returns what the ranker says; None, a rung lower, where it says nothing."""
+        if self._release.ranker is None:
+            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
+            return None
+        deadline_s = self._settings.ranker_deadline_s
+        rank = functools.partial(
+            self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
+        )
+        try:
+            seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
+            return seconds
+        except (errors.ModelError, errors.StageTimeoutError) as error:
+            logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
+            self.fall("ranker", error, to=NO_RANKER)
+            return None
+
+    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+        """Returns candidates best first: by the learned order, else by expected watch time.
+
+        None where there is neither: a learned order may look at expected watch times, too.
+        """
+        learned = self._release.order
+        if learned is not None and not (seconds is None and learned.needs_ranker):
+            columns = self._release.order_columns(self.viewer, found, seconds)
+            if columns is not None:
+                return np.argsort(-learned.scores(columns), kind="stable")
+        return None if seconds is None else np.argsort(-seconds, kind="stable")
+
+    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
+        videos = self._release.shown_columns.take(shown.rows).to_pylist()
+        # Plain numbers: NumPy's own are slow one by one.
+        bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
+        scores = shown.source_scores.T.tolist()
+        watch_times = [math.nan] * len(videos) if seconds is None else seconds.tolist()
+        return tuple(
+            Item(
+                video_id=video["video_id"],
+                position=position,
+                video=video,
+                sources=shown.names_of(bits[position]),
+                source_scores={
+                    name: score
+                    for name, score in zip(shown.source_names, scores[position], strict=True)
+                    if math.isfinite(score)
+                },
+                retrieval_score=_number(retrieval[position]),
+                expected_watch_time_s=_number(watch_times[position]),
+            )
+            for position, video in enumerate(videos)
+        )
+
+
+_NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
+
+
+def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:
+    """Returns the best of each of some sources, the second best of each, and so on.
+
+    What none of them nominated comes last, in its order.
+    """
+    place = np.full(len(found), np.inf)
+    for turn, name in enumerate(names):
+        if name in found.source_names:
+            scores = found.source_scores[found.source_names.index(name)]
+            mine = np.flatnonzero(np.isfinite(scores))
+            best = mine[np.argsort(-scores[mine], kind="stable")]
+            place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))
+    return np.argsort(place, kind="stable")
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

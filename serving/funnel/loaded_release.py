@@ -1,0 +1,337 @@
+"""A release in memory, whole and warm: what the funnel pins for a request."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from absl import logging
+
+from features import command, spec, tensors
+from features.as_of import examples
+from features.as_of.statistics import VideoStatistics
+from features.catalogue import Catalogue
+from features.event_columns import Queries
+from features.spec import ResolvedSpec, Side
+from serving import errors
+from serving.funnel import filters, page_order, sources
+from serving.funnel.candidates import Candidates
+from serving.funnel.filters import VideoRules
+from serving.funnel.live_sources import CoWatch, LiveTrending
+from serving.funnel.page_order import PageOrder
+from serving.funnel.profiles import Profiles
+from serving.funnel.sources import Popular, Source
+from serving.funnel.viewer import HOME, Viewer
+from serving.history.user_history import UserHistory, unknown_user
+from serving.index.index import Index, VideoIndex
+from serving.live.state import LiveState, LiveView
+from serving.release import manifest as release
+from serving.servables import prepared_videos, reduced_precision, signatures
+from serving.servables.model import Model
+from serving.servables.prepared_videos import PreparedVideos
+from serving.servables.tensorflow_serving import Backend
+
+_WARM_UP_CANDIDATES = 300
+_SHOWN_COLUMNS = (
+    "video_id",
+    "title",
+    "channel_id",
+    "topics",
+    "language",
+    "duration_s",
+    "upload_time",
+)
+_WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoadedRelease:
+    """One consistent set of models, index and videos.
+
+    Attributes:
+        version: The release id.
+        manifest: What was published; None in tests.
+        resolved: The features of its models.
+        catalogue: Videos; row i is row i of the index.
+        statistics: Of the videos, up to the day before.
+        profiles: Users known at the build.
+        index: See :class:`serving.index.index.VideoIndex`.
+        query_tower: Raw query features -> ``embedding``.
+        ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
+            logs could not train one.
+        sources: What nominates candidates, retrieval first.
+        popular: The same object as in ``sources``; it can always fill a page.
+        prepared: What videos alone contribute to the ranker; None where it reads them raw.
+        live: What everybody watches now, in the rows of the catalogue.
+        order: Learned order of pages; None for that of expected watch time or retrieval score.
+        found: Where it lies on disk; None in tests.
+        withdrawn: int32, sorted: rows of videos that nobody is shown any more.
+        rules: Of :func:`serving.funnel.filters.current_rules`; None where they are as they were
+            built.
+    """
+
+    version: str
+    manifest: release.Manifest | None
+    resolved: ResolvedSpec
+    catalogue: Catalogue
+    statistics: VideoStatistics
+    profiles: Profiles
+    index: VideoIndex
+    query_tower: Model
+    ranker: Model | None
+    sources: tuple[Source, ...]
+    popular: Popular
+    prepared: PreparedVideos | None = None
+    live: LiveView | None = None
+    order: PageOrder | None = None
+    found: release.Release | None = None
+    withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    rules: pa.Table | None = None
+
+    @functools.cached_property
+    def video_rules(self) -> VideoRules:
+        """What filters look at."""
+        rules = self.rules
+        if rules is None:
+            rules = filters.rule_columns(self.catalogue.table)
+        return VideoRules(filters.ruled(self.catalogue, rules), self.withdrawn)
+
+    def with_live(self, state: LiveState) -> "LoadedRelease":
+        """Returns the release with the live sources and features of ``state``."""
+        view = LiveView(state, self.catalogue)
+        kept = [source for source in self.sources if source.name != sources.CO_WATCH]
+        live = tuple(
+            LiveTrending(view, source) if source.name == sources.TRENDING else source
+            for source in kept
+        )
+        return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
+
+    def order_columns(
+        self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Returns what a learned order looks at, float64 [n, F]; None without live state."""
+        if self.live is None:
+            return None
+        times = self.catalogue.upload_times
+        return page_order.columns(
+            self.live, found, now=viewer.now, upload_times=times, seconds=seconds
+        )
+
+    @functools.cached_property
+    def shown_columns(self) -> pa.Table:
+        """The columns of the videos table that a page shows; it may have a hundred others."""
+        have = self.catalogue.table.column_names
+        return self.catalogue.table.select([name for name in _SHOWN_COLUMNS if name in have])
+
+    def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
+        """Returns who asks; the profile is the store's, where it has none the release's."""
+        if not found.profile:
+            found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
+        columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
+        return Viewer.of(
+            found,
+            now=now,
+            context=context,
+            catalogue=self.catalogue,
+            user_schema=columns,
+            from_s=self.resolved.history_from_s,
+        )
+
+    def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:
+        """Returns the query embedding, float32 [D + 1].
+
+        Raises:
+            ModelError: The query tower failed, or its embedding does not fit the index.
+        """
+        inputs = self._query_arrays(spec.CANDIDATE, viewer)
+        output = self.query_tower.predict(inputs, deadline_s=deadline_s)
+        embedding = np.asarray(output["embedding"], np.float32)
+        if embedding.shape != (1, self.index.dimension) or not np.isfinite(embedding).all():
+            raise errors.ModelError(
+                f"the query tower of release {self.version} must give one finite embedding of "
+                f"width {self.index.dimension}, got shape {embedding.shape}."
+            )
+        return embedding[0]
+
+    def expected_watch_times(
+        self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
+    ) -> np.ndarray:
+        """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
+
+        Raises:
+            ModelError: There is no ranker, or it failed.
+        """
+        if self.ranker is None:
+            raise errors.ModelError(f"release {self.version} has no ranker.")
+        count = len(candidates)
+        moment: dict[str, Any] = {
+            "catalogue": self.catalogue,
+            "video_rows": candidates.rows,
+            "history": viewer.history,
+            "queries": Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
+            "statistics": self.statistics,
+            "live": self.live,
+        }
+        nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
+        inputs = self._query_arrays(spec.RANKER, viewer)
+        if self.prepared is not None:
+            inputs |= self.prepared.static_inputs(candidates.rows)
+            inputs |= self.prepared.nominated_inputs(candidates.source_combinations)
+            for kind, features in self.prepared.moment.items():
+                if features:
+                    name = spec.vector_column(Side.CANDIDATE, kind)
+                    inputs[name] = examples.candidate_numbers(
+                        features, **moment, nominations=nominations
+                    )
+        else:
+            nominations["candidate_sources"] = candidates.source_lists
+            batch = examples.candidate_batch(
+                self.resolved, spec.RANKER, **moment, nominations=nominations
+            )
+            inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
+        output = self.ranker.predict(inputs, deadline_s=deadline_s)
+        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
+        if seconds.shape != (count,) or np.isnan(seconds).any():
+            raise errors.ModelError(
+                f"the ranker of release {self.version} must give {count} numbers, got shape "
+                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
+            )
+        return seconds
+
+    @functools.cached_property
+    def _shared_columns(self) -> tuple[str, ...]:
+        """Names of the categorical query-side features that both models read."""
+        features = self.resolved.of(spec.RANKER, Side.QUERY)
+        return tuple(f.name for f in features if f.categorical and spec.CANDIDATE in f.models)
+
+    @functools.cached_property
+    def _of_ranker_alone(self) -> ResolvedSpec:
+        shared = set(self._shared_columns)
+        features = tuple(f for f in self.resolved.features if f.name not in shared)
+        return dataclasses.replace(self.resolved, features=features)
+
+    def _query_arrays(self, model: str, viewer: Viewer) -> dict[str, np.ndarray]:
+        again = model == spec.RANKER and bool(viewer.columns)
+        resolved = self._of_ranker_alone if again else self.resolved
+        batch = examples.query_batch(
+            resolved, model, request=viewer.request, users=viewer.users, history=viewer.history
+        )
+        arrays = tensors.to_arrays(batch, resolved, model, Side.QUERY)
+        if again:
+            return arrays | viewer.columns
+        viewer.columns.update({name: arrays[name] for name in self._shared_columns})
+        return arrays
+
+    def warm_up(self) -> None:
+        """Answers a few requests of nobody, so that the first real one is not the slow one.
+
+        Raises:
+            ModelError: It cannot answer, so it must not serve.
+        """
+        for _ in range(_WARM_UP_ROUNDS):
+            self.probe()
+
+    def probe(self) -> None:
+        """Makes one real prediction with every model; raises ModelError where one fails."""
+        viewer = self.viewer(unknown_user(""), now=int(time.time()), context={"surface": HOME})
+        query = self.embed(viewer)
+        count = min(_WARM_UP_CANDIDATES, len(self.index))
+        rows, scores = self.index.search(query[np.newaxis], max(count, 1))
+        if self.ranker is not None and count:
+            candidates = Candidates(
+                rows=rows[0],
+                source_names=(sources.RETRIEVAL,),
+                source_bits=np.ones(len(rows[0]), np.int64),
+                source_scores=scores,
+                retrieval_scores=scores[0],
+            )
+            self.expected_watch_times(viewer, candidates)
+
+
+def load(
+    serving_root: str | pathlib.Path,
+    version: str,
+    *,
+    backend: Backend,
+    regional_watches: Callable[[], pa.Table | None] = lambda: None,
+) -> LoadedRelease:
+    """Loads, verifies and warms up a release.
+
+    Args:
+        serving_root: Where it was published.
+        version: Which.
+        backend: Where its models run.
+        regional_watches: Returns ``region, video_id, watches`` of the last days, if known.
+
+    Raises:
+        InputError: It is incomplete, altered or mixed.
+        ModelError: Its models cannot answer.
+    """
+    start = time.monotonic()
+    found = release.load(serving_root, version)
+    logging.info("Release %s: files verified; loading.", version)
+    catalogue = Catalogue(pq.read_table(found.videos / "videos.parquet").combine_chunks())
+    daily = pq.read_table(found.videos / "video_statistics.parquet")
+    # The manifest's checksums were compared a moment ago.
+    index = Index.load(found.index, hash_contents=False)
+    _require_same_videos(version, index, catalogue)
+    _require_rules(version, catalogue)
+    logging.info(
+        "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
+    )
+    popular = Popular(daily, catalogue, regional_watches())
+    resolved = ResolvedSpec.load(found.videos)
+    columns = found.videos / prepared_videos.DIRECTORY
+    prepared = PreparedVideos.load(columns, resolved) if columns.is_dir() else None
+    ranker = None
+    if found.ranker is not None:
+        signature = signatures.SCORE_PREPARED if prepared else signatures.DEFAULT
+        ranker = backend.open(signatures.RANKER, found, signature=signature)
+    loaded = LoadedRelease(
+        version=version,
+        manifest=found.manifest,
+        resolved=resolved,
+        catalogue=catalogue,
+        statistics=VideoStatistics.of(daily, catalogue),
+        profiles=Profiles(pq.read_table(found.videos / "users.parquet")),
+        index=index,
+        query_tower=backend.open(signatures.QUERY_TOWER, found),
+        ranker=ranker,
+        sources=(
+            sources.Retrieval(index),
+            popular,
+            sources.Trending(daily, catalogue),
+            sources.Fresh(catalogue),
+            sources.Channels(catalogue),
+        ),
+        popular=popular,
+        prepared=prepared,
+        order=page_order.of_release(serving_root, version),
+        found=found,
+        withdrawn=filters.withdrawn_rows(catalogue, catalogue.table),
+    )
+    loaded.warm_up()
+    logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)
+    return loaded
+
+
+def _require_rules(version: str, catalogue: Catalogue) -> None:
+    try:
+        filters.rule_columns(catalogue.table)
+    except command.InputError as error:
+        raise release.ReleaseRefusedError(
+            f"release {version} is refused, since no page could be filtered: {error}"
+        ) from error
+
+
+def _require_same_videos(version: str, index: Index, catalogue: Catalogue) -> None:
+    if not index.video_ids.cast(pa.string()).equals(catalogue.video_ids.cast(pa.string())):
+        raise release.ReleaseRefusedError(
+            f"release {version} is refused: its index has {len(index)} videos that are not, row by "
+            f"row, the {len(catalogue)} of its videos table. Build it again."
+        )

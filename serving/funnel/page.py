@@ -1,0 +1,166 @@
+"""What a page request and its answer hold.
+
+Rungs, best first; every answer names the one it stands on and why it is not a better one:
+
+==============  ====================================================================================
+full            candidates of all sources, ranked by expected watch time
+no_ranker       candidates of all sources, by a learned order or by retrieval score: no ranker, or
+                it failed
+no_history      the history store is gone: made from the request's context alone
+last_embedding  the query tower failed: retrieved with the last embedding that it gave the user
+no_retrieval    no embedding at all, or no index: co-watched and popular videos
+popular         popular videos of the region: nothing better holds, or nothing is known of the
+                viewer and there is no ranker
+==============  ====================================================================================
+
+Where several apply, the answer names the last of them, and gives the reasons of all.
+
+A viewer of whom nothing is known at all gets no retrieval: the embedding of nobody is no taste.
+The ranker still orders what is popular, trending and fresh for them, when there is one. So a new
+viewer climbs a ladder: nothing known (popular, by region where it is known), context or profile
+known (embedded from them), history.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from serving.history.user_history import NOTHING_BLOCKED, Blocked
+
+MAX_K = 100
+FULL, NO_RANKER, NO_HISTORY, LAST_EMBEDDING, NO_RETRIEVAL, POPULAR = RUNGS = (
+    "full",
+    "no_ranker",
+    "no_history",
+    "last_embedding",
+    "no_retrieval",
+    "popular",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FunnelSettings:
+    """How wide the funnel is, how long its stages may take, and what it holds back.
+
+    Attributes:
+        retrieved: Videos from the index.
+        trending: Videos that trend: where content turns over fast, the next click is among them.
+        per_source: Videos from each other source.
+        per_channel: Videos of one channel on a page, while others are left.
+        max_shown: A video that was shown to a user so often within ``shown_window_s`` is not
+            shown again; 0 sets no limit.
+        shown_window_s: See ``max_shown``.
+        history_deadline_s: For reading what the viewer did.
+        query_tower_deadline_s: For the query embedding.
+        sources_deadline_s: For all candidate sources, which run side by side.
+        ranker_deadline_s: For ranking.
+        record_deadline_s: For writing down what is shown.
+    """
+
+    retrieved: int = 250
+    trending: int = 100
+    per_source: int = 50
+    per_channel: int = 3
+    max_shown: int = 20
+    shown_window_s: int = 86400
+    history_deadline_s: float = 1.0
+    query_tower_deadline_s: float = 1.0
+    sources_deadline_s: float = 1.0
+    ranker_deadline_s: float = 2.0
+    record_deadline_s: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """Who wants which page.
+
+    Attributes:
+        user_id: Who.
+        k: Videos on the page.
+        context: ``device``, ``surface``, and what is known of the user, such as ``region``.
+        exclude_watched: Whether watched videos are left out.
+        blocked: What the viewer does not want to see, beside what the history store knows.
+        explain: Whether the answer names some of the videos that were held back.
+        record: Whether the page counts as shown; False is for looking at somebody's page.
+        traceparent: W3C trace context of the caller; "" for none.
+    """
+
+    user_id: str
+    k: int = 20
+    context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exclude_watched: bool = True
+    blocked: Blocked = NOTHING_BLOCKED
+    explain: bool = False
+    record: bool = True
+    traceparent: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Item:
+    """A video on a page.
+
+    Attributes:
+        video_id: Which.
+        position: 0 is first.
+        video: Its row of the videos table.
+        sources: Who nominated it.
+        source_scores: Each source's own score.
+        retrieval_score: Inner product with the query embedding; None without one.
+        expected_watch_time_s: Of the ranker; None on lower rungs.
+    """
+
+    video_id: str
+    position: int
+    video: Mapping[str, Any]
+    sources: tuple[str, ...]
+    source_scores: Mapping[str, float]
+    retrieval_score: float | None
+    expected_watch_time_s: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """An answer.
+
+    Attributes:
+        request_id: Names the page in the logs (``page_id``).
+        release_id: The one release that everything on it comes from.
+        rung: See the module.
+        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
+            without a ranker, is no fall.
+        now: Moment as of which history was read, Unix seconds.
+        items: Best first.
+        stages_ms: Time of each stage, milliseconds.
+        sources_ms: Time of each candidate source, milliseconds; they run side by side.
+        nominated: Candidates by source.
+        ranked: Candidates in all.
+        filtered: Videos that were held back, by reason; see :mod:`serving.funnel.filters`.
+        held_back: Ids of some of them, by reason, where the request asked to explain.
+        viewer_known_by: ``history``, ``context`` (or profile) or ``nothing``.
+        exposures: Arms of experiments that the page belongs to, ``experiment/arm``.
+        recorded: Whether its impressions were written down, as far as is known; None where they
+            were not to be.
+    """
+
+    request_id: str
+    release_id: str
+    rung: str
+    reasons: tuple[str, ...]
+    now: int
+    items: tuple[Item, ...]
+    stages_ms: Mapping[str, float]
+    sources_ms: Mapping[str, float]
+    nominated: Mapping[str, int]
+    ranked: int
+    filtered: Mapping[str, int]
+    viewer_known_by: str
+    falls: tuple[str, ...] = ()
+    held_back: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    exposures: tuple[str, ...] = ()
+    recorded: bool | None = True
+
+    @property
+    def excluded(self) -> int:
+        """Watched videos that could not be candidates."""
+        return self.filtered.get("watched", 0)

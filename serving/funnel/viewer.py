@@ -1,0 +1,156 @@
+"""Who asks, in the form that features are computed from."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from features import spec
+from features.as_of.examples import Request, Users
+from features.as_of.history import History
+from features.catalogue import Catalogue
+from features.event_columns import Queries
+from serving.history.user_history import NOTHING_BLOCKED, Blocked, UserHistory
+
+# What a page is called whose caller does not say.
+HOME = "home"
+REQUEST_COLUMNS = ("device", "surface")
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewer:
+    """A user at a moment.
+
+    Attributes:
+        user_id: Who.
+        now: Unix seconds; history before it counts.
+        profile: Columns of the users table, with what the request says of the user.
+        context: ``device`` and ``surface``; "" where not known.
+        history: As-of history, the viewer as its user 0.
+        request: The moment, for :mod:`features.as_of.examples`.
+        users: The profile as a table of one row.
+        blocked: What the viewer does not want to see.
+        columns: Raw query-side columns that both models read, once they are made.
+    """
+
+    user_id: str
+    now: int
+    profile: Mapping[str, Any]
+    context: Mapping[str, str]
+    history: History
+    request: Request
+    users: Users
+    blocked: Blocked = NOTHING_BLOCKED
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        found: UserHistory,
+        *,
+        now: int,
+        context: Mapping[str, Any],
+        catalogue: Catalogue,
+        user_schema: pa.Schema,
+        from_s: int = 0,
+    ) -> "Viewer":
+        """Puts together what the store and the request say.
+
+        Args:
+            found: From the history store.
+            now: Unix seconds.
+            context: ``device``, ``surface``, and columns of the users table, which override
+                those of the profile.
+            catalogue: Of the release.
+            user_schema: Columns of the users table of the release.
+            from_s: What happened before it has no influence on features, Unix seconds: the release
+                has learnt nothing of it.
+        """
+        profile = dict(found.profile)
+        profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}
+        asked = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
+        history = History.of(
+            catalogue,
+            None,
+            watches=found.watches,
+            searches=found.searches,
+            impressions=found.impressions,
+            from_s=from_s,
+        )
+        queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
+        request = Request(
+            queries=queries,
+            user_rows=np.zeros(1, np.int64),
+            context={name: pa.array([value], pa.string()) for name, value in asked.items()},
+        )
+        return cls(
+            user_id=found.user_id,
+            now=now,
+            profile=profile,
+            context=asked,
+            history=history,
+            request=request,
+            users=Users(_one_row(profile, user_schema)),
+            blocked=found.blocked,
+        )
+
+    @property
+    def region(self) -> str:
+        """Where the viewer is; "" where not known."""
+        return str(self.profile.get("region") or "")
+
+    @property
+    def age(self) -> float | None:
+        """Years; None where it is not known."""
+        try:
+            age = float(self.profile["age"])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return age if math.isfinite(age) else None
+
+    @functools.cached_property
+    def watched_rows(self) -> np.ndarray:
+        """Videos watched at all, int32, sorted, each once; those outside the catalogue left out."""
+        rows = np.unique(self.history.watches.video)
+        return rows[rows >= 0]
+
+    @functools.cached_property
+    def liked_rows(self) -> np.ndarray:
+        """The last completed watches, int32, newest first."""
+        _, rows = self.history.watched_rows(self.request.queries, spec.WATCH_BAG)
+        return rows
+
+    @property
+    def has_history(self) -> bool:
+        """Whether anything was watched or searched before."""
+        return bool(len(self.history.watches.key) or len(self.history.search_key))
+
+    @property
+    def known_by(self) -> str:
+        """What is known of the viewer: ``history``, ``context`` (or profile) or ``nothing``."""
+        if self.has_history:
+            return "history"
+        return "nothing" if self.is_unknown else "context"
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether neither history nor profile says anything; device and surface alone do not."""
+        return not self.has_history and not any(
+            value not in {None, ""} for value in self.profile.values()
+        )
+
+
+def _one_row(profile: Mapping[str, Any], user_schema: pa.Schema) -> pa.Table:
+    columns = {}
+    for field in user_schema:
+        value = profile.get(field.name)
+        try:
+            columns[field.name] = pa.array([value], field.type)
+        except (pa.ArrowException, TypeError, ValueError):
+            # Of another type than in the logs the model learned from: then it is not known.
+            columns[field.name] = pa.nulls(1, field.type)
+    return pa.table(columns) if columns else pa.table({"user_id": pa.array([""], pa.string())})

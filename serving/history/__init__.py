@@ -1,0 +1,4 @@
+"""What a user did: the history stores and their seeds.
+
+Imports events of its package.
+"""

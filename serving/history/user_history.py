@@ -1,0 +1,224 @@
+"""What a history store holds of a user, and the interface of the stores.
+
+Events are applied once (by :attr:`serving.events.event.Event.key`), in any order, and the next read
+sees them, from any thread and any replica that shares the store. Impressions get their outcome
+when they are read, from the clicks and watches that are there by then
+(:mod:`serving.events.attribution`), so the order of arrival cannot matter.
+
+Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
+(:mod:`features.event_columns`), and ``PRUNE_SLACK`` more in place of those that do not count
+(:mod:`features.as_of.history`: copies, videos outside the catalogue). Identities are forgotten
+with their events: an event that old, sent again, would be taken for a new one.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from features import event_columns
+from features.clicks import with_moments
+from serving.events.event import Event, Kind
+from serving.history.tables import KINDS
+
+MAX_EVENTS = event_columns.MAX_EVENTS
+# Rows that are kept beyond those that are looked at. As many again are kept for a while: deleting a
+# few rows at each write would cost more.
+PRUNE_SLACK = 500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """What a viewer does not want to see.
+
+    Attributes:
+        videos: Video ids.
+        channels: Channel ids.
+    """
+
+    videos: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+    def __or__(self, other: "Blocked") -> "Blocked":
+        return Blocked(
+            videos=(*self.videos, *other.videos), channels=(*self.channels, *other.channels)
+        )
+
+    def to_record(self) -> dict[str, list[str]]:
+        """Returns a form for JSON; :meth:`from_record` is its inverse."""
+        return {"videos": list(self.videos), "channels": list(self.channels)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Sequence[str]]) -> "Blocked":
+        """Inverse of :meth:`to_record`."""
+        return cls(
+            videos=tuple(record.get("videos", ())), channels=tuple(record.get("channels", ()))
+        )
+
+
+NOTHING_BLOCKED = Blocked()
+# Rows of each kind as they are read: those of a store, and of impressions the moments of clicks.
+NO_ROWS: Mapping[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind} | {
+    Kind.IMPRESSION: with_moments(KINDS[Kind.IMPRESSION].nothing, None)
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UserHistory:
+    """All that is known of one user.
+
+    Attributes:
+        user_id: Who.
+        is_known: Whether the store has met the user.
+        profile: Columns of the users table.
+        watches: ``user_id, video_id, time, watch_time_s, completed, source``, sorted by time.
+        searches: ``user_id, time, query``, sorted by time.
+        impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
+        newest_s: Time of the newest event, Unix seconds; 0 without any.
+        blocked: What the user does not want to see.
+    """
+
+    user_id: str
+    is_known: bool
+    profile: Mapping[str, Any]
+    watches: pa.Table
+    searches: pa.Table
+    impressions: pa.Table
+    newest_s: int
+    blocked: Blocked = NOTHING_BLOCKED
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What an append did.
+
+    Attributes:
+        accepted: Events that are new.
+        duplicates: Events that the store already had.
+        new_users: Users met for the first time.
+    """
+
+    accepted: int
+    duplicates: int
+    new_users: tuple[str, ...] = ()
+
+
+class Filling(Protocol):
+    """Takes the rows of the logs into an empty store, all or nothing; see ``history_seed``."""
+
+    def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        """Adds users: their number from 1 on, user id, profile as JSON."""
+
+    def add_events(
+        self, kind: Kind, users: Sequence[int], columns: Sequence[Sequence[Any]]
+    ) -> None:
+        """Adds events of users, sorted by user and time: the columns of ``KINDS[kind]``."""
+
+    def set_counts(
+        self, newest: Mapping[int, int], counts: Mapping[Kind, Mapping[int, int]]
+    ) -> None:
+        """Notes the time of the newest event, and the number of events, of each user's number."""
+
+
+class HistoryStore(Protocol):
+    """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
+
+    max_events: int
+    store_id: str  # Of letters and digits; the same wherever the store is opened.
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no user is there, so that it may be filled from the logs."""
+
+    def filling(self) -> contextlib.AbstractContextManager[Filling | None]:
+        """Fills the store in a block, all or nothing; None where it is not empty."""
+
+    def append(
+        self, events: Sequence[Event], *, profiles: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Applied:
+        """Applies events, all or none; ``profiles`` are those of users not met before.
+
+        Raises:
+            HistoryUnavailableError: Nothing was applied.
+        """
+
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
+        """Returns the keys of events, and the user ids, that the store already has."""
+
+    def read(self, user_id: str) -> UserHistory:
+        """Returns all that is known of a user; an unknown user has empty tables."""
+
+    def set_blocked(self, user_id: str, blocked: Blocked) -> None:
+        """Replaces what a user does not want to see; the user may be new."""
+
+    def user_ids(self, limit: int) -> list[str]:
+        """Returns some users who have watched something."""
+
+    def watch_counts(self, since_s: int) -> pa.Table:
+        """Returns ``region, video_id, watches`` counted over watches at or after ``since_s``.
+
+        A store may begin to count at the full hour before.
+        """
+
+    def sync(self) -> None:
+        """Returns when what was applied survives a power cut, as far as the medium can promise.
+
+        Raises:
+            HistoryUnavailableError: It may not.
+        """
+
+    def ping(self) -> None:
+        """Raises HistoryUnavailableError where the store does not answer, or lost everything."""
+
+    def close(self) -> None:
+        """Lets go of files and connections."""
+
+
+def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
+    """Returns the events of each user, in the order in which they came."""
+    grouped: dict[str, list[Event]] = {}
+    for event in events:
+        grouped.setdefault(event.user_id, []).append(event)
+    return grouped
+
+
+def unknown_user(user_id: str) -> UserHistory:
+    """Returns what is known of somebody whom no store has met."""
+    return dataclasses.replace(history_of(user_id, NO_ROWS), is_known=False)
+
+
+def history_of(
+    user_id: str,
+    rows: Mapping[Kind, pa.Table],
+    *,
+    profile: str | bytes = "{}",
+    blocked: str | bytes = "{}",
+    newest: int = 0,
+    most: int = MAX_EVENTS + PRUNE_SLACK,
+) -> UserHistory:
+    """Returns the history of a user that a store has met.
+
+    Args:
+        user_id: Who.
+        rows: Of each kind, sorted by time; impressions with their outcomes.
+        profile: JSON.
+        blocked: JSON.
+        newest: Time of the newest event.
+        most: How many rows of a kind are looked at.
+    """
+    last = {kind: table.slice(max(table.num_rows - most, 0)) for kind, table in rows.items()}
+    return UserHistory(
+        user_id=user_id,
+        is_known=True,
+        profile=json.loads(profile),
+        watches=last[Kind.WATCH].drop_columns(["page_id"]),
+        searches=last[Kind.SEARCH],
+        impressions=last[Kind.IMPRESSION].drop_columns(
+            ["page_id", "surface", "is_open", "click_time"]
+        ),
+        newest_s=newest,
+        blocked=Blocked.from_record(json.loads(blocked)),
+    )

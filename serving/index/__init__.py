@@ -1,0 +1,4 @@
+"""Nearest neighbours: ScaNN, exact search, tuning.
+
+Imports release of its package.
+"""

@@ -1,0 +1,384 @@
+"""What everybody watches now: kept in memory, seeded from the logs, updated by each event.
+
+One object outlives releases. It knows videos by numbers of its own; a :class:`LiveView` translates
+between those and the rows of one release's catalogue. It holds
+
+* counts that halve in minutes to a day, over all users and by region (trending);
+* what was watched soon after what (co-watch);
+* exact counts by minute of the last day, which are features of the ranker
+  (:mod:`features.as_of.live_statistics`).
+
+Bounds: watched and shown videos of about a day, at most :data:`MAX_VIDEOS`; the last 20,000
+watches of a region and at most 500 regions; the 100,000 videos and 500,000 users that were seen
+last for co-watch. Each process has its own, which also learns what other processes record in the
+same logs directory (:mod:`serving.server.live_service`); the same event twice among the last
+:data:`MAX_KNOWN` is one.
+"""
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from features import spec
+from features.as_of import live_statistics
+from features.as_of.live_statistics import MINUTE_S, LiveStatistics
+from features.catalogue import Catalogue
+from serving.events.event import Event, Kind
+from serving.live.counts import DecayedCounts, FollowCounts, RecentWatches
+
+HALF_LIVES_S = (600.0, 3600.0, 6 * 3600.0, 86400.0)
+REGION_HALF_LIVES_S = (3600.0, 86400.0)
+MAX_VIDEOS = 2_000_000
+MAX_KNOWN = 100_000
+_MAX_REGIONS = 500
+_MAX_USERS = 1_000_000
+# Watches of a region before its own order is worth more than everybody's.
+_REGION_MIN_WATCHES = 50
+_LISTED = 1000
+_HORIZON_S = max(spec.LIVE_WINDOWS_S.values()) + 3600
+# New minutes are added up with the older ones when there are so many, or after so long.
+_MAX_RECENT = 100_000
+_SETTLE_S = 1800
+_TABLE_OF = {Kind.WATCH: "watches", Kind.IMPRESSION: "impressions"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Happened:
+    """Watches or impressions as columns.
+
+    Attributes:
+        kind: ``Kind.WATCH`` or ``Kind.IMPRESSION``.
+        user_ids: One per event.
+        video_ids: One per event.
+        times: int64 [n], Unix seconds, ascending.
+    """
+
+    kind: Kind
+    user_ids: Sequence[str]
+    video_ids: Sequence[str]
+    times: np.ndarray
+
+
+class LiveState:
+    """See the module; safe for threads."""
+
+    def __init__(self, *, max_videos: int = MAX_VIDEOS) -> None:
+        """Starts empty.
+
+        Args:
+            max_videos: Videos to know; of more, those without an event of late are forgotten, and
+                the others get new numbers.
+        """
+        self._max_videos = max_videos
+        self._lock = threading.Lock()
+        self._ids: list[str] = []
+        self._number_of: dict[str, int] = {}
+        self._generation = 0  # Numbers mean the same within one.
+        self._trending = DecayedCounts(HALF_LIVES_S)
+        self._by_region: collections.OrderedDict[str, RecentWatches] = collections.OrderedDict()
+        self._region_of: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._follows = FollowCounts()
+        self._watches = 0
+        self._lists: dict[str, tuple[int, np.ndarray]] = {}
+        self._minutes = _Minutes()
+        self._known: dict[int, None] = {}  # Hashes of the last events, oldest first.
+
+    # ---- taking in ---------------------------------------------------------------------------
+
+    def apply(self, events: Sequence[Event]) -> None:
+        """Takes in events of funnels, in any order; one that came lately is left out."""
+        with self._lock:
+            events = [event for event in events if self._is_new(event)]
+        for kind in _TABLE_OF:
+            mine = sorted((e for e in events if e.kind is kind), key=lambda event: event.time)
+            if mine:
+                times = np.array([event.time for event in mine], np.int64)
+                users = [event.user_id for event in mine]
+                self.add(Happened(kind, users, [event.video_id for event in mine], times))
+
+    def add(self, events: Happened, *, is_trending: bool = True) -> None:
+        """Takes in columns of events.
+
+        Args:
+            events: See there.
+            is_trending: Whether watches count for trending and co-watch, beside the minutes.
+        """
+        with self._lock:
+            numbers = self._numbers(events.video_ids)
+            self._minutes.add(_TABLE_OF[events.kind], numbers, events.times)
+            if events.kind is Kind.WATCH and is_trending:
+                self._watches += len(numbers)
+                self._trending.add(numbers, events.times.astype(np.float64))
+                self._count_by_region(events, numbers)
+                for user_id, number, time in zip(
+                    events.user_ids, numbers.tolist(), events.times.tolist(), strict=True
+                ):
+                    self._follows.add(user_id, number, time)
+            if len(self._ids) > self._max_videos:
+                self._forget_the_quiet()
+
+    def _is_new(self, event: Event) -> bool:
+        key = hash(event.key)
+        if key in self._known:
+            return False
+        self._known[key] = None
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        return True
+
+    def meet(self, user_id: str, region: str) -> None:
+        """Remembers where a user is."""
+        if region:
+            with self._lock:
+                self._region_of.pop(user_id, None)
+                self._region_of[user_id] = region
+                if len(self._region_of) > _MAX_USERS:
+                    self._region_of.popitem(last=False)
+
+    def _numbers(self, video_ids: Sequence[str]) -> np.ndarray:
+        numbers = np.empty(len(video_ids), np.int64)
+        for place, video_id in enumerate(video_ids):
+            number = self._number_of.get(video_id)
+            if number is None:
+                number = self._number_of[video_id] = len(self._ids)
+                self._ids.append(video_id)
+            numbers[place] = number
+        return numbers
+
+    def _count_by_region(self, events: Happened, numbers: np.ndarray) -> None:
+        places: dict[str, list[int]] = {}
+        for place, user_id in enumerate(events.user_ids):
+            if region := self._region_of.get(user_id):
+                places.setdefault(region, []).append(place)
+        for region, mine in places.items():
+            found = self._by_region.pop(region, None) or RecentWatches()
+            self._by_region[region] = found
+            found.add(numbers[mine], events.times[mine].astype(np.float64))
+            if len(self._by_region) > _MAX_REGIONS:
+                quietest, _ = self._by_region.popitem(last=False)
+                self._lists.pop(quietest, None)
+
+    def _forget_the_quiet(self) -> None:
+        """Keeps the videos with events in the last day; at most half of the bound."""
+        kept = self._minutes.newest_numbers()[-(self._max_videos // 2) :]
+        new_number = np.full(len(self._ids), -1)
+        new_number[kept] = np.arange(len(kept))
+        self._ids = [self._ids[number] for number in kept.tolist()]
+        self._number_of = {video_id: number for number, video_id in enumerate(self._ids)}
+        self._trending.renumbered(kept)
+        self._follows.renumbered(new_number)
+        for recent in self._by_region.values():
+            recent.renumbered(new_number)
+        self._minutes.renumbered(new_number)
+        self._lists.clear()
+        self._generation += 1
+
+    # ---- answering ---------------------------------------------------------------------------
+
+    # Numbers mean something within a generation only, so each answer says which one it is of.
+
+    def trending(self, region: str) -> tuple[int, np.ndarray]:
+        """Returns the generation, and numbers, best first.
+
+        They are the lists of all windows in turn, each video once.
+        """
+        with self._lock:
+            key = region if region in self._by_region else ""
+            found = self._lists.get(key)
+            if found is None or found[0] != self._watches:
+                lists = [self._trending.top(n, _LISTED) for n in range(len(HALF_LIVES_S))]
+                if key:
+                    lists += [
+                        self._by_region[key].top(h, _LISTED, at_least=_REGION_MIN_WATCHES)
+                        for h in REGION_HALF_LIVES_S
+                    ]
+                found = self._lists[key] = (self._watches, _in_turn(lists))
+            return self._generation, found[1]
+
+    def following(self, numbers: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
+        """Returns the generation, numbers watched after these, best first, and their scores."""
+        with self._lock:
+            generation, scores = self._generation, self._follows.after(numbers)
+        found = np.fromiter(scores.keys(), np.int64, len(scores))
+        values = np.fromiter(scores.values(), np.float64, len(scores))
+        order = np.lexsort((found, -values))
+        return generation, found[order], values[order]
+
+    def statistics(self, now_s: int) -> tuple[int, LiveStatistics]:
+        """Returns the generation, and the counts by minute, whose rows are numbers.
+
+        Whole minutes before ``now_s`` hold.
+        """
+        with self._lock:
+            return self._generation, self._minutes.statistics(now_s)
+
+    def known(self, since: int) -> tuple[int, list[str]]:
+        """Returns the generation of the numbers, and the ids from number ``since`` on."""
+        with self._lock:
+            return self._generation, self._ids[since:]
+
+
+class _Minutes:
+    """Counts by minute: a table of the older ones, one of the newest, and keys to be counted."""
+
+    def __init__(self) -> None:
+        self._older = live_statistics.merge([])
+        self._indexed = LiveStatistics.of()
+        self._recent = live_statistics.merge([])
+        self._answer = self._indexed
+        self._waiting: dict[str, list[np.ndarray]] = {name: [] for name in _TABLE_OF.values()}
+        self._newest_s = 0
+        self._is_dirty = False
+        self._counted_minute = 0
+        self._settled_s = 0
+
+    def add(self, name: str, numbers: np.ndarray, times: np.ndarray) -> None:
+        if not len(numbers):
+            return
+        self._newest_s = max(self._newest_s, int(times[-1]))
+        # What no window reaches any more is not worth counting anew for.
+        first = int(np.searchsorted(times, self._newest_s - _HORIZON_S))
+        numbers, times = numbers[first:], times[first:]
+        if not len(numbers):
+            return
+        self._waiting[name].append(live_statistics.keys_of(numbers, times))
+        # What lies in a minute that was counted already came late.
+        self._is_dirty |= int(times[0]) // MINUTE_S < self._counted_minute
+
+    def statistics(self, now_s: int) -> LiveStatistics:
+        minute = now_s // MINUTE_S
+        if self._is_dirty or minute != self._counted_minute:
+            self._count()
+            self._counted_minute, self._is_dirty = minute, False
+            is_old = now_s - self._settled_s > _SETTLE_S
+            if self._recent.num_rows > _MAX_RECENT or (is_old and self._recent.num_rows):
+                self._settle(now_s)
+            self._answer = self._indexed.plus(self._recent)
+        return self._answer
+
+    def _count(self) -> None:
+        parts = [self._recent]
+        for name, keys in self._waiting.items():
+            if keys:
+                parts.append(live_statistics.counts_of(name, np.concatenate(keys)))
+                self._waiting[name] = []
+        if len(parts) > 1:
+            self._recent = live_statistics.merge(parts)
+
+    def _settle(self, now_s: int) -> None:
+        together = live_statistics.merge([self._older, self._recent])
+        self._older = live_statistics.since(together, min(now_s, self._newest_s) - _HORIZON_S)
+        self._indexed = LiveStatistics.of(self._older)
+        self._recent = live_statistics.merge([])
+        self._settled_s = now_s
+
+    def newest_numbers(self) -> np.ndarray:
+        """Returns the numbers with events in the windows, ascending: the later, the newer."""
+        self._count()
+        self._settle(self._newest_s)
+        return np.unique(live_statistics.rows_of(np.asarray(self._older["key"], np.int64)))
+
+    def renumbered(self, new_number: np.ndarray) -> None:
+        self._older = live_statistics.with_rows(self._older, new_number)
+        self._indexed = self._answer = LiveStatistics.of(self._older)
+
+
+def _in_turn(lists: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the first of each list, then the second of each, and so on; each number once."""
+    width = max((len(found) for found in lists), default=0)
+    table = np.full((width, len(lists)), -1, np.int64)
+    for column, found in enumerate(lists):
+        table[: len(found), column] = found
+    flat = table[table >= 0]
+    _, first = np.unique(flat, return_index=True)
+    return flat[np.sort(first)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbering:
+    """What the numbers of a state mean in a catalogue.
+
+    Attributes:
+        generation: Of the numbers.
+        row_of: int64 [numbers], -1 for videos outside the catalogue.
+        number_of: int64 [rows], -1 for videos that the state has not met. Filled in where the next
+            numbering of the generation knows more, which harms nobody who reads meanwhile.
+    """
+
+    generation: int
+    row_of: np.ndarray
+    number_of: np.ndarray
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns int64 [n], -1 where there is no row, or none yet."""
+        inside = numbers < len(self.row_of)
+        return np.where(inside, self.row_of[np.where(inside, numbers, 0)], -1)
+
+
+class LiveView:
+    """A :class:`LiveState` in the rows of one catalogue; safe for threads."""
+
+    def __init__(self, state: LiveState, catalogue: Catalogue) -> None:
+        self.state = state
+        self._catalogue = catalogue
+        self._lock = threading.Lock()
+        self._numbering = self._nothing(0)
+
+    def _nothing(self, generation: int) -> _Numbering:
+        unmet = np.full(len(self._catalogue), -1, np.int64)
+        return _Numbering(generation, np.zeros(0, np.int64), unmet)
+
+    def _current(self) -> _Numbering:
+        """Returns the numbering with what the state has met meanwhile."""
+        with self._lock:
+            known = self._numbering
+            generation, ids = self.state.known(len(known.row_of))
+            if generation != known.generation:
+                generation, ids = self.state.known(0)
+                known = self._nothing(generation)
+            if ids:
+                rows = self._catalogue.rows(pa.array(ids, pa.string())).astype(np.int64)
+                met = np.flatnonzero(rows >= 0)
+                known.number_of[rows[met]] = len(known.row_of) + met
+                row_of = np.concatenate([known.row_of, rows])
+                known = _Numbering(generation, row_of, known.number_of)
+            self._numbering = known
+            return known
+
+    def trending_rows(self, region: str) -> np.ndarray:
+        """Returns rows, best first, int32."""
+        while True:
+            numbering = self._current()
+            generation, numbers = self.state.trending(region)
+            if generation == numbering.generation:  # Else numbers mean other videos by now.
+                rows = numbering.rows(numbers)
+                return rows[rows >= 0].astype(np.int32)
+
+    def rows_after(self, watched_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns rows watched soon after these (newest first), best first, and their scores."""
+        while True:
+            numbering = self._current()
+            numbers = numbering.number_of[watched_rows]
+            generation, found, scores = self.state.following(numbers[numbers >= 0].tolist())
+            if generation == numbering.generation:
+                rows = numbering.rows(found)
+                return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
+
+    def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Computes the live statistics, as :class:`features.as_of.live_statistics.LiveStatistics`.
+
+        Args:
+            video_rows: int [n], -1 for a video outside the catalogue.
+            times: int64 [n], Unix seconds; moments of the past see what was forgotten as zeros.
+        """
+        newest = int(times.max()) if len(times) else 0
+        while True:
+            numbering = self._current()
+            generation, statistics = self.state.statistics(newest)
+            if generation == numbering.generation:
+                numbers = numbering.number_of[np.maximum(video_rows, 0)]
+                return statistics.columns(np.where(video_rows < 0, -1, numbers), times)

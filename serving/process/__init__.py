@@ -1,0 +1,4 @@
+"""Processes and processors: supervisor, handover, listening socket, cores.
+
+Imports nothing of serving but its errors.
+"""

@@ -1,0 +1,52 @@
+"""Which cores the threads of a server run on.
+
+Python runs in one thread at a time, whichever holds the interpreter lock. With threads on both of
+two cores, requests that overlapped took half as much CPU again as single ones, so that a server
+that fell behind fell behind further; presumably what all threads refer to, and count, then goes
+from the cache of one core to that of the other with the lock. So the threads of requests share one
+core, and the models, which need no lock, have the others (:mod:`serving.servables.embedded`). So
+has what loads releases beside requests.
+"""
+
+import os
+import threading
+
+# Those of the process as it was started; a child of the server knows what its parent may use.
+ALL = frozenset(os.sched_getaffinity(0))
+# What loads beside requests starts its threads under this name.
+LOADING = "releases"
+
+
+def num_for_models() -> int:
+    """Returns on how many cores models run, 1 or more."""
+    return max(1, len(ALL) - 1)
+
+
+def use_one() -> None:
+    """Keeps this process, and threads that it starts, on one core until :func:`part`.
+
+    For a process that loads while another serves. A lower priority would do, but cannot be taken
+    back without privileges.
+    """
+    # TensorFlow makes as many threads as it sees cores, once and for all.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(len(ALL)))
+    os.sched_setaffinity(0, {max(ALL)})
+
+
+def part() -> None:
+    """Gives the interpreter one core and all else the others, of those that the process may use.
+
+    Threads that are started later are where the thread is that starts them. With one core, or
+    for threads that end meanwhile, nothing is to be done.
+    """
+    import pyarrow as pa
+
+    interpreter = {min(ALL)}
+    others = set(ALL) - interpreter or interpreter
+    requests = {t.native_id for t in threading.enumerate() if t.name != LOADING}
+    for thread in map(int, os.listdir("/proc/self/task")):
+        try:
+            os.sched_setaffinity(thread, interpreter if thread in requests else others)
+        except ProcessLookupError:
+            continue
+    pa.set_cpu_count(len(ALL))

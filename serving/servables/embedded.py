@@ -1,0 +1,193 @@
+"""Runs a release's SavedModels in this process.
+
+Each is opened in a session, as TensorFlow Serving opens it, and not by ``tf.saved_model.load``:
+called from Python, a function of two dozen inputs costs milliseconds of the interpreter before the
+first operation runs, and a session's callable next to nothing. A request of the funnel calls two.
+"""
+
+import pathlib
+import queue
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from serving import errors
+from serving.process import cores
+from serving.release import manifest as release
+from serving.servables import reduced_precision, signatures
+from serving.servables.model import Arrays, Model
+
+
+class EmbeddedBackend:
+    """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
+
+    Args:
+        precision: In which the ranker multiplies, out of :data:`reduced_precision.PRECISIONS`; see
+            there for what it changes.
+        choices: Where ``auto`` remembers what it chose; None tries anew each time.
+    """
+
+    def __init__(
+        self,
+        *,
+        precision: str = reduced_precision.FLOAT32,
+        choices: reduced_precision.Choices | None = None,
+    ) -> None:
+        self._precision = precision
+        self._choices = choices
+        # One model in memory for all its signatures, for as long as one of them is used.
+        self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def open(
+        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
+    ) -> Model:
+        """See :class:`serving.servables.tensorflow_serving.Backend`."""
+        directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
+        if directory is None:
+            raise ValueError(f"release {found.version} has no {component}.")
+        opened = self._opened.get(directory)
+        if opened is None:
+            opened = self._opened[directory] = OpenedModel(directory)
+        reduced = reduced_precision.scoring_signature(signature, reduced_precision.BFLOAT16)
+        if self._precision == reduced_precision.AUTO:
+            if reduced == signature or reduced not in opened.signatures:
+                return opened.model(signature)
+            return reduced_precision.FasterOf(
+                opened.model(signature),
+                opened.model(reduced),
+                version=found.version,
+                choices=self._choices,
+            )
+        return opened.model(reduced_precision.scoring_signature(signature, self._precision))
+
+    def lacks(self, manifest: release.Manifest) -> str:
+        """See :class:`serving.servables.tensorflow_serving.Backend`: models are loaded when they are opened."""
+        del manifest
+        return ""
+
+    def close(self) -> None:
+        """See :class:`serving.servables.tensorflow_serving.Backend`."""
+
+
+class OpenedModel:
+    """A SavedModel in memory, until it and all its :meth:`model` are let go of.
+
+    Attributes:
+        name: Servable and version.
+        signatures: Name to signature definition.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        import tensorflow as tf
+
+        v1 = tf.compat.v1
+        config = v1.ConfigProto(intra_op_parallelism_threads=1)
+        for number in range(cores.num_for_models()):
+            # Of one thread each, which all models share: the operations of a call are too short
+            # to be worth handing from one thread to another.
+            config.session_inter_op_thread_pool.add(num_threads=1, global_name=f"models-{number}")
+        graph = tf.Graph()
+        with graph.as_default():
+            self._session = v1.Session(graph=graph, config=config)
+            found = v1.saved_model.load(self._session, [v1.saved_model.SERVING], str(directory))
+        self.name = f"{directory.parent.name}/{directory.name}"
+        self.signatures: Mapping[str, Any] = found.signature_def
+
+    def model(self, signature: str) -> "EmbeddedModel":
+        """Returns one of its signatures."""
+        return EmbeddedModel(self, signature)
+
+    def callable(
+        self, outputs: list[str], inputs: list[str], *, pool: int
+    ) -> Callable[..., list[np.ndarray]]:
+        """Returns a function of the values of some tensors, which gives those of others.
+
+        Args:
+            outputs: Names.
+            inputs: Names.
+            pool: Where it runs, below :func:`serving.process.cores.num_for_models`.
+        """
+        from tensorflow.core.protobuf import config_pb2
+
+        options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
+        options.run_options.inter_op_thread_pool = pool
+        # What is public, Session.make_callable, looks every tensor up again in each call.
+        made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
+        return made
+
+
+class EmbeddedModel:
+    """A signature of a SavedModel in this process.
+
+    Args:
+        opened: The SavedModel, or its directory.
+        signature: Which one to call.
+
+    Raises:
+        ModelError: There is no such signature.
+    """
+
+    def __init__(
+        self, opened: OpenedModel | pathlib.Path, signature: str = signatures.DEFAULT
+    ) -> None:
+        import tensorflow as tf
+
+        self.signature = signature
+        self._opened = opened if isinstance(opened, OpenedModel) else OpenedModel(opened)
+        self._name = self._opened.name
+        found = self._opened.signatures.get(signature)
+        if found is None:
+            have = sorted(self._opened.signatures)
+            raise errors.ModelError(f"{self._name} has no signature {signature!r}, only {have}.")
+        self._failures = (tf.errors.OpError, ValueError, TypeError)
+        self._inputs = {
+            name: (
+                tuple(tf.TensorShape(info.tensor_shape).as_list()),
+                tf.dtypes.as_dtype(info.dtype).as_numpy_dtype,
+            )
+            for name, info in found.inputs.items()
+        }
+        self._outputs = list(found.outputs)
+        outputs = [found.outputs[name].name for name in self._outputs]
+        names = [found.inputs[name].name for name in self._inputs]
+        # A call takes one that is free, or waits: more at a time than cores are for no good.
+        self._free: queue.SimpleQueue[Callable[..., list[np.ndarray]]] = queue.SimpleQueue()
+        for pool in range(cores.num_for_models()):
+            self._free.put(self._opened.callable(outputs, names, pool=pool))
+
+    def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
+        """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
+        del deadline_s
+        if inputs.keys() != self._inputs.keys():
+            given, needed = set(inputs), set(self._inputs)
+            raise errors.ModelError(
+                f"model {self._name} needs the inputs {sorted(needed)}: "
+                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
+            )
+        try:
+            values = [np.asarray(inputs[name], dtype) for name, (_, dtype) in self._inputs.items()]
+            for value, (name, (shape, _)) in zip(values, self._inputs.items(), strict=True):
+                # A graph may well compute something from a wrong shape.
+                if not _fits(value.shape, shape):
+                    raise errors.ModelError(
+                        f"input {name!r} of model {self._name} must have the shape {shape}, got "
+                        f"{value.shape}."
+                    )
+            run = self._free.get()
+            try:
+                return dict(zip(self._outputs, run(*values), strict=True))
+            finally:
+                self._free.put(run)
+        except self._failures as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise errors.ModelError(f"model {self._name} failed: {line}") from error
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        size is None or size == given for given, size in zip(shape, wanted, strict=True)
+    )

@@ -1,0 +1,36 @@
+"""Names of the two servables and of their signatures.
+
+Inputs are named as in the feature spec: univalent string [B], multivalent string [B, max_length]
+padded with "", vectors float32 [B, F] with NaN for missing; :func:`features.tensors.to_arrays`
+makes them.
+
+===============  ====================  ==========================================================
+servable         signature             answers
+===============  ====================  ==========================================================
+``query_tower``  ``serving_default``   query side -> ``embedding`` float32 [B, D + 1], last is 1
+..               ``embed_videos``      video side -> ``embedding`` float32 [N, D + 1], last is bias
+``ranker``       ``serving_default``   query side [1], video side [N] -> ``expected_watch_time_s``
+                                       and ``logit``, float32 [N]
+..               ``score_pairs``       the same with a query of its own for each video, both [N]
+..               ``prepare_videos``    video side -> ``video_parts`` float16 [N, P]
+..               ``score_prepared``    as the first, of videos that were prepared before:
+                                       :mod:`serving.servables.prepared_videos`
+..               ``score_bfloat16``    as ``score_prepared``, products in bfloat16:
+                                       :mod:`serving.servables.reduced_precision`
+both             ``transform_query``   query side -> what the model itself reads, for the skew proof
+both             ``transform_videos``  video side -> the same
+===============  ====================  ==========================================================
+"""
+
+QUERY_TOWER = "query_tower"
+RANKER = "ranker"
+DEFAULT = "serving_default"
+EMBED_VIDEOS = "embed_videos"
+SCORE_PAIRS = "score_pairs"
+PREPARE_VIDEOS = "prepare_videos"
+SCORE_PREPARED = "score_prepared"
+SCORE_BFLOAT16 = "score_bfloat16"
+TRANSFORM_QUERY = "transform_query"
+TRANSFORM_VIDEOS = "transform_videos"
+# Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.
+UNREACHABLE_BIAS = -10_000.0

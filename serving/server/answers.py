@@ -1,0 +1,171 @@
+"""Between the schema of the HTTP API and the types of the funnel."""
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from serving import errors
+from serving.events.event import Event, Kind, time_fault
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import Item, Page, PageRequest
+from serving.history.user_history import Blocked, UserHistory
+from serving.server import schema as http_schema
+
+
+def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
+    """Returns the event, with the time of arrival where it names none.
+
+    Raises:
+        InvalidRequestError: Its time is not one of now, see
+            :func:`serving.events.event.time_fault`.
+    """
+    fault = None if reported.time is None else time_fault(reported.time, now=now)
+    if fault:
+        raise errors.InvalidRequestError(f"time of event {reported.event_id!r} {fault}.")
+    return Event(
+        event_id=reported.event_id,
+        kind=Kind(reported.type),
+        user_id=reported.user_id,
+        time=min(reported.time or now, now),
+        video_id=reported.video_id or "" if reported.type != "search" else "",
+        query=reported.query or "" if reported.type == "search" else "",
+        watch_time_s=reported.watch_time_s or 0.0,
+        completed=reported.completed,
+        clicked=reported.clicked,
+        page_id=reported.page_id,
+        position=-1 if reported.position is None else reported.position,
+        source=reported.source,
+        surface=reported.surface,
+        device=reported.device,
+    )
+
+
+def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = "") -> PageRequest:
+    """Returns the request in the form of the funnel."""
+    return PageRequest(
+        user_id=asked.user_id,
+        k=asked.k,
+        context=asked.context.known(),
+        exclude_watched=asked.exclude_watched,
+        blocked=blocked_of(asked.blocked),
+        explain=asked.debug,
+        record=not asked.debug if asked.record is None else asked.record,
+        traceparent=traceparent,
+    )
+
+
+def blocked_of(given: http_schema.Blocked) -> Blocked:
+    """Returns what a user does not want to see, each once."""
+    return Blocked(
+        videos=tuple(dict.fromkeys(given.videos)), channels=tuple(dict.fromkeys(given.channels))
+    )
+
+
+def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer:
+    """Returns a page in the form of the API."""
+    explained = None
+    if debug:
+        explained = http_schema.Debug(
+            stages_ms={name: round(value, 3) for name, value in page.stages_ms.items()},
+            nominated=dict(page.nominated),
+            candidates=page.ranked,
+            sources_ms={name: round(value, 3) for name, value in page.sources_ms.items()},
+            filtered=dict(page.filtered),
+            held_back=dict(page.held_back),
+            viewer_known_by=page.viewer_known_by,
+            exposures=list(page.exposures),
+            reasons=list(page.reasons),
+            recorded=bool(page.recorded),
+        )
+    return http_schema.RecommendationsAnswer.model_construct(
+        request_id=page.request_id,
+        release_id=page.release_id,
+        rung=page.rung,
+        now=page.now,
+        items=[_video(item, debug=debug) for item in page.items],
+        debug=explained,
+    )
+
+
+def _video(item: Item, *, debug: bool) -> http_schema.RecommendedVideo:
+    return http_schema.RecommendedVideo(
+        video_id=item.video_id,
+        position=item.position,
+        **_described(item.video),
+        language=item.video.get("language"),
+        duration_s=item.video.get("duration_s"),
+        upload_time=item.video["upload_time"],
+        sources=list(item.sources),
+        retrieval_score=item.retrieval_score,
+        expected_watch_time_s=item.expected_watch_time_s,
+        source_scores=dict(item.source_scores) if debug else None,
+    )
+
+
+def _described(video: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "title": video.get("title"),
+        "channel_id": video.get("channel_id"),
+        "topics": [topic for topic in video.get("topics") or [] if topic],
+    }
+
+
+def history_answer(
+    found: UserHistory, release: LoadedRelease, *, limit: int
+) -> http_schema.HistoryAnswer:
+    """Returns the last watches and searches, newest first, with titles where they are known."""
+    last = found.watches.slice(max(found.watches.num_rows - limit, 0))
+    rows = release.catalogue.rows(last["video_id"])
+    known = release.catalogue.table.take(rows[rows >= 0]).to_pylist()
+    videos = {video["video_id"]: video for video in known}
+    searches = found.searches.slice(max(found.searches.num_rows - limit, 0)).to_pylist()
+    return http_schema.HistoryAnswer(
+        user_id=found.user_id,
+        is_known=found.is_known,
+        profile=dict(found.profile) or release.profiles.of(found.user_id),
+        blocked=http_schema.Blocked(**found.blocked.to_record()),
+        watches=[
+            http_schema.WatchedVideo(
+                video_id=watch["video_id"],
+                **_described(videos.get(watch["video_id"], {})),
+                time=watch["time"],
+                watch_time_s=watch["watch_time_s"],
+                completed=watch["completed"],
+            )
+            for watch in reversed(last.to_pylist())
+        ],
+        searches=[
+            http_schema.Search(query=search["query"], time=search["time"])
+            for search in reversed(searches)
+        ],
+    )
+
+
+def release_answer(
+    release: LoadedRelease, *, loaded_at: float, models: str
+) -> http_schema.ReleaseAnswer:
+    """Describes the release that serves."""
+    manifest = release.manifest
+    return http_schema.ReleaseAnswer(
+        release_id=release.version,
+        created=manifest.created if manifest else "",
+        loaded_at=loaded_at,
+        videos=len(release.catalogue),
+        index=release.index.kind,
+        has_ranker=release.ranker is not None,
+        models=models,
+        previous=manifest.previous if manifest else None,
+        forced=manifest.forced if manifest else "",
+        metrics=dict(manifest.metrics) if manifest else {},
+        gates=[dict(gate) for gate in manifest.gates] if manifest else [],
+    )
+
+
+def release_age_s(version: str) -> float:
+    """Returns seconds since a release was built, from its version, a UTC time."""
+    try:
+        built = datetime.datetime.strptime(version, "%Y%m%d%H%M%S")
+    except ValueError:
+        return float("nan")
+    return time.time() - built.replace(tzinfo=datetime.timezone.utc).timestamp()

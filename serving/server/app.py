@@ -1,0 +1,389 @@
+"""The funnel over HTTP: routes, problem answers, the page. See ``/docs`` for the API."""
+
+import base64
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import pathlib
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+import fastapi
+import fastapi.exceptions
+from absl import logging
+from fastapi import Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+
+from serving import errors
+from serving.funnel.funnel import Funnel
+from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.recorder import Recorder
+from serving.funnel.release_watcher import ReleaseWatcher
+from serving.history.user_history import HistoryStore
+from serving.servables import reduced_precision
+from serving.server import access as http_access
+from serving.server import answers as http_answers
+from serving.server import docs as http_docs
+from serving.server import request_bodies
+from serving.server import schema as http_schema
+from serving.server.metrics import Metrics
+from serving.server.readiness import Readiness
+from serving.server.request_limits import RequestGate, WorkerPool
+
+_MAX_FAULTS = 20
+_PAGE = pathlib.Path(__file__).with_name("page.html")
+_STATUS: Mapping[type[errors.ServingError], int] = {
+    errors.InvalidRequestError: 422,
+    errors.OverloadedError: 503,
+    errors.NotReadyError: 503,
+    errors.HistoryUnavailableError: 503,
+    errors.EventLogError: 503,
+    errors.FilterError: 503,
+    errors.StageTimeoutError: 503,
+    errors.ModelError: 503,
+}
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorised",
+    404: "Not found",
+    405: "Method not allowed",
+    413: "Too large",
+    415: "Unsupported media type",
+    421: "Misdirected request",
+    422: "Invalid request",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+
+def _described(code: int) -> dict[str, Any]:
+    """Returns a problem answer for the OpenAPI document."""
+    return {
+        "model": http_schema.Problem,
+        "description": _TITLES[code],
+        "content": {"application/problem+json": {}},
+    }
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: _described(code) for code in (413, 415, 422, 503)
+}
+_DESCRIPTION = """Recommends videos and learns what is watched.
+
+Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
+(`click`, at once) and watched (`watch`, when it ends), with the answer's `request_id` as `page_id`.
+Reported events count for the next request. Errors are `application/problem+json`; a 503 names in
+`Retry-After` when to come back. Each answer carries `X-Request-ID`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Service:
+    """The parts behind the routes.
+
+    Attributes:
+        funnel: Answers pages.
+        history: What users did.
+        recorder: Takes events.
+        releases: The release that serves.
+        models: Where models run, in words.
+        threads: Requests worked on at a time.
+        max_waiting: Requests that may wait for a thread.
+        clock: Unix seconds.
+        token: What callers must know; None lets everybody in.
+        history_losses: Returns how often the history store lost all that it held.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.server.access.allowed_hosts`.
+        readiness_holds_s: How long it is believed what a probe of the models found, seconds.
+        on_close: Called once the last request is answered.
+    """
+
+    funnel: Funnel
+    history: HistoryStore
+    recorder: Recorder
+    releases: ReleaseWatcher
+    models: str
+    threads: int = 8
+    max_waiting: int = 64
+    clock: Callable[[], float] = time.time
+    token: str | None = None
+    history_losses: Callable[[], int] = lambda: 0
+    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    readiness_holds_s: float = 2.0
+    on_close: Callable[[], None] = lambda: None
+
+
+def create_app(service: Service) -> fastapi.FastAPI:
+    """Returns the ASGI application of a service."""
+    metrics = _metrics(service)
+    pool = WorkerPool(
+        threads=service.threads,
+        max_waiting=service.max_waiting,
+        on_overload=metrics.overloads.inc,
+    )
+    # Threads of their own: a busy server is still a ready one, and can be watched.
+    operations = WorkerPool(threads=2, max_waiting=8, on_overload=metrics.overloads.inc)
+    bodies = WorkerPool(threads=1, max_waiting=32, on_overload=metrics.overloads.inc)
+    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
+        del app
+        yield
+        for each in (pool, operations, bodies):
+            each.close()
+        service.on_close()
+
+    app = fastapi.FastAPI(
+        title="watchnext",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        responses=_PROBLEMS | ({401: _described(401)} if service.token else {}),
+        docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
+        redoc_url=None,
+        redirect_slashes=False,  # They would lead to wherever the request says it was sent.
+    )
+    app.router.route_class = request_bodies.route_class(bodies.run)
+    if service.token:
+        app.add_middleware(http_access.BearerGate, token=service.token, refuse=_unauthorised)
+    app.add_middleware(http_access.HostGate, allowed=service.hosts, refuse=_misdirected)
+    app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
+    _add_problem_answers(app)
+    _add_api(app, service, pool, metrics)
+    _add_lookups(app, service, pool)
+    _add_operations(app, service, operations, metrics)
+    _add_page(app)
+    return app
+
+
+def _models(service: Service, release: LoadedRelease) -> str:
+    """Returns where models run, and how the ranker multiplies, in words."""
+    if release.ranker is None:
+        return service.models
+    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
+
+
+def _metrics(service: Service) -> Metrics:
+    metrics = Metrics()
+    metrics.watch_releases(service.releases)
+    metrics.gauge(
+        "event_log_waiting_seconds",
+        "Age of the oldest record that the tables of the logs do not have yet.",
+        service.recorder.waiting_s,
+    )
+    metrics.gauge(
+        "history_losses",
+        "How often the history store lost all that it held, and was filled again.",
+        service.history_losses,
+    )
+    return metrics
+
+
+def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: Metrics) -> None:
+    @app.post(
+        "/v1/recommendations",
+        summary="A page of videos for a user",
+        response_model=http_schema.RecommendationsAnswer,
+    )
+    async def recommendations(
+        asked: http_schema.RecommendationsRequest, received: Request
+    ) -> Response:
+        request = http_answers.request_of(
+            asked, traceparent=received.headers.get("traceparent", "")[:64]
+        )
+        page = await pool.run(functools.partial(service.funnel.recommend, request))
+        metrics.observe_page(page)
+        answer = http_answers.page_answer(page, debug=asked.debug)
+        # As text at once: validating and converting our own answer again costs milliseconds.
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.post("/v1/events", summary="Report what users did")
+    async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:
+        now = int(service.clock())
+        received = [http_answers.event_of(event, now=now) for event in reported.events]
+        profiles = {e.user_id: e.user.known() for e in reported.events if e.user is not None}
+        applied = await pool.run(
+            functools.partial(service.recorder.record, received, profiles=profiles)
+        )
+        for event in received:
+            metrics.event_lag_seconds.observe(max(now - event.time, 0))
+        metrics.events.labels("accepted").inc(applied.accepted)
+        metrics.events.labels("duplicate").inc(applied.duplicates)
+        return http_schema.EventsAnswer(accepted=applied.accepted, duplicates=applied.duplicates)
+
+
+def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> None:
+    @app.get("/v1/users", summary="Some users who have watched something")
+    async def users(
+        limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
+    ) -> http_schema.UsersAnswer:
+        found = await pool.run(functools.partial(service.history.user_ids, limit))
+        return http_schema.UsersAnswer(users=found)
+
+    @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
+    async def history(
+        user_id: http_schema.Id,
+        limit: Annotated[int, fastapi.Query(ge=1, le=200)] = 20,
+    ) -> http_schema.HistoryAnswer:
+        def look_up() -> http_schema.HistoryAnswer:
+            with service.releases.pin() as release:
+                return http_answers.history_answer(
+                    service.history.read(user_id), release, limit=limit
+                )
+
+        return await pool.run(look_up)
+
+    @app.put("/v1/users/{user_id:path}/blocked", summary="What a user does not want to see")
+    async def block(
+        user_id: http_schema.Id,
+        blocked: http_schema.Blocked,
+    ) -> http_schema.Blocked:
+        """Replaces what was there; it counts for the next request. The history answer has it."""
+        kept = http_answers.blocked_of(blocked)
+        await pool.run(functools.partial(service.history.set_blocked, user_id, kept))
+        return http_schema.Blocked(**kept.to_record())
+
+    @app.get("/v1/release", summary="The release that serves")
+    async def release() -> http_schema.ReleaseAnswer:
+        with service.releases.pin() as current:
+            return http_answers.release_answer(
+                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
+            )
+
+
+def _add_operations(
+    app: fastapi.FastAPI, service: Service, operations: WorkerPool, metrics: Metrics
+) -> None:
+    @app.get("/healthz", summary="Whether the process lives")
+    async def healthz() -> http_schema.Status:
+        return http_schema.Status()
+
+    def probe() -> None:
+        service.history.ping()
+        with service.releases.pin() as release:
+            release.probe()
+
+    readiness = Readiness(
+        functools.partial(operations.run, probe), holds_s=service.readiness_holds_s
+    )
+
+    @app.get("/readyz", summary="Whether every model answers a real prediction")
+    async def readyz() -> http_schema.Status:
+        """The outcome holds for two seconds; whoever asks meanwhile is told the same."""
+        await readiness.require()
+        return http_schema.Status()
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    async def prometheus() -> Response:
+        text = await operations.run(metrics.text)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: fastapi.FastAPI) -> None:
+    pages = {"/": _PAGE.read_text(encoding="utf-8"), "/docs": http_docs.render(app.openapi())}
+    for path, html in pages.items():
+        headers = {"content-security-policy": _policy(html), "referrer-policy": "no-referrer"}
+        answer = functools.partial(HTMLResponse, html, headers=headers)
+        app.add_api_route(path, _always(answer), include_in_schema=False)
+
+
+def _always(answer: Callable[[], HTMLResponse]) -> Callable[[], Awaitable[HTMLResponse]]:
+    async def page() -> HTMLResponse:
+        return answer()
+
+    return page
+
+
+_NONE = "'none'"
+
+
+def _policy(html: str) -> str:
+    """Allows the page's own script and style, by their hashes, and talking to this server."""
+
+    def hashes(tag: str) -> str:
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        digests = (hashlib.sha256(text.encode()).digest() for text in found)
+        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+    return (
+        f"default-src 'none'; script-src {hashes('script') or _NONE}; style-src {hashes('style')}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+# ---- problems ------------------------------------------------------------------------------------
+
+
+def _add_problem_answers(app: fastapi.FastAPI) -> None:
+    @app.exception_handler(fastapi.exceptions.RequestValidationError)
+    async def invalid(
+        request: Request, error: fastapi.exceptions.RequestValidationError
+    ) -> Response:
+        faults = [
+            {
+                "where": request_bodies.shown(".".join(map(str, fault["loc"]))),
+                "rule": request_bodies.shown(str(fault["msg"])),
+            }
+            for fault in itertools.islice(error.errors(), _MAX_FAULTS)
+        ]
+        detail = "; ".join(f"{fault['where']}: {fault['rule']}" for fault in faults[:3])
+        return _problem(request, 422, detail, faults=faults)
+
+    async def refused(request: Request, error: Exception) -> Response:
+        # The router's own refusals are of the parent class of FastAPI's, with the same fields.
+        status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
+        return _problem(request, status, str(detail), headers=getattr(error, "headers", None))
+
+    for kind in (400, 404, 405, 413, 415, fastapi.HTTPException):
+        app.add_exception_handler(kind, refused)
+
+    @app.exception_handler(errors.ServingError)
+    async def failed(request: Request, error: errors.ServingError) -> Response:
+        status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+        headers = None
+        if status == 503:
+            headers = {"retry-after": str(getattr(error, "retry_after_s", 1))}
+            logging.log_every_n_seconds(logging.WARNING, "503: %s", 1, error)
+        return _problem(request, status, str(error), headers=headers)
+
+
+def _misdirected(request: Request, detail: str) -> Response:
+    return _problem(request, 421, detail)
+
+
+def _unauthorised(request: Request, detail: str) -> Response:
+    return _problem(request, 401, detail, headers={"www-authenticate": "Bearer"})
+
+
+def _bug(request: Request, error: Exception) -> Response:
+    request_id = request.scope["state"]["request_id"]
+    logging.error("Request %s failed.", request_id, exc_info=error)
+    return _problem(request, 500, f"This is our fault; the log has it as {request_id}.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    faults: list[dict[str, str]] | None = None,
+) -> Response:
+    problem = http_schema.Problem(
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        detail=detail,
+        request_id=request.scope["state"]["request_id"],
+        errors=faults,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )

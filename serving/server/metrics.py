@@ -1,0 +1,144 @@
+"""What the server tells Prometheus."""
+
+import collections
+import time
+from collections.abc import Callable
+
+import prometheus_client
+from prometheus_client import Counter, Gauge, Histogram
+
+from serving.funnel.page import RUNGS, Page
+from serving.funnel.release_watcher import ReleaseWatcher
+from serving.servables import reduced_precision
+from serving.server import answers as http_answers
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
+
+_LAG_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400)
+
+
+class Metrics:
+    """All metrics of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "watchnext_requests", "Answers.", ["route", "method", "status"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "watchnext_request_seconds", "Time to answer.", ["route"], buckets=_SECONDS, registry=r
+        )
+        self.stage_seconds = Histogram(
+            "watchnext_stage_seconds", "Time of a stage.", ["stage"], buckets=_SECONDS, registry=r
+        )
+        self.pages = Counter("watchnext_pages", "Pages by rung.", ["rung"], registry=r)
+        self.source_seconds = Histogram(
+            "watchnext_source_seconds",
+            "Time of a candidate source.",
+            ["source"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.degraded = Counter(
+            "watchnext_degraded",
+            "Pages that had to do without a part that failed.",
+            ["part"],
+            registry=r,
+        )
+        self.viewers = Counter(
+            "watchnext_viewers", "Pages by what was known of the viewer.", ["known_by"], registry=r
+        )
+        self.filtered = Counter(
+            "watchnext_filtered", "Videos held back by reason.", ["reason"], registry=r
+        )
+        self.exposures = Counter(
+            "watchnext_exposures", "Pages by arm of an experiment.", ["arm"], registry=r
+        )
+        self.event_lag_seconds = Histogram(
+            "watchnext_event_lag_seconds",
+            "Time from an event to its arrival.",
+            buckets=_LAG_SECONDS,
+            registry=r,
+        )
+        self.not_recorded = Counter(
+            "watchnext_pages_not_recorded", "Pages whose impressions are lost.", registry=r
+        )
+        self.candidates = Counter(
+            "watchnext_candidates", "Candidates by source.", ["source"], registry=r
+        )
+        self.shown = Counter("watchnext_shown", "Shown videos by source.", ["source"], registry=r)
+        self.events = Counter("watchnext_events", "Events.", ["result"], registry=r)
+        self.overloads = Counter("watchnext_overloads", "Requests turned away.", registry=r)
+        for rung in RUNGS:
+            self.pages.labels(rung)
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Adds a gauge that is computed when it is read."""
+        Gauge(f"watchnext_{name}", text, registry=self.registry).set_function(value)
+
+    def watch_releases(self, releases: ReleaseWatcher) -> None:
+        """Adds what there is to know of the release that serves, and of the next one."""
+
+        def age() -> float:
+            current = releases.current
+            return http_answers.release_age_s(current.version) if current else float("nan")
+
+        def recall() -> float:
+            current = releases.current
+            lineage = current.manifest.lineage if current and current.manifest else {}
+            return float(lineage.get("index", {}).get("recall", "nan"))
+
+        def is_reduced() -> float:
+            current = releases.current
+            if current is None or current.ranker is None:
+                return float("nan")
+            return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
+
+        self.gauge("release_age_seconds", "Time since the release was built.", age)
+        self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+        self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
+        self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
+        self.gauge(
+            "shelf_renewal_failures",
+            "Looks for new videos that failed.",
+            lambda: releases.renewal_failures,
+        )
+        self.gauge(
+            "release_waiting_seconds",
+            "How long a published release has been waited for, until the model server has it.",
+            lambda: releases.waiting_s,
+        )
+
+    def observe_page(self, page: Page) -> None:
+        """Counts a page."""
+        self.pages.labels(page.rung).inc()
+        if page.recorded is False:
+            self.not_recorded.inc()
+        for stage, milliseconds in page.stages_ms.items():
+            self.stage_seconds.labels(stage).observe(milliseconds / 1000)
+        for source, milliseconds in page.sources_ms.items():
+            self.source_seconds.labels(source).observe(milliseconds / 1000)
+        for part in page.falls:
+            self.degraded.labels(part).inc()
+        for filtering, count in page.filtered.items():
+            self.filtered.labels(filtering).inc(count)
+        self.viewers.labels(page.viewer_known_by).inc()
+        for source, count in page.nominated.items():
+            self.candidates.labels(source).inc(count)
+        if page.recorded is None:  # Looked at, not shown.
+            return
+        for arm in page.exposures:
+            self.exposures.labels(arm).inc()
+        shown = collections.Counter(source for item in page.items for source in item.sources)
+        for source, count in shown.items():
+            self.shown.labels(source).inc(count)
+
+    def observe_request(self, *, route: str, method: str, status: int, start: float) -> None:
+        """Counts an answer; ``start`` is of ``time.perf_counter``."""
+        self.requests.labels(route, method, status).inc()
+        self.request_seconds.labels(route).observe(time.perf_counter() - start)
+
+    def text(self) -> bytes:
+        """Returns all of them in Prometheus' text format."""
+        return prometheus_client.generate_latest(self.registry)

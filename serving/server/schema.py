@@ -1,0 +1,308 @@
+"""What the HTTP API takes and gives. Sizes are limited here; what is too long is refused."""
+
+import itertools
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from features.tables import schema
+from serving.events import event as events
+from serving.funnel import page
+
+MAX_EVENTS = 500
+MAX_BLOCKED = 1000
+
+# Keys that a model does not know and that are all named; more are refused as one.
+MAX_NAMED = 20
+
+_PLAIN = r"^[^\x00-\x1f\x7f]+$"
+
+
+def _as_text(given: Any) -> Any:
+    """Returns a whole number as its decimal text, as the logs are read; all else as it is."""
+    return str(given) if type(given) is int else given
+
+
+# As for the ids of the raw tables, see features.tables.schema.
+_ID_RULE = pydantic.StringConstraints(
+    min_length=1, max_length=schema.MAX_ID_CHARACTERS, pattern=_PLAIN
+)
+_EVENT_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=128, pattern=_PLAIN)
+# Of the input alone: answers have text.
+Id = Annotated[
+    str,
+    _ID_RULE,
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=Annotated[str, _ID_RULE] | int),
+]
+EventId = Annotated[
+    str,
+    _EVENT_ID_RULE,
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=Annotated[str, _EVENT_ID_RULE] | int),
+]
+PageId = Annotated[
+    str,
+    pydantic.StringConstraints(max_length=128),
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=str | int),
+]
+Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Words = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=500)]
+Seconds = Annotated[float, pydantic.Field(ge=0, le=86400, allow_inf_nan=False)]
+
+
+class _Strict(pydantic.BaseModel):
+    """Refuses keys that it does not know: a misspelt option must not be ignored."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: Any) -> Any:
+        """Refuses a flood of unknown keys as one fault: to describe each would cost seconds."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MAX_NAMED:
+            unknown = itertools.islice((k for k in given if k not in cls.model_fields), MAX_NAMED)
+            named = ", ".join(repr(str(key)[:64]) for key in unknown)
+            raise ValueError(
+                f"has {len(given)} keys, of which {len(cls.model_fields)} may be known at most; "
+                f"not known are {named} and others"
+            )
+        return given
+
+
+class Profile(_Strict):
+    """What the caller knows of a user; the columns of the users table."""
+
+    region: Word | None = None
+    language: Word | None = None
+    gender: Word | None = None
+    age: Annotated[float, pydantic.Field(ge=0, le=150, allow_inf_nan=False)] | None = None
+    signed_in: bool | None = None
+
+    def known(self) -> dict[str, Any]:
+        """Returns what is given."""
+        return {name: v for name, v in self.model_dump().items() if v is not None and v != ""}
+
+
+class Context(Profile):
+    """The situation of a request. What it says of the user overrides the stored profile."""
+
+    device: Word | None = pydantic.Field(default=None, examples=["phone"])
+    surface: Word = pydantic.Field(default="home", description="The kind of page.")
+
+
+# A list stops at its first fault: all of them might be a hundred thousand.
+Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED), pydantic.FailFast()]
+
+
+class Blocked(_Strict):
+    """What a user does not want to see."""
+
+    videos: Ids = pydantic.Field(default_factory=list, description="Video ids.")
+    channels: Ids = pydantic.Field(default_factory=list, description="Channel ids.")
+
+
+class RecommendationsRequest(_Strict):
+    """Asks for a page of videos."""
+
+    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+    k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
+    context: Context = pydantic.Field(default_factory=Context)
+    exclude_watched: bool = pydantic.Field(True, description="Leave out what the user watched.")
+    blocked: Blocked = pydantic.Field(
+        default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
+    )
+    debug: bool = pydantic.Field(
+        False, description="Explain: stage times, sources, scores, what was filtered and why."
+    )
+    record: bool | None = pydantic.Field(
+        None,
+        description="Whether the page counts as shown to the user: in the history, the logs, what "
+        "is live, how often a video was shown. `false` is for looking at what somebody would "
+        "see. Where not given: `true`, and with `debug` `false`.",
+    )
+
+
+class RecommendedVideo(pydantic.BaseModel):
+    """A video on the page."""
+
+    video_id: str
+    position: int = pydantic.Field(description="0 is first.")
+    title: str | None
+    channel_id: str | None
+    topics: list[str]
+    language: str | None
+    duration_s: float | None
+    upload_time: int = pydantic.Field(description="Unix seconds.")
+    sources: list[str] = pydantic.Field(description="Who nominated it.")
+    retrieval_score: float | None = pydantic.Field(
+        description="Inner product of query and video embedding."
+    )
+    expected_watch_time_s: float | None = pydantic.Field(
+        description="Of the ranker; null where the rung has no ranking."
+    )
+    source_scores: dict[str, float] | None = pydantic.Field(
+        None, description="With debug: each source's own score."
+    )
+
+
+class Debug(pydantic.BaseModel):
+    """How the page came about."""
+
+    stages_ms: dict[str, float]
+    nominated: dict[str, int] = pydantic.Field(description="Candidates by source.")
+    candidates: int = pydantic.Field(description="Distinct candidates in all.")
+    sources_ms: dict[str, float] = pydantic.Field(description="They run side by side.")
+    filtered: dict[str, int] = pydantic.Field(
+        description="Videos that were held back, by reason, among those that were looked at."
+    )
+    held_back: dict[str, list[str]] = pydantic.Field(description="Some of them.")
+    viewer_known_by: str = pydantic.Field(description="`history`, `context` or `nothing`.")
+    exposures: list[str] = pydantic.Field(description="Arms of experiments: `experiment/arm`.")
+    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`, or what failed.")
+    recorded: bool = pydantic.Field(
+        description="Whether the impressions were written down; see `record` of the request."
+    )
+
+
+class RecommendationsAnswer(pydantic.BaseModel):
+    """A page of videos, best first."""
+
+    request_id: str = pydantic.Field(
+        description="Names this page. Send it back as `page_id` of clicks and watches."
+    )
+    release_id: str
+    rung: Literal[page.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
+        description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
+        "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
+        "embedding of the user. `no_retrieval`: co-watched and popular videos. `popular`: popular "
+        "videos of the region."
+    )
+    now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
+    items: list[RecommendedVideo]
+    debug: Debug | None = None
+
+
+class EventIn(_Strict):
+    """Something that a user did or was shown."""
+
+    event_id: EventId = pydantic.Field(
+        description="Chosen by the sender, for example a UUID. The same id is the same event."
+    )
+    type: Literal["watch", "search", "click", "impression"]
+    user_id: Id
+    time: int | None = pydantic.Field(
+        None,
+        gt=0,
+        lt=1 << 33,
+        description="Unix seconds; the time of arrival where not given. At most "
+        f"{events.MAX_BEHIND_S // 86400} days before the server's clock and {events.MAX_AHEAD_S} "
+        "seconds after it.",
+    )
+    video_id: Id | None = None
+    query: Words | None = pydantic.Field(None, description="Of a search.")
+    watch_time_s: Seconds | None = pydantic.Field(None, description="Of a watch.")
+    completed: bool | None = pydantic.Field(None, description="Of a watch: to the end, or nearly.")
+    clicked: bool = pydantic.Field(False, description="Of an impression, if it is known already.")
+    page_id: PageId = pydantic.Field(
+        "", description="`request_id` of the answer that showed the video."
+    )
+    position: int | None = pydantic.Field(None, ge=0, le=100_000)
+    source: Word = pydantic.Field("", description="Of a watch: where it came from.")
+    surface: Word = ""
+    device: Word = ""
+    user: Profile | None = pydantic.Field(None, description="Kept if the user is new.")
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "EventIn":
+        if self.type == "search" and self.query is None:
+            raise ValueError("a search needs `query`")
+        if self.type != "search" and self.video_id is None:
+            raise ValueError(f"a {self.type} needs `video_id`")
+        if self.type == "watch" and self.watch_time_s is None:
+            raise ValueError("a watch needs `watch_time_s`")
+        return self
+
+
+class EventsRequest(_Strict):
+    """Reports events; sending them again is safe."""
+
+    events: Annotated[list[EventIn], pydantic.FailFast()] = pydantic.Field(
+        min_length=1, max_length=MAX_EVENTS
+    )
+
+
+class EventsAnswer(pydantic.BaseModel):
+    """The events are durable, and count for the next request."""
+
+    accepted: int
+    duplicates: int = pydantic.Field(description="Events that were known already.")
+
+
+class WatchedVideo(pydantic.BaseModel):
+    """A watch of a user."""
+
+    video_id: str
+    title: str | None
+    channel_id: str | None
+    topics: list[str]
+    time: int
+    watch_time_s: float
+    completed: bool | None
+
+
+class Search(pydantic.BaseModel):
+    """A search of a user."""
+
+    query: str
+    time: int
+
+
+class HistoryAnswer(pydantic.BaseModel):
+    """What a user did last, newest first."""
+
+    user_id: str
+    is_known: bool
+    profile: dict[str, Any]
+    blocked: Blocked
+    watches: list[WatchedVideo]
+    searches: list[Search]
+
+
+class UsersAnswer(pydantic.BaseModel):
+    """Some users who have watched something."""
+
+    users: list[str]
+
+
+class ReleaseAnswer(pydantic.BaseModel):
+    """The release that serves."""
+
+    release_id: str
+    created: str
+    loaded_at: float = pydantic.Field(description="Unix seconds.")
+    videos: int
+    index: str = pydantic.Field(description="`exact`, `scann` or `exact_fallback`.")
+    has_ranker: bool
+    models: str = pydantic.Field(description="Where the models run.")
+    previous: str | None
+    forced: str
+    metrics: dict[str, Any]
+    gates: list[dict[str, Any]]
+
+
+class Status(pydantic.BaseModel):
+    """All is well."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Problem(pydantic.BaseModel):
+    """What went wrong (RFC 9457, application/problem+json)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[dict[str, str]] | None = pydantic.Field(
+        None, description="Of a request that breaks the schema: where, and which rule."
+    )
