@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from pipeline import commands
+from pipeline.steps import commands
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of logs to create.", required=True)

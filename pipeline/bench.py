@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from features import command, files
-from pipeline import commands
+from pipeline.steps import commands
 
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
 _OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")

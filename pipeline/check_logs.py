@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from pipeline import log_checks, preprocessing_config
+from pipeline.preprocessing import config as preprocessing_config
+from pipeline.preprocessing import log_checks
 
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)

@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, files
-from pipeline import demo_server, demo_text, fingerprints
+from pipeline import demo_server, demo_text
+from pipeline.steps import fingerprints
 from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from pipeline import flink_jars, flink_processes
+from pipeline.flink import jars, processes
 
 _FETCH = flags.DEFINE_bool("fetch", False, "Fetches Flink and Beam's runner for it, then ends.")
 _DIRECTORY = flags.DEFINE_string("directory", None, "For configuration, logs, temporary files.")
@@ -31,12 +31,12 @@ _WORKER_PYTHON = flags.DEFINE_string(
 def main(_: Sequence[str]) -> None:
     """Fetches, or starts and waits."""
     if _FETCH.value:
-        sys.stdout.write(f"Flink is in {flink_jars.fetch()}\n")
+        sys.stdout.write(f"Flink is in {jars.fetch()}\n")
         return
     if not _DIRECTORY.value:
         raise command.InputError("give --directory=DIR, where the cluster keeps its files.")
     signal.signal(signal.SIGTERM, _interrupt)
-    cluster = flink_processes.Cluster(
+    cluster = processes.Cluster(
         pathlib.Path(_DIRECTORY.value),
         task_managers=_TASK_MANAGERS.value,
         slots=_SLOTS.value,

@@ -3,8 +3,9 @@
     python -m pipeline.import_dataset --format=kuairand --source=KuaiRand-Pure --logs=logs
     python -m pipeline.import_dataset --format=movielens --source=ml-1m --logs=logs
 
-What maps to what, and what each data set lacks, is written in ``pipeline/kuairand.py`` and
-``pipeline/movielens.py``. The logs appear whole, when everything is read, or not at all.
+What maps to what, and what each data set lacks, is written in ``pipeline/importers/kuairand.py``
+and ``pipeline/importers/movielens.py``. The logs appear whole, when everything is read, or not at
+all.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ from absl import flags
 
 from features import command
 from features.tables import logs
-from pipeline import kuairand, movielens
+from pipeline.importers import kuairand, movielens
 
 _FORMAT = flags.DEFINE_enum(
     "format", None, ["kuairand", "movielens"], "Which data set it is.", required=True

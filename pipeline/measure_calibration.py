@@ -18,7 +18,8 @@ from absl import flags
 from features import command
 from models.evaluation import metrics
 from models.evaluation.intervals import Bootstrap
-from pipeline import site_impressions, site_truth
+from pipeline.site import impressions as site_impressions
+from pipeline.site import truth as site_truth
 from serving.batch import output as batch_output
 
 _LOGS = flags.DEFINE_string("logs", None, "Simulated logs.", required=True)

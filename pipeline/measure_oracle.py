@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from features import command, files
-from pipeline import site_benchmark, site_truth
+from pipeline.site import benchmark as site_benchmark
+from pipeline.site import truth as site_truth
 
 _LOGS = flags.DEFINE_string("logs", None, "Simulated logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)

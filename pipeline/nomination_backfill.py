@@ -28,7 +28,7 @@ from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from features.tables import log_files, log_writer, logs
 from models.candidate import model as candidate_model
-from pipeline import retraining, stages
+from pipeline.steps import retraining, stages
 from serving.batch.bucketed_log import BucketedLog, Shown
 from serving.batch.past_nominations import COLUMNS, PastNominations, with_columns
 from serving.events import compaction

@@ -19,7 +19,8 @@ from absl import flags
 from features import command, id_spaces
 from features.as_of import replay
 from features.id_spaces import VocabularySettings
-from pipeline import log_checks, preprocessing_config
+from pipeline.preprocessing import config as preprocessing_config
+from pipeline.preprocessing import log_checks
 
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
@@ -97,11 +98,15 @@ def main(beam_args: Sequence[str]) -> None:
     )
     command.quiet_tensorflow()
     if beam_args[1:]:
-        from pipeline import beam_options  # A mistyped flag, before the logs are read.
+        from pipeline.preprocessing import (
+            beam_options,  # A mistyped flag, before the logs are read.
+        )
 
         beam_options.parse(beam_args[1:])
     _check_logs(config)
-    from pipeline import preprocessing_job  # Late: what is wrong with logs is said in a second.
+    from pipeline.preprocessing import (
+        job as preprocessing_job,  # Late: what is wrong with logs is said in a second.
+    )
 
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
     out = _EXAMPLES.value

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from features import command
-from pipeline import commands, retraining
+from pipeline.steps import commands, retraining
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(

@@ -4,7 +4,7 @@ r"""Writes the raw logs of a simulated video site, and its truth.
     python -m pipeline.simulate --logs=logs --preset=medium --seed=7
     python -m pipeline.simulate --logs=logs --users=500000 --videos=1000000 --channels=20000
 
-``pipeline/simulator.py`` tells how the site works. Same flags and seed, same logs.
+``pipeline/site/simulator.py`` tells how the site works. Same flags and seed, same logs.
 """
 
 import dataclasses
@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from pipeline import simulator, site_benchmark, site_config
+from pipeline.site import benchmark as site_benchmark
+from pipeline.site import config as site_config
+from pipeline.site import simulator
 
 _DEFAULT = site_config.SiteConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.", required=True)
@@ -67,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"Wrote {_LOGS.value} in {summary.seconds:.1f} s ({rate:,.0f} events/s):")
     for table, rows in sorted(summary.rows.items()):
         print(f"  {table:<12} {rows:>12,} rows")
-    print(f"  {'truth':<12} what the users would do, see pipeline/site_truth.py")
+    print(f"  {'truth':<12} what the users would do, see pipeline/site/truth.py")
     if _ORACLE.value:
         print(site_benchmark.last_day(summary.truth, _LOGS.value, number=_ORACLE.value).text())
     following = command.shell_line("pipeline.preprocess", logs=_LOGS.value, examples="examples")

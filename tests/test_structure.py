@@ -12,7 +12,7 @@ import pytest
 import setuptools
 from packaging import requirements, utils
 
-from pipeline import stages
+from pipeline.steps import stages
 
 if sys.version_info >= (3, 11):
     import tomllib

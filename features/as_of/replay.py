@@ -26,7 +26,8 @@ from features.spec import ResolvedSpec
 
 ROWS_PER_BATCH = 4096
 TRAIN, HOLDOUT = "train", "holdout"
-# The holdout's part of a training split that it has joined, see pipeline.holdout_joining.
+# The holdout's part of a training split that it has joined, see
+# pipeline.preprocessing.holdout_joining.
 NEWEST = "newest"
 # What a candidate example of the training split predicts: the next watch, from what came before
 # it; or a held-out one, from all other watches (leaks, see :mod:`features.as_of.held_out`).

@@ -3,9 +3,9 @@
 A model is judged on days that it has not seen, and what it then lacks is the newest: what people
 watch this week, and every video, channel and word that only came up since. So the examples are
 joined by the holdout, with vocabularies and quantiles of their own
-(:mod:`pipeline.holdout_joining`); a new model starts from the measured one, row by row of the ids
-that both know (:mod:`models.training.warm_start`), and is trained on all of them for a while. No
-figure is taken from the result: those of the model before stand for it.
+(:mod:`pipeline.preprocessing.holdout_joining`); a new model starts from the measured one, row by
+row of the ids that both know (:mod:`models.training.warm_start`), and is trained on all of them
+for a while. No figure is taken from the result: those of the model before stand for it.
 
 Nothing is kept aside that could judge the result, so it is compared with the measured model on the
 watches of the holdout (:mod:`models.candidate.refit_checks`); a release is refused where they have

@@ -32,7 +32,7 @@ _BEFORE_DAYS, _AFTER_DAYS = 3, 10
 _MAX_VIDEOS = 300
 _USERS = {experiments.SHORT: 100, experiments.FULL: 400}
 _HOUR_S = 3600
-_FIRST_VIEWERS_S = 600  # As in pipeline/site_hours.py, whose formula true_shares() repeats.
+_FIRST_VIEWERS_S = 600  # As in pipeline/site/hours.py, whose formula true_shares() repeats.
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ import pytest
 from features import command, dataset, spec
 from features.tables import logs
 from features.tables.log_writer import DAY_S
-from pipeline import preprocessing_job
-from pipeline.preprocessing_config import PreprocessConfig
+from pipeline.preprocessing import job as preprocessing_job
+from pipeline.preprocessing.config import PreprocessConfig
 
 T0 = 1_699_920_000  # the first second of 2023-11-14, UTC
 DAYS = [f"2023-11-{14 + n}" for n in range(8)]

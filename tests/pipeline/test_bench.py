@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from features import command
-from pipeline import bench, commands
+from pipeline import bench
+from pipeline.steps import commands
 
 PEAK_KB = r"int(__import__('re').search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1])"
 
@@ -49,6 +50,8 @@ def test_an_error_of_a_process_of_its_own_is_raised_here():
 
 def test_a_benchmark_of_servers_holds_no_tensorflow_beside_them():
     """Its site is built elsewhere; even the library alone is hundreds of megabytes."""
-    code = "import sys, pipeline.bench, pipeline.bench_funnel; print('tensorflow' in sys.modules)"
+    code = (
+        "import sys, pipeline.bench, pipeline.benchmarks.funnel; print('tensorflow' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

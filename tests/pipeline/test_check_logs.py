@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
-from pipeline import log_checks, preprocessing_job
-from pipeline.preprocessing_config import PreprocessConfig
+from pipeline.preprocessing import job as preprocessing_job
+from pipeline.preprocessing import log_checks
+from pipeline.preprocessing.config import PreprocessConfig
 
 T0 = 1_795_132_800  # 2026-11-20T00:00:00Z
 DAY_S = 86_400

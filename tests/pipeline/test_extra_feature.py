@@ -14,8 +14,8 @@ from features import dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
 from features.tables import logs
 from models.embeddings import SideInputs, make_tables
-from pipeline import preprocessing_job
-from pipeline.preprocessing_config import PreprocessConfig
+from pipeline.preprocessing import job as preprocessing_job
+from pipeline.preprocessing.config import PreprocessConfig
 
 T0 = 1_650_000_000
 QUALITY = [0.5, 2.0, None, 8.0]

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.tables.logs import read_table
-from pipeline import site_impressions, site_truth
+from pipeline.site import impressions as site_impressions
+from pipeline.site import truth as site_truth
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _MINI = ("--preset=tiny", "--users=40", "--videos=100", "--days=1", "--topics=4")

@@ -22,8 +22,8 @@ from features.event_columns import MAX_EVENTS
 from features.spec import Kind, Side
 from features.tables import logs
 from features.tables.clean_logs import Cleaner
-from pipeline.preprocessing_config import PreprocessConfig
-from pipeline.raw_examples import RawExamples, directory_of
+from pipeline.preprocessing.config import PreprocessConfig
+from pipeline.preprocessing.raw_examples import RawExamples, directory_of
 from serving.history import redis_store
 from serving.history.redis_store import RedisHistoryStore
 

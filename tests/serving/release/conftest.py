@@ -14,7 +14,7 @@ from models import config
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from pipeline import preprocessing_job
+from pipeline.preprocessing import job as preprocessing_job
 from serving.build import assembly
 from serving.build import settings as build_settings
 

@@ -1,0 +1,4 @@
+"""The groups of `make bench`.
+
+Imports pipeline.steps of its package.
+"""

@@ -1,0 +1,4 @@
+"""A Flink cluster on this machine: jars, processes, workers.
+
+Imports nothing of pipeline.
+"""

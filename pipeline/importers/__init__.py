@@ -1,0 +1,4 @@
+"""Public data sets to logs.
+
+Imports nothing of pipeline.
+"""

@@ -1,0 +1,361 @@
+"""KuaiRand (real logs of a short-video app) -> raw logs.
+
+Reads the official CSV files of KuaiRand-Pure, -1K and -27K, and the same tables as Parquet:
+
+======================================  ====================================================
+log_standard_*, log_random_*            impressions and watches, one row each
+user_features_*, video_features_basic_* users and videos
+history_* (optional, Parquet)           per user, in order: videos watched before the log
+video_features_statistic_*              NEVER READ. It averages over the month that contains the
+                                        log, so it holds the outcomes that are to be predicted.
+======================================  ====================================================
+
+What maps to what:
+
+impressions
+  every log row. ``time`` = ``time_ms`` // 1000: the one clock. ``date`` and ``hourmin`` run up to
+  an hour ahead of it and are kept as ``log_date`` and ``log_hourmin``, for the record only.
+  ``clicked`` = ``is_click``, whose meaning depends on the screen: a click where videos are offered
+  as a grid, a "valid play" (to the end, or above 7 s) where they follow each other. It contradicts
+  the watch time now and then (clicks without a play); both are taken as they are.
+  ``watch_time_s`` = ``play_time_ms`` / 1000, which may exceed the duration (loops).
+  ``surface`` = ``tab_<tab>``. ``page_id``: the data has no pages; a page is a run of a user's rows
+  without a gap of more than ``page_gap_minutes``. No ``position``, no ``device``.
+  All other columns are kept; those that report what the user did (``is_like``, ``long_view``,
+  ``profile_stay_time_ms``, ...) are outcomes, never features of the same row.
+  Randomly exposed rows are kept, ``is_rand`` true. Exact copies of a row stay exact copies:
+  preprocessing drops and counts them.
+watches
+  rows with ``play_time_ms`` above 0: a row that was not played is no watch.
+  ``completed`` = ``long_view`` (to the end, or at least 18 s), ``source`` = ``tab_<tab>``.
+watches, from the history
+  ``long_watch_seq``, in its order. The data gives no times: they are one minute apart and end one
+  minute before the earlier of the user's ``last_time_ms`` and the first instant of the log, so
+  that no split by time puts them after a log row (the clocks overlap by about an hour).
+  ``completed`` true, ``watch_time_s`` a stand-in: 18 s, or the duration where that is less, the
+  least that ``long_view`` means. ``source`` = ``history``: leave these out as labels.
+  The other videos of ``watch_seq`` were shown, but whether they were played is not known: they
+  become neither watches nor impressions. ``history_len`` becomes ``users.history_impressions``.
+videos
+  ``channel_id`` = ``author_id``, ``topics`` = ``tag``, ``duration_s`` (null where it is 0 or
+  unknown), ``upload_time`` = ``upload_dt`` at 00:00 UTC+8; where that is unknown the first instant
+  of the log stands in and ``upload_time_known`` is false. No title, no language.
+users
+  all columns. -124 and "UNKNOWN" mean unknown and become null. No region, gender or age.
+
+Missing altogether: searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences
+have gaps.
+
+Source: Gao et al., CIKM 2022, https://kuairand.com (CC BY-SA 4.0).
+"""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from absl import logging
+
+from features import command
+from features.tables import logs
+from pipeline.importers import kuairand_files, source_files
+
+DEFAULT_PAGE_GAP_MINUTES = 30.0
+LONG_VIEW_S = 18.0  # What long_view asks of a video that is not shorter.
+HISTORY_STEP_S = 60
+HISTORY = "history"  # Source of the watches at artificial times.
+
+# Users are imported in buckets of about this much log, so that the log need not fit in memory.
+BUCKET_BYTES = 128 << 20
+
+_BYTES_PER_ROW = 75  # Of CSV; measured on all three editions.
+_UNKNOWN_CODE = -124
+_UNKNOWN_NAME = "UNKNOWN"
+_CHINA_OFFSET_S = 8 * 3600
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to read KuaiRand.
+
+    Attributes:
+        page_gap_minutes: A longer pause starts a new page. Minutes, above 0.
+        from_s: Keep events at or after this time. Unix seconds; None for no bound.
+        until_s: Keep events before this time. Unix seconds; None for no bound.
+        bucket_bytes: Size of the log files that is read at once; larger logs go through
+            temporary files, some of the users at a time.
+    """
+
+    page_gap_minutes: float = DEFAULT_PAGE_GAP_MINUTES
+    from_s: int | None = None
+    until_s: int | None = None
+    bucket_bytes: int = BUCKET_BYTES
+
+    def __post_init__(self) -> None:
+        if self.page_gap_minutes <= 0:
+            raise command.InputError(
+                f"--page_gap_minutes must be above 0, got {self.page_gap_minutes}."
+            )
+
+
+def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) -> list[str]:
+    """Reads the data set and writes all its tables.
+
+    Args:
+        source: Directory with the files, or one above it.
+        writer: Receives users, videos, watches, impressions and the feature declarations.
+        options: How to read.
+
+    Returns:
+        What a user of the logs should know, one clause each.
+
+    Raises:
+        InputError: A file is missing, damaged, or not what it should be.
+    """
+    files = kuairand_files.find_files(source)
+    has_history = bool(files["history"])
+    first_s, num_unplayed = _import_log(files["log"], writer, options)
+    notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
+    durations = []
+    for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
+        batch = videos(rows, first_s=first_s)
+        writer.write("videos", batch.to_arrow())
+        durations.append(batch.select("video_id", "duration_s") if has_history else batch.clear())
+    profiles = users(pl.concat(_read_all(files["users"], kuairand_files.USERS)))
+    if has_history:
+        history = pl.concat(_read_all(files["history"], kuairand_files.HISTORY))
+        watches = history_watches(history, pl.concat(durations), first_s=first_s)
+        watches = _in_window(watches, options)
+        writer.write("watches", watches.to_arrow())
+        notes.append(
+            f"{watches.height:,} watches are from before the log: right order, artificial times, "
+            f"source={HISTORY}"
+        )
+        profiles = _with_history_length(profiles, history)
+    writer.write("users", profiles.to_arrow())
+    writer.write_features(kuairand_files.declarations(has_history=has_history))
+    return [*notes, "the data has no searches, titles, languages, regions or devices"]
+
+
+def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
+    """Returns the impressions of log rows, by user and time.
+
+    Args:
+        rows: Columns of ``kuairand_files.LOG``; all rows of their users, in any order.
+        page_gap_minutes: A longer pause starts a new page.
+    """
+    ordered = rows.sort("user_id", "time_ms", "video_id", maintain_order=True)
+    is_start = (
+        (pl.col("user_id") != pl.col("user_id").shift())
+        | (pl.col("time_ms").diff() > page_gap_minutes * 60_000)
+    ).fill_null(True)
+    start_ms = pl.when(is_start).then("time_ms").forward_fill()
+    return ordered.select(
+        *(pl.col(name).cast(pl.String) for name in ("user_id", "video_id")),
+        time=pl.col("time_ms") // 1000,
+        clicked=pl.col("is_click"),
+        watch_time_s=pl.col("play_time_ms") / 1000,
+        page_id=pl.concat_str("user_id", start_ms, separator="-"),
+        surface=_surface(),
+        time_ms=pl.col("time_ms"),
+        duration_ms=pl.col("duration_ms"),
+        profile_stay_time_ms=pl.col("profile_stay_time"),
+        comment_stay_time_ms=pl.col("comment_stay_time"),
+        # Without these two, 355 rows more of KuaiRand-Pure would look like copies.
+        log_date=pl.col("date"),
+        log_hourmin=pl.col("hourmin"),
+        **{name: pl.col(name) != 0 for name in kuairand_files.LOG_FLAGS},
+    )
+
+
+def watches(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns the watches of log rows, in their order: those with a play time above 0."""
+    return rows.filter(pl.col("play_time_ms") > 0).select(
+        *(pl.col(name).cast(pl.String) for name in ("user_id", "video_id")),
+        time=pl.col("time_ms") // 1000,
+        watch_time_s=pl.col("play_time_ms") / 1000,
+        completed=pl.col("long_view") != 0,
+        source=_surface(),
+        is_rand=pl.col("is_rand") != 0,
+    )
+
+
+def history_watches(
+    history: pl.DataFrame, durations: pl.DataFrame, *, first_s: int
+) -> pl.DataFrame:
+    """Returns the watches before the log, at artificial times that keep their order.
+
+    Args:
+        history: Columns of ``kuairand_files.HISTORY``, one row per user.
+        durations: Columns video_id (string) and duration_s.
+        first_s: First instant of the log, Unix seconds. All times are before it.
+    """
+    length = pl.col("long_watch_seq").list.len().cast(pl.Int64)
+    end_s = pl.min_horizontal(pl.col("last_time_ms") // 1000, pl.lit(first_s))
+    return (
+        history.filter(length > 0)
+        .select(
+            pl.col("user_id").cast(pl.String),
+            video_id=pl.col("long_watch_seq"),
+            time=end_s - HISTORY_STEP_S * length,
+            step=pl.int_ranges(0, length),
+        )
+        .explode("video_id", "step")
+        .with_columns(pl.col("video_id").cast(pl.String))
+        .join(durations, on="video_id", how="left", maintain_order="left")
+        .select(
+            "user_id",
+            "video_id",
+            time=pl.col("time") + HISTORY_STEP_S * pl.col("step"),
+            watch_time_s=pl.min_horizontal(pl.col("duration_s"), pl.lit(LONG_VIEW_S)),
+            completed=pl.lit(value=True),
+            source=pl.lit(HISTORY),
+            is_rand=pl.lit(value=False),
+        )
+    )
+
+
+def videos(rows: pl.DataFrame, *, first_s: int) -> pl.DataFrame:
+    """Returns the videos table.
+
+    Args:
+        rows: Columns of ``kuairand_files.VIDEOS``.
+        first_s: First instant of the log, Unix seconds; stands in for an unknown upload time.
+    """
+    day = pl.col("upload_dt").str.to_date("%Y-%m-%d", strict=False)
+    unreadable = rows.filter(day.is_null() & pl.col("upload_dt").is_not_null())
+    if unreadable.height:
+        raise command.InputError(
+            f"video_features_basic: upload_dt must be YYYY-MM-DD, got "
+            f"{unreadable['upload_dt'][0]!r} for video {unreadable['video_id'][0]}."
+        )
+    upload_time = day.cast(pl.Datetime("ms")).dt.epoch("s") - _CHINA_OFFSET_S
+    duration_ms = pl.when(pl.col("video_duration") > 0).then("video_duration")
+    codes = {name: _code(name) for name in kuairand_files.VIDEO_CODES}
+    return rows.select(
+        pl.col("video_id").cast(pl.String),
+        upload_time=upload_time.fill_null(first_s),
+        upload_time_known=upload_time.is_not_null(),
+        channel_id=codes.pop("author_id"),
+        topics=_name("tag").str.replace_all(" ", "").str.split(","),
+        duration_s=duration_ms / 1000,
+        **codes,
+        **{name: _name(name) for name in kuairand_files.VIDEO_NAMES},
+        **{name: _known(name) for name in kuairand_files.VIDEO_SIZES},
+    )
+
+
+def users(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns the users table from the columns of ``kuairand_files.USERS``."""
+    flags = {
+        name: pl.when((pl.col(name) == 0) | (pl.col(name) == 1)).then(pl.col(name) == 1)
+        for name in kuairand_files.USER_FLAGS
+    }
+    return rows.select(
+        pl.col("user_id").cast(pl.String),
+        **{name: _name(name) for name in kuairand_files.USER_NAMES},
+        **flags,
+        **{name: _known(name) for name in kuairand_files.USER_COUNTS},
+        **{name: _code(name) for name in kuairand_files.USER_CODES},
+    )
+
+
+def _with_history_length(profiles: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
+    lengths = history.select(
+        pl.col("user_id").cast(pl.String), history_impressions=pl.col("history_len")
+    )
+    # A user without a row in the history was shown nothing before the log.
+    return profiles.join(lengths, on="user_id", how="left", maintain_order="left").with_columns(
+        pl.col("history_impressions").fill_null(0)
+    )
+
+
+def _surface() -> pl.Expr:
+    return pl.concat_str(pl.lit("tab_"), pl.col("tab"))
+
+
+def _name(column: str) -> pl.Expr:
+    return pl.when(pl.col(column) != _UNKNOWN_NAME).then(column)
+
+
+def _known(column: str) -> pl.Expr:
+    return pl.when(pl.col(column) != _UNKNOWN_CODE).then(column)
+
+
+def _code(column: str) -> pl.Expr:
+    return _known(column).cast(pl.Int64).cast(pl.String)
+
+
+def _in_window(events: pl.DataFrame, options: Options) -> pl.DataFrame:
+    if options.from_s is not None:
+        events = events.filter(pl.col("time") >= options.from_s)
+    if options.until_s is not None:
+        events = events.filter(pl.col("time") < options.until_s)
+    return events
+
+
+def _read_all(
+    paths: Sequence[pathlib.Path], types: Mapping[str, pa.DataType]
+) -> Iterator[pl.DataFrame]:
+    for path in paths:
+        logging.info("Reading %s", path)
+        for batch in source_files.read_batches(path, types):
+            yield pl.DataFrame(pl.from_arrow(batch))
+
+
+def _import_log(
+    paths: Sequence[pathlib.Path], writer: logs.LogWriter, options: Options
+) -> tuple[int, int]:
+    """Writes impressions and watches; returns the first instant and the rows not played."""
+    first_ms: list[int] = []
+    num_unplayed = 0
+    with writer.scratch() as scratch:
+        for rows in _buckets(paths, scratch, options.bucket_bytes):
+            first_ms.extend(rows.select(pl.col("time_ms").min()).to_series().drop_nulls())
+            shown = impressions(rows, page_gap_minutes=options.page_gap_minutes)
+            shown = _in_window(shown, options)
+            played = _in_window(watches(rows), options)
+            num_unplayed += shown.height - played.height
+            writer.write("impressions", shown.to_arrow())
+            writer.write("watches", played.to_arrow())
+    if not first_ms:
+        raise command.InputError(f"{paths[0]} has no row with a time_ms. Unpack it again.")
+    return min(first_ms) // 1000, num_unplayed
+
+
+def _buckets(
+    paths: Sequence[pathlib.Path], scratch: pathlib.Path, bucket_bytes: int
+) -> Iterator[pl.DataFrame]:
+    """Yields the log some users at a time, all rows of a user together."""
+    number = math.ceil(sum(map(_csv_bytes, paths)) / bucket_bytes)
+    if number <= 1:
+        yield pl.concat(_read_all(paths, kuairand_files.LOG))
+        return
+    parts = [scratch / f"{bucket:05d}.parquet" for bucket in range(number)]
+    with contextlib.ExitStack() as stack:
+        schema = pa.schema(list(kuairand_files.LOG.items()))
+        writers = [stack.enter_context(pq.ParquetWriter(part, schema)) for part in parts]
+        for rows in _read_all(paths, kuairand_files.LOG):
+            bucket = pl.col("user_id").fill_null(0) % number
+            for key, some in (
+                rows.with_columns(bucket=bucket)
+                .partition_by("bucket", as_dict=True, include_key=False)
+                .items()
+            ):
+                writers[key[0]].write_table(some.to_arrow())
+    for index, part in enumerate(parts):
+        logging.info("Users %d of %d", index + 1, number)
+        yield pl.read_parquet(part)
+        part.unlink()
+
+
+def _csv_bytes(path: pathlib.Path) -> int:
+    if path.suffix == ".csv":
+        return path.stat().st_size
+    if path.suffix == ".gz":
+        return 4 * path.stat().st_size  # Compresses to about a quarter.
+    return _BYTES_PER_ROW * source_files.num_rows(path)

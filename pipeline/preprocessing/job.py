@@ -1,0 +1,211 @@
+"""The preprocessing job: raw logs -> examples/, in Beam pipelines.
+
+The first reads, cleans and replays the logs into raw examples; then tf.Transform is fitted on the
+training examples; the last transforms all. Raw examples lie on disk in between, so that memory
+does not grow with their number, and they are kept: the skew proof, tree baselines and people read
+them. The directory appears under its name only when all of it is whole.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+import tensorflow_transform.beam as tft_beam
+from absl import logging
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from features import command, files, spec
+from features.as_of import example_tables, replay
+from features.catalogue import Catalogue
+from features.spec import ResolvedSpec
+from features.tables import logs
+from pipeline.preprocessing import (
+    beam_options,
+    cleaning,
+    leakage_audit,
+    raw_examples,
+    statistics_report,
+    transforming,
+    written_files,
+)
+from pipeline.preprocessing.config import (
+    NEEDED_TABLES,
+    OPTIONAL_TABLES,
+    PreprocessConfig,
+    rejected_dir,
+)
+from pipeline.steps import work_lock
+
+
+def run(
+    logs_dir: str, examples_dir: str, config: PreprocessConfig, beam_args: Sequence[str]
+) -> dict[str, object]:
+    """Runs the job and returns what COMPLETE holds.
+
+    Raises:
+        command.InputError: The logs or Beam's options cannot be used; nothing is written.
+    """
+    if set("*?[]") & set(str(examples_dir)):
+        raise command.InputError(
+            f"--examples={examples_dir} has one of * ? [ ], which Beam takes for a pattern of "
+            "names: give a directory without them."
+        )
+    options = beam_options.parse(beam_args)
+    tables = logs.tables_in(logs_dir)
+    for needed, why in NEEDED_TABLES.items():
+        if needed not in tables:
+            raise command.InputError(
+                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. {why}, so both are "
+                "needed."
+            )
+    for absent, loss in OPTIONAL_TABLES.items():
+        if absent not in tables:
+            logging.warning("The logs have no table %r: %s.", absent, loss)
+    if config.label == replay.HELD_OUT:
+        logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
+    started = time.monotonic()
+    with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
+        with _cache_to_itself(config, pathlib.Path(examples_dir)):
+            made = raw_examples.RawExamples(
+                logs_dir=pathlib.Path(logs_dir),
+                output=output,
+                config=config,
+                options=options,
+                tables=tables,
+            ).make()
+        logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
+        models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
+        fit_and_transform(output, made.resolved, models, options)
+        made.audit["transforms"] = {
+            model: leakage_audit.check_transform(
+                output,
+                made.resolved,
+                model,
+                train=raw_examples.directory_of(output, model, replay.TRAIN),
+                train_until_s=made.train_until_s,
+            )
+            for model in models
+        }
+        info = _info(made, config, logs_dir=logs_dir, tables=tables)
+        info["beam_args"] = list(beam_args)
+        statistics_report.write(output, made.resolved, info)
+        files.mark_complete(output, info)
+        logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
+    return info
+
+
+@contextlib.contextmanager
+def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
+    """Leaves the rows that were set aside where people find them, also when the job fails."""
+    kept = rejected_dir(examples_dir)
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        if (output / "rejected").is_dir():
+            (output / "rejected").rename(kept)
+            logging.error("The rows that were set aside are in %s.", kept)
+        raise
+
+
+def _cache_to_itself(
+    config: PreprocessConfig, examples_dir: pathlib.Path
+) -> contextlib.AbstractContextManager[object]:
+    """Holds the cache: another run would remove the days that this one is about to take."""
+    if config.cache is None:
+        return contextlib.nullcontext()
+    cache = pathlib.Path(config.cache)
+    if cache.resolve().is_relative_to(examples_dir.resolve()):
+        raise command.InputError(
+            f"--cache={cache} lies in --examples, which a run replaces as a whole. Give another."
+        )
+    return work_lock.held(cache, flag="--cache")
+
+
+def fit_and_transform(
+    output: pathlib.Path,
+    resolved: ResolvedSpec,
+    models: Sequence[str],
+    options: PipelineOptions,
+    *,
+    splits: Sequence[str] = raw_examples.SPLITS,
+) -> None:
+    """Raw examples -> transform graphs and transformed examples of some models.
+
+    Args:
+        output: Examples directory in the making, with raw examples and videos.
+        resolved: The data set's features.
+        models: Which.
+        options: Of Beam.
+        splits: Of the raw examples.
+    """
+    catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
+    schemas = {model: example_tables.example_schema(resolved, model) for model in models}
+    with tempfile.TemporaryDirectory(dir=output, prefix=".tft") as temporary:
+        videos = pathlib.Path(temporary) / "videos"
+        cleaning.write_part(
+            videos,
+            example_tables.catalogue_examples(resolved, catalogue),
+            row_group_size=replay.ROWS_PER_BATCH,
+        )
+        logging.info("Fitting the transforms of: %s.", ", ".join(models))
+        for model in models:
+            # A pipeline each: tf.Transform holds what it traces in a global, so that the two
+            # would fail each other in one worker. And analyzers write vocabularies by name.
+            with (
+                beam.Pipeline(options=options) as pipeline,
+                tft_beam.Context(temp_dir=str(pathlib.Path(temporary) / model)),
+            ):
+                transforming.add_analysis(
+                    pipeline,
+                    model=model,
+                    resolved=resolved,
+                    raw_schema=schemas[model],
+                    train=raw_examples.directory_of(output, model, replay.TRAIN),
+                    output=output,
+                )
+        logging.info("Transforming the examples.")
+        with beam.Pipeline(options=options) as pipeline:
+            for model in models:
+                raw = {split: raw_examples.directory_of(output, model, split) for split in splits}
+                if model == spec.CANDIDATE:
+                    raw["videos"] = videos
+                transforming.add_transform(
+                    pipeline,
+                    model=model,
+                    resolved=resolved,
+                    raw_schema=schemas[model],
+                    raw=raw,
+                    output=output,
+                )
+    written_files.settle(output)
+
+
+def _info(
+    made: raw_examples.Made, config: PreprocessConfig, *, logs_dir: str, tables: set[str]
+) -> dict[str, object]:
+    rows: dict[str, dict[str, int]] = {}
+    for (table, reason), number in sorted(made.rows.items()):
+        rows.setdefault(table, {})[reason] = number
+    return {
+        "config": dataclasses.asdict(config),
+        "logs": str(logs_dir),
+        "from_s": config.from_s,
+        "until_s": made.until_s,
+        "train_until_s": made.train_until_s,
+        "holdout_days": config.holdout_days,
+        "tables": sorted(tables),
+        "rows": rows,
+        "counts": dict(made.counts),
+        "has_ranking": not made.no_ranking,
+        "no_ranking": made.no_ranking,
+        "num_videos": made.rows["videos", "accepted"],
+        "audit": made.audit,
+        "cache": dict(made.cache),
+    }

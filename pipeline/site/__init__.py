@@ -1,0 +1,4 @@
+"""A simulated video site with known truth.
+
+Imports nothing of pipeline.
+"""

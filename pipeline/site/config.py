@@ -1,0 +1,212 @@
+"""Settings of the simulated site: its size, and the coefficients of how its people behave."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+
+from pipeline.site import names as site_names
+
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
+
+# 2022-05-01, a Sunday. A fixed past day: logs of today would hold times after the clock.
+DEFAULT_START_S = 1_651_363_200
+
+# Slots of the per-user memory of the site. A follow slot holds a channel; the last ones take the
+# series that a user discovers.
+FIRST_FOLLOWS = 6
+DISCOVERED_FOLLOWS = 2
+FOLLOWS = FIRST_FOLLOWS + DISCOVERED_FOLLOWS
+WATCHES_REMEMBERED = 128
+IMPRESSIONS_REMEMBERED = 96
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """How large the site is and how fast it turns over.
+
+    Attributes:
+        seed: Same seed and settings, same site and same logs.
+        start_s: First second of the logs, Unix seconds, a midnight UTC.
+        days: Length of the logs.
+        users: Number of users, all of whom exist from the start.
+        videos: Number of videos at the end of the logs.
+        channels: Number of channels.
+        topics: Number of topics.
+        events_per_user_day: Impressions, watches and searches of an average user, per day.
+        click_rate: Part of the impressions on the home page that are clicked, in (0, 1).
+        life_hours: Typical time in which a video's popularity falls to 1 / e after its rise.
+        evergreen: Part of a video's first popularity that never fades, in [0, 1].
+        back_catalogue: Part of the videos that were uploaded before the start, in (0, 1).
+        back_catalogue_days: How long before the start the uploads began.
+        series_share: Part of the channels that run an episodic series, in [0, 1].
+        taste_breadth: Sum of the Dirichlet parameters of tastes: 1 is one topic per user, about.
+        situations: How much a click depends on the situation, see :mod:`pipeline.site.situations`:
+            standard deviation of that part of the click logit; 0 for not at all.
+    """
+
+    seed: int = 1
+    start_s: int = DEFAULT_START_S
+    days: int = 14
+    users: int = 2_000
+    videos: int = 2_500
+    channels: int = 150
+    topics: int = 24
+    events_per_user_day: float = 10.0
+    click_rate: float = 0.10
+    life_hours: float = 60.0
+    evergreen: float = 0.03
+    back_catalogue: float = 0.5
+    back_catalogue_days: int = 60
+    series_share: float = 0.35
+    taste_breadth: float = 2.0
+    situations: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "seed": 0, "start_s": DAY_S, "days": 1, "users": 1, "videos": 20, "channels": 2,
+            "topics": 2, "back_catalogue_days": 1,
+        }  # fmt: skip
+        for name, bound in at_least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}.")
+        for name in ("events_per_user_day", "life_hours", "taste_breadth"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 <= self.situations < float("inf"):
+            raise ValueError(f"situations must be at least 0, got {self.situations}.")
+        for name in ("click_rate", "back_catalogue"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        for name in ("evergreen", "series_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
+        self._check_proportions()
+
+    def _check_proportions(self) -> None:
+        if self.events_per_user_day > 500:
+            raise ValueError(
+                "events_per_user_day must be at most 500, what a day has room for, got "
+                f"{self.events_per_user_day}."
+            )
+        if self.topics > site_names.MAX_TOPICS:
+            raise ValueError(
+                f"topics must be at most {site_names.MAX_TOPICS}, which have names, "
+                f"got {self.topics}."
+            )
+        if self.channels < self.topics:
+            raise ValueError(
+                f"channels must be at least topics ({self.topics}), so that each topic has one, "
+                f"got {self.channels}."
+            )
+        if self.videos * self.back_catalogue < self.topics:
+            raise ValueError(
+                f"videos must be enough for one old video per topic ({self.topics} topics, "
+                f"{self.back_catalogue:.0%} old), got {self.videos}."
+            )
+        if self.start_s % DAY_S:
+            raise ValueError(f"start (start_s) must be a midnight UTC, got {self.start_s}.")
+
+    @property
+    def end_s(self) -> int:
+        """First second after the logs, Unix seconds."""
+        return self.start_s + self.days * DAY_S
+
+
+PRESETS: Mapping[str, SiteConfig] = types.MappingProxyType(
+    {
+        "tiny": SiteConfig(
+            users=200, videos=300, channels=30, topics=8, days=8, events_per_user_day=14.0
+        ),
+        "small": SiteConfig(),
+        "medium": SiteConfig(
+            users=20_000, videos=20_000, channels=1_000, topics=32, days=28,
+            events_per_user_day=21.0,
+        ),
+        "news": SiteConfig(
+            videos=10_000, channels=100, topics=12, life_hours=2.0, evergreen=0.0005,
+            back_catalogue=0.1, back_catalogue_days=7, series_share=0.05,
+        ),
+    }
+)  # fmt: skip
+
+
+def channels_for(preset: SiteConfig, videos: int, topics: int) -> int:
+    """Returns how many channels fit a number of videos: larger sites have larger channels."""
+    grown = preset.channels * (max(videos, 1) / preset.videos) ** 0.8
+    return max(topics, 2, round(grown))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """Coefficients of the generative model; :mod:`pipeline.site.simulator` has the formulas.
+
+    Attributes:
+        click_bias: b, set by calibration so that the home page gets ``click_rate``.
+        click_affinity: Per unit of affinity.
+        click_niche: For a niche that the user prefers; subtracted for the others.
+        click_clickbait: For a fully misleading title and thumbnail.
+        click_quality: Per unit of production quality above 1/2.
+        click_fresh: For a video of age 0; fades with e-fold 24 h.
+        click_follow: For a channel that the user follows.
+        click_next_episode: For the episode that comes next for this user.
+        click_foreign: Subtracted for a language that the user does not speak.
+        click_up_next: For the page beside a watch, where the user is watching already.
+        click_already_watched: Factor on the click probability of a video watched before.
+        fatigue: Rate at which each recent unclicked impression lowers the click probability.
+        fatigue_limit: Impressions beyond this number tire no further.
+        fatigue_window_s: What recent means.
+        position_decay: Exponent of position + 1, surface home.
+        position_decay_up_next: Exponent of position + 1, surface up_next.
+        watch_bias: Log of the part of the video that is watched, all else 0.
+        watch_affinity: Per unit of affinity.
+        watch_clickbait: Subtracted for a fully misleading title.
+        watch_quality: Per unit of production quality above 1/2.
+        watch_length: Subtracted per unit of log(duration / 300 s).
+        watch_premium: For a user with a premium subscription.
+        watch_phone: Subtracted on a phone.
+        watch_tv: Added on a television.
+        watch_noise: Standard deviation of the log of the watch time.
+        completed_fraction: Part of a video from which on a watch counts as completed.
+        mood: Weight of the last watch's topic in what the user wants, right after it.
+        mood_fade_s: e-fold time of that weight.
+        niche_loyalty: How often the user takes the preferred niche of a topic.
+        first_language: How often the user takes the first of two languages.
+        search_follow: How often a search is followed at once by a watch of a result.
+        retries: How often a user who picks a watched video tries again, plus one.
+        session_gap_s: A watch younger than this means that a session is on.
+    """
+
+    click_bias: float = -2.0
+    click_affinity: float = 0.75
+    click_niche: float = 0.5
+    click_clickbait: float = 1.8
+    click_quality: float = 1.0
+    click_fresh: float = 0.5
+    click_follow: float = 1.0
+    click_next_episode: float = 1.5
+    click_foreign: float = 2.0
+    click_up_next: float = 0.3
+    click_already_watched: float = 0.35
+    fatigue: float = 0.35
+    fatigue_limit: int = 6
+    fatigue_window_s: int = 7 * DAY_S
+    position_decay: float = 0.35
+    position_decay_up_next: float = 0.5
+    watch_bias: float = -0.10
+    watch_affinity: float = 0.20
+    watch_clickbait: float = 2.2
+    watch_quality: float = 0.6
+    watch_length: float = 0.15
+    watch_premium: float = 0.2
+    watch_phone: float = 0.15
+    watch_tv: float = 0.2
+    watch_noise: float = 0.7
+    completed_fraction: float = 0.7
+    mood: float = 0.5
+    mood_fade_s: float = 6 * HOUR_S
+    niche_loyalty: float = 0.8
+    first_language: float = 0.9
+    search_follow: float = 0.7
+    retries: int = 4
+    session_gap_s: int = HOUR_S

@@ -1,0 +1,99 @@
+"""What stands on the shelves of the site in a given hour, and how popular it is.
+
+A video v of age a (seconds, at the middle of the hour) has popularity
+
+    w_v = q_v (1 - exp(-(a + 600) / rise_v)) (exp(-a / life_v) + evergreen)
+
+so that it rises after upload and then decays. A video is there from the first full hour after its
+upload on. Episodes past the first are on the shelves of no source but ``external``: people come to
+them by watching the series in order.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from pipeline.site import config as site_config
+from pipeline.site import shelves as site_shelves
+from pipeline.site import world as site_world
+
+FRESH_S = site_config.DAY_S
+_FIRST_VIEWERS_S = 600  # Popularity does not start at exactly nothing.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hour:
+    """One hour of the site.
+
+    Attributes:
+        start_s: First second of the hour.
+        num_videos: Videos that are there: the first ones of the catalogue.
+        popularity: w, float64 [V], 0 for videos that are not there.
+        interest: By topic, language and niche: w.
+        fresh: By topic, language and niche: w of videos uploaded within a day.
+        popular: By language: w^1.5, which the big ones dominate.
+        external: By language: w, any episode.
+        channel: By channel: w of what is not an episode.
+    """
+
+    start_s: int
+    num_videos: int
+    popularity: np.ndarray
+    interest: site_shelves.Stock
+    fresh: site_shelves.Stock
+    popular: site_shelves.Stock
+    external: site_shelves.Stock
+    channel: site_shelves.Stock
+
+
+class Hours:
+    """Gives the hours of a world; keeps the last one, so ask in the order of time."""
+
+    def __init__(self, world: site_world.World) -> None:
+        """Puts the videos on the shelves."""
+        self._world = world
+        videos, languages = world.videos, len(site_world.LANGUAGES)
+        self._by_taste = site_shelves.Shelf(
+            (world.config.topics, languages, site_world.NICHES),
+            (videos.topic, videos.language, videos.niche),
+        )
+        self._by_language = site_shelves.Shelf((languages,), (videos.language,))
+        self._by_channel = site_shelves.Shelf((world.config.channels,), (videos.channel,))
+        self._is_entry = videos.episode <= 1
+        self._is_single = videos.episode == 0
+        self._last: Hour | None = None
+
+    def at(self, time_s: int) -> Hour:
+        """Returns the hour that holds a time in Unix seconds."""
+        start = int(time_s) // site_config.HOUR_S * site_config.HOUR_S
+        if self._last is None or self._last.start_s != start:
+            self._last = self._make(start)
+        return self._last
+
+    def _make(self, start_s: int) -> Hour:
+        there = int(np.searchsorted(self._world.videos.upload_time, start_s, side="right"))
+        popularity = np.zeros(len(self._is_entry))
+        popularity[:there] = popularity_of(self._world, start_s, np.arange(there))
+        entry = popularity * self._is_entry
+        age = start_s + site_config.HOUR_S // 2 - self._world.videos.upload_time
+        return Hour(
+            start_s=start_s,
+            num_videos=there,
+            popularity=popularity,
+            interest=self._by_taste.stock(entry),
+            fresh=self._by_taste.stock(entry * (age < FRESH_S)),
+            popular=self._by_language.stock(entry**1.5),
+            external=self._by_language.stock(popularity),
+            channel=self._by_channel.stock(popularity * self._is_single),
+        )
+
+
+def popularity_of(
+    world: site_world.World, hour_start_s: int | np.ndarray, videos: np.ndarray
+) -> np.ndarray:
+    """Returns w of uploaded videos, float64 [...], in the hour that begins at ``hour_start_s``."""
+    site = world.videos
+    age = hour_start_s + site_config.HOUR_S // 2 - site.upload_time[videos]
+    rise = 1 - np.exp(-(age + _FIRST_VIEWERS_S) / site.rise_s[videos])
+    fade = np.exp(-age / site.life_s[videos]) + world.config.evergreen
+    return np.asarray(site.pull[videos] * rise * fade)

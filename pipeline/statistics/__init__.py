@@ -1,0 +1,4 @@
+"""What tables and features look like: statistics.json, statistics.html, drift.
+
+Imports nothing of pipeline.
+"""

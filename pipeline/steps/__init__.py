@@ -1,0 +1,4 @@
+"""The steps of a retraining: which, in which order, resumed and locked how.
+
+Imports nothing of pipeline.
+"""
