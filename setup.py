@@ -14,7 +14,7 @@ In the checkout: the distribution is on no package index, and its name there is 
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 _BASE = [
     "absl-py>=1.4,<2",
@@ -100,20 +100,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["features", "models", "pipeline", "serving"],
+    packages=find_packages(include=["features*", "models*", "pipeline*", "serving*"]),
     package_data={
-        "models": ["*.html", "*.json"],
-        "pipeline": ["*.json", "deployment/*", "flink/*"],
-        "serving": [
-            "*.html",
-            "*.css",
-            "*.js",
-            "*.json",
-            "*.config",
-            "static/*",
-            "deployment/*",
-            "deployment/*/*",
-        ],
+        "pipeline": ["deployment/*"],
+        "pipeline.flink": ["pom.xml", "SHA256SUMS"],
+        "serving": ["deployment/*", "deployment/*/*"],
+        "serving.server": ["page.html"],
     },
     install_requires=_BASE,
     extras_require={

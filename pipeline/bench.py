@@ -3,7 +3,7 @@ r"""Measures, and writes one flat JSON object of dotted keys to numbers.
     python -m pipeline.bench --output=build/bench.json
     python -m pipeline.bench --output=build/bench.json --groups=preprocess
 
-Group ``x`` is ``measure`` in ``pipeline/bench_x.py``. It measures on this machine, with ratios
+Group ``x`` is ``measure`` in ``pipeline/benchmarks/x.py``. It measures on this machine, with ratios
 taken side by side in one run, and each group in a process of its own: what one has used is given
 back before the next one begins. The figures of groups that are not run stay as they are in the
 file; a group that never ran leaves its keys out.
@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> None:
 
 def _measured(group: str, work: pathlib.Path) -> dict[str, float]:
     """Returns the figures of a group."""
-    figures: dict[str, float] = importlib.import_module(f"pipeline.bench_{group}").measure(work)
+    figures: dict[str, float] = importlib.import_module(f"pipeline.benchmarks.{group}").measure(
+        work
+    )
     return figures
 
 

@@ -230,7 +230,8 @@ def test_every_module_that_imports_beam_is_in_the_contract_for_beam_modules():
         for path in SOURCES
         if any(name.split(".")[0] == "apache_beam" for name in imported(path))
     }
-    assert with_beam <= set(contract["source_modules"])
+    named = tuple(contract["source_modules"])
+    assert {m for m in with_beam if not f"{m}.".startswith(tuple(f"{n}." for n in named))} == set()
     assert all(name.startswith("pipeline.") for name in with_beam)
 
 
@@ -254,25 +255,32 @@ def test_a_source_file_is_short_and_has_a_name_that_says_something(path):
 
 
 def test_the_packages_are_complete_and_the_tests_are_none(distribution):
-    assert set(distribution["packages"]) == set(PACKAGES)
-    for package in PACKAGES:
-        docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text()))
-        assert docstring, package
-        nested = [path for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()]
-        assert not nested, "setup.py names four packages"
+    folders = {path.parent for path in SOURCES}
+    assert set(distribution["packages"]) == {module(folder) for folder in folders}
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=module)
+def test_a_folder_says_what_it_owns_and_can_be_taken_in_at_a_glance(folder):
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert re.search(r"[Ii]mport", docstring), "what it owns, and what it may import"
+    assert len(list(folder.glob("*.py"))) - 1 <= 20
+
+
 def test_every_file_beside_the_code_is_packaged(distribution):
-    for package in PACKAGES:
-        patterns = distribution["package_data"].get(package, [])
-        packaged = {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
-        others = {
-            path
-            for path in (ROOT / package).rglob("*")
-            if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
-        }
-        assert others <= packaged
+    packaged = set()
+    for package, patterns in distribution["package_data"].items():
+        for pattern in patterns:
+            matched = set((ROOT / package.replace(".", "/")).glob(pattern))
+            assert matched, f"{package}: {pattern} matches nothing"
+            packaged |= matched
+    others = {
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert others <= packaged
 
 
 # Dependencies

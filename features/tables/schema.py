@@ -1,5 +1,4 @@
-"""Brings raw tables to their contract (:mod:`features.tables.raw_tables`), and says which rows are
-bad.
+"""Raw tables brought to their contract (:mod:`features.tables.raw_tables`); which rows are bad.
 
 ``conform`` brings a table to the contract types or says which columns cannot be brought there;
 ``validate`` sets aside the rows that cannot be used, each with one reason; ``split_duplicates``
@@ -74,8 +73,7 @@ class ContractError(command.InputError):
 
 
 def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False) -> pa.Table:
-    """Brings a table to the contract types (:mod:`features.tables.casts`); unknown columns are
-    kept.
+    """Brings a table to the contract types of :mod:`features.tables.casts`; keeps unknown columns.
 
     Where nothing was clicked, an impression without a watch time has one of 0 s. Unknown columns
     get a plain type, and those that have none are left out, loudly.

@@ -121,7 +121,7 @@ class CandidateModel(tf_keras.Model):
 
     @property
     def is_hierarchical(self) -> bool:
-        """Whether ``softmax_rows`` are nodes of a tree, see :mod:`models.candidate.hierarchical_softmax`."""
+        """Whether ``softmax_rows`` are nodes of the tree of a hierarchical softmax."""
         return self.config.loss == settings.HIERARCHICAL
 
     @property

@@ -264,7 +264,7 @@ def _check(
 def fit_repeat_bias(
     model: CandidateModel, videos: VideoFeatures, examples: batches.Examples
 ) -> None:
-    """Sets the model's repeat bias by some training examples; see :mod:`models.evaluation.repeat_bias`."""
+    """Sets the model's repeat bias (:mod:`models.evaluation.repeat_bias`) by training examples."""
     if BAG not in model.query_columns or model.is_hierarchical:
         return
     wanted = int(np.clip(_MAX_REPEAT_SCORES // model.num_videos, *_REPEAT_EXAMPLES))

@@ -271,7 +271,7 @@ class Ranker(tf_keras.Model):
         return expected if factor is None else expected * factor
 
     def duration_factor(self, candidate_features: Tensors) -> tf.Tensor | None:
-        """Returns f(d) of :mod:`models.ranking.duration_target`, float32 [N]; None where it is 1."""
+        """Returns f(d), float32 [N], of the module ``duration_target``; None where it is 1."""
         if self._duration is None:
             return None
         quantiles = tf.cast(candidate_features[duration_target.COLUMN], tf.float32)

@@ -266,14 +266,15 @@ def _grow_model(
     from features import dataset
     from models import config
     from models.candidate import model as candidate_model
-    from models.candidate.model import CandidateModel
     from models.ranking import model as ranker
-    from models.ranking.model import Ranker
     from models.training import saved
 
     examples, rng = grown_site / "examples", np.random.default_rng(4)
     small = (candidate_model if kind == spec.CANDIDATE else ranker).load(source)
-    classes: dict[str, Any] = {spec.CANDIDATE: CandidateModel, spec.RANKER: Ranker}
+    classes: dict[str, Any] = {
+        spec.CANDIDATE: candidate_model.CandidateModel,
+        spec.RANKER: ranker.Ranker,
+    }
     sizes, sizes_before = dataset.vocabulary_sizes(examples, kind), small.vocabulary_sizes
     grown = classes[kind](small.resolved, sizes, small.config)
     tokens = dataset.vocabulary(examples, kind, _VIDEO)

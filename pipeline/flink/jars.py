@@ -13,7 +13,7 @@ import subprocess
 from features import command, files
 
 HOME_VARIABLE = "WATCHNEXT_FLINK"
-_PINNED = pathlib.Path(__file__).parent / "flink"
+_PINNED = pathlib.Path(__file__).parent
 _FETCH = "python -m pipeline.flink_cluster --fetch"
 
 

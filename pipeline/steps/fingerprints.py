@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 # This checkout, or the directory that the packages are installed in.
-_HOME = pathlib.Path(__file__).resolve().parent.parent
+_HOME = pathlib.Path(__file__).resolve().parents[2]
 
 
 def of_value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Fills an empty Redis history store from the logs; its keys: :mod:`serving.history.redis_store`."""
+"""Fills an empty Redis from the logs; its keys: :mod:`serving.history.redis_store`."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ LOCK_S = 60
 
 
 class RedisFilling:
-    """See :class:`serving.history.user_history.Filling`. Users count as met only when all is there."""
+    """See :class:`serving.history.user_history.Filling`. Users are met once all is there."""
 
     def __init__(self, client: Any, lock: str, filled: str) -> None:
         """Prepares.

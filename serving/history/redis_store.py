@@ -101,8 +101,7 @@ class RedisHistoryStore:
 
     @property
     def is_empty(self) -> bool:
-        """See :class:`serving.history.user_history.HistoryStore`; waits for a server that is
-        filling it.
+        """See :class:`serving.history.user_history.HistoryStore`; waits while it is filled.
 
         Where it is not, what is there counts from now on, whatever was lost before.
         """
@@ -256,7 +255,7 @@ class RedisHistoryStore:
         return [user_id.decode() for user_id in found]
 
     def watch_counts(self, since_s: int) -> pa.Table:
-        """See :class:`serving.history.user_history.HistoryStore`; begins at the full hour before."""
+        """See :class:`serving.history.user_history.HistoryStore`; from the full hour before."""
         self.ping()
         first = since_s // HOUR_S
         total: dict[tuple[str, str], int] = {}

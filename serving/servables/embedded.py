@@ -65,7 +65,7 @@ class EmbeddedBackend:
         return opened.model(reduced_precision.scoring_signature(signature, self._precision))
 
     def lacks(self, manifest: release.Manifest) -> str:
-        """See :class:`serving.servables.tensorflow_serving.Backend`: models are loaded when they are opened."""
+        """See :class:`serving.servables.tensorflow_serving.Backend`: opening a model loads it."""
         del manifest
         return ""
 

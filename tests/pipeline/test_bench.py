@@ -22,7 +22,7 @@ def test_figures_of_other_groups_stay():
 
 def test_every_group_has_its_module():
     for group in bench.GROUPS:
-        assert importlib.util.find_spec(f"pipeline.bench_{group}") is not None, group
+        assert importlib.util.find_spec(f"pipeline.benchmarks.{group}") is not None, group
 
 
 def test_an_unknown_group_is_refused(run_command):
