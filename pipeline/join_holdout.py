@@ -27,6 +27,7 @@ def main(beam_args: Sequence[str]) -> None:
     following = command.shell_line(
         "models.refit",
         examples=_OUTPUT.value,
+        measured_examples=_EXAMPLES.value,
         model="CANDIDATE_MODEL",
         output="FINAL_CANDIDATE_MODEL",
     )

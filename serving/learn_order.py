@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
             learned.order.save(output / page_order.FILE)
         files.mark_complete(output, {"judged": learned.figures})
     following = command.shell_line(
-        "models.refit", examples=_EXAMPLES.value, model=_CANDIDATE_MODEL.value, output="FINAL_MODEL"
+        "pipeline.join_holdout", examples=_EXAMPLES.value, output="FINAL_EXAMPLES"
     )
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"

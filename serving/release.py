@@ -138,22 +138,24 @@ class Release:
     @property
     def learnt_until_s(self) -> int | None:
         """The end of what its models have seen, Unix seconds; None where that is unknown."""
+        return self._time_of_examples("until_s")
+
+    @property
+    def ranker_learnt_until_s(self) -> int | None:
+        """The end of what its ranker was trained on; that does not learn the holdout."""
+        measured = self._time_of_examples("measured_until_s")
+        return self._time_of_examples("train_until_s") if measured is None else measured
+
+    def _time_of_examples(self, name: str) -> int | None:
         value: Any = self.manifest.lineage
-        for name in ("examples", "info", "until_s"):
-            value = value.get(name) if isinstance(value, Mapping) else None
+        for key in ("examples", "info", name):
+            value = value.get(key) if isinstance(value, Mapping) else None
         return int(value) if isinstance(value, int | float) else None
 
 
 def is_version(text: str) -> bool:
     """Returns whether a text has the form of a version, which is also a safe file name."""
     return re.fullmatch("[1-9][0-9]{0,31}", text) is not None
-
-    @property
-    def ranker_learnt_until_s(self) -> int | None:
-        """The end of what its ranker was trained on; that does not learn the holdout."""
-        info = self.manifest.lineage.get("examples", {}).get("info", {})
-        end = info.get("measured_until_s", info.get("train_until_s"))
-        return int(end) if end is not None else None
 
 
 def current(serving_root: Path) -> str:
