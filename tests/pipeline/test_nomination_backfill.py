@@ -8,6 +8,7 @@ import pytest
 
 from features import command, files
 from features.catalogue import Catalogue
+from features.spec import ResolvedSpec
 from features.tables import logs
 from pipeline import nomination_backfill
 from serving.batch import bucketed_log, past_nominations
@@ -75,6 +76,8 @@ def test_logs_of_one_day_are_refused_with_a_remedy(tmp_path):
 
 class Named:
     """Nominations that say who made them."""
+
+    resolved = ResolvedSpec(features=())
 
     def __init__(self, name):
         self.name = name
@@ -179,7 +182,7 @@ def test_the_same_line_again_trains_nothing_anew_and_replaces_nothing(site, run_
     root, _ = site
     again = _filled(run_command, root, "again")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("up to date; not run again") == 3
+    assert again.stderr.count("up to date; not run again") == 4
     first, second = (logs.read_table(root / name, "impressions") for name in ("filled", "again"))
     assert first["retrieval_score"].to_pylist() == second["retrieval_score"].to_pylist()
     refused = _filled(run_command, root, "filled")
