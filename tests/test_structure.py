@@ -186,7 +186,7 @@ def test_a_command_that_a_message_tells_to_run_has_its_flags_and_all_that_it_nee
 def mentioned_lines(text):
     """Yields binary and flags of each ``python -m`` line in a text; quoted flags are a value."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for binary, rest in re.findall(r"python -m ([a-z]+\.[a-z_]+)([^`\n#]*)", joined):
+    for binary, rest in re.findall(r"python -m ([a-z]+(?:\.[a-z_]+)+)([^`\n#]*)", joined):
         unquoted = re.sub(r'"[^"]*"|\'[^\']*\'', "", rest)
         yield binary, set(re.findall(r"--(\w+)", unquoted))
 

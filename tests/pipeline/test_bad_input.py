@@ -1,7 +1,7 @@
 """Logs that are odd, or wrong: what the preprocessing job makes of them, or says of them.
 
-Reasons for which rows are set aside are tested one by one in tests/features/test_schema.py, missing
-tables and bad settings in test_preprocessing_job.py.
+Reasons for which rows are set aside are tested one by one in tests/features/tables/test_schema.py,
+missing tables and bad settings in tests/pipeline/preprocessing/test_job.py.
 """
 
 import pyarrow as pa
