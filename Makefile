@@ -53,7 +53,8 @@ $(STAMP): requirements.lock setup.py
 	  "$$found" -m venv --clear $(VENV); \
 	fi
 	@echo "set-up: installing requirements.lock (some minutes the first time)"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  -r requirements.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps \
 	  --no-build-isolation -e .
 	@$(PYTHON) -m pip check
@@ -108,10 +109,10 @@ lock: $(STAMP)
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet uv
 	@build/lock/bin/uv pip compile setup.py --extra dev --universal --python-version 3.10 \
 	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet \
-	  --output-file requirements.lock $(UV_FLAGS)
+	  --generate-hashes --output-file requirements.lock $(UV_FLAGS)
 	@sed -E -i -e "s/ and (platform_machine == 'x86_64'|sys_platform == 'linux')//g" \
 	  -e "s/ and platform_python_implementation != 'PyPy'//; s/ and implementation_name != 'PyPy'//" \
-	  -e "s/ and python_full_version < '3.14'//; s/ ; python_full_version < '3.14'$$//" \
+	  -e "s/ and python_full_version < '3.14'//; s/ ; python_full_version < '3.14'( \\\\)?$$/\1/" \
 	  requirements.lock
 	@echo "wrote requirements.lock; next: make test"
 

@@ -4,10 +4,12 @@ The ranges say what may work together; requirements.lock is the one set that is 
 covers all extras. Floors are not decoration: without them a resolver goes back to a tf.Transform
 of years ago. Beam takes this file as --setup_file.
 
-    pip install watchnext                  the raw logs: read, check, write
-    pip install watchnext[preprocessing]   + simulate, import, preprocess, on any Beam runner
-    pip install watchnext[training]        + train, evaluate, build releases
-    pip install watchnext[serving]         a funnel replica; no Beam, no tf.Transform
+    pip install .                    the raw logs: read, check, write
+    pip install '.[preprocessing]'   + simulate, import, preprocess, on any Beam runner
+    pip install '.[training]'        + train, evaluate, build releases
+    pip install '.[serving]'         a funnel replica; no Beam, no tf.Transform
+
+In the checkout: the distribution is on no package index, and its name there is anybody's to take.
 """
 
 import pathlib

@@ -8,11 +8,16 @@ import datetime
 import logging as std_logging
 import os
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
+
+# Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
+# may not be there any more.
+DONE = "WATCHNEXT_DONE"
 
 
 class InputError(Exception):
@@ -25,38 +30,50 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     Args:
         main: Receives the program's name, and the flags that it did not define where it
             passes them on.
-        passes_unknown_flags: Whether flags that are not defined are passed to ``main`` (Beam's
-            options); otherwise they are errors, as arguments that are not flags always are.
+        passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
+            behind their flag included (``--runner DirectRunner``, Beam's options), which then
+            refuses what nobody knows; otherwise it is an error.
 
     Raises:
-        SystemExit: Code 0 after success, 2 for a bad flag or an :class:`InputError`.
+        SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
     """
+    done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
-        logging.use_absl_handler()
-        # A log line per message is for people; the prefix that matters to them is the time.
-        logging.get_absl_handler().setFormatter(
-            std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
-        )
-        logging.get_absl_handler().addFilter(_is_ours_or_serious)
-        logging.set_verbosity(logging.INFO)
-        stray = [a for a in argv[1:] if not (passes_unknown_flags and a.startswith("--"))]
-        if stray:
-            _refuse(f"unexpected arguments {stray}: give flags as --name=value.")
+        show_progress()
+        if argv[1:] and not passes_unknown_flags:
+            _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
         try:
             main(argv)
         except InputError as error:
             _refuse(str(error))
+        if done:
+            pathlib.Path(done).touch()
 
     def parse(argv: Sequence[str]) -> list[str]:
-        if any(a.lstrip("-").partition("=")[0] in _HELP for a in argv[1:]):
-            return app.parse_flags_with_usage(list(argv))
+        for argument in argv[1:]:
+            name = argument.lstrip("-").partition("=")[0]
+            if argument.startswith("-") and name in _HELP:
+                _print_help(name)
+        # Our flags are found behind the value of a flag that is not ours, too.
+        flags.FLAGS.set_gnu_getopt(passes_unknown_flags)
         try:
             return flags.FLAGS(list(argv), known_only=passes_unknown_flags)
         except flags.Error as error:
             _refuse(f"{error} See --help.")
 
     app.run(guarded, flags_parser=parse)
+
+
+def show_progress() -> None:
+    """Writes our progress lines and everybody's warnings to standard error."""
+    logging.use_absl_handler()
+    # A log line per message is for people; the prefix that matters to them is the time.
+    logging.get_absl_handler().setFormatter(
+        std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    )
+    logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.set_verbosity(logging.INFO)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent
@@ -70,7 +87,17 @@ def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
     return _OUR_CODE in path.parents and "site-packages" not in path.parts
 
 
-_HELP = ("help", "helpshort", "helpfull", "helpxml")
+_HELP = ("help", "h", "?", "helpshort", "helpfull", "helpxml")
+
+
+def _print_help(name: str) -> NoReturn:
+    """Prints docstring and flags as absl does, and ends with code 0, which absl does not."""
+    if name == "helpxml":
+        flags.FLAGS.write_help_in_xml_format(sys.stdout)
+    else:
+        app.usage(shorthelp=name != "helpfull", writeto_stdout=True)
+    sys.stdout.flush()
+    raise SystemExit(0)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -79,6 +106,17 @@ def _refuse(message: str) -> NoReturn:
     sys.stderr.write(f"error: {message}\n")
     sys.stderr.flush()
     raise SystemExit(2)
+
+
+def shell_line(binary: str, **given: object) -> str:
+    """Returns a command as one would type it, for messages that say what to run next.
+
+    Args:
+        binary: For example ``serving.serve``.
+        given: Flags by name, all that it needs; what only the reader can know is in capitals.
+    """
+    flags_given = (f"--{name}={value}" for name, value in given.items())
+    return shlex.join(["python", "-m", binary, *flags_given])
 
 
 def parse_time(text: str | None, *, name: str = "time") -> int | None:

@@ -2,7 +2,8 @@
 
 Truncation: per user and kind of event, a question at ``now`` sees the last :data:`MAX_EVENTS`
 events before it; older ones have no influence. That bounds what the funnel must keep of a user,
-and replay applies the very same bound.
+and replay applies the very same bound. Of what else a kind of event is cut by, see
+:mod:`features.history`.
 """
 
 import dataclasses
@@ -32,18 +33,14 @@ class Events:
     watch_time_ms: np.ndarray
 
     @classmethod
-    def of_sorted(
-        cls, user: np.ndarray, time: np.ndarray, video: np.ndarray, watch_time_s: np.ndarray
-    ) -> "Events":
-        """Takes columns of events that are sorted; watch time in seconds, NaN counts as 0."""
-        user, time = user.astype(np.int64), time.astype(np.int64)
-        milliseconds = np.round(np.nan_to_num(watch_time_s.astype(np.float64)) * 1000)
+    def of_sorted(cls, key: np.ndarray, video: np.ndarray, watch_time_ms: np.ndarray) -> "Events":
+        """Takes columns of events that are sorted by key, see :func:`user_time_key`."""
         return cls(
-            key=user_time_key(user, time),
-            user=user,
-            time=time,
+            key=key,
+            user=key >> _TIME_BITS,
+            time=times_of(key),
             video=video.astype(np.int32),
-            watch_time_ms=milliseconds.astype(np.int64),
+            watch_time_ms=watch_time_ms,
         )
 
     def keep(self, mask: np.ndarray) -> "Events":
@@ -53,6 +50,11 @@ class Events:
     def bounds(self, user: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the slice [start, end) of each query's visible events, int64 [q] each."""
         return visible(self.key, user, now)
+
+
+def watch_time_ms(seconds: np.ndarray) -> np.ndarray:
+    """Returns whole milliseconds, int64 [n], of seconds, float [n]; NaN counts as 0."""
+    return np.round(np.nan_to_num(seconds.astype(np.float64)) * 1000).astype(np.int64)
 
 
 def user_time_key(user: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ import numpy as np
 import pyarrow as pa
 
 from features import examples, spec
-from features.catalogue import Catalogue
+from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
 from features.examples import Request, Users
 from features.history import History
 from features.replay import NO_USERS, label_batch
-from features.spec import ResolvedSpec
+from features.spec import Kind, ResolvedSpec, Side
+
+_AGE = "example_age_s"
 
 
 def example_schema(resolved: ResolvedSpec, model: str) -> pa.Schema:
@@ -38,6 +40,25 @@ def example_schema(resolved: ResolvedSpec, model: str) -> pa.Schema:
         ),
         label_batch(pa.table(labels), model),
     ).schema
+
+
+def with_example_age(rows: pa.Table, resolved: ResolvedSpec, *, until_s: int | None) -> pa.Table:
+    """Writes the example age of raw candidate examples anew.
+
+    Args:
+        rows: Raw examples of the candidate model.
+        resolved: Their features.
+        until_s: The age counts from here, Unix seconds; None for examples as users ask, of age 0.
+    """
+    names = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+    if _AGE not in names:
+        return rows
+    column = spec.vector_column(Side.QUERY, Kind.CONTINUOUS)
+    vectors = combined(rows[column]).flatten().to_numpy().reshape(-1, len(names)).copy()
+    times = np.asarray(combined(rows["time"]), np.int64)
+    vectors[:, names.index(_AGE)] = 0 if until_s is None else until_s - times
+    place = rows.column_names.index(column)
+    return rows.set_column(place, rows.field(column), examples.vector_array(vectors))
 
 
 def catalogue_examples(resolved: ResolvedSpec, catalogue: Catalogue) -> pa.Table:

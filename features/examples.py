@@ -179,7 +179,8 @@ def _candidate_floats(
         computed["age_s"] = age.astype(np.float32)
 
     def floats(feature: Feature) -> np.ndarray:
-        if feature.column in computed:
+        # A column of the videos table may have a name that is computed, too.
+        if feature.column in computed and not feature.static:
             return computed[feature.column]
         if feature.origin == "videos":
             return _table_floats(catalogue.table, feature.column, video_rows)

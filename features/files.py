@@ -1,17 +1,31 @@
 """Files that are either whole or not there: temporary name, fsync, rename."""
 
 import contextlib
+import ctypes
+import errno
+import fcntl
+import glob
 import json
 import os
 import pathlib
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from absl import logging
+
 from features import command
 
 COMPLETE = "COMPLETE"
+_LOCK, _FINISHED = ".lock", ".new"
+_PARTS = frozenset({".tmp", _LOCK, _FINISHED})
+# From linux/fs.h and fcntl.h.
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100
+_CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
+_WRITTEN_WITHIN_S = 3600
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -23,6 +37,12 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            status = leftover.lstat()
+            # Of a killed process: to write a file takes no hour.
+            if stat.S_ISREG(status.st_mode) and status.st_mtime < time.time() - _WRITTEN_WITHIN_S:
+                leftover.unlink()
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -39,39 +59,120 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 def atomic_directory(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a new directory beside ``path`` that becomes ``path`` when the block succeeds.
 
-    What stood there before is replaced. When the block fails the new directory is removed and
-    the old one stays. A killed process leaves only a hidden ``.<name>.*.tmp`` behind, which
-    the next call for the same path removes.
+    What stood there before is exchanged for it in one step (``renameat2``), so that whoever looks,
+    and whatever is killed, there is the old one or the new one. File systems that cannot exchange
+    (some of networks) get renames instead: a kill between them leaves nothing under the name until
+    the next call for the same path, which first puts the complete new one there.
+
+    When the block fails the new directory is removed and the old one stays. What a killed process
+    leaves, ``.<name>.<id>.tmp`` and its like, the next call for the same path removes. It is told
+    from what is being written by a lock (``flock``) on ``.<name>.<id>.lock``, which ends with its
+    process, in containers too. NFS version 4 tells other hosts of it; where a file system does not
+    (NFS mounted with ``nolock`` or ``local_lock``, some that live in user space), two hosts must
+    not write to one path. Where it has no locks at all leftovers stay, and a warning names them.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        if not _owner_is_alive(leftover):
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    temporary.mkdir()
+    _remove_leftovers(target)
+    with _claimed(target) as temporary:
+        temporary.mkdir()
+        try:
+            yield temporary
+            fsync_tree(temporary)
+            _replace_directory(temporary, target)
+            fsync_directory(target.parent)
+        finally:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def _claimed(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new name beside ``target`` that nobody takes for a leftover during the block."""
+    while True:
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
+        lock = temporary.with_suffix(_LOCK)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with contextlib.suppress(OSError):  # A file system without locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if lock.exists():
+            break
+        os.close(descriptor)  # It was taken for a leftover before it was locked.
     try:
         yield temporary
-        fsync_tree(temporary)
-        _swap(temporary, target)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    fsync_directory(target.parent)
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def _owner_is_alive(leftover: pathlib.Path) -> bool:
-    pid = leftover.name.split(".")[-2].partition("-")[0]
-    return pid.isdigit() and pathlib.Path(f"/proc/{pid}").exists()
+def _remove_leftovers(target: pathlib.Path) -> None:
+    """Removes what killed processes left, after putting what they had finished in its place."""
+    found = sorted(target.parent.glob(f".{glob.escape(target.name)}.*"))
+    for leftover in sorted({path.with_suffix(".tmp") for path in found if path.suffix in _PARTS}):
+        with _abandoned(leftover.with_suffix(_LOCK)) as is_abandoned:
+            if not is_abandoned:
+                continue
+            finished = leftover.with_suffix(_FINISHED)
+            if finished.is_dir() and not os.path.lexists(target):
+                finished.rename(target)
+                fsync_directory(target.parent)
+            for suffix in (_FINISHED, ".tmp", _LOCK):
+                _remove(leftover.with_suffix(suffix))
 
 
-def _swap(temporary: pathlib.Path, target: pathlib.Path) -> None:
-    if not target.exists():
-        temporary.rename(target)
+@contextlib.contextmanager
+def _abandoned(lock: pathlib.Path) -> Iterator[bool]:
+    """Yields whether nobody holds a lock, and holds it meanwhile; one that is gone nobody holds."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
         return
-    old = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    target.rename(old)
-    temporary.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_abandoned = True
+        except BlockingIOError:
+            is_abandoned = False
+        except OSError as error:
+            logging.warning("%s: whether it is a leftover cannot be told: %s", lock, error)
+            is_abandoned = False
+        yield is_abandoned
+    finally:
+        os.close(descriptor)
+
+
+def _replace_directory(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Gives a directory the name of another, which afterwards has the other's."""
+    if not os.path.lexists(target):
+        new.rename(target)
+        return
+    try:
+        _exchange(new, target)
+    except OSError as error:
+        if error.errno not in _CANNOT_EXCHANGE:
+            raise
+        finished = new.with_suffix(_FINISHED)
+        new.rename(finished)
+        target.rename(new)
+        finished.rename(target)
+
+
+def _exchange(first: pathlib.Path, second: pathlib.Path) -> None:
+    """Exchanges two names in one step, which Python's ``os`` cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, "the C library has no renameat2")
+    names = os.fsencode(first), os.fsencode(second)
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(first), None, str(second))
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def fsync_directory(path: pathlib.Path) -> None:
@@ -102,11 +203,21 @@ def mark_complete(directory: str | os.PathLike[str], info: Mapping[str, Any]) ->
 
 
 def read_complete(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Returns what :func:`mark_complete` wrote, or None where the directory is not complete."""
+    """Returns what :func:`mark_complete` wrote, or None where the directory is not complete.
+
+    Raises:
+        InputError: The marker is damaged.
+    """
     marker = pathlib.Path(directory) / COMPLETE
     if not marker.is_file():
         return None
-    return dict(json.loads(marker.read_text()))
+    try:
+        return dict(json.loads(marker.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise command.InputError(
+            f"{marker} should be a JSON object that says how {directory} was made, but is not "
+            f"({error}). Remove {directory} and make it again."
+        ) from None
 
 
 def require_complete(
@@ -120,7 +231,7 @@ def require_complete(
         made_by: The command that makes it, for example ``python -m pipeline.preprocess``.
 
     Raises:
-        InputError: The directory is absent or was not finished.
+        InputError: The directory is absent, or was not finished, or its marker is damaged.
     """
     info = read_complete(directory)
     if info is None:

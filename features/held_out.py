@@ -44,7 +44,8 @@ class HeldOutHistory(History):
         Returns:
             lengths int64 [q] and catalogue rows int32 [sum of lengths], newest first.
         """
-        start, end = self.completed.bounds(queries.user, np.full_like(queries.now, self.until_s))
+        asked = dataclasses.replace(queries, now=np.full_like(queries.now, self.until_s))
+        start, end = self.seen_completed(asked)
         # One more than fits, since the label may be among them.
         lengths = np.minimum(end - start, limit + 1)
         owner = np.repeat(np.arange(len(lengths)), lengths)
@@ -54,7 +55,7 @@ class HeldOutHistory(History):
         is_label = (video == self.labels[owner]) & (
             self.completed.time[event] == queries.now[owner]
         )
-        kept = (video >= 0) & ~is_label
+        kept = ~is_label
         owner, video = owner[kept], video[kept]
         counts = np.bincount(owner, minlength=len(lengths))
         place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -2,10 +2,17 @@
 
 ONE piece of code answers for training and for serving. It works on columns of events of any
 number of users: Beam replays thousands of users' logs through it at once, the funnel holds the
-same object for the one user who asks. An answer at time ``now`` uses events with
-``time < now`` only, so that nothing of the page being scored can leak into its features.
+same object for the one user who asks. An answer at time ``now`` uses events that happened and were
+known before it, so that nothing of the page being scored can leak into its features. A click
+happens at its own moment, see :mod:`features.clicks`.
 
-How far an answer looks back is bounded, see :mod:`features.event_columns`.
+What counts is the same for both, whatever else a log or a store has of a user:
+
+* events on videos outside the catalogue do not count; training sets them aside;
+* copies count once: the same user, second and video, and for a watch its watch time and whether it
+  was completed, for a search its words;
+* per kind of event, the last :data:`features.event_columns.MAX_EVENTS` before the question count.
+  Clicks count as far back as both the impressions and the watches that count tell of all of them.
 
 Source: Covington et al., RecSys 2016, section 4.1 ("the most important signals are those that
 describe a user's previous interaction with the item itself and other similar items") and 3.4.
@@ -18,14 +25,13 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import spec, text
-from features.catalogue import Catalogue, combined, filled, ragged_rows
+from features import clicks, event_columns, event_tables, spec
+from features.catalogue import Catalogue, ragged_rows
+from features.entity_lookup import NEVER_S, EntityLookup
 from features.event_columns import Events, Queries, user_time_key, visible
 
-NEVER_S = 1e9  # "seconds since" of what never happened: about 32 years, above any real value
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class History:
     """The events of one or many users, ready for as-of questions.
 
@@ -33,19 +39,25 @@ class History:
         catalogue: Names channels and topics of the videos.
         watches: All watches.
         completed: The watches that count for the bags: completed, or not known.
+        completed_row: int64 [c] ascending, which of ``watches`` they are.
         impressions: Shown videos.
-        clicks: The clicked ones of them.
+        clicks: The clicked ones of them, at the times of their clicks.
+        clicked_shown: int64 [k], when each of ``clicks`` was shown.
         search_key: int64 [s] sorted, see :func:`user_time_key`.
         search_tokens: list<string> [s], tokens of each search, in the same order.
+        from_s: Unix seconds; what happened earlier has no influence on an answer.
     """
 
     catalogue: Catalogue
     watches: Events
     completed: Events
+    completed_row: np.ndarray
     impressions: Events
     clicks: Events
+    clicked_shown: np.ndarray
     search_key: np.ndarray
     search_tokens: pa.ListArray
+    from_s: int
 
     @classmethod
     def of(
@@ -56,29 +68,99 @@ class History:
         watches: pa.Table | None,
         searches: pa.Table | None = None,
         impressions: pa.Table | None = None,
+        from_s: int = 0,
     ) -> "History":
         """Builds a history from tables in the layout of the raw logs.
 
         Args:
-            catalogue: Videos; events on others still count for the user's own totals.
+            catalogue: Videos; events on others do not count.
             users: User id to code, 0 or above. Events of users that are not in it are left out.
                 None: all events are of one user, whose code is 0, and tables need no ``user_id``.
             watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
             searches: ``user_id, time, query``.
-            impressions: ``user_id, video_id, time, clicked, watch_time_s``.
+            impressions: ``user_id, video_id, time, clicked``; with the moments of the clicks, or
+                they are found, see :func:`features.clicks.with_moments`.
+            from_s: Nothing before it counts, Unix seconds: training may read a part of a log, and
+                serving then must not see more of it.
         """
-        watched, done = _video_events(catalogue, users, watches, "completed")
-        shown, clicked = _video_events(catalogue, users, impressions, "clicked")
-        search_key, tokens = _search_events(users, searches)
+        watched, done = event_tables.watch_events(catalogue, users, watches)
+        shown, clicked, clicked_shown = event_tables.impression_events(
+            catalogue, users, impressions, watches, from_s=from_s
+        )
+        search_key, tokens = event_tables.search_events(users, searches)
         return cls(
             catalogue=catalogue,
             watches=watched,
             completed=watched.keep(done),
+            completed_row=np.flatnonzero(done),
             impressions=shown,
-            clicks=shown.keep(clicked),
+            clicks=clicked,
+            clicked_shown=clicked_shown,
             search_key=search_key,
             search_tokens=tokens,
+            from_s=from_s,
         )
+
+    # ---- what a question sees -----------------------------------------------------------------
+
+    def seen(self, kind: str, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the slice [start, end) of a kind of event that each query sees, int64 [q] each.
+
+        Args:
+            kind: One of ``KINDS_OF_EVENT``.
+            queries: Users and moments.
+        """
+        start, end = self._bounds(self._events[kind], queries)
+        if kind == "click" and self._is_cut:
+            told_from = [self._told_from(of, queries) for of in (self.impressions, self.watches)]
+            reach = user_time_key(queries.user, np.maximum(*told_from))
+            start = np.clip(np.searchsorted(self.clicks.key, reach), start, end)
+        return start, end
+
+    def seen_completed(self, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the slice of :attr:`completed` that each query sees: those of its watches."""
+        start, end = self.seen("watch", queries)
+        first, last = np.searchsorted(self.completed_row, [start, end])
+        return first, last
+
+    def _bounds(self, events: Events, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+        start, end = events.bounds(queries.user, queries.now)
+        return self._since(events.key, queries, start, end), end
+
+    def _seen_searches(self, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+        start, end = visible(self.search_key, queries.user, queries.now)
+        return self._since(self.search_key, queries, start, end), end
+
+    def _since(
+        self, key: np.ndarray, queries: Queries, start: np.ndarray, end: np.ndarray
+    ) -> np.ndarray:
+        """Returns starts int64 [q] that leave out what was before :attr:`from_s`."""
+        if not self.from_s:
+            return start
+        since = user_time_key(queries.user, np.full_like(queries.now, self.from_s))
+        return np.clip(np.searchsorted(key, since), start, end)
+
+    @functools.cached_property
+    def _is_cut(self) -> bool:
+        """Whether any user has more impressions or watches than a question sees."""
+        most = event_columns.MAX_EVENTS
+        users = [e.user for e in (self.impressions, self.watches) if len(e.user) > most]
+        return any(bool((user[most:] == user[:-most]).any()) for user in users)
+
+    def _told_from(self, events: Events, queries: Queries) -> np.ndarray:
+        """Returns from when on a query's events tell of every click, int64 [q].
+
+        Where events were cut off, one of them may have been clicked, or have told of a click, until
+        the window after it was over: what a store keeps of a user says no more than this.
+        """
+        if not len(events.key):
+            return np.zeros_like(queries.now)
+        start, end = self._bounds(events, queries)
+        before = np.maximum(start - 1, 0)
+        cut = (end - start == event_columns.MAX_EVENTS) & (start > 0)
+        cut &= (events.user[before] == queries.user) & (events.time[before] >= self.from_s)
+        oldest = events.time[np.minimum(start, len(events.time) - 1)]
+        return np.where(cut, oldest + clicks.CLICK_WINDOW_S + 1, 0)
 
     # ---- bags: the last L values, newest first ------------------------------------------------
 
@@ -86,20 +168,19 @@ class History:
         """Returns the last ``limit`` completed watches before each query, newest first.
 
         Returns:
-            lengths int64 [q] and catalogue rows int32 [sum of lengths]; watches of videos that
-            the catalogue does not have are left out.
+            lengths int64 [q] and catalogue rows int32 [sum of lengths].
         """
-        start, end = self.completed.bounds(queries.user, queries.now)
+        start, end = self.seen_completed(queries)
         return _newest_first(self.completed.video, start, end, limit)
 
     def last_search_rows(self, queries: Queries, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns lengths int64 [q] and rows of :attr:`search_tokens`, newest first."""
-        start, end = visible(self.search_key, queries.user, queries.now)
+        start, end = self._seen_searches(queries)
         return _newest_first(np.arange(len(self.search_key)), start, end, limit)
 
     def searches_within(self, queries: Queries, window_s: int) -> np.ndarray:
         """Returns how many searches fell into the window, float32 [q]."""
-        start, end = visible(self.search_key, queries.user, queries.now)
+        start, end = self._seen_searches(queries)
         since = np.maximum(queries.now - window_s, 0)
         first = np.searchsorted(self.search_key, user_time_key(queries.user, since))
         return (end - np.clip(first, start, end)).astype(np.float32)
@@ -108,7 +189,12 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        grid = _grid({k: self._of_user(k).answer(queries, None) for k in spec.KINDS_OF_EVENT})
+        grid = _grid(
+            {
+                kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
+                for kind, lookup in self._of_user.items()
+            }
+        )
         return _named("any", grid)
 
     def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -124,7 +210,10 @@ class History:
         count = len(video_rows)
         owner, entities = self._entities(video_rows)
         asked, place = _distinct(queries.take(owner), entities)
-        answers = {k: self._of_entities(k).answer(*asked) for k in spec.KINDS_OF_EVENT}
+        answers = {
+            kind: lookup.answer(*asked, functools.partial(self.seen, kind))
+            for kind, lookup in self._of_entities.items()
+        }
         grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
         return (
@@ -161,94 +250,25 @@ class History:
         owner = np.concatenate([everyone, everyone, np.repeat(everyone, lengths)])
         return owner, np.concatenate(numbers)
 
-    def _events(self, kind: str) -> Events:
-        return {"impression": self.impressions, "click": self.clicks, "watch": self.watches}[kind]
+    @property
+    def _events(self) -> dict[str, Events]:
+        """The events by kind, in the order of the grid."""
+        events = {"impression": self.impressions, "click": self.clicks, "watch": self.watches}
+        return {kind: events[kind] for kind in spec.KINDS_OF_EVENT}
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a history lives for one request or bundle
-    def _of_user(self, kind: str) -> "_EntityLookup":
-        events = self._events(kind)
-        return _EntityLookup.of(events, np.arange(len(events.key)), None)
+    @functools.cached_property
+    def _of_user(self) -> dict[str, EntityLookup]:
+        return {
+            kind: EntityLookup.of(events, np.arange(len(events.key)), None)
+            for kind, events in self._events.items()
+        }
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - likewise
-    def _of_entities(self, kind: str) -> "_EntityLookup":
-        events = self._events(kind)
-        return _EntityLookup.of(events, *self._entities(events.video))
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-@dataclasses.dataclass(frozen=True)
-class _EntityLookup:
-    """Events grouped by (user, entity), in time order within each group.
-
-    Event rows are row numbers of ``events``: because those are sorted by user and time, a
-    window of time is a range of rows, and (group, row) is one sortable number.
-    """
-
-    events: Events
-    groups: np.ndarray  # int64 [g] sorted, user and entity in one number
-    position: np.ndarray  # int64 [m] sorted, group * stride + event row
-    row: np.ndarray  # int64 [m], event row
-    watch_time_ms: np.ndarray  # int64 [m + 1], running total
-    stride: int
-
-    @classmethod
-    def of(cls, events: Events, row: np.ndarray, entity: np.ndarray | None) -> "_EntityLookup":
-        known = np.full(len(row), True) if entity is None else entity >= 0
-        row = row[known]
-        code = np.zeros(len(row), np.int64) if entity is None else entity[known]
-        groups, group = np.unique(_group(events.user[row], code), return_inverse=True)
-        stride = len(events.key) + 1
-        position = group.astype(np.int64) * stride + row
-        order = np.argsort(position, kind="stable")
-        totals = np.zeros(len(row) + 1, np.int64)
-        np.cumsum(events.watch_time_ms[row[order]], out=totals[1:])
-        return cls(events, groups, position[order], row[order], totals, stride)
-
-    def answer(
-        self, queries: Queries, entity: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns counts [q, W], watch milliseconds [q, W] and seconds since the last event [q]."""
-        count = len(queries.now)
-        if not len(self.position):
-            zeros = np.zeros((count, len(spec.WINDOWS_S)))
-            return zeros, zeros, np.full(count, NEVER_S)
-        code = np.zeros(count, np.int64) if entity is None else entity.astype(np.int64)
-        asked = _group(queries.user, np.maximum(code, 0))
-        group = np.minimum(np.searchsorted(self.groups, asked), len(self.groups) - 1)
-        found = (self.groups[group] == asked) & (code >= 0)
-        # Most (user, entity) pairs never met: only the others are worth a search.
-        hit = np.flatnonzero(found)
-        first, end = self._ranges(queries.take(hit), group[hit])
-        windows = len(spec.WINDOWS_S)
-        counts, sums = np.zeros((count, windows)), np.zeros((count, windows))
-        counts[hit] = end[:, None] - first
-        sums[hit] = self.watch_time_ms[end][:, None] - self.watch_time_ms[first]
-        last = np.full(count, NEVER_S)
-        seen = end > first[:, -1]
-        newest = self.events.time[self.row[end[seen] - 1]]
-        last[hit[seen]] = queries.now[hit[seen]] - newest
-        return counts, sums, last
-
-    def _ranges(self, queries: Queries, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns first [q, W] and end [q] into :attr:`position` for each window."""
-        start, end = self.events.bounds(queries.user, queries.now)
-        firsts = []
-        for window in spec.WINDOWS_S.values():
-            if window is None:
-                firsts.append(start)
-                continue
-            since = np.maximum(queries.now - window, 0)
-            first = np.searchsorted(self.events.key, user_time_key(queries.user, since))
-            firsts.append(np.clip(first, start, end))
-        base = group * self.stride
-        rows = np.stack([*firsts, end], axis=1) + base[:, None]
-        found = np.searchsorted(self.position, rows)
-        return found[:, :-1], found[:, -1]
+    @functools.cached_property
+    def _of_entities(self) -> dict[str, EntityLookup]:
+        return {
+            kind: EntityLookup.of(events, *self._entities(events.video))
+            for kind, events in self._events.items()
+        }
 
 
 def _distinct(
@@ -281,10 +301,6 @@ def _named(entity: str, grid: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(spec.grid_names(entity), grid.T, strict=True))
 
 
-def _group(user: np.ndarray, entity: np.ndarray) -> np.ndarray:
-    return (user.astype(np.int64) << 32) | entity.astype(np.int64)
-
-
 def _lookup(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns ``values[rows]``, -1 where the row is -1."""
     if not len(values):
@@ -312,52 +328,4 @@ def _newest_first(
     # Rows end-1, end-2, ...: the ascending ranges mirrored within each query.
     ascending = ragged_rows(end - lengths, lengths)
     mirrored = np.repeat(2 * end - lengths - 1, lengths) - ascending
-    picked = values[mirrored]
-    known = picked >= 0
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    return np.bincount(owner[known], minlength=len(lengths)).astype(np.int64), picked[known]
-
-
-def _user_codes(users: Mapping[str, int] | None, table: pa.Table) -> np.ndarray:
-    if users is None:
-        return np.zeros(table.num_rows, np.int64)
-    encoded = combined(table["user_id"]).dictionary_encode()
-    codes = np.array([users.get(u, -1) for u in encoded.dictionary.to_pylist()], np.int64)
-    indices = np.asarray(encoded.indices.fill_null(-1), np.int64)
-    return _lookup(codes, indices).astype(np.int64)
-
-
-def _video_events(
-    catalogue: Catalogue, users: Mapping[str, int] | None, table: pa.Table | None, flag: str
-) -> tuple[Events, np.ndarray]:
-    """Returns the events and, in their order, whether ``flag`` holds (missing counts as true)."""
-    if table is None or not table.num_rows:
-        empty = np.zeros(0, np.int64)
-        return Events.of_sorted(empty, empty, empty, np.zeros(0)), np.zeros(0, bool)
-    user = _user_codes(users, table)
-    video = catalogue.rows(table["video_id"])
-    time = np.asarray(combined(table["time"]), np.int64)
-    seconds = np.asarray(filled(combined(table["watch_time_s"]), pa.float64(), 0.0))
-    flags = np.full(table.num_rows, True)
-    if flag in table.column_names:
-        flags = np.asarray(filled(combined(table[flag]), pa.bool_(), True))
-    order = np.lexsort((video, time, user))
-    order = order[user[order] >= 0]
-    events = Events.of_sorted(user[order], time[order], video[order], seconds[order])
-    return events, flags[order]
-
-
-def _search_events(
-    users: Mapping[str, int] | None, table: pa.Table | None
-) -> tuple[np.ndarray, pa.ListArray]:
-    if table is None or not table.num_rows:
-        return np.zeros(0, np.int64), pa.array([], pa.list_(pa.string()))
-    user = _user_codes(users, table)
-    queries = combined(table["query"])
-    key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
-    # The query itself breaks ties, so that the order does not depend on how rows arrived.
-    encoded = filled(queries, pa.string(), "").dictionary_encode()
-    rank = np.argsort(np.argsort(np.asarray(encoded.dictionary.to_pylist(), dtype=object)))
-    order = np.lexsort((rank[np.asarray(encoded.indices)], key))
-    order = order[user[order] >= 0]
-    return key[order], text.tokenise(queries.take(pa.array(order)))
+    return lengths.astype(np.int64), values[mirrored]

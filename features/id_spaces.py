@@ -5,6 +5,7 @@ A vocabulary holds the most frequent ids of a space, and its size decides the em
 """
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -75,8 +76,10 @@ class VocabularySettings:
         for flag, named in numbers.items():
             for name, number in named.items():
                 if name not in names:
+                    near = difflib.get_close_matches(name, names, n=1)
+                    hint = f" Did you mean {near[0]}?" if near else ""
                     raise command.InputError(
-                        f"{flag} names {name!r}, but the ID spaces are {', '.join(names)}."
+                        f"{flag} names {name!r}, but the ID spaces are {', '.join(names)}.{hint}"
                     )
                 if number < 1:
                     raise command.InputError(f"{flag}: {name} must be 1 or more, got {number}.")

@@ -3,7 +3,8 @@
 Measured with dye, not by asking the code that makes features what it means to do: the same code
 answers the same questions once more over tables whose VALUES are times, so that what comes out is
 the time of what came through. Beside it stand counts that are made here, in another way than
-there: no input may count more events than happened before the example's moment.
+there: no input may count more events than happened before the example's moment. When a click
+happened is found here in another way too.
 
 The moment of a candidate example is the time of its label, that of a ranking example the start of
 its page. Inputs must be older: an offset (newest input minus moment) is negative, or it leaks.
@@ -32,8 +33,10 @@ import pyarrow.compute as pc
 
 from features import live_statistics, spec
 from features.catalogue import Catalogue, combined
+from features.earlier_events import EarlierEvents, clicks_of
+from features.entity_lookup import NEVER_S
 from features.event_columns import Queries, times_of
-from features.history import NEVER_S, History
+from features.history import History
 from features.live_statistics import MINUTE_S, LiveStatistics
 from features.spec import Kind, ResolvedSpec, Side
 from features.statistics import DAY_S, VideoStatistics
@@ -130,18 +133,19 @@ class Audit:
             [chunk for t in tables.values() for chunk in t["user_id"].chunks], pa.string()
         )
         self._names = combined(names.unique())
-        self._earlier = {name: _Earlier.of(self._names, t) for name, t in tables.items()}
+        self._earlier = {name: EarlierEvents.of(self._names, t) for name, t in tables.items()}
         self._pages: pl.DataFrame | None = None
+        happened = {name: tables[name] for name in ("watches", "impressions") if name in tables}
         if "impressions" in tables:
             shown = tables["impressions"]
-            clicked = shown.filter(pc.fill_null(shown["clicked"].cast(pa.bool_()), True))
-            self._earlier["clicks"] = _Earlier.of(self._names, clicked)
+            happened["clicks"] = clicks_of(shown, tables.get("watches"))
+            self._earlier["clicks"] = EarlierEvents.of(self._names, happened["clicks"])
             if "page_id" in shown.column_names:
                 self._pages = _page_starts(shown)
 
-        for name in {"watches", "impressions"} & set(tables):
+        for name, events in happened.items():
             days, numbers = np.unique(
-                np.asarray(tables[name]["time"], np.int64) // DAY_S, return_counts=True
+                np.asarray(combined(events["time"]), np.int64) // DAY_S, return_counts=True
             )
             for day, number in zip(days.tolist(), numbers.tolist(), strict=True):
                 self._seen.events[name, day] += number
@@ -275,29 +279,11 @@ class Audit:
 
 _CONT = Kind.CONTINUOUS
 _PAGE = ("user_id", "page_id")
-_MANY_S = 10**11  # more than any Unix time
 
 
 def _page_starts(impressions: pa.Table) -> pl.DataFrame:
     shown = pl.DataFrame(pl.from_arrow(impressions.select([*_PAGE, "time"]))).drop_nulls()
     return shown.group_by(_PAGE).agg(pl.col("time").min().alias("start"))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Earlier:
-    """Counts a user's events before a moment, its own way: [user] -> sorted times."""
-
-    key: np.ndarray
-
-    @classmethod
-    def of(cls, names: pa.Array, events: pa.Table) -> "_Earlier":
-        user = np.asarray(pc.index_in(combined(events["user_id"]), value_set=names), np.int64)
-        return cls(np.sort(user * _MANY_S + np.asarray(combined(events["time"]), np.int64)))
-
-    def count(self, users: np.ndarray, moment: np.ndarray) -> np.ndarray:
-        """Returns how many events of ``users`` int [n] lie before ``moment`` int64 [n]."""
-        first = np.searchsorted(self.key, users * _MANY_S)
-        return np.searchsorted(self.key, users * _MANY_S + moment) - first
 
 
 def _newest_watch(history: History, queries: Queries, limit: int) -> np.ndarray:

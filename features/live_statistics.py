@@ -9,9 +9,8 @@ the one that ``now`` lies in, so
   what takes longer than the rest of its minute is seen by replay and not by the funnel;
 * a question is up to 59 seconds behind. (The live candidate sources are not.)
 
-Watches and impressions are counted, each at its own time. Clicks are not: an impression's row in
-the logs says that it was clicked, but not when, and a count of clicks at the times of their
-impressions would know outcomes that nobody knew yet. Watches tell the same, with their own time.
+Watches and impressions are counted, each at its own time. Clicks are not: logs seldom say when one
+happened (:mod:`features.clicks`). Watches tell the same, with their own time.
 
 Counts add up, so that parts of a log can be counted anywhere and put together in any order. Beam
 counts buckets of users, a funnel keeps one part of older events and one of the newest.
@@ -120,13 +119,14 @@ class _Part:
     Attributes:
         keys: int64 [n] sorted.
         sums: int64 [n + 1, 2], of :data:`COUNTED`.
-        first_minute: Of the totals over all videos.
-        totals: int64 [m + 1], watches in the minutes from ``first_minute`` on, running.
+        minutes: int64 [m] sorted, those in which anything happened. Their number is that of the
+            events at most, however far apart these are.
+        totals: int64 [m + 1], running, watches of all videos in these minutes.
     """
 
     keys: np.ndarray
     sums: np.ndarray
-    first_minute: int
+    minutes: np.ndarray
     totals: np.ndarray
 
     @classmethod
@@ -135,10 +135,12 @@ class _Part:
         values = np.stack([np.asarray(combined(counts[n]), np.int64) for n in COUNTED], axis=1)
         sums = np.zeros((len(keys) + 1, len(COUNTED)), np.int64)
         np.cumsum(values, axis=0, out=sums[1:])
-        minutes = minutes_of(keys)
-        first = int(minutes.min()) if len(minutes) else 0
-        by_minute = np.bincount(minutes - first, weights=values[:, 0]).astype(np.int64)
-        return cls(keys, sums, first, np.concatenate([[0], np.cumsum(by_minute)]))
+        watched = pa.table({"minute": minutes_of(keys), "watches": values[:, 0]})
+        by_minute = watched.group_by("minute", use_threads=False).aggregate([("watches", "sum")])
+        by_minute = by_minute.sort_by("minute")
+        totals = np.zeros(by_minute.num_rows + 1, np.int64)
+        np.cumsum(combined(by_minute["watches_sum"]), out=totals[1:])
+        return cls(keys, sums, np.asarray(combined(by_minute["minute"])), totals)
 
     def counts(self, rows: np.ndarray, starts: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Returns int64 [n, W, 2]: counts in minutes [start, end).
@@ -154,12 +156,8 @@ class _Part:
 
     def total_watches(self, starts: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Returns watches of all videos in minutes [start, end), int64 [n, W]."""
-        last = len(self.totals) - 1
-        upto = np.clip(end - self.first_minute, 0, last)
-        return (
-            self.totals[upto][:, np.newaxis]
-            - self.totals[np.clip(starts - self.first_minute, 0, last)]
-        )
+        upto = self.totals[np.searchsorted(self.minutes, end)]
+        return upto[:, np.newaxis] - self.totals[np.searchsorted(self.minutes, starts)]
 
 
 class LiveColumns(Protocol):

@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import command, files, schema
+from features import command, files, raw_tables, schema
 
 MAX_ROW_GROUP_ROWS = 250_000
 # What LogWriter holds back so that a date gets few files, not one per call.
 MAX_PENDING_BYTES = 512 << 20
 FEATURES_FILE = "features.json"
-PARTITION = "date"
+PARTITION = raw_tables.PARTITION
 # Hive's name for rows whose partition value is missing: here a null time, or one beyond year 9999.
 NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 DAY_S = 24 * 3600

@@ -5,22 +5,22 @@
     logs/features.json                                   declarations of extra features, optional
 
 A reader takes ``fragments`` (some row groups of one file) and reads each where it likes, so that
-no table has to fit in memory. Names that begin with a dot or an underscore are not data.
+no table has to fit in memory. Which files are read is decided in :mod:`features.log_files`, what
+is read of each in :mod:`features.log_columns`.
 """
 
-import contextlib
 import dataclasses
-import datetime
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, log_writer, schema
+from features import command, log_columns, log_files, log_writer, schema, time_windows
+from features.log_files import TableFile
 
 # Written by the other half of this module, which has its own file.
 FEATURES_FILE = log_writer.FEATURES_FILE
@@ -39,30 +39,52 @@ class Fragment:
         path: Parquet file.
         row_groups: Which of its row groups, ascending.
         num_rows: Rows in them, before any filter by time.
+        partitions: ``key=value`` directories that the file lies in below its table's.
     """
 
     table: str
     path: str
     row_groups: tuple[int, ...]
     num_rows: int
+    partitions: tuple[tuple[str, str], ...] = ()
 
 
 def tables_in(logs_dir: str | os.PathLike[str]) -> set[str]:
     """Returns the names of the tables that have at least one Parquet file.
 
     Raises:
-        InputError: The directory does not exist, or holds none of the tables.
+        InputError: The directory does not exist, holds none of the tables, or has something in
+            a table that should hold rows and cannot be read.
     """
     root = pathlib.Path(logs_dir)
     _require_directory(root)
-    found = {name for name in schema.TABLES if next(_data_files(root / name), None) is not None}
+    found = {name for name in schema.TABLES if log_files.files_of(root, name)}
+    strays = log_files.strays(root)
+    for stray in strays:
+        schema.warn_once(stray)
     if not found:
         raise command.InputError(
             f"{root} holds no table: expected directories such as {root / 'watches'} with Parquet "
-            f"files. Make logs with: python -m pipeline.simulate --logs={root}, or "
-            f"python -m pipeline.import_dataset --logs={root}"
+            f"files.{_what_lies_in(root)}"
         )
     return found
+
+
+def _what_lies_in(root: pathlib.Path) -> str:
+    """Says what a directory without tables holds instead, or how to fill it where that is safe."""
+    said = log_files.strays(root)
+    for name in schema.TABLES:
+        notice = log_files.find(root, name).notice()
+        said += [f"{root / name} has no Parquet files: {notice}."] if notice else []
+    if said:
+        return "\n  " + "\n  ".join(said)
+    names = sorted(path.name for path in root.iterdir())
+    if names:
+        return f" It holds: {', '.join(names[:10])}."
+    return (
+        f" Make logs with: python -m pipeline.simulate --logs={root}, or "
+        f"python -m pipeline.import_dataset --logs={root}"
+    )
 
 
 def fragments(
@@ -92,15 +114,17 @@ def fragments(
     contract = schema.table_of(table)
     total, is_skipping = 0, False
     pieces: list[Fragment] = []
-    for path in _require_files(logs_dir, table):
-        if contract.time_column and not _overlaps(_bounds_of_date(path), from_s, until_s):
+    for file in _require_files(logs_dir, table):
+        if contract.time_column and not time_windows.overlaps(
+            time_windows.of_date(file), from_s, until_s
+        ):
             is_skipping = True
             continue
-        metadata = _read_footer(path, table)
+        metadata = log_columns.read_footer(file.path, table)
         total += metadata.num_rows
         pieces.extend(
             _fragments_of(
-                path, metadata, contract, from_s=from_s, until_s=until_s, max_rows=max_rows
+                file, metadata, contract, from_s=from_s, until_s=until_s, max_rows=max_rows
             )
         )
     if total == 0 and not is_skipping:
@@ -136,15 +160,27 @@ def read_fragment(
         InputError: The file is damaged, or a column is missing or of a wrong type.
     """
     contract = schema.table_of(fragment.table)
-    with _explained(fragment.path, fragment.table), pq.ParquetFile(fragment.path) as file:
-        names = [name for name in file.schema_arrow.names if not _is_partition(contract, name)]
-        _require_columns(names, contract, path=fragment.path)
-        wanted = names if columns is None else _with_time(columns, contract)
-        here = [name for name in wanted if name in names]
+    wanted = None if columns is None else _needed(columns, contract)
+    with (
+        log_columns.explained(fragment.path, fragment.table),
+        # Nanoseconds, Arrow's choice for Spark's INT96, wrap around beyond the year 2262.
+        pq.ParquetFile(fragment.path, coerce_int96_timestamp_unit="us") as file,
+    ):
+        found = file.schema_arrow
+        problems = log_columns.missing(found.names, fragment.partitions, contract)
+        if problems:
+            raise schema.ContractError(*(f"{fragment.path}: {problem}" for problem in problems))
+        here = [
+            name
+            for name in log_columns.readable(found, contract)
+            if wanted is None or name in wanted
+        ]
         rows = file.read_row_groups(list(fragment.row_groups), columns=here, use_threads=False)
-    rows = _conformed(rows.select(here), contract, fragment.path)
+    rows = log_columns.with_partitions(rows.select(here), fragment.partitions, contract)
+    with log_columns.named(fragment.path):
+        rows = schema.conform(fragment.table, rows, is_partial=True)
     if contract.time_column and (from_s is not None or until_s is not None):
-        rows = rows.filter(_inside(rows[contract.time_column], from_s, until_s))
+        rows = rows.filter(time_windows.inside(rows[contract.time_column], from_s, until_s))
     return rows if columns is None else _selected(rows, columns, contract)
 
 
@@ -159,17 +195,23 @@ def read_table(
     """Reads a whole table into memory; arguments and errors as for ``read_fragment``.
 
     Returns:
-        In the order of dates, then of files. A column that some files lack is null in their rows.
-        When nothing lies inside the window, the contract columns without rows.
+        In the order of dates, then of files; where ids repeat that should not, the oldest file
+        comes first (:func:`features.log_files.oldest_first`). A column that some files lack is
+        null in their rows. When nothing lies inside the window, the contract columns without rows.
     """
-    pieces = [
-        read_fragment(piece, columns=columns, from_s=from_s, until_s=until_s)
-        for piece in fragments(logs_dir, table, from_s=from_s, until_s=until_s)
-    ]
-    if not pieces:
+    contract = schema.table_of(table)
+    pieces = fragments(logs_dir, table, from_s=from_s, until_s=until_s)
+    parts = [read_fragment(p, columns=columns, from_s=from_s, until_s=until_s) for p in pieces]
+    if not parts:
         nothing = schema.empty(table)
-        return nothing if columns is None else _selected(nothing, columns, schema.table_of(table))
-    return log_writer.concatenated(pieces)
+        return nothing if columns is None else _selected(nothing, columns, contract)
+    rows = log_writer.concatenated(parts)
+    if contract.key not in rows.column_names or _is_unique(rows[contract.key]):
+        return rows  # In an order that does not depend on when files were copied.
+    files = log_files.oldest_first(log_files.files_of(logs_dir, table))
+    ages = {str(file.path): age for age, file in enumerate(files)}
+    order = sorted(range(len(pieces)), key=lambda n: (ages.get(pieces[n].path, len(ages)), n))
+    return log_writer.concatenated([parts[n] for n in order])
 
 
 def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.DataType]:
@@ -178,14 +220,10 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
     Raises:
         InputError: The table is absent, or a file is not whole or breaks the contract.
     """
-    contract = schema.table_of(table)
     found = []
-    for path in _require_files(logs_dir, table):
-        with _explained(str(path), table):
-            rows = pq.read_schema(path).remove_metadata().empty_table()
-        names = [name for name in rows.column_names if not _is_partition(contract, name)]
-        _require_columns(names, contract, path=str(path))
-        found.append(_conformed(rows.select(names), contract, str(path)))
+    for file in _require_files(logs_dir, table):
+        with log_columns.named(str(file.path)):
+            found.append(pa.schema(log_columns.file_types(file, table).items()).empty_table())
     try:
         together = log_writer.concatenated(found).schema
     except command.InputError as error:
@@ -202,78 +240,25 @@ def _require_directory(root: pathlib.Path) -> None:
         )
 
 
-def _data_files(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = sorted(name for name in subfolders if _is_data(name))
-        for name in sorted(names):
-            if name.endswith(".parquet") and _is_data(name):
-                yield pathlib.Path(folder) / name
-
-
-def _is_data(name: str) -> bool:
-    return not name.startswith((".", "_"))
-
-
-def _require_files(logs_dir: str | os.PathLike[str], table: str) -> list[pathlib.Path]:
+def _require_files(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, ...]:
     root = pathlib.Path(logs_dir)
     _require_directory(root)
-    found = list(_data_files(root / table))
+    found = log_files.files_of(root, table)
     if not found:
         state = "has no Parquet files" if (root / table).is_dir() else "does not exist"
+        notice = log_files.find(root, table).notice()
         others = (
             ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "nothing"
         )
         raise command.InputError(
-            f"table {table} is missing: {root / table} {state}. {root} holds: {others}."
+            f"table {table} is missing: {root / table} {state}"
+            f"{f' ({notice})' if notice else ''}. {root} holds: {others}."
         )
     return found
 
 
-def _bounds_of_date(path: pathlib.Path) -> tuple[int, int] | None:
-    """Returns [first, end) Unix seconds of the file's date=..., None where it names no day."""
-    for part in reversed(path.parts):
-        key, _, value = part.partition("=")
-        if key == log_writer.PARTITION:
-            with contextlib.suppress(ValueError):
-                day = datetime.date.fromisoformat(value)
-                first = (day.toordinal() - datetime.date(1970, 1, 1).toordinal()) * log_writer.DAY_S
-                return first, first + log_writer.DAY_S
-    return None
-
-
-def _overlaps(bounds: tuple[int, int] | None, from_s: int | None, until_s: int | None) -> bool:
-    if bounds is None:
-        return True
-    return (from_s is None or bounds[1] > from_s) and (until_s is None or bounds[0] < until_s)
-
-
-def _inside(time: pa.ChunkedArray, from_s: int | None, until_s: int | None) -> pa.ChunkedArray:
-    keep = pc.is_valid(time)
-    if from_s is not None:
-        keep = pc.and_(keep, pc.greater_equal(time, from_s))
-    if until_s is not None:
-        keep = pc.and_(keep, pc.less(time, until_s))
-    return pc.or_(pc.fill_null(keep, False), pc.is_null(time))
-
-
-@contextlib.contextmanager
-def _explained(path: str, table: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise command.InputError(
-            f"{path} (table {table}) cannot be read as Parquet: {error}. It may be truncated or "
-            "half copied: copy or write it again, or remove it."
-        ) from error
-
-
-def _read_footer(path: pathlib.Path, table: str) -> pq.FileMetaData:
-    with _explained(str(path), table):
-        return pq.read_metadata(path)
-
-
 def _fragments_of(
-    path: pathlib.Path,
+    file: TableFile,
     metadata: pq.FileMetaData,
     contract: schema.Table,
     *,
@@ -281,20 +266,24 @@ def _fragments_of(
     until_s: int | None,
     max_rows: int,
 ) -> Iterator[Fragment]:
-    bounds_of = _time_statistics(metadata, contract)
+    bounds_of = time_windows.of_row_groups(metadata, contract)
     groups: list[int] = []
     num_rows = 0
 
     def fragment() -> Fragment:
         return Fragment(
-            table=contract.name, path=str(path), row_groups=tuple(groups), num_rows=num_rows
+            table=contract.name,
+            path=str(file.path),
+            row_groups=tuple(groups),
+            num_rows=num_rows,
+            partitions=file.partitions,
         )
 
     for group in range(metadata.num_row_groups):
         size = metadata.row_group(group).num_rows
         bounds = bounds_of(group)
-        _warn_if_misplaced(path, bounds)
-        if size == 0 or not _overlaps(bounds, from_s, until_s):
+        _warn_if_misplaced(file, bounds)
+        if size == 0 or not time_windows.overlaps(bounds, from_s, until_s):
             continue
         if groups and num_rows + size > max_rows:
             yield fragment()
@@ -305,58 +294,25 @@ def _fragments_of(
         yield fragment()
 
 
-def _time_statistics(
-    metadata: pq.FileMetaData, contract: schema.Table
-) -> Callable[[int], tuple[int, int] | None]:
-    """Returns row group -> [first, end) of its times, or None where that is not certain."""
-    names = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
-    index = names.index(contract.time_column) if contract.time_column in names else None
-
-    def bounds_of(group: int) -> tuple[int, int] | None:
-        statistics = None if index is None else metadata.row_group(group).column(index).statistics
-        if statistics is None or not statistics.has_min_max or statistics.null_count != 0:
-            return None
-        if not isinstance(statistics.min, int):
-            return None
-        return statistics.min, statistics.max + 1
-
-    return bounds_of
-
-
-def _warn_if_misplaced(path: pathlib.Path, bounds: tuple[int, int] | None) -> None:
-    date = _bounds_of_date(path)
+def _warn_if_misplaced(file: TableFile, bounds: tuple[int, int] | None) -> None:
+    date = time_windows.of_date(file)
     if date and bounds and (bounds[0] < date[0] or bounds[1] > date[1]):
         logging.warning(
             "%s holds times from %d to %d, outside its date (UTC): --from and --until miss them.",
-            path,
+            file.path,
             bounds[0],
             bounds[1] - 1,
         )
 
 
-def _is_partition(contract: schema.Table, name: str) -> bool:
-    return contract.partitioned and name == log_writer.PARTITION
+def _needed(columns: Sequence[str], contract: schema.Table) -> set[str]:
+    """Returns which columns to read for some: time for the window, clicked for a missing 0 s."""
+    also = {contract.time_column, *(("clicked",) if "watch_time_s" in columns else ())}
+    return {*columns, *(name for name in also if name)}
 
 
-def _with_time(columns: Sequence[str], contract: schema.Table) -> list[str]:
-    time = [contract.time_column] if contract.time_column else []
-    return list(dict.fromkeys([*columns, *time]))
-
-
-def _require_columns(names: Sequence[str], contract: schema.Table, *, path: str) -> None:
-    missing = [name for name in contract.required if name not in names]
-    if missing:
-        raise command.InputError(
-            f"{path}: table {contract.name} lacks the required column {missing[0]!r}. "
-            f"Found: {', '.join(names) or 'no columns'}."
-        )
-
-
-def _conformed(rows: pa.Table, contract: schema.Table, path: str) -> pa.Table:
-    try:
-        return schema.conform(contract.name, rows, is_partial=True)
-    except command.InputError as error:
-        raise command.InputError(f"{path}: {error}") from error
+def _is_unique(ids: pa.ChunkedArray) -> bool:
+    return bool(pc.count_distinct(ids, mode="all").as_py() == len(ids))
 
 
 def _selected(rows: pa.Table, columns: Sequence[str], contract: schema.Table) -> pa.Table:

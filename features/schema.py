@@ -1,19 +1,26 @@
-"""The raw tables that everything is learned from: their columns, types, and which rows are bad.
+"""Brings raw tables to their contract (:mod:`features.raw_tables`), and says which rows are bad.
 
-``conform`` brings a table to the contract types or says which column cannot be brought there;
+``conform`` brings a table to the contract types or says which columns cannot be brought there;
 ``validate`` sets aside the rows that cannot be used, each with one reason; ``split_duplicates``
 sets aside exact copies. Columns that the contract does not name are kept throughout.
 """
 
-import dataclasses
-import types
-from collections.abc import Mapping
+import difflib
+import functools
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from absl import logging
 
-from features import command
+from features import casts, command, raw_tables
+
+Column = raw_tables.Column
+Table = raw_tables.Table
+TABLES = raw_tables.TABLES
+table_of = raw_tables.table_of
+empty = raw_tables.empty
 
 # Longer than any sitting with one video; a watch beyond it is a stuck player or a wrong unit.
 MAX_WATCH_TIME_S = 24 * 3600
@@ -23,169 +30,52 @@ MAX_ID_CHARACTERS = 256
 _CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
 
 EXACT_DUPLICATE = "exact_duplicate"
+OLDER_ROW = "older_row"
+# Nothing is lost with these, so they are no fault of a log.
+HARMLESS = frozenset({EXACT_DUPLICATE, OLDER_ROW})
 
-# In the order in which they are looked for: a row with several faults gets the first.
-REASONS = (
-    "missing_key",  # A required value is null, or a required string is empty.
-    "unusable_id",  # A user or video id with control characters, or longer than MAX_ID_CHARACTERS.
-    "bad_time",  # Time zero or before 1970.
-    "future_time",  # Later than the clock; also what milliseconds look like.
-    "unknown_user",  # The user table does not have this user.
-    "unknown_video",  # The video table does not have this video.
-    "not_a_number",  # Watch time null, NaN or infinite.
-    "negative_watch_time",
-    "absurd_watch_time",  # Above MAX_WATCH_TIME_S.
-    "repeated_key",  # videos, users: an earlier row has the same id.
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the contract.
-
-    Attributes:
-        name: Column name; ends in its unit where it has one.
-        type: Arrow type after ``conform``.
-        required: Whether a table without it is refused.
-    """
-
-    name: str
-    type: pa.DataType
-    required: bool = False
+# Why rows are set aside, and what to do, in the order in which it is looked for: a row with several
+# faults gets the first.
+REMEDIES: Mapping[str, str] = {
+    "missing_key": "A required value is null, or a required text is empty: fill it in, or leave "
+    "such rows out.",
+    "unusable_id": "A user or video id has control characters, or more than "
+    f"{MAX_ID_CHARACTERS} characters: take another id.",
+    "bad_time": "The time is zero or before 1970: write Unix seconds.",
+    "future_time": "The time is later than the clock. Milliseconds look like that too: divide by "
+    "1000; pandas: df['time'] = df['time'] // 1000",
+    "unknown_user": "The table users does not have this user: add the row, or leave out that "
+    "table. Ids must be written alike: '7', '007' and '7.0' are three users.",
+    "unknown_video": "The table videos does not have this video: add the row. Ids must be written "
+    "alike: '7', '007' and '7.0' are three videos.",
+    "not_a_number": "watch_time_s is null, NaN or infinite: write seconds, 0 where nothing was "
+    "watched (in impressions, a null is 0 where clicked is false).",
+    "negative_watch_time": "watch_time_s is below 0: write seconds.",
+    "absurd_watch_time": f"watch_time_s is above {MAX_WATCH_TIME_S} s. Milliseconds look like "
+    "that: divide by 1000; pandas: df['watch_time_s'] = df['watch_time_s'] / 1000",
+    OLDER_ROW: "A newer row has the same id; that one is used.",
+}
+REASONS = tuple(REMEDIES)
+LACKS = "lacks the required column"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """One raw table.
+class ContractError(command.InputError):
+    """Columns of a table break the contract.
 
     Attributes:
-        name: Directory under logs/.
-        columns: Required columns first.
-        time_column: Unix seconds of the event; None for tables that are not events.
-        partitioned: Whether the files lie in ``date=YYYY-MM-DD`` directories (UTC).
-        key: Column that must not repeat; None for events.
+        problems: What is wrong, one sentence each.
     """
 
-    name: str
-    columns: tuple[Column, ...]
-    time_column: str | None = None
-    partitioned: bool = False
-    key: str | None = None
-
-    def column(self, name: str) -> Column | None:
-        """Returns the contract of a column, or None where the contract does not name it."""
-        return next((column for column in self.columns if column.name == name), None)
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Names of the columns that must be there."""
-        return tuple(column.name for column in self.columns if column.required)
-
-
-def _columns(
-    required: Mapping[str, pa.DataType], optional: Mapping[str, pa.DataType]
-) -> tuple[Column, ...]:
-    return (
-        *(Column(name=name, type=kind, required=True) for name, kind in required.items()),
-        *(Column(name=name, type=kind) for name, kind in optional.items()),
-    )
-
-
-def _events(
-    name: str, required: Mapping[str, pa.DataType], optional: Mapping[str, pa.DataType]
-) -> Table:
-    columns = _columns(required, optional)
-    return Table(name=name, columns=columns, time_column="time", partitioned=True)
-
-
-_ID, _TIME, _STRINGS = pa.string(), pa.int64(), pa.list_(pa.string())
-
-TABLES: Mapping[str, Table] = types.MappingProxyType(
-    {
-        "videos": Table(
-            name="videos",
-            key="video_id",
-            columns=_columns(
-                {"video_id": _ID, "upload_time": _TIME},
-                {
-                    "channel_id": _ID,
-                    "topics": _STRINGS,
-                    "language": pa.string(),
-                    "duration_s": pa.float64(),
-                    "title": pa.string(),
-                },
-            ),
-        ),
-        "users": Table(
-            name="users",
-            key="user_id",
-            columns=_columns(
-                {"user_id": _ID},
-                {
-                    "region": pa.string(),
-                    "gender": pa.string(),
-                    "age": pa.float64(),
-                    "signed_in": pa.bool_(),
-                },
-            ),
-        ),
-        "watches": _events(
-            "watches",
-            {"user_id": _ID, "video_id": _ID, "time": _TIME, "watch_time_s": pa.float64()},
-            {"completed": pa.bool_(), "source": pa.string(), "device": pa.string()},
-        ),
-        "searches": _events(
-            "searches",
-            {"user_id": _ID, "time": _TIME, "query": pa.string()},
-            {"device": pa.string()},
-        ),
-        "impressions": _events(
-            "impressions",
-            {
-                "user_id": _ID,
-                "video_id": _ID,
-                "time": _TIME,
-                "clicked": pa.bool_(),
-                "watch_time_s": pa.float64(),
-            },
-            {
-                "page_id": _ID,
-                "position": pa.int64(),
-                "surface": pa.string(),
-                "device": pa.string(),
-                "candidate_sources": _STRINGS,
-                "retrieval_score": pa.float64(),
-                "release_id": pa.string(),
-                "exposures": _STRINGS,
-            },
-        ),
-    }
-)
-
-
-def table_of(table_name: str) -> Table:
-    """Returns the contract of a table.
-
-    Raises:
-        ValueError: There is no such table.
-    """
-    if table_name not in TABLES:
-        raise ValueError(f"table must be one of {sorted(TABLES)}, got {table_name!r}.")
-    return TABLES[table_name]
-
-
-def empty(table_name: str) -> pa.Table:
-    """Returns the table with all contract columns and no rows."""
-    columns = table_of(table_name).columns
-    return pa.schema([(column.name, column.type) for column in columns]).empty_table()
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n  ".join(problems))
+        self.problems = problems
 
 
 def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False) -> pa.Table:
-    """Brings a table to the contract types; unknown columns are kept.
+    """Brings a table to the contract types (:mod:`features.casts`); unknown columns are kept.
 
-    Only casts that lose nothing are made: integers become ids, whole floats become integers,
-    0 and 1 become booleans. Unknown columns get their plain Arrow form (dictionaries decoded,
-    ``large_`` types narrowed), so that the files of one table can be put together.
+    Where nothing was clicked, an impression without a watch time has one of 0 s. Unknown columns
+    get a plain type, and those that have none are left out, loudly.
 
     Args:
         table_name: A key of ``TABLES``.
@@ -196,94 +86,119 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
         The same rows and columns, in the same order.
 
     Raises:
-        InputError: A required column is missing, a name repeats, or a column has a type or a
-            value that the contract type cannot hold.
+        ContractError: Required columns are missing, a name repeats, or columns have a type or a
+            value that the contract type cannot hold; it names all of them.
     """
     table = table_of(table_name)
     names = arrow_table.column_names
     repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise command.InputError(f"table {table_name} has column {repeated[0]!r} more than once.")
-    for column in table.columns:
-        if column.required and column.name not in names and not is_partial:
-            raise command.InputError(
-                f"table {table_name} lacks the required column {column.name!r} "
-                f"({_describe(column.type)}). Found: {', '.join(names) or 'no columns'}."
-            )
-    for index, name in enumerate(names):
-        values = arrow_table.column(index)
+    problems = [f"table {table_name} has column {name!r} more than once." for name in repeated]
+    if not is_partial:
+        problems += missing_columns(table, names)
+    columns = {}
+    for name, values in zip(names, arrow_table.columns, strict=True):
         contract = table.column(name)
-        if contract is None:
-            cast = values.cast(_plain(values.type))
-        elif values.type.equals(contract.type):
-            continue
-        else:
-            cast = _cast(values, contract, table_name)
-        arrow_table = arrow_table.set_column(index, name, cast)
-    return arrow_table
+        if contract is not None:
+            try:
+                columns[name] = _cast(values, contract, table_name)
+            except command.InputError as error:
+                problems.append(str(error))
+        elif is_readable(table, name, values.type):
+            columns[name] = casts.to_plain(values, name)
+    if problems:
+        raise ContractError(*problems)
+    conformed = pa.table(columns) if columns else arrow_table.select([])
+    return _with_watch_time(conformed) if table_name == "impressions" else conformed
 
 
-def _describe(kind: pa.DataType) -> str:
-    return f"list<{kind.value_type}>" if _is_list(kind) else str(kind)
+def missing_columns(table: Table, names: Sequence[str]) -> list[str]:
+    """Says of each column that a file must have and does not what it is, and what is like it."""
+    found = ", ".join(names) or "no columns"
+    problems = []
+    for column in table.columns:
+        if column.required and not column.is_filled and column.name not in names:
+            alike = difflib.get_close_matches(column.name, names, n=1, cutoff=0.7)
+            hint = f" Is it {alike[0]!r}? Rename that." if alike else ""
+            problems.append(
+                f"table {table.name} {LACKS} {column.name!r} "
+                f"({casts.describe(column.type)}).{hint} Found: {found}."
+            )
+    return problems
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind):
-        return pa.binary()
-    if _is_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    return kind
-
-
-def _may_cast(found: pa.DataType, expected: pa.DataType) -> bool:
-    if pa.types.is_null(found):
+def is_readable(table: Table, name: str, kind: pa.DataType) -> bool:
+    """Says whether a column is read; one that is left alone is warned of, once."""
+    if table.column(name) is not None or casts.plain_type(kind, name) is not None:
         return True
-    if pa.types.is_list(expected):
-        return _is_list(found) and _may_cast(found.value_type, expected.value_type)
-    if pa.types.is_string(expected):
-        return pa.types.is_string(found) or pa.types.is_integer(found)
-    if pa.types.is_boolean(expected):
-        return pa.types.is_boolean(found) or pa.types.is_integer(found)
-    return pa.types.is_integer(found) or pa.types.is_floating(found)
+    warn_once(
+        f"Table {table.name}: column {name!r} is left alone: nothing here can use its type, "
+        f"{casts.describe(kind)}."
+    )
+    return False
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_once(message: str) -> None:
+    """Warns, but not a second time of the same: a log is read many times in one process."""
+    logging.warning("%s", message)
 
 
 def _cast(values: pa.ChunkedArray, column: Column, table_name: str) -> pa.ChunkedArray:
-    what = f"table {table_name}, column {column.name!r}"
-    expected = _describe(column.type)
-    plain = _plain(values.type)
-    if not _may_cast(plain, column.type):
-        remedy = ""
-        if pa.types.is_temporal(plain) and pa.types.is_integer(column.type):
-            remedy = " Write times as whole Unix seconds, UTC."
-        raise command.InputError(f"{what}: expected {expected}, found {_describe(plain)}.{remedy}")
-    values = values.cast(plain)
-    if pa.types.is_boolean(column.type) and pa.types.is_integer(plain):
-        bounds = pc.min_max(values).as_py()
-        if bounds["min"] is not None and (bounds["min"] < 0 or bounds["max"] > 1):
-            raise command.InputError(
-                f"{what}: expected {expected} (or 0 and 1), found {plain} "
-                f"with values from {bounds['min']} to {bounds['max']}."
-            )
-    if pa.types.is_integer(column.type) and pa.types.is_floating(plain):
-        # pandas turns an integer column with gaps into floats with NaN.
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, plain), values)
     try:
-        return values.cast(column.type)
-    except pa.ArrowInvalid as error:
+        if not column.is_time:
+            return casts.to_type(values, column.type)
+        if not values.type.equals(column.type) and casts.has_no_zone(values):
+            warn_once(
+                f"Table {table_name}: times in column {column.name!r} do not name a zone: they are "
+                "read as UTC."
+            )
+        if pa.types.is_date(values.type) and column.name == TABLES[table_name].time_column:
+            warn_once(
+                f"Table {table_name}: times are dates: events of one day have no order, and none "
+                "of them knows of the others."
+            )
+        return casts.to_seconds(values)
+    except casts.UnfitError as error:
+        expected, found = casts.describe(column.type), casts.describe(values.type)
         raise command.InputError(
-            f"{what}: expected {expected}, found {_describe(plain)} "
-            f"with a value it cannot hold: {error}"
+            f"table {table_name}, column {column.name!r}: expected {expected}, found {found}"
+            f"{error}. {_remedy(column)}"
         ) from error
+
+
+def _remedy(column: Column) -> str:
+    """Says how to write a column, with a line of pandas."""
+    name = column.name
+    if column.is_time:
+        return (
+            "Write times as whole Unix seconds (UTC), as timestamps or as ISO 8601 text; pandas: "
+            f"df[{name!r}] = pd.to_datetime(df[{name!r}], utc=True)"
+        )
+    if casts.is_list(column.type):
+        line = f"df[{name!r}] = df[{name!r}].str.split(',')"
+        return f"Write a list of strings; pandas, where commas separate them: {line}"
+    if pa.types.is_string(column.type):
+        return f"Write text; pandas: df[{name!r}] = df[{name!r}].astype('string')"
+    if pa.types.is_boolean(column.type):
+        line = f"df[{name!r}] = df[{name!r}].map({{'yes': True, 'no': False}})"
+        return f"Write true and false, or 1 and 0; pandas: {line}"
+    line = f"df[{name!r}] = pd.to_numeric(df[{name!r}], errors='coerce')"
+    return f"Write numbers; pandas: {line}"
+
+
+def _with_watch_time(impressions: pa.Table) -> pa.Table:
+    """Writes 0 s where nothing was clicked and no watch time is known, as after a left join."""
+    names = impressions.column_names
+    if "clicked" not in names:
+        return impressions
+    nothing = pa.chunked_array([pa.nulls(impressions.num_rows, pa.float64())])
+    seconds = impressions["watch_time_s"] if "watch_time_s" in names else nothing
+    is_known = pc.fill_null(pc.invert(pc.is_nan(seconds)), False)
+    is_unclicked = pc.fill_null(pc.invert(impressions["clicked"]), False)
+    seconds = pc.if_else(pc.and_(is_unclicked, pc.invert(is_known)), 0.0, seconds)
+    if "watch_time_s" not in names:
+        return impressions.append_column("watch_time_s", seconds)
+    return impressions.set_column(names.index("watch_time_s"), "watch_time_s", seconds)
 
 
 def validate(
@@ -318,6 +233,11 @@ def validate(
     for name in reversed(REASONS):
         if name in faults:
             reason = pc.if_else(pc.fill_null(faults[name], False), name, reason)
+    key = table_of(table_name).key
+    if key is not None:
+        # Of the usable rows: a newer one that is broken takes nothing from an older one.
+        is_older = pa.chunked_array([_is_older(arrow_table, key, pc.is_null(reason))])
+        reason = pc.if_else(pc.and_(pc.is_null(reason), is_older), OLDER_ROW, reason)
     is_accepted = pc.is_null(reason)
     rejected = arrow_table.append_column("reason", reason).filter(pc.invert(is_accepted))
     return arrow_table.filter(is_accepted), rejected
@@ -345,10 +265,32 @@ def _faults(
         faults["not_a_number"] = pc.invert(pc.fill_null(pc.is_finite(seconds), False))
         faults["negative_watch_time"] = pc.less(seconds, 0)
         faults["absurd_watch_time"] = pc.greater(seconds, MAX_WATCH_TIME_S)
-    if table.key is not None:
-        is_first = pl.Series(pl.from_arrow(rows[table.key])).is_first_distinct()
-        faults["repeated_key"] = pa.chunked_array([(~is_first).to_arrow()])
     return faults
+
+
+def _is_older(rows: pa.Table, key: str, is_usable: pa.ChunkedArray) -> pa.Array:
+    """Says of each row whether a usable one of the same key is newer, bool [n]."""
+    columns = [key] + [name for name in ("updated_time",) if name in rows.column_names]
+    frame = pl.DataFrame(pl.from_arrow(rows.select(columns))).with_row_index("row")
+    usable = frame.filter(pl.Series(pl.from_arrow(is_usable)))
+    if "updated_time" in columns:
+        usable = usable.sort("updated_time", nulls_last=False, maintain_order=True)
+    newest = usable.filter(pl.col(key).is_last_distinct())["row"]
+    return (~frame["row"].is_in(newest.implode())).to_arrow()
+
+
+def newest(table_name: str, rows: pa.Table) -> pa.Table:
+    """Returns of each id the newest row, in the order of the rows; all rows of events.
+
+    Args:
+        table_name: A key of ``TABLES``.
+        rows: In the order in which they are read, newest last.
+    """
+    key = table_of(table_name).key
+    if key is None:
+        return rows
+    every = pa.chunked_array([pa.repeat(True, rows.num_rows)])
+    return rows.filter(pc.invert(_is_older(rows, key, every)))
 
 
 def _missing_key(table: Table, rows: pa.Table) -> pa.ChunkedArray:
@@ -375,6 +317,13 @@ def _unusable_id(table: Table, rows: pa.Table) -> pa.ChunkedArray:
             ):
                 unusable = pc.or_(unusable, pc.fill_null(fault, False))
     return unusable
+
+
+def row_hashes(rows: pa.Table) -> pa.Array:
+    """Returns a number of each row, uint64 [n], which equals that of every exact copy."""
+    if not rows.num_rows:
+        return pa.array([], pa.uint64())
+    return pl.DataFrame(pl.from_arrow(rows)).hash_rows().to_arrow()
 
 
 def split_duplicates(arrow_table: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -2,7 +2,8 @@
 
 Vocabularies, quantiles, model inputs, serving signatures and statistics are derived from the
 declarations. A raw column of any table becomes a feature by one entry: in :data:`FEATURES`, or
-in a ``features.json`` beside the logs where the column belongs to one data set only.
+in a ``features.json`` beside the logs where the column belongs to one data set only
+(:mod:`features.declarations`).
 
 Where a raw value comes from is its ``source``, ``<origin>.<column>``:
 
@@ -28,7 +29,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from features import command, files
@@ -233,10 +234,18 @@ FEATURES: tuple[Feature, ...] = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedSpec:
-    """The features that one data set really has, in the order of their vectors."""
+    """The features that one data set really has, in the order of their vectors.
+
+    Attributes:
+        features: All of them.
+        spaces: ID spaces, as far as they are not the defaults.
+        history_from_s: Unix seconds; users' history before it counts neither where models learn
+            nor where they serve.
+    """
 
     features: tuple[Feature, ...]
     spaces: tuple[IdSpace, ...] = SPACES
+    history_from_s: int = 0
 
     def of(
         self, model: str, side: Side | None = None, kind: Kind | None = None
@@ -281,6 +290,7 @@ class ResolvedSpec:
         spec = {
             "features": [dataclasses.asdict(f) for f in self.features],
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
+            "history_from_s": self.history_from_s,
         }
         return json.dumps(spec, indent=1) + "\n"
 
@@ -291,6 +301,7 @@ class ResolvedSpec:
         return cls(
             features=tuple(Feature(**f) for f in spec["features"]),
             spaces=tuple(IdSpace(**s) for s in spec["spaces"]),
+            history_from_s=spec.get("history_from_s", 0),  # Earlier versions have none.
         )
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -330,7 +341,7 @@ def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ())
         if feature.name in declared:
             raise command.InputError(f"feature {feature.name!r} is declared twice; rename one.")
         declared[feature.name] = feature
-    kept = tuple(f for f in declared.values() if _available(f, have))
+    kept = tuple(f for f in declared.values() if is_available(f, have))
     for feature in extra:
         if feature not in kept:
             raise command.InputError(
@@ -340,14 +351,15 @@ def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ())
     return ResolvedSpec(features=kept)
 
 
-def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
+def is_available(feature: Feature, have: Mapping[str, Collection[str]]) -> bool:
+    """Returns whether logs with these columns, by table, have what a feature is made of."""
     if feature.origin in {"users", "videos"}:
         derived = {"videos": {"age_s"}}.get(feature.origin, set())
-        return feature.column in have.get(feature.origin, set()) | derived
+        return feature.column in {*have.get(feature.origin, ()), *derived}
     if feature.origin == "context":
-        return feature.column in have["context"] | {"hour", "weekday", "example_age_s"}
+        return feature.column in {*have["context"], "hour", "weekday", "example_age_s"}
     if feature.origin == "nomination":
-        return {feature.column, "release_id"} <= have.get("impressions", set())
+        return {feature.column, "release_id"} <= {*have.get("impressions", ())}
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
     if (
@@ -358,26 +370,3 @@ def _available(feature: Feature, have: Mapping[str, set[str]]) -> bool:
     if feature.column == "watched_topics" or "_topic_" in feature.column:
         return "topics" in have["videos"]
     return True
-
-
-def load_extra(path: str | os.PathLike[str] | None) -> tuple[Feature, ...]:
-    """Reads extra declarations: a JSON list of objects with :class:`Feature`'s attributes.
-
-    Raises:
-        command.InputError: The file is not such a list; the message names entry and reason.
-    """
-    if path is None or not pathlib.Path(path).is_file():
-        return ()
-    extra = []
-    try:
-        entries = json.loads(pathlib.Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise command.InputError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(entries, list):
-        raise command.InputError(f"{path} must hold a JSON list of feature declarations.")
-    for entry in entries:
-        try:
-            extra.append(Feature(**entry))
-        except (TypeError, ValueError) as error:
-            raise command.InputError(f"{path}: cannot declare {entry}: {error}") from None
-    return tuple(extra)

@@ -2,6 +2,8 @@
 
 Days are UTC days since the epoch. An impression on day d sees days before d only, so that a
 statistic never holds the outcome it helps to predict, and a table made last night serves today.
+A click, and the watch time of a clicked impression, are of the day of the click
+(:mod:`features.clicks`), which may be the one after that of the impression.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec
+from features import clicks, spec
 from features.catalogue import Catalogue, combined
 
 DAY_S = 86400
@@ -22,8 +24,9 @@ def daily_counts(watches: pa.Table | None, impressions: pa.Table | None) -> pa.T
 
     Args:
         watches: ``video_id``, ``time``, ``watch_time_s``.
-        impressions: ``video_id``, ``time``, ``clicked``, ``watch_time_s``; None only where the
-            log has no such table. A part of a log that has none of its rows passes no rows.
+        impressions: ``video_id``, ``time``, ``clicked``, ``watch_time_s``, and the moments of the
+            clicks or what they are found by; None only where the log has no such table. A part of
+            a log that has none of its rows passes no rows.
 
     Returns:
         ``video_id``, ``day`` and :data:`COLUMNS`, one row per video and day with events.
@@ -31,32 +34,43 @@ def daily_counts(watches: pa.Table | None, impressions: pa.Table | None) -> pa.T
     """
     parts = []
     if watches is not None:
-        parts.append(_rows(watches, watches=1, clicks=False, time_spent=impressions is None))
+        counted: dict[str, pa.ChunkedArray | int] = {"watches": 1}
+        if impressions is None:
+            counted["watch_time_s"] = watches["watch_time_s"]
+        parts.append(_rows(watches["video_id"], watches["time"], **counted))
     if impressions is not None:
-        parts.append(_rows(impressions, watches=0, clicks=True, time_spent=True))
+        parts.append(_rows(impressions["video_id"], impressions["time"], impressions=1))
+        clicked_at = clicks.with_moments(impressions, watches)[clicks.CLICKED_AT]
+        parts.append(
+            _rows(
+                impressions["video_id"],
+                pc.coalesce(clicked_at, impressions["time"]),
+                clicks=pc.is_valid(clicked_at),
+                watch_time_s=impressions["watch_time_s"],
+            )
+        )
     return merge(parts)
 
 
-def _rows(events: pa.Table, *, watches: int, clicks: bool, time_spent: bool) -> pa.Table:
-    count = events.num_rows
-    zeros = pa.array(np.zeros(count, np.int64))
-    seconds = events["watch_time_s"].cast(pa.float64()).fill_null(0.0)
-    return pa.table(
-        {
-            "video_id": events["video_id"],
-            "day": pc.floor(pc.divide(events["time"].cast(pa.float64()), DAY_S)).cast(pa.int64()),
-            "impressions": pa.array(np.full(count, 1 - watches, np.int64)),
-            "clicks": events["clicked"].cast(pa.int64()).fill_null(0) if clicks else zeros,
-            "watches": pa.array(np.full(count, watches, np.int64)),
-            "watch_time_s": seconds if time_spent else pa.array(np.zeros(count)),
-        }
-    )
+def _rows(
+    video_ids: pa.ChunkedArray, times: pa.ChunkedArray, **counted: pa.ChunkedArray | int
+) -> pa.Table:
+    """Returns a row for each event, with some of :data:`COLUMNS`; the others are 0."""
+    days = pc.floor(pc.divide(times.cast(pa.float64()), DAY_S)).cast(pa.int64())
+    columns = {"video_id": video_ids, "day": days}
+    for name in COLUMNS:
+        values = counted.get(name, 0)
+        if isinstance(values, int):
+            values = pa.chunked_array([np.full(len(days), values)])
+        dtype = pa.float64() if name == "watch_time_s" else pa.int64()
+        columns[name] = values.cast(dtype).fill_null(0)
+    return pa.table(columns)
 
 
 def merge(parts: list[pa.Table]) -> pa.Table:
     """Adds up tables of :func:`daily_counts`, sorted by video and day."""
     if not parts:
-        parts = [_rows(_NO_EVENTS, watches=1, clicks=False, time_spent=True)]
+        parts = [_rows(*_NO_EVENTS.columns)]
     rows = pa.concat_tables(parts)
     sums = rows.group_by(["video_id", "day"]).aggregate([(name, "sum") for name in COLUMNS])
     sums = sums.rename_columns([n.removesuffix("_sum") for n in sums.column_names])
@@ -69,7 +83,6 @@ _NO_EVENTS = pa.table(
     {
         "video_id": pa.array([], pa.string()),
         "time": pa.array([], pa.int64()),
-        "watch_time_s": pa.array([], pa.float64()),
     }
 )
 

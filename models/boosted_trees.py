@@ -5,7 +5,7 @@ unit-weight negative besides, so that the odds are the expected watch time), and
 alone. Trees need no normalisation: what they read is the same transformed example all the same,
 so that a difference to the ranker is one of models, not of inputs.
 
-``lightgbm`` is optional (``watchnext[gbdt]``); nothing else here needs it.
+``lightgbm`` is optional (the extra ``gbdt``); nothing else here needs it.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from models.ranking_baselines import WATCH_TIME, Floats, Scores, scored, targets
 
 Array = npt.NDArray[Any]
 
-INSTALL = "pip install 'watchnext[gbdt]'"
+INSTALL = "pip install '.[gbdt]' in the checkout"
 # Ids of a larger vocabulary enter trees as numbers: ids rise as frequency falls, so a split has
 # a meaning, while thousands of categories would let each split single out a few rows.
 _MOST_CATEGORIES = 500

@@ -6,7 +6,8 @@ Such a model can have a fair MAP, that of popularity, so metrics alone do not sh
 * spread: the embeddings of queries differ by less than a ten-thousandth of their length; or
 * norm: embeddings of queries or of videos are shorter than a ten-thousandth, on average.
 
-A round that breaks it is never the best one, whatever its metrics.
+A round that breaks it is never the best one, whatever its metrics. Lists of fewer than 20 videos
+are not compared: nearly everybody may well want the same there.
 """
 
 import itertools
@@ -25,6 +26,7 @@ _LIST = 100
 _MAX_QUERIES = 512
 # Fewer say nothing: a handful of users may well want the same.
 _FEWEST_QUERIES = 16
+_FEWEST_VIDEOS = 20
 _MAX_SCORES = 4e8
 
 Floats = npt.NDArray[Any]
@@ -33,8 +35,8 @@ Floats = npt.NDArray[Any]
 def measure(queries: Floats, videos: Floats, *, seed: int = 0) -> dict[str, float]:
     """Returns the signs of a collapse, by name.
 
-    A list holds 100 videos, or a tenth of the corpus where that is less. Coverage is the share of
-    the corpus that some list holds, of what so many lists could hold.
+    A list holds 100 videos, or a tenth of the corpus where that is less, but 10 at least. Coverage
+    is the share of the corpus that some list holds, of what so many lists could hold.
 
     Args:
         queries: float32 [Q, D + 1], the last column is 1.
@@ -45,18 +47,24 @@ def measure(queries: Floats, videos: Floats, *, seed: int = 0) -> dict[str, floa
     if number < _FEWEST_QUERIES:
         return {}
     some = queries[np.random.default_rng(seed).choice(len(queries), number, replace=False)]
-    size = max(1, min(_LIST, len(videos) // 10))
-    lists = _best(some, videos, size)
-    shared = [len(np.intersect1d(one, other)) for one, other in itertools.pairwise(lists)]
     vectors = some[:, :-1].astype(np.float64)
     norm = float(np.linalg.norm(vectors, axis=1).mean())
     differences = np.linalg.norm(vectors - vectors.mean(axis=0), axis=1)
     return {
-        COVERAGE: len(np.unique(lists)) / min(len(videos), lists.size),
-        OVERLAP: float(np.mean(shared)) / size,
+        **(_of_lists(some, videos) if len(videos) >= _FEWEST_VIDEOS else {}),
         QUERY_SPREAD: float(differences.mean()) / max(norm, 1e-30),
         QUERY_NORM: norm,
         VIDEO_NORM: float(np.linalg.norm(videos[:, :-1], axis=1).mean()),
+    }
+
+
+def _of_lists(queries: Floats, videos: Floats) -> dict[str, float]:
+    size = min(_LIST, max(10, len(videos) // 10))
+    lists = _best(queries, videos, size)
+    shared = [len(np.intersect1d(one, other)) for one, other in itertools.pairwise(lists)]
+    return {
+        COVERAGE: len(np.unique(lists)) / min(len(videos), lists.size),
+        OVERLAP: float(np.mean(shared)) / size,
     }
 
 

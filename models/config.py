@@ -193,7 +193,8 @@ class TrainingConfig:
         optimizer: Of dense weights, ``adam`` or ``adagrad``.
         embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
             not touch cost nothing with either; ``adagrad`` needs two thirds of the memory.
-        clip_norm: Scales gradients whose global norm is above it; 0: no clipping.
+        clip_norm: Scales gradients whose global norm, over all weights and workers, is above it;
+            0: no clipping.
         seed: Of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
             holdout and a checkpoint.
@@ -228,6 +229,7 @@ class TrainingConfig:
         not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_gb")
         for name in (*not_negative, "epochs", "patience", "batch_size", "seed"):
             _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
+        _require(math.isfinite(self.clip_norm), "clip_norm", "be finite", self.clip_norm)
         _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
         _require(
             self.embedding_optimizer in {"", *OPTIMIZERS},

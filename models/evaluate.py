@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command
+from models import evaluation_config
 
-command.quiet_tensorflow()
-
-from models import evaluation, report  # noqa: E402 - TensorFlow reads its settings at import
-
-_DEFAULT = evaluation.EvaluationConfig()
+_DEFAULT = evaluation_config.EvaluationConfig()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
     "candidate_model", None, "What models.train_candidate wrote."
@@ -43,7 +40,7 @@ _BOOTSTRAP = flags.DEFINE_integer(
 _FACTORISATION = flags.DEFINE_bool(
     "factorisation",
     _DEFAULT.factorisation,
-    "Fits matrix factorisations too: WARP, and ALS and BPR (watchnext[factorisation]).",
+    "Fits matrix factorisations too: WARP, and ALS and BPR (the extra factorisation).",
 )
 _LIVE = flags.DEFINE_bool(
     "live", _DEFAULT.live, "Measures popularity as of each query too, which sees the holdout."
@@ -52,7 +49,7 @@ _LINEAR = flags.DEFINE_bool(
     "linear", _DEFAULT.linear, "Trains linear ranking baselines, on watch time and on clicks."
 )
 _GBDT = flags.DEFINE_bool(
-    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (watchnext[gbdt])."
+    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (the extra gbdt)."
 )
 
 
@@ -60,6 +57,9 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into a config, loads the models, measures and writes."""
     del argv
     config = _config()
+    command.quiet_tensorflow()
+    from models import evaluation, report
+
     candidate_model = ranker = None
     if _CANDIDATE_MODEL.value:
         from models import candidate_model as candidate_models
@@ -82,17 +82,21 @@ def main(argv: Sequence[str]) -> None:
     logging.flush()
     print(f"\n{report.text(result)}\n")
     print(f"Wrote {_OUTPUT.value}: {evaluation.METRICS_FILE}, {evaluation.REPORT_FILE}")
-    print(
-        f"Next: python -m serving.build_release --examples={_EXAMPLES.value} "
-        f"--candidate_model={_CANDIDATE_MODEL.value or 'CANDIDATE_MODEL'} "
-        + (f"--ranker_model={_RANKER_MODEL.value} " if _RANKER_MODEL.value else "")
-        + "--serving_root=SERVING_ROOT"
+    with_ranker = {"ranker_model": _RANKER_MODEL.value} if _RANKER_MODEL.value else {}
+    following = command.shell_line(
+        "serving.build_release",
+        examples=_EXAMPLES.value,
+        candidate_model=_CANDIDATE_MODEL.value or "CANDIDATE_MODEL",
+        **with_ranker,
+        metrics=_OUTPUT.value,
+        serving_root="SERVING_ROOT",
     )
+    print(f"Next: {following}")
 
 
-def _config() -> evaluation.EvaluationConfig:
+def _config() -> evaluation_config.EvaluationConfig:
     try:
-        return evaluation.EvaluationConfig(
+        return evaluation_config.EvaluationConfig(
             ks=tuple(int(k) for k in _K.value),
             exclude_watched=_EXCLUDE_WATCHED.value,
             max_queries=_MAX_QUERIES.value,

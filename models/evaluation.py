@@ -30,52 +30,14 @@ from models import (
     ranking_evaluation,
     retrieval_evaluation,
 )
+from models.evaluation_config import EvaluationConfig, RetrievalSettings
 from models.intervals import Bootstrap, Figure, Sheet
-from models.retrieval_evaluation import MODEL, CandidateModel, Embeddings, RetrievalSettings
+from models.retrieval_evaluation import MODEL, CandidateModel, Embeddings
 
 METRICS_FILE = "metrics.json"
 REPORT_FILE = "report.html"
 # Learned ranking baselines train on at most this many examples, drawn at random.
 MAX_BASELINE_EXAMPLES = 1_000_000
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """What is measured and how.
-
-    Attributes:
-        ks: Cut-offs of recall.
-        exclude_watched: See :class:`RetrievalSettings`.
-        max_queries: Holdout watches that retrieval is measured on, drawn at random where there
-            are more; 0 takes all. Cost is their number times the corpus, for each system.
-        replicates: Resamples of users behind an interval.
-        seed: Of the drawn queries, the resamples and the learned baselines.
-        factorisation: Whether to fit matrix factorisations beside the other retrieval baselines:
-            WARP, and ALS and BPR where ``implicit`` is installed.
-        live: Whether to measure popularity as of each query too. It sees what others watched
-            in the holdout before the query, which the model and the other baselines do not.
-        linear: Whether to train the linear ranking baselines, on watch time and on clicks.
-        gbdt: Whether to train gradient-boosted trees, likewise; left out with a note where
-            ``lightgbm`` is not installed.
-    """
-
-    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
-    exclude_watched: bool = False
-    max_queries: int = 20_000
-    replicates: int = 1000
-    seed: int = 0
-    factorisation: bool = False
-    live: bool = False
-    linear: bool = True
-    gbdt: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
-        if self.replicates < 1:
-            raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
-        if self.max_queries < 0:
-            raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
-        RetrievalSettings(ks=self.ks)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -296,7 +258,8 @@ def _evaluate_ranking(
     examples: _Examples, model: ranking_evaluation.Ranker | None, result: Evaluation
 ) -> None:
     if not examples.info.get("has_ranking"):
-        result.notes.append("The logs have no impressions, so there is no ranker to measure.")
+        cause = examples.info.get("no_ranking") or "the logs have no impressions"
+        result.notes.append(f"There is no ranker to measure: {cause}.")
         return
     resolved = ResolvedSpec.load(examples.directory)
     arrays = dataset.load(examples.directory, spec.RANKER, "holdout")

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import logging
 
-from features import command, files
+from features import command, files, log_files
 from models.intervals import Interval
 
 FORMAT = 1
@@ -106,7 +106,7 @@ class Setting:
         left_out |= {"features.json"} if features else set()
         with files.atomic_directory(self.work / f"logs-of-{name}") as view:
             for part in self.logs.iterdir():
-                if part.name not in left_out:
+                if (log_files.table_at(part) or part.name) not in left_out:
                     (view / part.name).symlink_to(part.resolve())
             if features:
                 (view / "features.json").write_text(features)

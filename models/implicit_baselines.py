@@ -1,4 +1,4 @@
-"""ALS and BPR through the library ``implicit``, an optional extra: watchnext[factorisation].
+"""ALS and BPR through the library ``implicit``, an optional extra: `factorisation`.
 
 Both factorise who watched what until the end of training. A query's user is folded into ALS from
 what they had watched before the query, so that it knows as much as the model does; BPR has no
@@ -92,7 +92,7 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     if importlib.util.find_spec("implicit") is None:
         logging.warning(
             "ALS AND BPR ARE LEFT OUT: implicit is not installed. Install it with: "
-            "pip install 'watchnext[factorisation]'"
+            "pip install '.[factorisation]' in the checkout"
         )
         return []
     import threadpoolctl

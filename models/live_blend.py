@@ -21,8 +21,9 @@ from absl import logging
 from features.catalogue import Catalogue
 from models import metrics
 from models.baselines import Floats, Ints, Queries
+from models.evaluation_config import RetrievalSettings
 from models.live_popularity import HOUR_S, Live
-from models.retrieval_evaluation import Embeddings, Ranked, RetrievalSettings, rank_with_scores
+from models.retrieval_evaluation import Embeddings, Ranked, rank_with_scores
 
 HALF_LIVES_S = (HOUR_S // 2, 3 * HOUR_S, 24 * HOUR_S)
 # Watches that a video is credited with before it has any; the age says the rest.

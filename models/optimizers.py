@@ -229,6 +229,24 @@ def distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
     return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
+def clipped(gradients: Sequence[Any], norm: float) -> list[Any]:
+    """Returns gradients scaled so that their global norm, over all of them, is ``norm`` at most.
+
+    The rows of a table that a step reads more than once (labels, negatives, bags) come several
+    times in its gradient, and TensorFlow would take the norm of each apart: of 16 times the same
+    row 4 in place of 16. So they are summed first, which the optimizers would do afterwards: the
+    cost is that of a look at the rows, whatever the table's size.
+
+    Args:
+        gradients: Dense, tf.IndexedSlices or None; summed over workers, so that all of them
+            scale alike.
+        norm: Above 0.
+    """
+    whole = [distinct_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+    scaled, _ = tf.clip_by_global_norm(whole, norm)
+    return list(scaled)
+
+
 def _in_blocks(move: Callable[[slice], None], number: tf.Tensor, *, width: int) -> None:
     """Calls ``move`` for one block of rows after the other.
 

@@ -281,8 +281,8 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
         )
     if not impressions:
         raise command.InputError(
-            f"{examples_dir} has no training example for the ranker: the logs have no impressions "
-            "before the holdout. Without a ranker, pages are ordered by retrieval score."
+            f"{examples_dir} has no training example for the ranker: "
+            f"{dataset.info(examples_dir).get('no_ranking')}. A release does without a ranker."
         )
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
 

@@ -37,9 +37,16 @@ def main(argv: Sequence[str]) -> None:
         raise command.InputError(str(error)) from None
     count = refitting.refit(_EXAMPLES.value, _MODEL.value, _OUTPUT.value, settings)
     print(f"Wrote the candidate model {_OUTPUT.value}, which has seen {count:,} holdout examples.")
+    following = command.shell_line(
+        "serving.build_release",
+        examples=_EXAMPLES.value,
+        candidate_model=_OUTPUT.value,
+        ranker_model="RANKER_MODEL",
+        metrics="EVALUATION",
+        serving_root="SERVING_ROOT",
+    )
     print(
-        f"Next: python -m serving.build_release --examples={_EXAMPLES.value} "
-        f"--candidate_model={_OUTPUT.value} --ranker_model=RANKER --serving_root=SERVING_ROOT\n"
+        f"Next: {following}\n"
         f"Measure {_MODEL.value}, not this one: its holdout is no longer kept aside."
     )
 

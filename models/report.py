@@ -74,12 +74,17 @@ def _verdict(evaluation: Evaluation, part: str) -> list[str]:
     systems = evaluation.systems(part)
     if MODEL not in systems or len(systems) < 2:
         return []
-    metric, best = evaluation.main_metric(part), systems[1]
-    change = _figure(evaluation, part, f"{MODEL}_minus_{best}", metric)
+    metric, change = evaluation.main_metric(part), _change(evaluation, part)
     return [
-        f"Model minus {_label(best)}, the best baseline: {_label(metric)} "
+        f"Model minus {_label(systems[1])}, the best baseline: {_label(metric)} "
         f"{_interval(change, signed=True)}: {_judgement(change, metric)}."
     ]
+
+
+def _change(evaluation: Evaluation, part: str) -> Figure:
+    """Returns the model minus the best baseline, by the metric that decides."""
+    best = evaluation.systems(part)[1]
+    return _figure(evaluation, part, f"{MODEL}_minus_{best}", evaluation.main_metric(part))
 
 
 def _judgement(change: Figure, metric: str) -> str:
@@ -113,7 +118,8 @@ def _subject(evaluation: Evaluation, part: str) -> str:
 
 def html_page(evaluation: Evaluation) -> str:
     """Returns the whole report, plots as inline SVG; it needs no other file."""
-    body = [f"<p>{html.escape(_protocol(evaluation))}</p>"]
+    body = [_summary(evaluation, part) for part in measured_parts(evaluation)]
+    body += [f"<p>{html.escape(_protocol(evaluation))}</p>"]
     body += [f'<p class="note">{html.escape(note)}</p>' for note in evaluation.notes]
     for part in measured_parts(evaluation):
         body.append(f"<h2>{_TITLES[part]}</h2><p>{html.escape(_subject(evaluation, part))}</p>")
@@ -133,6 +139,17 @@ def html_page(evaluation: Evaluation) -> str:
     settings = html.escape(json.dumps({**evaluation.settings, **evaluation.data}, indent=1))
     body.append(f"<h2>Settings and data</h2><pre>{settings}</pre>")
     return report_parts.page("Evaluation", body)
+
+
+def _summary(evaluation: Evaluation, part: str) -> str:
+    """Returns whether the model is better than the best baseline, in a box."""
+    found = _verdict(evaluation, part)
+    if not found:
+        return report_parts.verdict(f"{_TITLES[part]}:", "no model and baseline to compare.")
+    change = _change(evaluation, part)
+    style = "better" if _is_better(change, evaluation.main_metric(part)) else "worse"
+    style = style if change.excludes_zero else ""
+    return report_parts.verdict(f"{_TITLES[part]}:", " ".join(found), style)
 
 
 def _protocol(evaluation: Evaluation) -> str:

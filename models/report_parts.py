@@ -11,17 +11,32 @@ from matplotlib.figure import Figure as Plot
 
 from models.intervals import Interval
 
+# Figures have their interval below them, so that a table of eight columns fits a small screen; one
+# that does not scrolls in its own box, its first column staying. Plots are turned light on dark.
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 74rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #d1d5db; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #9ca3af; } tbody tr:nth-child(even) { background: #f3f4f6; }
-td small { color: #6b7280; } tr.model td { font-weight: 600; } td.better { color: #047857; }
-td.worse { color: #b91c1c; } .note { background: #fef3c7; padding: .5rem 1rem; margin: .5rem 0; }
-.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+:root { color-scheme: light dark; --page: #fff; --text: #111827; --soft: #6b7280; --line: #d1d5db;
+  --row: #f3f4f6; --good: #047857; --bad: #b91c1c; --note: #fef3c7; --box: #eff6ff; }
+@media (prefers-color-scheme: dark) { :root { --page: #16181c; --text: #e5e7eb; --soft: #9ca3af;
+  --line: #3f444d; --row: #1f2329; --good: #6ee7b7; --bad: #fca5a5; --note: #3b2f14;
+  --box: #1c2738; } svg { filter: invert(.91) hue-rotate(180deg); } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+       max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; background: var(--page); }
+td { white-space: nowrap; } td small { display: block; color: var(--soft); }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; }
+td:first-child { white-space: normal; min-width: 7rem; }
+thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
+tbody tr:nth-child(even) td { background: var(--row); }
+tr.model td { font-weight: 600; } td.better, .better b { color: var(--good); }
+td.worse, .worse b { color: var(--bad); }
+.note, .verdict { padding: .5rem 1rem; margin: .5rem 0; border-left: 4px solid var(--soft); }
+.note { background: var(--note); } .verdict { background: var(--box); }
+.verdict.better { border-color: var(--good); } .verdict.worse { border-color: var(--bad); }
+a { color: inherit; } svg { max-width: 100%; height: auto; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
@@ -61,6 +76,14 @@ def cell(content: str, style: str = "") -> str:
     return f'<td class="{style}">{content}</td>' if style else f"<td>{content}</td>"
 
 
+def verdict(title: str, text: str, style: str = "") -> str:
+    """Returns what a report has to say in a sentence; ``style`` is ``better``, ``worse`` or ""."""
+    return (
+        f'<p class="{" ".join(filter(None, ("verdict", style)))}">'
+        f"<b>{html.escape(title)}</b> {html.escape(text)}</p>"
+    )
+
+
 def svg(plot: Plot) -> str:
     """Returns a plot as an SVG element."""
     buffer = io.StringIO()
@@ -91,6 +114,8 @@ def page(title: str, body: Sequence[str]) -> str:
     """Returns a whole HTML document that needs no other file; ``body`` is HTML already."""
     name = html.escape(title)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title>"
         f"<style>{STYLE}</style></head><body><h1>{name}</h1>{''.join(body)}</body></html>\n"
     )

@@ -17,22 +17,10 @@ from collections.abc import Mapping, Sequence
 from absl import flags, logging
 
 from features import command, files
+from models import experiments
+from models.experiments import Make, Setting
 
-command.quiet_tensorflow()
-
-from models import (  # noqa: E402
-    experiments,
-    reproduce_candidate,
-    reproduce_ranking,
-    reproduce_report,
-)
-from models.experiments import Make, Setting  # noqa: E402 - TensorFlow reads settings at import
-
-_PARTS: Mapping[str, Mapping[str, Make]] = {
-    "candidate": reproduce_candidate.EXPERIMENTS,
-    "ranking": reproduce_ranking.EXPERIMENTS,
-}
-_NAMES = {name: make for part in _PARTS.values() for name, make in part.items()}
+_CANDIDATE, _RANKING = _PARTS = ("candidate", "ranking")
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
 SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--preset=tiny", "--seed=1"),
@@ -44,7 +32,9 @@ _MODE = flags.DEFINE_enum(
     "mode", experiments.FULL, experiments.MODES, "short: a check on little data, in minutes."
 )
 _ONLY_PARTS = flags.DEFINE_list("parts", list(_PARTS), f"Out of {', '.join(_PARTS)}.")
-_ONLY = flags.DEFINE_list("experiments", [], f"Only these, out of {', '.join(_NAMES)}.")
+_ONLY = flags.DEFINE_list(
+    "experiments", [], "Only these; a name that there is not is answered with all that there are."
+)
 _SEEDS = flags.DEFINE_list("seeds", ["1"], "Of trainings.")
 _PREPROCESS_FLAGS = flags.DEFINE_list(
     "preprocess_flags", [], "Further flags of pipeline.preprocess, such as --holdout_days=2."
@@ -54,6 +44,10 @@ _PREPROCESS_FLAGS = flags.DEFINE_list(
 def main(argv: Sequence[str]) -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
     del argv
+    _refuse_unknown_parts()
+    command.quiet_tensorflow()
+    from models import reproduce_report
+
     chosen = _chosen()
     seeds = _seeds()
     output = pathlib.Path(_OUTPUT.value)
@@ -79,11 +73,25 @@ def main(argv: Sequence[str]) -> None:
     print(f"Next: open {output / 'report.html'}")
 
 
-def _chosen() -> dict[str, Make]:
+def _refuse_unknown_parts() -> None:
     unknown = [name for name in _ONLY_PARTS.value if name not in _PARTS]
     if unknown:
         raise command.InputError(f"--parts must be out of {list(_PARTS)}, got {unknown}.")
-    offered = {n: m for part in _ONLY_PARTS.value for n, m in _PARTS[part].items()}
+
+
+def _offered() -> Mapping[str, Mapping[str, Make]]:
+    """Returns the experiments of each part by name."""
+    from models import reproduce_candidate, reproduce_ranking
+
+    return {
+        _CANDIDATE: reproduce_candidate.EXPERIMENTS,
+        _RANKING: reproduce_ranking.EXPERIMENTS,
+    }
+
+
+def _chosen() -> dict[str, Make]:
+    parts = _offered()
+    offered = {n: m for part in _ONLY_PARTS.value for n, m in parts[part].items()}
     unknown = [name for name in _ONLY.value if name not in offered]
     if unknown:
         raise command.InputError(f"--experiments must be out of {list(offered)}, got {unknown}.")
@@ -118,7 +126,7 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
         seeds=seeds,
         preprocess_flags=tuple(_PREPROCESS_FLAGS.value),
     )
-    if not set(chosen) & set(_PARTS.get("ranking", ())):
+    if not set(chosen) & set(_offered()[_RANKING]):
         return setting  # Candidate experiments make their own examples, without impressions.
     return dataclasses.replace(setting, examples=setting.variant("plain"))
 

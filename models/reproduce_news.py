@@ -8,10 +8,11 @@ import numpy as np
 
 from features import command
 from models import experiments, live_blend, live_popularity, retrieval_evaluation
+from models.evaluation_config import RetrievalSettings
 from models.experiments import BARS, Experiment, NotApplicableError, Plot, Row, Series, Setting
 from models.live_blend import Inputs
 from models.live_popularity import HOUR_S, Live
-from models.retrieval_evaluation import Ranked, RetrievalSettings
+from models.retrieval_evaluation import Ranked
 from models.retrieval_lab import MAP, RECALL, Lab, values_of, verdict
 
 _SITES: Mapping[str, Sequence[str]] = {

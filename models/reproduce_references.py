@@ -18,9 +18,10 @@ from models import (
     rank_factorisation,
     retrieval_evaluation,
 )
+from models.evaluation_config import RetrievalSettings
 from models.experiments import BARS, Experiment, NotApplicableError, Plot, Row, Series, Setting
 from models.intervals import Interval
-from models.retrieval_evaluation import Ranked, RetrievalSettings
+from models.retrieval_evaluation import Ranked
 from models.retrieval_lab import MAP, PAPER, RECALL, Lab, Trained, values_of, verdict
 
 _MODEL = "model"

@@ -20,7 +20,8 @@ def text(outcomes: Sequence[Experiment]) -> str:
 
 def html_page(outcomes: Sequence[Experiment], facts: Mapping[str, Any]) -> str:
     """Returns the whole report, plots as inline SVG; it needs no other file."""
-    body = [
+    body = [_summary(outcomes)] if outcomes else []
+    body += [
         "<p>Brackets are 95% intervals of a paired bootstrap over users; they tell how far other "
         "users would have moved a figure, not how far another training would have. A row without "
         "a seed needed no training.</p>"
@@ -33,8 +34,22 @@ def html_page(outcomes: Sequence[Experiment], facts: Mapping[str, Any]) -> str:
     return report_parts.page("The paper again", body)
 
 
+def _summary(outcomes: Sequence[Experiment]) -> str:
+    """Returns what came out, a line for each experiment, which leads to it."""
+    lines = (
+        f'<li><a href="#{html.escape(one.name)}">{html.escape(one.title)}</a>: '
+        f"{html.escape(one.conclusion)}</li>"
+        for one in outcomes
+    )
+    return f'<div class="verdict"><b>What came out</b><ul>{"".join(lines)}</ul></div>'
+
+
 def _section(one: Experiment) -> str:
-    parts = [f"<h2>{html.escape(one.title)}</h2>", f"<p>{html.escape(one.question)}</p>"]
+    name = html.escape(one.name)
+    parts = [
+        f'<h2 id="{name}">{html.escape(one.title)}</h2>',
+        f"<p>{html.escape(one.question)}</p>",
+    ]
     if one.paper:
         parts.append(f"<p><b>The paper:</b> {html.escape(one.paper)}</p>")
     parts.append(f"<p><b>Here:</b> {html.escape(one.conclusion)}</p>")

@@ -18,6 +18,7 @@ from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
 from models import metrics, repeat_bias
 from models.baselines import DAY_S, Baseline, Queries, watch_counts
+from models.evaluation_config import RetrievalSettings
 from models.intervals import Sheet
 
 Array = npt.NDArray[Any]
@@ -63,31 +64,6 @@ class Embeddings:
     videos: Array
     embeddable: npt.NDArray[np.bool_]
     repeat_bias: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RetrievalSettings:
-    """How retrieval is measured.
-
-    Attributes:
-        ks: Cut-offs of recall, ascending.
-        exclude_watched: Never recommend what the query's watch bag holds. A label in it is then
-            a miss, as it would be in production.
-        list_size: Videos per query that coverage, mean age and MAP@k look at.
-    """
-
-    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
-    exclude_watched: bool = False
-    list_size: int = 100
-
-    def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1:
-            raise ValueError(f"ks must be one or more numbers above 0, got {self.ks}.")
-
-    @property
-    def main_k(self) -> int:
-        """The cut-off that slices and the summary show: the one nearest to ``list_size``."""
-        return min(self.ks, key=lambda k: (abs(k - self.list_size), k))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,10 @@ from models import (
 from models.baselines import Queries
 from models.candidate_model import CandidateModel
 from models.config import CANDIDATE_MODEL, TrainingConfig
+from models.evaluation_config import RetrievalSettings
 from models.experiments import Row, Setting
 from models.intervals import Bootstrap
-from models.retrieval_evaluation import Embeddings, Ranked, RetrievalSettings
+from models.retrieval_evaluation import Embeddings, Ranked
 
 MAP, RECALL = "map_at_100", "recall_at_100"
 MEASURED = (MAP, RECALL, "recall_at_10", "mean_age_days_at_100")

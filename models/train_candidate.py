@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, declarations
+from features.spec import ResolvedSpec
 from models import config, huge_pages
 
 _MODEL_DEFAULT = config.CANDIDATE_MODEL
@@ -115,7 +116,9 @@ _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
     ["", *config.OPTIMIZERS],
     "Of embedding tables; empty: as of dense weights. adagrad needs two thirds of the memory.",
 )
-_CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
+_CLIP_NORM = flags.DEFINE_float(
+    "clip_norm", _DEFAULT.clip_norm, "Gradients of a greater global norm are scaled to it; 0: none."
+)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")
 _ROUNDS = flags.DEFINE_integer(
     "evaluations_per_epoch", _DEFAULT.evaluations_per_epoch, "Looks at the holdout per epoch."
@@ -199,6 +202,9 @@ def main(argv: Sequence[str]) -> None:
         model_config, settings = _configs()
     except ValueError as error:
         raise command.InputError(str(error)) from None
+    if _EXCLUDE.value:
+        resolved = ResolvedSpec.load(_EXAMPLES.value)
+        declarations.require_known(_EXCLUDE.value, resolved, flag="--exclude")
     command.quiet_tensorflow()
     from models import candidate_training
 
@@ -210,11 +216,16 @@ def main(argv: Sequence[str]) -> None:
         warm_start_from=_WARM_START.value,
     )
     print(f"Wrote the candidate model {_MODEL.value}: {result.summary()}.")
-    print(
-        f"Next: python -m models.train_ranker --examples={_EXAMPLES.value} --model=RANKER\n"
-        f"  or: python -m models.evaluate --examples={_EXAMPLES.value} "
-        f"--candidate_model={_MODEL.value} --output=EVALUATION"
+    ranker = command.shell_line(
+        "models.train_ranker", examples=_EXAMPLES.value, model="RANKER_MODEL"
     )
+    evaluation = command.shell_line(
+        "models.evaluate",
+        examples=_EXAMPLES.value,
+        candidate_model=_MODEL.value,
+        output="EVALUATION",
+    )
+    print(f"Next: {ranker}\n  or, of logs without impressions: {evaluation}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, declarations
+from features.spec import ResolvedSpec
 from models import config
 
 _MODEL_DEFAULT = config.RankerConfig()
@@ -77,7 +78,9 @@ _EMBEDDING_OPTIMIZER = flags.DEFINE_enum(
     ["", *config.OPTIMIZERS],
     "Of embedding tables; empty: as of dense weights. adagrad needs two thirds of the memory.",
 )
-_CLIP_NORM = flags.DEFINE_float("clip_norm", _DEFAULT.clip_norm, "Gradient norm; 0: no clipping.")
+_CLIP_NORM = flags.DEFINE_float(
+    "clip_norm", _DEFAULT.clip_norm, "Gradients of a greater global norm are scaled to it; 0: none."
+)
 _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of everything random.")
 _ROUNDS = flags.DEFINE_integer(
     "evaluations_per_epoch", _DEFAULT.evaluations_per_epoch, "Looks at the holdout per epoch."
@@ -138,17 +141,22 @@ def main(argv: Sequence[str]) -> None:
         model_config, settings = _configs()
     except ValueError as error:
         raise command.InputError(str(error)) from None
+    if _EXCLUDE.value:
+        resolved = ResolvedSpec.load(_EXAMPLES.value)
+        declarations.require_known(_EXCLUDE.value, resolved, flag="--exclude")
     command.quiet_tensorflow()
     from models import ranker_training
 
     result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
     print(f"Wrote the ranker {_MODEL.value}: {result.summary()}.")
-    print(
-        f"Next: python -m models.evaluate --examples={_EXAMPLES.value} --candidate_model=CANDIDATE "
-        f"--ranker_model={_MODEL.value} --output=EVALUATION\n"
-        f"  or: python -m serving.build_release --examples={_EXAMPLES.value} "
-        f"--candidate_model=CANDIDATE --ranker_model={_MODEL.value} --serving_root=SERVING_ROOT"
+    following = command.shell_line(
+        "models.evaluate",
+        examples=_EXAMPLES.value,
+        candidate_model="CANDIDATE_MODEL",
+        ranker_model=_MODEL.value,
+        output="EVALUATION",
     )
+    print(f"Next: {following}")
 
 
 if __name__ == "__main__":

@@ -362,7 +362,7 @@ def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers)
             gradients = distribution.summed(gradients)
             (loss,) = distribution.summed([loss])
         if clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+            gradients = optimizers.clipped(gradients, clip_norm)
         by_variable = {id(v): g for v, g in zip(variables, gradients, strict=True)}
         for optimizer, group in groups:
             pairs = [(by_variable[id(v)], v) for v in group]

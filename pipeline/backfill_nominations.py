@@ -71,7 +71,8 @@ def main(argv: Sequence[str]) -> None:
         f"{counts.filled:,} ({counts.retrieved:,} would have been retrieved), {counts.logged:,} "
         "as our funnel logged them, the others without."
     )
-    print(f"Next: python -m pipeline.retrain --logs={output} --serving_root=SERVING_ROOT")
+    following = command.shell_line("pipeline.retrain", logs=output, serving_root="SERVING_ROOT")
+    print(f"Next: {following}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ r"""Measures, and writes one flat JSON object of dotted keys to numbers.
     python -m pipeline.bench --output=build/bench.json --groups=preprocess
 
 Group ``x`` is ``measure`` in ``pipeline/bench_x.py``. It measures on this machine, with ratios
-taken side by side in one run. The figures of groups that are not run stay as they are in the
+taken side by side in one run, and each group in a process of its own: what one has used is given
+back before the next one begins. The figures of groups that are not run stay as they are in the
 file; a group that never ran leaves its keys out.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from features import command, files
+from pipeline import commands
 
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
 _OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")
@@ -33,12 +35,17 @@ def main(argv: Sequence[str]) -> None:
     output = pathlib.Path(_OUTPUT.value)
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as work:
-            group = importlib.import_module(f"pipeline.bench_{name}")
-            figures = group.measure(pathlib.Path(work))
+            figures = commands.in_own_process(_measured, name, pathlib.Path(work))
         files.atomic_write(output, merged(_earlier(output), name, figures))
         for key, value in figures.items():
             print(f"{key:<40} {value:,.3f}")
     print(f"Wrote {output}.")
+
+
+def _measured(group: str, work: pathlib.Path) -> dict[str, float]:
+    """Returns the figures of a group."""
+    figures: dict[str, float] = importlib.import_module(f"pipeline.bench_{group}").measure(work)
+    return figures
 
 
 def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float]) -> str:

@@ -6,20 +6,18 @@ channel. Videos are drawn as they are watched, by a power law. The two steps of 
 in one process, so that a busy machine slows both, and medians are compared.
 """
 
-import concurrent.futures
 import dataclasses
-import multiprocessing
 import os
 import pathlib
 import resource
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from models import huge_pages
+from pipeline import commands
 
 _EXPONENT = 0.8  # Of the power law: the most watched 1% of 1M videos get 36% of the watches.
 _BAG = 50
@@ -71,23 +69,17 @@ def measure(work: pathlib.Path) -> dict[str, float]:
     """Returns the figures of the group; each part runs in a process of its own."""
     del work
     os.environ.update(huge_pages.environment())  # As models.train_candidate runs.
+    apart = commands.in_own_process
     return {
-        "candidate.step_1m_over_10k_videos_ratio": _apart(_corpus_ratio),
+        "candidate.step_1m_over_10k_videos_ratio": apart(_corpus_ratio),
         # One after the other, in a process each: the two together need more than 12 GB.
         "candidate.full_over_sampled_step_ratio": (
-            _apart(_step_s, dataclasses.replace(_FULL, loss="full"), 4) / _apart(_step_s, _FULL, 20)
+            apart(_step_s, dataclasses.replace(_FULL, loss="full"), 4) / apart(_step_s, _FULL, 20)
         ),
-        "candidate.examples_per_s_d32_n255": _apart(_examples_per_s, _SMALL),
-        "candidate.examples_per_s_d256_n5000": _apart(_examples_per_s, _LARGE),
-        "candidate.peak_memory_gb_1m_d256": _apart(_peak_memory_gb, _LARGE),
+        "candidate.examples_per_s_d32_n255": apart(_examples_per_s, _SMALL),
+        "candidate.examples_per_s_d256_n5000": apart(_examples_per_s, _LARGE),
+        "candidate.peak_memory_gb_1m_d256": apart(_peak_memory_gb, _LARGE),
     }
-
-
-def _apart(function: Callable[..., float], *arguments: Any) -> float:
-    """Calls a function in a fresh process, whose memory is gone afterwards."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def _corpus_ratio() -> float:

@@ -15,12 +15,12 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import files, logs, schema
+from features import clean_logs, files, logs, schema
 from features.catalogue import combined
+from features.clean_logs import Cleaner
 from pipeline import table_files
 from pipeline.table_files import StoredTable
 
@@ -29,8 +29,8 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "watches": ("user_id", "video_id", "time", "watch_time_s", "completed", "source", "device"),
     "searches": ("user_id", "time", "query"),
     "impressions": (
-        *("user_id", "video_id", "time", "clicked", "watch_time_s", "page_id", "position"),
-        *("surface", "device", "candidate_sources", "retrieval_score", "release_id"),
+        *("user_id", "video_id", "time", "clicked", "click_time", "watch_time_s", "page_id"),
+        *("position", "surface", "device", "candidate_sources", "retrieval_score", "release_id"),
     ),
 }
 EVENT_TABLES = tuple(COLUMNS)
@@ -56,10 +56,7 @@ def buckets_of(user_ids: pa.ChunkedArray, num_buckets: int) -> np.ndarray:
 
 def narrowed(table: pa.Table, name: str) -> pa.Table:
     """Keeps what replay reads, and a hash of each whole row to find exact duplicates by."""
-    if not table.num_rows:
-        hashes = pa.array([], pa.uint64())
-    else:
-        hashes = pl.DataFrame(pl.from_arrow(table)).hash_rows().to_arrow()
+    hashes = schema.row_hashes(table)
     kept = [column for column in COLUMNS[name] if column in table.column_names]
     return table.select(kept).append_column(ROW_HASH, hashes)
 
@@ -86,20 +83,17 @@ class ReadFragments(beam.DoFn):
 
     def setup(self) -> None:
         """Loads the known ids once per worker."""
-        self._videos = read_ids(self._videos_dir, "video_id")
-        self._users = read_ids(self._users_dir, "user_id") if self._users_dir else None
+        self._cleaner = Cleaner(
+            videos=read_ids(self._videos_dir, "video_id"),
+            users=read_ids(self._users_dir, "user_id") if self._users_dir else None,
+            now_s=self._now_s,
+        )
 
     def process(self, fragment: logs.Fragment) -> Iterator[tuple[int, Any]]:
         """Reads, validates and deals out one fragment."""
         rows = logs.read_fragment(fragment, from_s=self._from_s, until_s=self._until_s)
         name = fragment.table
-        accepted, rejected = schema.validate(
-            name,
-            rows,
-            known_video_ids=self._videos,
-            known_user_ids=self._users,
-            now_s=self._now_s,
-        )
+        accepted, rejected = self._cleaner.split(name, rows)
         counts = collections.Counter({(name, "read"): rows.num_rows})
         yield from set_aside(name, rejected, counts)
         yield beam.pvalue.TaggedOutput(COUNTS, counts)
@@ -137,7 +131,7 @@ def _file_name(fragment: logs.Fragment) -> str:
 
 
 class CleanBuckets(beam.DoFn):
-    """(bucket, pieces) -> (bucket, {table name: stored rows}) without exact duplicates."""
+    """(bucket, pieces) -> (bucket, {table name: stored rows}): no copies, clicks with moments."""
 
     def __init__(self, store_dir: pathlib.Path) -> None:
         self._store_dir = store_dir
@@ -150,7 +144,7 @@ class CleanBuckets(beam.DoFn):
         by_table: dict[str, list[pa.Table]] = {}
         for name, piece in pieces:
             by_table.setdefault(name, []).append(piece.read())
-        clean: Stored = {}
+        clean: dict[str, pa.Table] = {}
         counts: Counts = collections.Counter()
         for name, parts in by_table.items():
             together = pa.concat_tables(parts, promote_options="permissive")
@@ -159,10 +153,13 @@ class CleanBuckets(beam.DoFn):
             unique, duplicates = schema.split_duplicates(together.sort_by(order))
             yield from set_aside(name, duplicates.drop_columns([ROW_HASH]), counts)
             counts[name, "accepted"] += unique.num_rows
+            clean[name] = unique.drop_columns([ROW_HASH])
+        stored: Stored = {}
+        for name, table in clean_logs.with_clicks(clean).items():
             path = self._store_dir / f"bucket-{bucket}-{name}.arrow"
-            (clean[name],) = table_files.store([unique.drop_columns([ROW_HASH])], path)
+            (stored[name],) = table_files.store([table], path)
         yield beam.pvalue.TaggedOutput(COUNTS, counts)
-        yield bucket, clean
+        yield bucket, stored
 
 
 class AddCounts(beam.CombineFn):

@@ -130,7 +130,9 @@ def check_lock(lock: str, installed: Mapping[utils.NormalizedName, str]) -> Find
         lock: Text of requirements.lock; a line that is for another Python is passed over.
         installed: Version by normalized name of the distribution.
     """
-    pinned = [packaging_requirements.Requirement(line) for line in lock.split("\n") if line.strip()]
+    # Below each pin, indented, are the hashes of its files.
+    lines = [line.removesuffix("\\") for line in lock.splitlines() if line.strip()]
+    pinned = [packaging_requirements.Requirement(line) for line in lines if line[0] != " "]
     here = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
     found = {pin: installed.get(utils.canonicalize_name(pin.name), "missing") for pin in here}
     different = [

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, examples, files, replay, spec
+from features import command, example_tables, files, replay, spec
 from features.catalogue import combined
 from features.replay import HOLDOUT, TRAIN
-from features.spec import Kind, ResolvedSpec, Side
+from features.spec import ResolvedSpec
 from pipeline.periods import Period
 
 _ALL = "all"  # selected_until_s of an entry that holds every watch of its period
-_AGE = "example_age_s"
 Raw = Mapping[tuple[str, str], pathlib.Path]  # (model, split) -> directory of raw examples
 
 
@@ -44,7 +43,7 @@ class ExampleCache:
     def keys(self) -> frozenset[str]:
         """Returns the keys of the entries that hold what this run may choose from."""
         usable = set()
-        for path in self._directory.glob("*-key-*"):
+        for path in self._directory.glob("[!.]*-key-*"):
             info = files.read_complete(path)
             if info is None:
                 continue
@@ -90,7 +89,8 @@ class ExampleCache:
                 rows = rows.filter(chosen[period])
             target = raw[spec.CANDIDATE, split]
             target.mkdir(parents=True, exist_ok=True)
-            aged = self._aged(rows, resolved, is_train=split == TRAIN)
+            until_s = self._train_until_s if split == TRAIN else None
+            aged = example_tables.with_example_age(rows, resolved, until_s=until_s)
             pq.write_table(aged, target / _part(period), **_PARQUET)
             taken += rows.num_rows
         return taken
@@ -119,18 +119,6 @@ class ExampleCache:
         path = self._entry(period) / f"{spec.CANDIDATE}.parquet"
         return pq.read_table(path, columns=columns)
 
-    def _aged(self, rows: pa.Table, resolved: ResolvedSpec, *, is_train: bool) -> pa.Table:
-        """Writes the example age anew: it counts from the end of THIS run's training."""
-        names = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
-        if _AGE not in names:
-            return rows
-        column = spec.vector_column(Side.QUERY, Kind.CONTINUOUS)
-        vectors = combined(rows[column]).flatten().to_numpy().reshape(-1, len(names)).copy()
-        times = np.asarray(combined(rows["time"]), np.int64)
-        vectors[:, names.index(_AGE)] = (self._train_until_s - times) if is_train else 0
-        place = rows.column_names.index(column)
-        return rows.set_column(place, rows.field(column), examples.vector_array(vectors))
-
     # ---- this run's raw examples into entries -------------------------------------------------
 
     def keep(self, periods: Sequence[Period], raw: Raw, schemas: Mapping[str, pa.Schema]) -> None:
@@ -156,13 +144,17 @@ class ExampleCache:
                 files.mark_complete(entries[period.start], {"selected_until_s": selected})
 
     def remove_outdated(self, periods: Sequence[Period]) -> None:
-        """Removes entries of days before the log, and of its days under other keys."""
+        """Removes entries of days before the log, of its days under other keys, and leftovers.
+
+        No other run may use the directory: what is unfinished in it counts as a leftover.
+        """
         current = {self._entry(period).name for period in periods}
         days = {name.partition("-key-")[0] for name in current}
         first = min(days, default="")
         for path in self._directory.glob("*-key-*"):
             day = path.name.partition("-key-")[0]
-            if path.name not in current and (day in days or day < first):
+            unfinished = day.startswith(".")
+            if path.name not in current and (unfinished or day in days or day < first):
                 logging.info("Cached examples %s are out of date and are removed.", path.name)
                 shutil.rmtree(path)
 

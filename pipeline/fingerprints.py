@@ -44,8 +44,13 @@ def of_code(packages: Sequence[str]) -> str:
 
 
 def _visible_files(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    for root, directories, names in os.walk(directory):
+    seen = set()
+    for root, directories, names in os.walk(directory, followlinks=True):
         directories[:] = [name for name in directories if not name.startswith(".")]
-        for name in names:
-            if not name.startswith("."):
-                yield pathlib.Path(root, name)
+        real = os.path.realpath(root)
+        if real in seen:  # A link that leads back.
+            directories.clear()
+            continue
+        seen.add(real)
+        paths = (pathlib.Path(root, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.exists())  # A link to nothing has no content.

@@ -44,11 +44,10 @@ def main(_: Sequence[str]) -> None:
     )
     try:
         with cluster:
-            beam_flags = " ".join(shlex.quote(flag) for flag in cluster.beam_flags())
+            following = command.shell_line("pipeline.preprocess", logs="logs", examples="examples")
             sys.stdout.write(
                 f"Flink is ready: {cluster.rest_url}\n"
-                "Next: python -m pipeline.preprocess --logs=logs --examples=examples "
-                f"{beam_flags}\n"
+                f"Next: {following} {shlex.join(cluster.beam_flags())}\n"
             )
             sys.stdout.flush()
             while True:

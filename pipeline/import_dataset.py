@@ -62,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"  {table:<12} {rows:>12,} rows")
     for note in notes:
         print(f"Note: {note}.")
-    print(f"Next: python -m pipeline.preprocess --logs={_LOGS.value} --examples=examples")
+    following = command.shell_line("pipeline.preprocess", logs=_LOGS.value, examples="examples")
+    print(f"Next: {following}")
 
 
 def _require_events(writer: logs.LogWriter) -> None:

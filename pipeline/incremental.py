@@ -13,7 +13,6 @@ import polars as pl
 import pyarrow as pa
 from absl import logging
 
-from features import command
 from features.spec import ResolvedSpec
 from pipeline import example_generation, fingerprints, periods
 from pipeline.example_cache import ExampleCache, Raw
@@ -108,26 +107,3 @@ class IncrementalRun:
         """After the audit: keeps what was made for later runs."""
         self._cache.keep(self._made, raw, schemas)
         self._cache.remove_outdated(self._all)
-
-
-def refuse_ragged_days(config: PreprocessConfig) -> None:
-    """Refuses settings under which two runs would not cut a log into the same days.
-
-    Raises:
-        command.InputError: Says which.
-    """
-    if config.until_s is None:
-        raise command.InputError(
-            "--cache needs --until: days are counted back from there, and the newest event is at "
-            "another second of the day in every run. Give the same time of day in every run, for "
-            "example --until=$(date -u +%F)."
-        )
-    if config.holdout_days != int(config.holdout_days):
-        raise command.InputError(
-            f"--cache needs whole days of holdout, got --holdout_days={config.holdout_days}."
-        )
-    if config.label != "next":
-        raise command.InputError(
-            f"--cache keeps examples that do not depend on later days; those of "
-            f"--label={config.label} do. Leave one of the two flags out."
-        )

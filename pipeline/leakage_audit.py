@@ -172,7 +172,7 @@ def _misdated(daily: pa.Table, events: Mapping[tuple[str, int], int]) -> list[st
     Those events stand in another day; in an earlier one, what happened later is known too soon.
     """
     bad = []
-    for name in ("watches", "impressions"):
+    for name in ("watches", "impressions", "clicks"):
         sums = daily.group_by("day").aggregate([(name, "sum")])
         counted = dict(zip(sums["day"].to_pylist(), sums[f"{name}_sum"].to_pylist(), strict=True))
         for (measure, day), number in sorted(events.items()):

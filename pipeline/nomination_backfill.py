@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, files, log_writer, logs, pages
+from features import command, files, log_files, log_writer, logs, pages
 from features.catalogue import Catalogue
 from features.examples import Users
 from features.replay import NO_USERS
@@ -95,17 +95,17 @@ class Backfill:
         with writer:
             counts = self._fill(writer, log, catalogue, list(zip(starts, nominations, strict=True)))
             for path in self.logs.iterdir():
-                if path.name != "impressions" and not path.name.startswith("."):
+                if log_files.table_at(path) != "impressions" and not path.name.startswith("."):
                     writer.link(path)
         return counts
 
     def _without_impressions(self) -> pathlib.Path:
         """Returns a view of the logs with what the candidate model reads."""
-        names = (logs.tables_in(self.logs) - {"impressions"}) | {log_writer.FEATURES_FILE}
+        tables = logs.tables_in(self.logs) - {"impressions"}
         with files.atomic_directory(self.work / _VIEW) as view:
-            for name in sorted(names):
-                if (self.logs / name).exists():
-                    files.link_tree(self.logs / name, view / name)
+            for path in sorted(self.logs.iterdir()):
+                if log_files.table_at(path) in tables or path.name == log_writer.FEATURES_FILE:
+                    files.link_tree(path, view / path.name)
         return self.work / _VIEW
 
     def _train(self, view: pathlib.Path, start_s: int) -> pathlib.Path:
@@ -134,10 +134,11 @@ class Backfill:
     ) -> "Counts":
         counts = Counts()
         buckets = log.buckets()
+        from_s = models[0][1].resolved.history_from_s  # All are trained with the same flags.
         for number, tables in enumerate(buckets, 1):
             if "impressions" not in tables:
                 continue
-            shown = Shown.of(log, tables, catalogue)
+            shown = Shown.of(log, tables, catalogue, from_s=from_s)
             page_time = np.asarray(shown.paged[pages.PAGE_TIME])
             block_of = np.searchsorted([start for start, _ in models], page_time, side="right")
             parts = [with_columns(shown.broken)]

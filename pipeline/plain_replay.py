@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from features import spec, text
+from features.clicks import CLICK_WINDOW_S
+from features.entity_lookup import NEVER_S
 from features.event_columns import MAX_EVENTS
-from features.history import NEVER_S
 from features.pages import PAGE_GAP_S
 from features.spec import Feature, Kind, ResolvedSpec
 from features.statistics import DAY_S
@@ -47,10 +48,22 @@ class PlainReplay:
         self._users = {row["user_id"]: row for row in rows.get("users", [])}
         place = {video: number for number, video in enumerate(self._videos)}
         # The order of events at the same second: that of the catalogue; searches', their words'.
-        self._watches = _by_user(rows["watches"], lambda r: place.get(r["video_id"], -1))
+        self._watches = _by_user(
+            rows["watches"], lambda r: (place.get(r["video_id"], -1), _ms(r), _counts(r))
+        )
         self._shown = _by_user(rows.get("impressions", []), lambda r: place.get(r["video_id"], -1))
         self._searches = _by_user(rows.get("searches", []), lambda r: r["query"])
         self._impressions = rows.get("impressions", [])
+        self._clicks = self._find_clicks()
+        # What counts of a user's past: copies once.
+        self._past_of = {
+            "watches": _once(
+                self._watches, lambda r: (r["time"], r["video_id"], _ms(r), _counts(r))
+            ),
+            "searches": _once(self._searches, lambda r: (r["time"], r["query"])),
+            "impressions": _once(self._shown, lambda r: (r["time"], r["video_id"])),
+            "clicks": self._clicks,
+        }
         self._daily = self._count_days(rows)
         self._watched_at = _times(rows["watches"], "video_id")
         self._shown_at = _times(self._impressions, "video_id")
@@ -96,6 +109,36 @@ class PlainReplay:
                 for row in members:
                     yield row, name, start
 
+    def _find_clicks(self) -> dict[str, list[Row]]:
+        """Returns the clicks of each user in the order of their moments, ``shown`` beside each."""
+        clicks: list[Row] = []
+        for user, rows in self._shown.items():
+            found: dict[tuple[int, str], int] = {}
+            for row in rows:
+                moment = self._clicked_at(row)
+                if moment is not None:
+                    shown = (row["time"], row["video_id"])
+                    found[shown] = min(moment, found.get(shown, moment))
+            clicks += [
+                {"user_id": user, "video_id": video, "time": moment, "shown": time}
+                for (time, video), moment in found.items()
+            ]
+        return _by_user(clicks, lambda r: r["shown"])
+
+    def _clicked_at(self, row: Row) -> int | None:
+        if not row["clicked"]:
+            return None
+        latest = row["time"] + CLICK_WINDOW_S
+        if row.get("click_time") is not None:
+            told = max(row["click_time"], row["time"])
+            return told if told <= latest else None
+        watched = (
+            w["time"]
+            for w in self._watches.get(row["user_id"], [])
+            if w["video_id"] == row["video_id"] and row["time"] <= w["time"] <= latest
+        )
+        return min(watched, default=latest)
+
     # ---- features -----------------------------------------------------------------------------
 
     def _feature(self, feature: Feature, row: Row, now: int) -> Any:
@@ -125,9 +168,7 @@ class PlainReplay:
         if column.startswith(("user_any_", "user_video_", "user_channel_", "user_topic_")):
             return self._grid(column, row["user_id"], video, now)
         if column == "user_searches_1d":
-            return len(
-                [s for s in self._past(self._searches, row, now) if s["time"] >= now - DAY_S]
-            )
+            return len([s for s in self._past("searches", row, now) if s["time"] >= now - DAY_S])
         if "search" in column:
             return self._search_tokens(row, now, last=column == "last_search_tokens")
         return self._watched(column, feature, row, now)
@@ -139,14 +180,20 @@ class PlainReplay:
         moments = {"hour": moment.hour, "weekday": moment.weekday()}
         return moments[column] if column in moments else row.get(column)
 
-    @staticmethod
-    def _past(events: Mapping[str, list[Row]], row: Row, now: int) -> list[Row]:
+    def _past(self, kind: str, row: Row, now: int) -> list[Row]:
         """Returns what the user did before ``now``, oldest first, cut to the last events."""
-        return [e for e in events.get(row["user_id"], []) if e["time"] < now][-MAX_EVENTS:]
+        past = [e for e in self._past_of[kind].get(row["user_id"], []) if e["time"] < now]
+        if kind == "clicks":
+            for other in ("impressions", "watches"):
+                told = [e for e in self._past_of[other].get(row["user_id"], []) if e["time"] < now]
+                if len(told) > MAX_EVENTS:
+                    since = told[-MAX_EVENTS]["time"] + CLICK_WINDOW_S
+                    past = [e for e in past if e["time"] > since]
+        return past[-MAX_EVENTS:]
 
     def _watched(self, column: str, feature: Feature, row: Row, now: int) -> Any:
-        done = {row["user_id"]: [e for e in self._watches.get(row["user_id"], []) if _counts(e)]}
-        recent = self._past(done, row, now)[: -spec.WATCH_BAG - 1 : -1]
+        done = [e for e in self._past("watches", row, now) if _counts(e)]
+        recent = done[: -spec.WATCH_BAG - 1 : -1]
         videos = [self._videos[e["video_id"]] for e in recent if e["video_id"] in self._videos]
         name = column.removeprefix("watched_").removeprefix("last_").removesuffix("s")
         if name == "topic":
@@ -156,7 +203,7 @@ class PlainReplay:
         return values if feature.kind is Kind.MULTIVALENT else next(iter(values), None)
 
     def _search_tokens(self, row: Row, now: int, *, last: bool) -> list[str]:
-        recent = self._past(self._searches, row, now)[: -(1 if last else spec.SEARCH_BAG) - 1 : -1]
+        recent = self._past("searches", row, now)[: -(1 if last else spec.SEARCH_BAG) - 1 : -1]
         return [token for search in recent for token in text.tokens(search["query"] or "")]
 
     def _grid(self, column: str, user: str, video: Row, now: int) -> float:
@@ -188,10 +235,8 @@ class PlainReplay:
         else:
             measure, _, name = rest.rpartition("_")
             window = spec.WINDOWS_S[name]
-        events = self._watches if measure in {"watches", "watch_time_s"} else self._shown
-        if measure == "clicks":
-            events = {user: [e for e in events.get(user, []) if e["clicked"]]}
-        past = self._past(events, {"user_id": user}, now)
+        kind = "watches" if measure == "watch_time_s" else measure
+        past = self._past(kind, {"user_id": user}, now)
         mine = [e for e in past if matches(self._videos.get(e["video_id"], {}))]
         if rest.startswith("seconds_since_"):
             return now - mine[-1]["time"] if mine else NEVER_S
@@ -206,19 +251,20 @@ class PlainReplay:
         """Returns video -> day -> counts."""
         days: dict[str, dict[int, Row]] = collections.defaultdict(dict)
 
-        def count(row: Row, **numbers: float) -> None:
-            totals = days[row["video_id"]].setdefault(
-                row["time"] // DAY_S, dict.fromkeys(spec.MEASURES, 0)
-            )
+        def count(row: Row, at: int, **numbers: float) -> None:
+            totals = days[row["video_id"]].setdefault(at // DAY_S, dict.fromkeys(spec.MEASURES, 0))
             for name, number in numbers.items():
                 totals[name] += number
 
         for row in rows["watches"]:
-            count(row, watches=1)
+            count(row, row["time"], watches=1)
             if "impressions" not in rows:
-                count(row, watch_time_s=row["watch_time_s"])
+                count(row, row["time"], watch_time_s=row["watch_time_s"])
         for row in rows.get("impressions", []):
-            count(row, impressions=1, clicks=bool(row["clicked"]), watch_time_s=row["watch_time_s"])
+            count(row, row["time"], impressions=1)
+            clicked_at = self._clicked_at(row)
+            known_at = row["time"] if clicked_at is None else clicked_at
+            count(row, known_at, clicks=clicked_at is not None, watch_time_s=row["watch_time_s"])
         return days
 
     def _statistic(self, column: str, video: str, now: int) -> float | None:
@@ -256,6 +302,14 @@ def _has_topic(video: Row, topic: str) -> bool:
 
 def _counts(watch: Row) -> bool:
     return watch.get("completed") is not False
+
+
+def _ms(watch: Row) -> int:
+    return round((watch["watch_time_s"] or 0) * 1000)
+
+
+def _once(events: Mapping[str, list[Row]], key: Callable[[Row], Any]) -> dict[str, list[Row]]:
+    return {user: list({key(row): row for row in rows}.values()) for user, rows in events.items()}
 
 
 def _by_user(rows: Sequence[Row], tie: Callable[[Row], Any]) -> dict[str, list[Row]]:

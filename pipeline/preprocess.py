@@ -2,11 +2,15 @@ r"""Raw logs -> examples/: candidate and ranking examples, transform graphs, cat
 
     python -m pipeline.preprocess --logs=logs --examples=examples
 
-Every flag that is not listed here goes to Beam, for example
+Every flag that is not listed here goes to Beam, in either of its forms, for example
 ``--runner=FlinkRunner --flink_master=HOST:8081`` or
-``--direct_running_mode=multi_processing --direct_num_workers=2``.
+``--direct_running_mode multi_processing --direct_num_workers 2``.
+
+The logs are checked first, as by ``pipeline.check_logs``.
 """
 
+import pathlib
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -14,15 +18,16 @@ from absl import flags
 
 from features import command, id_spaces, replay
 from features.id_spaces import VocabularySettings
-
-command.quiet_tensorflow()
-
-from pipeline import preprocessing_config, preprocessing_job  # noqa: E402 - TensorFlow reads its settings at import
+from pipeline import log_checks, preprocessing_config
 
 _DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
-_FROM = flags.DEFINE_string("from", None, "Reads events from this ISO 8601 time on, UTC.")
+_FROM = flags.DEFINE_string(
+    "from",
+    None,
+    "Reads events from this ISO 8601 time on, UTC. Servers count no earlier ones.",
+)
 _UNTIL = flags.DEFINE_string("until", None, "Reads events before this ISO 8601 time, UTC.")
 _HOLDOUT_DAYS = flags.DEFINE_float(
     "holdout_days", _DEFAULT.holdout_days, "Last days to keep out of training; 0 trains on all."
@@ -89,12 +94,29 @@ def main(beam_args: Sequence[str]) -> None:
         max_rejected_fraction=_MAX_REJECTED.value,
         cache=_CACHE.value,
     )
+    command.quiet_tensorflow()
+    if beam_args[1:]:
+        from pipeline import beam_options  # A mistyped flag, before the logs are read.
+
+        beam_options.parse(beam_args[1:])
+    _check_logs(config)
+    from pipeline import preprocessing_job  # Late: what is wrong with logs is said in a second.
+
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
     out = _EXAMPLES.value
-    sys.stdout.write(
-        f"Wrote {out}: {info['counts']}\n"
-        f"Next: python -m models.train_candidate --examples={out} --model=MODEL\n"
-    )
+    following = command.shell_line("models.train_candidate", examples=out, model="CANDIDATE_MODEL")
+    sys.stdout.write(f"Wrote {out}: {info['counts']}\nNext: {following}\n")
+
+
+def _check_logs(config: preprocessing_config.PreprocessConfig) -> None:
+    """Refuses logs with all that is wrong with them, and leaves the rows that are to blame."""
+    rejected = preprocessing_config.rejected_dir(_EXAMPLES.value)
+    shutil.rmtree(rejected, ignore_errors=True)
+    report = log_checks.check(pathlib.Path(_LOGS.value), config, rejected_dir=rejected)
+    if report.problems:
+        where = f"\nThe rows that were set aside are in {rejected}." if rejected.exists() else ""
+        raise command.InputError(f"{_LOGS.value} cannot be learned from.\n{report}{where}")
+    shutil.rmtree(rejected, ignore_errors=True)
 
 
 if __name__ == "__main__":

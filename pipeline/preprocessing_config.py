@@ -1,9 +1,22 @@
 """Settings of the preprocessing job."""
 
 import dataclasses
+import math
+import os
+import pathlib
 
 from features import command, replay
 from features.id_spaces import VocabularySettings
+
+# Table to why the logs must have it, and what its absence switches off.
+NEEDED_TABLES = dict.fromkeys(
+    ("videos", "watches"), "Candidate generation learns from watches of known videos"
+)
+OPTIONAL_TABLES = {
+    "impressions": "no ranking examples, so no ranker; pages are ordered by retrieval score",
+    "searches": "no search features",
+    "users": "no demographic features, and user ids cannot be checked",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +50,7 @@ class PreprocessConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if self.holdout_days < 0:
+        if not 0 <= self.holdout_days < math.inf:
             raise command.InputError(f"holdout_days must be 0 or more, got {self.holdout_days}.")
         if self.examples_per_user < 0:
             raise command.InputError(
@@ -49,3 +62,32 @@ class PreprocessConfig:
             raise command.InputError(
                 f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
             )
+        if self.cache is not None:
+            self._refuse_ragged_days()
+
+    def _refuse_ragged_days(self) -> None:
+        """Refuses settings under which two runs would not cut a log into the same days."""
+        if self.until_s is None:
+            raise command.InputError(
+                "--cache needs --until: days are counted back from there, and the newest event is "
+                "at another second of the day in every run. Give the same time of day in every "
+                "run, for example --until=$(date -u +%F)."
+            )
+        if self.holdout_days != int(self.holdout_days):
+            raise command.InputError(
+                f"--cache needs whole days of holdout, got --holdout_days={self.holdout_days}."
+            )
+        if self.label != replay.NEXT:
+            raise command.InputError(
+                f"--cache keeps examples that do not depend on later days; those of "
+                f"--label={self.label} do. Leave one of the two flags out."
+            )
+
+
+def rejected_dir(examples_dir: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns where a run that fails leaves the rows that it set aside, with their reasons.
+
+    One that succeeds has them below the examples, in ``rejected``.
+    """
+    examples = pathlib.Path(examples_dir)
+    return examples.with_name(f"{examples.name}.rejected")

@@ -6,11 +6,13 @@ does not grow with their number, and they are kept: the skew proof, tree baselin
 them. The directory appears under its name only when all of it is whole.
 """
 
+import contextlib
 import dataclasses
 import pathlib
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import pyarrow.parquet as pq
@@ -22,21 +24,21 @@ from features import command, example_tables, files, logs, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from pipeline import (
+    beam_options,
     cleaning,
     leakage_audit,
     raw_examples,
     statistics_report,
     transforming,
+    work_lock,
     written_files,
 )
-from pipeline.incremental import refuse_ragged_days
-from pipeline.preprocessing_config import PreprocessConfig
-
-_OPTIONAL = {
-    "impressions": "no ranking examples, so no ranker; pages are ordered by retrieval score",
-    "searches": "no search features",
-    "users": "no demographic features, and user ids cannot be checked",
-}
+from pipeline.preprocessing_config import (
+    NEEDED_TABLES,
+    OPTIONAL_TABLES,
+    PreprocessConfig,
+    rejected_dir,
+)
 
 
 def run(
@@ -45,35 +47,38 @@ def run(
     """Runs the job and returns what COMPLETE holds.
 
     Raises:
-        command.InputError: The logs cannot be used; nothing is written.
+        command.InputError: The logs or Beam's options cannot be used; nothing is written.
     """
+    if set("*?[]") & set(str(examples_dir)):
+        raise command.InputError(
+            f"--examples={examples_dir} has one of * ? [ ], which Beam takes for a pattern of "
+            "names: give a directory without them."
+        )
+    options = beam_options.parse(beam_args)
     tables = logs.tables_in(logs_dir)
-    for needed in ("videos", "watches"):
+    for needed, why in NEEDED_TABLES.items():
         if needed not in tables:
             raise command.InputError(
-                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. Candidate "
-                "generation learns from watches of known videos, so both are needed."
+                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. {why}, so both are "
+                "needed."
             )
-    for absent, loss in _OPTIONAL.items():
+    for absent, loss in OPTIONAL_TABLES.items():
         if absent not in tables:
             logging.warning("The logs have no table %r: %s.", absent, loss)
-    if config.cache is not None:
-        refuse_ragged_days(config)
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
-    options = PipelineOptions(embedded_by_default(beam_args))
     started = time.monotonic()
-    with files.atomic_directory(examples_dir) as output:
-        made = raw_examples.RawExamples(
-            logs_dir=pathlib.Path(logs_dir),
-            output=output,
-            config=config,
-            options=options,
-            tables=tables,
-        ).make()
+    with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
+        with _cache_to_itself(config, pathlib.Path(examples_dir)):
+            made = raw_examples.RawExamples(
+                logs_dir=pathlib.Path(logs_dir),
+                output=output,
+                config=config,
+                options=options,
+                tables=tables,
+            ).make()
         logging.info("Raw examples after %.0f s: %s", time.monotonic() - started, made.counts)
-        has_ranking = made.counts["ranker_train"] > 0
-        models = [spec.CANDIDATE, spec.RANKER] if has_ranking else [spec.CANDIDATE]
+        models = [spec.CANDIDATE] if made.no_ranking else [spec.CANDIDATE, spec.RANKER]
         _transform(output, made.resolved, models, options)
         made.audit["transforms"] = {
             model: leakage_audit.check_transform(
@@ -90,6 +95,34 @@ def run(
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
+
+
+@contextlib.contextmanager
+def _rejected_kept(output: pathlib.Path, examples_dir: str) -> Iterator[None]:
+    """Leaves the rows that were set aside where people find them, also when the job fails."""
+    kept = rejected_dir(examples_dir)
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        if (output / "rejected").is_dir():
+            (output / "rejected").rename(kept)
+            logging.error("The rows that were set aside are in %s.", kept)
+        raise
+
+
+def _cache_to_itself(
+    config: PreprocessConfig, examples_dir: pathlib.Path
+) -> contextlib.AbstractContextManager[object]:
+    """Holds the cache: another run would remove the days that this one is about to take."""
+    if config.cache is None:
+        return contextlib.nullcontext()
+    cache = pathlib.Path(config.cache)
+    if cache.resolve().is_relative_to(examples_dir.resolve()):
+        raise command.InputError(
+            f"--cache={cache} lies in --examples, which a run replaces as a whole. Give another."
+        )
+    return work_lock.held(cache, flag="--cache")
 
 
 def _transform(
@@ -157,20 +190,9 @@ def _info(
         "tables": sorted(tables),
         "rows": rows,
         "counts": dict(made.counts),
-        "has_ranking": made.counts["ranker_train"] > 0,
+        "has_ranking": not made.no_ranking,
+        "no_ranking": made.no_ranking,
         "num_videos": made.rows["videos", "accepted"],
         "audit": made.audit,
         "cache": dict(made.cache),
     }
-
-
-def embedded_by_default(beam_args: Sequence[str]) -> list[str]:
-    """Names the embedded runner where none, or Beam's DirectRunner, is asked for.
-
-    DirectRunner is a switch that first tries to download the Prism binary at run time; the
-    embedded runner behind it needs nothing.
-    """
-    named = [a for a in beam_args if a.startswith("--runner")]
-    if named and named[-1] not in {"--runner=DirectRunner", "--runner=direct"}:
-        return list(beam_args)
-    return [*(a for a in beam_args if a not in named), "--runner=FnApiRunner"]

@@ -14,16 +14,18 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, example_tables, logs, replay, schema, spec
+from features import command, declarations, example_tables, logs, replay, schema, spec
 from features.spec import ResolvedSpec
 from features.statistics import DAY_S
 from pipeline import cleaning, example_generation, leakage_audit, written_files
 from pipeline.incremental import IncrementalRun
+from pipeline.log_report import shortened
 from pipeline.preprocessing_config import PreprocessConfig
 
 EVENTS_PER_BUCKET = 200_000
@@ -49,6 +51,7 @@ class Made:
         rows: Table and reason to rows, with ``read`` and ``accepted``.
         audit: What the leakage audit saw.
         cache: What came from the cache; empty without one.
+        no_ranking: Why there can be no ranker; "" where there can.
     """
 
     resolved: ResolvedSpec
@@ -58,6 +61,7 @@ class Made:
     rows: cleaning.Counts
     audit: dict[str, Any]
     cache: Mapping[str, int]
+    no_ranking: str
 
 
 class RawExamples:
@@ -94,12 +98,12 @@ class RawExamples:
         Raises:
             command.InputError: The logs cannot be used.
         """
+        self._resolved = self._resolve()
+        self._resolved.save(self._output)
         self._clean_entities("videos")
         if "users" in self._tables:
             self._clean_entities("users")
         fragments = self._fragments()
-        self._resolved = self._resolve()
-        self._resolved.save(self._output)
         until_s = self._config.until_s or newest_time(fragments, now_s=self._now_s) + 1
         train_until_s = int(until_s - self._config.holdout_days * DAY_S)
         logging.info(
@@ -126,7 +130,17 @@ class RawExamples:
                 raw, {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
             )
         counts = {f"{model}_{split}": _num_rows(path) for (model, split), path in raw.items()}
-        self._refuse_no_examples(counts, train_until_s)
+        if not counts["candidate_train"]:
+            raise command.InputError(self._why_no_label(fragments, train_until_s))
+        if not counts["candidate_holdout"] and self._config.holdout_days:
+            logging.warning(
+                "No watch from %s on can be a label: nothing will be measured, and no gate "
+                "compares the model with anything.",
+                command.format_time(train_until_s),
+            )
+        no_ranking = self._why_no_ranking(train_until_s)
+        if no_ranking:
+            logging.warning("THERE WILL BE NO RANKER: %s.", no_ranking)
         return Made(
             resolved=self._resolved,
             until_s=until_s,
@@ -135,6 +149,7 @@ class RawExamples:
             rows=self._counts,
             audit=audit,
             cache=cached,
+            no_ranking=no_ranking,
         )
 
     # ---- what is read -------------------------------------------------------------------------
@@ -175,14 +190,11 @@ class RawExamples:
         return " to ".join("open" if b is None else command.format_time(b) for b in bounds)
 
     def _resolve(self) -> ResolvedSpec:
-        columns: dict[str, list[str]] = {
-            name: list(logs.column_types(self._logs, name)) for name in self._tables
-        }
-        logged = set(columns.get("impressions", ())) | set(columns["watches"])
-        columns["context"] = sorted(logged & {"device", "surface"})
-        resolved = spec.resolve(columns, spec.load_extra(self._logs / logs.FEATURES_FILE))
+        types = {name: logs.column_types(self._logs, name) for name in self._tables}
+        resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
-        return dataclasses.replace(resolved, spaces=spaces)
+        from_s = self._config.from_s or 0
+        return dataclasses.replace(resolved, spaces=spaces, history_from_s=from_s)
 
     # ---- replay ----------------------------------------------------------------------------------
 
@@ -258,7 +270,7 @@ class RawExamples:
         for table in sorted(self._tables):
             read = self._counts[table, "read"]
             reasons = self._reasons(table)
-            lost = sum(n for reason, n in reasons.items() if reason != schema.EXACT_DUPLICATE)
+            lost = sum(n for reason, n in reasons.items() if reason not in schema.HARMLESS)
             if reasons:
                 logging.warning("Table %s: %d of %d rows set aside: %s", table, lost, read, reasons)
             if lost > self._config.max_rejected_fraction * read:
@@ -272,22 +284,46 @@ class RawExamples:
     def _rejected_examples(self, table: str) -> list[dict[str, object]]:
         rows = pq.read_table(self._output / "rejected" / table)
         names = [c.name for c in schema.TABLES[table].columns if c.name in rows.column_names]
-        examples = rows.select([*names[:5], "reason"]).slice(0, 3).to_pylist()
-        return [{name: _shortened(value) for name, value in row.items()} for row in examples]
+        is_lost = ~np.isin(rows["reason"].to_pylist(), list(schema.HARMLESS))
+        rows = rows.filter(pa.array(is_lost)).select([*names[:5], "reason"])
+        return [shortened(row) for row in rows.slice(0, 3).to_pylist()]
 
-    def _refuse_no_examples(self, counts: Mapping[str, int], train_until_s: int) -> None:
-        if not counts["candidate_train"]:
-            raise command.InputError(
-                f"no watch before {command.format_time(train_until_s)} can be a training label: "
-                f"{self._counts['watches', 'accepted']} usable watches in the window "
-                f"{self._window()}, holdout_days={self._config.holdout_days}. Give more logs or "
-                "a shorter holdout."
+    def _why_no_label(self, fragments: Sequence[logs.Fragment], train_until_s: int) -> str:
+        """Returns why no watch can be a training label, and what to do."""
+        before = command.format_time(train_until_s)
+        usable = self._counts["watches", "accepted"]
+        watched, completed = _watches_before(fragments, train_until_s)
+        if self._config.completed_only and watched and not completed:
+            return (
+                f"none of the {watched} watches before {before} has `completed` true, and only "
+                "completed watches are labels. Give --nocompleted_only to learn from all watches, "
+                "or mend the column: true where a video was watched to its end, null where that "
+                "is not known (it then counts as completed)."
             )
-        if "impressions" in self._tables and not counts["ranker_train"]:
-            logging.warning(
-                "No impression before %s: no ranker. Give more logs or a shorter holdout.",
-                command.format_time(train_until_s),
-            )
+        return (
+            f"no watch before {before} can be a training label: {usable} usable watches in the "
+            f"window {self._window()}, {watched} of those read lie before that time, "
+            f"holdout_days={self._config.holdout_days}. Give more logs or a shorter holdout."
+        )
+
+    def _why_no_ranking(self, train_until_s: int) -> str:
+        """Returns why a ranker has nothing to learn from; "" where it has."""
+        if "impressions" not in self._tables:
+            return "the logs have no impressions"
+        before = command.format_time(train_until_s)
+        paths = sorted(directory_of(self._output, spec.RANKER, replay.TRAIN).glob("*.parquet"))
+        total = sum(pq.read_metadata(path).num_rows for path in paths)
+        if not total:
+            return f"no impression lies before {before}; give more logs or a shorter holdout"
+        for path in paths:
+            rows = pq.read_table(path, columns=["clicked", "watch_time_s"])
+            watched = pc.and_(pc.greater(rows["clicked"], 0), pc.greater(rows["watch_time_s"], 0))
+            if pc.any(watched).as_py():
+                return ""
+        return (
+            f"none of the {total} impressions before {before} was clicked and watched; check the "
+            "columns `clicked` and `watch_time_s` of the impressions"
+        )
 
 
 def newest_time(fragments: Sequence[logs.Fragment], *, now_s: int) -> int:
@@ -300,9 +336,17 @@ def newest_time(fragments: Sequence[logs.Fragment], *, now_s: int) -> int:
     return newest
 
 
-def _shortened(value: object) -> object:
-    """Cuts what would flood a message: an id may have thousands of characters."""
-    return f"{value[:60]}..." if isinstance(value, str) and len(value) > 60 else value
+def _watches_before(fragments: Sequence[logs.Fragment], time_s: int) -> tuple[int, int]:
+    """Returns how many watches were read of before a time, and how many count as completed."""
+    watched = completed = 0
+    for fragment in fragments:
+        if fragment.table == "watches":
+            rows = logs.read_fragment(fragment, until_s=time_s)
+            watched += rows.num_rows
+            completed += rows.num_rows
+            if "completed" in rows.column_names:
+                completed -= pc.sum(pc.equal(rows["completed"], False)).as_py() or 0
+    return watched, completed
 
 
 def _num_rows(directory: pathlib.Path) -> int:

@@ -80,7 +80,8 @@ def main(argv: Sequence[str]) -> None:
         _refuse(steps[-1])
     print(f"Wrote a release in {serving_root}; report: {job.work / retraining.REPORT}")
     print(f"Metrics: {job.location('evaluation') / 'metrics.json'}")
-    print(f"Next: python -m serving.serve --serving_root={serving_root} --logs={job.logs}")
+    following = command.shell_line("serving.serve", serving_root=serving_root, logs=job.logs)
+    print(f"Next: {following}")
 
 
 def _flags_of_steps() -> Mapping[str, Sequence[str]]:

@@ -11,8 +11,10 @@ import dataclasses
 import enum
 import functools
 import json
+import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -20,12 +22,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from features import command, files
+from features import command, files, log_files
 from pipeline import fingerprints, stages, step_records, work_lock
 from serving import event_compaction
 
 REPORT = "retrain.json"
+UNFINISHED = "unfinished"
+_SCRATCH = ".tmp"
+# A socket in a temporary directory has a name of at most 107 bytes; Python's have 32 of their own.
+_MAX_SCRATCH_CHARACTERS = 75
 _TERMINATE_WAIT_S = 20
+_NO_IMPRESSIONS = "the logs have no impressions"
 
 
 class Outcome(str, enum.Enum):
@@ -86,20 +93,21 @@ class Retraining:
         of the last half hour wait: their click may still come.
 
         Stops after a step that failed, which then is the last one returned. ``work/retrain.json``
-        is rewritten after each step.
+        is rewritten before and after each step. It says "unfinished" while a run is under way, as
+        it does for ever when that is killed; whether one is, the lock of ``work`` tells.
 
         Raises:
             command.InputError: There are no logs, or another run is under way in ``work``.
         """
         self._require_logs()
         report = _Report(self)
-        with work_lock.held(self.work) as lock, report:
+        with work_lock.held(self.work) as lock, _scratch(self.work) as scratch, report:
             # What servers logged until now is then in the tables, and counts as new logs.
             event_compaction.compact(self.logs, wall_s=time.time())
             for number, stage in enumerate(self.chain, start=1):
-                report.write(f"running {stage.name}")
+                report.write(UNFINISHED, at=stage.name)
                 title = f"[{number}/{len(self.chain)}] {stage.name}"
-                report.steps.append(self._perform(stage, title, lock))
+                report.steps.append(self._perform(stage, title, lock, scratch))
                 if report.steps[-1].outcome is Outcome.FAILED:
                     report.write("failed")
                     return report.steps
@@ -120,7 +128,9 @@ class Retraining:
         outside = {stages.LOGS: self.logs, stages.SERVING_ROOT: self.serving_root}
         return outside.get(artefact) or self.work / artefact
 
-    def _perform(self, stage: stages.Stage, title: str, lock: int) -> Step:
+    def _perform(
+        self, stage: stages.Stage, title: str, lock: int, scratch: Mapping[str, str]
+    ) -> Step:
         skipped = self._skipped(stage)
         if skipped:
             logging.warning("%s: SKIPPED: %s", title, skipped.reason)
@@ -131,12 +141,17 @@ class Retraining:
             return up_to_date
         outlook = self._outlook(stage)
         logging.info("%s: %s", title, outlook.command)
-        step_records.forget(self.work, stage)
+        begun = step_records.Record(
+            fingerprint=self._fingerprints[stage.name], inputs=self._stamps_read(stage)
+        )
+        step_records.write(self.work, stage, begun)
         clock = time.monotonic()
-        code = _run_process(self._command(stage), lock)
+        environment = {command.DONE: str(step_records.done_path(self.work, stage)), **scratch}
+        code = _run_process(self._command(stage), lock, environment)
         seconds = time.monotonic() - clock
-        reason = _exit_reason(code) or self._record(stage, seconds)
+        reason = _exit_reason(code) or self._record(stage, begun, seconds)
         if reason:
+            step_records.forget(self.work, stage)
             logging.error("%s: FAILED after %.1f s: %s", title, seconds, reason)
         else:
             logging.info("%s: done in %.1f s", title, seconds)
@@ -149,13 +164,13 @@ class Retraining:
         )
 
     def _skipped(self, stage: stages.Stage) -> Step | None:
-        if not stage.needs_ranking or self._has_ranking():
+        cause = self._no_ranking() if stage.needs_ranking else ""
+        if not cause:
             return None
         return Step(
             name=stage.name,
             outcome=Outcome.SKIPPED,
-            reason="the logs have no impressions, so there is no ranker: pages will be in the "
-            "order of the retrieval score",
+            reason=f"{cause}: there will be no ranker",
         )
 
     def _up_to_date(self, stage: stages.Stage) -> Step | None:
@@ -164,7 +179,7 @@ class Retraining:
         return dataclasses.replace(self._outlook(stage), outcome=Outcome.UP_TO_DATE)
 
     def _holds(self, stage: stages.Stage) -> bool:
-        record = step_records.read(self.work, stage)
+        record = step_records.read(self.work, stage, self._output(stage))
         return (
             record is not None
             and record.fingerprint == self._fingerprints[stage.name]
@@ -191,28 +206,24 @@ class Retraining:
         line = shlex.join(self._command(stage))
         return Step(name=stage.name, outcome=Outcome.DONE, command=line)
 
-    def _record(self, stage: stages.Stage, seconds: float) -> str:
+    def _record(self, stage: stages.Stage, begun: step_records.Record, seconds: float) -> str:
         """Records a success and returns "", or how the step broke its word."""
         stamp = step_records.stamp(stage, self._output(stage))
         if stamp is None:
             return f"it ended well but left nothing complete in {self._output(stage)}"
-        record = step_records.Record(
-            fingerprint=self._fingerprints[stage.name],
-            inputs=self._stamps_read(stage),
-            stamp=stamp,
-            finished=step_records.utc_now(),
-            seconds=round(seconds, 2),
+        record = dataclasses.replace(
+            begun, stamp=stamp, finished=step_records.utc_now(), seconds=round(seconds, 2)
         )
         step_records.write(self.work, stage, record)
         return ""
 
-    def _has_ranking(self) -> bool:
-        """Returns what preprocessing says of the logs of now, or what the logs look like."""
+    def _no_ranking(self) -> str:
+        """Returns why there is no ranker: what preprocessing says, or what the logs look like."""
         maker = next((s for s in self.chain if s.writes[1] == stages.EXAMPLES), None)
         if maker is not None and self._holds(maker):
-            info = files.read_complete(self._output(maker))
-            return bool(info and info.get("has_ranking"))
-        return (self.logs / "impressions").is_dir()
+            info = files.read_complete(self._output(maker)) or {}
+            return "" if info.get("has_ranking") else str(info.get("no_ranking") or _NO_IMPRESSIONS)
+        return "" if log_files.find(self.logs, "impressions").files else _NO_IMPRESSIONS
 
     def _output(self, stage: stages.Stage) -> pathlib.Path:
         return self.location(stage.writes[1])
@@ -256,15 +267,22 @@ class _Report:
         self._clock = time.monotonic()
 
     def __enter__(self) -> "_Report":
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            last = json.loads((self._job.work / REPORT).read_text())
+            if last["outcome"] == UNFINISHED:  # We hold the lock, so it does not run.
+                logging.warning(
+                    "The last run was killed during %s; going on from there.", last["at"]
+                )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.write("stopped")
 
-    def write(self, outcome: str) -> None:
+    def write(self, outcome: str, *, at: str = "") -> None:
         report = {
             "outcome": outcome,
+            "at": at,
             "started": self._started,
             "seconds": round(time.monotonic() - self._clock, 2),
             "logs": str(self._job.logs),
@@ -280,11 +298,34 @@ def _exit_reason(code: int) -> str:
     return f"exit code {code}" if code else ""
 
 
-def _run_process(arguments: Sequence[str], lock: int) -> int:
+def _run_process(arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> int:
     """Runs a step to its end, or ends it when this process is asked to stop."""
-    process = subprocess.Popen(arguments, pass_fds=(lock,))
+    process = subprocess.Popen(arguments, pass_fds=(lock,), env={**os.environ, **environment})
     with _ended(process):
         return process.wait()
+
+
+@contextlib.contextmanager
+def _scratch(work: pathlib.Path) -> Iterator[dict[str, str]]:
+    """Yields the variables that make steps keep temporary files in the work directory.
+
+    There the next run removes what a killed one left; it has the lock, so nobody writes there.
+    """
+    directory = (work / _SCRATCH).absolute()
+    shutil.rmtree(directory, ignore_errors=True)
+    if len(str(directory)) > _MAX_SCRATCH_CHARACTERS:
+        logging.info(
+            "%s is too long a path for sockets: steps keep temporary files in the system's "
+            "directory, where a killed step leaves them.",
+            directory,
+        )
+        yield {}
+        return
+    directory.mkdir()
+    try:
+        yield {"TMPDIR": str(directory)}
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager

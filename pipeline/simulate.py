@@ -70,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
     print(f"  {'truth':<12} what the users would do, see pipeline/site_truth.py")
     if _ORACLE.value:
         print(site_benchmark.last_day(summary.truth, _LOGS.value, number=_ORACLE.value).text())
-    print(f"Next: python -m pipeline.preprocess --logs={_LOGS.value} --examples=examples")
+    following = command.shell_line("pipeline.preprocess", logs=_LOGS.value, examples="examples")
+    print(f"Next: {following}")
 
 
 def _config() -> site_config.SiteConfig:

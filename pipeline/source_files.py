@@ -139,7 +139,7 @@ def _text_batches(
         strings_can_be_null=True,
     )
     with (
-        _column_named(path, names),
+        _column_named(path, names, types),
         pa_csv.open_csv(
             data, read_options=read, parse_options=parse, convert_options=convert
         ) as reader,
@@ -149,16 +149,35 @@ def _text_batches(
 
 
 @contextlib.contextmanager
-def _column_named(path: pathlib.Path, names: list[str]) -> Iterator[None]:
-    """Says which column a value of a wrong type is in; Arrow gives its number only."""
+def _column_named(
+    path: pathlib.Path, names: list[str], types: Mapping[str, pa.DataType]
+) -> Iterator[None]:
+    """Says which column a value of a wrong type is in, and how to write it instead.
+
+    Arrow gives the number of the column only.
+    """
     try:
         yield
     except pa.ArrowInvalid as error:
-        match = re.match(r"In CSV column #(\d+): (.*)", str(error))
+        match = re.match(r"In CSV column #(\d+): .*?invalid value '(.*)'", str(error), re.DOTALL)
         if match is None:
             raise
-        message = f"{path}, column {names[int(match[1])]!r}: {match[2]}. Unpack the file again."
-        raise command.InputError(message) from error
+        name = names[int(match[1])]
+        raise command.InputError(
+            f"{path}, column {name!r}: expected {types[name]}, as in the original download, found "
+            f"{match[2][:60]!r}. {_remedy(name, match[2])}"
+        ) from error
+
+
+def _remedy(name: str, value: str) -> str:
+    """Says what to do about a value that is not the number that it should be."""
+    column = f"df[{name!r}]"
+    if re.match(r"\d{4}-\d\d-\d\d", value):
+        since = f"(pd.to_datetime({column}, utc=True) - pd.Timestamp(0, tz='UTC'))"
+        return f"Write whole Unix seconds; pandas: {column} = {since} // pd.Timedelta('1s')"
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", value):
+        return f"Write whole numbers; pandas: {column} = ({column} // 1).astype('Int64')"
+    return "Mend that value, or take the file of the original download."
 
 
 def _encoding(content: bytes) -> str:

@@ -20,7 +20,7 @@ class Stage:
         reads: Flag of the binary to the artefact that it names.
         writes: The same, for the one artefact that it makes.
         packages: Our packages whose code it runs.
-        needs_ranking: Whether it is skipped where the logs have no impressions.
+        needs_ranking: Whether it is skipped where the logs have nothing to train a ranker on.
     """
 
     name: str
@@ -79,6 +79,19 @@ STAGES = (
         packages=("features", "models"),
     ),
     Stage(
+        # By models that have not learnt the watches that it learns from.
+        name="learn_order",
+        binary="serving.learn_order",
+        reads={
+            "examples": EXAMPLES,
+            "candidate_model": "candidate_model",
+            "ranker_model": "ranker_model",
+            "logs": LOGS,
+        },
+        writes=("output", "page_order"),
+        packages=("features", "models", "serving"),
+    ),
+    Stage(
         # After it was measured: what serves has learned from the holdout too.
         name="refit",
         binary="models.refit",
@@ -93,17 +106,10 @@ STAGES = (
             "examples": EXAMPLES,
             "candidate_model": "final_candidate_model",
             "ranker_model": "ranker_model",
+            "page_order": "page_order",
             "metrics": "evaluation",
         },
         writes=("serving_root", SERVING_ROOT),
         packages=("features", "models", "serving"),
-    ),
-    Stage(
-        name="learn_order",
-        binary="serving.learn_order",
-        reads={"logs": LOGS, "serving_root": SERVING_ROOT},
-        writes=("output", "page_order"),
-        packages=("features", "models", "serving"),
-        needs_ranking=True,
     ),
 )

@@ -8,24 +8,35 @@ MOST_BARS = 22
 _WIDTH, _HEIGHT = 220, 44
 _VALUES = "quantiles 0, .01, .25, .5, .75, .99, 1, or most frequent"
 _STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1150px;padding:0 1rem;
-color:#111}
+:root{color-scheme:light dark;--page:#fff;--text:#111;--soft:#6b7280;--line:#e5e7eb;--warn:#fef3c7;
+--box:#eff6ff;--train:#9ca3af;--holdout:#1a56db}
+@media (prefers-color-scheme:dark){:root{--page:#16181c;--text:#e5e7eb;--soft:#9ca3af;
+--line:#3f444d;--warn:#4a3a12;--box:#1c2738;--train:#6b7280;--holdout:#8ab4f8}}
+*{box-sizing:border-box}
+body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;
+color:var(--text);background:var(--page)}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;text-align:left;
-vertical-align:top;border-bottom:1px solid #e5e7eb}th{font-weight:600}
+vertical-align:top;border-bottom:1px solid var(--line)}th{font-weight:600}
 td.n{text-align:right;font-variant-numeric:tabular-nums}
-.warn{background:#fef3c7}.muted{color:#6b7280}code{font-size:.9em;overflow-wrap:anywhere}
-td:first-child{min-width:15rem}
-.train{fill:#9ca3af}.holdout{fill:none;stroke:#1a56db;stroke-width:1.2}
+.warn td{background:var(--warn)}.muted{color:var(--soft)}code{font-size:.9em}
+td:first-child{min-width:11rem}td:last-child{min-width:9rem;overflow-wrap:anywhere}
+.train{fill:var(--train)}.holdout{fill:none;stroke:var(--holdout);stroke-width:1.2}
+.summary{background:var(--box);border-left:4px solid var(--soft);padding:.5rem 1rem}
+.summary ul{margin:.3rem 0;padding-left:1.2rem}
 """
 
 
 def page(report: Mapping[str, Any]) -> str:
     """Returns the page of a report of :mod:`pipeline.statistics_report`."""
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Statistics of the examples</title>"
-        f"<style>{_STYLE}</style><h1>Statistics of the examples</h1>",
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>Statistics of the examples</title><style>{_STYLE}</style>"
+        "<h1>Statistics of the examples</h1>",
         _summary(report),
+        _sizes(report),
         _drift(report),
         *(_raw_table(name, table) for name, table in report["tables"].items()),
     ]
@@ -33,6 +44,29 @@ def page(report: Mapping[str, Any]) -> str:
 
 
 def _summary(report: Mapping[str, Any]) -> str:
+    """Returns what wants to be looked at: drifted features, rows that were set aside."""
+    shown = report["drift"]["features"]
+    drifted = [f"{d['feature']} ({d['model']})" for d in shown if d["warns"]]
+    lines = [
+        f"<strong>{len(drifted)} of {len(shown)} features drifted</strong> from training to holdout"
+        + (f": {html.escape(', '.join(drifted))}." if drifted else ".")
+    ]
+    for name, table in report["tables"].items():
+        aside = sum(table["rejected"].values())
+        share = _percent(aside / table["rows"]) if table["rows"] else "0.0 %"
+        reasons = f": {_reasons(table)}" if aside else ""
+        lines.append(
+            f"<strong>{html.escape(name)}</strong>: {_number(aside)} of {_number(table['rows'])} "
+            f"rows ({share}) set aside{reasons}."
+        )
+    return f"<div class=summary><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul></div>"
+
+
+def _reasons(table: Mapping[str, Any]) -> str:
+    return ", ".join(f"{html.escape(k)} {_number(n)}" for k, n in table["rejected"].items())
+
+
+def _sizes(report: Mapping[str, Any]) -> str:
     rows = [
         [name, _number(count), _number(report["sampled_examples"].get(name, 0))]
         for name, count in report["counts"].items()
@@ -96,7 +130,6 @@ def _distance(entry: Mapping[str, Any] | None) -> str:
 
 
 def _raw_table(name: str, table: Mapping[str, Any]) -> str:
-    rejected = ", ".join(f"{html.escape(k)}: {_number(n)}" for k, n in table["rejected"].items())
     times = f", {table['first']} to {table['last']}" if table.get("first") else ""
     rows = [
         [
@@ -110,8 +143,8 @@ def _raw_table(name: str, table: Mapping[str, Any]) -> str:
     ]
     return (
         f"<h2>Table {html.escape(name)}</h2><p>{_number(table['rows'])} rows, "
-        f"{_number(table['accepted'])} used{times}. Set aside: {rejected or 'none'}. The columns "
-        f"are of {_number(table['sampled_rows'])} rows.</p>"
+        f"{_number(table['accepted'])} used{times}. Set aside: {_reasons(table) or 'none'}. The "
+        f"columns are of {_number(table['sampled_rows'])} rows.</p>"
         + _table(["column", "type", "missing", "distinct", _VALUES], rows)
     )
 
@@ -152,7 +185,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, marks: Sequenc
     for number, row in enumerate(rows):
         mark = f" class={marks[number]}" if marks and marks[number] else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>")
-    return f"<table><tr>{titles}</tr>{''.join(lines)}</table>"
+    return f"<div class=scroll><table><tr>{titles}</tr>{''.join(lines)}</table></div>"
 
 
 def _number(value: int | None) -> str:
@@ -160,4 +193,4 @@ def _number(value: int | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
+    return "" if share is None else f"{100 * share:.1f}\u00a0%"  # One word: it does not break.

@@ -67,7 +67,7 @@ def build(
     models = []
     # What differs by construction is no news: a holdout of some days has some weekdays.
     expected = {"weekday"} if info["holdout_days"] < 7 else set()
-    for model in spec.MODELS:
+    for model in spec.MODELS if info["has_ranking"] else (spec.CANDIDATE,):
         with contextlib.ExitStack() as stack:
             samples = {
                 split: stack.enter_context(

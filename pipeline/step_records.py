@@ -1,16 +1,20 @@
 """What is known of finished steps: ``work/steps/<step>.json``.
 
-A record is written after a step succeeded and removed before it starts again, so a killed or
-failed run leaves nothing that looks finished. It holds what the step was made from (its
-fingerprint, and the stamps of the very artefacts that it read: training twice from the same is not
-the same model) and the stamp of what it made: when somebody makes that anew by hand, the record no
-longer speaks of it.
+A record is begun when a step starts and finished after it succeeded, so a killed or failed run
+leaves nothing that looks finished. It holds what the step is made from (its fingerprint, and the
+stamps of the very artefacts that it reads: training twice from the same is not the same model) and
+the stamp of what it made: when somebody makes that anew by hand, the record no longer speaks of it.
+
+A step outlives a run that is killed alone, and its work must not be for nothing. So it says itself
+that it came to its end: the last thing that a binary does is to make ``<step>.done``
+(:data:`features.command.DONE`). A record that was begun is finished by that file, unless the
+artefact was changed after it.
 """
 
 import dataclasses
-import datetime
 import json
 import pathlib
+import time
 from collections.abc import Mapping
 
 from features import command, files
@@ -22,21 +26,21 @@ _DIRECTORY = "steps"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """A step that succeeded.
+    """A step that started, or succeeded.
 
     Attributes:
         fingerprint: What it was made from.
         inputs: Stamp of each artefact of another step that it read, by name.
-        stamp: Of the artefact that it made.
-        finished: ISO 8601, UTC.
-        seconds: Wall time.
+        stamp: Of the artefact that it made; "" while it is not finished.
+        finished: ISO 8601, UTC; "" while it is not.
+        seconds: Wall time; 0 where it is not known.
     """
 
     fingerprint: str
     inputs: Mapping[str, str]
-    stamp: str
-    finished: str
-    seconds: float
+    stamp: str = ""
+    finished: str = ""
+    seconds: float = 0.0
 
 
 def path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
@@ -44,22 +48,49 @@ def path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
     return work / _DIRECTORY / f"{stage.name}.json"
 
 
-def read(work: pathlib.Path, stage: stages.Stage) -> Record | None:
-    """Returns the record of a stage; None where there is none that can be read."""
+def done_path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
+    """Returns the file that the step makes last."""
+    return path(work, stage).with_suffix(".done")
+
+
+def read(work: pathlib.Path, stage: stages.Stage, artefact: pathlib.Path) -> Record | None:
+    """Returns the record of a finished step; None where there is none that can be read.
+
+    Args:
+        work: Directory of the run.
+        stage: The step.
+        artefact: Path of what it makes.
+    """
     try:
-        return Record(**json.loads(path(work, stage).read_text()))
+        record = Record(**json.loads(path(work, stage).read_text()))
+        if record.finished:
+            return record
+        done = done_path(work, stage).stat().st_mtime
+        if _marker(stage, artefact).stat().st_mtime > done:
+            return None
     except (OSError, ValueError, TypeError):
         return None
+    stamped = stamp(stage, artefact) or ""
+    return dataclasses.replace(record, stamp=stamped, finished=_utc(done))
 
 
 def write(work: pathlib.Path, stage: stages.Stage, record: Record) -> None:
-    """Records that a stage succeeded."""
+    """Records that a stage starts, or succeeded."""
+    if not record.finished:
+        done_path(work, stage).unlink(missing_ok=True)
     files.atomic_write(path(work, stage), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
 
 
 def forget(work: pathlib.Path, stage: stages.Stage) -> None:
-    """Removes the record of a stage, which is about to run."""
+    """Removes the record of a stage, which failed."""
+    done_path(work, stage).unlink(missing_ok=True)
     path(work, stage).unlink(missing_ok=True)
+
+
+def _marker(stage: stages.Stage, artefact: pathlib.Path) -> pathlib.Path:
+    """Returns the file that changes whenever the artefact does."""
+    is_root = stage.writes[1] == stages.SERVING_ROOT
+    return artefact / (release.CURRENT if is_root else files.COMPLETE)
 
 
 def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> str | None:
@@ -79,7 +110,7 @@ def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> st
             return release.current(artefact)
         except command.InputError:
             return None
-    marker = artefact / files.COMPLETE
+    marker = _marker(stage, artefact)
     if not marker.is_file():
         return None
     return fingerprints.of_value([marker.read_text(), marker.stat().st_mtime_ns])
@@ -87,4 +118,8 @@ def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> st
 
 def utc_now() -> str:
     """Returns the time, ISO 8601 in UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _utc(time.time())
+
+
+def _utc(seconds: float) -> str:
+    return command.format_time(int(seconds))

@@ -16,7 +16,7 @@ _NAME = ".lock"
 
 
 @contextlib.contextmanager
-def held(work: pathlib.Path) -> Iterator[int]:
+def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
     """Holds the lock of a work directory.
 
     The system frees the lock when the last process that has its descriptor ends, so a killed run
@@ -25,20 +25,24 @@ def held(work: pathlib.Path) -> Iterator[int]:
 
     Args:
         work: Directory; it is created.
+        flag: That which names the directory, for the message.
 
     Yields:
         The descriptor, for ``subprocess.Popen(pass_fds=...)``.
 
     Raises:
-        command.InputError: Another run holds it.
+        command.InputError: Another run holds it, or it is no directory to write in.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(work / _NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise command.InputError(f"{flag}={work} cannot be used: {error}.") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise command.InputError(_refusal(work)) from None
+            raise command.InputError(_refusal(work, flag)) from None
         _sign(descriptor)
         yield descriptor
     finally:
@@ -56,7 +60,7 @@ def _sign(descriptor: int) -> None:
     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
 
-def _refusal(work: pathlib.Path) -> str:
+def _refusal(work: pathlib.Path, flag: str) -> str:
     try:
         holder = json.loads((work / _NAME).read_text())
         who = (
@@ -68,4 +72,4 @@ def _refusal(work: pathlib.Path) -> str:
             who += "; it has ended, but a step that it started still runs"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return f"{work} is in use by {who}. Wait until it has finished, or give another --work."
+    return f"{work} is in use by {who}. Wait until it has finished, or give another {flag}."

@@ -1,9 +1,9 @@
 """What an experiment showed: figures of each arm, differences from the control, the split.
 
-Who saw an arm stands in the logged impressions (``exposures``); a page's watch time is what was
-watched from it. Users are drawn again for the intervals, each arm by itself, because a user's
-pages are alike. Users that the logs saw in several arms (the file was changed meanwhile) are left
-out and counted.
+Who saw an arm stands in the logged impressions (``exposures``), those among them that still wait in
+the event log; a page's watch time is what was watched from it so far. Users are drawn again for the
+intervals, each arm by itself, because a user's pages are alike. Users that the logs saw in several
+arms (the file was changed meanwhile) are left out and counted.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from absl import logging
 
 from features import command, logs
 from features.catalogue import combined
+from serving import event_compaction
 from serving.ab_experiment import Experiment
 
 REPLICATES = 2000
@@ -72,7 +73,7 @@ def analyse(
     Raises:
         InputError: The logs cannot be read, or nobody was exposed to one of the arms.
     """
-    arms, crossed = exposed(logs_dir, experiment, from_s=from_s, until_s=until_s)
+    arms, crossed, waiting = exposed(logs_dir, experiment, from_s=from_s, until_s=until_s)
     rng = np.random.default_rng(seed)
     values, draws = {}, {}
     for name, arm in arms.items():
@@ -82,6 +83,7 @@ def analyse(
     answer: dict[str, Any] = {
         "experiment": experiment.name,
         "split": _split(arms, experiment, crossed),
+        "pages_waiting": waiting,
         "arms": {
             name: {
                 **dict(zip(_SUMS, arm.sums.sum(axis=0).tolist(), strict=True)),
@@ -113,18 +115,23 @@ def exposed(
     *,
     from_s: int | None = None,
     until_s: int | None = None,
-) -> tuple[dict[str, Exposed], int]:
-    """Returns the users of each arm, and how many were seen in several.
+) -> tuple[dict[str, Exposed], int, int]:
+    """Returns the users of each arm, how many were seen in several, and how many pages wait.
+
+    Pages that wait are those of the event log: what comes of them may not be known yet.
 
     Raises:
         InputError: The logs cannot be read, or nobody was exposed to one of the arms.
     """
     names = [experiment.exposure(arm) for arm in experiment.arms]
-    parts = []
-    for fragment in logs.fragments(logs_dir, "impressions", from_s=from_s, until_s=until_s):
-        rows = logs.read_fragment(fragment, columns=_COLUMNS, from_s=from_s, until_s=until_s)
-        parts.append(_pages(rows, names))
-    pages = pa.concat_tables([_pages(_NO_ROWS, names), *parts])
+    window: dict[str, Any] = {"from_s": from_s, "until_s": until_s}
+    with event_compaction.waiting_impressions(logs_dir) as rows:
+        waiting = _pages(_inside(rows, **window).select(_COLUMNS), names)
+        # Of a new site all may still wait.
+        is_new = rows.num_rows and not any((logs_dir / "impressions").glob("**/*.parquet"))
+        found = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
+    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in found]
+    pages = pa.concat_tables([_pages(_NO_ROWS, names), waiting, *parts])
     # A page may lie in several fragments: its impressions are written as they ripen.
     pages = pages.group_by(["user_id", "page_id", "arm"]).aggregate(_added())
     pages = pages.rename_columns([name.removesuffix("_sum") for name in pages.column_names])
@@ -137,17 +144,24 @@ def exposed(
     sums = np.column_stack(
         [*(np.asarray(combined(users[name]), np.float64) for name in columns), np.ones(len(arm))]
     )
-    found = {}
+    exposures = {}
     for number, planned in enumerate(experiment.arms):
         mine = (arm == number) & ~is_crossed
         if not mine.any():
             raise command.InputError(
-                f"{logs_dir} has no impressions of arm {names[number]!r}: serve with --experiment, "
-                "and let the event log be compacted (30 minutes, or when the server stops)."
+                f"{logs_dir} has no impressions of arm {names[number]!r}, neither in its tables "
+                "nor in its event log. Serve with --experiment and this --logs, and give --from "
+                "and --until that hold some of that time."
             )
         ids = users["user_id"].filter(pa.array(mine)).to_pylist()
-        found[planned.name] = Exposed(ids, sums[mine])
-    return found, len(np.unique(codes[is_crossed]))
+        exposures[planned.name] = Exposed(ids, sums[mine])
+    return exposures, len(np.unique(codes[is_crossed])), waiting.num_rows
+
+
+def _inside(rows: pa.Table, *, from_s: int | None, until_s: int | None) -> pa.Table:
+    if from_s is not None:
+        rows = rows.filter(pc.greater_equal(rows["time"], from_s))
+    return rows if until_s is None else rows.filter(pc.less(rows["time"], until_s))
 
 
 _NO_ROWS = pa.schema(

@@ -10,6 +10,9 @@ The file is JSON:
 A user's arm follows from the salt and the user id alone, so every replica and the analysis agree
 without a table, and another salt splits anew. Shares that add up to less than 1 leave the rest of
 the users outside. ``release`` keeps an arm on one version; without it the arm follows ``CURRENT``.
+Such a release is pinned in the serving root (:func:`serving.publication.pin`), and stays there
+until it is unpinned. A server that does not have it nevertheless serves the arm's users by the
+current release, says so, and leaves those pages out of the experiment.
 ``settings`` are those of :class:`serving.page.FunnelSettings`. The first arm is the control.
 """
 
@@ -125,7 +128,9 @@ def _fault(experiment: Experiment) -> str | None:
 def _fault_of(arm: Arm) -> str | None:
     if not isinstance(arm.share, int | float) or not 0 < arm.share <= 1:
         return f"the share of {arm.name} must be in (0, 1], got {arm.share!r}"
-    if not isinstance(arm.release, str | None):
+    if arm.release is not None and not (
+        isinstance(arm.release, str) and re.fullmatch(r"[0-9]+", arm.release)
+    ):
         return f"the release of {arm.name} must be a version in quotes, got {arm.release!r}"
     unknown = sorted(set(arm.settings) - set(_SETTINGS))
     if unknown:

@@ -2,9 +2,10 @@
 
     python -m serving.analyse_experiment --logs=logs --experiment=experiment.json --output=ab.json
 
-Reads the impressions that were served with ``serving.serve --experiment``. Intervals are those of
-a bootstrap over users. Where the arms do not have the shares of users that the file gives them,
-something else differs between them, and the figures mean little: it is said first.
+Reads the impressions that were served with ``serving.serve --experiment``, the newest of them from
+the event log, also while a server runs; it says of how many pages more may come. Intervals are
+those of a bootstrap over users. Where the arms do not have the shares of users that the file gives
+them, something else differs between them, and the figures mean little: it is said first.
 """
 
 import json
@@ -48,6 +49,11 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     users = ", ".join(f"{name} {count}" for name, count in split["users"].items())
     verdict = "NOT as planned, do not trust the rest" if split["is_mismatch"] else "as planned"
     lines = [f"Users: {users}. The split is {verdict} (p = {split['p']:.3g})."]
+    if found["pages_waiting"]:
+        lines.append(
+            f"{found['pages_waiting']} pages are so new that they still wait in the event log: "
+            "more may be clicked and watched of them."
+        )
     for name, arm in found["arms"].items():
         figures = ", ".join(f"{k} {_figure(v)}" for k, v in arm["metrics"].items())
         lines.append(f"{name}: {figures}")

@@ -14,6 +14,7 @@ from absl import logging
 from serving import candidates, errors, sources
 from serving.candidates import Candidates
 from serving.deadlines import StagePool
+from serving.events import AHEAD_S
 from serving.filters import Filters, Predicate
 from serving.last_embeddings import LastEmbeddings
 from serving.loaded_release import LoadedRelease
@@ -66,10 +67,16 @@ class Answer:
         self._tracer = tracer
         self._predicate = predicate
         self._reasons: list[str] = []
+        self._falls: list[str] = []
         self._rung = FULL
         self._sources_ms: dict[str, float] = {}
 
-    def _fall_to(self, rung: str, reason: str) -> None:
+    def fall(self, part: str, why: object, *, to: str = FULL) -> None:
+        """Notes that a part failed or was late, and the rung that is left without it."""
+        self._falls.append(part)
+        self._stand_on(to, f"{part}: {why}")
+
+    def _stand_on(self, rung: str, reason: str) -> None:
         self._rung = max(self._rung, rung, key=RUNGS.index)
         self._reasons.append(reason)
 
@@ -97,10 +104,12 @@ class Answer:
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
-                self._fall_to(NO_HISTORY, f"history: {error}")
+                self.fall("history", error, to=NO_HISTORY)
                 found = unknown_user(user_id)
-            # Strictly before now: an event of this very second must count for this page.
-            now = max(now, found.newest_s + 1)
+            # Strictly before now: an event of this very second must count for this page. What lies
+            # further ahead this page does not see, and training does not see it for this page
+            # either: both go by the time that its impressions are written down with.
+            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
             self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------
@@ -144,6 +153,7 @@ class Answer:
             release_id=release.version,
             rung=self._rung,
             reasons=tuple(self._reasons),
+            falls=tuple(self._falls),
             now=self.viewer.now,
             items=items,
             stages_ms=self.stages_ms,
@@ -172,9 +182,10 @@ class Answer:
             logging.log_every_n_seconds(logging.ERROR, "No query embedding: %s", 1, error)
             last = self._last.get(version, user_id)
             rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
-            self._fall_to(rung, f"query_tower: {error}")
+            self.fall("query_tower", error, to=rung)
             return last
-        if self._rung != NO_HISTORY:  # Else it knows less than the one before.
+        # Without history it knows less than the one before; who looks may pretend a context.
+        if self._rung != NO_HISTORY and self._asked.record:
             self._last.put(version, user_id, embedding)
         return embedding
 
@@ -211,12 +222,13 @@ class Answer:
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
-                raise outcome
+                # Another one: an error that its own traceback leads to is a cycle, which would hold
+                # the release.
+                raise errors.FilterError(str(outcome))
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
-                rung = NO_RETRIEVAL if name == sources.RETRIEVAL else self._rung
-                self._fall_to(rung, f"{name}: {outcome}")
+                self.fall(name, outcome, to=NO_RETRIEVAL if name == sources.RETRIEVAL else FULL)
                 outcome = _NOTHING
             nominations[name] = outcome
         return nominations
@@ -236,17 +248,10 @@ class Answer:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
         if known and len(found):
-            deadline_s = self._settings.ranker_deadline_s
-            rank = functools.partial(
-                self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
-            )
-            try:
-                seconds = self._pool.run("ranker", rank, deadline_s)
-                return self._by_value(found, seconds), seconds
-            except (errors.ModelError, errors.StageTimeoutError) as error:
-                if self._release.ranker is not None:
-                    logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
-                self._fall_to(NO_RANKER, f"ranker: {error}")
+            seconds = self._expected_watch_times(found)
+            order = self._by_value(found, seconds)
+            if order is not None:
+                return order, seconds
         if embedding is not None:
             scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), None
@@ -255,14 +260,34 @@ class Answer:
             self._rung = POPULAR
         return order, None
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray) -> np.ndarray:
-        """Returns candidates best first: by the learned order, else by expected watch time."""
+    def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
+        """Returns what the ranker says; None, a rung lower, where it says nothing."""
+        if self._release.ranker is None:
+            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
+            return None
+        deadline_s = self._settings.ranker_deadline_s
+        rank = functools.partial(
+            self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
+        )
+        try:
+            seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
+            return seconds
+        except (errors.ModelError, errors.StageTimeoutError) as error:
+            logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
+            self.fall("ranker", error, to=NO_RANKER)
+            return None
+
+    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+        """Returns candidates best first: by the learned order, else by expected watch time.
+
+        None where there is neither: a learned order may look at expected watch times, too.
+        """
         learned = self._release.order
-        if learned is not None:
+        if learned is not None and not (seconds is None and learned.needs_ranker):
             columns = self._release.order_columns(self.viewer, found, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
-        return np.argsort(-seconds, kind="stable")
+        return None if seconds is None else np.argsort(-seconds, kind="stable")
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
         videos = self._release.shown_columns.take(shown.rows).to_pylist()

@@ -8,20 +8,24 @@ queries, and what the SavedModels make of raw features is compared with what tra
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
 from features import command, dataset, files, replay, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
+from features.statistics import DAY_S
 from models import candidate_model, ranker, saved
 from serving import (
     export,
     gates,
     index,
+    page_order,
     prepared_videos,
     publication,
     release,
@@ -39,6 +43,7 @@ from serving.prepared_videos import PreparedVideos
 VIDEOS = "videos.parquet"
 STATISTICS = "video_statistics.parquet"
 USERS = "users.parquet"
+_FEW_QUERIES = 64
 
 
 class GatesFailedError(command.InputError):
@@ -76,8 +81,10 @@ def publish(
         if inputs.ranker_model is not None:
             assembly.write_ranker(inputs.ranker_model)
         elif info.get("has_ranking"):
-            logging.warning("No --ranker_model: pages will be ordered by retrieval score.")
+            logging.warning("No --ranker_model: expected watch times will not be known.")
+        assembly.judge_page_order()
         _require_passed(assembly.gates, settings.force_publish)
+        assembly.write_page_order()
         return build.publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
@@ -90,6 +97,31 @@ def publish(
             forced=settings.force_publish if gates.failed(assembly.gates) else "",
             keep=settings.keep,
         )
+
+
+def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
+    """Writes a release that knows nothing of the holdout, to be asked about it; no gate judges it.
+
+    Args:
+        inputs: Models that were trained on the training split alone.
+        root: Directory of its own, such as a temporary one.
+
+    Raises:
+        command.InputError: As of :func:`publish`.
+    """
+    info = _require_inputs(inputs)
+    train_until_s = int(str(info["train_until_s"]))
+    settings = Settings(exact_below=sys.maxsize)
+    with publication.building(root) as build:
+        assembly = _Assembly(inputs, settings, build, lambda gate: logging.debug("%s", gate))
+        # Popular and trending videos are those of the days before.
+        assembly.write_videos(until_day=train_until_s // DAY_S)
+        assembly.write_query_tower_and_index(is_judged=False)
+        if inputs.ranker_model is not None:
+            assembly.write_ranker(inputs.ranker_model, is_judged=False)
+        known = {**info, "until_s": train_until_s}
+        build.publish(metrics={}, gates=[], lineage={"examples": {"info": known}})
+    return release.load(root)
 
 
 def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
@@ -147,18 +179,27 @@ class _Assembly:
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
 
-    def write_videos(self) -> None:
-        """Writes catalogue, statistics, profiles and spec: what the funnel knows of them."""
+    def write_videos(self, *, until_day: int | None = None) -> None:
+        """Writes catalogue, statistics, profiles and spec: what the funnel knows of them.
+
+        Args:
+            until_day: First day, since 1970, whose statistics are left out; None keeps all.
+        """
+        asked = trials.rules(self._catalogue)
+        self._add(asked)
+        _require_passed([asked], "")  # No reason could make up for pages that are all errors.
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")
         statistics = _table(self._inputs.examples / "video_statistics")
+        if until_day is not None:
+            statistics = statistics.filter(pc.less(statistics["day"], until_day))
         pq.write_table(statistics, directory / STATISTICS, compression="zstd")
         users = self._inputs.examples / "users"
         profiles = _table(users) if users.is_dir() else replay.NO_USERS
         pq.write_table(profiles, directory / USERS, compression="zstd")
 
-    def write_query_tower_and_index(self) -> None:
+    def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
         """Writes both towers and the index of their video embeddings."""
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
@@ -177,7 +218,10 @@ class _Assembly:
             functools.partial(export.video_embeddings, model),
             user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
         )
-        queries, slices = user_queries.of_held_out_users(model, examples, self._resolved)
+        users = user_queries.of_held_out_users(model, examples, self._resolved)
+        queries, slices = users.embeddings, users.slices
+        if not is_judged:
+            queries, slices = queries[:_FEW_QUERIES], {}
         finite = gates.finite_embeddings(videos, queries)
         self._add(finite)
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
@@ -194,9 +238,17 @@ class _Assembly:
             repeat_bias=float(model.repeat_bias),
         )
         self.index_report = dataclasses.asdict(report)
+        if not is_judged:
+            return
         self._add(*gates.index_recall(report, self._settings.recall_target))
         loaded = index.Index.load(built)
-        self._add(*gates.collapse(loaded, queries[: user_queries.NUM_QUERIES // 2]))
+        watched = user_queries.watched_then(
+            _table(examples / "video_statistics"),
+            self._catalogue,
+            from_s=int(str(dataset.info(examples)["train_until_s"])),
+        )
+        known = users.of_known_users(user_queries.NUM_QUERIES // 2)
+        self._add(*gates.collapse(loaded, known, watched=watched))
         self._add(
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
@@ -204,16 +256,18 @@ class _Assembly:
             gates.skew_proof("query tower", skew.measure(directory, examples, spec.CANDIDATE)),
         )
 
-    def write_ranker(self, ranker_model: pathlib.Path) -> None:
-        """Writes the ranker."""
+    def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
+        """Writes the ranker; videos are prepared for those that are judged, to serve."""
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
         export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
         requests = warmup.ranker_requests(examples)
-        prepared = self._prepare_videos(directory)
+        prepared = self._prepare_videos(directory) if is_judged else None
         if prepared is not None:
             requests += warmup.prepared_requests(requests, prepared, self._catalogue)
         warmup.write(directory, signatures.RANKER, requests)
+        if not is_judged:
+            return
         self._add(
             trials.ranker(directory),
             gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
@@ -255,6 +309,23 @@ class _Assembly:
                 figures, previous, num_videos=len(self._catalogue), has_ranker=has_ranker
             )
         )
+
+    def judge_page_order(self) -> None:
+        """Compares the learned order of pages with orders by one part alone."""
+        directory = self._inputs.page_order
+        info = None if directory is None else files.read_complete(directory)
+        self._add(*gates.page_order((info or {}).get("judged", {})))
+
+    def write_page_order(self) -> None:
+        """Puts the learned order, where there is one, where servers look for it."""
+        directory = self._inputs.page_order
+        if directory is None or not (directory / page_order.FILE).is_file():
+            without = "retrieval score" if self._inputs.ranker_model is None else "watch time"
+            logging.warning("No learned order: pages will be in the order of the %s.", without)
+            return
+        path = page_order.path_of(self._build.serving_root, self._build.version)
+        path.parent.mkdir(exist_ok=True)
+        page_order.PageOrder.load(directory / page_order.FILE).save(path)
 
     def _add(self, *found: Gate) -> None:
         for gate in found:

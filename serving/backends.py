@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import re
 import threading
 import time
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from features import command
-from serving import errors, release, signatures
+from serving import errors, reduced_precision, release, signatures
 from serving.model import Arrays, Model
 from serving.tensor_protos import from_proto, to_proto
 
@@ -25,6 +26,10 @@ DEADLINE_S = 2.0
 SYSTEM_CERTIFICATES = "system"
 _MAX_MESSAGE_BYTES = 64 << 20
 _AVOID_S = 1.0
+# What a server that is busy, gone or stopping says of calls: a stop does not wait for them.
+_UNAVAILABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED", "ABORTED")
+# A name or an address, IPv6 in brackets; or what gRPC calls a target, such as unix:/run/models.
+_ADDRESS = re.compile(r"(\[[^\]\s]+\]|[^:/\s\[\]]+):\d{1,5}|(unix|dns|ipv4|ipv6|xds):\S+")
 _ANOTHER_MAY_ANSWER = (
     errors.ModelUnavailableError,
     errors.ModelTimeoutError,
@@ -39,6 +44,9 @@ class Backend(Protocol):
         self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns one signature of the model ``query_tower`` or ``ranker`` of a release."""
+
+    def lacks(self, manifest: release.Manifest) -> str:
+        """Returns why the models of a release cannot be asked yet; "" where nothing is awaited."""
 
     def close(self) -> None:
         """Lets go of connections."""
@@ -70,6 +78,7 @@ class TensorFlowServingBackend:
         max_in_flight: int = MAX_IN_FLIGHT,
         deadline_s: float = DEADLINE_S,
         root_certificates: str | os.PathLike[str] | None = None,
+        precision: str = reduced_precision.FLOAT32,
     ) -> None:
         """Prepares the connections; they are made at the first call.
 
@@ -80,13 +89,24 @@ class TensorFlowServingBackend:
             deadline_s: For calls that name no other.
             root_certificates: PEM file of the authorities that sign the servers' certificates;
                 ``system`` for those that the machine trusts; None for connections without TLS.
+            precision: In which the ranker multiplies; ``auto`` is float32 here, since nobody knows
+                on which machine the next call runs.
+
+        Raises:
+            command.InputError: An address is none.
         """
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
         self.address = address
         self.deadline_s = deadline_s
+        self._precision = precision
         self._replicas = []
         for one in (part.strip() for part in address.split(",")):
+            if not _ADDRESS.fullmatch(one):
+                raise command.InputError(
+                    "--model_server must be HOST:PORT of TensorFlow Serving's gRPC, or several "
+                    f"with commas, got {address!r}."
+                )
             channel = _channel(one, root_certificates)
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             places = threading.BoundedSemaphore(max_in_flight)
@@ -97,7 +117,25 @@ class TensorFlowServingBackend:
         self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """See :class:`Backend`."""
+        signature = reduced_precision.scoring_signature(signature, self._precision)
         return TensorFlowServingModel(self, component, int(found.version), signature)
+
+    def lacks(self, manifest: release.Manifest) -> str:
+        """See :class:`Backend`.
+
+        A request without inputs is refused by a model that is there, at no cost; whether it can
+        answer real ones is for the warm-up to see.
+        """
+        for name in (signatures.QUERY_TOWER, signatures.RANKER):
+            if manifest.components.get(name) is None:
+                continue
+            try:
+                TensorFlowServingModel(self, name, int(manifest.version)).predict({})
+            except _ANOTHER_MAY_ANSWER as error:
+                return f"{name}: {error}"
+            except errors.ModelError:
+                continue
+        return ""
 
     def close(self) -> None:
         """See :class:`Backend`."""
@@ -143,7 +181,7 @@ class TensorFlowServingBackend:
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 replica.failed_at = time.monotonic()
                 raise errors.ModelTimeoutError(message) from error
-            if code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+            if code.name in _UNAVAILABLE:
                 replica.failed_at = time.monotonic()
                 raise errors.ModelUnavailableError(message) from error
             if code is grpc.StatusCode.NOT_FOUND:
@@ -191,7 +229,7 @@ class TensorFlowServingModel:
         self._backend = backend
         self._name = name
         self._version = version
-        self._signature = signature
+        self.signature = signature
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
         """See :class:`Model`."""
@@ -200,7 +238,7 @@ class TensorFlowServingModel:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._name
         request.model_spec.version.value = self._version
-        request.model_spec.signature_name = self._signature
+        request.model_spec.signature_name = self.signature
         for name, array in inputs.items():
             to_proto(array, request.inputs[name])
         answer = self._backend.call(request, deadline_s or self._backend.deadline_s)

@@ -137,7 +137,11 @@ class _Scorer:
         daily = statistics.merge([])
         minutes: list[pa.Table] = []
         for tables in buckets:
-            clean = log.clean(tables)
+            since = self.resolved.history_from_s
+            clean = {
+                name: rows.filter(pc.greater_equal(rows["time"], since))
+                for name, rows in log.clean(tables).items()
+            }
             # An empty table says that the log has impressions, though not of these users.
             shown = clean.get("impressions", schema.empty("impressions"))
             part = statistics.daily_counts(clean.get("watches"), shown)
@@ -159,7 +163,7 @@ class _Scorer:
         from_s: int | None,
     ) -> Iterator[pa.Table]:
         """Scores a bucket's impressions, ordered by user and time."""
-        shown = Shown.of(log, tables, self.catalogue)
+        shown = Shown.of(log, tables, self.catalogue, from_s=self.resolved.history_from_s)
         paged = shown.paged.filter(pc.greater_equal(shown.paged["time"], from_s or 0))
         yield from self._scored(paged, shown, counted)
         in_time = pc.fill_null(pc.greater_equal(shown.broken["time"], from_s or 0), True)

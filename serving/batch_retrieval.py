@@ -163,7 +163,13 @@ class _Retriever:
                     "query": combined(batch["search_queries"]).flatten(),
                 }
             )
-        return History.of(self.catalogue, users, watches=watches, searches=searches)
+        return History.of(
+            self.catalogue,
+            users,
+            watches=watches,
+            searches=searches,
+            from_s=self.resolved.history_from_s,
+        )
 
     def _embed(self, batch: pa.Table, history: History) -> Floats:
         count = batch.num_rows

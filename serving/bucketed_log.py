@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features import command, logs, pages, schema
+from features import command, logs, pages
 from features.catalogue import Catalogue, combined
+from features.clean_logs import Cleaner
 from features.history import History
 from serving import query_files
 
@@ -90,17 +91,12 @@ class BucketedLog:
 
     def clean(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """Returns the rows that training would use."""
-        result = {}
-        for name, rows in tables.items():
-            accepted, _ = schema.validate(
-                name,
-                rows,
-                known_video_ids=combined(self.videos["video_id"]),
-                known_user_ids=None if self.users is None else combined(self.users["user_id"]),
-                now_s=self.now_s,
-            )
-            result[name] = schema.split_duplicates(accepted)[0]
-        return result
+        cleaner = Cleaner(
+            videos=combined(self.videos["video_id"]),
+            users=None if self.users is None else combined(self.users["user_id"]),
+            now_s=self.now_s,
+        )
+        return cleaner.tables(tables)
 
 
 class Buckets:
@@ -136,10 +132,7 @@ class Buckets:
 
 
 def _accepted(directory: pathlib.Path, name: str, now_s: int) -> pa.Table:
-    table = logs.read_table(directory, name)
-    accepted, _ = schema.validate(
-        name, table, known_video_ids=None, known_user_ids=None, now_s=now_s
-    )
+    accepted, _ = Cleaner(None, None, now_s).split(name, logs.read_table(directory, name))
     return accepted.combine_chunks()
 
 
@@ -167,8 +160,22 @@ class Shown:
     history: History
 
     @classmethod
-    def of(cls, log: BucketedLog, tables: Mapping[str, pa.Table], catalogue: Catalogue) -> "Shown":
-        """Takes the raw event tables of a bucket, impressions among them."""
+    def of(
+        cls,
+        log: BucketedLog,
+        tables: Mapping[str, pa.Table],
+        catalogue: Catalogue,
+        *,
+        from_s: int,
+    ) -> "Shown":
+        """Takes the raw event tables of a bucket, impressions among them.
+
+        Args:
+            log: Where they are from.
+            tables: The bucket.
+            catalogue: Of the log.
+            from_s: Nothing before it is in a history: those who are asked have not learnt of it.
+        """
         clean = log.clean(tables)
         order = [("user_id", "ascending"), ("time", "ascending")]
         impressions = tables["impressions"].sort_by(order)
@@ -179,6 +186,7 @@ class Shown:
             watches=clean.get("watches"),
             searches=clean.get("searches"),
             impressions=clean.get("impressions"),
+            from_s=from_s,
         )
         whole = _whole(impressions)
         return cls(

@@ -1,7 +1,8 @@
 r"""Trained models -> a release that serves: index, SavedModels, manifest; gated, atomic.
 
     python -m serving.build_release --examples=examples --candidate_model=candidate_model \
-        --ranker_model=ranker_model --serving_root=serving_root --metrics=evaluation
+        --ranker_model=ranker_model --page_order=page_order --serving_root=serving_root \
+        --metrics=evaluation
 
 Prints every gate. When one fails nothing is published and the exit code is 2.
 """
@@ -22,7 +23,10 @@ _CANDIDATE_MODEL = flags.DEFINE_string(
     "candidate_model", None, "What train_candidate wrote.", required=True
 )
 _RANKER_MODEL = flags.DEFINE_string(
-    "ranker_model", None, "What train_ranker wrote. Without it pages follow the retrieval score."
+    "ranker_model", None, "What train_ranker wrote. Without it there are no watch times."
+)
+_PAGE_ORDER = flags.DEFINE_string(
+    "page_order", None, "What learn_order wrote. Without it pages follow the ranker, or retrieval."
 )
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Directory of releases; created.", required=True
@@ -56,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
         examples=pathlib.Path(_EXAMPLES.value),
         candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
         ranker_model=_path(_RANKER_MODEL.value),
+        page_order=_path(_PAGE_ORDER.value),
         metrics=_path(_METRICS.value),
     )
     settings = build_settings.Settings(
@@ -65,12 +70,14 @@ def main(argv: Sequence[str]) -> None:
         force_publish=_FORCE_PUBLISH.value,
     )
     manifest = assembly.publish(inputs, root, settings, report=lambda gate: print(gate, flush=True))
+    examples = manifest.lineage["examples"]["info"]
+    served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])
     parts = ", ".join(name for name, files in manifest.components.items() if files)
     sys.stdout.write(
         f"Published release {manifest.version} in {root} ({parts}) "
         f"after {time.monotonic() - started:.0f} s.\n"
-        f"Next: python -m serving.serve --serving_root={root} --port=8500\n"
-        f"Back: python -m serving.rollback --serving_root={root}\n"
+        f"Next: {served}\n"
+        f"Back: {command.shell_line('serving.rollback', serving_root=root)}\n"
     )
 
 

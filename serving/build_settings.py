@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 
 from features import command
+from serving.publication import KEEP, MIN_KEEP
 
-KEEP = 3
-MIN_KEEP = 2  # The current release, and one to roll back to.
 RECALL_TARGET = 0.95
 # Below this exact search takes about a millisecond, so there is nothing to win.
 EXACT_BELOW = 20_000
@@ -20,12 +19,14 @@ class Inputs:
         examples: Written by pipeline.preprocess.
         candidate_model: Written by models.train_candidate.
         ranker_model: Written by models.train_ranker; None publishes without a ranker.
+        page_order: Written by serving.learn_order; None publishes without a learned order.
         metrics: metrics.json of models.evaluate, or its directory; None leaves gates unchecked.
     """
 
     examples: pathlib.Path
     candidate_model: pathlib.Path
     ranker_model: pathlib.Path | None = None
+    page_order: pathlib.Path | None = None
     metrics: pathlib.Path | None = None
 
 

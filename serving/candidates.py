@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from serving import signatures
+from serving.exact_search import RowsByNumber
 from serving.sources import Nominations
 
 
@@ -66,7 +67,7 @@ class Candidates:
 
 
 def merge(
-    nominations: Mapping[str, Nominations], *, embeddings: np.ndarray, query: np.ndarray | None
+    nominations: Mapping[str, Nominations], *, embeddings: RowsByNumber, query: np.ndarray | None
 ) -> Candidates:
     """Puts the nominations together.
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+import stat
 from collections.abc import Collection, Mapping
 
 _BLOCK_BYTES = 1 << 20
@@ -59,14 +60,37 @@ def difference(
     ):
         if names:
             return f"{min(names)} {problem}"
+    try:
+        problem = _other_size(path, expected)
+        if hash_contents and not problem:
+            sums = of_tree(path, leave_out=leave_out)
+            changed = [n for n, actual in sums.items() if actual["sha256"] != expected[n]["sha256"]]
+            problem = f"{changed[0]} has other content (its SHA-256 differs)" if changed else ""
+    except OSError as error:  # A link to nothing, or to itself; or the disk.
+        return f"a file cannot be read: {error}"
+    return problem
+
+
+def _other_size(path: pathlib.Path, expected: Mapping[str, FileSum]) -> str:
     for name, recorded in expected.items():
-        size = (path / name).stat().st_size
-        if size != recorded["bytes"]:
-            return f"{name} has {size} bytes instead of {recorded['bytes']}"
-    if hash_contents:
-        for name, actual in of_tree(path, leave_out=leave_out).items():
-            if actual["sha256"] != expected[name]["sha256"]:
-                return f"{name} has other content (its SHA-256 differs)"
+        status = (path / name).stat()
+        if not stat.S_ISREG(status.st_mode):  # Reading a pipe would wait for ever.
+            return f"{name} is no file"
+        if status.st_size != recorded["bytes"]:
+            return f"{name} has {status.st_size} bytes instead of {recorded['bytes']}"
+    return ""
+
+
+def problem_of(sums: object) -> str:
+    """Says in one phrase why a value is not what :func:`of_tree` returns; "" where it may be."""
+    if not isinstance(sums, Mapping):
+        return "does not list its files"
+    for name, recorded in sums.items():
+        if pathlib.PurePosixPath(name).is_absolute() or ".." in pathlib.PurePosixPath(name).parts:
+            return f"has a file outside of it, {name[:80]!r}"
+        is_sum = isinstance(recorded, Mapping) and isinstance(recorded.get("sha256"), str)
+        if not is_sum or type(recorded.get("bytes")) is not int or recorded["bytes"] < 0:
+            return f"has no checksum and size of {name[:80]!r}"
     return ""
 
 

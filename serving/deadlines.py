@@ -78,14 +78,21 @@ class StagePool:
             StageTimeoutError: It took longer than ``deadline_s``, or did so too often lately.
         """
         (outcome,) = self.run_all({name: work}, deadline_s).values()
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        finally:
+            del outcome  # Else the error holds this frame, and the frame the error: see run_all.
 
     def run_all(
         self, works: Mapping[str, Callable[[], Result]], deadline_s: float
     ) -> dict[str, Result | Exception]:
-        """Runs side by side; returns by name what each returned or raised within the deadline."""
+        """Runs side by side; returns by name what each returned or raised within the deadline.
+
+        Nothing that is returned holds this call's frame, which would make a cycle: what the work
+        holds, a whole release, would then stay in memory until somebody looks for garbage.
+        """
         until = time.monotonic() + deadline_s
         started: dict[str, concurrent.futures.Future[Result]] = {}
         outcomes: dict[str, Result | Exception] = {}
@@ -93,18 +100,17 @@ class StagePool:
             try:
                 started[name] = self._start(name, work, until)
             except errors.StageTimeoutError as error:
-                outcomes[name] = error
+                outcomes[name] = error.with_traceback(None)
         for name, future in started.items():
-            outcome: Result | Exception
             try:
-                outcome = future.result(max(until - time.monotonic(), 0))
+                raised = future.exception(max(until - time.monotonic(), 0))
             except concurrent.futures.TimeoutError:
                 future.cancel()
-                outcome = errors.StageTimeoutError(f"{name} took longer than {deadline_s:g} s.")
-            except Exception as error:
-                outcome = error
-            self._breaker(name).note(was_missed=isinstance(outcome, _TOO_SLOW))
-            outcomes[name] = outcome
+                raised = errors.StageTimeoutError(f"{name} took longer than {deadline_s:g} s.")
+            if raised is not None and not isinstance(raised, Exception):
+                raise raised
+            outcomes[name] = future.result() if raised is None else raised
+            self._breaker(name).note(was_missed=isinstance(raised, _TOO_SLOW))
         return {name: outcomes[name] for name in works}
 
     def _start(

@@ -13,22 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from serving import cores, errors, release, signatures
+from serving import cores, errors, reduced_precision, release, signatures
 from serving.model import Arrays, Model
-from serving.reduced_precision import FasterOf
 
 
 class EmbeddedBackend:
     """A :class:`serving.backends.Backend` in this process.
 
     Args:
-        reduced_precision: Whether the ranker may run in bfloat16 where that is faster. What it
-            answers then depends on the machine, by some tenths of a per cent: for servers, not
-            for what must come out the same again.
+        precision: In which the ranker multiplies, out of :data:`reduced_precision.PRECISIONS`; see
+            there for what it changes.
+        choices: Where ``auto`` remembers what it chose; None tries anew each time.
     """
 
-    def __init__(self, *, reduced_precision: bool = False) -> None:
-        self._reduced_precision = reduced_precision
+    def __init__(
+        self,
+        *,
+        precision: str = reduced_precision.FLOAT32,
+        choices: reduced_precision.Choices | None = None,
+    ) -> None:
+        self._precision = precision
+        self._choices = choices
         # One model in memory for all its signatures, for as long as one of them is used.
         self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
             weakref.WeakValueDictionary()
@@ -44,12 +49,22 @@ class EmbeddedBackend:
         opened = self._opened.get(directory)
         if opened is None:
             opened = self._opened[directory] = OpenedModel(directory)
-        model = opened.model(signature)
-        reduced = signatures.SCORE_BFLOAT16
-        is_there = signature == signatures.SCORE_PREPARED and reduced in opened.signatures
-        if self._reduced_precision and is_there:
-            return FasterOf(model, opened.model(reduced))
-        return model
+        reduced = reduced_precision.scoring_signature(signature, reduced_precision.BFLOAT16)
+        if self._precision == reduced_precision.AUTO:
+            if reduced == signature or reduced not in opened.signatures:
+                return opened.model(signature)
+            return reduced_precision.FasterOf(
+                opened.model(signature),
+                opened.model(reduced),
+                version=found.version,
+                choices=self._choices,
+            )
+        return opened.model(reduced_precision.scoring_signature(signature, self._precision))
+
+    def lacks(self, manifest: release.Manifest) -> str:
+        """See :class:`serving.backends.Backend`: models are loaded when they are opened."""
+        del manifest
+        return ""
 
     def close(self) -> None:
         """See :class:`serving.backends.Backend`."""
@@ -118,6 +133,7 @@ class EmbeddedModel:
     ) -> None:
         import tensorflow as tf
 
+        self.signature = signature
         self._opened = opened if isinstance(opened, OpenedModel) else OpenedModel(opened)
         self._name = self._opened.name
         found = self._opened.signatures.get(signature)

@@ -6,6 +6,7 @@ ServingError
     NotReadyError               no release is loaded yet
     HandoverError               another process was to take over with a new release, and failed
     HistoryUnavailableError     the history store cannot be read or written
+        HistoryLostError        it is there, and what it held is not
     EventLogError               events cannot be made durable, for example: disk full
     FilterError                 a filter that was asked for cannot decide, so nothing is shown
     StageTimeoutError           a part of the funnel did not answer in time, or did not lately
@@ -45,6 +46,10 @@ class HandoverError(ServingError):
 
 class HistoryUnavailableError(ServingError):
     """The history store failed; whatever was being written is not there."""
+
+
+class HistoryLostError(HistoryUnavailableError):
+    """The history store holds nothing of what it held; it must be filled again from the logs."""
 
 
 class EventLogError(ServingError):

@@ -6,22 +6,22 @@ received, so that the click that follows one can be written into its row (``clic
 not watched yet waits for its watch, at most ``WATCH_WINDOW_S``. What comes later is still a
 watch in the logs, but the impression stays as it was written.
 
-How. Everything that a compaction will change is first prepared in ``staging-<id>/``; renaming
-that to ``commit-<id>/`` decides it. Then each prepared Parquet file is renamed into its table,
-and the segments it came from are removed. Each of these steps can be done again, so whoever
-finds a commit that a killed process left finishes it, before anything else. A duplicate (one
-event id of a user twice, as after a retry that crossed a crash) is dropped.
+How. Everything that a compaction will change is first prepared, then decided by one rename
+(:mod:`serving.event_commits`).
+
+Once. What was moved is known by its keys for a day (:mod:`serving.event_keys`): what comes again
+meanwhile, as after a retry that crossed a crash, is dropped. Nothing leaves the log before the
+history store has it: a server brings its store up to segments first. What is moved by something
+else, or while the store is out of reach, stays in the log as *owed* until a server of that store
+has done so, at most :data:`OWED_S`.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import pathlib
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,28 +29,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import files, logs, schema
 from features.catalogue import combined
-from serving import attribution
+from serving import attribution, errors, event_commits, event_keys, event_rows
 from serving.event_segments import (
     DIRECTORY,
     EVENTS,
     EVIDENCE,
+    HELD,
+    IN_TABLES,
+    OWED,
     PAGES,
     Segment,
+    owed_to,
     read,
-    segment_name,
     segments,
 )
-from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S
+from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Kind, NewUser
 
 # Impressions read at once: about 2 GB of memory.
 _MAX_BATCH_BYTES = 512 << 20
-_STAGING, _COMMIT, _TABLES, _PLAN = "staging-", "commit-", "tables", "plan.json"
+
+# A replica that was taken away for good never asks for what it is owed.
+OWED_S = 30 * 86400
+
+Bring = Callable[[Sequence[Segment]], Sequence[Segment]]
 
 
 def compact(
-    logs_dir: str | os.PathLike[str], *, wall_s: float, flush: bool = False
+    logs_dir: str | os.PathLike[str],
+    *,
+    wall_s: float,
+    flush: bool = False,
+    bring: Bring | None = None,
 ) -> dict[str, int]:
     """Moves what is ripe into the tables; segments of live processes are left to them.
 
@@ -58,6 +68,8 @@ def compact(
         logs_dir: Raw logs with an event log inside; nothing is done where there is none.
         wall_s: Clock of the machine, Unix seconds.
         flush: Whether impressions need not be ripe.
+        bring: Makes sure that the history store at hand has what its segments hold, durably, and
+            returns those; raises HistoryUnavailableError where it may not. None without a store.
 
     Returns:
         Rows written by table.
@@ -67,20 +79,52 @@ def compact(
     if not (root / DIRECTORY).is_dir():
         return total
     with paused(root):
-        _recover(root)
+        event_commits.recover(root)
         while True:
             batch = _choose(segments(root), wall_s=wall_s, flush=flush)
             if not batch.events and not batch.pages:
                 break
-            rows = _compact_batch(root, batch, wall_s=wall_s, flush=flush)
+            brought = _brought(bring, [*batch.events, *batch.pages])
+            rows = _compact_batch(root, batch, wall_s=wall_s, flush=flush, brought=brought)
             for table, count in rows.items():
                 total[table] = total.get(table, 0) + count
             if batch.is_last:
                 break
-        _drop_old_evidence(root, wall_s)
+        owed = [segment for segment in segments(root) if segment.stream == OWED]
+        _settle([segment for segment in owed if segment.path in _brought(bring, owed)])
+        _drop_what_is_old(root, wall_s)
     if any(total.values()):
         logging.info("Compacted the event log into %s: %s rows.", root, total)
     return total
+
+
+def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
+    """Forgets what is owed to a history store that is empty: it will be filled from the tables.
+
+    To be called within :func:`paused`, and before it is filled.
+    """
+    found = segments(pathlib.Path(logs_dir))
+    _settle([s for s in found if s.stream == OWED and owed_to(store, s)])
+
+
+def _settle(owed: Sequence[Segment]) -> None:
+    for segment in owed:
+        os.replace(segment.path, segment.path.with_name(_renamed(segment, EVIDENCE)))
+
+
+def _renamed(segment: Segment, stream: str) -> str:
+    return f"{stream}-{segment.path.name.partition('-')[2]}"
+
+
+def _brought(bring: Bring | None, chosen: Sequence[Segment]) -> set[pathlib.Path]:
+    """Returns the segments whose content is in their history store."""
+    if bring is None or not chosen:
+        return set()
+    try:
+        return {segment.path for segment in bring(chosen)}
+    except errors.HistoryUnavailableError as error:
+        logging.error("The tables get what the history store may lack: %s", error)
+        return set()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +135,7 @@ class _Batch:
     pages: Sequence[Segment]
     evidence: Sequence[Segment]
     growing: Sequence[Segment]
+    younger: Sequence[Segment]
     is_last: bool
 
 
@@ -100,6 +145,7 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
         for s in found
         if s.stream == PAGES and s.is_sealed and (flush or s.end_s <= wall_s - CLICK_WINDOW_S)
     ]
+    oldest = _oldest_needed(found, wall_s)
     pages: list[Segment] = []
     size = 0
     for segment in ripe:
@@ -110,203 +156,136 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
     return _Batch(
         events=[s for s in found if s.stream == EVENTS and s.is_sealed],
         pages=pages,
-        evidence=[s for s in found if s.stream == EVIDENCE],
+        evidence=[s for s in found if s.stream in IN_TABLES and s.end_s >= oldest],
         growing=[s for s in found if s.stream == EVENTS and not s.is_sealed],
+        younger=_younger(found, pages),
         is_last=len(pages) == len(ripe),
     )
 
 
+def _younger(found: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
+    """Returns segments of impressions that a click or watch may have come from instead."""
+    until_s = max((s.end_s for s in pages), default=0) + CLICK_WINDOW_S
+    rest = [s for s in found if s.stream == PAGES and s not in pages]
+    return [s for s in rest if s.start_s <= until_s]
+
+
 def _compact_batch(
-    root: pathlib.Path, batch: _Batch, *, wall_s: float, flush: bool
+    root: pathlib.Path,
+    batch: _Batch,
+    *,
+    wall_s: float,
+    flush: bool,
+    brought: Collection[pathlib.Path],
 ) -> dict[str, int]:
-    before = read(batch.evidence)
-    events = _without_duplicates(read(batch.events), before)
-    pages = _without_repeated_impressions(_without_duplicates(read(batch.pages), read([])))
-    engagements = pa.concat_tables([before, events, read(batch.growing)])
-    is_engagement = pc.is_in(engagements["kind"], pa.array(["click", "watch"]))
-    clicked, seconds = attribution.attribute(pages, engagements.filter(is_engagement))
+    moved = event_keys.moved(root / DIRECTORY)
+    read_events = read(batch.events, keep_aside=True)
+    events, event_digests = event_keys.not_moved(read_events, moved)
+    pages, page_digests = event_keys.not_moved(read(batch.pages, keep_aside=True), moved)
+    others = [read(batch.evidence), read_events, read(batch.growing)]
+    # What is told of a second time takes no click away from what was told first.
+    younger, _ = event_keys.not_moved(read(batch.younger), [np.sort(page_digests), *moved])
+    clicked, seconds, moment = _outcomes(pages, others, beside=younger)
     received = np.asarray(combined(pages["received"]), np.int64)
     held = clicked & (seconds == 0) & (received > wall_s - WATCH_WINDOW_S) & (not flush)
     done = pages.filter(pa.array(~held))
     tables = {
-        "watches": _table("watches", events.filter(pc.equal(events["kind"], "watch"))),
-        "searches": _table("searches", events.filter(pc.equal(events["kind"], "search"))),
-        "impressions": _impressions(done, clicked[~held], seconds[~held]),
-        "users": _new_users(root, events.filter(pc.equal(events["kind"], "user"))),
+        "watches": event_rows.raw_table(
+            "watches", events.filter(pc.equal(events["kind"], Kind.WATCH.value))
+        ),
+        "searches": event_rows.raw_table(
+            "searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))
+        ),
+        "impressions": event_rows.impressions(done, clicked[~held], seconds[~held], moment[~held]),
+        "users": event_rows.new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
     }
-    _commit(root, batch, tables, pages.filter(pa.array(held)))
+    commit = event_commits.Commit(
+        tables=tables,
+        held=pages.filter(pa.array(held)),
+        keys=np.concatenate([event_digests, page_digests[~held]]),
+        wall_s=wall_s,
+        **_left_behind(batch, brought),
+    )
+    commit.carry_out(root)
     return {name: table.num_rows for name, table in tables.items() if table.num_rows}
 
 
-def _without_duplicates(records: pa.Table, before: pa.Table) -> pa.Table:
-    """Keeps the first record of each user, kind and event id that ``before`` does not have."""
-    if not records.num_rows:
-        return records
-    together = pa.concat_tables([before.select(_KEY), records.select(_KEY)])
-    first = _first_rows(together, _KEY)
-    is_new = np.zeros(together.num_rows, bool)
-    is_new[first] = True
-    return records.filter(pa.array(is_new[before.num_rows :]))
-
-
-_KEY = ["user_id", "kind", "event_id"]
-
-
-def _without_repeated_impressions(pages: pa.Table) -> pa.Table:
-    """Keeps one impression of a video on a page: served here and reported by a client is one."""
-    on_page = np.asarray(combined(pc.not_equal(pages["page_id"], "")).cast(pa.int8()), bool)
-    keep = ~on_page
-    rows = np.flatnonzero(on_page)
-    first = _first_rows(pages.take(pa.array(rows)), ["user_id", "page_id", "video_id"])
-    keep[rows[first]] = True
-    return pages.filter(pa.array(keep))
-
-
-def _first_rows(records: pa.Table, names: Sequence[str]) -> np.ndarray:
-    numbered = records.select(list(names)).append_column(
-        "row", pa.array(np.arange(records.num_rows))
-    )
-    first = numbered.group_by(list(names), use_threads=False).aggregate([("row", "min")])
-    return np.sort(np.asarray(combined(first["row_min"]), np.int64))
-
-
-# ---- tables --------------------------------------------------------------------------------------
-
-
-def _table(name: str, records: pa.Table) -> pa.Table:
-    """Returns the contract columns; "" and -1 stand for what is not known."""
-    columns: dict[str, pa.ChunkedArray] = {}
-    for column in schema.TABLES[name].columns:
-        values = records[column.name]
-        if not column.required and pa.types.is_string(column.type):
-            values = pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-        if column.name == "position":
-            values = pc.if_else(pc.less(values, 0), pa.scalar(None, pa.int64()), values)
-        columns[column.name] = values
-    return pa.table(columns)
-
-
-def _impressions(records: pa.Table, clicked: np.ndarray, seconds: np.ndarray) -> pa.Table:
-    table = _table("impressions", records)
-    for name, values in (("clicked", clicked), ("watch_time_s", seconds)):
-        table = table.set_column(table.column_names.index(name), name, pa.array(values))
-    return table
-
-
-def _new_users(root: pathlib.Path, records: pa.Table) -> pa.Table:
-    """Returns rows for the users table, where the logs have one.
-
-    Without one nobody is unknown; a table of the new users alone would make all others so.
-    """
-    has_users = next((root / "users").glob("**/*.parquet"), None) is not None
-    if not has_users or not records.num_rows:
-        return schema.empty("users")
-    kept = records.take(pa.array(_first_rows(records, ["user_id"])))
-    types = logs.column_types(root, "users")
-    rows = []
-    for user_id, profile in zip(
-        kept["user_id"].to_pylist(), kept["profile"].to_pylist(), strict=True
-    ):
-        rows.append({**json.loads(profile or "{}"), "user_id": user_id})
-    columns = {name: _typed([row.get(name) for row in rows], kind) for name, kind in types.items()}
-    return pa.table(columns)
-
-
-def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Returns the values in the type of the table; one that does not fit is not known."""
-    fitting = []
-    for value in values:
-        try:
-            fitting.append(pa.scalar(value, kind).as_py())
-        except (pa.ArrowException, TypeError, ValueError):
-            fitting.append(None)
-    return pa.array(fitting, kind)
-
-
-# ---- committing ----------------------------------------------------------------------------------
-
-
-def _commit(
-    root: pathlib.Path, batch: _Batch, tables: Mapping[str, pa.Table], held: pa.Table
-) -> None:
-    directory = root / DIRECTORY
-    name = uuid.uuid4().hex
-    staging = directory / f"{_STAGING}{name}"
-    staging.mkdir()
-    for table, rows in tables.items():
-        if rows.num_rows:
-            logs.append(staging / _TABLES, table, rows)
-    if held.num_rows:
-        start = int(pc.min(held["received"]).as_py())
-        _write_records(staging / segment_name(PAGES, start, f"held-{name[:8]}"), held)
-    plan = {
-        "remove": [s.path.name for s in batch.pages],
-        "retire": [s.path.name for s in batch.events],
+def _left_behind(batch: _Batch, brought: Collection[pathlib.Path]) -> dict[str, Any]:
+    """Returns which segments are removed, and which get another name."""
+    done = {*brought, *(s.path for s in batch.pages if s.store == HELD)}
+    kept = {s: EVIDENCE for s in batch.events if s.path in done}
+    owed = {s: OWED for s in (*batch.events, *batch.pages) if s.path not in done}
+    return {
+        "removed": [s.path.name for s in batch.pages if s.path in done],
+        "renamed": {s.path.name: _renamed(s, stream) for s, stream in (kept | owed).items()},
     }
-    (staging / _PLAN).write_text(json.dumps(plan))
-    files.fsync_tree(staging)
-    commit = directory / f"{_COMMIT}{name}"
-    staging.rename(commit)
-    files.fsync_directory(directory)
-    _finish(root, commit)
 
 
-def _write_records(path: pathlib.Path, records: pa.Table) -> None:
-    with path.open("w") as file:
-        for record in records.to_pylist():
-            known = {key: value for key, value in record.items() if value is not None}
-            file.write(json.dumps(known) + "\n")
+@contextlib.contextmanager
+def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
+    """Gives the impressions that the tables do not have yet, with what came of them so far.
+
+    Meanwhile nothing moves into the tables: what the caller lists there is the rest.
+
+    Yields:
+        Columns of the raw table and others. Empty, with a warning, where the event log is another's
+        and cannot be held still.
+    """
+    root = pathlib.Path(logs_dir)
+    if not (root / DIRECTORY).is_dir():
+        yield read([])
+        return
+    if not os.access(root / DIRECTORY, os.W_OK):
+        logging.warning(
+            "%s cannot be written, so nothing of it is read: pages of the last %d minutes, and "
+            "those that wait for a watch, are left out.",
+            root / DIRECTORY,
+            CLICK_WINDOW_S // 60,
+        )
+        yield read([])
+        return
+    with paused(root):
+        event_commits.recover(root)
+        found = segments(root)
+        moved = event_keys.moved(root / DIRECTORY)
+        pages, _ = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
+        others = read([s for s in found if s.stream != PAGES])
+        yield event_rows.with_outcomes(pages, *_outcomes(pages, [others], beside=read([])))
 
 
-def _recover(root: pathlib.Path) -> None:
-    """Finishes what was decided, and forgets what was only prepared."""
-    for staging in (root / DIRECTORY).glob(f"{_STAGING}*"):
-        shutil.rmtree(staging)
-    for commit in sorted((root / DIRECTORY).glob(f"{_COMMIT}*")):
-        logging.info("Finishing the compaction that was interrupted at %s.", commit)
-        _finish(root, commit)
+def _outcomes(
+    pages: pa.Table, others: Sequence[pa.Table], *, beside: pa.Table
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what came of impressions, see :func:`serving.attribution.attribute`."""
+    engagements = event_keys.distinct(pa.concat_tables([_engagements(part) for part in others]))
+    return attribution.attribute(pages, engagements, beside=beside)
 
 
-def _finish(root: pathlib.Path, commit: pathlib.Path) -> None:
-    directory = root / DIRECTORY
-    plan_file = commit / _PLAN
-    if plan_file.exists():  # It goes last: without it everything is done.
-        plan = json.loads(plan_file.read_text())
-        for path in sorted((commit / _TABLES).glob("**/*.parquet")):
-            target = root / path.relative_to(commit / _TABLES)
-            _make_directories(target.parent)
-            os.replace(path, target)
-            files.fsync_directory(target.parent)
-        for path in commit.glob("*.jsonl"):
-            os.replace(path, directory / path.name)
-        files.fsync_directory(directory)
-        for name in plan["retire"]:
-            retired = directory / f"{EVIDENCE}{name.removeprefix(EVENTS)}"
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(directory / name, retired)
-        for name in plan["remove"]:
-            (directory / name).unlink(missing_ok=True)
-        files.fsync_directory(directory)
-        plan_file.unlink()
-    shutil.rmtree(commit)
+def _engagements(records: pa.Table) -> pa.Table:
+    wanted = pa.array([Kind.CLICK.value, Kind.WATCH.value])
+    return records.filter(pc.is_in(records["kind"], wanted))
 
 
-def _make_directories(path: pathlib.Path) -> None:
-    """Creates a directory and makes its name durable."""
-    if not path.is_dir():
-        _make_directories(path.parent)
-        path.mkdir(exist_ok=True)
-        files.fsync_directory(path.parent)
+# ---- what is left --------------------------------------------------------------------------------
 
 
-def _drop_old_evidence(root: pathlib.Path, wall_s: float) -> None:
-    """Removes events that no impression waits for and that no client sends again."""
+def _drop_what_is_old(root: pathlib.Path, wall_s: float) -> None:
+    """Removes events that no impression waits for, and keys that nobody sends again."""
     found = segments(root)
-    waiting = [segment.start_s for segment in found if segment.stream == PAGES]
-    oldest = min([wall_s - CLICK_WINDOW_S, *waiting])
+    oldest = _oldest_needed(found, wall_s)
     for segment in found:
         if segment.stream == EVIDENCE and segment.end_s < oldest:
             segment.path.unlink(missing_ok=True)
+        if segment.stream == OWED and segment.end_s < wall_s - OWED_S:
+            logging.warning("%s: no server of its history store came for it.", segment.path)
+            segment.path.unlink(missing_ok=True)
+    event_keys.drop_old(root / DIRECTORY, wall_s=wall_s)
+
+
+def _oldest_needed(found: Sequence[Segment], wall_s: float) -> float:
+    """Returns the time from which on clicks may still meet an impression that waits."""
+    waiting = [segment.start_s for segment in found if segment.stream == PAGES]
+    return min([wall_s - CLICK_WINDOW_S, *waiting])
 
 
 @contextlib.contextmanager

@@ -6,19 +6,24 @@ compaction moves meanwhile; and what it removed was ripe, so it had been read lo
 """
 
 import contextlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from absl import logging
+
 from serving import event_segments
 
-_HELD = "-held-"  # Impressions that compaction put back: other segments had them before.
+_HELD = f"-{event_segments.HELD}-"
 
 
 class Follower:
-    """Reads what is new since the last call. For one thread."""
+    """Reads what is new since the last call. For one thread.
+
+    Attributes:
+        damaged: Lines that were no records, so far; each was left out, and named in the log.
+    """
 
     def __init__(
         self, logs_dir: str | os.PathLike[str], *, is_own: Callable[[str], bool] = lambda _: False
@@ -29,56 +34,66 @@ class Follower:
             logs_dir: Raw logs with an event log inside.
             is_own: Whether this process wrote the segment of this name, so knows its content.
         """
+        self.damaged = 0
         self._directory = pathlib.Path(logs_dir) / event_segments.DIRECTORY
         self._is_own = is_own
         self._is_first = True
         self._read: dict[str, int] = {}  # Bytes, by name without stream.
         self._listed: set[str] = set()
 
-    def new_records(self) -> list[dict[str, Any]]:
-        """Returns what was appended by others; the first time, all that waits for compaction.
+    @contextlib.contextmanager
+    def new_records(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields what was appended by others; the first time, all that waits for compaction.
 
-        Exact where no compaction runs during the first call.
+        Exact where no compaction runs during the first call. What is yielded counts as read when
+        the block succeeds: a block that fails is given it again.
         """
-        records: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
+        read = dict(self._read)
         names = set()
         for path in sorted(self._directory.glob("*.jsonl")):
             stream, _, name = path.name.partition("-")
             names.add(name)
             if self._is_own(path.name) and not self._is_first:
                 continue
-            if name not in self._read and not self._is_news(stream, name):
-                self._read[name] = path.stat().st_size
+            start = read.get(name, 0)
+            try:
+                size = path.stat().st_size
+                if name not in read and not self._is_news(stream, name):
+                    read[name] = size
+                    continue
+                content = _from(path, start, size)
+            except FileNotFoundError:  # Renamed or removed just now: the next call finds it.
                 continue
-            records.extend(self._rest_of(path, name))
+            # Smaller: a write that failed was taken back.
+            read[name] = start + len(content) if size > start else size
+            found.extend(self._records(path, content))
         # A name may hide from one listing, while it is renamed.
-        for name in self._read.keys() - names - self._listed:
-            del self._read[name]
-        self._listed = names
-        self._is_first = False
-        return records
+        for name in read.keys() - names - self._listed:
+            del read[name]
+        yield found
+        self._read, self._listed, self._is_first = read, names, False
 
     def _is_news(self, stream: str, name: str) -> bool:
         if self._is_first:
-            return stream != event_segments.EVIDENCE  # That is in the tables.
+            return stream not in event_segments.IN_TABLES
         return _HELD not in name
 
-    def _rest_of(self, path: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
-        start = self._read.get(name, 0)
-        try:
-            size = path.stat().st_size
-            if size <= start:
-                self._read[name] = size  # Smaller: a write that failed was taken back.
-                return
-            with path.open("rb") as file:
-                file.seek(start)
-                content = file.read(size - start)
-        except FileNotFoundError:  # Renamed just now: the next call finds it.
-            return
-        content = content[: content.rfind(b"\n") + 1]
-        self._read[name] = start + len(content)
+    def _records(self, path: pathlib.Path, content: bytes) -> Iterator[dict[str, Any]]:
         for line in content.splitlines():
-            with contextlib.suppress(ValueError):  # Compaction names it and keeps it aside.
-                record = json.loads(line)
-                if isinstance(record, dict):
-                    yield record
+            record = event_segments.record_of(line)
+            if record is None:
+                self.damaged += 1
+                logging.error("%s: a line is no record; it is left out: %r", path, line[:200])
+            else:
+                yield record
+
+
+def _from(path: pathlib.Path, start: int, size: int) -> bytes:
+    """Returns the whole lines between two places of a file."""
+    if size <= start:
+        return b""
+    with path.open("rb") as file:
+        file.seek(start)
+        content = file.read(size - start)
+    return content[: content.rfind(b"\n") + 1]

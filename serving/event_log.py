@@ -2,10 +2,11 @@
 
 Records are appended as JSON lines to segment files below ``<logs>/.event_log/``:
 
-    pages-<start>-<pid>-<random>.jsonl      impressions, served or reported
-    events-<start>-<pid>-<random>.jsonl     watches, searches, clicks, new users
+    pages-<start>-<store>-<random>.jsonl    impressions, served or reported
+    events-<start>-<store>-<random>.jsonl   watches, searches, clicks, new users
     evidence-...                            events that are in the logs already, kept for a while
                                             because a click may still meet its impression
+    owed-...                                what is in the logs, but maybe not in that history store
 
 :mod:`serving.event_compaction` moves them into the Parquet tables of the logs. Several
 processes may log into one directory: each writes its own segments, and holds a lock on them for
@@ -17,11 +18,15 @@ What is promised:
   survives a power cut, and reaches the tables exactly once.
 * ``append_page`` returns after the write: that survives a killed process, and a power cut from
   ``SYNC_PERIOD_S`` later on. A page must not wait for a disk.
-* A failed write (disk full) leaves no half line behind and is not acknowledged.
+* A failed write (disk full) leaves no half line behind and is not acknowledged. After a failed
+  sync the segment is given up: nothing that waited for it is acknowledged, and what follows goes
+  into another.
 """
 
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -42,6 +47,15 @@ _MAX_SEGMENT_BYTES = 64 << 20
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disk:
+    """What the log asks of a file; tests give one that fails."""
+
+    write: Callable[[int, memoryview], int] = os.write
+    fsync: Callable[[int], None] = os.fsync
+    truncate: Callable[[int, int], None] = os.ftruncate
+
+
 class EventLog:
     """Appends records for one process; safe for threads."""
 
@@ -51,6 +65,9 @@ class EventLog:
         *,
         compaction_period_s: float = COMPACTION_PERIOD_S,
         wall: Callable[[], float] = time.time,
+        store: str = event_segments.ANY,
+        bring: Callable[[Sequence[event_segments.Segment]], object] = lambda _: None,
+        disk: Disk | None = None,
     ) -> None:
         """Opens the log.
 
@@ -58,6 +75,10 @@ class EventLog:
             logs_dir: Raw logs to add to; created where it does not exist.
             compaction_period_s: How often :meth:`start` compacts.
             wall: Clock of the machine, Unix seconds.
+            store: Id of the history store beside it.
+            bring: Makes sure that this store has what segments hold, durably; raises
+                HistoryUnavailableError where it may not. Asked before they leave the log.
+            disk: How files are written.
 
         Raises:
             EventLogError: The directory cannot be written.
@@ -65,14 +86,18 @@ class EventLog:
         self.logs_dir = pathlib.Path(logs_dir)
         self._wall = wall
         self._period_s = compaction_period_s
+        self._store = store
+        self._bring = bring
+        self._owes = False
         directory = self.logs_dir / event_segments.DIRECTORY
         with _explained(directory):
             directory.mkdir(parents=True, exist_ok=True)
             probe = directory / f".probe-{uuid.uuid4().hex}"
             probe.write_bytes(b"")
             probe.unlink()
-        self._events = _Stream(directory, event_segments.EVENTS, wall)
-        self._pages = _Stream(directory, event_segments.PAGES, wall)
+        kept = functools.partial(_Stream, directory, store=store, wall=wall, disk=disk or Disk())
+        self._events = kept(event_segments.EVENTS)
+        self._pages = kept(event_segments.PAGES)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -87,8 +112,8 @@ class EventLog:
         Raises:
             EventLogError: They may not be acknowledged.
         """
-        for stream, position in self._write(records):
-            stream.sync(position)
+        for stream, segment, position in self._write(records):
+            stream.sync(segment, position)
 
     def append_page(self, records: Sequence[Event | NewUser]) -> None:
         """Writes what a page showed, and to whom, without waiting for the disk.
@@ -98,16 +123,16 @@ class EventLog:
         """
         self._write(records)
 
-    def _write(self, records: Sequence[Event | NewUser]) -> list[tuple["_Stream", int]]:
+    def _write(self, records: Sequence[Event | NewUser]) -> list[tuple["_Stream", "_Segment", int]]:
         shown = [r for r in records if isinstance(r, Event) and r.kind is Kind.IMPRESSION]
         others = [r for r in records if not (isinstance(r, Event) and r.kind is Kind.IMPRESSION)]
         streams = ((self._events, others), (self._pages, shown))
-        return [(stream, stream.write(self._lines(part))) for stream, part in streams if part]
+        return [(stream, *stream.write(self._lines(part))) for stream, part in streams if part]
 
     def sync(self) -> None:
         """Makes everything written so far durable."""
-        self._pages.sync(self._pages.written)
-        self._events.sync(self._events.written)
+        self._pages.sync_all()
+        self._events.sync_all()
 
     def compact(self, *, flush: bool = False) -> dict[str, int]:
         """Moves what is ripe into the tables of the logs.
@@ -121,7 +146,36 @@ class EventLog:
         with _explained(self.logs_dir):
             self._events.seal()
             self._pages.seal()
-            return event_compaction.compact(self.logs_dir, wall_s=self._wall(), flush=flush)
+            return event_compaction.compact(
+                self.logs_dir, wall_s=self._wall(), flush=flush, bring=self._bring_what_may_lack
+            )
+
+    def _bring_what_may_lack(
+        self, segments: Sequence[event_segments.Segment]
+    ) -> list[event_segments.Segment]:
+        """The store got what this process wrote, unless it said otherwise, and has to keep it."""
+        mine = [s for s in segments if event_segments.owed_to(self._store, s)]
+        owes, self._owes = self._owes, False
+        may_lack = [
+            segment
+            for segment in mine
+            if owes or segment.stream == event_segments.OWED or not self.wrote(segment.path.name)
+        ]
+        try:
+            self._bring(may_lack)
+        except BaseException:
+            self._owes = owes
+            raise
+        return mine
+
+    @contextlib.contextmanager
+    def owing(self) -> Iterator[None]:
+        """Remembers, where the block fails, that the history store lacks what was logged."""
+        try:
+            yield
+        except BaseException:
+            self._owes = True
+            raise
 
     def start(self) -> None:
         """Starts to sync and compact from time to time, until :meth:`close`."""
@@ -163,89 +217,142 @@ class EventLog:
         return ("\n".join(texts) + "\n").encode()
 
 
+class _Segment:
+    """A segment file while it may grow.
+
+    Attributes:
+        descriptor: Open and locked; None once the segment has ended.
+        written: Bytes up to the last whole record.
+        synced: Bytes that are durable.
+        failure: Why what lies beyond ``synced`` never will be; "" while it still can.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: int | None = descriptor
+        self.written = 0
+        self.synced = 0
+        self.failure = ""
+
+
 class _Stream:
     """Appends lines to a segment file that is locked for as long as it may grow."""
 
-    def __init__(self, directory: pathlib.Path, name: str, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        name: str,
+        *,
+        store: str,
+        wall: Callable[[], float],
+        disk: Disk,
+    ) -> None:
         self._directory = directory
         self._name = name
+        self._store = store
         self._wall = wall
-        self._descriptor: int | None = None
-        self._size = 0  # of the segment, up to its last whole record
-        self.written = 0  # of all segments
+        self._disk = disk
+        self._segment: _Segment | None = None
         self.names: set[str] = set()  # of all segments, without the stream's
-        self._synced = 0
         self._write_lock = threading.Lock()
         self._sync_lock = threading.Lock()
 
-    def write(self, lines: bytes) -> int:
-        """Appends whole lines; returns the position that :meth:`sync` must reach for them."""
+    def write(self, lines: bytes) -> tuple[_Segment, int]:
+        """Appends whole lines; returns what :meth:`sync` must make durable for them."""
+        if (full := self._segment) is not None and full.written >= _MAX_SEGMENT_BYTES:
+            self.seal()
         with self._write_lock, _explained(self._directory):
-            if self._size >= _MAX_SEGMENT_BYTES:
-                self._seal()
-            if self._descriptor is None:
-                self._descriptor = self._new_segment()
+            if self._segment is None:
+                self._segment = _Segment(self._new_segment())
+            segment = self._segment
+            assert segment.descriptor is not None
             try:
                 rest = memoryview(lines)
                 while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
+                    rest = rest[self._disk.write(segment.descriptor, rest) :]
             except OSError:
-                self._take_back()
+                self._take_back(segment)
                 raise
-            self._size += len(lines)
-            self.written += len(lines)
-            return self.written
+            segment.written += len(lines)
+            return segment, segment.written
 
-    def sync(self, position: int) -> None:
-        """Returns once everything up to ``position`` is durable.
+    def sync(self, segment: _Segment, position: int) -> None:
+        """Returns once the segment is durable up to ``position``.
 
         One caller syncs for all that wrote before it began; the others find their work done.
+
+        A sync that failed is never tried again: the system may have dropped what it could not
+        write, and would report the next one as a success. The segment ends there, whoever waits
+        for it is refused, and the next record begins another. Only one thread syncs a segment at
+        a time, since an error is told to one alone.
         """
-        if self._synced >= position:
+        if segment.synced >= position:
             return
         with self._sync_lock, _explained(self._directory):
-            if self._synced >= position:
+            if segment.synced >= position:
                 return
             with self._write_lock:
-                written = self.written
-                if self._descriptor is None:  # Sealed, and with that synced, in between.
-                    return
-                descriptor = os.dup(self._descriptor)
+                if segment.failure or segment.descriptor is None:
+                    raise OSError(f"it could not be made durable: {segment.failure}")
+                written = segment.written
+                descriptor = os.dup(segment.descriptor)
             try:
-                os.fsync(descriptor)
+                self._disk.fsync(descriptor)
+            except OSError as error:
+                with self._write_lock:
+                    segment.failure = str(error)
+                    self._drop(segment)
+                raise
             finally:
                 os.close(descriptor)
-            self._synced = written
+            segment.synced = max(segment.synced, written)
+
+    def sync_all(self) -> None:
+        """Makes everything written so far durable."""
+        with self._write_lock:
+            segment = self._segment
+        if segment is not None:
+            self.sync(segment, segment.written)
 
     def seal(self) -> None:
         """Ends the segment: durable, unlocked, ready to be compacted."""
         with self._sync_lock, self._write_lock, _explained(self._directory):
-            self._seal()
+            self._end()
 
-    def _seal(self) -> None:
-        if self._descriptor is None:
+    def _end(self) -> None:
+        segment = self._segment
+        if segment is None or segment.descriptor is None:
             return
         try:
-            os.fsync(self._descriptor)
-            self._synced = self.written
+            self._disk.fsync(segment.descriptor)
+            segment.synced = segment.written
+        except OSError as error:
+            segment.failure = str(error)
+            raise
         finally:
-            os.close(self._descriptor)
-            self._descriptor, self._size = None, 0
+            self._drop(segment)
 
-    def _take_back(self) -> None:
-        """Cuts off a half-written record; where that fails too, the segment ends here."""
-        assert self._descriptor is not None
+    def _drop(self, segment: _Segment) -> None:
+        """Closes a segment, which lets go of its lock."""
+        if segment.descriptor is not None:
+            os.close(segment.descriptor)
+            segment.descriptor = None
+        if self._segment is segment:
+            self._segment = None
+
+    def _take_back(self, segment: _Segment) -> None:
+        """Cuts off a half-written record; where that fails too, the segment is given up."""
+        assert segment.descriptor is not None
         try:
-            os.ftruncate(self._descriptor, self._size)
-        except OSError:
-            os.close(self._descriptor)
-            self._descriptor, self._size = None, 0
+            self._disk.truncate(segment.descriptor, segment.written)
+        except OSError as error:
+            segment.failure = str(error)
+            self._drop(segment)
 
     def _new_segment(self) -> int:
         """Creates and locks a file before it gets the name by which compaction finds it."""
         start = int(self._wall())
         suffix = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        name = event_segments.segment_name(self._name, start, suffix)
+        name = event_segments.segment_name(self._name, start, self._store, suffix)
         self.names.add(name.partition("-")[2])
         temporary = self._directory / f".{name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC

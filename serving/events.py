@@ -4,12 +4,42 @@ import dataclasses
 import enum
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-# A click leads from an impression to its watch within this time of the impression ...
-CLICK_WINDOW_S = 30 * 60
-# ... and the watch that follows a click may be reported when it ends, so it has longer.
+from features import clicks
+
+CLICK_WINDOW_S = clicks.CLICK_WINDOW_S
+# The watch that follows a click may be reported when it ends, so it has longer.
 WATCH_WINDOW_S = 4 * 3600
+# A page is as of the second after its user's last event, but no further than this after the clock:
+# else each page of a busy second would move the next one on. So the impression may lie that much
+# after the click that it led to. Clocks of servers that share a history should differ by less.
+AHEAD_S = 1
+# Clocks of clients run ahead a little; more than this is a mistake.
+MAX_AHEAD_S = 300
+# A client may report late what it did without a network. Earlier than this is a clock that is
+# wrong, and each day is a partition of the logs that compaction has to write.
+MAX_BEHIND_S = 30 * 86400
+
+
+def time_fault(time: int, *, now: int) -> str | None:
+    """Returns what is wrong with the time of an event, None for one that may be recorded.
+
+    Args:
+        time: Unix seconds.
+        now: The server's clock, Unix seconds.
+    """
+    if time > now + MAX_AHEAD_S:
+        return (
+            f"must not be after the server's clock ({now}) by more than {MAX_AHEAD_S} s, "
+            f"got {time}; is it in milliseconds?"
+        )
+    if time < now - MAX_BEHIND_S:
+        return (
+            f"must not be before the server's clock ({now}) by more than {MAX_BEHIND_S // 86400} "
+            f"days, got {time}; what is older belongs into the tables of the logs"
+        )
+    return None
 
 
 class Kind(str, enum.Enum):
@@ -21,12 +51,24 @@ class Kind(str, enum.Enum):
     CLICK = "click"
 
 
+def identity(kind: str, event_id: str, page_id: str, video_id: str) -> str:
+    """Returns what tells events of one kind of one user apart: the id that was given to them.
+
+    A page shows a video once, whoever tells of it: an impression that names its page is known by
+    page and video, so that one that was served here and is reported by the client too is one.
+    Video ids and event ids have no control characters, so the two forms never meet.
+    """
+    if kind == Kind.IMPRESSION.value and page_id:
+        return f"{video_id}\x1f{page_id}"
+    return event_id
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Event:
     """One thing that a user did, or was shown.
 
     Attributes:
-        event_id: Named by whoever reports it; the same id of the same user is the same event.
+        event_id: Named by whoever reports it; see :attr:`key` for what is the same event.
         kind: Decides which of the attributes below mean something.
         user_id: Who.
         time: Unix seconds.
@@ -65,6 +107,16 @@ class Event:
     release_id: str = ""
     exposures: tuple[str, ...] = ()
 
+    @property
+    def identity(self) -> str:
+        """What tells the events of one kind of one user apart, see :func:`identity`."""
+        return identity(self.kind.value, self.event_id, self.page_id, self.video_id)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """User id, kind and identity: what has the same key is the same event, everywhere."""
+        return self.user_id, self.kind.value, self.identity
+
     def to_record(self) -> dict[str, Any]:
         """Returns the attributes that differ from their defaults, ready for JSON."""
         record: dict[str, Any] = {}
@@ -98,9 +150,15 @@ class NewUser:
         profile: Columns of the users table, as far as they are known.
     """
 
+    KIND: ClassVar[str] = "user"
+
     user_id: str
     profile: Mapping[str, Any]
 
     def to_record(self) -> dict[str, Any]:
         """Returns the record for the event log; the profile travels as JSON text."""
-        return {"kind": "user", "user_id": self.user_id, "profile": json.dumps(dict(self.profile))}
+        return {
+            "kind": self.KIND,
+            "user_id": self.user_id,
+            "profile": json.dumps(dict(self.profile)),
+        }

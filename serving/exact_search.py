@@ -1,10 +1,30 @@
 """Exact search by inner product: the whole answer for small corpora, the truth for all others."""
 
+from typing import Any, Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
+
+
+class RowsByNumber(Protocol):
+    """An array that is only asked for some of its rows: one of NumPy's, or several as one."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, then that of a row."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: npt.NDArray[np.integer[Any]], /) -> np.ndarray:
+        """Returns the rows at ``rows``, int [n]."""
+
 
 # Scores of one block of queries: 32M float32 are 128 MB, whatever the corpus size.
 _MAX_SCORES = 32_000_000

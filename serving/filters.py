@@ -18,6 +18,7 @@ nominate it and look on until they have enough, so that a page has k videos as l
 catalogue has k that may be shown.
 """
 
+import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
@@ -27,8 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command
-from features.catalogue import Catalogue, combined
+from features import command, schema
+from features.catalogue import Catalogue, combined, ragged_rows
 from serving import errors
 from serving.page import FunnelSettings, PageRequest
 from serving.user_history import Blocked
@@ -51,7 +52,7 @@ class VideoRules:
         self.withdrawn = withdrawn
         names = catalogue.table.column_names
         self._listed = {
-            name: _lists(catalogue.table[name])
+            name: _Lists.of(catalogue.table[name])
             for name in ("regions", "blocked_regions")
             if name in names
         }
@@ -66,22 +67,24 @@ class VideoRules:
         _, names = self._catalogue.channels
         return {name: code for code, name in enumerate(names.to_pylist())}
 
-    @functools.lru_cache(maxsize=512)  # noqa: B019 - lives as long as its release.
-    def allowed_in(self, region: str) -> np.ndarray | None:
-        """Returns bool [N], whether each video may be shown there; None where all may."""
+    def allowed_in(self, region: str) -> Rule | None:
+        """Returns whether each video may be shown in a region; None where all may everywhere.
+
+        Callers choose the names of regions, so nothing is kept for any of them.
+        """
         if not self._listed:
             return None
-        allowed = np.ones(len(self._catalogue), bool)
-        for name, (owner, values) in self._listed.items():
-            has = np.zeros(len(allowed), bool)
-            has[owner[np.asarray(pc.equal(values, region), bool)]] = True
-            if name == "regions":
-                anywhere = np.ones(len(allowed), bool)
-                anywhere[owner] = False
-                allowed &= has | anywhere
-            else:
-                allowed &= ~has
-        return allowed
+        regions, blocked = self._listed.get("regions"), self._listed.get("blocked_regions")
+
+        def rule(rows: np.ndarray) -> np.ndarray:
+            allowed = np.ones(len(rows), bool)
+            if regions is not None:
+                allowed &= regions.have(rows, region) | ~regions.have_any(rows)
+            if blocked is not None:
+                allowed &= ~blocked.have(rows, region)
+            return allowed
+
+        return rule
 
 
 def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
@@ -104,6 +107,49 @@ def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
         return _NO_ROWS
     rows = catalogue.rows(combined(videos["video_id"]).filter(withdrawn))
     return np.unique(rows[rows >= 0]).astype(np.int32)
+
+
+RULES = ("regions", "blocked_regions", "min_age", "withdrawn")
+
+
+def rule_columns(videos: pa.Table) -> pa.Table:
+    """Returns the columns of a videos table that rules look at, in the types of the contract.
+
+    Raises:
+        InputError: One of them has another type, so that no request could be answered.
+    """
+    names = [name for name in RULES if name in videos.column_names]
+    return schema.conform("videos", videos.select(names), is_partial=True)
+
+
+def current_rules(catalogue: Catalogue, videos: pa.Table) -> pa.Table:
+    """Returns the rules of the videos of ``catalogue``, row by row, as they are now.
+
+    Args:
+        catalogue: Of a release.
+        videos: The videos table of now; a video that it does not have keeps its rules.
+    """
+    place = pc.index_in(catalogue.video_ids, value_set=combined(videos["video_id"]))
+    built, now = rule_columns(catalogue.table), rule_columns(videos)
+    columns = {}
+    for name in RULES:
+        if name in now.column_names:
+            columns[name] = combined(now[name]).take(place)
+            if name in built.column_names:
+                kept = combined(built[name])
+                columns[name] = pc.if_else(pc.is_null(place), kept, columns[name])
+        elif name in built.column_names:
+            columns[name] = combined(built[name])
+    return pa.table(columns) if columns else built
+
+
+def ruled(catalogue: Catalogue, rules: pa.Table) -> Catalogue:
+    """Returns the catalogue with the columns of :func:`current_rules` in place of its own."""
+    others = [name for name in catalogue.table.column_names if name not in RULES]
+    table = catalogue.table.select(others)
+    for name in rules.column_names:
+        table = table.append_column(name, rules[name])
+    return Catalogue(table)
 
 
 class Filters:
@@ -218,7 +264,7 @@ def _rules(
         found["blocked_channel"] = lambda rows: ~np.isin(channels[rows], codes)
     in_region = rules.allowed_in(viewer.region)
     if in_region is not None:
-        found["region"] = lambda rows: in_region[rows]
+        found["region"] = in_region
     min_ages = rules.min_ages
     if min_ages is not None:
         age = viewer.age or 0.0
@@ -259,8 +305,43 @@ def _rows_of(catalogue: Catalogue, video_ids: tuple[str, ...]) -> np.ndarray:
     return rows[rows >= 0]
 
 
-def _lists(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
-    """Returns the row that each value of a list column belongs to, int64, and the values."""
-    lists = combined(column)
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    return np.repeat(np.arange(len(lists)), lengths), lists.flatten().cast(pa.string())
+@dataclasses.dataclass(frozen=True)
+class _Lists:
+    """A column of lists of strings.
+
+    Attributes:
+        offsets: int64 [N + 1], where the values of each row begin.
+        codes: int32 [sum], the values.
+        code_of: Value to code.
+    """
+
+    offsets: np.ndarray
+    codes: np.ndarray
+    code_of: Mapping[str, int]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "_Lists":
+        lists = combined(column)
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
+        values = lists.flatten().cast(pa.string()).dictionary_encode()
+        return cls(
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            codes=np.asarray(values.indices.fill_null(-1), np.int32),
+            code_of={name: code for code, name in enumerate(values.dictionary.to_pylist())},
+        )
+
+    def have(self, rows: np.ndarray, value: str) -> np.ndarray:
+        """Returns bool [n], whether the list of each row has the value."""
+        code = self.code_of.get(value)
+        if code is None:
+            return np.zeros(len(rows), bool)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        is_it = self.codes[ragged_rows(self.offsets[rows], lengths)] == code
+        owner = np.repeat(np.arange(len(rows)), lengths)
+        found: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
+        return found
+
+    def have_any(self, rows: np.ndarray) -> np.ndarray:
+        """Returns bool [n], whether the list of each row has any value."""
+        found: np.ndarray = self.offsets[rows + 1] > self.offsets[rows]
+        return found

@@ -8,9 +8,10 @@ ranker from the ranker's own transform.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
@@ -20,8 +21,8 @@ from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors, exact_search, filters, prepared_videos, signatures, sources
 from serving.backends import Backend
-from serving.exact_search import Floats, Rows
-from serving.index import Index
+from serving.exact_search import Floats, Rows, RowsByNumber
+from serving.index import VideoIndex
 from serving.loaded_release import LoadedRelease
 from serving.model import Model
 
@@ -29,12 +30,9 @@ _BATCH = 4096
 
 
 class StackedRows:
-    """The rows of one array followed by those of another, without a copy of either.
+    """The rows of one array followed by those of another, without a copy of either."""
 
-    It stands in for an array where rows are all that is asked for.
-    """
-
-    def __init__(self, first: Any, more: np.ndarray) -> None:
+    def __init__(self, first: RowsByNumber, more: np.ndarray) -> None:
         self._first = first
         self._more = more
         self.dtype = first.dtype
@@ -43,12 +41,12 @@ class StackedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the rows at ``rows``, int [n]."""
+    def __getitem__(self, rows: npt.NDArray[np.integer[Any]], /) -> np.ndarray:
+        """See :class:`serving.exact_search.RowsByNumber`."""
         on_shelf = np.flatnonzero(rows >= len(self._first))
         if not len(on_shelf):
-            return np.asarray(self._first[rows])
-        found = np.asarray(self._first[np.minimum(rows, len(self._first) - 1)])
+            return self._first[rows]
+        found = self._first[np.minimum(rows, len(self._first) - 1)]
         found[on_shelf] = self._more[rows[on_shelf] - len(self._first)]
         return found
 
@@ -61,32 +59,20 @@ class ShelvedIndex:
         embeddings: float32 [N + M, D + 1].
     """
 
-    def __init__(self, index: Index, video_ids: pa.Array, embeddings: Floats) -> None:
+    def __init__(self, index: VideoIndex, embeddings: Floats) -> None:
         self._index = index
         self._shelf = embeddings
-        self._shelf_ids = video_ids
         self.kind = index.kind
-        self.details = index.details
         self.dimension = index.dimension
         self.embeddings = StackedRows(index.embeddings, embeddings)
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
-    @property
-    def video_ids(self) -> pa.Array:
-        """string [N + M]."""
-        return pa.concat_arrays([self._index.video_ids, self._shelf_ids])
-
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
         """See :meth:`serving.index.Index.search`."""
         rows, scores = self._index.search(queries, min(k, len(self._index)))
         return self._merged(queries, k, rows, scores)
-
-    def search_among(self, queries: Floats, k: int, *, rows: Rows) -> tuple[Rows, Floats]:
-        """See :meth:`serving.index.Index.search_among`."""
-        found, scores = exact_search.search(self.embeddings[rows], queries, k)
-        return rows[found].astype(np.int32), scores
 
     def _merged(self, queries: Floats, k: int, rows: Rows, scores: Floats) -> tuple[Rows, Floats]:
         more, more_scores = exact_search.search(self._shelf, queries, k)
@@ -131,7 +117,7 @@ class Shelver:
 
         Args:
             videos: Rows of the videos table; those that the release has stay as they were built,
-                but for ``withdrawn``.
+                but for what filters look at.
 
         Raises:
             ModelError: A model failed.
@@ -139,12 +125,8 @@ class Shelver:
         before = self.release.catalogue
         is_known = pc.is_in(videos["video_id"], value_set=before.video_ids)
         new = _conformed(videos.filter(pc.invert(is_known)), before.table.schema)
-        release = self.release
-        if "withdrawn" in videos.column_names:
-            withdrawn = filters.withdrawn_rows(before, videos)
-            release = dataclasses.replace(release, withdrawn=withdrawn)
         if not new.num_rows:
-            return release
+            return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         raw = examples.candidate_batch(
@@ -153,16 +135,16 @@ class Shelver:
         embeddings = self._embeddings(
             tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE)
         )
-        index = ShelvedIndex(self.release.index, combined(new["video_id"]), embeddings)
+        index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
-        return dataclasses.replace(
-            release,
+        longer = dataclasses.replace(
+            self.release,
             catalogue=catalogue,
-            withdrawn=np.union1d(release.withdrawn, filters.withdrawn_rows(catalogue, videos)),
-            index=cast(Index, index),
+            index=index,
             prepared=self._prepared(catalogue, rows),
-            sources=tuple(_renewed(s, index, catalogue) for s in release.sources),
+            sources=tuple(_renewed(s, index, catalogue) for s in self.release.sources),
         )
+        return _ruled(longer, videos)
 
     def _embeddings(self, inputs: Mapping[str, np.ndarray]) -> Floats:
         count = len(next(iter(inputs.values())))
@@ -184,9 +166,20 @@ class Shelver:
             )
         except command.InputError as error:
             raise errors.ModelError(str(error)) from error
-        return dataclasses.replace(
-            prepared, parts=cast(np.ndarray, StackedRows(prepared.parts, parts))
-        )
+        return dataclasses.replace(prepared, parts=StackedRows(prepared.parts, parts))
+
+
+def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
+    """Returns the release with the rules of now, or as it is where they are those of its build."""
+    rules = filters.current_rules(release.catalogue, videos)
+    built = filters.rule_columns(release.catalogue.table).combine_chunks()
+    if not rules.num_columns or rules.equals(built):
+        return release
+    withdrawn = release.withdrawn
+    if "withdrawn" in rules.column_names:
+        is_withdrawn = np.asarray(combined(rules["withdrawn"]).fill_null(False))
+        withdrawn = np.flatnonzero(is_withdrawn).astype(np.int32)
+    return dataclasses.replace(release, rules=rules, withdrawn=withdrawn)
 
 
 def _renewed(source: sources.Source, index: ShelvedIndex, catalogue: Catalogue) -> sources.Source:

@@ -4,6 +4,7 @@ The stages of one request are in :mod:`serving.answer`; the rungs that an answer
 told in :mod:`serving.page`. No transport here.
 """
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -12,12 +13,13 @@ from collections.abc import Callable, Mapping
 from absl import logging
 
 from serving import errors
-from serving.ab_experiment import Experiment
+from serving.ab_experiment import Arm, Experiment
 from serving.answer import Answer
 from serving.deadlines import StagePool
 from serving.events import Event, Kind
 from serving.filters import Predicate
 from serving.last_embeddings import LastEmbeddings
+from serving.loaded_release import LoadedRelease
 from serving.page import MAX_K, FunnelSettings, Page, PageRequest
 from serving.recorder import Recorder
 from serving.release_watcher import Releases
@@ -81,17 +83,16 @@ class Funnel:
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
         settings = self.settings
-        releases = self._releases
-        exposures: tuple[str, ...] = ()
         arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
-        if self._experiment and arm:
-            exposures = (self._experiment.exposure(arm),)
-            settings = dataclasses.replace(settings, **arm.settings)
-            releases = self._arm_releases[arm.release] if arm.release else releases
         with (
             self._tracer.span("recommend", parent=asked.traceparent) as attributes,
-            releases.pin() as release,
+            contextlib.ExitStack() as pinned,
         ):
+            release, missing = self._pin(arm, pinned)
+            exposures: tuple[str, ...] = ()
+            if self._experiment and arm and not missing:
+                exposures = (self._experiment.exposure(arm),)
+                settings = dataclasses.replace(settings, **arm.settings)
             answer = Answer(
                 release,
                 settings,
@@ -101,10 +102,26 @@ class Funnel:
                 tracer=self._tracer,
                 predicate=self._predicate,
             )
+            if missing:
+                answer.fall("experiment", missing)
             answer.meet(self._history.read, now=int(self._clock()))
-            page = self._recorded(answer.page(exposures), answer, settings.record_deadline_s)
+            page = answer.page(exposures)
+            if asked.record:
+                page = self._recorded(page, answer, settings.record_deadline_s)
+            else:
+                page = dataclasses.replace(page, recorded=None)
             attributes |= {"release": page.release_id, "rung": page.rung, "page": page.request_id}
         return page
+
+    def _pin(self, arm: Arm | None, pinned: contextlib.ExitStack) -> tuple[LoadedRelease, str]:
+        """Returns the release for a request, and why it is not the one that the arm is kept on."""
+        missing = ""
+        if arm and arm.release:
+            try:
+                return pinned.enter_context(self._arm_releases[arm.release].pin()), missing
+            except errors.NotReadyError as error:
+                missing = f"arm {arm.name} is kept on release {arm.release}, not had here: {error}"
+        return pinned.enter_context(self._releases.pin()), missing
 
     def _recorded(self, page: Page, answer: Answer, deadline_s: float) -> Page:
         if self._recorder is None or not page.items:

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from features import command
+from models import spread
 from serving import index_files
 from serving.exact_search import Floats
 from serving.index import Index, IndexReport
@@ -24,10 +26,15 @@ PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 
 # A slice of users may be searched a little worse than all of them, not much.
 WORST_SLICE_SLACK = 0.05
-# Lists of two users that agree more than this on average are one list for everybody.
-MAX_OVERLAP = 0.95
-# Videos that reach some top 100, as a share of all that could.
-MIN_COVERAGE = 0.02
+# Lists of recommendations differ less than what people watch, since chance is not in them. They
+# must hold this share of the videos, and differ from each other by this share of the difference,
+# that lists drawn from the watches of the same days do.
+MIN_SPREAD = 0.1
+MIN_DIFFERENCE = 0.05
+# A list of k videos is a quarter of what is asked, so up to three lists for all are found.
+_LISTS_IN_WATCHES = 4 / MIN_SPREAD
+_SHORT_LIST = 10
+_FEWEST_VIDEOS, _FEWEST_USERS = 2, 16
 COLLAPSE_K = 100
 # The holdout moves with each day, so a metric may fall a little from one release to the next.
 MAX_FALL = 0.2
@@ -103,39 +110,57 @@ def finite_embeddings(videos: Floats, queries: Floats) -> Gate:
     )
 
 
-def collapse(index: Index, queries: Floats, *, seed: int = 0) -> list[Gate]:
-    """Different users get different lists, and together they see enough of the catalogue.
+def collapse(
+    index: Index, queries: Floats, *, watched: npt.NDArray[np.int64], seed: int = 0
+) -> list[Gate]:
+    """Lists differ from user to user, and are spread over videos, as far as this site's do.
+
+    A list for everybody is wrong anywhere, but how much lists must differ is the site's own: they
+    stand beside lists drawn from what was watched on the same days. Lists are as long as leaves a
+    collapsed model far below that, 100 at most: a site with few videos, or one whose watches fall
+    on few of them, is judged by the first ten or so.
 
     Args:
         index: To be published.
-        queries: float32 [Q, D + 1], one per user where possible.
-        seed: Of the pairs of users compared.
+        queries: float32 [Q, D + 1], each of another user who has watched something.
+        watched: int64 [N], watches of each video on the days of the queries.
+        seed: Of draws and pairs.
     """
-    # In a small catalogue a list of 100 holds nearly everything, so the list is cut to a tenth.
-    k = max(1, min(COLLAPSE_K, len(index) // 10))
-    rows, _ = index.search(queries, k)
-    reachable = min(len(index), rows.size)
-    coverage = len(np.unique(rows)) / reachable
-    rng = np.random.default_rng(seed)
-    first, second = rng.integers(len(rows), size=(2, _PAIRS))
-    different = first != second
-    overlaps = [
-        len(np.intersect1d(rows[a], rows[b])) / k
-        for a, b in zip(first[different], second[different], strict=True)
-    ]
-    overlap = float(np.mean(overlaps)) if overlaps else 0.0
+    number = spread.effective_number(watched)
+    some = int((watched > 0).sum())
+    short = min(_SHORT_LIST, max(1, min(some, len(index)) // 2))
+    k = int(np.clip(number / _LISTS_IN_WATCHES, short, min(COLLAPSE_K, max(short, some))))
+    spread_rule = f"effective number of videos in the top {k} of {len(queries)} users"
+    overlap_rule = f"mean overlap of the top {k} of two users"
+    reason = ""
+    if min(len(index), some) < _FEWEST_VIDEOS:
+        reason = f"{len(index)} videos, {some} of them watched"
+    elif len(queries) < _FEWEST_USERS:
+        reason = f"{len(queries)} held-out users who had watched anything"
+    if reason:
+        asked = f"at least {_FEWEST_VIDEOS} videos and {_FEWEST_USERS} users to tell"
+        return [
+            Gate(rule=rule, value=reason, threshold=asked, verdict=NOT_CHECKED)
+            for rule in (spread_rule, overlap_rule)
+        ]
+    lists = index.search(queries, k)[0].astype(np.int64)
+    drawn = spread.drawn(watched, lists=len(queries), size=k, seed=seed)
+    found, usual = spread.of_lists(lists), spread.of_lists(drawn)
+    same = spread.overlap(lists, pairs=_PAIRS, seed=seed)
+    usually_same = spread.overlap(drawn, pairs=_PAIRS, seed=seed)
+    most = 1 - MIN_DIFFERENCE * (1 - usually_same)
     return [
         _gate(
-            f"share of the catalogue in the top {k} of {len(rows)} queries",
-            f"{coverage:.4f} of {reachable} videos",
-            f"at least {MIN_COVERAGE}",
-            passed=coverage >= MIN_COVERAGE,
+            spread_rule,
+            f"{found:.1f}; of lists drawn from the watches of those days {usual:.1f}",
+            f"at least {MIN_SPREAD * usual:.1f}",
+            passed=found >= MIN_SPREAD * usual,
         ),
         _gate(
-            f"mean overlap of the top {k} of two users",
-            f"{overlap:.4f}",
-            f"at most {MAX_OVERLAP}",
-            passed=overlap <= MAX_OVERLAP,
+            overlap_rule,
+            f"{same:.4f}; of lists drawn from the watches of those days {usually_same:.4f}",
+            f"at most {most:.4f}",
+            passed=same <= most,
         ),
     ]
 
@@ -202,7 +227,18 @@ def metrics(
     """
     chance = {"candidate": min(1.0, 100 / num_videos), "ranker": 0.5}
     gates = []
-    for part in ("candidate", "ranker") if has_ranker else ("candidate",):
+    parts = ["candidate", "ranker"] if has_ranker else ["candidate"]
+    if num_videos <= COLLAPSE_K:
+        parts.remove("candidate")
+        gates.append(
+            Gate(
+                rule="candidate recall_at_100",
+                value=f"{num_videos} videos, so a list of 100 holds them all",
+                threshold=f"more than {COLLAPSE_K} videos to tell",
+                verdict=NOT_CHECKED,
+            )
+        )
+    for part in parts:
         metric, more_is_better = MAIN_METRICS[part][0]
         key = f"{part}.model.all.{metric}"
         gates.append(_against_chance(figures, key, chance[part], more_is_better=more_is_better))
@@ -210,6 +246,36 @@ def metrics(
         for metric, more_is_better in MAIN_METRICS[part]:
             gates.append(_against_baselines(figures, part, metric, more_is_better=more_is_better))
     return gates
+
+
+def page_order(judged: Mapping[str, Any]) -> list[Gate]:
+    """The learned order of pages is not worse than any of its parts alone.
+
+    Args:
+        judged: Figures of :class:`serving.order_learning.Learned`; empty where nothing was learned.
+    """
+    best = judged.get("best_single", "the best part alone")
+    found = []
+    for k, change in judged.get("difference", {}).items():
+        value = judged["hits"][judged["chosen"]][k]
+        low, high = _bounds(change)
+        found.append(
+            _gate(
+                f"watched video in the first {k} of the page, {judged['chosen']} order, against "
+                f"{best}",
+                f"{value:.4f}; minus {best}: {change['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
+                "interval of the difference not wholly below 0",
+                passed=high >= 0,
+            )
+        )
+    return found or [
+        Gate(
+            rule="order of pages against its best part alone",
+            value=f"{judged.get('lessons', 0)} held-out watches of candidates",
+            threshold=f"at least {judged.get('asked', 1)} to learn from",
+            verdict=NOT_CHECKED,
+        )
+    ]
 
 
 def _against_chance(

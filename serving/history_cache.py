@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from features import clicks
 from features.catalogue import combined
-from serving import attribution
-from serving.events import WATCH_WINDOW_S, Kind
-from serving.history_schema import KINDS
+from serving import attribution, user_history
+from serving.events import AHEAD_S, WATCH_WINDOW_S, Kind
 from serving.user_history import UserHistory
 
 _CACHE_BYTES = 256 << 20
 _ENGAGED = (Kind.WATCH, Kind.CLICK)
 
 Rows = Mapping[Kind, pa.Table]
-NO_ROWS: Rows = {kind: KINDS[kind].nothing for kind in Kind}
+NO_ROWS = user_history.NO_ROWS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,9 @@ class HistoryCache:
 
 def grown(before: Rows, new: Rows) -> dict[Kind, pa.Table]:
     """Returns rows together with some that arrived after all of them, both sorted by time."""
+    shown = new[Kind.IMPRESSION]
+    nothing = pa.nulls(shown.num_rows, pa.int64())
+    new = {**new, Kind.IMPRESSION: shown.append_column(clicks.CLICKED_AT, nothing)}
     rows = {kind: _merged(before[kind], new[kind]) for kind in Kind}
     changed = [
         int(new[kind]["time"][0].as_py())
@@ -116,24 +119,54 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
         since: Time of the earliest change.
     """
     shown = rows[Kind.IMPRESSION]
+    since -= AHEAD_S
+    first = int(np.searchsorted(_times(shown), since - WATCH_WINDOW_S))
+    recent = shown.slice(first)
+    is_open = _values(recent["is_open"])
+    if not is_open.all():
+        shown = _with_moments(rows, first + np.flatnonzero(~is_open & _values(recent["clicked"])))
     if not any(t.num_rows and _times(t)[-1] >= since for t in (rows[kind] for kind in _ENGAGED)):
         return shown  # What is shown now was not there for anything to come from it.
-    first = int(np.searchsorted(_times(shown), since - WATCH_WINDOW_S))
-    places = first + np.flatnonzero(_values(shown.slice(first)["is_open"]))
+    places = first + np.flatnonzero(is_open)
     if not len(places):
         return shown
-    since = int(_times(shown)[places[0]])
+    since = int(_times(shown)[places[0]]) - AHEAD_S
     engagements = pa.concat_tables(
         [_from(rows[kind], since).select(attribution.ENGAGEMENT) for kind in _ENGAGED]
     )
-    clicked, seconds = attribution.outcomes(
+    moment, seconds = attribution.outcomes(
         shown.select(attribution.SHOWN).take(pa.array(places)), engagements
     )
-    for name, found in (("clicked", clicked), ("watch_time_s", seconds)):
-        column = _values(shown[name]).copy()
-        column[places] = found
-        shown = shown.set_column(shown.column_names.index(name), name, pa.array(column))
-    return shown
+    clicked = moment != clicks.NEVER
+    return _replaced(
+        shown, places, clicked=clicked, watch_time_s=seconds, clicked_at=_known(moment)
+    )
+
+
+def _with_moments(rows: Rows, places: np.ndarray) -> pa.Table:
+    """Returns impressions, those at ``places`` with the moments of clicks that they tell of."""
+    shown = rows[Kind.IMPRESSION]
+    if not len(places):
+        return shown
+    told = shown.take(pa.array(places))
+    moment = clicks.moments(told, _from(rows[Kind.WATCH], int(_times(told)[0])))
+    return _replaced(shown, places, clicked_at=_known(moment))
+
+
+def _known(moment: np.ndarray) -> np.ndarray:
+    """Returns moments as floats, NaN where there is none."""
+    return np.where(moment == clicks.NEVER, np.nan, moment.astype(np.float64))
+
+
+def _replaced(table: pa.Table, places: np.ndarray, **found: np.ndarray) -> pa.Table:
+    """Returns the table with other values at some places."""
+    for name, values in found.items():
+        column = _values(table[name]).copy()
+        column[places] = values
+        index = table.column_names.index(name)
+        made = pa.array(column, table.schema.field(name).type, from_pandas=True)
+        table = table.set_column(index, name, made)
+    return table
 
 
 def _from(table: pa.Table, since: int) -> pa.Table:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import sqlite3
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,7 +66,7 @@ class KindTable:
 
     def row(self, user: int, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`insert`."""
-        return (user, event.event_id, *self.values(event))
+        return (user, event.identity, *self.values(event))
 
     def values(self, event: Event) -> tuple[Any, ...]:
         """Returns the values of :attr:`columns`."""
@@ -79,7 +81,7 @@ class KindTable:
 
     @functools.cached_property
     def find(self) -> str:
-        """Looks for the event of a user."""
+        """Looks for the event of a user, by its identity."""
         return f"SELECT 1 FROM {self.table} WHERE user = ? AND event_id = ?"
 
     @functools.cached_property
@@ -119,10 +121,14 @@ class KindTable:
         return max(row[0] for row in rows), [row[1:] for row in rows]
 
     def arrow(self, user_id: str, rows: Sequence[Sequence[Any]]) -> pa.Table:
-        """Returns rows with the columns of :attr:`nothing`; what they have beyond is left out."""
+        """Returns rows with the columns of :attr:`nothing`.
+
+        What a row has beyond is left out, what it lacks at its end is null.
+        """
         if not rows:
             return self.nothing
-        columns = zip(*rows, strict=True)
+        columns = list(itertools.zip_longest(*rows))
+        columns += [(None,) * len(rows)] * (len(self.columns) - len(columns))
         return pa.table(
             [
                 pa.repeat(pa.scalar(user_id, pa.string()), len(rows)),
@@ -181,6 +187,8 @@ KINDS: Mapping[Kind, KindTable] = {
             Column("surface", "TEXT NOT NULL", pa.string()),
             # Whether later clicks and watches decide the outcome; not so for those of the logs.
             Column("is_open", "INTEGER NOT NULL", pa.bool_()),
+            # When it was clicked, where the logs tell it.
+            Column("click_time", "INTEGER", pa.int64()),
         ),
     ),
     Kind.CLICK: KindTable("clicks", (_VIDEO, _TIME, _SECONDS, _SOURCE, _PAGE)),
@@ -222,8 +230,8 @@ _CREATE_USERS = f"""
 """
 
 
-def create(connection: sqlite3.Connection) -> None:
-    """Makes the tables where they are not there yet."""
+def create(connection: sqlite3.Connection) -> str:
+    """Makes the tables where they are not there yet; returns the id of the store."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_CREATE_USERS)
     columns = {row[1] for row in connection.execute("PRAGMA table_info(users)")}
@@ -232,7 +240,17 @@ def create(connection: sqlite3.Connection) -> None:
     for kind in Kind:
         for statement in KINDS[kind].create():
             connection.execute(statement)
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(impressions)")}
+    if "click_time" not in columns:
+        connection.execute("ALTER TABLE impressions ADD COLUMN click_time INTEGER")
+    connection.execute("CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL)")
+    new_id = uuid.uuid4().hex[:8]
+    connection.execute(
+        "INSERT INTO store SELECT ? WHERE NOT EXISTS (SELECT 1 FROM store)", (new_id,)
+    )
+    (store_id,) = connection.execute("SELECT id FROM store").fetchone()
     connection.execute("COMMIT")
+    return str(store_id)
 
 
 def _value(event: Event, name: str) -> Any:
@@ -240,6 +258,8 @@ def _value(event: Event, name: str) -> Any:
         return not event.clicked and event.watch_time_s == 0
     if name == "watch_time_s" and event.kind is Kind.CLICK:
         return 0.0
+    if name == "click_time":
+        return None
     return getattr(event, name)
 
 

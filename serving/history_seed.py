@@ -1,9 +1,11 @@
 """Fills an empty history store from the raw logs, so that the first request knows the users."""
 
 import collections
+import itertools
 import json
 import math
 import os
+import pathlib
 import time
 from collections.abc import Iterator, Mapping
 
@@ -14,6 +16,7 @@ from absl import logging
 
 from features import logs, schema
 from features.catalogue import combined
+from features.clean_logs import Cleaner
 from serving import history_schema
 from serving.events import Kind
 from serving.user_history import Filling, HistoryStore
@@ -39,7 +42,8 @@ def seed(
 ) -> dict[str, int]:
     """Copies users and their newest events from the logs, all or nothing.
 
-    Rows that preprocessing rejects for themselves (no id, bad time, bad watch time) are left out.
+    Rows that training sets aside are left out (:mod:`features.clean_logs`); of copies, also those
+    that differ in columns alone which no history has.
 
     Args:
         store: Nothing is done where it has users already.
@@ -62,10 +66,12 @@ def seed(
             return {}
         users = _Users(filling, store.max_events)
         if "users" in present:
-            written["users"] = users.add_profiles(logs.read_table(logs_dir, "users"))
+            profiles = schema.newest("users", logs.read_table(logs_dir, "users"))
+            written["users"] = users.add_profiles(profiles)
+        cleaner = Cleaner.of_logs(logs_dir, now_s=until_s)
         for table, kind in _TABLES.items():
             if table in present:
-                blocks = _newest_first(logs_dir, table, until_s=until_s, max_rows=max_rows)
+                blocks = _newest_first(logs_dir, table, cleaner, until_s=until_s, max_rows=max_rows)
                 written[table] = _insert(filling, users, kind, blocks)
         users.write_counts()
     seconds = time.monotonic() - start
@@ -128,30 +134,34 @@ class _Users:
 
 
 def _newest_first(
-    logs_dir: str | os.PathLike[str], table: str, *, until_s: int, max_rows: int
+    logs_dir: str | os.PathLike[str],
+    table: str,
+    cleaner: Cleaner,
+    *,
+    until_s: int,
+    max_rows: int,
 ) -> Iterator[pa.Table]:
-    """Yields blocks of clean rows; each block is newer than the ones after it."""
+    """Yields blocks of clean rows; each is of whole days, newer than those of the ones after it."""
     kind = history_schema.KINDS[_TABLES[table]]
     contract = schema.TABLES[table]
     columns = ["user_id", *(n for n in kind.names if contract.column(n) is not None)]
     block: list[pa.Table] = []
     rows = total = 0
-    for fragment in reversed(logs.fragments(logs_dir, table, until_s=until_s)):
-        part = logs.read_fragment(fragment, columns=columns, until_s=until_s)
-        clean, _ = schema.validate(
-            table, part, known_video_ids=None, known_user_ids=None, now_s=until_s
-        )
-        block.append(clean)
-        rows += clean.num_rows
-        total += clean.num_rows
-        if rows >= _ROWS_AT_ONCE or total >= max_rows:
-            yield pa.concat_tables(block)
+    newest = reversed(logs.fragments(logs_dir, table, until_s=until_s))
+    for _, of_a_day in itertools.groupby(newest, lambda piece: pathlib.Path(piece.path).parent):
+        if rows >= _ROWS_AT_ONCE:
+            yield cleaner.rows(table, pa.concat_tables(block))
             block, rows = [], 0
-        if total >= max_rows:
-            logging.warning("The history store takes the newest %d rows of %s.", total, table)
-            return
+        for fragment in of_a_day:
+            block.append(logs.read_fragment(fragment, columns=columns, until_s=until_s))
+            rows += block[-1].num_rows
+            total += block[-1].num_rows
+            if total >= max_rows:
+                logging.warning("The history store takes the newest %d rows of %s.", total, table)
+                yield cleaner.rows(table, pa.concat_tables(block))
+                return
     if block:
-        yield pa.concat_tables(block)
+        yield cleaner.rows(table, pa.concat_tables(block))
 
 
 def _insert(filling: Filling, users: _Users, kind: Kind, blocks: Iterator[pa.Table]) -> int:
@@ -190,7 +200,7 @@ def _values(part: pa.Table, kind: Kind) -> list[list[object]]:
         if column.name == "is_open":  # The logs know how it ended.
             columns.append([False] * part.num_rows)
         elif column.name not in part.column_names:
-            columns.append([""] * part.num_rows)
+            columns.append([""] * part.num_rows)  # The page of a watch.
         else:
             values = part[column.name]
             if "NOT NULL" in column.sql:

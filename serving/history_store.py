@@ -9,6 +9,7 @@ import json
 import pathlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ from serving.user_history import (
 
 _BUSY_TIMEOUT_S = 5.0
 CHECKPOINT_PERIOD_S = 10.0
+_SYNC_TRIES = 100
+_SYNC_PAUSE_S = 0.05
 
 
 class SqliteHistoryStore:
@@ -58,7 +61,7 @@ class SqliteHistoryStore:
         self._checkpoints: threading.Thread | None = None
         with self._explained("opened"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            history_schema.create(self._connection())
+            self.store_id = history_schema.create(self._connection())
 
     @property
     def is_empty(self) -> bool:
@@ -103,8 +106,9 @@ class SqliteHistoryStore:
             )
             counts = connection.execute(history_schema.COUNTS_OF_USER, (user,)).fetchone()
             for kind, count in zip(Kind, counts, strict=True):
-                if count > self.max_events + PRUNE_SLACK:
-                    self._prune(connection, user, kind, count - self.max_events)
+                kept = self.max_events + PRUNE_SLACK
+                if count > kept + PRUNE_SLACK:
+                    self._prune(connection, user, kind, count - kept)
         return total
 
     @staticmethod
@@ -122,6 +126,7 @@ class SqliteHistoryStore:
             user, _ = _user_key(connection, user_id, {})
             text = json.dumps(blocked.to_record())
             connection.execute(history_schema.SET_BLOCKED, (text, user))
+        self.sync()  # No event log has it.
 
     @contextlib.contextmanager
     def filling(self) -> Iterator["_Filling | None"]:
@@ -155,14 +160,30 @@ class SqliteHistoryStore:
                 raise
             connection.execute("COMMIT")
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> bool:
         """Moves what was written from the write-ahead log into the file; nobody waits for it.
+
+        Returns:
+            Whether all was moved, so is on the disk: a reader may still need the older pages.
 
         Raises:
             HistoryUnavailableError: It cannot be written.
         """
         with self._explained("written"):
-            self._connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            passive = "PRAGMA wal_checkpoint(PASSIVE)"
+            busy, written, moved = self._connection().execute(passive).fetchone()
+        return not busy and written == moved
+
+    def sync(self) -> None:
+        """See :class:`serving.user_history.HistoryStore`."""
+        for _ in range(_SYNC_TRIES):
+            if self.checkpoint():
+                return
+            time.sleep(_SYNC_PAUSE_S)
+        raise errors.HistoryUnavailableError(
+            f"the history store {self.path} is read without a pause: its write-ahead log cannot be "
+            "moved into the file."
+        )
 
     def _keep_checkpointing(self) -> None:
         while not self._closed.wait(CHECKPOINT_PERIOD_S):
@@ -174,9 +195,9 @@ class SqliteHistoryStore:
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
         """See :class:`serving.user_history.HistoryStore`."""
-        pairs, users = set(), set()
+        keys, users = set(), set()
         with self._explained("read"):
             connection = self._connection()
             for user_id in {event.user_id for event in events}:
@@ -186,10 +207,10 @@ class SqliteHistoryStore:
                 users.add(user_id)
                 for event in events:
                     if event.user_id == user_id:
-                        key = (row[0], event.event_id)
-                        if connection.execute(KINDS[event.kind].find, key).fetchone():
-                            pairs.add((user_id, event.event_id))
-        return pairs, users
+                        which = (row[0], event.identity)
+                        if connection.execute(KINDS[event.kind].find, which).fetchone():
+                            keys.add(event.key)
+        return keys, users
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -222,7 +243,7 @@ class SqliteHistoryStore:
             profile=profile,
             blocked=blocked,
             newest=newest,
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=last, rows=rows, history=history)
         self._cache.put(user_id, found)

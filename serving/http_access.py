@@ -1,13 +1,16 @@
-"""Who may use the API, where that is restricted: whoever knows the bearer token."""
+"""Who may use the API, where that is restricted: who knows the token, and asks for this server."""
 
 import hmac
+import ipaddress
 import os
 import pathlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 
 from fastapi import Request
 
 from features import command
+from serving import listening
 from serving.request_limits import ASGIApp, Receive, Scope, Send
 
 TOKEN_VARIABLE = "WATCHNEXT_TOKEN"
@@ -40,6 +43,80 @@ def read_token(path: str | None) -> str | None:
             "without spaces, for example of: openssl rand -hex 32"
         )
     return token
+
+
+ANY_HOST = "*"
+_HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]+")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def allowed_hosts(listening_on: str, named: Collection[str]) -> frozenset[str]:
+    """Returns the names by which requests may call the server; ``*`` among them allows all.
+
+    On loopback these are by default those of loopback: any page of the web may give its own name
+    the address 127.0.0.1, and a browser then lets it talk to what listens there.
+
+    Args:
+        listening_on: ``--host``.
+        named: ``--allowed_hosts``.
+
+    Raises:
+        InputError: A name has a port, or is none.
+    """
+    names = {name.strip().lower().rstrip(".") for name in named}
+    for name in names - {ANY_HOST}:
+        if not _HOST.fullmatch(name) and not _is_address(name):
+            raise command.InputError(
+                f"--allowed_hosts must be names or addresses without port, got {name!r}."
+            )
+    if listening.is_loopback(listening_on):
+        return frozenset(name.strip("[]") for name in names) | _LOOPBACK | {listening_on.lower()}
+    return frozenset(name.strip("[]") for name in names) or frozenset({ANY_HOST})
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class HostGate:
+    """ASGI middleware: lets through what asks for this server by one of its names.
+
+    Who sends no Host at all is no browser, and is let through.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, allowed: Collection[str], refuse: Callable[[Request, str], ASGIApp]
+    ) -> None:
+        """Wraps an application.
+
+        Args:
+            app: What to wrap.
+            allowed: See :func:`allowed_hosts`.
+            refuse: Returns the answer to a request for another, given what to say.
+        """
+        self._app = app
+        self._allowed = frozenset(allowed)
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection event."""
+        if scope["type"] == "http" and ANY_HOST not in self._allowed:
+            for name, value in scope["headers"]:
+                if name == b"host" and _without_port(value.decode("latin-1")) not in self._allowed:
+                    told = value.decode("latin-1")[:100]
+                    detail = f"This server is not {told!r}; see its flag --allowed_hosts."
+                    await self._refuse(Request(scope), detail)(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+def _without_port(host: str) -> str:
+    name = re.sub(r":[0-9]*\Z", "", host.strip().lower())
+    return name.strip("[]") if name.startswith("[") else name.rstrip(".")
 
 
 class BearerGate:

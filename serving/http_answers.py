@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import errors, http_schema
-from serving.events import Event, Kind
+from serving.events import Event, Kind, time_fault
 from serving.loaded_release import LoadedRelease
 from serving.page import Item, Page, PageRequest
 from serving.user_history import Blocked, UserHistory
@@ -16,13 +16,11 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     """Returns the event, with the time of arrival where it names none.
 
     Raises:
-        InvalidRequestError: It is in the future by more than clocks differ.
+        InvalidRequestError: Its time is not one of now, see :func:`serving.events.time_fault`.
     """
-    if reported.time is not None and reported.time > now + http_schema.MAX_AHEAD_S:
-        raise errors.InvalidRequestError(
-            f"time of event {reported.event_id!r} must not be after the server's clock ({now}), "
-            f"got {reported.time}; is it in milliseconds?"
-        )
+    fault = None if reported.time is None else time_fault(reported.time, now=now)
+    if fault:
+        raise errors.InvalidRequestError(f"time of event {reported.event_id!r} {fault}.")
     return Event(
         event_id=reported.event_id,
         kind=Kind(reported.type),
@@ -50,6 +48,7 @@ def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = 
         exclude_watched=asked.exclude_watched,
         blocked=blocked_of(asked.blocked),
         explain=asked.debug,
+        record=not asked.debug if asked.record is None else asked.record,
         traceparent=traceparent,
     )
 
@@ -75,7 +74,7 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             viewer_known_by=page.viewer_known_by,
             exposures=list(page.exposures),
             reasons=list(page.reasons),
-            recorded=page.recorded,
+            recorded=bool(page.recorded),
         )
     return http_schema.RecommendationsAnswer.model_construct(
         request_id=page.request_id,
@@ -122,7 +121,7 @@ def history_answer(
     return http_schema.HistoryAnswer(
         user_id=found.user_id,
         is_known=found.is_known,
-        profile=dict(found.profile) or release.profile_of(found.user_id),
+        profile=dict(found.profile) or release.profiles.of(found.user_id),
         blocked=http_schema.Blocked(**found.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(

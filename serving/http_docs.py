@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _STYLE = """
+:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; background: #fff; }
 h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-h2 code { font-size: 1rem; } code { background: #f2f2f2; padding: 0 .25em; border-radius: 3px; }
+h2 code { font-size: 1rem; overflow-wrap: anywhere; } .scroll { overflow-x: auto; }
+code { background: #f2f2f2; padding: 0 .25em; border-radius: 3px; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
          border-bottom: 1px solid #ddd; }
@@ -24,7 +26,7 @@ def render(document: Mapping[str, Any]) -> str:
     return "".join(
         [
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
             f"<title>{_text(info['title'])} API</title><style>{_STYLE}</style></head><body>",
             f"<h1>{_text(info['title'])} API</h1>{_paragraphs(info.get('description', ''))}",
             "<p>The same for machines: <a href='openapi.json'>openapi.json</a>.</p>",
@@ -111,7 +113,12 @@ def _rules(schema: Mapping[str, Any]) -> str:
         "minItems": "entries ≥",
         "maxItems": "entries ≤",
     }
-    rules = [f"{word} {schema[name]}" for name, word in names.items() if name in schema]
+    rules = [
+        f"{word} {one[name]}"
+        for one in (schema, *schema.get("anyOf", ()))
+        for name, word in names.items()
+        if name in one
+    ]
     if "default" in schema:
         rules.append(f"default {json.dumps(schema['default'])}")
     return f"({', '.join(rules)})" if rules else ""
@@ -120,7 +127,7 @@ def _rules(schema: Mapping[str, Any]) -> str:
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _paragraphs(text: str) -> str:

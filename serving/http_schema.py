@@ -1,24 +1,48 @@
 """What the HTTP API takes and gives. Sizes are limited here; what is too long is refused."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import pydantic
 
 from features import schema
-from serving import page
+from serving import events, page
 
 MAX_EVENTS = 500
 MAX_BLOCKED = 1000
-# Clocks of clients run ahead a little; more than this is a mistake.
-MAX_AHEAD_S = 300
+
+# Keys that a model does not know and that are all named; more are refused as one.
+MAX_NAMED = 20
 
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"
+
+
+def _as_text(given: Any) -> Any:
+    """Returns a whole number as its decimal text, as the logs are read; all else as it is."""
+    return str(given) if type(given) is int else given
+
+
 # As for the ids of the raw tables, see features.schema.
 _ID_RULE = pydantic.StringConstraints(
     min_length=1, max_length=schema.MAX_ID_CHARACTERS, pattern=_PLAIN
 )
-Id = Annotated[str, _ID_RULE]
-EventId = Annotated[str, _ID_RULE, pydantic.Field(max_length=128)]
+_EVENT_ID_RULE = pydantic.StringConstraints(min_length=1, max_length=128, pattern=_PLAIN)
+# Of the input alone: answers have text.
+Id = Annotated[
+    str,
+    _ID_RULE,
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=Annotated[str, _ID_RULE] | int),
+]
+EventId = Annotated[
+    str,
+    _EVENT_ID_RULE,
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=Annotated[str, _EVENT_ID_RULE] | int),
+]
+PageId = Annotated[
+    str,
+    pydantic.StringConstraints(max_length=128),
+    pydantic.BeforeValidator(_as_text, json_schema_input_type=str | int),
+]
 Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Words = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=500)]
 Seconds = Annotated[float, pydantic.Field(ge=0, le=86400, allow_inf_nan=False)]
@@ -28,6 +52,19 @@ class _Strict(pydantic.BaseModel):
     """Refuses keys that it does not know: a misspelt option must not be ignored."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: Any) -> Any:
+        """Refuses a flood of unknown keys as one fault: to describe each would cost seconds."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MAX_NAMED:
+            unknown = itertools.islice((k for k in given if k not in cls.model_fields), MAX_NAMED)
+            named = ", ".join(repr(str(key)[:64]) for key in unknown)
+            raise ValueError(
+                f"has {len(given)} keys, of which {len(cls.model_fields)} may be known at most; "
+                f"not known are {named} and others"
+            )
+        return given
 
 
 class Profile(_Strict):
@@ -51,7 +88,8 @@ class Context(Profile):
     surface: Word = pydantic.Field(default="home", description="The kind of page.")
 
 
-Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED)]
+# A list stops at its first fault: all of them might be a hundred thousand.
+Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED), pydantic.FailFast()]
 
 
 class Blocked(_Strict):
@@ -73,6 +111,12 @@ class RecommendationsRequest(_Strict):
     )
     debug: bool = pydantic.Field(
         False, description="Explain: stage times, sources, scores, what was filtered and why."
+    )
+    record: bool | None = pydantic.Field(
+        None,
+        description="Whether the page counts as shown to the user: in the history, the logs, what "
+        "is live, how often a video was shown. `false` is for looking at what somebody would "
+        "see. Where not given: `true`, and with `debug` `false`.",
     )
 
 
@@ -112,8 +156,10 @@ class Debug(pydantic.BaseModel):
     held_back: dict[str, list[str]] = pydantic.Field(description="Some of them.")
     viewer_known_by: str = pydantic.Field(description="`history`, `context` or `nothing`.")
     exposures: list[str] = pydantic.Field(description="Arms of experiments: `experiment/arm`.")
-    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`.")
-    recorded: bool = pydantic.Field(description="Whether the impressions were written down.")
+    reasons: list[str] = pydantic.Field(description="Why the rung is not `full`, or what failed.")
+    recorded: bool = pydantic.Field(
+        description="Whether the impressions were written down; see `record` of the request."
+    )
 
 
 class RecommendationsAnswer(pydantic.BaseModel):
@@ -143,14 +189,19 @@ class EventIn(_Strict):
     type: Literal["watch", "search", "click", "impression"]
     user_id: Id
     time: int | None = pydantic.Field(
-        None, gt=0, lt=1 << 33, description="Unix seconds; the time of arrival where not given."
+        None,
+        gt=0,
+        lt=1 << 33,
+        description="Unix seconds; the time of arrival where not given. At most "
+        f"{events.MAX_BEHIND_S // 86400} days before the server's clock and {events.MAX_AHEAD_S} "
+        "seconds after it.",
     )
     video_id: Id | None = None
     query: Words | None = pydantic.Field(None, description="Of a search.")
     watch_time_s: Seconds | None = pydantic.Field(None, description="Of a watch.")
     completed: bool | None = pydantic.Field(None, description="Of a watch: to the end, or nearly.")
     clicked: bool = pydantic.Field(False, description="Of an impression, if it is known already.")
-    page_id: Annotated[str, pydantic.Field(max_length=128)] = pydantic.Field(
+    page_id: PageId = pydantic.Field(
         "", description="`request_id` of the answer that showed the video."
     )
     position: int | None = pydantic.Field(None, ge=0, le=100_000)
@@ -173,7 +224,9 @@ class EventIn(_Strict):
 class EventsRequest(_Strict):
     """Reports events; sending them again is safe."""
 
-    events: list[EventIn] = pydantic.Field(min_length=1, max_length=MAX_EVENTS)
+    events: Annotated[list[EventIn], pydantic.FailFast()] = pydantic.Field(
+        min_length=1, max_length=MAX_EVENTS
+    )
 
 
 class EventsAnswer(pydantic.BaseModel):

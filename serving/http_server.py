@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 import re
 import time
@@ -17,14 +18,25 @@ from absl import logging
 from fastapi import Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from serving import errors, http_access, http_answers, http_docs, http_schema
+from serving import (
+    errors,
+    http_access,
+    http_answers,
+    http_docs,
+    http_schema,
+    reduced_precision,
+    request_bodies,
+)
 from serving.funnel import Funnel
+from serving.loaded_release import LoadedRelease
 from serving.metrics import Metrics
+from serving.readiness import Readiness
 from serving.recorder import Recorder
 from serving.release_watcher import ReleaseWatcher
 from serving.request_limits import RequestGate, WorkerPool
 from serving.user_history import HistoryStore
 
+_MAX_FAULTS = 20
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 _STATUS: Mapping[type[errors.ServingError], int] = {
     errors.InvalidRequestError: 422,
@@ -42,6 +54,8 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     413: "Too large",
+    415: "Unsupported media type",
+    421: "Misdirected request",
     422: "Invalid request",
     500: "Internal error",
     503: "Unavailable",
@@ -57,7 +71,9 @@ def _described(code: int) -> dict[str, Any]:
     }
 
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {code: _described(code) for code in (413, 422, 503)}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    code: _described(code) for code in (413, 415, 422, 503)
+}
 _DESCRIPTION = """Recommends videos and learns what is watched.
 
 Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
@@ -80,6 +96,10 @@ class Service:
         max_waiting: Requests that may wait for a thread.
         clock: Unix seconds.
         token: What callers must know; None lets everybody in.
+        history_losses: Returns how often the history store lost all that it held.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.http_access.allowed_hosts`.
+        readiness_holds_s: How long it is believed what a probe of the models found, seconds.
         on_close: Called once the last request is answered.
     """
 
@@ -92,6 +112,9 @@ class Service:
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
     token: str | None = None
+    history_losses: Callable[[], int] = lambda: 0
+    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
 
 
@@ -105,14 +128,15 @@ def create_app(service: Service) -> fastapi.FastAPI:
     )
     # Threads of their own: a busy server is still a ready one, and can be watched.
     operations = WorkerPool(threads=2, max_waiting=8, on_overload=metrics.overloads.inc)
+    bodies = WorkerPool(threads=1, max_waiting=32, on_overload=metrics.overloads.inc)
     metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
         del app
         yield
-        pool.close()
-        operations.close()
+        for each in (pool, operations, bodies):
+            each.close()
         service.on_close()
 
     app = fastapi.FastAPI(
@@ -123,9 +147,12 @@ def create_app(service: Service) -> fastapi.FastAPI:
         responses=_PROBLEMS | ({401: _described(401)} if service.token else {}),
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
         redoc_url=None,
+        redirect_slashes=False,  # They would lead to wherever the request says it was sent.
     )
+    app.router.route_class = request_bodies.route_class(bodies.run)
     if service.token:
         app.add_middleware(http_access.BearerGate, token=service.token, refuse=_unauthorised)
+    app.add_middleware(http_access.HostGate, allowed=service.hosts, refuse=_misdirected)
     app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
@@ -135,27 +162,26 @@ def create_app(service: Service) -> fastapi.FastAPI:
     return app
 
 
+def _models(service: Service, release: LoadedRelease) -> str:
+    """Returns where models run, and how the ranker multiplies, in words."""
+    if release.ranker is None:
+        return service.models
+    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
+
+
 def _metrics(service: Service) -> Metrics:
     metrics = Metrics()
-    releases = service.releases
-
-    def age() -> float:
-        current = releases.current
-        return http_answers.release_age_s(current.version) if current else float("nan")
-
-    def recall() -> float:
-        current = releases.current
-        lineage = current.manifest.lineage if current and current.manifest else {}
-        return float(lineage.get("index", {}).get("recall", "nan"))
-
-    metrics.gauge("release_age_seconds", "Time since the release was built.", age)
-    metrics.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+    metrics.watch_releases(service.releases)
     metrics.gauge(
         "event_log_waiting_seconds",
         "Age of the oldest record that the tables of the logs do not have yet.",
         service.recorder.waiting_s,
     )
-    metrics.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
+    metrics.gauge(
+        "history_losses",
+        "How often the history store lost all that it held, and was filled again.",
+        service.history_losses,
+    )
     return metrics
 
 
@@ -227,7 +253,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=service.models
+                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
             )
 
 
@@ -238,15 +264,20 @@ def _add_operations(
     async def healthz() -> http_schema.Status:
         return http_schema.Status()
 
-    def probe() -> http_schema.Status:
+    def probe() -> None:
         service.history.ping()
         with service.releases.pin() as release:
             release.probe()
-        return http_schema.Status()
+
+    readiness = Readiness(
+        functools.partial(operations.run, probe), holds_s=service.readiness_holds_s
+    )
 
     @app.get("/readyz", summary="Whether every model answers a real prediction")
     async def readyz() -> http_schema.Status:
-        return await operations.run(probe)
+        """The outcome holds for two seconds; whoever asks meanwhile is told the same."""
+        await readiness.require()
+        return http_schema.Status()
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
     async def prometheus() -> Response:
@@ -296,8 +327,11 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
         request: Request, error: fastapi.exceptions.RequestValidationError
     ) -> Response:
         faults = [
-            {"where": ".".join(str(part) for part in fault["loc"]), "rule": str(fault["msg"])}
-            for fault in error.errors()[:20]
+            {
+                "where": request_bodies.shown(".".join(map(str, fault["loc"]))),
+                "rule": request_bodies.shown(str(fault["msg"])),
+            }
+            for fault in itertools.islice(error.errors(), _MAX_FAULTS)
         ]
         detail = "; ".join(f"{fault['where']}: {fault['rule']}" for fault in faults[:3])
         return _problem(request, 422, detail, faults=faults)
@@ -307,7 +341,7 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
         status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
         return _problem(request, status, str(detail), headers=getattr(error, "headers", None))
 
-    for kind in (400, 404, 405, 413, fastapi.HTTPException):
+    for kind in (400, 404, 405, 413, 415, fastapi.HTTPException):
         app.add_exception_handler(kind, refused)
 
     @app.exception_handler(errors.ServingError)
@@ -318,6 +352,10 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
             headers = {"retry-after": str(getattr(error, "retry_after_s", 1))}
             logging.log_every_n_seconds(logging.WARNING, "503: %s", 1, error)
         return _problem(request, status, str(error), headers=headers)
+
+
+def _misdirected(request: Request, detail: str) -> Response:
+    return _problem(request, 421, detail)
 
 
 def _unauthorised(request: Request, detail: str) -> Response:

@@ -1,6 +1,8 @@
 """The searchable video embeddings of a release: exact for small corpora, ScaNN above.
 
-    report = index.build(directory, video_ids, embeddings, tuning_queries=queries)
+    report = index.build(
+        directory, ids, embeddings, tuning_queries=queries, recall_target=0.95, exact_below=20_000
+    )
     rows, scores = index.Index.load(directory).search(queries, k=200)
 
 Scores are inner products, exact to float32, and the softmax bias is the last dimension: a query
@@ -13,7 +15,7 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +25,7 @@ from absl import logging
 from features import command
 from models import environment
 from serving import exact_search, index_files, index_tuning
-from serving.build_settings import EXACT_BELOW, RECALL_TARGET
-from serving.exact_search import Floats, Rows
+from serving.exact_search import Floats, Rows, RowsByNumber
 from serving.index_files import IndexRefusedError
 
 RECALL_K = 200
@@ -68,6 +69,27 @@ class IndexReport:
     exact_ms: float
     build_s: float
     trials: tuple[str, ...]
+
+
+class VideoIndex(Protocol):
+    """What a release asks of its index; safe for threads."""
+
+    @property
+    def kind(self) -> str:
+        """How it searches, as in :class:`Index`."""
+
+    @property
+    def dimension(self) -> int:
+        """D + 1."""
+
+    @property
+    def embeddings(self) -> RowsByNumber:
+        """float32 [N, D + 1]."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
+        """See :meth:`Index.search`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,9 +222,9 @@ def build(
     *,
     tuning_queries: Floats,
     query_slices: Mapping[str, npt.NDArray[np.bool_]] | None = None,
-    recall_target: float = RECALL_TARGET,
+    recall_target: float,
+    exact_below: int,
     k: int = RECALL_K,
-    exact_below: int = EXACT_BELOW,
     repeat_bias: float = 0.0,
 ) -> IndexReport:
     """Builds, tunes and writes an index.
@@ -215,8 +237,8 @@ def build(
             1. Every other one is tuned on; recall is measured on the others.
         query_slices: Name to bool [Q]: kinds of user whose recall is reported apart.
         recall_target: Mean recall@k to reach, in (0, 1].
-        k: Results per query that recall is about.
         exact_below: Corpora with fewer videos are searched exactly.
+        k: Results per query that recall is about.
         repeat_bias: See :attr:`Index.repeat_bias`.
 
     Raises:

@@ -6,6 +6,8 @@ import threading
 import numpy as np
 
 _MAX_BYTES = 64 << 20
+# What an entry takes beside its numbers and its id: key, array, place in the order.
+ENTRY_BYTES = 500
 
 
 class LastEmbeddings:
@@ -25,13 +27,16 @@ class LastEmbeddings:
         key = (release_id, user_id)
         with self._lock:
             before = self._found.pop(key, None)
-            self._bytes += embedding.nbytes - (0 if before is None else before.nbytes)
+            self._bytes += _size(key, embedding) - (0 if before is None else _size(key, before))
             self._found[key] = embedding
             while self._bytes > self._max_bytes:
-                _, oldest = self._found.popitem(last=False)
-                self._bytes -= oldest.nbytes
+                self._bytes -= _size(*self._found.popitem(last=False))
 
     def get(self, release_id: str, user_id: str) -> np.ndarray | None:
         """Returns the last embedding that a release gave a user, None where it gave none."""
         with self._lock:
             return self._found.get((release_id, user_id))
+
+
+def _size(key: tuple[str, str], embedding: np.ndarray) -> int:
+    return ENTRY_BYTES + len(key[1]) + embedding.nbytes

@@ -1,24 +1,30 @@
-r"""Held-out watches -> the order of pages of the release that serves now.
+r"""Held-out watches -> the order of pages.
 
-    python -m serving.learn_order --serving_root=serving_root --logs=logs --output=page_order
+    python -m serving.learn_order --examples=examples --candidate_model=candidate_model \
+        --ranker_model=ranker_model --logs=logs --output=page_order
 
-Asks the whole funnel, as it would have stood, before some watches that no model was trained on
-(the holdout of preprocessing), and learns which of its candidates were watched next; see
-serving/page_order.py. Writes --output and <serving_root>/page_order/<release>.json, which servers
-take over by themselves. Without it pages are in the order of expected watch time.
+Asks the whole funnel, as it would have stood, before some watches of the holdout of preprocessing,
+and learns which of its candidates were watched next; see serving/order_learning.py. The models are
+those that were measured: what serves later has learnt those very watches, and its scores would
+know the answers. serving.build_release takes --output into the release. There need not be a ranker.
 """
 
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 
 from absl import flags, logging
 
 from features import command, files
-from serving import release
+from serving import build_settings
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
+_CANDIDATE_MODEL = flags.DEFINE_string(
+    "candidate_model", None, "What train_candidate wrote; not what refit made of it.", required=True
+)
+_RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What train_ranker wrote, if it did.")
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
 _WATCHES = flags.DEFINE_integer(
@@ -30,41 +36,36 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into arguments and hands over."""
     del argv
     command.quiet_tensorflow()
-    from serving import page_order, page_replay, past_funnel
+    from serving import order_from_holdout, order_learning, page_order
 
     started = time.monotonic()
-    root = pathlib.Path(_SERVING_ROOT.value)
-    found = release.load(root)
-    info = found.manifest.lineage.get("examples", {}).get("info", {})
-    until_s, train_until_s = int(info.get("until_s", 0)), int(info.get("train_until_s", 0))
-    order = None
-    if until_s > train_until_s:
-        settings = past_funnel.ReplaySettings(
-            from_s=until_s,
-            until_s=until_s,
-            lessons=_WATCHES.value,
-            lessons_s=until_s - train_until_s,
-        )
-        logs_dir = pathlib.Path(_LOGS.value)
-        order = page_replay.learn(found, serving_root=root, logs_dir=logs_dir, settings=settings)
+    inputs = build_settings.Inputs(
+        examples=pathlib.Path(_EXAMPLES.value),
+        candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
+        ranker_model=pathlib.Path(_RANKER_MODEL.value) if _RANKER_MODEL.value else None,
+    )
+    logs_dir = pathlib.Path(_LOGS.value)
     with files.atomic_directory(_OUTPUT.value) as output:
-        if order is None:
+        with tempfile.TemporaryDirectory(dir=output, prefix=".release") as root:
+            learned = order_from_holdout.learn(
+                inputs, root=pathlib.Path(root), logs_dir=logs_dir, watches=_WATCHES.value
+            )
+        if learned.order is None:
             logging.warning(
-                "Pages will be in the order of expected watch time: there are fewer than %d "
-                "held-out watches to learn from, or no ranker.",
-                page_order.MIN_SAMPLES,
+                "No order of pages: %d held-out watches were among the candidates, and %d are "
+                "needed to learn one.",
+                learned.figures["lessons"],
+                order_learning.MIN_SAMPLES,
             )
         else:
-            order.save(output / "page_order.json")
-            path = page_order.path_of(root, found.version)
-            path.parent.mkdir(exist_ok=True)
-            order.save(path)
-        samples = order.samples if order else 0
-        files.mark_complete(output, {"release": found.version, "samples": samples})
+            learned.order.save(output / page_order.FILE)
+        files.mark_complete(output, {"judged": learned.figures})
+    following = command.shell_line(
+        "models.refit", examples=_EXAMPLES.value, model=_CANDIDATE_MODEL.value, output="FINAL_MODEL"
+    )
     sys.stdout.write(
-        f"Wrote {_OUTPUT.value}: the order of pages of release {found.version}, learned from "
-        f"{samples} watches in {time.monotonic() - started:.0f} s.\n"
-        f"Next: python -m serving.serve --serving_root={root} --logs={_LOGS.value}\n"
+        f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"
+        f"Next: {following}\n"
     )
 
 

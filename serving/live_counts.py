@@ -77,11 +77,13 @@ class RecentWatches:
         self._numbers = np.zeros(0, np.int64)
         self._times = np.zeros(0, np.float64)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._num_waiting = 0
 
     def add(self, numbers: np.ndarray, times: np.ndarray) -> None:
         """Adds watches; the oldest go."""
         self._waiting.append((numbers, times))
-        if len(self._waiting) > 1000:
+        self._num_waiting += len(numbers)
+        if len(self._waiting) > 1000 or self._num_waiting > self.ROOM:
             self._settle()
 
     def _settle(self) -> None:
@@ -90,7 +92,7 @@ class RecentWatches:
             times = np.concatenate([self._times, *(t for _, t in self._waiting)])
             newest = np.argsort(times, kind="stable")[-self.ROOM :]
             self._numbers, self._times = numbers[newest], times[newest]
-            self._waiting = []
+            self._waiting, self._num_waiting = [], 0
 
     def top(self, half_life_s: float, limit: int, *, at_least: int) -> np.ndarray:
         """Returns the numbers with the largest decayed counts; none from few watches."""

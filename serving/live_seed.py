@@ -9,6 +9,7 @@ from absl import logging
 
 from features import logs, schema, spec
 from features.catalogue import combined
+from features.clean_logs import Cleaner
 from serving.events import Kind
 from serving.live_state import Happened, LiveState
 
@@ -88,14 +89,13 @@ def from_logs(state: LiveState, logs_dir: str | os.PathLike[str], *, until_s: in
     """
     present = logs.tables_in(logs_dir)
     if "users" in present and "region" in logs.column_types(logs_dir, "users"):
-        users = logs.read_table(logs_dir, "users", columns=["user_id", "region"])
+        columns = ["user_id", "region", "updated_time"]
+        users = schema.newest("users", logs.read_table(logs_dir, "users", columns=columns))
         for user, region in zip(
             users["user_id"].to_pylist(), users["region"].cast(pa.string()).to_pylist(), strict=True
         ):
             state.meet(user, region or "")
-    known = None
-    if "videos" in present:
-        known = combined(logs.read_table(logs_dir, "videos", columns=["video_id"])["video_id"])
+    cleaner = Cleaner.of_logs(logs_dir, now_s=until_s)
     streams = []
     for kind, name, back_s, most in (
         (Kind.WATCH, "watches", _TRENDING_S, MAX_WATCHES),
@@ -103,9 +103,7 @@ def from_logs(state: LiveState, logs_dir: str | os.PathLike[str], *, until_s: in
     ):
         if name in present:
             rows = _newest(logs_dir, name, from_s=until_s - back_s, until_s=until_s, most=most)
-            clean, _ = schema.validate(
-                name, rows, known_video_ids=known, known_user_ids=None, now_s=until_s
-            )
+            clean = cleaner.rows(name, rows)
             streams.append(Stream(kind, clean.select(_COLUMNS).sort_by("time")))
     taken = seed(state, streams, until_s=until_s)
     logging.info("Live state: %d events of the last days.", taken)

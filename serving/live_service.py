@@ -5,17 +5,17 @@ import json
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from absl import logging
 
-from features import command, logs, schema
+from features import command, log_files, logs, schema
 from serving import errors, event_compaction, live_seed, page_order
 from serving.backends import Backend
 from serving.event_following import Follower
-from serving.events import Event, Kind
+from serving.events import Event, Kind, NewUser, time_fault
 from serving.fresh_shelf import Shelver
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
@@ -25,8 +25,6 @@ _FOLLOW_EVERY_S = 1.0
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
 _COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
-_NEEDED = {"event_id", "user_id", "time"}  # A damaged record is for compaction to name.
-_USER = "user"
 
 
 @dataclasses.dataclass
@@ -35,9 +33,9 @@ class _Shelf:
 
     Attributes:
         shelver: Puts new videos on it.
-        files: The videos table as it was read last.
+        files: The videos table as it was read last; None before it could be read.
         latest: The release with all that was new then.
-        look_at: When to look again, ``time.monotonic()``.
+        look_at: When to look again, by the clock of :class:`LiveParts`.
     """
 
     shelver: Shelver
@@ -55,6 +53,7 @@ class LiveParts:
     Attributes:
         state: Fed by the recorder and by what others record, read by every release that
             :meth:`attach` returned.
+        misdated: Events of other processes that were left out of it for their times.
     """
 
     def __init__(
@@ -66,6 +65,7 @@ class LiveParts:
         clock: Callable[[], float] = time.time,
         is_own: Callable[[str], bool] = lambda _: False,
         kept: Collection[str] = (),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts empty.
 
@@ -76,14 +76,17 @@ class LiveParts:
             clock: Unix seconds.
             is_own: Whether this process wrote the segment of the event log of this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
+            monotonic: Seconds, for how often to look for new videos.
         """
         self.state = LiveState()
+        self.misdated = 0
         self._serving_root = serving_root
         self._logs = logs_dir
         self._backend = backend
         self._clock = clock
         self._kept = frozenset(kept)
-        self._shelves: dict[str, _Shelf] = {}  # Newest first.
+        self._monotonic = monotonic
+        self._shelves: dict[str, _Shelf] = {}  # By version.
         self._follower = Follower(logs_dir, is_own=is_own)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -92,16 +95,9 @@ class LiveParts:
         """Takes in what the logs know of the last days, and what waits to be compacted."""
         # What moved in between from one to the other would be missed, or counted twice.
         with event_compaction.paused(self._logs):
-            if self._has_tables():
+            if log_files.has_tables(self._logs):
                 live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
             self.follow()
-
-    def _has_tables(self) -> bool:
-        try:
-            logs.tables_in(self._logs)
-        except command.InputError:
-            return False
-        return True
 
     def start(self) -> None:
         """Starts to follow what other processes record, until :meth:`close`."""
@@ -124,46 +120,84 @@ class LiveParts:
 
     def follow(self) -> None:
         """Takes in what other processes recorded since the last call."""
-        events = []
-        for record in self._follower.new_records():
-            kind = record.get("kind")
-            if kind == _USER:
-                profile = json.loads(record.get("profile") or "{}")
-                self.state.meet(record["user_id"], str(profile.get("region") or ""))
-            elif kind in _COUNTED and record.keys() >= _NEEDED:
-                events.append(Event.from_record(record))
-        self.state.apply(events)
+        with self._follower.new_records() as records:
+            events = []
+            for record in records:
+                if record["kind"] == NewUser.KIND:
+                    profile = json.loads(record.get("profile") or "{}")
+                    self.state.meet(record["user_id"], str(profile.get("region") or ""))
+                elif record["kind"] in _COUNTED:
+                    events.append(Event.from_record(record))
+            self.state.apply(self._of_now(events))
+
+    def _of_now(self, events: Sequence[Event]) -> list[Event]:
+        """Leaves out what no server takes: one host's wrong clock must not move everybody's now."""
+        now = int(self._clock())
+        faults = [time_fault(event.time, now=now) for event in events]
+        wrong = [fault for fault in faults if fault]
+        if wrong:
+            self.misdated += len(wrong)
+            message = "%d events of other processes do not count as live: the time of one %s."
+            logging.warning(message, len(wrong), wrong[0])
+        return [event for event, fault in zip(events, faults, strict=True) if not fault]
 
     def attach(self, loaded: LoadedRelease) -> LoadedRelease:
-        """Returns the release with live sources, live features, and new videos on its shelf."""
+        """Returns the release with live sources, live features, and new videos on its shelf.
+
+        Whatever is wrong with the videos table, the release can serve what it has; the next
+        :meth:`renewed` tries again.
+        """
+        latest = loaded.with_live(self.state)
+        # The one before is not renewed any more: requests that are still on it hold what they need.
+        replaced = () if loaded.version in self._kept else self._shelves.keys() - self._kept
+        for version in {loaded.version, *replaced}:
+            self._shelves.pop(version, None)
         try:
-            shelver = Shelver.open(loaded, self._backend)
+            shelf = _Shelf(Shelver.open(loaded, self._backend), None, latest)
         except errors.ServingError as error:
             # Nothing new then joins this release; what it has it can serve.
             logging.error("Release %s has no shelf: %s", loaded.version, error)
-            return loaded.with_live(self.state)
-        files = self._video_files()
-        latest = self._shelved(shelver) or loaded.with_live(self.state)
-        others = {v: one for v, one in self._shelves.items() if v != loaded.version}
-        # Requests may still be on the two before; what is older is let go of.
-        old = [version for version in others if version not in self._kept][2:]
-        self._shelves = {loaded.version: _Shelf(shelver, files, latest), **others}
-        for version in old:
-            del self._shelves[version]
-        return latest
+            return latest
+        self._shelves[loaded.version] = shelf
+        try:
+            self._look(shelf)
+        except Exception as error:
+            is_known = isinstance(error, command.InputError | errors.ServingError | OSError)
+            message = "Release %s serves without new videos: %s"
+            logging.error(message, loaded.version, error, exc_info=not is_known)
+        shelf.look_at = 0.0  # What comes while the release is swapped in need not wait.
+        return shelf.latest
 
     def renewed(self, current: LoadedRelease) -> LoadedRelease | None:
-        """Returns the release with what is new in the videos table; None where nothing is."""
+        """Returns the release with what is new in the videos table; None where nothing is.
+
+        Raises:
+            InputError, ServingError, OSError: New videos cannot be read, or not be embedded. The
+                release serves on, and a later call tries again.
+        """
         self.state.statistics(int(self._clock()))  # Done here, requests find it done.
         shelf = self._shelves.get(current.version)
         if shelf is None:
             return None
-        if time.monotonic() >= shelf.look_at:
+        if self._monotonic() >= shelf.look_at:
             self._look(shelf)
         return None if shelf.latest is current else shelf.latest
 
     def _look(self, shelf: _Shelf) -> None:
-        start = time.monotonic()
+        start = self._monotonic()
+        try:
+            self._look_for_order(shelf)
+            listed = self._video_files()
+            if listed != shelf.files:
+                found = self._shelved(shelf.shelver)
+                if found is not None and not _same_videos(found, shelf.latest):
+                    shelf.latest = found
+                shelf.files = listed
+        finally:  # What fails takes its time, too.
+            now = self._monotonic()
+            shelf.look_at = now + max(_LOOK_EVERY_S, (now - start) / _BUSY)
+
+    def _look_for_order(self, shelf: _Shelf) -> None:
         if shelf.latest.order is None:  # It is learned when the release stands.
             order = page_order.of_release(self._serving_root, shelf.latest.version)
             if order is not None:
@@ -171,41 +205,34 @@ class LiveParts:
                 shelf.shelver = dataclasses.replace(shelf.shelver, release=release)
                 shelf.latest = dataclasses.replace(shelf.latest, order=order)
                 logging.info("Pages are in the order learned from %d watches now.", order.samples)
-        listed = self._video_files()
-        if listed != shelf.files:
-            found = self._shelved(shelf.shelver)
-            shelf.files = listed
-            if found is not None and not _same_videos(found, shelf.latest):
-                shelf.latest = found
-        spent = time.monotonic() - start
-        shelf.look_at = time.monotonic() + max(_LOOK_EVERY_S, spent / _BUSY)
 
     def _shelved(self, shelver: Shelver) -> LoadedRelease | None:
-        try:
-            videos = self._videos()
-            return None if videos is None else shelver.with_videos(videos).with_live(self.state)
-        except (command.InputError, errors.ServingError) as error:
-            logging.error("New videos cannot be put on the shelf: %s", error)
-            return None
+        videos = self._videos()
+        return None if videos is None else shelver.with_videos(videos).with_live(self.state)
 
     def _videos(self) -> pa.Table | None:
         if not self._video_files():
             return None
         rows = logs.read_table(self._logs, "videos")
-        accepted, _ = schema.validate(
+        accepted, rejected = schema.validate(
             "videos", rows, known_video_ids=None, known_user_ids=None, now_s=int(self._clock())
         )
+        bad = rejected.filter(pc.not_equal(rejected["reason"], schema.OLDER_ROW))
+        if bad.num_rows:
+            logging.error(
+                "%d rows of the videos table are not used, such as %s.",
+                bad.num_rows,
+                bad.select(["video_id", "upload_time", "reason"]).slice(0, 3).to_pylist(),
+            )
         return accepted.combine_chunks()
 
     def _video_files(self) -> list[tuple[str, int, int]]:
-        found = []
-        for path in sorted((self._logs / "videos").glob("**/*.parquet")):
-            if not any(part.startswith((".", "_")) for part in path.relative_to(self._logs).parts):
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
-        return found
+        """Returns what tells whether the table has changed; also of what cannot be read."""
+        found = log_files.find(self._logs, "videos")
+        stamps = [(str(file.path), file.modified_ns, file.size) for file in found.files]
+        return [*stamps, *((problem, 0, 0) for problem in found.problems)]
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
     same = len(first.catalogue) == len(second.catalogue)
-    return same and np.array_equal(first.withdrawn, second.withdrawn)
+    return same and first.rules == second.rules

@@ -65,7 +65,14 @@ class Happened:
 class LiveState:
     """See the module; safe for threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_videos: int = MAX_VIDEOS) -> None:
+        """Starts empty.
+
+        Args:
+            max_videos: Videos to know; of more, those without an event of late are forgotten, and
+                the others get new numbers.
+        """
+        self._max_videos = max_videos
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._number_of: dict[str, int] = {}
@@ -110,11 +117,11 @@ class LiveState:
                     events.user_ids, numbers.tolist(), events.times.tolist(), strict=True
                 ):
                     self._follows.add(user_id, number, time)
-            if len(self._ids) > MAX_VIDEOS:
-                self._forget_the_quiet(int(events.times[-1]))
+            if len(self._ids) > self._max_videos:
+                self._forget_the_quiet()
 
     def _is_new(self, event: Event) -> bool:
-        key = hash((event.user_id, event.kind, event.event_id))
+        key = hash(event.key)
         if key in self._known:
             return False
         self._known[key] = None
@@ -142,18 +149,21 @@ class LiveState:
         return numbers
 
     def _count_by_region(self, events: Happened, numbers: np.ndarray) -> None:
-        regions = np.array([self._region_of.get(user, "") for user in events.user_ids], object)
-        for region in set(regions.tolist()) - {""}:
-            mine = regions == region
+        places: dict[str, list[int]] = {}
+        for place, user_id in enumerate(events.user_ids):
+            if region := self._region_of.get(user_id):
+                places.setdefault(region, []).append(place)
+        for region, mine in places.items():
             found = self._by_region.pop(region, None) or RecentWatches()
             self._by_region[region] = found
             found.add(numbers[mine], events.times[mine].astype(np.float64))
             if len(self._by_region) > _MAX_REGIONS:
-                self._by_region.popitem(last=False)
+                quietest, _ = self._by_region.popitem(last=False)
+                self._lists.pop(quietest, None)
 
-    def _forget_the_quiet(self, now_s: int) -> None:
+    def _forget_the_quiet(self) -> None:
         """Keeps the videos with events in the last day; at most half of the bound."""
-        kept = self._minutes.newest_numbers(now_s - _HORIZON_S)[-(MAX_VIDEOS // 2) :]
+        kept = self._minutes.newest_numbers()[-(self._max_videos // 2) :]
         new_number = np.full(len(self._ids), -1)
         new_number[kept] = np.arange(len(kept))
         self._ids = [self._ids[number] for number in kept.tolist()]
@@ -168,8 +178,13 @@ class LiveState:
 
     # ---- answering ---------------------------------------------------------------------------
 
-    def trending(self, region: str) -> np.ndarray:
-        """Returns numbers, best first: the lists of all windows in turn, each video once."""
+    # Numbers mean something within a generation only, so each answer says which one it is of.
+
+    def trending(self, region: str) -> tuple[int, np.ndarray]:
+        """Returns the generation, and numbers, best first.
+
+        They are the lists of all windows in turn, each video once.
+        """
         with self._lock:
             key = region if region in self._by_region else ""
             found = self._lists.get(key)
@@ -181,21 +196,24 @@ class LiveState:
                         for h in REGION_HALF_LIVES_S
                     ]
                 found = self._lists[key] = (self._watches, _in_turn(lists))
-            return found[1]
+            return self._generation, found[1]
 
-    def following(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns numbers that were watched after these, best first, and their scores."""
+    def following(self, numbers: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
+        """Returns the generation, numbers watched after these, best first, and their scores."""
         with self._lock:
-            scores = self._follows.after(numbers)
+            generation, scores = self._generation, self._follows.after(numbers)
         found = np.fromiter(scores.keys(), np.int64, len(scores))
         values = np.fromiter(scores.values(), np.float64, len(scores))
         order = np.lexsort((found, -values))
-        return found[order], values[order]
+        return generation, found[order], values[order]
 
-    def statistics(self, now_s: int) -> LiveStatistics:
-        """Returns the counts by minute; rows are numbers. Whole minutes before ``now_s`` hold."""
+    def statistics(self, now_s: int) -> tuple[int, LiveStatistics]:
+        """Returns the generation, and the counts by minute, whose rows are numbers.
+
+        Whole minutes before ``now_s`` hold.
+        """
         with self._lock:
-            return self._minutes.statistics(now_s)
+            return self._generation, self._minutes.statistics(now_s)
 
     def known(self, since: int) -> tuple[int, list[str]]:
         """Returns the generation of the numbers, and the ids from number ``since`` on."""
@@ -220,8 +238,13 @@ class _Minutes:
     def add(self, name: str, numbers: np.ndarray, times: np.ndarray) -> None:
         if not len(numbers):
             return
-        self._waiting[name].append(live_statistics.keys_of(numbers, times))
         self._newest_s = max(self._newest_s, int(times[-1]))
+        # What no window reaches any more is not worth counting anew for.
+        first = int(np.searchsorted(times, self._newest_s - _HORIZON_S))
+        numbers, times = numbers[first:], times[first:]
+        if not len(numbers):
+            return
+        self._waiting[name].append(live_statistics.keys_of(numbers, times))
         # What lies in a minute that was counted already came late.
         self._is_dirty |= int(times[0]) // MINUTE_S < self._counted_minute
 
@@ -252,10 +275,10 @@ class _Minutes:
         self._recent = live_statistics.merge([])
         self._settled_s = now_s
 
-    def newest_numbers(self, since_s: int) -> np.ndarray:
-        """Returns the numbers with events since then, ascending: the later, the newer."""
+    def newest_numbers(self) -> np.ndarray:
+        """Returns the numbers with events in the windows, ascending: the later, the newer."""
         self._count()
-        self._settle(since_s + _HORIZON_S)
+        self._settle(self._newest_s)
         return np.unique(live_statistics.rows_of(np.asarray(self._older["key"], np.int64)))
 
     def renumbered(self, new_number: np.ndarray) -> None:
@@ -274,6 +297,27 @@ def _in_turn(lists: Sequence[np.ndarray]) -> np.ndarray:
     return flat[np.sort(first)]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Numbering:
+    """What the numbers of a state mean in a catalogue.
+
+    Attributes:
+        generation: Of the numbers.
+        row_of: int64 [numbers], -1 for videos outside the catalogue.
+        number_of: int64 [rows], -1 for videos that the state has not met. Filled in where the next
+            numbering of the generation knows more, which harms nobody who reads meanwhile.
+    """
+
+    generation: int
+    row_of: np.ndarray
+    number_of: np.ndarray
+
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns int64 [n], -1 where there is no row, or none yet."""
+        inside = numbers < len(self.row_of)
+        return np.where(inside, self.row_of[np.where(inside, numbers, 0)], -1)
+
+
 class LiveView:
     """A :class:`LiveState` in the rows of one catalogue; safe for threads."""
 
@@ -281,44 +325,47 @@ class LiveView:
         self.state = state
         self._catalogue = catalogue
         self._lock = threading.Lock()
-        self._generation = -1
-        self._start()
+        self._numbering = self._nothing(0)
 
-    def _start(self) -> None:
-        self._row_of = np.zeros(0, np.int64)
-        self._number_of = np.full(len(self._catalogue), -1, np.int64)
+    def _nothing(self, generation: int) -> _Numbering:
+        unmet = np.full(len(self._catalogue), -1, np.int64)
+        return _Numbering(generation, np.zeros(0, np.int64), unmet)
 
-    def _sync(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns number -> row and row -> number, with what the state has met meanwhile."""
+    def _current(self) -> _Numbering:
+        """Returns the numbering with what the state has met meanwhile."""
         with self._lock:
-            generation, ids = self.state.known(len(self._row_of))
-            if generation != self._generation:
-                self._start()
-                self._generation, ids = self.state.known(0)
+            known = self._numbering
+            generation, ids = self.state.known(len(known.row_of))
+            if generation != known.generation:
+                generation, ids = self.state.known(0)
+                known = self._nothing(generation)
             if ids:
-                known = len(self._row_of)
                 rows = self._catalogue.rows(pa.array(ids, pa.string())).astype(np.int64)
-                self._row_of = np.concatenate([self._row_of, rows])
-                found = np.flatnonzero(rows >= 0)
-                self._number_of[rows[found]] = known + found
-            return self._row_of, self._number_of
+                met = np.flatnonzero(rows >= 0)
+                known.number_of[rows[met]] = len(known.row_of) + met
+                row_of = np.concatenate([known.row_of, rows])
+                known = _Numbering(generation, row_of, known.number_of)
+            self._numbering = known
+            return known
 
     def trending_rows(self, region: str) -> np.ndarray:
         """Returns rows, best first, int32."""
-        numbers = self.state.trending(region)
-        row_of, _ = self._sync()
-        rows = row_of[numbers[numbers < len(row_of)]]
-        return rows[rows >= 0].astype(np.int32)
+        while True:
+            numbering = self._current()
+            generation, numbers = self.state.trending(region)
+            if generation == numbering.generation:  # Else numbers mean other videos by now.
+                rows = numbering.rows(numbers)
+                return rows[rows >= 0].astype(np.int32)
 
     def rows_after(self, watched_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns rows watched soon after these (newest first), best first, and their scores."""
-        _, number_of = self._sync()
-        numbers = number_of[watched_rows]
-        found, scores = self.state.following(numbers[numbers >= 0].tolist())
-        row_of, _ = self._sync()
-        inside = found < len(row_of)
-        rows, scores = row_of[found[inside]], scores[inside]
-        return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
+        while True:
+            numbering = self._current()
+            numbers = numbering.number_of[watched_rows]
+            generation, found, scores = self.state.following(numbers[numbers >= 0].tolist())
+            if generation == numbering.generation:
+                rows = numbering.rows(found)
+                return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
 
     def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:
         """Computes the live statistics, as :class:`features.live_statistics.LiveStatistics`.
@@ -328,7 +375,9 @@ class LiveView:
             times: int64 [n], Unix seconds; moments of the past see what was forgotten as zeros.
         """
         newest = int(times.max()) if len(times) else 0
-        statistics = self.state.statistics(newest)
-        _, number_of = self._sync()
-        numbers = np.where(video_rows < 0, -1, number_of[np.maximum(video_rows, 0)])
-        return statistics.columns(numbers, times)
+        while True:
+            numbering = self._current()
+            generation, statistics = self.state.statistics(newest)
+            if generation == numbering.generation:
+                numbers = numbering.number_of[np.maximum(video_rows, 0)]
+                return statistics.columns(np.where(video_rows < 0, -1, numbers), times)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import examples, spec, tensors
+from features import command, examples, spec, tensors
 from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
@@ -30,12 +30,13 @@ from serving import (
 from serving.backends import Backend
 from serving.candidates import Candidates
 from serving.filters import VideoRules
-from serving.index import Index
+from serving.index import Index, VideoIndex
 from serving.live_sources import CoWatch, LiveTrending
 from serving.live_state import LiveState, LiveView
 from serving.model import Model
 from serving.page_order import PageOrder
 from serving.prepared_videos import PreparedVideos
+from serving.profiles import Profiles
 from serving.sources import Popular, Source
 from serving.user_history import UserHistory, unknown_user
 from serving.viewer import HOME, Viewer
@@ -63,8 +64,8 @@ class LoadedRelease:
         resolved: The features of its models.
         catalogue: Videos; row i is row i of the index.
         statistics: Of the videos, up to the day before.
-        profiles: Users known at the build; ``user_id`` and the columns of the users table.
-        index: See :class:`serving.index.Index`.
+        profiles: Users known at the build.
+        index: See :class:`serving.index.VideoIndex`.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
@@ -72,9 +73,10 @@ class LoadedRelease:
         popular: The same object as in ``sources``; it can always fill a page.
         prepared: What videos alone contribute to the ranker; None where it reads them raw.
         live: What everybody watches now, in the rows of the catalogue.
-        order: Learned order of pages; None for that of expected watch time.
+        order: Learned order of pages; None for that of expected watch time or retrieval score.
         found: Where it lies on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
+        rules: Of :func:`serving.filters.current_rules`; None where they are as they were built.
     """
 
     version: str
@@ -82,8 +84,8 @@ class LoadedRelease:
     resolved: ResolvedSpec
     catalogue: Catalogue
     statistics: VideoStatistics
-    profiles: pa.Table
-    index: Index
+    profiles: Profiles
+    index: VideoIndex
     query_tower: Model
     ranker: Model | None
     sources: tuple[Source, ...]
@@ -93,11 +95,15 @@ class LoadedRelease:
     order: PageOrder | None = None
     found: release.Release | None = None
     withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    rules: pa.Table | None = None
 
     @functools.cached_property
     def video_rules(self) -> VideoRules:
         """What filters look at."""
-        return VideoRules(self.catalogue, self.withdrawn)
+        rules = self.rules
+        if rules is None:
+            rules = filters.rule_columns(self.catalogue.table)
+        return VideoRules(filters.ruled(self.catalogue, rules), self.withdrawn)
 
     def with_live(self, state: LiveState) -> "LoadedRelease":
         """Returns the release with the live sources and features of ``state``."""
@@ -110,7 +116,7 @@ class LoadedRelease:
         return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
 
     def order_columns(
-        self, viewer: Viewer, found: Candidates, seconds: np.ndarray
+        self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
         if self.live is None:
@@ -129,19 +135,16 @@ class LoadedRelease:
     def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
         """Returns who asks; the profile is the store's, where it has none the release's."""
         if not found.profile:
-            found = dataclasses.replace(found, profile=self.profile_of(found.user_id))
-        columns = pa.schema([f for f in self.profiles.schema if f.name != "user_id"])
+            found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
+        columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
-            found, now=now, context=context, catalogue=self.catalogue, user_schema=columns
+            found,
+            now=now,
+            context=context,
+            catalogue=self.catalogue,
+            user_schema=columns,
+            from_s=self.resolved.history_from_s,
         )
-
-    def profile_of(self, user_id: str) -> dict[str, Any]:
-        """Returns the profile that was known at the build; empty for others."""
-        row = self.profiles["user_id"].index(pa.scalar(user_id, pa.string())).as_py()
-        if row < 0:
-            return {}
-        values: dict[str, Any] = self.profiles.slice(row, 1).to_pylist()[0]
-        return {k: v for k, v in values.items() if k != "user_id" and v is not None}
 
     def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:
         """Returns the query embedding, float32 [D + 1].
@@ -281,6 +284,7 @@ def load(
     # The manifest's checksums were compared a moment ago.
     index = Index.load(found.index, hash_contents=False)
     _require_same_videos(version, index, catalogue)
+    _require_rules(version, catalogue)
     logging.info(
         "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
     )
@@ -298,7 +302,7 @@ def load(
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=pq.read_table(found.videos / "users.parquet"),
+        profiles=Profiles(pq.read_table(found.videos / "users.parquet")),
         index=index,
         query_tower=backend.open(signatures.QUERY_TOWER, found),
         ranker=ranker,
@@ -318,6 +322,15 @@ def load(
     loaded.warm_up()
     logging.info("Release %s is loaded and warm after %.1f s.", version, time.monotonic() - start)
     return loaded
+
+
+def _require_rules(version: str, catalogue: Catalogue) -> None:
+    try:
+        filters.rule_columns(catalogue.table)
+    except command.InputError as error:
+        raise release.ReleaseRefusedError(
+            f"release {version} is refused, since no page could be filtered: {error}"
+        ) from error
 
 
 def _require_same_videos(version: str, index: Index, catalogue: Catalogue) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
+from serving import http_answers, reduced_precision
 from serving.page import RUNGS, Page
+from serving.release_watcher import ReleaseWatcher
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 
@@ -38,7 +40,10 @@ class Metrics:
             registry=r,
         )
         self.degraded = Counter(
-            "watchnext_degraded", "Pages that had to do without a part.", ["part"], registry=r
+            "watchnext_degraded",
+            "Pages that had to do without a part that failed.",
+            ["part"],
+            registry=r,
         )
         self.viewers = Counter(
             "watchnext_viewers", "Pages by what was known of the viewer.", ["known_by"], registry=r
@@ -71,24 +76,59 @@ class Metrics:
         """Adds a gauge that is computed when it is read."""
         Gauge(f"watchnext_{name}", text, registry=self.registry).set_function(value)
 
+    def watch_releases(self, releases: ReleaseWatcher) -> None:
+        """Adds what there is to know of the release that serves, and of the next one."""
+
+        def age() -> float:
+            current = releases.current
+            return http_answers.release_age_s(current.version) if current else float("nan")
+
+        def recall() -> float:
+            current = releases.current
+            lineage = current.manifest.lineage if current and current.manifest else {}
+            return float(lineage.get("index", {}).get("recall", "nan"))
+
+        def is_reduced() -> float:
+            current = releases.current
+            if current is None or current.ranker is None:
+                return float("nan")
+            return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
+
+        self.gauge("release_age_seconds", "Time since the release was built.", age)
+        self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+        self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
+        self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
+        self.gauge(
+            "shelf_renewal_failures",
+            "Looks for new videos that failed.",
+            lambda: releases.renewal_failures,
+        )
+        self.gauge(
+            "release_waiting_seconds",
+            "How long a published release has been waited for, until the model server has it.",
+            lambda: releases.waiting_s,
+        )
+
     def observe_page(self, page: Page) -> None:
         """Counts a page."""
         self.pages.labels(page.rung).inc()
-        if not page.recorded:
+        if page.recorded is False:
             self.not_recorded.inc()
         for stage, milliseconds in page.stages_ms.items():
             self.stage_seconds.labels(stage).observe(milliseconds / 1000)
         for source, milliseconds in page.sources_ms.items():
             self.source_seconds.labels(source).observe(milliseconds / 1000)
-        for reason in page.reasons:
-            self.degraded.labels(reason.partition(":")[0]).inc()
+        for part in page.falls:
+            self.degraded.labels(part).inc()
         for filtering, count in page.filtered.items():
             self.filtered.labels(filtering).inc(count)
-        for arm in page.exposures:
-            self.exposures.labels(arm).inc()
         self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
+        if page.recorded is None:  # Looked at, not shown.
+            return
+        for arm in page.exposures:
+            self.exposures.labels(arm).inc()
         shown = collections.Counter(source for item in page.items for source in item.sources)
         for source, count in shown.items():
             self.shown.labels(source).inc(count)

@@ -4,7 +4,8 @@ Rungs, best first; every answer names the one it stands on and why it is not a b
 
 ==============  ====================================================================================
 full            candidates of all sources, ranked by expected watch time
-no_ranker       candidates of all sources, by retrieval score: no ranker, or it failed
+no_ranker       candidates of all sources, by a learned order or by retrieval score: no ranker, or
+                it failed
 no_history      the history store is gone: made from the request's context alone
 last_embedding  the query tower failed: retrieved with the last embedding that it gave the user
 no_retrieval    no embedding at all, or no index: co-watched and popular videos
@@ -80,6 +81,7 @@ class PageRequest:
         exclude_watched: Whether watched videos are left out.
         blocked: What the viewer does not want to see, beside what the history store knows.
         explain: Whether the answer names some of the videos that were held back.
+        record: Whether the page counts as shown; False is for looking at somebody's page.
         traceparent: W3C trace context of the caller; "" for none.
     """
 
@@ -89,6 +91,7 @@ class PageRequest:
     exclude_watched: bool = True
     blocked: Blocked = NOTHING_BLOCKED
     explain: bool = False
+    record: bool = True
     traceparent: str = ""
 
 
@@ -123,7 +126,9 @@ class Page:
         request_id: Names the page in the logs (``page_id``).
         release_id: The one release that everything on it comes from.
         rung: See the module.
-        reasons: Why the rung is not ``full``.
+        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
+            without a ranker, is no fall.
         now: Moment as of which history was read, Unix seconds.
         items: Best first.
         stages_ms: Time of each stage, milliseconds.
@@ -134,7 +139,8 @@ class Page:
         held_back: Ids of some of them, by reason, where the request asked to explain.
         viewer_known_by: ``history``, ``context`` (or profile) or ``nothing``.
         exposures: Arms of experiments that the page belongs to, ``experiment/arm``.
-        recorded: Whether its impressions were written down, as far as is known.
+        recorded: Whether its impressions were written down, as far as is known; None where they
+            were not to be.
     """
 
     request_id: str
@@ -149,9 +155,10 @@ class Page:
     ranked: int
     filtered: Mapping[str, int]
     viewer_known_by: str
+    falls: tuple[str, ...] = ()
     held_back: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     exposures: tuple[str, ...] = ()
-    recorded: bool = True
+    recorded: bool | None = True
 
     @property
     def excluded(self) -> int:

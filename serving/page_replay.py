@@ -20,10 +20,10 @@ import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from absl import logging
 
 from features import command
 from serving import batch_output, past_funnel
-from serving.page_order import PageOrder
 from serving.page_scores import Tally
 from serving.past_funnel import ReplaySettings
 from serving.release import Release
@@ -69,6 +69,13 @@ def replay(
     Raises:
         command.InputError: The logs cannot be used, or have no watch to ask for.
     """
+    inside = _learnt_at(found, settings.from_s)
+    if inside and not settings.allow_learnt:
+        raise command.InputError(
+            f"{inside}, so its pages would be judged on what they know. Ask from then on, or build "
+            f"a release with --until={command.format_time(settings.from_s)}. --allow_learnt asks "
+            "all the same; its figures are too good."
+        )
     run = past_funnel.opened(found, serving_root, logs_dir, settings)
     if not len(run.asked):
         raise command.InputError(
@@ -76,11 +83,10 @@ def replay(
             "before --until; check both."
         )
     start = time.monotonic()
-    order = run.ordered()
+    logging.info("Pages are in the order %s.", run.order_in_words)
     count = settings.workers or _workers_for(len(run.asked))
     shards = [
-        _Shard(found, serving_root, logs_dir, settings, order, number, count)
-        for number in range(count)
+        _Shard(found, serving_root, logs_dir, settings, number, count) for number in range(count)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -94,7 +100,7 @@ def replay(
             processes.submit(_write_shard, *pair)
             for pair in zip(shards[1:], paths[1:], strict=True)
         ]
-        run.take(0, count, order)
+        run.take(0, count)
         batch_output.write(paths[0], past_funnel.SCHEMA, run.pages())
         tally = sum((other.result() for other in others), run.scores.tally)
         together = pa.concat_tables([pq.read_table(path) for path in paths])
@@ -104,7 +110,21 @@ def replay(
             [together.sort_by([("query_id", "ascending"), ("rank", "ascending")])],
         )
     seconds = time.monotonic() - start
-    return Outcome(rows=rows, queries=tally.queries, seconds=seconds, text=tally.text(seconds))
+    text = tally.text(seconds)
+    if inside:
+        text += f"TOO GOOD TO BE TRUE: {inside}, and some of these watches lie before that.\n"
+    return Outcome(rows=rows, queries=tally.queries, seconds=seconds, text=text)
+
+
+def _learnt_at(found: Release, from_s: int) -> str:
+    """Returns in words that a release has learnt what happened at a time; "" where it has not."""
+    learnt_until_s = found.learnt_until_s
+    if learnt_until_s is None or from_s >= learnt_until_s:
+        return ""
+    return (
+        f"release {found.version} has learnt everything before "
+        f"{command.format_time(learnt_until_s)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +135,14 @@ class _Shard:
     serving_root: pathlib.Path
     logs_dir: pathlib.Path
     settings: ReplaySettings
-    order: PageOrder | None
     number: int
     count: int
 
 
 def _write_shard(shard: _Shard, path: pathlib.Path) -> Tally:
     """Runs in a process of its own."""
-    settings = dataclasses.replace(shard.settings, lessons=0)
-    run = past_funnel.opened(shard.found, shard.serving_root, shard.logs_dir, settings)
-    run.take(shard.number, shard.count, shard.order)
+    run = past_funnel.opened(shard.found, shard.serving_root, shard.logs_dir, shard.settings)
+    run.take(shard.number, shard.count)
     batch_output.write(path, past_funnel.SCHEMA, run.pages())
     return run.scores.tally
 
@@ -132,15 +150,3 @@ def _write_shard(shard: _Shard, path: pathlib.Path) -> Tally:
 def _workers_for(queries: int) -> int:
     """Returns how many processes are worth their start."""
     return max(1, min(queries // _QUERIES_PER_WORKER, len(os.sched_getaffinity(0)), _MOST_WORKERS))
-
-
-def learn(
-    found: Release, *, serving_root: pathlib.Path, logs_dir: pathlib.Path, settings: ReplaySettings
-) -> PageOrder | None:
-    """Returns the order of pages that the watches before ``settings.from_s`` teach.
-
-    None where the release has no ranker, or where there are too few watches.
-    """
-    if found.ranker is None:
-        return None
-    return past_funnel.opened(found, serving_root, logs_dir, settings, is_new=True).learn()

@@ -25,8 +25,8 @@ from serving.fresh_shelf import Shelver
 from serving.last_embeddings import LastEmbeddings
 from serving.live_state import LiveState
 from serving.loaded_release import LoadedRelease
+from serving.order_learning import Lessons
 from serving.page import MAX_K, FunnelSettings, Item, PageRequest
-from serving.page_order import Lessons, PageOrder
 from serving.page_scores import Scores
 from serving.past_log import PastLog
 from serving.past_viewers import PastViewers
@@ -35,7 +35,6 @@ from serving.tracing import NoTracer
 from serving.viewer import HOME
 
 _BATCH = 256
-_NO_WATCHES = np.zeros(0, np.int64)
 _THREADS = 2
 SCHEMA = pa.schema(
     {
@@ -60,9 +59,8 @@ class ReplaySettings:
         k: Videos on a page.
         sample: Watches to ask for, spread evenly over the time; 0 for all. The others happen too.
         exclude_watched: Whether pages leave out what the user watched before.
-        lessons: Watches of the day before ``from_s`` from which the order of pages is learned,
-            where the release has no learned one. 0 keeps the order of expected watch time.
-        lessons_s: The length of that day, seconds.
+        allow_learnt: Whether moments are asked for that the models of the release have learnt;
+            the figures are then too good.
         workers: Processes that share the watches; 0 for as many as there are processors and it
             pays. The pages do not depend on it.
         funnel: Widths of the funnel; deadlines do not count offline.
@@ -73,8 +71,7 @@ class ReplaySettings:
     k: int = 100
     sample: int = 0
     exclude_watched: bool = True
-    lessons: int = 1000
-    lessons_s: int = 86400
+    allow_learnt: bool = False
     workers: int = 0
     funnel: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
 
@@ -88,10 +85,8 @@ def opened(
     serving_root: pathlib.Path,
     logs_dir: pathlib.Path,
     settings: ReplaySettings,
-    *,
-    is_new: bool = False,
 ) -> "PastFunnel":
-    """Loads release and log; ``is_new`` forgets what order the release has learned already."""
+    """Loads release and log."""
     backend = EmbeddedBackend()
     release = loaded_release.load(serving_root, found.version, backend=backend)
     log = PastLog.read(logs_dir, settings.until_s)
@@ -99,8 +94,7 @@ def opened(
         release = Shelver.open(release, backend).with_videos(log.videos)
     except errors.ServingError as error:
         raise command.InputError(str(error)) from error
-    order = None if is_new else release.order
-    return PastFunnel(dataclasses.replace(release, order=order), log, settings)
+    return PastFunnel(release, log, settings)
 
 
 class PastFunnel:
@@ -113,8 +107,6 @@ class PastFunnel:
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
         self.asked = self._chosen()
         self._places = np.arange(len(self.asked))
-        # What the release has learned is not learned again.
-        self._taught = self._chosen_lessons() if release.order is None else _NO_WATCHES
         self._state = LiveState()
         users = log.users
         if "region" in users.column_names:
@@ -126,9 +118,8 @@ class PastFunnel:
             live_seed.Stream(Kind.WATCH, self._watches),
             live_seed.Stream(Kind.IMPRESSION, log.tables.get("impressions")),
         ]
-        first = [*self._times[self._taught[:1]], *self._times[self.asked[:1]], settings.from_s]
+        first = [*self._times[self.asked[:1]], settings.from_s]
         live_seed.seed(self._state, self._streams, until_s=int(first[0]))
-        self._lessons = Lessons()
         self._release = release.with_live(self._state)
         self._viewers = PastViewers(release, log.tables, users)
         self._pool = _Inline(1)
@@ -143,37 +134,28 @@ class PastFunnel:
             asked = asked[np.linspace(0, len(asked) - 1, settings.sample).astype(np.int64)]
         return asked
 
-    def _chosen_lessons(self) -> np.ndarray:
-        """Returns watches of the day before, from which the order of a page is learned."""
-        from_s = self._settings.from_s
-        since_s = from_s - self._settings.lessons_s
-        before = np.flatnonzero((self._times >= since_s) & (self._times < from_s))
-        if len(before) > self._settings.lessons:
-            spread = np.linspace(0, len(before) - 1, self._settings.lessons)
-            before = before[spread.astype(np.int64)]
-        return before
-
-    def learn(self) -> PageOrder | None:
-        """Asks for the watches of the day before, and learns how to order a page."""
-        for start in range(0, len(self._taught), _BATCH):
-            for number, answer in self._answers(self._taught[start : start + _BATCH]):
+    def lessons(self) -> Lessons:
+        """Returns the candidates before each watch that was among them."""
+        lessons = Lessons()
+        users = self._watches["user_id"]
+        for start in range(0, len(self.asked), _BATCH):
+            for number, answer in self._answers(self.asked[start : start + _BATCH]):
                 place = np.flatnonzero(answer.found.rows == self._rows[number])
                 if answer.columns is not None and len(place):
-                    self._lessons.add(answer.columns, int(place[0]))
-        return self._lessons.learned()
+                    user_id = users[int(number)].as_py()
+                    lessons.add(answer.columns, int(place[0]), user_id=user_id)
+        return lessons
 
-    def ordered(self) -> PageOrder | None:
-        """Returns the order of pages: that of the release, or one learned now."""
-        order = self._release.order or self.learn()
-        logging.info(
-            "Pages are in the order %s.",
-            f"learned from {order.samples} watches" if order else "of expected watch time",
-        )
-        return order
+    @property
+    def order_in_words(self) -> str:
+        """What decides the order of pages."""
+        release = self._release
+        if release.order is not None:
+            return f"learned from {release.order.samples} watches"
+        return "of the retrieval score" if release.ranker is None else "of expected watch time"
 
-    def take(self, number: int, count: int, order: PageOrder | None) -> None:
-        """Asks for every ``count``-th of the watches only, with pages in a given order."""
-        self._release = dataclasses.replace(self._release, order=order)
+    def take(self, number: int, count: int) -> None:
+        """Asks for every ``count``-th of the watches only."""
         self._places = self._places[number::count]
 
     def pages(self) -> Iterator[pa.Table]:
@@ -306,7 +288,7 @@ class _PastAnswer(Answer):
         del embedding, filters
         return self.found
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray) -> np.ndarray:
+    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
         if self._release.order is None:
             self.columns = self._release.order_columns(self.viewer, found, seconds)
         return super()._by_value(found, seconds)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from features import command, logs, schema
+from features import command, logs
 from features.catalogue import combined
+from features.clean_logs import Cleaner
 
 _EVENTS = ("watches", "searches", "impressions")
 
@@ -39,29 +40,23 @@ class PastLog:
         for needed in ("videos", "watches"):
             if needed not in present:
                 raise command.InputError(f"{directory} has no table {needed!r} to replay.")
-        now_s = int(time.time())
-
-        def clean(name: str, ids: Mapping[str, pa.Array | None]) -> pa.Table:
-            rows = logs.read_table(directory, name, until_s=until_s if name in _EVENTS else None)
-            accepted, _ = schema.validate(
-                name,
-                rows,
-                known_video_ids=ids.get("videos"),
-                known_user_ids=ids.get("users"),
-                now_s=now_s,
-            )
-            return accepted.combine_chunks()
-
-        videos = clean("videos", {})
+        cleaner = Cleaner(None, None, int(time.time()))
+        videos = cleaner.split("videos", logs.read_table(directory, "videos"))[0]
+        cleaner = dataclasses.replace(cleaner, videos=combined(videos["video_id"]))
         users = pa.table({"user_id": pa.array([], pa.string())})
-        known: dict[str, pa.Array | None] = {"videos": combined(videos["video_id"])}
         if "users" in present:
-            users = clean("users", {})
-            known["users"] = combined(users["user_id"])
-        tables = {}
-        for name in _EVENTS:
-            if name in present:
-                unique = schema.split_duplicates(clean(name, known))[0]
-                order = [("time", "ascending"), ("user_id", "ascending")]
-                tables[name] = unique.sort_by(order).combine_chunks()
-        return cls(videos, users, tables)
+            users = cleaner.split("users", logs.read_table(directory, "users"))[0]
+            cleaner = dataclasses.replace(cleaner, users=combined(users["user_id"]))
+        tables = cleaner.tables(
+            {
+                name: logs.read_table(directory, name, until_s=until_s)
+                for name in _EVENTS
+                if name in present
+            }
+        )
+        order = [("time", "ascending"), ("user_id", "ascending")]
+        return cls(
+            videos.combine_chunks(),
+            users.combine_chunks(),
+            {name: rows.sort_by(order).combine_chunks() for name, rows in tables.items()},
+        )

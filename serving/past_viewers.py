@@ -3,9 +3,8 @@
 All events of all users lie in one sorted history. What a user had done before a moment is a range
 of each of its columns, so a viewer of the past costs no more than a few slices.
 
-The logs say more of an impression than was known at its time. A click counts from the watch that
-it led to. And a viewer who watches something is on a page already: its impressions are left out,
-since the funnel is asked when a page begins, and to training they are not yet there either.
+A viewer who watches something is on a page already: its impressions and the clicks on them are left
+out, since the funnel is asked when a page begins, and to training they are not yet there either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from features.catalogue import combined
 from features.event_columns import Events, Queries, user_time_key, visible
 from features.examples import Request, Users
 from features.history import History
-from serving.events import CLICK_WINDOW_S
 from serving.loaded_release import LoadedRelease
 from serving.viewer import REQUEST_COLUMNS, Viewer
 
@@ -45,9 +43,9 @@ class PastViewers:
             watches=tables["watches"],
             searches=tables.get("searches"),
             impressions=tables.get("impressions"),
+            from_s=release.resolved.history_from_s,
         )
-        self.profiles = Users(_profiles(users, release.profiles.schema))
-        self._clicks_known_at = _known_at(self.history)
+        self.profiles = Users(_profiles(users, release.profiles.table.schema))
         self._page_key, self._page_start = self._pages(tables.get("impressions"))
 
     def _pages(self, impressions: pa.Table | None) -> tuple[np.ndarray, np.ndarray]:
@@ -113,37 +111,26 @@ class PastViewers:
     def _before(self, code: int, now: int) -> History:
         """Returns what a user had done before ``now``, as the only user, number 0."""
         whole = self.history
-        user, moment = np.array([code]), np.array([now])
-        shown_until = np.array([self._page_began(code, now)])
-        start, end = (int(bound[0]) for bound in visible(whole.search_key, user, moment))
-        first, last = (int(bound[0]) for bound in whole.clicks.bounds(user, shown_until))
-        clicks = _part(whole.clicks, user, shown_until)
+        shown_until = self._page_began(code, now)
+        watched = _before(whole.watches.key, code, now)
+        clicked = _before(whole.clicks.key, code, now)
+        searched = _before(whole.search_key, code, now)
+        completed = slice(*np.searchsorted(whole.completed_row, [watched.start, watched.stop]))
+        clicked_shown = whole.clicked_shown[clicked]
+        on_earlier_pages = clicked_shown < shown_until
+        first_key = user_time_key(np.array([code]), np.zeros(1))
         return History(
             catalogue=whole.catalogue,
-            watches=_part(whole.watches, user, moment),
-            completed=_part(whole.completed, user, moment),
-            impressions=_part(whole.impressions, user, shown_until),
-            clicks=clicks.keep(self._clicks_known_at[first:last] < now),
-            search_key=whole.search_key[start:end] - user_time_key(user, np.zeros(1, np.int64)),
-            search_tokens=whole.search_tokens.slice(start, end - start),
+            watches=_part(whole.watches, watched),
+            completed=_part(whole.completed, completed),
+            completed_row=whole.completed_row[completed] - watched.start,
+            impressions=_part(whole.impressions, _before(whole.impressions.key, code, shown_until)),
+            clicks=_part(whole.clicks, clicked).keep(on_earlier_pages),
+            clicked_shown=clicked_shown[on_earlier_pages],
+            search_key=whole.search_key[searched] - first_key,
+            search_tokens=whole.search_tokens.slice(searched.start, searched.stop - searched.start),
+            from_s=whole.from_s,
         )
-
-
-def _known_at(history: History) -> np.ndarray:
-    """Returns when each click was known, int64: at the watch that followed, or at its own time."""
-    clicks, watches = history.clicks, history.watches
-    pair = np.concatenate(
-        [(e.user << 32) | np.maximum(e.video, 0).astype(np.int64) for e in (clicks, watches)]
-    )
-    _, number = np.unique(pair, return_inverse=True)
-    clicked = user_time_key(number[: len(clicks.time)], clicks.time)
-    watched = np.sort(user_time_key(number[len(clicks.time) :], watches.time))
-    if not len(watched):
-        return clicks.time
-    following = np.searchsorted(watched, clicked)
-    wait = watched[np.minimum(following, len(watched) - 1)] - clicked
-    is_known = (following < len(watched)) & (wait <= CLICK_WINDOW_S)
-    return clicks.time + np.where(is_known, wait, 0)
 
 
 def _profiles(users: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -156,12 +143,21 @@ def _profiles(users: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns).combine_chunks()
 
 
-def _part(events: Events, user: np.ndarray, now: np.ndarray) -> Events:
-    start, end = (int(bound[0]) for bound in events.bounds(user, now))
-    part = slice(start, end)
+def _before(key: np.ndarray, code: int, now: int) -> slice:
+    """Returns which events of a user happened before ``now``, one more than a question sees.
+
+    That one tells the history that there were others before.
+    """
+    user, moment = np.array([code]), np.array([now])
+    start, end = (int(bound[0]) for bound in visible(key, user, moment))
+    first = int(np.searchsorted(key, user_time_key(user, np.zeros(1)))[0])
+    return slice(max(first, start - 1), end)
+
+
+def _part(events: Events, part: slice) -> Events:
     return Events(
         key=events.time[part],  # The key of user 0.
-        user=np.zeros(end - start, np.int64),
+        user=np.zeros(part.stop - part.start, np.int64),
         time=events.time[part],
         video=events.video[part],
         watch_time_ms=events.watch_time_ms[part],

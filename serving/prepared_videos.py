@@ -24,6 +24,7 @@ from absl import logging
 from features import command, examples, files, spec, tensors
 from features.catalogue import Catalogue
 from features.spec import Feature, Kind, ResolvedSpec, Side
+from serving.exact_search import RowsByNumber
 
 DIRECTORY = "ranker_videos"  # In the videos of a release.
 # Input of the signature that scores, output of the one that prepares. Half precision keeps three
@@ -60,7 +61,7 @@ class PreparedVideos:
     """
 
     resolved: ResolvedSpec
-    parts: np.ndarray
+    parts: RowsByNumber
     nominated: Mapping[str, Mapping[str, int]]
 
     @functools.cached_property

@@ -1,7 +1,8 @@
 """Publishing a release atomically, keeping some, and rolling back.
 
 A build writes its components under ``.tmp-`` names, which no server looks at, then renames them,
-then writes the manifest, and replaces CURRENT last. What a killed build left is marked by
+then writes the manifest, and replaces CURRENT last. Releases that an experiment pinned are neither
+removed nor unloaded by a model server. What a killed build left is marked by
 ``releases/.building-<version>``: nothing takes it for published, and the next build removes it.
 
     with publication.building(serving_root) as build:
@@ -16,16 +17,17 @@ import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
 from features import command, files
 from serving import checksums, release, tf_serving_config
-from serving.build_settings import KEEP, MIN_KEEP
 from serving.release import Path
 
+KEEP = 3
+MIN_KEEP = 2  # The current release, and one to roll back to.
 _SERVABLES = ("query_tower", "ranker")
 _TEMPORARY = ".tmp-"
 _BUILD_LOCK = ".build.lock"
@@ -65,7 +67,8 @@ class Build:
             gates: All of them passed, unless ``forced`` says why not.
             lineage: Plain values for JSON.
             forced: Reason.
-            keep: Newest releases to keep, at least 2; the current and the one before always stay.
+            keep: Newest releases to keep, at least 2; the current, the one before and pinned ones
+                always stay.
         """
         written = {
             n: self.serving_root / n / f"{_TEMPORARY}{self.version}" for n in release.COMPONENTS
@@ -79,7 +82,7 @@ class Build:
         manifest = release.Manifest(
             version=self.version,
             created=_now().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            previous=release.stated_current(self.serving_root),
+            previous=_stated_version(self.serving_root),
             components={
                 name: checksums.of_tree(path) if path.is_dir() else None
                 for name, path in written.items()
@@ -117,6 +120,7 @@ def building(serving_root: Path) -> Iterator[Build]:
     """
     root = pathlib.Path(serving_root)
     with _locked(root, _BUILD_LOCK, wait=False):
+        release.stated_current(root)  # One that could not be replaced is refused before the work.
         _remove_leftovers(root)
         build = Build(root, _next_version(root))
         try:
@@ -153,9 +157,42 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
         release.load(serving_root, new)
         _set_current(serving_root, new)
         # A build killed right after it published leaves this, which would now say "unfinished".
-        if old.isdigit():
+        if release.is_version(old):
             _marker(pathlib.Path(serving_root), old).unlink(missing_ok=True)
     return old, new
+
+
+def _stated_version(serving_root: Path) -> str | None:
+    stated = release.stated_current(serving_root)
+    return stated if stated is not None and release.is_version(stated) else None
+
+
+def pin(serving_root: Path, name: str, versions: Collection[str]) -> None:
+    """Keeps releases, and has the model server hold them, until they are unpinned.
+
+    Args:
+        serving_root: Where they are published.
+        name: Of the experiment that wants them; what it pinned before is replaced.
+        versions: Which; none unpins. Nothing is written where all is so already.
+
+    Raises:
+        command.InputError: The serving root cannot be written.
+    """
+    root = pathlib.Path(serving_root)
+    wanted = sorted(set(versions), key=int)
+    current = release.stated_current(root) or ""
+    before = release.pins(root).get(name, [])
+    if before == wanted and (
+        not wanted or tf_serving_config.is_written(root, _held(root, current))
+    ):
+        return
+    with _locked(root, _CURRENT_LOCK):
+        path = root / release.PINNED / name
+        if wanted:
+            files.atomic_write(path, "".join(f"{version}\n" for version in wanted))
+        else:
+            path.unlink(missing_ok=True)
+        tf_serving_config.write(root, _held(root, release.current(root)))
 
 
 def _stated(serving_root: Path) -> str:
@@ -183,15 +220,28 @@ def _marker(root: pathlib.Path, version: str) -> pathlib.Path:
 def _set_current(serving_root: Path, version: str) -> None:
     """Replaces CURRENT, after the model server was told to hold both versions."""
     root = pathlib.Path(serving_root)
+    tf_serving_config.write(root, _held(root, version))
+    files.atomic_write(root / release.CURRENT, f"{version}\n")
+
+
+def _held(root: pathlib.Path, version: str) -> dict[str, list[str]]:
+    """Returns the versions of each servable that a model server holds while one serves."""
     manifest = release.load_manifest(root, version)
     held = [manifest]
-    for other in (manifest.previous, release.stated_current(root)):
+    for other in (manifest.previous, release.stated_current(root), *_pinned(root)):
         # What is broken or gone is no reason not to leave it.
         with contextlib.suppress(release.ReleaseRefusedError):
             held += [release.load_manifest(root, other)] if other else []
-    versions = {n: [m.version for m in held if m.components.get(n)] for n in _SERVABLES}
-    tf_serving_config.write(root, versions)
-    files.atomic_write(root / release.CURRENT, f"{version}\n")
+    return {n: [m.version for m in held if m.components.get(n)] for n in _SERVABLES}
+
+
+def _pinned(root: pathlib.Path) -> set[str]:
+    """Returns the releases that are pinned and there."""
+    there = set(release.versions(root))
+    for name, versions in release.pins(root).items():
+        for version in set(versions) - there:
+            logging.warning("%s pins release %s, which is not there.", name, version)
+    return there & {v for versions in release.pins(root).values() for v in versions}
 
 
 def _next_version(root: pathlib.Path) -> str:
@@ -204,13 +254,14 @@ def _next_version(root: pathlib.Path) -> str:
 
 def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
     found = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
-    return [path for path in found if path.name.isdigit()]
+    return [path for path in found if release.is_version(path.name)]
 
 
 def _remove_leftovers(root: pathlib.Path) -> None:
     """Removes what killed builds and killed retentions left; needs the build lock."""
     with _locked(root, _CURRENT_LOCK):
-        for directory in (root, root / release.RELEASES, root / tf_serving_config.DIRECTORY):
+        names = (".", release.RELEASES, release.PINNED, tf_serving_config.DIRECTORY)
+        for directory in (root / name for name in names):
             for path in directory.glob(".*.tmp"):
                 path.unlink()
     for name in release.COMPONENTS:
@@ -239,6 +290,7 @@ def _retain(root: pathlib.Path, keep: int) -> None:
     serving = release.current(root)
     kept = set(release.versions(root)[-max(keep, MIN_KEEP) :])
     kept |= {serving, release.load_manifest(root, serving).previous or serving}
+    kept |= _pinned(root)
     for version in release.versions(root):
         if version not in kept:
             logging.info("Removing the old release %s.", version)

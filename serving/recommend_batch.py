@@ -18,8 +18,9 @@ video_id, time, page_id, clicked, watch_time_s, expected_watch_time_s, one row p
 
 page: runs the whole funnel over --logs in the order of time: before each watch from --from on it
 recommends for that user with what was known then, then the watch happens. Videos of --logs that
-the release does not have join its shelf when they are uploaded. Writes query_id, user_id, time,
-watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
+the release does not have join its shelf when they are uploaded. A --from before the end of what
+the release has learnt is refused: it would be judged on what it knows. Writes query_id, user_id,
+time, watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
 """
 
 import pathlib
@@ -56,6 +57,11 @@ _SAMPLE = flags.DEFINE_integer(
     0,
     "page: ask for so many watches, spread over the time; all of them happen. 0 asks for all.",
     lower_bound=0,
+)
+_ALLOW_LEARNT = flags.DEFINE_bool(
+    "allow_learnt",
+    False,
+    "page: ask for watches that the release has learnt, too. Figures are then too good.",
 )
 _WORKERS = flags.DEFINE_integer(
     "workers", 0, "page: processes; 0 for as many as there are processors and it pays.", 0
@@ -117,6 +123,7 @@ def _page(chosen: release.Release) -> int:
         k=_K.value,
         sample=_SAMPLE.value,
         workers=_WORKERS.value,
+        allow_learnt=_ALLOW_LEARNT.value,
         exclude_watched=_EXCLUDE_WATCHED.value is not False,
     )
     outcome = page_replay.replay(

@@ -1,19 +1,33 @@
 """Takes in what users do and are shown: into the event log, then into the history store.
 
 The log comes first: what is acknowledged is durable there, and what a crash kept from the store
-is applied to it again at the next start. Both know an event by its id, so twice is once.
+is applied to it again at the next start. Both know an event by its key, so twice is once.
+
+What is promised of an acknowledged event, in whatever order servers are killed, tables compacted,
+events sent again and the power cut: it is in the history store and in the tables, once.
+
+* The store gets it first from :meth:`Recorder.record`. What a crash kept from it stays in the event
+  log until a server of that store has brought it up (:func:`bring`), for as long as
+  :data:`serving.event_compaction.OWED_S` and whoever compacts meanwhile: nothing leaves the log
+  before the store has it on disk.
+* Sent again, it is recognised by the store for as long as that keeps it (the last ``MAX_EVENTS`` of
+  its user and kind), and by compaction for a day (:mod:`serving.event_keys`).
+* A store that was lost is filled from the tables, which know no event ids: an event from before,
+  sent again, then counts twice in the history, and for a day still once in the tables.
 """
 
 import json
 import os
+import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
 from serving import event_segments
 from serving.event_log import EventLog
+from serving.event_segments import Segment
 from serving.events import Event, Kind, NewUser
 from serving.live_state import LiveState
 from serving.user_history import Applied, HistoryStore
@@ -51,15 +65,16 @@ class Recorder:
             EventLogError, HistoryUnavailableError: They are not acknowledged; sending them again
                 is safe.
         """
-        pairs, users = self._history.known(events)
-        fresh: dict[tuple[str, Kind, str], Event] = {}
+        known, users = self._history.known(events)
+        fresh: dict[tuple[str, str, str], Event] = {}
         for event in events:
-            if (event.user_id, event.event_id) not in pairs:
-                fresh.setdefault((event.user_id, event.kind, event.event_id), event)
+            if event.key not in known:
+                fresh.setdefault(event.key, event)
         met = dict.fromkeys(event.user_id for event in fresh.values() if event.user_id not in users)
         newcomers = [NewUser(user_id=u, profile=profiles.get(u, {})) for u in met]
         self._log.append([*newcomers, *fresh.values()])
-        applied = self._history.append(list(fresh.values()), profiles=profiles)
+        with self._log.owing():
+            applied = self._history.append(list(fresh.values()), profiles=profiles)
         if self._live is not None:
             for user_id, profile in profiles.items():
                 self._live.meet(user_id, str(profile.get("region") or ""))
@@ -83,35 +98,68 @@ class Recorder:
         if self._live is not None:
             self._live.meet(user_id, str(profile.get("region") or ""))
             self._live.apply(impressions)
-        applied = self._history.append(impressions, profiles={user_id: profile})
+        with self._log.owing():
+            applied = self._history.append(impressions, profiles={user_id: profile})
         if applied.new_users:
             self._log.append_page([NewUser(user_id=user_id, profile=profile)])
 
     def waiting_s(self) -> float:
         """Returns the age of the oldest record that the tables do not have yet, seconds."""
         found = event_segments.segments(self._log.logs_dir)
-        waiting = [s.start_s for s in found if s.stream != event_segments.EVIDENCE and s.size]
+        waiting = [s.start_s for s in found if s.stream not in event_segments.IN_TABLES and s.size]
         return max(time.time() - min(waiting), 0.0) if waiting else 0.0
 
 
 def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
-    """Applies what the event log holds and the tables do not have yet; returns what was new.
+    """Applies what the event log holds and the store may not have; returns what was new.
 
-    Before it, a store may lack what was logged just before a crash, or, where the store is new,
-    everything that was not compacted when it was filled from the tables.
+    That is what no table has yet, what is owed to this store, and clicks, which are in no table.
+    Of what a server has moved the store has the rest.
     """
-    applied = 0
-    events: list[Event] = []
-    profiles: dict[str, Mapping[str, Any]] = {}
-    for record in event_segments.pending(logs_dir):
-        if record.get("kind") == "user":
-            profiles[record["user_id"]] = json.loads(record.get("profile") or "{}")
-            continue
-        events.append(Event.from_record(record))
-        if len(events) >= _REPLAY_BATCH:
-            applied += history.append(events, profiles=profiles).accepted
-            events = []
-    applied += history.append(events, profiles=profiles).accepted
+    found = event_segments.segments(pathlib.Path(logs_dir))
+    evidence = [s for s in found if s.stream == event_segments.EVIDENCE]
+    owed = [s for s in found if s.stream == event_segments.OWED]
+    owed = [s for s in owed if event_segments.owed_to(history.store_id, s)]
+    waiting = [s for s in found if s.stream not in event_segments.IN_TABLES]
+    applied = bring(history, [*owed, *waiting]) + bring(history, evidence, kinds=(Kind.CLICK,))
     if applied:
         logging.info("Applied %d events of the event log to the history store.", applied)
     return applied
+
+
+def bring(
+    history: HistoryStore, segments: Sequence[Segment], *, kinds: Collection[Kind] = tuple(Kind)
+) -> int:
+    """Makes sure that a store has what segments hold, durably; returns how much was new.
+
+    Raises:
+        HistoryUnavailableError: It has only a part, or has it only until the power goes.
+    """
+    applied = 0
+    profiles: dict[str, Mapping[str, Any]] = {}
+    events: list[Event] = []
+    for record in _records(segments):
+        if record["kind"] == NewUser.KIND:
+            profiles[record["user_id"]] = json.loads(record.get("profile") or "{}")
+        elif Kind(record["kind"]) in kinds:
+            events.append(Event.from_record(record))
+        if len(events) >= _REPLAY_BATCH:
+            applied += _apply_unknown(history, events, profiles)
+            events = []
+    applied += _apply_unknown(history, events, profiles)
+    history.sync()
+    return applied
+
+
+def _records(segments: Sequence[Segment]) -> Iterator[dict[str, Any]]:
+    for segment in segments:
+        yield from event_segments.records(segment.path)
+
+
+def _apply_unknown(
+    history: HistoryStore, events: Sequence[Event], profiles: Mapping[str, Mapping[str, Any]]
+) -> int:
+    """Applies what the store does not have; nearly always that is nothing, and reads are cheap."""
+    known, _ = history.known(events)
+    unknown = [event for event in events if event.key not in known]
+    return history.append(unknown, profiles=profiles).accepted if unknown else 0

@@ -1,28 +1,33 @@
 """What each user did, shared by the replicas of a funnel: the history store in Redis.
 
 What a store promises is told in :mod:`serving.user_history`. Here a server-side script applies the
-events of a call, so that two writers cannot get between each other's steps, and an event id that
+events of a call, so that two writers cannot get between each other's steps, and an event that
 is there already changes nothing. Reads are cached by a version that every write renews.
 
 Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click):
 
     user:<user id>              hash: profile, version, newest, blocked, number
-    <kind>:<user id>            hash: event id -> row, a JSON list that begins with its version
-    <kind>_order:<user id>      sorted set by time: arrival number and event id
+    <kind>:<user id>            hash: identity -> row, a JSON list that begins with its version
+    <kind>_order:<user id>      sorted set by time: arrival number and identity
     watched:<hour>              hash: region and video -> watches; gone nine days after the last
     watchers                    sorted set: users who watched something, in the order of meeting
     met, arrivals               counters
     filling                     held while a server fills the store from the logs
+    filled                      id of that filling; who finds another one, or none, knows that
+                                everything was lost since
 
-The script names its keys itself, which one server allows and a Redis Cluster does not. What a
-restart of Redis keeps is a matter of its own settings (``appendonly yes``).
+The scripts name their keys themselves, which one server allows and a Redis Cluster does not. What a
+restart of Redis keeps is a matter of its own settings (``appendonly yes``), and so is whether it
+drops what it acknowledged when its memory is full (``maxmemory-policy noeviction``: never). What is
+gone nevertheless is left out of what is read; when all is gone the store fails, until it is filled
+anew.
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import time
-import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,13 +35,13 @@ from typing import Any
 import pyarrow as pa
 import redis
 from absl import logging
-from redis import backoff, retry
 
-from features import command
-from serving import errors, redis_scripts
+from serving import errors, redis_connection, redis_scripts
 from serving.events import Event, Kind
 from serving.history_cache import NO_ROWS, HistoryCache, Remembered, grown
 from serving.history_schema import KINDS
+from serving.redis_filling import LOCK_S, RedisFilling
+from serving.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION, packed_row
 from serving.user_history import (
     MAX_EVENTS,
     PRUNE_SLACK,
@@ -48,27 +53,25 @@ from serving.user_history import (
     unknown_user,
 )
 
-SCHEME = "redis://"
-PREFIX = "watchnext:"
-# Version 1 of a row: the columns of KINDS in their order. A later version may append columns
-# without a new number, since what a reader does not know at the end it leaves alone.
-ROW_VERSION = 1
 # A page must not wait long for a server that hangs; a local Redis answers in a millisecond.
 _TIMEOUT_S = 0.5
 _FILL_TIMEOUT_S = 30.0
-_FILL_LOCK_S = 60
-_HOUR_S = 3600
-_KEPT_HOURS_S = 9 * 86400
+# Where the first alone was dropped, the second says that the rest is there.
+_FILLING = (PREFIX + "filled", PREFIX + "met")
+_UNNAMED = "?"
 
 
 class RedisHistoryStore:
     """A history store in one Redis database."""
 
-    def __init__(self, url: str, *, max_events: int = MAX_EVENTS) -> None:
+    def __init__(
+        self, url: str, *, password: str | None = None, max_events: int = MAX_EVENTS
+    ) -> None:
         """Connects; a connection that breaks later is made again at the next call.
 
         Args:
-            url: ``redis://[:password@]host:port/database``.
+            url: ``redis://host:port/database``.
+            password: Of the server.
             max_events: Events to keep per user and kind.
 
         Raises:
@@ -76,40 +79,59 @@ class RedisHistoryStore:
             HistoryUnavailableError: The server cannot be reached.
         """
         self.max_events = max_events
-        self.path = _without_password(url)
-        self._client = self._connect(url, _TIMEOUT_S)
-        self._filler = self._connect(url, _FILL_TIMEOUT_S)
+        self.path = redis_connection.shown(url)
+        self.store_id = hashlib.sha256(self.path.encode()).hexdigest()[:8]
+        self._client, self._filler = (
+            redis_connection.connect(
+                url, password, timeout_s=timeout_s, connect_timeout_s=_TIMEOUT_S
+            )
+            for timeout_s in (_TIMEOUT_S, _FILL_TIMEOUT_S)
+        )
         self._append = self._client.register_script(redis_scripts.APPEND)
         self._read = self._client.register_script(redis_scripts.READ)
         self._set_blocked = self._client.register_script(redis_scripts.SET_BLOCKED)
+        # Of the filling that all that was read and written belongs to; "" before there is any.
+        self._filled = ""
         self._cache = HistoryCache()
+        self._has_told = False  # Of rows that are gone.
         self.ping()
-
-    @staticmethod
-    def _connect(url: str, timeout_s: float) -> Any:
-        try:
-            return redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=_TIMEOUT_S,
-                # A pooled connection may be to a server that was restarted: once more, at once.
-                # Scripts that were run already find that their events are known.
-                retry=retry.Retry(
-                    backoff.NoBackoff(), 1, supported_errors=(redis.ConnectionError,)
-                ),
-            )
-        except ValueError as error:
-            raise command.InputError(
-                f"the history store {_without_password(url)} must be redis://HOST:PORT/DATABASE: "
-                f"{error}."
-            ) from error
+        with self._explained("read"):
+            redis_connection.warn_of_eviction(self._client, self.path)
 
     @property
     def is_empty(self) -> bool:
-        """See :class:`serving.user_history.HistoryStore`; waits for a server that is filling it."""
+        """See :class:`serving.user_history.HistoryStore`; waits for a server that is filling it.
+
+        Where it is not, what is there counts from now on, whatever was lost before.
+        """
         with self._explained("read"):
             self._wait_for_filling()
-            return not self._client.exists(PREFIX + "met")
+            filled = self._client.get(PREFIX + "filled")
+            if filled is None and self._client.exists(PREFIX + "met"):
+                # Of an earlier version, or the id alone was dropped: what is there stays.
+                self._client.set(PREFIX + "filled", uuid.uuid4().hex, nx=True)
+                filled = self._client.get(PREFIX + "filled")
+            if filled is not None:
+                self._begin(filled.decode())
+        return filled is None
+
+    def _begin(self, filled: str) -> None:
+        if filled != self._filled:
+            self._cache = HistoryCache()
+            self._filled = filled
+
+    def _require(self, filled: bytes | None, *, is_done: bool = True) -> None:
+        """Raises HistoryLostError where the filling in Redis is not the one that was there."""
+        found = (filled or b"").decode()
+        if found == _UNNAMED and is_done:
+            return
+        if is_done and not self._filled:
+            self._filled = found
+        elif not is_done or found != self._filled:
+            raise errors.HistoryLostError(
+                f"the history store {self.path} has lost what it held: it was emptied, or "
+                "restarted without its data. It is filled again from the logs."
+            )
 
     # ---- writing -----------------------------------------------------------------------------
 
@@ -131,9 +153,11 @@ class RedisHistoryStore:
             )
             for user_id, mine in by_user(events).items()
         ]
-        settings = [PREFIX, self.max_events, PRUNE_SLACK, _KEPT_HOURS_S, uuid.uuid4().hex]
+        settings = [self.max_events + PRUNE_SLACK, PRUNE_SLACK, KEPT_HOURS_S]
         with self._explained("written"):
-            accepted, *new_users = self._append(args=[*settings, *users])
+            filled, *done = self._append(args=[*self._stamp(), *settings, *users])
+        self._require(filled, is_done=bool(done))
+        accepted, *new_users = done
         return Applied(
             accepted=accepted,
             duplicates=len(events) - accepted,
@@ -144,34 +168,37 @@ class RedisHistoryStore:
         """See :class:`serving.user_history.HistoryStore`."""
         text = json.dumps(blocked.to_record())
         with self._explained("written"):
-            self._set_blocked(args=[PREFIX, uuid.uuid4().hex, user_id, text])
+            filled, *done = self._set_blocked(args=[*self._stamp(), user_id, text])
+        self._require(filled, is_done=bool(done))
+
+    def _stamp(self) -> tuple[str, str, str]:
+        """Returns what every script that writes is given first; the last is a new version."""
+        return PREFIX, self._filled, uuid.uuid4().hex
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
         """See :class:`serving.user_history.HistoryStore`."""
         users = list(dict.fromkeys(event.user_id for event in events))
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
+            pipeline.mget(*_FILLING)
             for user_id in users:
                 pipeline.exists(f"{PREFIX}user:{user_id}")
             for event in events:
-                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.event_id)
-            found = pipeline.execute()
-        return (
-            {
-                (event.user_id, event.event_id)
-                for event, is_there in zip(events, found[len(users) :], strict=True)
-                if is_there
-            },
-            {user_id for user_id, is_there in zip(users, found, strict=False) if is_there},
-        )
+                pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
+            filling, *found = pipeline.execute()
+        self._require(_named(*filling))
+        keys = {e.key for e, there in zip(events, found[len(users) :], strict=True) if there}
+        return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
 
     def read(self, user_id: str) -> UserHistory:
         """See :class:`serving.user_history.HistoryStore`."""
-        before = self._cache.get(user_id)
+        cache = self._cache
+        before = cache.get(user_id)
         with self._explained("read"):
-            answer = self._read(args=[PREFIX, user_id, *_known(before)])
+            filled, *answer = self._read(args=[PREFIX, user_id, *_known(before)])
+        self._require(filled)
         if not answer:
             return unknown_user(user_id)
         version, *rest = answer
@@ -182,25 +209,33 @@ class RedisHistoryStore:
             before.rows if before is not None and goes_on else NO_ROWS,
             {
                 kind: KINDS[kind].arrow(user_id, self._rows(packed))
-                for kind, (_, _, *packed) in zip(Kind, kinds, strict=True)
+                for kind, (_, _, _, *packed) in zip(Kind, kinds, strict=True)
             },
         )
-        marks = {kind: (mine[0], mine[1]) for kind, mine in zip(Kind, kinds, strict=True)}
+        marks = {kind: tuple(mine[:3]) for kind, mine in zip(Kind, kinds, strict=True)}
         history = history_of(
             user_id,
             rows,
             profile=profile,
             blocked=blocked,
             newest=int(newest),
-            max_events=self.max_events,
+            most=self.max_events + PRUNE_SLACK,
         )
         found = Remembered(version=version, marks=marks, rows=rows, history=history)
-        self._cache.put(user_id, found)
+        cache.put(user_id, found)
         return history
 
-    def _rows(self, packed: Sequence[bytes]) -> list[list[Any]]:
-        """Returns rows, which come newest first, oldest first."""
-        rows = json.loads(b"[" + b",".join(reversed(packed)) + b"]")
+    def _rows(self, packed: Sequence[bytes | None]) -> list[list[Any]]:
+        """Returns rows, which come newest first, oldest first; without those that are gone."""
+        there = [row for row in reversed(packed) if row is not None]
+        if len(there) < len(packed) and not self._has_told:
+            self._has_told = True
+            logging.error(
+                "%s has dropped rows of histories; pages are made of what is left. Give it more "
+                "memory, and maxmemory-policy noeviction.",
+                self.path,
+            )
+        rows = json.loads(b"[" + b",".join(there) + b"]")
         unknown = {row[0] for row in rows} - {ROW_VERSION}
         if unknown:
             raise errors.HistoryUnavailableError(
@@ -212,12 +247,16 @@ class RedisHistoryStore:
     def user_ids(self, limit: int) -> list[str]:
         """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("read"):
-            found = self._client.zrange(PREFIX + "watchers", 0, limit - 1)
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.mget(*_FILLING).zrange(PREFIX + "watchers", 0, limit - 1)
+            filling, found = pipeline.execute()
+        self._require(_named(*filling))
         return [user_id.decode() for user_id in found]
 
     def watch_counts(self, since_s: int) -> pa.Table:
         """See :class:`serving.user_history.HistoryStore`; begins at the full hour before."""
-        first = since_s // _HOUR_S
+        self.ping()
+        first = since_s // HOUR_S
         total: dict[tuple[str, str], int] = {}
         with self._explained("read"):
             for key in self._client.scan_iter(match=PREFIX + "watched:*", count=1000):
@@ -234,10 +273,14 @@ class RedisHistoryStore:
             }
         )
 
+    def sync(self) -> None:
+        """See :class:`serving.user_history.HistoryStore`; the settings of Redis decide."""
+
     def ping(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
         with self._explained("reached"):
-            self._client.ping()
+            filling = self._client.mget(*_FILLING)
+        self._require(_named(*filling))
 
     def close(self) -> None:
         """See :class:`serving.user_history.HistoryStore`."""
@@ -247,23 +290,26 @@ class RedisHistoryStore:
     # ---- filling from the logs ---------------------------------------------------------------
 
     @contextlib.contextmanager
-    def filling(self) -> Iterator["_Filling | None"]:
+    def filling(self) -> Iterator["RedisFilling | None"]:
         """See :class:`serving.user_history.HistoryStore`.
 
         One server fills; the others wait. What a killed one left is removed by the next.
         """
         lock, mine = PREFIX + "filling", uuid.uuid4().hex
         with self._explained("written"):
-            while not self._filler.set(lock, mine, nx=True, ex=_FILL_LOCK_S):
+            while not self._filler.set(lock, mine, nx=True, ex=LOCK_S):
                 time.sleep(0.2)
             try:
-                if self._filler.exists(PREFIX + "met"):
+                filled = self._filler.get(PREFIX + "filled")
+                if filled is not None:
+                    self._begin(filled.decode())
                     yield None
                     return
                 self._remove_all_but(lock)
-                filling = _Filling(self._filler, lock)
+                filling = RedisFilling(self._filler, lock, mine)
                 yield filling
                 filling.finish()
+                self._begin(mine)
             except BaseException:
                 with contextlib.suppress(redis.RedisError):
                     self._remove_all_but(lock)
@@ -291,101 +337,28 @@ class RedisHistoryStore:
             ) from error
 
 
-class _Filling:
-    """See :class:`serving.user_history.Filling`. Users count as met only when all is there."""
-
-    def __init__(self, client: Any, lock: str) -> None:
-        self._client = client
-        self._lock = lock
-        self._names: dict[int, str] = {}
-        self._regions: dict[int, str] = {}
-        self._arrivals = 0
-
-    def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        """See :class:`serving.user_history.Filling`."""
-        pipeline = self._client.pipeline(transaction=False)
-        for number, user_id, profile in rows:
-            self._names[number] = user_id
-            self._regions[number] = str(json.loads(profile).get("region") or "")
-            fields = {"profile": profile, "number": number, "newest": 0, "version": "filled"}
-            pipeline.hset(f"{PREFIX}user:{user_id}", mapping=fields)
-        self._run(pipeline)
-
-    def add_events(
-        self, kind: Kind, users: Sequence[int], columns: Sequence[Sequence[Any]]
-    ) -> None:
-        """See :class:`serving.user_history.Filling`."""
-        names = KINDS[kind].names
-        time_at = names.index("time")
-        watched: dict[tuple[int, str], int] = {}
-        pipeline = self._client.pipeline(transaction=False)
-        rows = zip(users, *columns, strict=True)
-        # Sorted by user: one command for all rows of one.
-        for user, mine in itertools.groupby(rows, key=lambda row: row[0]):
-            packed: dict[str, str] = {}
-            order: dict[str, int] = {}
-            for _, *values in mine:
-                self._arrivals += 1
-                event_id = f"log-{self._arrivals}"
-                packed[event_id] = json.dumps([ROW_VERSION, *values])
-                order[f"{self._arrivals:016d}:{event_id}"] = values[time_at]
-                if kind is Kind.WATCH:
-                    hour = values[time_at] // _HOUR_S
-                    counted = json.dumps([self._regions[user], values[0]])
-                    watched[hour, counted] = watched.get((hour, counted), 0) + 1
-            name = self._names[user]
-            pipeline.hset(f"{PREFIX}{kind.value}:{name}", mapping=packed)
-            pipeline.zadd(f"{PREFIX}{kind.value}_order:{name}", order)
-            if kind is Kind.WATCH:
-                pipeline.zadd(PREFIX + "watchers", {name: user})
-        oldest = max((hour for hour, _ in watched), default=0) - _KEPT_HOURS_S // _HOUR_S
-        for (hour, counted), count in watched.items():
-            if hour >= oldest:
-                pipeline.hincrby(f"{PREFIX}watched:{hour}", counted, count)
-                pipeline.expire(f"{PREFIX}watched:{hour}", _KEPT_HOURS_S)
-        self._run(pipeline)
-
-    def set_counts(
-        self, newest: Mapping[int, int], counts: Mapping[Kind, Mapping[int, int]]
-    ) -> None:
-        """See :class:`serving.user_history.Filling`; Redis counts for itself."""
-        del counts
-        pipeline = self._client.pipeline(transaction=False)
-        for user, last in newest.items():
-            pipeline.hset(f"{PREFIX}user:{self._names[user]}", "newest", last)
-        self._run(pipeline)
-
-    def _run(self, pipeline: Any) -> None:
-        pipeline.expire(self._lock, _FILL_LOCK_S)
-        pipeline.execute()
-
-    def finish(self) -> None:
-        """Lets others see that the store is not empty any more."""
-        pipeline = self._client.pipeline(transaction=True)
-        pipeline.set(PREFIX + "arrivals", self._arrivals)
-        if self._names:
-            pipeline.set(PREFIX + "met", max(self._names))
-        pipeline.execute()
+def _named(filled: bytes | None, met: bytes | None) -> bytes | None:
+    """Returns the id of a filling, ``?`` where it alone is gone, None where everything is."""
+    return filled if filled is not None or met is None else _UNNAMED.encode()
 
 
 def _known(before: Remembered | None) -> list[Any]:
     """Returns what the script must know of what is here: version, and three values of each kind."""
     if before is None:
         return ["", *(0, "", "") * len(Kind)]
-    marks = ((before.rows[kind].num_rows, *before.marks[kind]) for kind in Kind)
-    return [before.version, *itertools.chain.from_iterable(marks)]
+    return [before.version, *itertools.chain.from_iterable(before.marks[kind] for kind in Kind)]
 
 
 def _packed(event: Event) -> list[Any]:
     """Returns what the script needs of an event: kind, id, time, row, hour, video."""
-    row = json.dumps([ROW_VERSION, *KINDS[event.kind].values(event)], allow_nan=False)
+    row = packed_row(KINDS[event.kind].values(event))
     # Numbers as text: the script's own are floating point.
     return [
         event.kind.value,
-        event.event_id,
+        event.identity,
         str(event.time),
         row,
-        str(event.time // _HOUR_S),
+        str(event.time // HOUR_S),
         event.video_id,
     ]
 
@@ -393,8 +366,3 @@ def _packed(event: Event) -> list[Any]:
 def _in_batches(keys: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
     while batch := list(itertools.islice(keys, size)):
         yield batch
-
-
-def _without_password(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

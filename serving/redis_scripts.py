@@ -1,16 +1,61 @@
-"""What the Redis history store runs inside Redis, in Lua; each script is one step to all others."""
+"""What the Redis history store runs inside Redis, in Lua; each script is one step to all others.
 
-# Arguments: prefix, events to keep, slack, seconds that hourly counts are kept, a new version, then
-# one JSON object per user. Returns how many events are new, and the ids of new users.
-APPEND = """
-local prefix, kept, slack = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+Under a policy that drops keys any of them may be missing alone, and nothing here fails for that.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+PREFIX = "watchnext:"
+# Version 1 of a row: the columns of KINDS in their order. A later version may append columns
+# without a new number, since what a reader does not know at the end it leaves alone.
+ROW_VERSION = 1
+HOUR_S = 3600
+KEPT_HOURS_S = 9 * 86400
+
+
+def packed_row(values: Sequence[Any]) -> str:
+    """Returns a row as JSON, without nulls at its end: earlier servers wrote none there."""
+    length = max((place for place, v in enumerate(values, 1) if v is not None), default=0)
+    return json.dumps([ROW_VERSION, *values[:length]], allow_nan=False)
+
+
+# Arguments of what writes begin with: prefix, the id of the filling that the caller knows (or
+# nothing), a new version. Where that filling is gone nothing is written, and its id, or that of
+# another one, is all that is returned; a store that has none yet gets one.
+_IN_A_FILLING = """
+local prefix, version = ARGV[1], ARGV[3]
+local filled = redis.call('GET', prefix .. 'filled') or ''
+if filled == '' and ARGV[2] ~= '' and redis.call('EXISTS', prefix .. 'met') == 1 then
+  filled = ARGV[2]  -- It alone was dropped.
+  redis.call('SET', prefix .. 'filled', filled)
+end
+if ARGV[2] ~= '' and ARGV[2] ~= filled then return {filled} end
+if filled == '' then
+  filled = version
+  redis.call('SET', prefix .. 'filled', filled)
+end
+"""
+
+# Further arguments: events to keep, slack, seconds that hourly counts are kept, then one JSON
+# object per user. Returns the id of the filling, how many events are new, and the ids of new users.
+APPEND = (
+    _IN_A_FILLING
+    + """
+local kept, slack = tonumber(ARGV[4]), tonumber(ARGV[5])
 local accepted, met = 0, {}
-for i = 6, #ARGV do
+-- Above all that were ever given, should the counter have been dropped: the time in microseconds.
+if redis.call('EXISTS', prefix .. 'arrivals') == 0 then
+  local time = redis.call('TIME')
+  redis.call('SET', prefix .. 'arrivals', time[1] .. string.format('%06d', time[2]))
+end
+for i = 7, #ARGV do
   local asked = cjson.decode(ARGV[i])
   local user = prefix .. 'user:' .. asked.id
   if redis.call('HSETNX', user, 'profile', asked.profile) == 1 then
     local number = redis.call('INCR', prefix .. 'met')
-    redis.call('HSET', user, 'number', number, 'newest', '0', 'version', ARGV[5])
+    redis.call('HSET', user, 'number', number, 'newest', '0', 'version', version)
     met[#met + 1] = asked.id
   end
   local touched, added = {}, 0
@@ -25,19 +70,19 @@ for i = 6, #ARGV do
       added = added + 1
       if kind == 'watch' then
         redis.call('ZADD', prefix .. 'watchers', 'NX',
-                   redis.call('HGET', user, 'number'), asked.id)
+                   redis.call('HGET', user, 'number') or '0', asked.id)
         local region = cjson.decode(redis.call('HGET', user, 'profile')).region
         if type(region) ~= 'string' then region = '' end
         local counts = prefix .. 'watched:' .. hour
         redis.call('HINCRBY', counts, cjson.encode({region, video}), 1)
-        redis.call('EXPIRE', counts, ARGV[4])
+        redis.call('EXPIRE', counts, ARGV[6])
       end
     end
   end
   if added > 0 then
     accepted = accepted + added
-    redis.call('HSET', user, 'version', ARGV[5])
-    if tonumber(redis.call('HGET', user, 'newest')) < asked.newest then
+    redis.call('HSET', user, 'version', version)
+    if tonumber(redis.call('HGET', user, 'newest') or '0') < asked.newest then
       redis.call('HSET', user, 'newest', string.format('%d', asked.newest))
     end
     for kind, _ in pairs(touched) do
@@ -52,19 +97,24 @@ for i = 6, #ARGV do
     end
   end
 end
-return {accepted, unpack(met)}
+return {filled, accepted, unpack(met)}
 """
+)
 
 # Arguments: prefix, user id, the version that the caller has, and of each of the four kinds what
-# the caller has: how many rows, and the members of the order that are the oldest and the one that
-# arrived last. Returns nothing for an unknown user, the version alone where the caller has it; else
-# version, profile, newest, blocked, whether rows follow which the caller lacks (1) or all (0), and
-# for each kind the oldest member, the one that arrived last, and rows, newest first.
+# the caller has: the size of the order, and its members that are the oldest and the one that
+# arrived last. Returns the id of the filling (? where it alone is gone); with it nothing for an
+# unknown user, the version alone where the caller has it; else version, profile, newest, blocked,
+# whether rows follow which the caller lacks (1) or all (0), and for each kind the size of the
+# order, the oldest member, the one that arrived last, and rows, newest first; nothing in place of
+# a row that is gone.
 READ = """
 local prefix, id = ARGV[1], ARGV[2]
+local filled = redis.call('GET', prefix .. 'filled') or ''
+if filled == '' and redis.call('EXISTS', prefix .. 'met') == 1 then filled = '?' end
 local head = redis.call('HMGET', prefix .. 'user:' .. id, 'version', 'profile', 'newest', 'blocked')
-if not head[1] then return {} end
-if head[1] == ARGV[3] then return {head[1]} end
+if not head[1] then return {filled} end
+if head[1] == ARGV[3] then return {filled, head[1]} end
 local kinds = {'watch', 'search', 'impression', 'click'}
 local function order_of(kind) return prefix .. kind .. '_order:' .. id end
 -- Rows are removed oldest first; a server that was restarted may have lost the last ones.
@@ -76,26 +126,32 @@ for i, kind in ipairs(kinds) do
     goes_on = 0
   end
 end
-local answer = {head[1], head[2], head[3], head[4] or '{}', goes_on}
+local answer = {
+  filled, head[1], head[2] or '{}', head[3] or '0', head[4] or '{}', goes_on
+}
 for i, kind in ipairs(kinds) do
-  local missing, last = redis.call('ZCARD', order_of(kind)), ''
+  local size = redis.call('ZCARD', order_of(kind))
+  local missing, last = size, ''
   if goes_on == 1 then
     missing, last = missing - tonumber(ARGV[1 + 3 * i]), ARGV[3 + 3 * i]
   end
   -- What arrived late is mostly the newest too: looking from there, all is soon found.
   local after, ids, first = string.sub(last, 1, 16), {}, 0
+  local seen = {}  -- A row that was dropped and came again is in the order twice.
   while #ids < missing do
     local members = redis.call('ZREVRANGE', order_of(kind), first, first + 99)
     if #members == 0 then break end
     for _, member in ipairs(members) do
       if string.sub(member, 1, 16) > after then
-        ids[#ids + 1] = string.sub(member, 18)
+        local event = string.sub(member, 18)
+        if not seen[event] then ids[#ids + 1] = event end
+        seen[event] = true
         if member > last then last = member end
       end
     end
     first = first + 100
   end
-  local rows = {redis.call('ZRANGE', order_of(kind), 0, 0)[1] or '', last}
+  local rows = {size, redis.call('ZRANGE', order_of(kind), 0, 0)[1] or '', last}
   for at = 1, #ids, 1000 do
     local part = {unpack(ids, at, math.min(at + 999, #ids))}
     for _, row in ipairs(redis.call('HMGET', prefix .. kind .. ':' .. id, unpack(part))) do
@@ -107,11 +163,15 @@ end
 return answer
 """
 
-# Arguments: prefix, a new version, user id, JSON.
-SET_BLOCKED = """
-local user = ARGV[1] .. 'user:' .. ARGV[3]
+# Further arguments: user id, JSON. Returns the id of the filling, and 1 where it was written.
+SET_BLOCKED = (
+    _IN_A_FILLING
+    + """
+local user = prefix .. 'user:' .. ARGV[4]
 if redis.call('HSETNX', user, 'profile', '{}') == 1 then
-  redis.call('HSET', user, 'number', redis.call('INCR', ARGV[1] .. 'met'), 'newest', '0')
+  redis.call('HSET', user, 'number', redis.call('INCR', prefix .. 'met'), 'newest', '0')
 end
-redis.call('HSET', user, 'version', ARGV[2], 'blocked', ARGV[4])
+redis.call('HSET', user, 'version', version, 'blocked', ARGV[5])
+return {filled, 1}
 """
+)

@@ -4,6 +4,7 @@
       query_tower/<version>/  ranker/<version>/  index/<version>/  videos/<version>/
       releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
       CURRENT                     one line, the version that serves
+      pinned/<experiment>         versions that its arms are kept on, one a line
 
 Versions are UTC times such as 20261121034512, so a larger number is a newer release. This module
 reads releases and refuses what was altered or mixed; :mod:`serving.publication` writes them.
@@ -14,8 +15,11 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from absl import logging
 
 from features import command
 from serving import checksums
@@ -24,8 +28,10 @@ COMPONENTS = ("query_tower", "ranker", "index", "videos")
 OPTIONAL = frozenset({"ranker"})  # Logs without impressions cannot train one.
 CURRENT = "CURRENT"
 RELEASES = "releases"
+PINNED = "pinned"
 BUILDING = ".building-"  # releases/.building-<version> marks a release that is being written
 _MANIFEST_FORMAT = 1
+_CURRENT_BYTES = 100
 
 Path = str | os.PathLike[str]
 
@@ -80,7 +86,30 @@ class Manifest:
             raise ValueError("it has other content (its SHA-256 differs)")
         if body.pop("format", None) != _MANIFEST_FORMAT:
             raise ValueError("it was written in a format that this program does not read")
-        return cls(**body)
+        manifest = cls(**body)
+        manifest.require_types()
+        return manifest
+
+    def require_types(self) -> None:
+        """Raises ValueError where a value is not of the type that is stated above."""
+        for name, value, kind in (
+            ("version", self.version, str),
+            ("created", self.created, str),
+            ("previous", self.previous, str | None),
+            ("components", self.components, Mapping),
+            ("metrics", self.metrics, Mapping),
+            ("gates", self.gates, list | tuple),
+            ("lineage", self.lineage, Mapping),
+            ("forced", self.forced, str),
+        ):
+            if not isinstance(value, kind):
+                raise ValueError(f"its {name} is {str(value)[:40]!r}, which is of another type")
+        if not all(isinstance(gate, Mapping) for gate in self.gates):
+            raise ValueError("one of its gates is no object")
+        for name, sums in self.components.items():
+            problem = "" if sums is None else checksums.problem_of(sums)
+            if problem:
+                raise ValueError(f"its component {name} {problem}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,8 +138,15 @@ class Release:
     @property
     def learnt_until_s(self) -> int | None:
         """The end of what its models have seen, Unix seconds; None where that is unknown."""
-        info = self.manifest.lineage.get("examples", {}).get("info", {})
-        return int(info["until_s"]) if info.get("until_s") is not None else None
+        value: Any = self.manifest.lineage
+        for name in ("examples", "info", "until_s"):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return int(value) if isinstance(value, int | float) else None
+
+
+def is_version(text: str) -> bool:
+    """Returns whether a text has the form of a version, which is also a safe file name."""
+    return re.fullmatch("[1-9][0-9]{0,31}", text) is not None
 
 
 def current(serving_root: Path) -> str:
@@ -125,7 +161,7 @@ def current(serving_root: Path) -> str:
             f"{serving_root} has no release (no file {CURRENT}). "
             "Publish one with: python -m serving.build_release"
         )
-    if not version.isdigit():
+    if not is_version(version):
         raise ReleaseRefusedError(
             f"{serving_root}/{CURRENT} must hold one version number, got {version[:40]!r}. "
             f"Set it with: python -m serving.rollback --serving_root={serving_root} --to=VERSION"
@@ -134,11 +170,23 @@ def current(serving_root: Path) -> str:
 
 
 def stated_current(serving_root: Path) -> str | None:
-    """Returns what CURRENT says, unchecked; None where there is no such file."""
+    """Returns what CURRENT says, unchecked; None where there is no such file.
+
+    Raises:
+        ReleaseRefusedError: It cannot be read.
+    """
+    path = pathlib.Path(serving_root) / CURRENT
     try:
-        return (pathlib.Path(serving_root) / CURRENT).read_text().strip()
+        with path.open("rb") as file:
+            return file.read(_CURRENT_BYTES).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ReleaseRefusedError(
+            f"{path} must be a file with one version number, but cannot be read: {error}. "
+            f"Remove it, then: python -m serving.rollback --serving_root={serving_root} "
+            "--to=VERSION"
+        ) from None
 
 
 def load_manifest(serving_root: Path, version: str | None = None) -> Manifest:
@@ -146,13 +194,18 @@ def load_manifest(serving_root: Path, version: str | None = None) -> Manifest:
     version = version or current(serving_root)
     path = manifest_path(serving_root, version)
     try:
+        if not is_version(version):
+            raise FileNotFoundError
         manifest = Manifest.from_json(path.read_text())
     except FileNotFoundError:
         have = ", ".join(versions(serving_root)) or "none"
         raise ReleaseRefusedError(
-            f"there is no release {version}: {path} does not exist. There are: {have}."
+            f"there is no release {version[:40]}: {str(path)[:200]} does not exist. "
+            f"There are: {have}."
         ) from None
-    except (ValueError, TypeError) as error:
+    except RecursionError:
+        raise ReleaseRefusedError(f"{path} cannot be used: it is nested too deeply.") from None
+    except (OSError, ValueError, TypeError) as error:
         raise ReleaseRefusedError(f"{path} cannot be used: {error}.") from None
     if manifest.version != version:
         raise ReleaseRefusedError(f"{path} describes release {manifest.version}; it was renamed.")
@@ -162,10 +215,21 @@ def load_manifest(serving_root: Path, version: str | None = None) -> Manifest:
 def versions(serving_root: Path) -> list[str]:
     """Returns all published versions, oldest first."""
     directory = pathlib.Path(serving_root) / RELEASES
-    names = {p.stem for p in directory.glob("*.json") if p.stem.isdigit()}
+    names = {p.stem for p in directory.glob("*.json") if is_version(p.stem)}
     building = {p.name.removeprefix(BUILDING) for p in directory.glob(f"{BUILDING}*")}
     unfinished = building - {stated_current(serving_root)}
     return sorted(names - unfinished, key=int)
+
+
+def pins(serving_root: Path) -> dict[str, list[str]]:
+    """Returns the versions that each experiment has pinned, by its name."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((pathlib.Path(serving_root) / PINNED).glob("[!.]*")):
+        lines = path.read_text(encoding="utf-8", errors="replace").split()
+        found[path.name] = [line for line in lines if is_version(line)]
+        if len(found[path.name]) < len(lines):
+            logging.warning("%s must hold versions, one a line; other lines pin nothing.", path)
+    return found
 
 
 def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     old, new = publication.rollback(root, _TO.value)
     sys.stdout.write(
         f"Release {new} serves now instead of {old}.\n"
-        f"Undo: python -m serving.rollback --serving_root={root} --to={old}\n"
+        f"Undo: {command.shell_line('serving.rollback', serving_root=root, to=old)}\n"
     )
 
 

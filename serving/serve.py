@@ -6,7 +6,7 @@ The release that ``CURRENT`` names is served, and followed when a new one is pub
 run in here, or in TensorFlow Serving with ``--model_server``. What users do and are
 shown goes to ``--logs`` in the layout of the raw logs, where the next retraining reads it; an
 empty history store is filled from there first. SIGTERM and Ctrl-C drain: requests in flight are
-answered, the event log is compacted, the exit code is 0.
+answered, the exit code is 0; impressions whose click may still come wait in the event log.
 
 A child of this process serves. A small release is swapped in there; a large one is loaded by a new
 child, which then takes the place of the first. Port and process id stay the same.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from features import command
-from serving import cores, handover, listening, release, supervisor
+from serving import cores, handover, listening, redis_connection, release, supervisor
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -39,6 +39,12 @@ _HISTORY = flags.DEFINE_string(
     "History store: a SQLite file, or redis://HOST:PORT/DATABASE for replicas. "
     "Default: <serving_root>/history.sqlite.",
 )
+_HISTORY_PASSWORD_FILE = flags.DEFINE_string(
+    "history_password_file",
+    None,
+    "File with the password of the Redis server. Default: the environment variable "
+    "WATCHNEXT_REDIS_PASSWORD, or none.",
+)
 _MODEL_SERVER = flags.DEFINE_string(
     "model_server",
     None,
@@ -51,9 +57,31 @@ _MODEL_SERVER_CA = flags.DEFINE_string(
     "PEM file of the authorities behind the model servers' certificates, or 'system' for those "
     "of the machine. Default: no TLS.",
 )
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "auto",
+    ["auto", "float32", "bfloat16"],
+    "In which the ranker multiplies. bfloat16 is faster on some machines and changes expected "
+    "watch times by about a per cent, and so the order of videos of nearly the same value. auto "
+    "tries which is faster here, and remembers it; with --model_server it is float32.",
+)
+_MODEL_SERVER_WAIT_S = flags.DEFINE_float(
+    "model_server_wait_s",
+    240.0,
+    "How long the start waits until the model server has loaded the release.",
+    0.0,
+)
 _THREADS = flags.DEFINE_integer("threads", 8, "Requests worked on at a time.", 1, 256)
 _MAX_WAITING = flags.DEFINE_integer(
     "max_waiting", 64, "Requests that may wait for a thread; more get 503.", 0, 100_000
+)
+_MAX_CONNECTIONS = flags.DEFINE_integer(
+    "max_connections",
+    1000,
+    "Open connections; one more takes the place of the one that has sent nothing whole for "
+    "longest.",
+    1,
+    60_000,
 )
 _HISTORY_DEADLINE_S = flags.DEFINE_float(
     "history_deadline_s", 1.0, "Then a page is made without history.", 0.001
@@ -93,6 +121,13 @@ _TOKEN_FILE = flags.DEFINE_string(
     "File with the bearer token that callers must send. Default: the environment variable "
     "WATCHNEXT_TOKEN; without either everybody is let in.",
 )
+_ALLOWED_HOSTS = flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "Names by which requests may call this server (Host header, without port); * is any. Default: "
+    "any, and on loopback only those of loopback, as a page of the web could give itself its "
+    "address.",
+)
 _TRACES = flags.DEFINE_string(
     "traces", None, "OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces."
 )
@@ -119,6 +154,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # The likeliest mistakes, before anything that takes long.
     start_s = command.parse_time(_NOW.value, name="--now")
+    redis_connection.require_no_password(_HISTORY.value or "")
     release.current(pathlib.Path(_SERVING_ROOT.value))
     if _WORKER.value:
         _serve(handover.Place.from_text(_WORKER.value), start_s)
@@ -143,7 +179,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     clock = _clock(start_s, place.started_s)
     root = pathlib.Path(_SERVING_ROOT.value)
-    from serving import http_access, server, service
+    from serving import connections, http_access, server, service
     from serving.page import FunnelSettings
 
     token = http_access.read_token(_TOKEN_FILE.value)
@@ -154,8 +190,11 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             serving_root=root,
             logs=pathlib.Path(_LOGS.value or root / "logs"),
             history=_HISTORY.value or root / "history.sqlite",
+            history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
             model_server=_MODEL_SERVER.value,
             model_server_ca=_MODEL_SERVER_CA.value,
+            model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
+            precision=_PRECISION.value,
             threads=_THREADS.value,
             max_waiting=_MAX_WAITING.value,
             settings=FunnelSettings(
@@ -171,6 +210,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             predicate=_FILTER.value,
             experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
             token=token,
+            hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
             traces=_TRACES.value,
             hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
             ask_for_successor=control.ask_for_successor,
@@ -185,6 +225,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
             listening=socket.socket(fileno=place.listening),
             on_ready=control.ready,
             leaving=control.leaving,
+            limits=connections.Limits(connections=_MAX_CONNECTIONS.value),
         )
     finally:
         built.on_close()

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+import fastapi
 import uvicorn
 from absl import logging
 
+from serving import connections
 from serving.http_server import Service, create_app
 from serving.listening import start, url_of
 
 _DRAIN_S = 20
-# A connection without a request is closed after it, the same when leaving as always.
-_KEEP_ALIVE_S = 5
 _SWITCH_S = 0.0005
 _GARBAGE = (50_000, 20, 100)
 
@@ -29,6 +29,7 @@ def run(
     listening: socket.socket,
     on_ready: Callable[[str], None],
     leaving: threading.Event,
+    limits: connections.Limits,
 ) -> None:
     """Serves until SIGTERM or SIGINT; then answers what is in flight and returns.
 
@@ -38,20 +39,16 @@ def run(
         on_ready: Called with the base URL once connections are accepted.
         leaving: Set when another process accepts connections in this one's place. Those that are
             open are then served until each was answered or idle, and this returns.
+        limits: Of connections; fewer where the process may not open so many files.
 
     Raises:
-        InputError: The port is in use.
+        InputError: The port is in use, or no file may be opened for a connection.
     """
+    limits = connections.within_descriptors(limits)
     start(listening)
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_DRAIN_S,
+    server = _Server(
+        configured(create_app(service), limits), lambda: on_ready(url_of(listening)), leaving
     )
-    server = _Server(config, lambda: on_ready(url_of(listening)), leaving)
     # A release is loaded beside requests: while its Python runs, a request waits this long for
     # its turn, several times over.
     sys.setswitchinterval(_SWITCH_S)
@@ -63,6 +60,21 @@ def run(
     gc.set_threshold(*_GARBAGE)
     with listening:
         server.run(sockets=[listening])
+
+
+def configured(app: fastapi.FastAPI, limits: connections.Limits) -> uvicorn.Config:
+    """Returns how uvicorn serves an application."""
+    return uvicorn.Config(
+        app,
+        http=connections.limited(limits),
+        ws="none",  # A connection that was upgraded would keep to no limit.
+        log_config=None,
+        log_level="error",  # Else a line for each request that is no HTTP, for whoever likes lines.
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=limits.keep_alive_s,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -95,7 +107,7 @@ class _Server(uvicorn.Server):
             self.config.encoded_headers.append((b"connection", b"close"))
             # Headers are put together once a second; after one more, and the time that an idle
             # connection has, none is left.
-            self._gone_at = time.monotonic() + 1 + _KEEP_ALIVE_S + 1
+            self._gone_at = time.monotonic() + 1 + self.config.timeout_keep_alive + 1
         return await super().on_tick(counter) or time.monotonic() >= self._gone_at
 
     @contextlib.contextmanager

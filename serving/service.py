@@ -5,39 +5,49 @@ import functools
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 from absl import logging
 
-from features import command, logs
+from features import command, log_files
 from serving import (
     ab_experiment,
     errors,
+    event_compaction,
     filters,
     history_seed,
+    http_access,
     loaded_release,
+    model_server_wait,
+    publication,
     recorder,
+    redis_connection,
     redis_history,
+    reduced_precision,
     release,
     tracing,
 )
 from serving.ab_experiment import Experiment
+from serving.arm_release import ArmRelease
 from serving.backends import Backend, TensorFlowServingBackend
 from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
 from serving.funnel import Funnel
+from serving.history_keeper import HistoryKeeper
 from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.live_service import LiveParts
 from serving.loaded_release import LoadedRelease
 from serving.page import FunnelSettings
 from serving.recorder import Recorder
+from serving.reduced_precision import Choices
 from serving.release_watcher import ReleaseWatcher
 from serving.user_history import HistoryStore
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * 86400
+_CHOICES = ".precision"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,15 +58,21 @@ class ServiceConfig:
         serving_root: Releases.
         logs: Raw logs, read to fill an empty history store, and added to.
         history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
+        history_password: Of the Redis server; None asks without.
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
+        model_server_wait_s: How long to wait at the start until it has the release.
+        precision: In which the ranker multiplies: ``auto``, ``float32`` or ``bfloat16``; see
+            :mod:`serving.reduced_precision`.
         threads: Requests worked on at a time.
         max_waiting: Requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
         token: What callers must know; None lets everybody in.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.http_access.allowed_hosts`.
         traces: Where OpenTelemetry spans are sent; None traces nothing.
         hand_over_from_bytes: Releases of this size or more are for another process to load.
         ask_for_successor: Asks for a process that loads a version, see
@@ -67,14 +83,18 @@ class ServiceConfig:
     serving_root: pathlib.Path
     logs: pathlib.Path
     history: str | pathlib.Path
+    history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
     model_server_ca: str | None = None
+    model_server_wait_s: float = 0.0
+    precision: str = reduced_precision.AUTO
     threads: int = 8
     max_waiting: int = 64
     settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
     predicate: str | None = None
     experiment: pathlib.Path | None = None
-    token: str | None = None
+    token: str | None = dataclasses.field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -94,15 +114,15 @@ def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> S
         raise command.InputError(str(error)) from error
 
 
-def open_history(path: str | pathlib.Path) -> HistoryStore:
+def open_history(path: str | pathlib.Path, *, password: str | None = None) -> HistoryStore:
     """Opens a history store: ``redis://HOST:PORT/DATABASE``, or a SQLite file.
 
     Raises:
         InputError: The address is none.
         HistoryUnavailableError: It cannot be reached or opened.
     """
-    if str(path).startswith(redis_history.SCHEME):
-        return redis_history.RedisHistoryStore(str(path))
+    if redis_connection.is_address(str(path)):
+        return redis_history.RedisHistoryStore(str(path), password=password)
     return SqliteHistoryStore(path)
 
 
@@ -110,10 +130,13 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     predicate = filters.load_predicate(config.predicate) if config.predicate else None
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     tracer = tracing.open_tracer(config.traces)
-    history = open_history(config.history)
-    log = EventLog(config.logs)
+    history = open_history(config.history, password=config.history_password)
+    log = EventLog(
+        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
+    )
     if not config.is_successor:  # Else nothing was left over, and the store is in use.
         _catch_up(history, log, now_s=int(clock()))
+    keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
     backend = _backend(config)
     live = LiveParts(
         config.serving_root,
@@ -128,15 +151,21 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
-    arms: dict[str, ReleaseWatcher] = {}
+    def awaited(version: str) -> str:
+        return backend.lacks(release.load_manifest(config.serving_root, version))
+
+    arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
         load=load,
         renew=functools.partial(_renewed, live, arms),
         hand_over=functools.partial(_hand_over, config),
+        awaited=awaited,
     )
     releases.refresh()
-    arms |= _arm_releases(experiment, releases.current, load, live.renewed)
+    if experiment:
+        _pin(config.serving_root, experiment)
+        arms += _arm_releases(experiment, releases, load=load, renew=live.renewed, awaited=awaited)
     recording = Recorder(history, log, live.state)
     funnel = Funnel(
         releases=releases,
@@ -146,24 +175,18 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         predicate=predicate,
         experiment=experiment,
-        arm_releases=arms,
+        arm_releases={arm.version: arm for arm in arms},
         tracer=tracer,
     )
     closing = threading.Lock()
 
     def close() -> None:
         if closing.acquire(blocking=False):  # Once.
-            releases.close()
-            live.close()
-            funnel.close()
-            log.close()
-            history.close()
-            backend.close()
-            tracer.close()
+            for part in (releases, live, keeper, funnel, log, history, backend, tracer):
+                part.close()
 
-    releases.start()
-    live.start()
-    log.start()
+    for part in (releases, live, log, keeper):
+        part.start()
     return Service(
         funnel=funnel,
         history=history,
@@ -176,6 +199,8 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         max_waiting=config.max_waiting,
         clock=clock,
         token=config.token,
+        history_losses=lambda: keeper.losses,
+        hosts=config.hosts,
         on_close=close,
     )
 
@@ -199,38 +224,67 @@ def _size_bytes(config: ServiceConfig, version: str) -> int:
 
 
 def _renewed(
-    live: LiveParts, arms: Mapping[str, ReleaseWatcher], current: LoadedRelease
+    live: LiveParts, arms: Sequence[ArmRelease], current: LoadedRelease
 ) -> LoadedRelease | None:
-    for arm in arms.values():
-        arm.refresh()
+    for arm in arms:
+        arm.look()
     return live.renewed(current)
 
 
+def _pin(serving_root: pathlib.Path, experiment: Experiment) -> None:
+    """Keeps the releases of an experiment from removal; says so where that cannot be done."""
+    try:
+        publication.pin(serving_root, experiment.name, experiment.releases)
+    except command.InputError as error:
+        logging.error(
+            "Nothing keeps the releases of the experiment %s: %s Where it can be written, give: "
+            "python -m serving.pin_releases --serving_root=%s --experiment=FILE",
+            *(experiment.name, error, serving_root),
+        )
+
+
 def _arm_releases(
-    experiment: Experiment | None,
-    current: LoadedRelease | None,
+    experiment: Experiment,
+    releases: ReleaseWatcher,
+    *,
     load: Callable[[str], LoadedRelease],
     renew: Callable[[LoadedRelease], LoadedRelease | None],
-) -> dict[str, ReleaseWatcher]:
+    awaited: Callable[[str], str],
+) -> list[ArmRelease]:
     """Returns the releases that arms are kept on; the current one is not loaded twice."""
 
     def loaded(version: str) -> LoadedRelease:
-        return current if current and current.version == version else load(version)
+        current = releases.current
+        if current and current.version == version:
+            return current
+        waiting = awaited(version)
+        if waiting:
+            raise errors.NotReadyError(waiting)
+        return load(version)
 
-    watchers = {}
-    for version in sorted(experiment.releases if experiment else ()):
-        published = functools.partial(str, version)
-        watchers[version] = ReleaseWatcher(published=published, load=loaded, renew=renew)
-        watchers[version].refresh()
-    return watchers
+    arms = [
+        ArmRelease(version, load=loaded, renew=renew) for version in sorted(experiment.releases)
+    ]
+    for arm in arms:
+        arm.look()
+    return arms
 
 
 def _backend(config: ServiceConfig) -> Backend:
+    """Opens what runs the models; a model server may still be loading them."""
     if config.model_server:
-        return TensorFlowServingBackend(
-            config.model_server, root_certificates=config.model_server_ca
+        backend = TensorFlowServingBackend(
+            config.model_server,
+            root_certificates=config.model_server_ca,
+            precision=config.precision,
         )
-    return EmbeddedBackend(reduced_precision=True)
+        if not config.is_successor:
+            manifest = release.load_manifest(config.serving_root)
+            model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
+        return backend
+    # Beside the event log, which is the one place that every server can write to.
+    choices = Choices(config.logs / _CHOICES)
+    return EmbeddedBackend(precision=config.precision, choices=choices)
 
 
 def _load(
@@ -256,18 +310,26 @@ def _load(
 def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
     """Brings store and tables up to what the event log holds."""
     if history.is_empty:
-        log.compact()  # What an earlier process left is then in the tables.
-        _fill(history, log.logs_dir, now_s=now_s)
-    # Before a compaction: afterwards nobody could tell what a crash kept from the store.
-    recorder.replay(history, log.logs_dir)
+        # What an earlier process left is then in the tables, from which the store gets it.
+        event_compaction.compact(log.logs_dir, wall_s=time.time())
+    _refill(history, log, now_s=now_s)
     log.compact()
 
 
+def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
+    """Fills a store that lost everything, of tables and event log, while others may do the same."""
+    # What moved in between from one to the other would be missed.
+    with event_compaction.paused(log.logs_dir):
+        if history.is_empty:
+            event_compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
+            _fill(history, log.logs_dir, now_s=now_s)
+        recorder.replay(history, log.logs_dir)
+
+
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
-    try:
-        logs.tables_in(logs_dir)
-    except command.InputError:
+    if not log_files.has_tables(logs_dir):
         logging.info("%s has no logs yet: starting without history.", logs_dir)
-        return
+        with history.filling():
+            return  # With nothing; but a store that lost everything begins anew.
     logging.info("Filling the empty history store from %s.", logs_dir)
     history_seed.seed(history, logs_dir, until_s=now_s)

@@ -36,6 +36,7 @@ CO_WATCH = "co_watch"
 _HALF_LIFE_DAYS = 7.0
 # Watches in a region before its own ranking is worth more than everybody's.
 _REGION_MIN_WATCHES = 50
+_MAX_REGIONS = 500
 _TOP = 2000  # Popular and trending videos that are kept per list.
 _NEWEST = 2000  # Uploads among which fresh ones are chosen by topic.
 
@@ -179,18 +180,24 @@ class Popular:
     ) -> Mapping[str, Nominations]:
         if regional is None or not regional.num_rows:
             return {}
-        rows = catalogue.rows(regional["video_id"])
         region = combined(regional["region"]).dictionary_encode()
         code = np.asarray(region.indices, np.int64)
-        watches = np.asarray(combined(regional["watches"]), np.float64)
+        rows = catalogue.rows(regional["video_id"])
+        watches = np.where(rows < 0, 0, np.asarray(combined(regional["watches"]), np.float64))
+        total = np.bincount(code, weights=watches, minlength=len(region.dictionary))
+        # Callers choose the names of regions: of any number, the most watched ones are real.
+        most = np.argsort(-total, kind="stable")[:_MAX_REGIONS]
+        most = np.sort(most[total[most] >= _REGION_MIN_WATCHES])
+        kept = np.flatnonzero((rows >= 0) & np.isin(code, most))
+        kept = kept[np.argsort(code[kept], kind="stable")]
+        bounds = np.searchsorted(code[kept], np.stack([most, most + 1]))
         # A little of everybody's taste breaks the many ties of a small region.
         everybody = 0.1 * self._overall / max(self._overall.sum(), 1.0)
         lists = {}
-        for number, name in enumerate(region.dictionary.to_pylist()):
-            mine = (code == number) & (rows >= 0)
-            total = watches[mine].sum()
-            if name and total >= _REGION_MIN_WATCHES:
-                scores = watches[mine] / total + everybody[rows[mine]]
+        for number, start, end in zip(most.tolist(), *bounds.tolist(), strict=True):
+            name, mine = region.dictionary[number].as_py(), kept[start:end]
+            if name:
+                scores = watches[mine] / total[number] + everybody[rows[mine]]
                 best = np.argsort(-scores, kind="stable")[:_TOP]
                 lists[name] = Nominations(rows[mine][best], scores[best].astype(np.float32))
         return lists

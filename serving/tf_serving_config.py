@@ -5,12 +5,17 @@ CURRENT changes, so that a model server which polls it has the new version loade
 one, when the first funnel asks for it:
 
     tensorflow_model_server --port=8500 --rest_api_port=8501 --grpc_max_threads=64 \
+        --num_load_threads=4 --max_num_load_retries=1 --load_retry_interval_micros=1000000 \
         --model_config_file=SERVING_ROOT/tf_serving/models.config \
         --model_config_file_poll_wait_seconds=5 \
         --monitoring_config_file=SERVING_ROOT/tf_serving/monitoring.config
 
 The paths in it are absolute, so a container mounts the serving root under the same path. Without
-``--grpc_max_threads`` sixteen callers on two cores are turned away.
+``--grpc_max_threads`` sixteen callers on two cores are turned away. Without the second line models
+load one after the other, and one that cannot load is tried again for five minutes before the next.
+
+A server that reads an empty list unloads everything, while one that meets a broken or missing file
+keeps what it has: so the list is never empty, and a reader sees the old file or the new one.
 
 Batching is off. Where many funnels ask one server with many cores, these let it put requests to
 the query tower together:
@@ -63,6 +68,14 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
             files.atomic_write(directory / name, content)
 
 
+def is_written(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> bool:
+    """Returns whether models.config holds these versions; arguments as in :func:`write`."""
+    path = serving_root / DIRECTORY / "models.config"
+    return path.exists() and path.read_text(encoding="utf-8") == models_config(
+        serving_root, versions
+    )
+
+
 def write_batching(query_tower: str | os.PathLike[str]) -> None:
     """Allows the server to batch a query tower; see the module.
 
@@ -73,10 +86,16 @@ def write_batching(query_tower: str | os.PathLike[str]) -> None:
 
 
 def models_config(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> str:
-    """Returns a ModelServerConfig as text; arguments as in :func:`write`."""
+    """Returns a ModelServerConfig as text; arguments as in :func:`write`.
+
+    Raises:
+        ValueError: No model is to be held; see the module.
+    """
     entries = [
         _entry(name, serving_root.resolve() / name, held) for name, held in versions.items() if held
     ]
+    if not entries:
+        raise ValueError(f"the model server of {serving_root} must hold some version of a model.")
     header = "# Written with every publication and rollback; edits are lost.\n"
     return header + "model_config_list {\n" + "".join(entries) + "}\n"
 

@@ -58,7 +58,7 @@ class OpenTelemetryTracer:
             from opentelemetry.trace.propagation import tracecontext
         except ImportError as error:
             raise command.InputError(
-                f"--traces needs OpenTelemetry ({error}): pip install 'watchnext[tracing]'."
+                f"--traces needs OpenTelemetry ({error}): pip install '.[tracing]' in the checkout."
             ) from error
         resource = resources.Resource.create({"service.name": service})
         self._provider = trace.TracerProvider(resource=resource)

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
-from features import examples, spec, tensors
-from features.catalogue import Catalogue
+from features import command, examples, spec, tensors
+from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
-from serving import signatures, warmup
+from serving import filters, signatures, warmup
 from serving.gates import Gate, trial
 from serving.index import Index
 
@@ -19,6 +20,7 @@ TOLERANCE = 1e-4
 # What prepared videos lose to half precision, in the logit: half a per cent of watch time.
 _PREPARED_TOLERANCE = 5e-3
 _VIDEOS = 64
+_BY_REGION = ("regions", "blocked_regions")
 _K = 10
 
 Path = str | os.PathLike[str]
@@ -75,6 +77,30 @@ def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Ga
     problem = "" if gap <= _PREPARED_TOLERANCE else f"logits of prepared videos differ by {gap:.2g}"
     count = sum(len(values) for values in logits[half:])
     return trial("prepared ranker", problem, found=f"{count} videos score as raw ones do")
+
+
+def rules(catalogue: Catalogue) -> Gate:
+    """Every filter can be asked, by viewers of whom nothing is known and by those of a region."""
+    problem, names = "", "no column"
+    try:
+        columns = filters.rule_columns(catalogue.table)
+        names = ", ".join(columns.column_names) or names
+        withdrawn = filters.withdrawn_rows(catalogue, catalogue.table)
+        found = filters.VideoRules(filters.ruled(catalogue, columns), withdrawn)
+        for region in ("", _a_region(columns)):
+            found.allowed_in(region)
+        if len(withdrawn) == len(catalogue):
+            problem = "every video is withdrawn, so that nothing could be shown"
+    except command.InputError as error:
+        problem = str(error)
+    return trial("filters", problem, found=f"{names} of {len(catalogue)} videos")
+
+
+def _a_region(columns: pa.Table) -> str:
+    """Returns a region that a video names; empty where none does."""
+    lists = [combined(columns[name]) for name in _BY_REGION if name in columns.column_names]
+    named = [region for column in lists for region in column.flatten().slice(0, 1).to_pylist()]
+    return next((region for region in named if region), "")
 
 
 def _answer(loaded: Any, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,13 +1,14 @@
 """What a history store holds of a user, and the interface of the stores.
 
-Events are applied once (an event id of a user counts one time), in any order, and the next read
+Events are applied once (by :attr:`serving.events.Event.key`), in any order, and the next read
 sees them, from any thread and any replica that shares the store. Impressions get their outcome
 when they are read, from the clicks and watches that are there by then
 (:mod:`serving.attribution`), so the order of arrival cannot matter.
 
 Bound: the last ``MAX_EVENTS`` events per user and kind, which is all that features look at
-(:mod:`features.event_columns`). Event ids are forgotten with their events: an event that old, sent
-again, would be taken for a new one.
+(:mod:`features.event_columns`), and ``PRUNE_SLACK`` more in place of those that do not count
+(:mod:`features.history`: copies, videos outside the catalogue). Identities are forgotten with their
+events: an event that old, sent again, would be taken for a new one.
 """
 
 import contextlib
@@ -19,11 +20,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from features import event_columns
+from features.clicks import with_moments
 from serving.events import Event, Kind
 from serving.history_schema import KINDS
 
 MAX_EVENTS = event_columns.MAX_EVENTS
-# Deleting a few rows at each write would cost more than keeping some too many for a while.
+# Rows that are kept beyond those that are looked at. As many again are kept for a while: deleting a
+# few rows at each write would cost more.
 PRUNE_SLACK = 500
 
 
@@ -57,6 +60,10 @@ class Blocked:
 
 
 NOTHING_BLOCKED = Blocked()
+# Rows of each kind as they are read: those of a store, and of impressions the moments of clicks.
+NO_ROWS: Mapping[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind} | {
+    Kind.IMPRESSION: with_moments(KINDS[Kind.IMPRESSION].nothing, None)
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +76,7 @@ class UserHistory:
         profile: Columns of the users table.
         watches: ``user_id, video_id, time, watch_time_s, completed, source``, sorted by time.
         searches: ``user_id, time, query``, sorted by time.
-        impressions: ``user_id, video_id, time, clicked, watch_time_s``, sorted by time.
+        impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
         newest_s: Time of the newest event, Unix seconds; 0 without any.
         blocked: What the user does not want to see.
     """
@@ -120,6 +127,7 @@ class HistoryStore(Protocol):
     """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
 
     max_events: int
+    store_id: str  # Of letters and digits; the same wherever the store is opened.
 
     @property
     def is_empty(self) -> bool:
@@ -137,8 +145,8 @@ class HistoryStore(Protocol):
             HistoryUnavailableError: Nothing was applied.
         """
 
-    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str]], set[str]]:
-        """Returns the (user id, event id) pairs, and the user ids, that the store already has."""
+    def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
+        """Returns the keys of events, and the user ids, that the store already has."""
 
     def read(self, user_id: str) -> UserHistory:
         """Returns all that is known of a user; an unknown user has empty tables."""
@@ -155,8 +163,15 @@ class HistoryStore(Protocol):
         A store may begin to count at the full hour before.
         """
 
+    def sync(self) -> None:
+        """Returns when what was applied survives a power cut, as far as the medium can promise.
+
+        Raises:
+            HistoryUnavailableError: It may not.
+        """
+
     def ping(self) -> None:
-        """Raises HistoryUnavailableError where the store does not answer."""
+        """Raises HistoryUnavailableError where the store does not answer, or lost everything."""
 
     def close(self) -> None:
         """Lets go of files and connections."""
@@ -172,8 +187,7 @@ def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
 
 def unknown_user(user_id: str) -> UserHistory:
     """Returns what is known of somebody whom no store has met."""
-    nothing: dict[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind}
-    return dataclasses.replace(history_of(user_id, nothing), is_known=False)
+    return dataclasses.replace(history_of(user_id, NO_ROWS), is_known=False)
 
 
 def history_of(
@@ -183,7 +197,7 @@ def history_of(
     profile: str | bytes = "{}",
     blocked: str | bytes = "{}",
     newest: int = 0,
-    max_events: int = MAX_EVENTS,
+    most: int = MAX_EVENTS + PRUNE_SLACK,
 ) -> UserHistory:
     """Returns the history of a user that a store has met.
 
@@ -193,16 +207,18 @@ def history_of(
         profile: JSON.
         blocked: JSON.
         newest: Time of the newest event.
-        max_events: How many rows of a kind are looked at.
+        most: How many rows of a kind are looked at.
     """
-    last = {kind: table.slice(max(table.num_rows - max_events, 0)) for kind, table in rows.items()}
+    last = {kind: table.slice(max(table.num_rows - most, 0)) for kind, table in rows.items()}
     return UserHistory(
         user_id=user_id,
         is_known=True,
         profile=json.loads(profile),
         watches=last[Kind.WATCH].drop_columns(["page_id"]),
         searches=last[Kind.SEARCH],
-        impressions=last[Kind.IMPRESSION].drop_columns(["page_id", "surface", "is_open"]),
+        impressions=last[Kind.IMPRESSION].drop_columns(
+            ["page_id", "surface", "is_open", "click_time"]
+        ),
         newest_s=newest,
         blocked=Blocked.from_record(json.loads(blocked)),
     )

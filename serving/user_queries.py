@@ -1,15 +1,19 @@
-"""Embeddings of real users' queries, to tune and judge an index with, and of all videos."""
+"""Queries of real users, to tune and judge an index with, and what was watched on their days."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from absl import logging
 
 from features import command, dataset, spec
+from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
+from features.statistics import DAY_S
 from models.candidate_model import CandidateModel
 from serving.exact_search import Floats
 
@@ -38,10 +42,47 @@ def embed(tower: Callable[..., Any], features: Mapping[str, npt.NDArray[Any]]) -
     return np.concatenate(parts).astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class UserQueries:
+    """Queries as users asked them on the days of the holdout.
+
+    Attributes:
+        embeddings: float32 [Q, D + 1], of different users as long as there are any.
+        user_ids: object [Q].
+        watches: int64 [Q], how many watches stand in the query; None where the model reads none.
+    """
+
+    embeddings: Floats
+    user_ids: npt.NDArray[np.object_]
+    watches: npt.NDArray[np.int64] | None
+
+    @property
+    def slices(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Kinds of user: bool [Q] by name."""
+        if self.watches is None:
+            return {}
+        return {
+            "no watches": self.watches == 0,
+            "light users": (self.watches > 0) & (self.watches < _LIGHT_WATCHES),
+            "heavy users": self.watches >= _LIGHT_WATCHES,
+        }
+
+    def of_known_users(self, limit: int) -> Floats:
+        """Returns one query of each user who had watched something, at most ``limit``.
+
+        Those of whom nothing is known may well get one list for all of them.
+        """
+        known = np.arange(len(self.embeddings))
+        if self.watches is not None:
+            known = known[self.watches > 0]
+        _, first = np.unique(self.user_ids[known], return_index=True)
+        return self.embeddings[known[np.sort(first)][:limit]]
+
+
 def of_held_out_users(
     model: CandidateModel, examples: pathlib.Path, resolved: ResolvedSpec
-) -> tuple[Floats, dict[str, npt.NDArray[np.bool_]]]:
-    """Embeds queries of as many held-out users as possible, and says which are light users.
+) -> UserQueries:
+    """Embeds queries of as many held-out users as possible.
 
     Without a holdout, training queries stand in: the index still meets real users.
     """
@@ -52,15 +93,34 @@ def of_held_out_users(
         logging.warning("%s has no %s examples of users to query with.", examples, split)
     else:
         raise command.InputError(f"{examples} has no candidate examples; preprocess more logs.")
-    queries = embed(model.query_embeddings, side_features(resolved, Side.QUERY, arrays))
-    if "watched_video_ids" not in arrays:
-        return queries, {}
-    watched = (arrays["watched_video_ids"] > 0).sum(axis=1)
-    return queries, {
-        "no watches": watched == 0,
-        "light users": (watched > 0) & (watched < _LIGHT_WATCHES),
-        "heavy users": watched >= _LIGHT_WATCHES,
-    }
+    watches = None
+    if "watched_video_ids" in arrays:
+        watches = (arrays["watched_video_ids"] > 0).sum(axis=1).astype(np.int64)
+    return UserQueries(
+        embed(model.query_embeddings, side_features(resolved, Side.QUERY, arrays)),
+        arrays["user_id"],
+        watches,
+    )
+
+
+def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.NDArray[np.int64]:
+    """Returns how often each video was watched on the days of the holdout, int64 [N].
+
+    Args:
+        daily: Video statistics by day.
+        catalogue: Numbers the videos.
+        from_s: Start of the holdout, Unix seconds; without one the last day counts.
+    """
+    if not daily.num_rows:
+        return np.zeros(len(catalogue), np.int64)
+    day = np.asarray(combined(daily["day"]), np.int64)
+    rows = catalogue.rows(daily["video_id"])
+    mine = (day >= min(from_s // DAY_S, int(day.max()))) & (rows >= 0)
+    # Where nobody logs watches, clicks are what there is.
+    names = ("watches", "clicks")
+    counts = [np.asarray(combined(daily[name]), np.float64)[mine] for name in names]
+    activity = counts[0] if counts[0].any() else counts[1]
+    return np.bincount(rows[mine], weights=activity, minlength=len(catalogue)).astype(np.int64)
 
 
 def _sample(examples: pathlib.Path, split: str) -> dict[str, npt.NDArray[Any]]:

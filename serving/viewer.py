@@ -56,6 +56,7 @@ class Viewer:
         context: Mapping[str, Any],
         catalogue: Catalogue,
         user_schema: pa.Schema,
+        from_s: int = 0,
     ) -> "Viewer":
         """Puts together what the store and the request say.
 
@@ -66,6 +67,8 @@ class Viewer:
                 those of the profile.
             catalogue: Of the release.
             user_schema: Columns of the users table of the release.
+            from_s: What happened before it has no influence on features, Unix seconds: the release
+                has learnt nothing of it.
         """
         profile = dict(found.profile)
         profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}
@@ -76,6 +79,7 @@ class Viewer:
             watches=found.watches,
             searches=found.searches,
             impressions=found.impressions,
+            from_s=from_s,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
         request = Request(

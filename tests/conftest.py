@@ -7,14 +7,19 @@ end. With REQUIRE_ALL=1 a skip is a failure, so that no machine can call a suite
 did not run; REQUIRE_ALL_BUT names, with commas, the parts that may be missing all the same.
 """
 
+import base64
+import contextlib
 import dataclasses
 import fcntl
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 # Before anything imports TensorFlow: its log lines on standard error are no test output, and
 # the tests run on the processor everywhere.
@@ -23,6 +28,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -74,6 +80,111 @@ def kuairand_dir() -> pathlib.Path:
         remedy="set KUAIRAND_DIR to the directory that holds the data set KuaiRand-Pure",
     )
     return directory
+
+
+class Browser:
+    """A headless Chromium, driven by the WebDriver protocol."""
+
+    _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # Of the protocol.
+
+    def __init__(self, driver: str, program: str, profile: pathlib.Path) -> None:
+        with contextlib.closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._driver = subprocess.Popen(
+            [driver, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120)
+        self.wait(self._is_listening)
+        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options = {"binary": program, "args": [*arguments, f"--user-data-dir={profile}"]}
+        wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+        made = self._client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
+        self._session = f"/session/{made.json()['value']['sessionId']}"
+
+    def _is_listening(self) -> bool:
+        assert self._driver.poll() is None, "chromedriver did not start"
+        try:
+            return self._client.get("/status").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _ask(self, path: str, body: dict[str, object] | None = None) -> Any:
+        answer = self._client.post(f"{self._session}/{path}", json=body or {}).json()["value"]
+        if isinstance(answer, dict) and "error" in answer:
+            raise AssertionError(f"{path}: {answer['message']}")
+        return answer
+
+    def open(self, url: str) -> None:
+        self._ask("url", {"url": url})
+
+    def back(self) -> None:
+        self._ask("back")
+
+    def run(self, script: str) -> Any:
+        return self._ask("execute/sync", {"script": script, "args": []})
+
+    def click(self, selector: str) -> None:
+        self._ask(f"element/{self._find(selector)}/click")
+
+    def type(self, selector: str, text: str) -> None:
+        element = self._find(selector)
+        self._ask(f"element/{element}/clear")
+        self._ask(f"element/{element}/value", {"text": text})
+
+    def press(self, key: str) -> None:
+        """Presses a key on what has the focus."""
+        focused = self._client.get(f"{self._session}/element/active").json()["value"]
+        self._ask(f"element/{focused[self._ELEMENT]}/value", {"text": key})
+
+    def text(self, selector: str) -> str:
+        """What is to be read there; "" where it is hidden."""
+        return str(
+            self._client.get(f"{self._session}/element/{self._find(selector)}/text").json()["value"]
+        )
+
+    def _find(self, selector: str) -> str:
+        return str(
+            self._ask("element", {"using": "css selector", "value": selector})[self._ELEMENT]
+        )
+
+    def look(self, *, width: int, height: int = 844, is_dark: bool = False) -> None:
+        """Sets the size of the window, in CSS pixels, and the colours that its user likes."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        for command, parameters in (
+            ("Emulation.setDeviceMetricsOverride", size),
+            ("Emulation.setEmulatedMedia", {"features": [scheme]}),
+        ):
+            self._ask("goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def screenshot(self) -> bytes:
+        return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
+
+    def wait(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, "it did not come about"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        if hasattr(self, "_session"):
+            self._client.delete(self._session)
+        self._client.close()
+        self._driver.terminate()
+        self._driver.wait()
+
+
+@pytest.fixture(scope="session")
+def chromium(
+    needs_program: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    """One browser for all tests that look at pages."""
+    program = needs_program("chromium", "chromium", "chromium-browser", "google-chrome")
+    driver = needs_program("chromium", "chromedriver")
+    browser = Browser(driver, program, tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
 
 
 def _excused(reason: str) -> bool:

@@ -72,7 +72,8 @@ def test_grid_by_hand():
     assert grid["user_video_impressions_1h"].tolist() == [1]
     assert grid["user_video_impressions_all"].tolist() == [2]
     assert grid["user_video_clicks_7d"].tolist() == [1]
-    assert grid["user_video_seconds_since_click"].tolist() == [3600]
+    # No watch tells when it was clicked: when the window of half an hour was over.
+    assert grid["user_video_seconds_since_click"].tolist() == [1800]
     assert grid["user_channel_impressions_1d"].tolist() == [2]  # a and b are both of channel x
     # Topic t1 was shown twice in all, t2 three times: a video has the largest of its topics.
     assert grid["user_topic_impressions_all"].tolist() == [3]
@@ -80,13 +81,104 @@ def test_grid_by_hand():
     assert grid["user_video_seconds_since_watch"].tolist() == [NEVER_S]
 
 
-def test_video_outside_the_catalogue_has_no_history_but_counts_for_the_user():
-    table = watches(("u", "gone", T0 - 5, 7, True))
+def test_events_on_videos_outside_the_catalogue_do_not_count():
+    # Training sets them aside, so they must not count for whoever is served either.
+    table = watches(("u", "gone", T0 - 5, 7, True), ("u", "a", T0 - 9, 2, True))
+    shown = impressions(("u", "gone", T0 - 50, 0, True), ("u", "b", T0 - 50, 0, False))
+    history = History.of(CATALOGUE, {"u": 0}, watches=table, impressions=shown)
+    grid = history.user_grid(one_query())
+    assert grid["user_any_watch_time_s_1h"].tolist() == [2]
+    assert grid["user_any_impressions_all"].tolist() == [1]
+    assert grid["user_any_clicks_all"].tolist() == [0]
+    # Nor do they take the place of one that counts.
+    assert history.watched_rows(one_query(), 1)[1].tolist() == [0]
+
+
+def test_a_copy_counts_once_whatever_else_its_row_says():
+    table = watches(
+        ("u", "a", T0 - 9, 2, True),
+        ("u", "a", T0 - 9, 2, True),
+        ("u", "a", T0 - 9, 3, True),  # another watch time: another watch
+        ("u", "a", T0 - 9, 2, False),  # nor was this one completed
+        ("u", "b", T0 - 9, 2, True),
+    )
+    shown = impressions(
+        ("u", "a", T0 - 20, 0, False), ("u", "a", T0 - 20, 2, True), ("u", "a", T0 - 21, 0, False)
+    )
+    searched = pa.table({"user_id": ["u"] * 3, "time": [T0 - 7] * 3, "query": ["x", "y", "x"]})
+    history = History.of(CATALOGUE, {"u": 0}, watches=table, impressions=shown, searches=searched)
+    grid = history.user_grid(one_query())
+    assert grid["user_any_watches_all"].tolist() == [4]
+    assert grid["user_any_watch_time_s_all"].tolist() == [9]
+    assert grid["user_any_impressions_all"].tolist() == [2]
+    # The one of the copies that was clicked, at the watch of T0 - 9.
+    assert grid["user_any_clicks_all"].tolist() == [1]
+    assert grid["user_any_seconds_since_click"].tolist() == [9]
+    assert history.searches_within(one_query(), 60).tolist() == [2]
+
+
+def test_a_click_counts_from_its_own_moment():
+    # A page of T0, its click at T0 + 40, and a page of T0 + 30 in between.
+    shown = impressions(("u", "a", T0, 50, True), ("u", "b", T0 + 30, 0, False))
+    table = watches(("u", "a", T0 + 40, 50, True))
+    history = History.of(CATALOGUE, {"u": 0}, watches=table, impressions=shown)
+
+    def clicked(now):
+        grid = history.user_grid(one_query(now=now))
+        return grid["user_any_clicks_1h"][0], grid["user_any_seconds_since_click"][0]
+
+    assert clicked(T0 + 30) == clicked(T0 + 40) == (0, np.float32(NEVER_S))
+    assert clicked(T0 + 41) == (1, 1)
+    # Windows begin at the click too, not at what it clicked.
+    assert clicked(T0 + 40 + 3600) == (1, 3600)
+    assert clicked(T0 + 41 + 3600) == (0, 3601)
+
+
+def test_clicks_reach_as_far_back_as_impressions_and_watches_tell_of_them_all(monkeypatch):
+    monkeypatch.setattr(event_columns, "MAX_EVENTS", 3)
+    hour = 3600
+    shown = impressions(*[("u", "a", T0 + hour * i, 1, True) for i in range(6)])
+    watched = watches(*[("u", "a", T0 + hour * i + 5, 1, True) for i in range(6)])
+    more = watches(*[("u", "b", T0 + hour * 9 + i, 1, True) for i in range(3)])
+
+    def clicks(watched, now):
+        history = History.of(CATALOGUE, {"u": 0}, watches=watched, impressions=shown)
+        return history.user_grid(one_query(now=now))["user_any_clicks_all"].tolist()
+
+    # Of six impressions three are seen. The oldest of them, of hour 3, cut off what came before it,
+    # which may have been clicked until half an hour later.
+    assert clicks(watched, T0 + 6 * hour) == [2]
+    # Three are not too many, so nothing is cut.
+    assert clicks(watched, T0 + 2 * hour + 6) == [3]
+    # Three later watches leave none that tells of a click.
+    assert clicks(pa.concat_tables([watched, more]), T0 + 10 * hour) == [0]
+
+
+def test_completed_watches_are_those_of_the_watches_that_are_seen(monkeypatch):
+    monkeypatch.setattr(event_columns, "MAX_EVENTS", 3)
+    table = watches(*[("u", "abcd"[i], T0 - 9 + i, 1, i in {0, 2}) for i in range(4)])
     history = History.of(CATALOGUE, {"u": 0}, watches=table)
-    assert history.user_grid(one_query())["user_any_watch_time_s_1h"].tolist() == [7]
-    grid = history.video_grid(one_query(), np.array([-1], np.int32))
-    assert grid["user_video_watches_all"].tolist() == [0]
-    assert history.watched_rows(one_query(), 50)[0].tolist() == [0]
+    assert history.watched_rows(one_query(), 50)[1].tolist() == [2]
+
+
+def test_nothing_before_the_begin_of_training_counts_nor_a_click_on_it():
+    shown = impressions(("u", "a", T0 - 20, 0, True), ("u", "b", T0 - 10, 0, False))
+    table = watches(("u", "a", T0 - 20, 5, True), ("u", "a", T0 - 9, 5, True))
+    searched = pa.table({"user_id": ["u"] * 2, "time": [T0 - 20, T0 - 9], "query": ["x", "y"]})
+    history = History.of(
+        CATALOGUE,
+        {"u": 0},
+        watches=table,
+        impressions=shown,
+        searches=searched,
+        from_s=T0 - 10,
+    )
+    grid = history.user_grid(one_query())
+    assert grid["user_any_impressions_all"].tolist() == [1]
+    assert grid["user_any_watches_all"].tolist() == [1]
+    assert grid["user_any_clicks_all"].tolist() == [0]
+    assert history.watched_rows(one_query(), 50)[1].tolist() == [0]
+    assert history.searches_within(one_query(), 60).tolist() == [1]
 
 
 def test_empty_history_answers():
@@ -105,9 +197,9 @@ TOPICS = {
 }
 
 
-def reference_cell(events, matches, now, window, limit):
+def reference_cell(events, matches, now, window, limit, *, told_from=0):
     """Count, seconds and seconds since last of one user's (time, video, seconds) events."""
-    past = [e for e in sorted(events) if e[0] < now][-limit:]
+    past = [e for e in sorted(events) if told_from <= e[0] < now][-limit:]
     inside = [e for e in past if matches(e[1]) and (window is None or e[0] >= now - window)]
     last = [now - t for t, v, _ in past if matches(v)]
     return len(inside), sum(s for _, _, s in inside), min(last, default=NEVER_S)
@@ -131,11 +223,32 @@ def reference_grid(by_kind, entity, video, now, limit):
     return reference_part(by_kind, entity, matches, now, limit)
 
 
+def reference_reach(events, now, limit):
+    """From when on all clicks are told: half an hour after the oldest event left, if cut."""
+    past = [e for e in sorted(events) if e[0] < now]
+    return past[-limit][0] + 1801 if len(past) > limit else 0
+
+
+def reference_clicks(shown, watched):
+    """(moment, row, video) of each click: its first watch in half an hour, or the end of it."""
+    found = {}
+    for time, row, video, _, clicked in shown:
+        told = [t for t, _, v, _, _ in watched if v == video and time <= t <= time + 1800]
+        if clicked:
+            moment = min(told, default=time + 1800)
+            found[time, row, video] = min(moment, found.get((time, row, video), moment))
+    return sorted((moment, time, row, video) for (time, row, video), moment in found.items())
+
+
 def reference_part(by_kind, entity, matches, now, limit):
     result = {}
+    told_from = max(reference_reach(by_kind[kind], now, limit) for kind in ("impression", "watch"))
     for kind, measure in (("impression", "impressions"), ("click", "clicks"), ("watch", "watches")):
+        since = told_from if kind == "click" else 0
         for name, window in spec.WINDOWS_S.items():
-            count, seconds, last = reference_cell(by_kind[kind], matches, now, window, limit)
+            count, seconds, last = reference_cell(
+                by_kind[kind], matches, now, window, limit, told_from=since
+            )
             result[f"user_{entity}_{measure}_{name}"] = count
             if kind == "watch":
                 result[f"user_{entity}_watch_time_s_{name}"] = seconds
@@ -143,7 +256,9 @@ def reference_part(by_kind, entity, matches, now, limit):
     return result
 
 
-TIMES = st.sampled_from([0, 1, 2, 3600, 3601, 86400, 86401, 7 * 86400, 7 * 86400 + 1, 10**6])
+TIMES = st.sampled_from(
+    [0, 1, 2, 1800, 1801, 3600, 3601, 86400, 86401, 7 * 86400, 7 * 86400 + 1, 10**6]
+)
 EVENT = st.tuples(
     st.sampled_from("uvw"), st.sampled_from("abcde"), TIMES, st.integers(0, 100), st.booleans()
 )
@@ -175,12 +290,13 @@ def test_grid_equals_the_obvious_reference(watched, shown, asked, limit):
     row_of = {**CATALOGUE.row_of, "e": -1}
     for number, (user, video, _) in enumerate(asked):
         now = int(queries.now[number])
-        mine = [(t, row_of[v], v, s, f) for u, v, t, s, f in clock if u == user]
-        seen = [(t, row_of[v], v, s, f) for u, v, t, s, f in clock_shown if u == user]
+        # Copies count once, and what is outside the catalogue not at all.
+        mine = {(t, row_of[v], v, s, f) for u, v, t, s, f in clock if u == user and v != "e"}
+        seen = {(t, row_of[v], v, s, f) for u, v, t, s, f in clock_shown if u == user and v != "e"}
         by_kind = {
             "watch": [(t, v, s) for t, _, v, s, _ in ordered(mine)],
-            "impression": [(t, v, s) for t, _, v, s, _ in ordered(seen)],
-            "click": [(t, v, s) for t, _, v, s, f in ordered(seen) if f],
+            "impression": [(t, v, 0) for t, _, v in sorted({e[:3] for e in seen})],
+            "click": [(t, v, 0) for t, _, _, v in reference_clicks(seen, mine)],
         }
         for entity in ("any", "video", "channel", "topic"):
             expected = reference_grid(OrderedEvents(by_kind), entity, video, now, limit)
@@ -190,7 +306,7 @@ def test_grid_equals_the_obvious_reference(watched, shown, asked, limit):
 
 def ordered(events):
     """Time order, ties by catalogue row: the order that truncation is defined on."""
-    return sorted(events, key=lambda e: (e[0], e[1]))
+    return sorted(events, key=lambda e: (e[0], e[1], e[3], e[4]))
 
 
 class OrderedEvents(dict):

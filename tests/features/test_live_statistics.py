@@ -50,6 +50,17 @@ def test_the_minute_of_the_question_is_not_seen():
     assert ask(live, 0, now=NOW + 40)["video_live_watches_10m"].tolist() == [4]
 
 
+def test_an_index_is_as_large_as_its_events_are_many_however_far_apart():
+    watches = events(("a", 100), ("b", NOW - 1), ("a", 86400 * 400))
+    (part,) = LiveStatistics.of(live_statistics.minute_counts(CATALOGUE, watches, None)).parts
+    assert [len(array) for array in (part.keys, part.minutes)] == [3, 3]
+    found = ask(LiveStatistics((part,)), 0, 1)
+    assert found["video_live_watches_1h"].tolist() == [1, 0]
+    assert found["video_live_share_of_watches_1d"].tolist() == [1, 0]
+    # An hour after 1970 began, the watch of its first second was the only one.
+    assert ask(LiveStatistics((part,)), 1, now=3600)["video_live_share_of_watches_1d"] == [1]
+
+
 def test_without_events_counts_are_zero_and_ratios_missing():
     found = ask(LiveStatistics.of(live_statistics.minute_counts(CATALOGUE, None, None)), 0, -1)
     assert set(found) == set(spec.live_names())

@@ -8,6 +8,7 @@ import pytest
 from features import command, schema
 
 NOW_S = 1_000_000
+MAP = pa.map_(pa.string(), pa.int64())
 GOOD_IMPRESSION = {
     "user_id": "u1",
     "video_id": "v1",
@@ -15,6 +16,11 @@ GOOD_IMPRESSION = {
     "clicked": True,
     "watch_time_s": 12.5,
 }
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_yet():
+    schema.warn_once.cache_clear()
 
 
 def impressions(*rows):
@@ -124,7 +130,9 @@ def test_repeated_column_is_named():
         ("user_id", pa.array([1.5]), "expected string, found double"),
         ("time", pa.array(["1"]), "expected int64, found string"),
         ("time", pa.array([0.5]), "expected int64, found double with a value it cannot hold"),
-        ("time", pa.array([1], pa.timestamp("s")), "Write times as whole Unix seconds"),
+        ("time", pa.array(["20/11/2026"]), "Write times as whole Unix seconds"),
+        ("time", pa.array([True]), "expected int64, found bool"),
+        ("user_id", pa.array([b"\xff"]), "expected string, found binary with a value"),
         ("clicked", pa.array(["yes"]), "expected bool, found string"),
         ("clicked", pa.array([2]), "with values from 2 to 2"),
         ("watch_time_s", pa.array(["12"]), "expected double, found string"),
@@ -219,15 +227,95 @@ def test_unknown_ids_pass_when_there_is_no_table_to_check_against():
     assert accepted.num_rows == 1
 
 
-def test_videos_and_users_reject_repeated_ids_and_keep_the_first():
-    table = schema.conform(
-        "videos", pa.table({"video_id": ["a", "b", "a"], "upload_time": [1, 2, 3]})
+def entities(name, **columns):
+    table = schema.conform(name, pa.table(columns))
+    return schema.validate(name, table, known_video_ids=None, known_user_ids=None, now_s=NOW_S)
+
+
+def test_the_last_row_of_a_video_or_a_user_counts():
+    accepted, rejected = entities("videos", video_id=["a", "b", "a"], upload_time=[1, 2, 3])
+    assert accepted["upload_time"].to_pylist() == [2, 3]
+    assert rejected["reason"].to_pylist() == ["older_row"]
+    accepted, _ = entities("users", user_id=["u", "w", "u"], region=["de", "us", "fr"])
+    assert accepted.to_pylist() == [
+        {"user_id": "w", "region": "us"},
+        {"user_id": "u", "region": "fr"},
+    ]
+
+
+def test_the_row_that_was_updated_last_counts_wherever_it_stands():
+    accepted, rejected = entities(
+        "videos",
+        video_id=["a", "a", "a", "b", "b"],
+        upload_time=[1, 2, 3, 4, 5],
+        updated_time=[20, 30, None, 7, 7],  # Unknown is oldest; among equals the last counts.
     )
-    accepted, rejected = schema.validate(
-        "videos", table, known_video_ids=None, known_user_ids=None, now_s=NOW_S
+    assert accepted["upload_time"].to_pylist() == [2, 5]
+    assert rejected["upload_time"].to_pylist() == [1, 3, 4]
+
+
+def test_a_newer_row_that_is_broken_takes_nothing_from_an_older_one():
+    accepted, rejected = entities("videos", video_id=["a", "a"], upload_time=[1, None])
+    assert accepted["upload_time"].to_pylist() == [1]
+    assert rejected["reason"].to_pylist() == ["missing_key"]
+
+
+def test_an_impression_without_a_click_was_watched_for_no_time():
+    raw = {**GOOD_IMPRESSION, "clicked": False}
+    for unknown in (None, math.nan):
+        table = schema.conform("impressions", pa.table({n: [v] for n, v in raw.items()}))
+        assert table["watch_time_s"].to_pylist() == [12.5]  # What the log says stays.
+        (seconds,) = impressions({"clicked": False, "watch_time_s": unknown})["watch_time_s"]
+        assert seconds.as_py() == 0.0
+    del raw["watch_time_s"]
+    absent = pa.table({n: [v, v] for n, v in raw.items()} | {"clicked": [False, True]})
+    assert schema.conform("impressions", absent)["watch_time_s"].to_pylist() == [0.0, None]
+
+
+def test_all_that_breaks_the_contract_is_named_at_once_with_what_is_alike():
+    table = pa.table({"userId": ["u"], "video_id": [1.5], "time": ["noon"], "watch_time_s": [1]})
+    with pytest.raises(schema.ContractError) as error:
+        schema.conform("watches", table)
+    missing, video, time = error.value.problems
+    assert "lacks the required column 'user_id'" in missing
+    assert "Is it 'userId'?" in missing
+    assert "column 'video_id': expected string, found double" in video
+    assert "column 'time': expected int64, found string with a value it cannot hold" in time
+    assert "pd.to_datetime(df['time'], utc=True)" in time
+
+
+def test_a_column_that_nothing_can_use_is_left_alone_and_said_so(caplog):
+    table = pa.table(
+        {"user_id": ["u"], "who": [{"name": "x"}], "seen": pa.array([[("a", 1)]], MAP)}
     )
-    assert accepted["upload_time"].to_pylist() == [1, 2]
-    assert rejected["reason"].to_pylist() == ["repeated_key"]
+    assert schema.conform("users", table).column_names == ["user_id"]
+    assert "column 'who' is left alone" in caplog.text
+    assert "column 'seen' is left alone" in caplog.text
+
+
+def test_times_without_a_zone_are_said_to_be_read_as_utc_once_a_table(caplog):
+    naive = pa.table({"video_id": ["a"], "upload_time": pa.array([86_400_000], pa.timestamp("ms"))})
+    for _ in range(3):
+        assert schema.conform("videos", naive)["upload_time"].to_pylist() == [86_400]
+    assert caplog.text.count("column 'upload_time' do not name a zone") == 1
+
+
+def test_events_with_dates_for_times_are_said_to_have_no_order(caplog):
+    days = pa.array([20_777, 20_777], pa.date32())
+    table = pa.table({"user_id": ["u", "u"], "time": days, "query": ["cats", "dogs"]})
+    assert schema.conform("searches", table)["time"].to_pylist() == [1_795_132_800] * 2
+    assert "Table searches: times are dates: events of one day have no order" in caplog.text
+
+
+def test_rules_of_a_video_are_part_of_the_contract():
+    table = pa.table({"video_id": ["a"], "upload_time": [1], "regions": ["us"], "min_age": ["18+"]})
+    with pytest.raises(schema.ContractError) as error:
+        schema.conform("videos", table)
+    regions, age = error.value.problems
+    assert "column 'regions': expected list<string>, found string" in regions
+    assert "column 'min_age': expected double, found string" in age
+    empty = pa.table({"video_id": ["a"], "upload_time": [1], "regions": pa.nulls(1)})
+    assert schema.conform("videos", empty).schema.field("regions").type == pa.list_(pa.string())
 
 
 def test_videos_are_checked_for_upload_time_and_not_against_themselves():
@@ -286,7 +374,9 @@ def test_accepted_and_rejected_rows_are_all_rows_in_their_order(rows, splits):
         row = rows[index]
         assert (row["user_id"], row["video_id"]) == ("u1", "v1")
         assert 0 < row["time"] <= NOW_S
-        assert 0 <= row["watch_time_s"] <= schema.MAX_WATCH_TIME_S
+        is_unknown = row["watch_time_s"] is None or math.isnan(row["watch_time_s"])
+        assert not (is_unknown and row["clicked"])
+        assert is_unknown or 0 <= row["watch_time_s"] <= schema.MAX_WATCH_TIME_S
 
 
 @hypothesis.settings(deadline=None)

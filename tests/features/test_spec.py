@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from features import command, id_spaces, spec
@@ -82,31 +80,6 @@ def test_resolved_spec_survives_json_and_keeps_the_vectors_order(tmp_path):
     assert loaded == resolved
     order = loaded.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
     assert order[0] == "duration_s"
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ({"source": "nowhere.x"}, "origin"),
-        ({"models": ["both"]}, "models"),
-        ({"kind": "colour"}, "colour"),
-        ({"kind": "continuous", "space": "video"}, "space"),
-        ({"missing": float("inf")}, "finite"),
-        ({"colour": 1}, "colour"),
-    ],
-)
-def test_bad_declarations_name_the_entry_and_the_reason(tmp_path, entry, message):
-    good = {
-        "name": "x",
-        "kind": "univalent",
-        "side": "query",
-        "models": ["ranker"],
-        "source": "users.x",
-    }
-    path = tmp_path / "features.json"
-    path.write_text(json.dumps([{**good, **entry}]))
-    with pytest.raises(command.InputError, match=message):
-        spec.load_extra(path)
 
 
 def test_embedding_width_follows_the_logarithm():

@@ -39,6 +39,27 @@ def test_today_is_not_seen_and_yesterday_is(shown):
     assert ask(shown, 0, 11 * DAY - 1)["video_impressions_all"] == 0
 
 
+def test_a_click_is_of_the_day_on_which_it_happened_as_is_what_was_watched_of_it():
+    shown = pa.table(
+        {
+            "user_id": ["u", "u", "v"],
+            "video_id": ["a", "a", "a"],
+            "time": [11 * DAY - 60, 10 * DAY, 11 * DAY - 1800],
+            "clicked": [True, False, True],
+            "watch_time_s": [30.0, 2.0, 7.0],
+        }
+    )
+    watched = shown.slice(0, 1).set_column(2, "time", [[11 * DAY + 5]])
+    counted = statistics.VideoStatistics.of(statistics.daily_counts(watched, shown), CATALOGUE)
+    after_day_10, after_day_11 = (ask(counted, 0, day * DAY) for day in (11, 12))
+    assert after_day_10["video_impressions_1d"] == 3
+    assert after_day_10["video_clicks_1d"] == 0
+    assert after_day_10["video_watch_time_s_1d"] == 2
+    # That of v, too, of which nobody knows more than that its window ended with the day.
+    assert after_day_11["video_clicks_1d"] == 2
+    assert after_day_11["video_watch_time_s_1d"] == 37
+
+
 def test_windows_end_the_day_before(shown):
     assert ask(shown, 1, 10 * DAY)["video_impressions_7d"] == 1  # days 3 to 9
     assert ask(shown, 1, 11 * DAY)["video_impressions_7d"] == 0  # days 4 to 10

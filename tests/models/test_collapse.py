@@ -24,17 +24,25 @@ def test_random_embeddings_are_well():
 
 
 def test_coverage_and_overlap_by_hand():
-    # Half of the queries want the first of 20 videos and its neighbour, half the last two.
-    videos = np.zeros((20, 3), np.float32)
-    videos[[0, 1]], videos[[18, 19]] = [5, 0, 0], [0, 5, 0]
+    # Half of the queries want the first 10 of 40 videos, half the last 10.
+    videos = np.zeros((40, 3), np.float32)
+    videos[:10], videos[30:] = [5, 0, 0], [0, 5, 0]
     queries = np.zeros((40, 3), np.float32)
     queries[::2, 0], queries[1::2, 1], queries[:, 2] = 1, 1, 1
     found = collapse.measure(queries, videos)
-    # Lists of 2: four videos out of 20, two lists are the same or have nothing in common.
-    assert found[collapse.COVERAGE] == 4 / 20
+    # Lists of 10: 20 videos out of 40, two lists are the same or have nothing in common.
+    assert found[collapse.COVERAGE] == 20 / 40
     assert 0.2 < found[collapse.OVERLAP] < 0.8
     assert found[collapse.QUERY_NORM] == 1
-    assert found[collapse.VIDEO_NORM] == pytest.approx(4 * 5 / 20)
+    assert found[collapse.VIDEO_NORM] == pytest.approx(20 * 5 / 40)
+
+
+@pytest.mark.parametrize(("videos", "compared"), [(1, False), (19, False), (20, True)])
+def test_lists_of_a_handful_of_videos_are_not_compared(videos, compared):
+    """One video is the list of everybody, which is no collapse; twenty in one order for all are."""
+    queries, rows = towers(videos=videos)
+    rows[:, -1] = 1000 * np.arange(videos)
+    assert bool(collapse.signs(collapse.measure(queries, rows))) == compared
 
 
 def test_planted_dominating_bias_is_one_list_for_everyone():

@@ -22,6 +22,8 @@ def test_tower_halves_its_width_from_layer_to_layer():
         (config.RankerConfig, {"watch_cap_s": -1.0}, "watch_cap_s must be 0 or more"),
         (config.TrainingConfig, {"learning_rate": 0.0}, "learning_rate must be above 0"),
         (config.TrainingConfig, {"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        (config.TrainingConfig, {"clip_norm": float("inf")}, "clip_norm must be finite, got inf"),
+        (config.TrainingConfig, {"clip_norm": float("nan")}, "clip_norm must be 0 or more"),
         (config.TrainingConfig, {"epochs": -1}, "epochs must be 0 or more"),
         (config.TrainingConfig, {"optimizer": "sgd"}, "optimizer must be in"),
     ],

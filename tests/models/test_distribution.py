@@ -66,6 +66,46 @@ def test_workers_share_each_batch_without_overlap():
         assert sorted([*one, *other]) == sorted(both[:6])
 
 
+_TWO_REPLICAS = """
+import tensorflow as tf
+import tf_keras
+from models import config, distribution, embeddings, training
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+class Task:
+    def __init__(self):
+        self.model = tf_keras.Model()
+        self.model.table = embeddings.EmbeddingTable(5, 1, seed=1, stddev=0.0, name="table")
+
+    def loss(self, batch, step):
+        return 2.0 * tf.reduce_sum(self.model.table.lookup(batch["ids"]))
+
+
+strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+with strategy.scope():
+    task = Task()
+    settings = config.TrainingConfig(learning_rate=1.0, optimizer="adagrad", epochs=1)
+    groups = training._variable_groups(task.model, settings, 1)
+step = training._train_step(task, groups, 0.5, distribution.Workers(strategy, count=2))
+step({"ids": tf.fill([8], 3)}, tf.Variable(0, dtype=tf.int64))
+print(*(float(rows[3, 0]) for rows in strategy.experimental_local_results(task.model.table.rows)))
+"""
+
+
+def test_two_replicas_clip_by_the_norm_of_what_both_saw():
+    done = subprocess.run(
+        [sys.executable, "-c", _TWO_REPLICAS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # Eight look-ups of a row in each, of slope 1: 16 in sum, .5 when clipped. Adagrad goes by
+    # g / sqrt(.1 + g^2).
+    expected = -0.5 / np.sqrt(0.35)
+    np.testing.assert_allclose([float(x) for x in done.stdout.split()], [expected] * 2, rtol=1e-5)
+
+
 def free_ports(number):
     sockets = [socket.socket() for _ in range(number)]
     for each in sockets:

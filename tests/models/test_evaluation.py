@@ -15,6 +15,7 @@ import tensorflow as tf
 from features import command, files
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from models import evaluation, report
+from models.intervals import Figure
 
 TRAIN_END = 1_650_000_000
 VIDEOS = [f"v{i}" for i in range(8)]
@@ -321,6 +322,26 @@ def test_report_needs_no_other_file(measured):
     assert page == report.html_page(measured)
 
 
+def test_report_says_first_what_came_out(measured):
+    page = report.html_page(measured)
+    parts = ("Candidate generation", "Ranking")
+    places = [page.index(f"<b>{part}:</b> Model minus ") for part in parts]
+    assert places == sorted(places)
+    assert places[-1] < page.index("<table") and places[-1] < page.index("<svg")
+    # In the figures' own words, and in the colour of what they say: here nothing is told apart.
+    assert "not told apart" in page[places[-1] : page.index("<table")]
+    figures = dict(measured.figures)
+    best = measured.systems("ranker")[1]
+    for style, value in (("better", -0.2), ("worse", 0.2)):  # A loss falls where it is better.
+        change = Figure(value=value, low=value - 0.1, high=value + 0.1, n=9)
+        figures[f"ranker.model_minus_{best}.all.weighted_per_user_loss"] = change
+        told = report.html_page(dataclasses.replace(measured, figures=figures))
+        assert f'<p class="verdict {style}"><b>Ranking:</b>' in told
+    alone = {k: f for k, f in measured.figures.items() if k.startswith("ranker.model.")}
+    told = report.html_page(dataclasses.replace(measured, figures=alone, calibration={}))
+    assert "no model and baseline to compare" in told
+
+
 def test_report_escapes_names_from_the_data(measured):
     figure = measured.figures["candidate.model.all.recall_at_2"]
     odd = {**measured.figures, "candidate.model.region_<b>.recall_at_2": figure}
@@ -418,7 +439,10 @@ def test_binary_writes_metrics_report_and_prints_the_table(examples_dir, tmp_pat
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "popularity all" in done.stdout
-    assert "Next: python -m serving.build_release" in done.stdout
+    assert (
+        f"Next: python -m serving.build_release --examples={examples_dir} "
+        f"--candidate_model=CANDIDATE_MODEL --metrics={output} --serving_root=SERVING_ROOT\n"
+    ) in done.stdout
     assert sorted(path.name for path in output.iterdir()) == [
         "COMPLETE", "metrics.json", "report.html"
     ]  # fmt: skip

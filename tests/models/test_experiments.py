@@ -83,6 +83,9 @@ def test_what_does_not_apply_is_left_out_with_its_reason_and_the_rest_goes_on(tm
     assert "no searches here." in page and "Title &amp; all" in page
     assert page.count("<svg") == 3
     assert "0.2500 <small>[0.2000, 0.3000]</small>" in page
+    summary, first_section = page.index("What came out"), page.index("<h2 id=")
+    assert summary < page.index("So it is.") < first_section
+    assert page.index('<a href="#one">') < page.index('<h2 id="one">')
     assert "So it is." in reproduce_report.text(found)
 
 

@@ -148,3 +148,28 @@ def test_gradient_without_rows_moves_nothing():
         [(tf.IndexedSlices(tf.zeros([0, 2]), tf.zeros([0], tf.int32), [3, 2]), table)]
     )
     np.testing.assert_array_equal(table, np.ones((3, 2)))
+
+
+def test_clipping_takes_the_norm_of_whole_rows_and_keeps_them_sparse():
+    # Row 1 is (1, 0) + (2, 4) = (3, 4), row 0 is (0, 12), the dense weight 84: 5, 13 and 85.
+    gradients = [
+        sparse([1, 0, 1], [[1.0, 0.0], [0.0, 12.0], [2.0, 4.0]], 1_000_000),
+        None,
+        tf.constant(84.0),
+    ]
+    table, nothing, dense = optimizers.clipped(gradients, 8.5)
+    assert nothing is None
+    assert isinstance(table, tf.IndexedSlices)
+    rows = dict(zip(table.indices.numpy().tolist(), table.values.numpy().tolist(), strict=True))
+    assert rows.keys() == {0, 1}
+    np.testing.assert_allclose(rows[1], [0.3, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(rows[0], [0.0, 1.2], rtol=1e-6)
+    np.testing.assert_allclose(dense, 8.4, rtol=1e-6)
+
+
+def test_clipping_leaves_a_gradient_alone_whose_norm_is_within_the_bound():
+    # Five opposite pairs: nothing in sum, however long the parts are.
+    gradient = sparse([2] * 10, [[7.0, 0.0], [-7.0, 0.0]] * 5, 3)
+    (table, dense) = optimizers.clipped([gradient, tf.constant(2.0)], 2.0)
+    np.testing.assert_allclose(table.values, [[0.0, 0.0]])
+    assert float(dense) == 2.0

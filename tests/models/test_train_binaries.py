@@ -71,6 +71,19 @@ def test_training_that_was_killed_continues_and_ends_complete(small_examples, tm
     assert training["epochs"] == 3
 
 
+@pytest.mark.parametrize("binary", ["models.train_candidate", "models.train_ranker"])
+def test_a_feature_to_leave_out_that_there_is_not_is_refused(small_examples, tmp_path, binary):
+    model = tmp_path / "model"
+    done = run(
+        *("-m", binary, f"--examples={small_examples}", f"--model={model}"),
+        "--exclude=region,watched_video_id",
+    )
+    assert done.returncode == 2
+    assert "--exclude names no feature: 'watched_video_id'" in done.stderr
+    assert "watched_video_ids" in done.stderr
+    assert not model.exists()
+
+
 def test_ranker_is_trained_from_the_command_line(small_examples, tmp_path):
     model = tmp_path / "ranker"
     done = run(

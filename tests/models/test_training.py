@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from features import dataset
-from models import batches, checkpoints, config, training
+from models import batches, checkpoints, config, embeddings, training
 
 
 class LineModel(tf_keras.Model):
@@ -229,6 +229,33 @@ def test_clipping_bounds_the_gradient(tmp_path):
         fit(task, tmp_path / name, epochs=1, clip_norm=clip, optimizer="adagrad")
     assert float(free.model.w) > 0.1
     assert float(clipped.model.w) < 0.001
+
+
+class LookUpTask:
+    """The sum of one row looked up 16 times, and 12 times a dense weight: global norm 20."""
+
+    def __init__(self):
+        self.model = tf_keras.Model()
+        self.model.table = embeddings.EmbeddingTable(5, 1, seed=1, stddev=0.0, name="table")
+        self.model.w = self.model.add_weight(name="w", shape=[], initializer="zeros")
+
+    def loss(self, batch, step):
+        rows = self.model.table.lookup(batch["ids"])
+        return tf.reduce_sum(rows) + 12.0 * self.model.w
+
+
+def test_clipping_counts_a_row_that_is_looked_up_sixteen_times_as_one():
+    task = LookUpTask()
+    settings = config.TrainingConfig(
+        epochs=1, learning_rate=1.0, optimizer="adagrad", clip_norm=0.5
+    )
+    step = training.compiled_step(task, settings)
+    step({"ids": tf.fill([16], 3)}, tf.Variable(0, dtype=tf.int64))
+    # The gradient (16, 12) becomes (.4, .3), and Adagrad's first step is g / sqrt(.1 + g^2).
+    row, others = task.model.table.rows.numpy()[3], np.delete(task.model.table.rows.numpy(), 3)
+    assert float(row[0]) == pytest.approx(-0.4 / math.sqrt(0.26), rel=1e-5)
+    assert float(task.model.w) == pytest.approx(-0.3 / math.sqrt(0.19), rel=1e-5)
+    assert not others.any()
 
 
 def ids(data, epoch, skip=0):

@@ -13,8 +13,6 @@ from apache_beam.options import pipeline_options
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import stager
 
-from pipeline import preprocessing_job
-
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "pipeline" / "deployment"
 COMMON = {"LOGS": "/mnt/site/logs", "EXAMPLES": "/mnt/site/examples"}
@@ -111,11 +109,6 @@ def test_a_missing_setting_is_named_before_anything_runs(tmp_path, script, varia
     assert code != 0
     assert command_line == []
     assert variable in errors
-
-
-def test_a_named_runner_is_left_alone():
-    flags = ["--runner=DataflowRunner", "--region=r"]
-    assert preprocessing_job.embedded_by_default(flags) == flags
 
 
 def test_beam_stages_a_package_with_all_that_a_worker_imports(tmp_path):

@@ -66,7 +66,9 @@ def test_a_dependency_must_be_there_and_inside_its_range(installed, status, says
 
 
 def test_versions_other_than_the_pinned_ones_are_named():
-    lock = "numpy==2.4.6\ntf_keras==2.21.0\nold==1 ; python_full_version < '3.0'\n"
+    hashes = " \\\n    --hash=sha256:00 \\\n    --hash=sha256:01\n"
+    lines = ["numpy==2.4.6", "tf_keras==2.21.0", "old==1 ; python_full_version < '3.0'"]
+    lock = hashes.join([*lines, ""])
     assert doctor_checks.check_lock(lock, {"numpy": "2.4.6", "tf-keras": "2.21.0"}).status is OK
     finding = doctor_checks.check_lock(lock, {"numpy": "2.0.0"})
     assert finding.status is WARNING

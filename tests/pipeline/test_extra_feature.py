@@ -1,6 +1,10 @@
 """A raw column becomes a feature of the models by one declaration, and nothing else."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -95,3 +99,21 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
 def test_the_statistics_know_it(examples):
     report = json.loads((examples / "statistics.json").read_text())
     assert {"quality", "plan"} <= report["features"]["candidate_train"].keys()
+
+
+def test_a_declaration_that_nothing_answers_is_refused_before_beam_is_loaded(examples, tmp_path):
+    logs_dir = shutil.copytree(examples.parent / "logs", tmp_path / "logs")
+    entry = {**DECLARED[0], "name": "typo", "source": "videos.qualtiy"}
+    (logs_dir / logs.FEATURES_FILE).write_text(json.dumps([*DECLARED, entry]))
+    line = [sys.executable, "-X", "importtime", "-m", "pipeline.preprocess"]
+    done = subprocess.run(
+        [*line, f"--logs={logs_dir}", f"--examples={tmp_path / 'examples'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "feature 'typo' reads videos.qualtiy" in done.stderr
+    assert "Did you mean quality?" in done.stderr
+    assert "| apache_beam" not in re.sub(" +", " ", done.stderr)
+    assert not (tmp_path / "examples").exists()

@@ -1,6 +1,9 @@
 """Incremental preprocessing: cached days and a replayed one equal a replay of everything."""
 
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, logs, replay, spec
+from features import command, dataset, logs, replay, spec
 from features.statistics import DAY_S
-from pipeline import incremental, periods, raw_examples
+from pipeline import periods, preprocessing_job, raw_examples, work_lock
 from pipeline.preprocessing_config import PreprocessConfig
+from tests.pipeline import runner_outputs
 
 T0 = 1_650_000_000 // DAY_S * DAY_S
 USERS, VIDEOS, DAYS = 20, 15, 6
@@ -90,6 +94,85 @@ def run(tmp_path):
     return make
 
 
+@pytest.fixture
+def preprocess(tmp_path):
+    """Starts the command; ``wait`` on what it returns gives the examples directory."""
+
+    class Run:
+        def __init__(self, name, logs_dir, days, *flags):
+            self.examples = tmp_path / name
+            until = command.format_time(T0 + days * DAY_S)
+            self.line = [
+                *(sys.executable, "-m", "pipeline.preprocess", f"--logs={logs_dir}"),
+                *(f"--examples={self.examples}", f"--until={until}", "--examples_per_user=8"),
+                *flags,
+            ]
+            self.process = subprocess.Popen(self.line, stderr=subprocess.PIPE, text=True)
+
+        def wait(self):
+            errors = self.process.communicate()[1]
+            assert self.process.returncode == 0, errors
+            return self.examples
+
+    return Run
+
+
+def with_late_watch(tables):
+    late = {"user_id": "u3", "video_id": "v1", "time": T0 + 3 * DAY_S + 7}
+    row = pa.table({n: [v] for n, v in late.items()} | {"watch_time_s": [5.0], "completed": [True]})
+    return {**tables, "watches": pa.concat_tables([tables["watches"], row])}
+
+
+def test_the_command_again_and_again_over_one_cache_writes_what_it_writes_without(
+    preprocess, tmp_path
+):
+    logs_dir = write(tmp_path / "logs", site())
+    mended_dir = write(tmp_path / "mended", with_late_watch(site()))
+    cache = tmp_path / "cache"
+    # Two of them side by side, since the machine waits for each one's start.
+    plain, plain_mended = preprocess("a", logs_dir, 5), preprocess("b", mended_dir, 6)
+    expected, expected_mended = plain.wait(), plain_mended.wait()
+
+    first = preprocess("first", logs_dir, 5, f"--cache={cache}").wait()
+    runner_outputs.assert_equal(expected, first)
+    # What a run leaves that was killed while it wrote its entries.
+    entry = next(cache.glob("*-key-*"))
+    leftover = shutil.copytree(entry, cache / f".{entry.name}.999999999-0a1b2c3d.tmp")
+
+    second = preprocess("second", logs_dir, 5, f"--cache={cache}").wait()
+    assert dataset.info(second)["cache"]["replayed"] == 0
+    runner_outputs.assert_equal(expected, second)
+    assert not leftover.exists()
+
+    # A day later, into the same directory, and the fourth day has one more event.
+    third = preprocess("second", mended_dir, 6, f"--cache={cache}").wait()
+    assert dataset.info(third)["cache"]["replayed"] == 3
+    runner_outputs.assert_equal(expected_mended, third)
+
+
+def test_a_cache_that_another_run_uses_is_refused_by_its_flag(preprocess, tmp_path):
+    logs_dir = write(tmp_path / "logs", site())
+    with work_lock.held(tmp_path / "cache", flag="--cache"):
+        run = preprocess("examples", logs_dir, 5, f"--cache={tmp_path / 'cache'}")
+        errors = run.process.communicate()[1]
+    assert run.process.returncode == 2
+    assert "in use by process" in errors
+    assert "another --cache" in errors
+
+
+def test_a_cache_that_the_run_itself_would_replace_or_cannot_write_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", site())
+    (tmp_path / "file").write_text("")
+    for cache, says in (
+        (tmp_path / "examples" / "cache", "lies in --examples"),
+        (tmp_path / "file", "--cache=.* cannot be used"),
+    ):
+        config = PreprocessConfig(until_s=T0 + 5 * DAY_S, cache=str(cache))
+        with pytest.raises(command.InputError, match=says):
+            preprocessing_job.run(str(logs_dir), str(tmp_path / "examples"), config, [])
+    assert not (tmp_path / "examples").exists()
+
+
 def assert_same(first, second):
     assert first.keys() == second.keys()
     for key, rows in first.items():
@@ -127,10 +210,7 @@ def test_nothing_is_replayed_twice_and_an_older_end_asks_for_what_later_runs_lef
 def test_a_late_event_has_its_day_and_all_later_ones_replayed(run, tmp_path):
     tables = site()
     run(write(tmp_path / "logs", tables), 6)
-    late = {"user_id": "u3", "video_id": "v1", "time": T0 + 3 * DAY_S + 7}
-    row = pa.table({n: [v] for n, v in late.items()} | {"watch_time_s": [5.0], "completed": [True]})
-    tables["watches"] = pa.concat_tables([tables["watches"], row])
-    logs_dir = write(tmp_path / "mended", tables)
+    logs_dir = write(tmp_path / "mended", with_late_watch(tables))
     made, rows = run(logs_dir, 6)
     assert made.cache["replayed"] == 3
     assert_same(rows, run(logs_dir, 6, cache=None)[1])
@@ -181,7 +261,7 @@ def test_days_are_counted_back_from_the_end_and_not_from_midnight(run, tmp_path)
 )
 def test_settings_under_which_days_would_differ_are_refused(settings, says):
     with pytest.raises(command.InputError, match=says):
-        incremental.refuse_ragged_days(PreprocessConfig(cache="x", **settings))
+        PreprocessConfig(cache="x", **settings)
 
 
 def test_digests_do_not_depend_on_how_a_log_is_cut(tmp_path):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import command, logs, schema, spec
+from features import command, declarations, logs, schema, spec
 from pipeline import kuairand, kuairand_files
 
 # 2022-04-25T00:00:00Z.
@@ -302,11 +302,12 @@ def test_window_cuts_events_and_leaves_page_ids_alone(tmp_path):
 
 def test_declared_features_resolve_against_the_tables(tmp_path):
     imported(write_official(tmp_path / "in"), tmp_path / "logs")
-    extra = spec.load_extra(tmp_path / "logs" / logs.FEATURES_FILE)
+    extra = declarations.load(tmp_path / "logs" / logs.FEATURES_FILE)
     columns = {
         name: logs.column_types(tmp_path / "logs", name)
         for name in ("videos", "users", "impressions", "watches")
     }
+    declarations.require_answerable(extra, columns, path=logs.FEATURES_FILE)
     resolved = spec.resolve({**columns, "context": ["surface"]}, extra)
     assert set(extra) <= set(resolved.features)
     assert len(extra) == 19 + 3 + 4 + 3 + 2

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import (
+    clicks,
     event_columns,
     examples,
     files,
@@ -249,6 +250,67 @@ def test_a_count_that_cannot_be_true_is_caught(monkeypatch):
 
     monkeypatch.setattr(history.History, "user_grid", too_many)
     assert {("ranker", split, "counts") for split in ("train", "holdout")} == leaking(seen())
+
+
+def with_a_page_before_the_click(told=False):
+    """Both users: a page, another one 30 s later, and 10 s after that the click on the first."""
+    log = tables()
+    shown = {name: log["impressions"][name].to_pylist() for name in log["impressions"].column_names}
+    watched = {name: log["watches"][name].to_pylist() for name in log["watches"].column_names}
+    moments = [None] * len(shown["time"])
+    for user in "uv":
+        for day in (1, 4):
+            at = T0 + day * DAY_S - 3600
+            for video, time, clicked in (("a", at, True), ("b", at + 30, False)):
+                row = (user, video, time, clicked, 9.0 * clicked, f"{user} {time}")
+                for column, value in zip(shown.values(), row, strict=True):
+                    column.append(value)
+                moments.append(at + 40 if clicked and told else None)
+            for column, value in zip(watched.values(), (user, "a", at + 40, 9.0), strict=True):
+                column.append(value)
+    shown["click_time"] = pa.array(moments, pa.int64())
+    order = [("user_id", "ascending"), ("time", "ascending")]
+    made = {"impressions": pa.table(shown), "watches": pa.table(watched)}
+    return log | {name: table.sort_by(order) for name, table in made.items()}
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_click_that_counts_before_it_happened_is_caught(monkeypatch, told):
+    log = with_a_page_before_the_click(told)
+    assert not leaking(seen(log))
+
+    def at_the_impression(impressions, watches):
+        clicked = np.asarray(impressions["clicked"])
+        return np.where(clicked, np.asarray(impressions["time"]), clicks.NEVER)
+
+    monkeypatch.setattr(clicks, "moments", at_the_impression)
+    assert {("ranker", "train", "counts"), ("ranker", "holdout", "counts")} <= leaking(seen(log))
+
+
+def test_a_click_of_tomorrow_in_the_statistics_of_today_is_caught(tmp_path):
+    watched = pa.table({"user_id": ["u"], "video_id": ["a"], "time": [T0 + DAY_S + 5]})
+    shown = pa.table(
+        {
+            "user_id": ["u"],
+            "video_id": ["a"],
+            "time": [T0 + DAY_S - 60],
+            "clicked": [True],
+            "watch_time_s": [9.0],
+        }
+    )
+    watched = watched.append_column("watch_time_s", pa.array([9.0]))
+    found = seen({"watches": watched, "impressions": shown})
+    day = T0 // DAY_S
+    assert found.events == {
+        ("watches", day + 1): 1,
+        ("impressions", day): 1,
+        ("clicks", day + 1): 1,
+    }
+    right = statistics.daily_counts(watched, shown)
+    assert leakage_audit._misdated(right, found.events) == []
+    early = shown.append_column(clicks.CLICKED_AT, shown["time"])
+    (said,) = leakage_audit._misdated(statistics.daily_counts(watched, early), found.events)
+    assert said.startswith("1 clicks of the day from")
 
 
 def test_held_out_labels_leak_in_training_alone():

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from features import command, logs, schema, spec
+from features import command, declarations, logs, schema, spec
 from pipeline import movielens
 
 RATINGS_DAT = """\
@@ -161,7 +161,8 @@ def test_rows_validate_and_declared_features_resolve(edition, request):
         )
         assert rejected.num_rows == 0
     columns = {name: logs.column_types(logs_dir, name) for name in ("videos", "users", "watches")}
-    extra = spec.load_extra(logs_dir / logs.FEATURES_FILE)
+    extra = declarations.load(logs_dir / logs.FEATURES_FILE)
+    declarations.require_answerable(extra, columns, path=logs.FEATURES_FILE)
     assert spec.resolve({**columns, "context": []}, extra).features[-1] == extra[-1]
 
 
@@ -211,6 +212,24 @@ def test_wrong_type_is_named(latest):
     (latest / "ratings.csv").write_text(RATINGS_CSV + "3,10,five,1147868828\n")
     with pytest.raises(command.InputError, match=r"ratings.csv, column 'rating'.*'five'"):
         imported(latest)
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ("2005-04-02 23:53:47", "found '2005-04-02 23:53:47'. Write whole Unix seconds; pandas: "),
+        ("1147868828.0", r"found '1147868828.0'. Write whole numbers; .*\.astype\('Int64'\)"),
+        ("1.147868828e9", "Write whole numbers"),
+        ("yesterday", "found 'yesterday'. Mend that value"),
+    ],
+)
+def test_times_of_another_kind_are_named_as_such_and_not_as_damage(latest, value, remedy):
+    (latest / "ratings.csv").write_text(RATINGS_CSV + f"3,10,5,{value}\n")
+    with pytest.raises(
+        command.InputError, match=rf"ratings.csv, column 'timestamp': expected int64.*{remedy}"
+    ) as error:
+        imported(latest)
+    assert "npack" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", ["", RATINGS_CSV.partition("\n")[0] + "\n"])

@@ -4,6 +4,7 @@ What the job writes from good input is tested on the shared world, in test_prepr
 """
 
 import json
+import re
 import time
 
 import pyarrow as pa
@@ -67,6 +68,11 @@ def test_truncated_file_is_named(tmp_path):
     refuse(logs_dir, tmp_path / "examples", path.name)
 
 
+def test_a_name_that_beam_would_take_for_a_pattern_is_refused(tmp_path):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    refuse(logs_dir, tmp_path / "examples[ms]", "takes for a pattern")
+
+
 def test_no_logs_at_all(tmp_path):
     refuse(tmp_path / "nothing", tmp_path / "examples", "does not exist")
 
@@ -80,18 +86,24 @@ def test_bad_extra_feature_is_named(tmp_path):
     logs_dir = write(tmp_path / "logs", good_tables())
     entry = {"name": "x", "kind": "univalent", "side": "query", "models": ["ranker"]}
     (logs_dir / logs.FEATURES_FILE).write_text(json.dumps([{**entry, "source": "users.x"}]))
-    refuse(logs_dir, tmp_path / "examples", r"users\.x")
+    refuse(logs_dir, tmp_path / "examples", r"features\.json.*\n.*users\.x")
 
 
 def test_too_many_rejected_rows_fail_with_table_reason_and_examples(tmp_path):
     tables = good_tables()
     watches = tables["watches"]
     tables["watches"] = watches.set_column(3, "watch_time_s", pa.array([-1.0] * 5 + [1.0] * 5))
-    refuse(
-        write(tmp_path / "logs", tables),
-        tmp_path / "examples",
-        "'watches' lost 5 of 10.*negative_watch_time.*video_id",
-    )
+    logs_dir, examples = write(tmp_path / "logs", tables), tmp_path / "examples"
+    with pytest.raises(command.InputError, match="'watches' lost 5 of 10.*negative_w.*video_id"):
+        preprocessing_job.run(str(logs_dir), str(examples), PreprocessConfig(), [])
+    assert not examples.exists()
+    # What is to blame can be looked at; a run that succeeds takes it away.
+    kept = pa.parquet.read_table(tmp_path / "examples.rejected" / "watches")
+    assert kept["reason"].to_pylist() == ["negative_watch_time"] * 5
+    settings = PreprocessConfig(max_rejected_fraction=0.9)
+    preprocessing_job.run(str(logs_dir), str(examples), settings, [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["examples", "logs"]
+    assert pa.parquet.read_table(examples / "rejected" / "watches").num_rows == 5
 
 
 def test_everything_in_the_holdout_is_refused(tmp_path):
@@ -99,20 +111,66 @@ def test_everything_in_the_holdout_is_refused(tmp_path):
     refuse(logs_dir, tmp_path / "examples", "no watch before", holdout_days=100)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_watches_of_which_none_is_completed_name_the_column_and_the_flag(tmp_path, last):
+    """The newest watch lies in the holdout: were it completed, training would still have none."""
+    tables = good_tables()
+    column = pa.array([False] * 9 + [last])
+    tables["watches"] = tables["watches"].append_column("completed", column)
+    refuse(
+        write(tmp_path / "logs", tables),
+        tmp_path / "examples",
+        "none of the 7 watches before .* has `completed` true.*--nocompleted_only",
+    )
+
+
+def impressions(clicked, seconds):
+    return pa.table(
+        {
+            "user_id": ["u", "v"] * 5,
+            "video_id": ["a", "b"] * 5,
+            "time": [T0 + 40_000 * i - 5 for i in range(10)],
+            "clicked": [clicked] * 10,
+            "watch_time_s": [seconds] * 10,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("clicked", "seconds", "cause"),
+    [
+        (False, 0.0, "none of the 7 impressions before .* was clicked and watched"),
+        (True, 0.0, "none of the 7 impressions before .* was clicked and watched"),
+        (True, 9.0, ""),
+    ],
+)
+def test_impressions_that_teach_no_ranker_are_said_so_and_the_rest_goes_on(
+    tmp_path, caplog, clicked, seconds, cause
+):
+    logs_dir = write(
+        tmp_path / "logs", good_tables() | {"impressions": impressions(clicked, seconds)}
+    )
+    output = tmp_path / "examples"
+    info = preprocessing_job.run(str(logs_dir), str(output), PreprocessConfig(), [])
+    assert info["has_ranking"] == (not cause)
+    assert re.search(cause, info["no_ranking"])
+    assert ("THERE WILL BE NO RANKER" in caplog.text) == bool(cause)
+    assert dataset.info(output)["counts"]["candidate_train"] == 7
+    assert (output / "transform_fn" / "ranker").is_dir() == (not cause)
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{"holdout_days": -1}, {"examples_per_user": -1}, {"max_rejected_fraction": 2}],
+    [
+        {"holdout_days": -1},
+        {"holdout_days": float("nan")},
+        {"examples_per_user": -1},
+        {"max_rejected_fraction": 2},
+    ],
 )
 def test_bad_settings_are_refused(settings):
     with pytest.raises(command.InputError, match=next(iter(settings))):
         PreprocessConfig(**settings)
-
-
-def test_embedded_runner_unless_another_is_named():
-    embedded = preprocessing_job.embedded_by_default
-    assert embedded([]) == ["--runner=FnApiRunner"]
-    assert embedded(["--runner=DirectRunner", "--x=1"]) == ["--x=1", "--runner=FnApiRunner"]
-    assert embedded(["--runner=FlinkRunner"]) == ["--runner=FlinkRunner"]
 
 
 def test_a_bucket_depends_on_the_user_alone():

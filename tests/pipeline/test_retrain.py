@@ -56,11 +56,15 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "models.train_candidate",
         "models.train_ranker",
         "models.evaluate",
+        "serving.learn_order",
         "models.refit",
         "serving.build_release",
-        "serving.learn_order",
     ]
-    assert "'--force_publish=known bad day'" in commands[5]
+    # An order of pages is learned from watches that its models have not learnt, and published.
+    assert f"--candidate_model={work}/candidate_model" in commands[4]
+    assert f"--candidate_model={work}/final_candidate_model" in commands[6]
+    assert f"--page_order={work}/page_order" in commands[6]
+    assert "'--force_publish=known bad day'" in commands[6]
     assert not work.exists()
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from features import command
 from features import logs as log_tables
-from pipeline import retraining, stages, work_lock
+from pipeline import retraining, stages, step_records, work_lock
 
 Outcome = retraining.Outcome
 
 # Writes its output like a real binary: COMPLETE last. FAIL_<STEP> makes it fail before that.
 STEP = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, sys, tempfile, time
 flags = dict(argument[2:].split("=", 1) for argument in sys.argv[1:])
 name = pathlib.Path(__file__).stem
 with open(os.environ["TRACE"], "a") as trace:
@@ -27,13 +27,20 @@ out = pathlib.Path(flags["out"])
 out.mkdir(parents=True, exist_ok=True)
 (out / "COMPLETE").unlink(missing_ok=True)
 code = os.environ.get("FAIL_" + name.upper())
+pathlib.Path(tempfile.gettempdir(), name).write_text("scratch")
 if code == "hang":
     time.sleep(60)
-if code:
+while code == "wait" and not os.path.exists(os.environ["GO"]):
+    time.sleep(0.02)
+if code and code != "wait":
     sys.exit(int(code))
 ranking = os.environ.get("RANKING", "1") == "1"
 if os.environ.get("FORGETS") != name:
-    (out / "COMPLETE").write_text(json.dumps({"has_ranking": ranking, "ns": time.time_ns()}))
+    made = {"has_ranking": ranking, "no_ranking": os.environ.get("NO_RANKING", "")}
+    (out / "COMPLETE").write_text(json.dumps({**made, "ns": time.time_ns()}))
+if os.environ.get("FAILS_LAST") == name:
+    sys.exit(1)
+pathlib.Path(os.environ["WATCHNEXT_DONE"]).touch()
 """
 
 CHAIN = (
@@ -129,6 +136,19 @@ def test_new_logs_redo_everything(site):
     assert site.ran() == ["prepare", "rank", "judge"]
 
 
+def test_new_logs_behind_a_link_redo_everything_and_loops_end(site):
+    elsewhere = site.root / "other disk"
+    elsewhere.mkdir()
+    (site.logs / "impressions" / "date=2026-11-20").symlink_to(elsewhere)
+    (site.logs / "impressions" / "loop").symlink_to(site.logs)
+    (site.logs / "impressions" / "nothing").symlink_to("/nonexistent")
+    site.outcomes()
+    site.ran()
+    (elsewhere / "part2.parquet").write_text("more")
+    site.outcomes()
+    assert site.ran() == ["prepare", "rank", "judge"]
+
+
 def test_a_hidden_file_among_the_logs_is_no_change(site):
     site.outcomes()
     (site.logs / ".part.tmp").write_text("being written")
@@ -207,6 +227,13 @@ def test_without_impressions_the_ranker_is_skipped_and_nobody_is_given_one(site,
     assert site.ran() == ["prepare", "judge"]
 
 
+def test_why_there_is_no_ranker_is_what_preprocessing_says(site, monkeypatch):
+    monkeypatch.setenv("RANKING", "0")
+    monkeypatch.setenv("NO_RANKING", "nobody clicked")
+    steps = site.job().run()
+    assert steps[1].reason == "nobody clicked: there will be no ranker"
+
+
 def test_the_plan_says_what_a_run_would_do_and_runs_nothing(site):
     assert [step.outcome for step in site.job().plan()] == [Outcome.DONE] * 3
     assert not site.work.exists()
@@ -242,7 +269,7 @@ def test_the_lock_is_free_again_after_a_run(site):
         pass
 
 
-def drive(site):
+def drive(site, **environment):
     """Starts a run in a process of its own, whose step `rank` hangs, and waits for that."""
     text = textwrap.dedent(f"""
         import pathlib, signal, sys
@@ -251,7 +278,7 @@ def drive(site):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         test_retraining.Site(pathlib.Path({str(site.root)!r})).job().run()
     """)
-    environment = {**os.environ, "FAIL_RANK": "hang"}
+    environment = {**os.environ, "FAIL_RANK": "hang", **environment}
     process = subprocess.Popen([sys.executable, "-c", text], env=environment)
     trace = site.root / "trace"
     deadline = time.monotonic() + 60
@@ -288,6 +315,99 @@ def test_a_killed_run_leaves_the_directory_locked_only_while_its_step_lives(site
             assert time.monotonic() < deadline
             time.sleep(0.05)
     assert outcomes == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]
+
+
+def ended(site, orphan):
+    """Waits until a step whose run was killed has ended, and with it the lock."""
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{orphan}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def orphaned(site):
+    """Kills a run alone; ``orphaned(**environment)`` lets its step ``rank`` come to its end."""
+
+    def make(**environment):
+        go = site.root / "go"
+        process = drive(site, FAIL_RANK="wait", GO=str(go), **environment)
+        orphan = child_of(process.pid)
+        process.kill()
+        process.wait()
+        assert json.loads((site.work / "retrain.json").read_text())["outcome"] == "unfinished"
+        go.touch()
+        ended(site, orphan)
+        assert site.ran() == ["prepare", "rank"]
+
+    return make
+
+
+def test_step_whose_run_was_killed_is_done_if_it_came_to_its_end(site, orphaned, caplog):
+    orphaned()
+    assert [step.outcome for step in site.job().plan()] == [
+        Outcome.UP_TO_DATE,
+        Outcome.UP_TO_DATE,
+        Outcome.DONE,
+    ]
+    with caplog.at_level("WARNING"):
+        assert site.outcomes() == [Outcome.UP_TO_DATE, Outcome.UP_TO_DATE, Outcome.DONE]
+    assert "was killed during rank" in caplog.text
+    assert site.ran() == ["judge"]
+    assert json.loads((site.work / "retrain.json").read_text())["outcome"] == "done"
+    assert site.outcomes() == [Outcome.UP_TO_DATE] * 3
+
+
+def test_step_that_failed_after_its_run_was_killed_is_run_again(site, orphaned):
+    orphaned(FAILS_LAST="rank")
+    assert site.outcomes() == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]
+
+
+def test_orphaned_step_of_other_flags_is_run_again(site, orphaned):
+    orphaned()
+    outcomes = site.outcomes(flags={"rank": ["--epochs=2"]})
+    assert outcomes == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]
+
+
+def test_artefact_that_was_changed_after_an_orphaned_step_is_made_again(site, orphaned):
+    orphaned()
+    (site.work / "ranker" / "COMPLETE").write_text("{}")
+    assert site.outcomes() == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]
+
+
+def test_finished_orphan_does_not_vouch_for_the_same_step_begun_again(site, orphaned):
+    orphaned()
+    steps = site.work / "steps"
+    assert (steps / "rank.done").exists()
+    begun = step_records.Record(fingerprint="of other flags", inputs={})
+    step_records.write(site.work, CHAIN[1], begun)
+    assert not (steps / "rank.done").exists()
+    assert step_records.read(site.work, CHAIN[1], site.work / "ranker") is None
+
+
+def test_temporary_files_of_killed_steps_are_removed_by_the_next_run(site):
+    process = drive(site)
+    orphan = child_of(process.pid)
+    scratch = site.work / ".tmp"
+    deadline = time.monotonic() + 30
+    while not (scratch / "rank").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    os.kill(orphan, signal.SIGKILL)
+    ended(site, orphan)
+    assert (scratch / "rank").exists()
+    site.outcomes()
+    assert not scratch.exists()
+
+
+def test_path_that_is_too_long_for_sockets_leaves_temporary_files_to_the_system(site, caplog):
+    deep = site.root / ("long" * 20)
+    with caplog.at_level("INFO"):
+        assert site.outcomes(work=deep) == [Outcome.DONE] * 3
+    assert "too long a path" in caplog.text
+    assert not (deep / ".tmp").exists()
 
 
 def child_of(pid):

@@ -195,6 +195,7 @@ def report(tmp_path_factory):
         "from_s": None,
         "until_s": 10**9,
         "holdout_days": 1.0,
+        "has_ranking": True,
     }
     statistics_report.write(directory, RESOLVED, info)
     return directory
@@ -258,6 +259,40 @@ def test_the_page_stands_alone_and_escapes_what_came_from_the_logs(report):
     assert "&lt;b&gt;" in text
     for name in ("video_id", "device", "age", "same", "upload_time"):
         assert f"<code>{name}</code>" in text
+
+
+def test_the_page_says_first_what_wants_to_be_looked_at(report):
+    found = json.loads((report / "statistics.json").read_text())
+    found["tables"]["videos"] |= {"rows": 1000, "rejected": {"repeated_key": 50, "<b>": 1}}
+    found["drift"]["features"][0]["warns"] = True
+    text = statistics_page.page(found)
+    summary = text[: text.index("<h2>")]
+    first = found["drift"]["features"][0]["feature"]
+    assert f"1 of 4 features drifted</strong> from training to holdout: {first} (ranker)" in summary
+    assert "51 of 1,000 rows (5.1\u00a0%) set aside: repeated_key 50, &lt;b&gt; 1." in summary
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen_and_its_tables_scroll_in_their_boxes(
+    report, chromium, width, tmp_path
+):
+    found = json.loads((report / "statistics.json").read_text())
+    found["drift"]["features"][0]["feature"] = next(iter(found["features"]["ranker_train"]))
+    found["features"]["ranker_train"]["a_feature_of_a_very_long_name" * 3] = {
+        **found["features"]["ranker_train"]["video_id"], "top": {"v" * 256: 1}
+    }  # fmt: skip
+    path = tmp_path / "statistics.html"
+    path.write_text(statistics_page.page(found))
+    chromium.look(width=width, is_dark=True)
+    chromium.open(path.as_uri())
+    assert chromium.run("return document.documentElement.scrollWidth") <= width
+    in_boxes = (
+        "return [...document.querySelectorAll('table')].every("
+        "(t) => getComputedStyle(t.parentElement).overflowX === 'auto')"
+    )
+    assert chromium.run(in_boxes)
+    page = chromium.run("return getComputedStyle(document.body).backgroundColor")
+    assert page == "rgb(22, 24, 28)"
 
 
 def test_a_plot_draws_shares():

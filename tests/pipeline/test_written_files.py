@@ -36,3 +36,9 @@ def test_missing_parts_and_parts_of_two_attempts_are_refused(tmp_path, names):
     make(tmp_path / "train", *names)
     with pytest.raises(RuntimeError, match="parts of one attempt"):
         written_files.settle(tmp_path)
+
+
+def test_examples_of_cached_days_beside_the_parts_are_no_parts(tmp_path):
+    directory = make(tmp_path, "part-00000-of-00001.parquet", "cached-1650000000.parquet")
+    written_files.settle(tmp_path)
+    assert len(list(directory.iterdir())) == 2

@@ -30,13 +30,23 @@ import uvicorn
 from features import spec, tensors
 from features.catalogue import Catalogue
 from features.statistics import VideoStatistics
-from serving import errors, http_server, index, listening, publication, sources
+from serving import (
+    connections,
+    errors,
+    http_server,
+    index,
+    listening,
+    publication,
+    server,
+    sources,
+)
 from serving.event_log import EventLog
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
 from serving.http_server import Service
 from serving.loaded_release import LoadedRelease
 from serving.page import RUNGS, FunnelSettings
+from serving.profiles import Profiles
 from serving.recorder import Recorder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -153,8 +163,8 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=pa.table(
-            {"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]}
+        profiles=Profiles(
+            pa.table({"user_id": ["old"], "region": ["fr"], "age": [30.0], "signed_in": [True]})
         ),
         index=exact,
         query_tower=query_tower or TopicTower(),
@@ -177,7 +187,8 @@ class OneRelease:
     def __init__(self, release):
         self.current = release
         self.loaded_at = 0.0
-        self.failures = 0
+        self.failures = self.renewal_failures = 0
+        self.waiting_s = 0.0
 
     @contextlib.contextmanager
     def pin(self):
@@ -275,15 +286,21 @@ def _save_ranker(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True):
-    """Publishes the tiny release with real SavedModels and a real index; returns its version."""
+def publish(serving_root, *, has_ranker=True, **columns):
+    """Publishes the tiny release with real SavedModels and a real index; returns its version.
+
+    ``columns`` join its videos table, whatever they are: nothing is tried here.
+    """
     release = make_release()
+    table = release.catalogue.table
+    for name, values in columns.items():
+        table = table.append_column(name, pa.array(values))
     with publication.building(serving_root) as build:
         videos = build.directory("videos")
         release.resolved.save(videos)
-        pq.write_table(release.catalogue.table, videos / "videos.parquet")
+        pq.write_table(table, videos / "videos.parquet")
         pq.write_table(make_daily(), videos / "video_statistics.parquet")
-        pq.write_table(release.profiles, videos / "users.parquet")
+        pq.write_table(release.profiles.table, videos / "users.parquet")
         queries = np.zeros((40, TOPICS + 1), np.float32)
         queries[np.arange(40), np.arange(40) % TOPICS] = 1
         queries[:, -1] = 1
@@ -292,6 +309,8 @@ def publish(serving_root, *, has_ranker=True):
             release.catalogue.video_ids,
             release.index.embeddings,
             tuning_queries=queries,
+            recall_target=0.95,
+            exact_below=20_000,
         )
         _save_query_tower(release.resolved, build.directory("query_tower"))
         if has_ranker:
@@ -325,9 +344,12 @@ def serving_root(published_root, tmp_path):
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
-    def __init__(self, program, directory):
+    KEEPING = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self, program, directory, *settings):
         self._program = program
         self._directory = directory
+        self._settings = settings or self.KEEPING
         with contextlib.closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -336,8 +358,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        settings += ["--appendonly", "yes", "--appendfsync", "always"]
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", *self._settings]
         self.process = subprocess.Popen(
             [self._program, *settings, "--dir", str(self._directory)],
             stdout=subprocess.DEVNULL,
@@ -346,9 +367,13 @@ class RedisServer:
         with self.client() as client:
             while True:
                 assert self.process.poll() is None, "redis-server did not start"
-                with contextlib.suppress(redis.ConnectionError):
+                try:
                     client.ping()
                     return
+                except redis.AuthenticationError:
+                    return  # It is there, and wants a password.
+                except redis.ConnectionError:
+                    time.sleep(0.02)
                 time.sleep(0.02)
 
     def stop(self):
@@ -375,17 +400,53 @@ def redis_server(needs_program, tmp_path_factory):
     server.stop()
 
 
+@pytest.fixture
+def redis_with(needs_program, tmp_path):
+    """Starts a Redis of the test's own with the settings that it is given."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*settings):
+            server = RedisServer(needs_program("redis-server"), tmp_path, *settings)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
 # ---- a server ------------------------------------------------------------------------------------
+
+
+class LiveNotes:
+    """A live state that only notes whom it met and what it was told."""
+
+    def __init__(self):
+        self.met, self.events = [], []
+
+    def meet(self, user_id, region):
+        self.met.append(user_id)
+
+    def apply(self, events):
+        self.events.extend(events)
 
 
 class Running:
     """A service behind a real port, in a thread of this process."""
 
-    def __init__(self, tiny, directory, *, history=None, funnel_options=None, **more):
+    def __init__(
+        self,
+        tiny,
+        directory,
+        *,
+        history=None,
+        funnel_options=None,
+        limits=None,
+        **more,
+    ):
         self.releases = tiny.releases(tiny.release())
         self.history = history or SqliteHistoryStore(directory / "history.sqlite")
         self.log = EventLog(directory / "logs")
-        self.recorder = Recorder(self.history, self.log)
+        self.live = LiveNotes()
+        self.recorder = Recorder(self.history, self.log, self.live)
         self.clock = lambda: tiny.now
         more.setdefault(
             "funnel",
@@ -410,13 +471,19 @@ class Running:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         app = http_server.create_app(self.service)
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+        self._uvicorn = uvicorn.Server(server.configured(app, limits or connections.Limits()))
         arguments = {"sockets": [self._socket]}
         self._thread = threading.Thread(target=self._uvicorn.run, kwargs=arguments)
         self._thread.start()
-        self.client = httpx.Client(base_url=self.url, timeout=120)
+        self.client = self.new_client()
         while not self._uvicorn.started:
             time.sleep(0.005)
+
+    def new_client(self):
+        return httpx.Client(base_url=self.url, timeout=120)
+
+    def open_connections(self):
+        return len(self._uvicorn.server_state.connections)
 
     def stop(self):
         self._uvicorn.should_exit = True
@@ -522,8 +589,8 @@ def serve():
         return started[-1]
 
     yield start
-    for server in started:
-        server.stop(signal.SIGKILL)
+    for one in started:
+        one.stop(signal.SIGKILL)
 
 
 # ---- those who ask -------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -7,6 +9,8 @@ import pytest
 
 from features import command, logs
 from serving import ab_analysis, ab_experiment
+from serving.event_log import EventLog
+from serving.events import CLICK_WINDOW_S, Event, Kind
 
 T = 1_700_000_000
 PAGE = 5
@@ -140,6 +144,102 @@ def test_arm_that_nobody_saw_is_one_clear_message(experiment, tmp_path):
     write(tmp_path / "logs", table)
     with pytest.raises(command.InputError, match="no impressions of arm 'x/new'"):
         ab_analysis.analyse(tmp_path / "logs", experiment)
+
+
+# ---- what waits in the event log -----------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path):
+    """An event log of a server that runs, at any time that a test gives it."""
+    wall = types.SimpleNamespace(now=float(T))
+    opened = EventLog(tmp_path / "logs", wall=lambda: wall.now)
+    opened.clock = wall
+    yield opened
+    opened.close()
+
+
+def page_events(experiment, user, page_id, *, time=T, clicked=0, watched=0.0):
+    """A page of PAGE videos, the first of them clicked and watched for so long."""
+    exposures = (experiment.exposure(experiment.arm_of(user)),)
+    common = {"user_id": user, "page_id": page_id}
+    shown = [
+        Event(event_id=f"{page_id}/{n}", kind=Kind.IMPRESSION, time=time, video_id=f"v{n}",
+              position=n, exposures=exposures, **common)
+        for n in range(PAGE)
+    ]  # fmt: skip
+    outcome = [
+        Event(event_id=f"c{page_id}{n}", kind=Kind.CLICK, time=time + 5, video_id=f"v{n}", **common)
+        for n in range(clicked)
+    ]
+    if watched:
+        outcome.append(Event(event_id=f"w{page_id}", kind=Kind.WATCH, time=time + 60,
+                             video_id="v0", watch_time_s=watched, **common))  # fmt: skip
+    return shown, outcome
+
+
+def record(log, shown, outcome):
+    log.append_page(shown)
+    if outcome:
+        log.append(outcome)
+
+
+@pytest.fixture
+def two(experiment):
+    """A user of each arm."""
+    return [next(u for u in map(str, range(99)) if experiment.arm_of(u) is arm)
+            for arm in experiment.arms]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["served", "sealed", "in part compacted", "compacted"])
+def test_pages_count_wherever_they_are_on_their_way_to_the_tables(experiment, two, log, stage):
+    for user in two:
+        record(log, *page_events(experiment, user, f"{user}-a", clicked=1, watched=30.0))
+        record(log, *page_events(experiment, user, f"{user}-b"))
+        record(log, *page_events(experiment, user, f"{user}-c", clicked=1))
+    waiting = {"served": 6, "sealed": 6, "in part compacted": 2, "compacted": 0}[stage]
+    if stage == "sealed":
+        log.compact()
+    if stage == "in part compacted":  # What was clicked and not watched yet waits for its watch.
+        log.compact()
+        past_s = log.clock.now + CLICK_WINDOW_S + 1
+        for path in (log.logs_dir / ".event_log").glob("*.jsonl"):
+            os.utime(path, (T, T))
+        log.clock.now = past_s
+        log.compact()
+    if stage == "compacted":
+        log.compact(flush=True)
+    found = ab_analysis.analyse(log.logs_dir, experiment, replicates=10)
+    for arm in found["arms"].values():
+        assert (arm["pages"], arm["impressions"], arm["clicks"]) == (3, 3 * PAGE, 2)
+        assert arm["watch_time_s"] == 30.0
+    assert found["pages_waiting"] == waiting
+
+
+def test_only_pages_of_the_asked_time_count_in_the_event_log_too(experiment, two, log):
+    for user in two:
+        for hour in range(3):
+            record(log, *page_events(experiment, user, f"{user}-{hour}", time=T + 3600 * hour))
+    found = ab_analysis.analyse(
+        log.logs_dir, experiment, from_s=T + 3600, until_s=T + 7200, replicates=10
+    )
+    assert [arm["pages"] for arm in found["arms"].values()] == [1, 1]
+
+
+def test_analysis_changes_nothing_and_the_pages_are_compacted_once_after_it(experiment, two, log):
+    for user in two:
+        record(log, *page_events(experiment, user, user, clicked=1, watched=30.0))
+    first = ab_analysis.analyse(log.logs_dir, experiment, replicates=10)
+    log.compact(flush=True)
+    second = ab_analysis.analyse(log.logs_dir, experiment, replicates=10)
+    assert first["arms"] == second["arms"]
+    assert logs.read_table(log.logs_dir, "impressions").num_rows == 2 * PAGE
+
+
+def test_arm_that_nobody_saw_yet_is_told_truly(experiment, two, log):
+    record(log, *page_events(experiment, two[0], "p"))
+    with pytest.raises(command.InputError, match="neither in its tables nor in its event log"):
+        ab_analysis.analyse(log.logs_dir, experiment)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import concurrent.futures
 import pathlib
 import subprocess
 import threading
+import time
 import types
 
 import grpc
@@ -194,6 +195,8 @@ def test_slow_server_is_given_up_at_the_deadline(open_model, server):
     [
         (grpc.StatusCode.UNAVAILABLE, errors.ModelUnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ModelUnavailableError),
+        (grpc.StatusCode.CANCELLED, errors.ModelUnavailableError),
+        (grpc.StatusCode.ABORTED, errors.ModelUnavailableError),
         (grpc.StatusCode.NOT_FOUND, errors.ModelVersionMissingError),
         (grpc.StatusCode.INVALID_ARGUMENT, errors.ModelError),
     ],
@@ -203,6 +206,35 @@ def test_errors_of_the_server_are_told_apart(open_model, server, code, expected)
     with pytest.raises(errors.ModelError, match=code.name) as raised:
         open_model().predict(INPUTS)
     assert type(raised.value) is expected
+
+
+def manifest_of(*components):
+    return types.SimpleNamespace(version=VERSION, components={name: {} for name in components})
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE])
+def test_a_version_that_is_not_there_yet_is_awaited(server, code):
+    backend = TensorFlowServingBackend(server.address)
+    server.servicer.abort = code
+    assert code.name in backend.lacks(manifest_of("query_tower"))
+    server.servicer.abort = None
+    assert backend.lacks(manifest_of("query_tower")) == ""
+    backend.close()
+
+
+def test_every_model_of_a_release_is_awaited_and_no_other(server):
+    backend = TensorFlowServingBackend(server.address)
+    backend.lacks(manifest_of("query_tower", "ranker", "index"))
+    backend.lacks(manifest_of("query_tower", "index"))
+    asked = [request.model_spec.name for request in server.servicer.requests]
+    assert asked == ["query_tower", "ranker", "query_tower"]
+    versions = {request.model_spec.version.value for request in server.servicer.requests}
+    assert versions == {int(VERSION)}
+    backend.close()
+
+
+def test_models_of_this_process_are_never_awaited():
+    assert EmbeddedBackend().lacks(manifest_of("query_tower", "ranker")) == ""
 
 
 @pytest.fixture
@@ -237,6 +269,7 @@ def test_replicas_take_turns(replicas):
     [
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.NOT_FOUND,
     ],
 )
@@ -252,6 +285,20 @@ def test_replica_that_is_gone_costs_no_answer(replicas):
     first.grpc.stop(None).wait()
     for _ in range(10):
         assert asked.predict(INPUTS)["score"].tolist() == [10, 17]
+
+
+def test_calls_in_flight_on_a_replica_that_stops_are_answered_by_another(replicas):
+    first, second, asked = replicas
+    first.servicer.hold = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(asked.predict, INPUTS, deadline_s=60.0) for _ in range(8)]
+        while first.servicer.in_flight < 4:
+            threading.Event().wait(0.01)
+        stopped = first.grpc.stop(None)  # As TensorFlow Serving does: nothing is waited for.
+        assert all(call.result()["score"].tolist() == [10, 17] for call in calls)
+    first.servicer.hold.set()
+    stopped.wait()
+    assert len(second.servicer.requests) == 8
 
 
 def test_replica_that_hangs_leaves_time_for_another_and_is_then_avoided(replicas):
@@ -362,9 +409,12 @@ class ReleaseServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, root):
         self._root = root
         self._models = {}
+        self.holds = None  # Versions; None: all that are there.
 
     def Predict(self, request, context):  # noqa: N802
         name, version = request.model_spec.name, request.model_spec.version.value
+        if self.holds is not None and str(version) not in self.holds:
+            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request")
         if (name, version) not in self._models:
             self._models[name, version] = EmbeddedModel(self._root / name / str(version))
         inputs = {key: tf.make_ndarray(proto) for key, proto in request.inputs.items()}
@@ -407,6 +457,44 @@ def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_
     assert len(gone.items) == 20
     for one in services:
         one.on_close()
+
+
+def test_publication_under_a_model_server_is_waited_for_and_then_serves(
+    serving_root, tmp_path, tiny, caplog
+):
+    running = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    servicer = ReleaseServicer(serving_root)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, running)
+    port = running.add_insecure_port("127.0.0.1:0")
+    running.start()
+    built = service.build(
+        service.ServiceConfig(
+            serving_root=serving_root,
+            logs=tmp_path / "logs",
+            history=tmp_path / "history.sqlite",
+            model_server=f"127.0.0.1:{port}",
+        ),
+        clock=lambda: tiny.now,
+    )
+    old = built.releases.current.version
+    servicer.holds = {old}
+    new = tiny.publish(serving_root)
+    caplog.clear()
+    while built.releases.waiting_s == 0.0:
+        time.sleep(0.05)
+    built.releases.refresh()
+    assert built.releases.current.version == old
+    servicer.holds = {old, new}
+    end = time.monotonic() + 120
+    while built.releases.current.version != new:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert built.releases.failures == 0
+    assert built.releases.waiting_s == 0.0
+    ours = [record for record in caplog.records if record.name == "absl"]
+    assert not [record for record in ours if record.levelname == "ERROR"]
+    built.on_close()
+    running.stop(None).wait()
 
 
 # ---- protos --------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -12,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from features import logs
-from serving import errors, event_compaction, event_segments
-from serving.event_log import EventLog
+from serving import attribution, errors, event_compaction, event_keys, event_segments
+from serving.event_log import Disk, EventLog
 from serving.events import CLICK_WINDOW_S, WATCH_WINDOW_S, Event, Kind, NewUser
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -117,6 +119,46 @@ def test_impression_waits_for_its_click_and_is_written_with_it(log, wall):
     assert found == {"a": (True, 42.0), "b": (False, 0.0)}
 
 
+def test_row_of_an_impression_tells_when_it_was_clicked(log):
+    log.append_page([impression("a"), impression("b"), impression("c")])
+    log.append([watch("w1", "a", at=T + 60, page_id="p"), click("c1", "a", at=T + 50)])
+    log.append([watch("w2", "b", at=T + 70)])
+    log.compact(flush=True)
+    found = {row["video_id"]: row["click_time"] for row in rows(log, "impressions")}
+    assert found == {"a": T + 50, "b": T + 70, "c": None}
+
+
+def test_click_later_than_the_window_is_none_whenever_the_row_is_written(log):
+    log.append_page([impression("a")])
+    log.append([watch("w1", "a", at=T + CLICK_WINDOW_S + 1, page_id="p")])
+    log.compact(flush=True)
+    (row,) = rows(log, "impressions")
+    assert (row["clicked"], row["watch_time_s"], row["click_time"]) == (False, 0.0, None)
+
+
+def test_watch_of_a_younger_impression_that_still_waits_is_not_the_older_ones():
+    def shown(at):
+        columns = {"user_id": ["u"], "video_id": ["v"], "time": [at], "page_id": [str(at)]}
+        more = {"surface": [""], "clicked": [False], "watch_time_s": [0.0]}
+        return pa.table(columns | more)
+
+    watched = pa.table(
+        {
+            "user_id": ["u"],
+            "video_id": ["v"],
+            "time": [T + 100],
+            "page_id": [""],
+            "source": [""],
+            "watch_time_s": [5.0],
+        }
+    )
+    younger = shown(T + 60)
+    clicked, seconds, _ = attribution.attribute(shown(T), watched, beside=younger)
+    assert (clicked.tolist(), seconds.tolist()) == ([False], [0.0])
+    clicked, seconds, moment = attribution.attribute(shown(T), watched, beside=younger.slice(1))
+    assert (clicked.tolist(), seconds.tolist(), moment.tolist()) == ([True], [5.0], [T + 100])
+
+
 def test_served_impression_keeps_how_it_was_chosen(log):
     log.append_page(
         [
@@ -191,6 +233,57 @@ def test_old_evidence_is_removed(log, wall):
     wall.now += CLICK_WINDOW_S + 60
     log.compact()
     assert list(directory.glob("*.jsonl")) == []
+    assert len(list(directory.glob("keys-*"))) == 1
+    wall.now += event_keys.KEPT_S
+    log.compact()
+    assert list(directory.glob("keys-*")) == []
+
+
+@pytest.mark.parametrize("later_s", [0, CLICK_WINDOW_S + 60, 23 * 3600])
+def test_event_that_comes_again_within_a_day_is_one_row(log, wall, later_s):
+    seen = impression("a", page="")
+    log.append([watch("w1"), Event(event_id="s", kind=Kind.SEARCH, user_id="u", time=T, query="q")])
+    log.append([seen])
+    log.append_page([impression("b")])
+    assert log.compact(flush=True) == {"watches": 1, "searches": 1, "impressions": 2}
+    wall.now += later_s
+    log.append([watch("w1"), watch("w2"), seen])
+    log.append([Event(event_id="s", kind=Kind.SEARCH, user_id="u", time=T, query="q")])
+    # Told of by the client what was served here: known by page and video.
+    log.append([dataclasses.replace(impression("b"), event_id="client", release_id="")])
+    assert log.compact(flush=True) == {"watches": 1}
+
+
+def test_impression_that_is_told_of_again_takes_no_click_from_the_first(log, wall, tmp_path):
+    log.append_page([impression("a")])
+    log._pages.seal()
+    wall.now += CLICK_WINDOW_S + 60
+    other = EventLog(log.logs_dir, wall=wall)  # Of a server that was told when another had died.
+    other.append([dataclasses.replace(impression("a", at=T + 2), event_id="client")])
+    other.append([click("c", "a", at=T + 3, page_id="p"), watch("w", "a", at=T + 3, page_id="p")])
+    log.compact()
+    assert [row["clicked"] for row in rows(log, "impressions")] == [True]
+    other.compact(flush=True)
+    assert len(rows(log, "impressions")) == 1
+    other.close()
+
+
+def test_damaged_keys_are_named_and_lose_no_event(log):
+    log.append([watch("w1")])
+    log.compact()
+    (keys,) = (log.logs_dir / event_segments.DIRECTORY).glob("keys-*")
+    keys.write_bytes(b"garbage")
+    log.append([watch("w2")])
+    assert log.compact() == {"watches": 1}
+
+
+def test_watch_that_came_twice_is_watched_once(log):
+    log.append_page([impression("a")])
+    for _ in range(2):
+        log.append([watch("w1", "a", seconds=40, page_id="p")])
+        log.compact()
+    assert log.compact(flush=True) == {"impressions": 1}
+    assert rows(log, "impressions")[0]["watch_time_s"] == 40.0
 
 
 def test_new_users_are_added_where_the_logs_have_users(log):
@@ -207,6 +300,14 @@ def test_new_users_are_added_where_the_logs_have_users(log):
     found = {row["user_id"]: row for row in rows(log, "users")}
     assert found["new"]["region"] == "de"
     assert found["new"]["age"] is None
+
+
+def test_users_that_the_logs_know_are_not_written_again_by_a_store_that_is_new(log):
+    # The newest row of a user counts, and this one would know less.
+    logs.append(log.logs_dir, "users", pa.table({"user_id": ["old"], "region": ["fr"]}))
+    log.append([NewUser(user_id="old", profile={}), NewUser(user_id="new", profile={})])
+    assert log.compact() == {"users": 1}
+    assert sorted(row["user_id"] for row in rows(log, "users")) == ["new", "old"]
 
 
 def test_users_table_is_not_begun_for_new_users_alone(log):
@@ -241,14 +342,20 @@ def test_segments_of_a_living_process_are_left_to_it_but_count_as_evidence(tmp_p
     mine.close()
 
 
+def waiting(log):
+    found = event_segments.segments(log.logs_dir)
+    paths = (s.path for s in found if s.stream not in event_segments.IN_TABLES)
+    return [record for path in paths for record in event_segments.records(path)]
+
+
 def test_what_is_pending_can_be_read_back(log):
     log.append([watch("w1")])
     log.append_page([impression("a")])
-    found = [Event.from_record(r) for r in event_segments.pending(log.logs_dir)]
+    found = [Event.from_record(r) for r in waiting(log)]
     assert {e.event_id for e in found} == {"w1", "p/a"}
     assert impression("a") in found
     log.compact()
-    assert {r["event_id"] for r in event_segments.pending(log.logs_dir)} == {"p/a"}
+    assert {r["event_id"] for r in waiting(log)} == {"p/a"}
 
 
 def test_threads_share_one_file_without_mixing_lines(log):
@@ -275,6 +382,87 @@ def test_full_disk_is_an_error_and_leaves_no_half_line(log):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     log.append([watch("w2")])
     assert log.compact() == {"watches": 2}
+
+
+class FailingDisk:
+    """A disk whose next writes, syncs or cuts fail; ``fails`` says how often each still does."""
+
+    def __init__(self):
+        self.fails = {"write": 0, "fsync": 0, "truncate": 0}
+
+    def disk(self):
+        names = {"write": os.write, "fsync": os.fsync, "truncate": os.ftruncate}
+        return Disk(**{name: self._maybe(name, call) for name, call in names.items()})
+
+    def _maybe(self, name, call):
+        def made(*arguments):
+            if self.fails[name]:
+                self.fails[name] -= 1
+                if name == "write":  # Some of it had room.
+                    os.write(arguments[0], arguments[1][:10])
+                raise OSError(errno.ENOSPC if name == "write" else errno.EIO, "no luck")
+            return call(*arguments)
+
+        return made
+
+
+@pytest.fixture
+def failing(tmp_path, wall):
+    disk = FailingDisk()
+    opened = EventLog(tmp_path / "failing", wall=wall, disk=disk.disk())
+    yield disk, opened
+    opened.close()
+
+
+def test_after_a_failed_sync_nothing_that_waited_for_it_is_ever_acknowledged(failing):
+    disk, log = failing
+    log.append([watch("before")])
+    disk.fails["fsync"] = 1
+    ((stream, segment, position),) = log._write([watch("waits")])
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append([watch("lost")])
+    # The disk works again, and would call what it dropped written.
+    for _ in range(2):
+        with pytest.raises(errors.EventLogError, match="could not be made durable"):
+            stream.sync(segment, position)
+    log.append([watch("after")])
+    directory = log.logs_dir / event_segments.DIRECTORY
+    assert len(list(directory.glob("events-*"))) == 2  # What follows is in another segment.
+    log.append([watch("lost"), watch("waits")])  # The clients send them again.
+    assert log.compact() == {"watches": 4}
+
+
+def test_failed_sync_of_a_sealed_segment_acknowledges_nothing(failing):
+    disk, log = failing
+    ((stream, segment, position),) = log._write([watch("waits")])
+    disk.fails["fsync"] = 1
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.compact()
+    with pytest.raises(errors.EventLogError, match="could not be made durable"):
+        stream.sync(segment, position)
+    log.append([watch("after")])
+    log.sync()
+
+
+def test_full_disk_that_cannot_be_cut_back_ends_the_segment(failing):
+    disk, log = failing
+    ((stream, segment, position),) = log._write([watch("waits")])
+    disk.fails |= {"write": 1, "truncate": 1}
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append([watch("half")])
+    with pytest.raises(errors.EventLogError, match="could not be made durable"):
+        stream.sync(segment, position)
+    log.append([watch("half"), watch("waits")])
+    assert log.compact() == {"watches": 2}
+
+
+def test_page_is_refused_by_a_full_disk_and_written_when_there_is_room(failing):
+    disk, log = failing
+    disk.fails["write"] = 1
+    with pytest.raises(errors.EventLogError, match="no luck"):
+        log.append_page([impression("a")])
+    log.append_page([impression("a")])
+    assert log.compact(flush=True) == {"impressions": 1}
 
 
 _WRITER = """

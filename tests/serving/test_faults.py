@@ -80,11 +80,27 @@ def model_server(serving_root):
         process.address = f"127.0.0.1:{port}"
         return process
 
+    start.address = f"127.0.0.1:{port}"
     yield start
     for process in started:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_server_that_is_started_before_its_model_server_waits_for_it(
+    serving_root, start_binary, model_server
+):
+    server = start_binary(
+        f"--serving_root={serving_root}", f"--model_server={model_server.address}", "--port=0"
+    )
+    while "Waiting for the model server" not in (line := server.stderr.readline()):
+        assert line, "it ended"
+    model_server()
+    assert server.stdout.readline().startswith("Serving at http://127.0.0.1:")
+    server.terminate()
+    server.communicate()
+    assert server.returncode == 0
 
 
 def test_model_server_that_fails_hangs_is_killed_and_comes_back(

@@ -1,4 +1,5 @@
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -6,8 +7,9 @@ import pytest
 
 from features import command
 from features.catalogue import Catalogue
-from serving import errors, filters, signatures, sources
+from serving import errors, filters, signatures, sources, trials
 from serving.events import Event, Kind
+from serving.fresh_shelf import Shelver
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
 from serving.page import PageRequest
@@ -140,6 +142,57 @@ def test_a_column_that_says_neither_yes_nor_no_withdraws_nothing_and_is_an_error
     assert "withdrawn" in caplog.text
 
 
+def test_rules_of_the_videos_table_of_now_count_and_not_those_of_the_build(page_of, tiny):
+    built = with_columns(tiny.release(), regions=[["fr"]] + [None] * 47)
+    table = built.catalogue.table.select(["video_id", "upload_time"])
+    now = {
+        "regions": [None, ["fr"], ["fr"]] + [None] * 43,
+        "min_age": [None] * 4 + [18] + [None] * 41,
+        "withdrawn": [None] * 5 + [True] + [False] * 40,
+    }
+    newest = table.slice(0, 46)  # The last two videos are not in the table any more.
+    for name, values in now.items():
+        newest = newest.append_column(name, pa.array(values))
+    page = page_of(Shelver(built, None, None).with_videos(newest), k=48)
+    assert numbers(page) == set(range(48)) - {1, 2, 4, 5}
+    assert page.filtered == {"region": 2, "age": 1, "withdrawn": 1}
+    # What the table does not say stays as it was built.
+    assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(table), k=48))
+    # And a release that nothing is said of, then or now, is the same one.
+    plain = tiny.release()
+    assert Shelver(plain, None, None).with_videos(plain.catalogue.table) is plain
+    gone = newest.slice(1)
+    assert 0 not in numbers(page_of(Shelver(built, None, None).with_videos(gone), k=48))
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"regions": ["us"] * 48}, "column 'regions': expected list<string>, found string"),
+        ({"blocked_regions": [1.5] * 48}, "column 'blocked_regions': expected list<string>"),
+        ({"min_age": ["18+"] * 48}, "column 'min_age': expected double, found string"),
+        ({"withdrawn": ["no"] * 48}, "column 'withdrawn': expected bool, found string"),
+        ({"withdrawn": [True] * 48}, "every video is withdrawn"),
+    ],
+)
+def test_a_release_whose_filters_cannot_run_does_not_pass_its_trial(tiny, columns, problem):
+    gate = trials.rules(with_columns(tiny.release(), **columns).catalogue)
+    assert gate.verdict == "FAIL"
+    assert problem in gate.value
+
+
+def test_rules_in_every_form_that_can_be_read_pass_the_trial_and_filter(page_of, tiny):
+    columns = {
+        "regions": pa.nulls(48),  # As pandas writes an empty column.
+        "blocked_regions": pa.array([["de"], None] * 24, pa.large_list(pa.large_string())),
+        "min_age": pa.array([0] * 48, pa.int8()),
+        "withdrawn": pa.array([1] + [0] * 47),
+    }
+    release = with_columns(tiny.release(), **columns)
+    assert trials.rules(release.catalogue).verdict == "pass"
+    assert {n % 2 for n in numbers(page_of(release, k=48))} == {1}
+
+
 def test_age_must_be_known_and_reached(page_of, tiny):
     release = with_columns(tiny.release(), min_age=[None, 0, 16, 18] * 12)
     seen = {
@@ -222,3 +275,22 @@ def test_video_without_an_embedding_is_not_retrieved_and_has_no_score(page_of, h
         if int(item.video_id[1:]) >= 40:
             assert "retrieval" not in item.sources
             assert item.retrieval_score is None
+
+
+def test_regions_that_callers_make_up_are_not_remembered(tiny):
+    """A mask for each of 1,000 names would be 20 MB; what videos name is all there is to keep."""
+    release = tiny.release()
+    table = pa.concat_tables([release.catalogue.table] * 420).slice(0, 20_000)
+    lists = pa.array([["fr", "it"], ["de"], [], None] * 5000)
+    for name in ("regions", "blocked_regions"):
+        table = table.append_column(name, lists)
+    rules = filters.VideoRules(Catalogue(table), np.zeros(0, np.int32))
+    rows = np.arange(len(table))
+    tracemalloc.start()
+    kept = []
+    for number in range(1000):
+        kept.append(rules.allowed_in(f"made up {number}"))
+        assert kept[-1](rows[:8]).tolist() == [False, False, True, True] * 2
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1_000_000  # Even of those that requests still hold.

@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -6,11 +7,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 
-from features import logs
-from serving import errors, loaded_release, release
+from features import command, logs
+from serving import errors, filters, loaded_release, release
 from serving.embedded_models import EmbeddedBackend
 from serving.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 from serving.live_service import LiveParts
+from serving.page import FunnelSettings, PageRequest
+from serving.user_history import unknown_user
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +44,13 @@ def test_the_shelf_is_searched_with_the_index(tiny):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, 8)).astype(np.float32)
     fake = tiny.index(vectors[:40])
-    fake.details = {}
-    fake.video_ids = pa.array([f"v{n}" for n in range(40)])
-    shelved = ShelvedIndex(fake, pa.array([f"n{n}" for n in range(10)]), vectors[40:])
+    shelved = ShelvedIndex(fake, vectors[40:])
     queries = rng.normal(size=(5, 8)).astype(np.float32)
     rows, scores = shelved.search(queries, 12)
     expected, expected_scores = tiny.index(vectors).search(queries, 12)
     np.testing.assert_array_equal(rows, expected)
     np.testing.assert_allclose(scores, expected_scores, rtol=1e-6)
-    assert len(shelved) == len(shelved.video_ids) == 50
+    assert len(shelved) == 50
 
 
 def test_new_videos_join_a_release_and_old_rows_stay(built, shelver):
@@ -106,6 +107,37 @@ def test_a_release_without_new_videos_stays_as_it_is(built, shelver):
     assert shelver.with_videos(built.catalogue.table) is built
 
 
+def test_a_later_row_of_a_video_reaches_the_release_that_serves(built, backend, tmp_path, world):
+    table = built.catalogue.table
+    logs.append(tmp_path, "videos", table)
+    parts = LiveParts(world.serving_root, tmp_path, backend)
+    before = parts.attach(built)
+    assert not len(before.withdrawn)
+    ids = table["video_id"].to_pylist()
+    later = pa.table(
+        {
+            "video_id": [ids[3], ids[7]],
+            "upload_time": table["upload_time"].to_pylist()[3:8:4],
+            "withdrawn": [True, False],
+            "regions": [None, ["nowhere"]],
+        }
+    )
+    logs.append(tmp_path, "videos", later)
+    after = parts.renewed(before)
+    assert after.withdrawn.tolist() == [3]
+    rows = np.arange(len(table), dtype=np.int32)
+    viewer = after.viewer(unknown_user("u"), now=int(time.time()), context={"region": "de"})
+    found = filters.Filters(
+        viewer,
+        after.catalogue,
+        after.video_rules,
+        asked=PageRequest(user_id="u", k=1),
+        settings=FunnelSettings(),
+    )
+    assert np.flatnonzero(~found.allowed(rows)).tolist() == [7]
+    assert found.forbidden.tolist() == [3]
+
+
 def test_new_videos_reach_every_release_that_serves(built, backend, tmp_path, world):
     """Arms of an experiment may stay on a release that was published long ago, or on this one."""
     older = [dataclasses.replace(built, version=f"{year}0101000000") for year in range(2010, 2014)]
@@ -118,17 +150,78 @@ def test_new_videos_reach_every_release_that_serves(built, backend, tmp_path, wo
         table.column_names.index("video_id"), "video_id", pa.array(["just uploaded"])
     )
     logs.append(tmp_path, "videos", pa.concat_tables([table, new]))
-    parts = LiveParts(world.serving_root, tmp_path, backend, kept={older[0].version})
+    moment = 0.0
+    parts = LiveParts(
+        world.serving_root,
+        tmp_path,
+        backend,
+        kept={older[0].version},
+        monotonic=lambda: moment,
+    )
     serving = {one.version: parts.attach(one) for one in (*older, built)}
     assert all("just uploaded" in one.catalogue.row_of for one in serving.values())
 
     newer = new.set_column(table.column_names.index("video_id"), "video_id", pa.array(["newest"]))
     logs.append(tmp_path, "videos", newer)
-    for version in (older[0].version, older[-1].version, built.version):
+    moment += 60
+    for version in (older[0].version, built.version):
         renewed = parts.renewed(serving[version])
         assert "newest" in renewed.catalogue.row_of
         assert parts.renewed(renewed) is None
         # Whoever else serves the same version gets the same.
         assert parts.renewed(serving[version]) is renewed
-    # One that was replaced twice is let go of.
-    assert parts.renewed(serving[older[1].version]) is None
+    # One that was replaced is let go of.
+    assert parts.renewed(serving[older[-1].version]) is None
+
+
+def renamed(table, *names):
+    """Returns the first videos of a table under new names."""
+    ids = pa.array(names)
+    place = table.column_names.index("video_id")
+    return table.slice(0, len(names)).set_column(place, "video_id", ids)
+
+
+def test_a_file_that_cannot_be_looked_at_keeps_no_release_from_serving(
+    built, backend, tmp_path, world
+):
+    """A mount that went away, a file that is replaced just now."""
+    (tmp_path / "videos").mkdir()
+    gone = tmp_path / "videos" / "part-0.parquet"
+    gone.symlink_to(tmp_path / "nowhere")
+    moment = 0.0
+    parts = LiveParts(world.serving_root, tmp_path, backend, monotonic=lambda: moment)
+    serving = parts.attach(built)
+    assert len(serving.catalogue) == len(built.catalogue)
+    for _ in range(2):
+        moment += 60
+        with pytest.raises((OSError, command.InputError), match="part-0"):
+            parts.renewed(serving)
+    gone.unlink()
+    moment += 60
+    logs.append(tmp_path, "videos", renamed(built.catalogue.table, "just uploaded"))
+    assert "just uploaded" in parts.renewed(serving).catalogue.row_of
+
+
+def test_videos_that_a_model_could_not_embed_join_when_it_answers_again(
+    built, backend, tmp_path, world
+):
+    """Nothing about the files changes in between."""
+    moment = 0.0
+    parts = LiveParts(world.serving_root, tmp_path, backend, monotonic=lambda: moment)
+    serving = parts.attach(built)
+    (shelf,) = parts._shelves.values()
+    whole = shelf.shelver
+
+    class Broken:
+        def predict(self, inputs, *, deadline_s=None):
+            raise errors.ModelUnavailableError("model server: UNAVAILABLE")
+
+    logs.append(tmp_path, "videos", renamed(built.catalogue.table, "just uploaded"))
+    shelf.shelver = dataclasses.replace(whole, embed=Broken())
+    for _ in range(2):
+        moment += 60
+        with pytest.raises(errors.ModelUnavailableError):
+            parts.renewed(serving)
+    shelf.shelver = whole
+    moment += 60
+    assert "just uploaded" in parts.renewed(serving).catalogue.row_of

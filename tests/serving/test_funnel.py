@@ -84,6 +84,43 @@ def test_event_of_this_very_second_counts(funnel_of, history, tiny):
     assert "v1" not in {item.video_id for item in page.items}
 
 
+def test_pages_of_one_second_do_not_run_ahead_of_the_clock(funnel_of, history, tiny, tmp_path):
+    """And what a page saw of the user is what training will see: what lies before its time."""
+    log = EventLog(tmp_path / "logs")
+    funnel = funnel_of(recorder=Recorder(history, log))
+    watched(history, tiny, 1, at=tiny.now)
+    seen = {}
+    for _ in range(300):
+        before = history.read("u").impressions["time"].to_pylist()
+        page = funnel.recommend(PageRequest(user_id="u", k=1))
+        seen[page.request_id] = (page.now, sum(time < page.now for time in before))
+    assert {now for now, _ in seen.values()} == {tiny.now + 1}
+    written = history.read("u").impressions["time"].to_pylist()
+    assert len(written) == 300
+    for now, count in seen.values():
+        assert sum(time < now for time in written) == count
+    log.close()
+
+
+def test_click_in_the_second_before_its_page_is_the_pages(funnel_of, history, tiny, tmp_path):
+    log = EventLog(tmp_path / "logs")
+    funnel = funnel_of(recorder=Recorder(history, log))
+    watched(history, tiny, 1, at=tiny.now)
+    page = funnel.recommend(PageRequest(user_id="u", k=2))
+    assert page.now == tiny.now + 1
+    named, bare = (item.video_id for item in page.items)
+    for video, more in ((named, {"page_id": page.request_id}), (bare, {})):
+        click = Event(
+            event_id=video, kind=Kind.CLICK, user_id="u", time=tiny.now, video_id=video, **more
+        )
+        history.append([click])
+        log.append([click])
+    assert history.read("u").impressions["clicked"].to_pylist() == [True, True]
+    log.compact(flush=True)
+    assert logs.read_table(log.logs_dir, "impressions")["clicked"].to_pylist() == [True, True]
+    log.close()
+
+
 def test_watched_videos_are_left_out_unless_asked_for(funnel_of, history, tiny):
     watched(history, tiny, *range(0, 40))
     page = funnel_of().recommend(PageRequest(user_id="u", k=20))

@@ -52,6 +52,23 @@ def test_fill_reaches_every_allowed_video_newest_first_where_nobody_watched(tiny
     assert found.rows.tolist() == [5, 2, 3, 4, *range(6, 48)]
 
 
+def test_of_many_regions_the_most_watched_have_lists_of_their_own(tiny):
+    """Whoever calls the API chooses the names, so there may be thousands, in any order."""
+    named = [f"made up {n}" for n in range(2000)]
+    columns = {
+        # v2 and v3 in each: 50 watches of v3 in the last one named so, up to 2,049 in the first.
+        "region": [*named, *named, "de", "de", "de", ""],
+        "video_id": ["v2"] * 2000 + ["v3"] * 2000 + ["v9", "v8", "unknown", "v7"],
+        "watches": [*[0] * 2000, *range(2049, 49, -1), 1900, 2000, 9, 9999],
+    }
+    popular = sources.Popular(daily(tiny, [(1, 0, 8)]), tiny.catalogue(), pa.table(columns))
+    assert len(popular._regions) == 500 - 1  # One of the 500 is that of nobody's region.
+    assert popular.nominate(asked(tiny, region="de"), 5).rows.tolist() == [8, 9]
+    assert popular.nominate(asked(tiny, region="made up 0"), 5).rows.tolist() == [3, 2]
+    assert popular.nominate(asked(tiny, region="made up 1999"), 5).rows.tolist() == [1]
+    assert popular.nominate(asked(tiny, region=""), 5).rows.tolist() == [1]
+
+
 def test_small_region_is_served_what_is_popular_with_all(tiny):
     regional = pa.table({"region": ["de", "fr"], "video_id": ["v9", "v8"], "watches": [49, 50]})
     popular = sources.Popular(daily(tiny, [(1, 0, 8)]), tiny.catalogue(), regional)

@@ -62,37 +62,89 @@ def test_embeddings_that_are_not_finite_or_all_the_same_fail():
 
 def build_index(directory, embeddings):
     ids = pa.array([str(i) for i in range(len(embeddings))])
-    index.build(directory, ids, embeddings, tuning_queries=embeddings[:10], k=10)
+    index.build(
+        directory,
+        ids,
+        embeddings,
+        tuning_queries=embeddings[:10],
+        recall_target=0.95,
+        exact_below=20_000,
+        k=10,
+    )
     return index.Index.load(directory)
 
 
-def test_users_with_different_lists_pass_the_collapse_gates(tmp_path):
-    rng = np.random.default_rng(0)
-    built = build_index(tmp_path / "i", rng.normal(size=(300, 9)).astype(np.float32))
-    queries = rng.normal(size=(50, 9)).astype(np.float32)
-    assert verdicts(gates.collapse(built, queries)) == ["pass", "pass"]
+def site(kind, users=200, seed=0):
+    """Embeddings of videos and users, and watches that follow their softmax.
 
-
-def test_the_same_list_for_everybody_fails(tmp_path):
-    rng = np.random.default_rng(0)
-    embeddings = 1e-3 * rng.normal(size=(3000, 9)).astype(np.float32)
-    embeddings[:, -1] = rng.normal(size=3000)  # The bias decides, so all users see one list.
-    built = build_index(tmp_path / "i", embeddings)
-    queries = rng.normal(size=(50, 9)).astype(np.float32)
+    On the news site a fiftieth of the videos is watched at all; in the archive everything is.
+    """
+    rng = np.random.default_rng(seed)
+    count = {"news": 5000, "archive": 5000, "twenty": 20, "two": 2}[kind]
+    videos = rng.normal(size=(count, 9)).astype(np.float32)
+    videos[:, -1] = rng.normal(size=count)
+    if kind == "news":
+        videos[100:, -1] -= 15  # Dead.
+    queries = rng.normal(size=(users, 9)).astype(np.float32)
     queries[:, -1] = 1
-    # 100 to about 120 of 3,000 reachable videos are shown: a coverage of about .04.
-    found = gates.collapse(built, queries)
-    assert verdicts(found) == ["pass", "FAIL"]
+    logits = queries.astype(np.float64) @ videos.T.astype(np.float64)
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    watched = sum(rng.multinomial(50, p) for p in chances)
+    return videos, queries, watched
 
 
-def test_a_catalogue_of_which_almost_nothing_is_shown_fails(tmp_path):
+SITES = ["news", "archive", "twenty", "two"]
+
+
+@pytest.mark.parametrize("kind", SITES)
+def test_a_healthy_model_passes_the_collapse_gates_on_any_site(tmp_path, kind):
+    videos, queries, watched = site(kind)
+    built = build_index(tmp_path / "i", videos)
+    assert verdicts(gates.collapse(built, queries, watched=watched)) == ["pass", "pass"]
+
+
+@pytest.mark.parametrize("kind", SITES)
+@pytest.mark.parametrize("collapsed", ["queries", "videos", "halves"])
+def test_a_collapsed_model_fails_on_any_site(tmp_path, kind, collapsed):
+    """One list for all, since queries are alike or since the bias decides; or two lists."""
+    videos, queries, watched = site(kind)
+    if collapsed == "videos":
+        videos[:, :-1] *= 1e-4
+    queries[:, :-1] = queries[0, :-1] + 1e-4 * queries[:, :-1]
+    if collapsed == "halves" and kind == "archive":
+        queries[::2, :-1] *= -1
+    built = build_index(tmp_path / "i", videos)
+    assert "FAIL" in verdicts(gates.collapse(built, queries, watched=watched))
+
+
+def test_few_videos_of_many_are_no_collapse_where_people_watch_few(tmp_path):
+    """The same lists are right where watches fall on 100 videos, and wrong elsewhere."""
+    videos, queries, watched = site("news")
+    built = build_index(tmp_path / "i", videos)
+    _, _, elsewhere = site("archive")
+    assert verdicts(gates.collapse(built, queries, watched=watched)) == ["pass", "pass"]
+    assert "FAIL" in verdicts(gates.collapse(built, queries, watched=elsewhere))
+
+
+@pytest.mark.parametrize(
+    ("videos", "users", "cause"),
+    [(1, 200, "1 videos"), (50, 1, "1 held-out users"), (50, 15, "15 held-out users")],
+)
+def test_what_cannot_be_told_is_said_to_be_so_and_forbids_nothing(tmp_path, videos, users, cause):
     rng = np.random.default_rng(0)
-    embeddings = np.zeros((9000, 9), np.float32)
-    embeddings[:110] = rng.normal(size=(110, 9)) + 5
-    built = build_index(tmp_path / "i", embeddings)
-    queries = np.abs(rng.normal(size=(90, 9))).astype(np.float32)
-    # At most 110 of the 9,000 videos that 90 lists of 100 could reach.
-    assert verdicts(gates.collapse(built, queries))[0] == "FAIL"
+    built = build_index(tmp_path / "i", rng.normal(size=(videos, 9)).astype(np.float32))
+    queries = rng.normal(size=(users, 9)).astype(np.float32)
+    found = gates.collapse(built, queries, watched=np.ones(videos, np.int64))
+    assert verdicts(found) == ["not checked"] * 2
+    assert all(cause in gate.value for gate in found)
+    assert not gates.failed(found)
+
+
+def test_where_a_list_holds_all_videos_recall_is_not_checked():
+    found = gates.metrics({}, {}, num_videos=100, has_ranker=False)
+    assert verdicts(found) == ["not checked"]
+    assert "holds them all" in found[0].value
 
 
 @pytest.mark.parametrize(
@@ -189,3 +241,23 @@ def test_unusable_metrics_are_refused(tmp_path, content, message):
         (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(command.InputError, match=message):
         gates.read_metrics(tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize(("high", "verdict"), [(0.01, "pass"), (-0.01, "FAIL")])
+def test_a_page_order_that_is_surely_worse_than_one_of_its_parts_fails(high, verdict):
+    judged = {
+        "chosen": "learned",
+        "best_single": "log_live_watches_1h",
+        "hits": {"learned": {"10": 0.2, "100": 0.5}},
+        "difference": {
+            "10": {"value": -0.02, "low": -0.05, "high": high},
+            "100": {"value": 0.1, "low": 0.05, "high": 0.15},
+        },
+    }
+    assert verdicts(gates.page_order(judged)) == [verdict, "pass"]
+    assert "minus log_live_watches_1h: -0.0200" in gates.page_order(judged)[0].value
+
+
+def test_without_watches_to_learn_an_order_from_it_is_said_that_none_was_judged():
+    (gate,) = gates.page_order({"lessons": 12, "asked": 200})
+    assert (gate.verdict, gate.value) == ("not checked", "12 held-out watches of candidates")

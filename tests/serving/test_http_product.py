@@ -1,15 +1,29 @@
 """Tokens, blocking, explanations, the page of the API, metrics, traces, experiments over HTTP."""
 
+import concurrent.futures
 import http.server
 import json
+import socket
 import threading
 
+import httpx
 import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from features import command, logs
-from serving import ab_experiment, http_access, listening, release, service, tracing
+from serving import (
+    ab_experiment,
+    errors,
+    http_access,
+    listening,
+    publication,
+    release,
+    service,
+    tracing,
+)
+from serving.arm_release import ArmRelease
+from serving.page import PageRequest
 
 TOKEN = "0123456789abcdef-token"
 
@@ -70,6 +84,163 @@ def test_only_this_machine_reaches_loopback():
     told = {host: listening.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost")}
     assert all(told.values())
     assert not any(map(listening.is_loopback, ("0.0.0.0", "::", "192.168.0.7", "example.org")))
+
+
+# ---- by which name -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_loopback(running):
+    return running(hosts=http_access.allowed_hosts("127.0.0.1", ["Videos.Example.org."]))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "", "127.0.0.2", "*",
+     "127.0.0.1:80:80", "[::1", "localhost@evil.example"],
+)  # fmt: skip
+def test_loopback_does_not_answer_to_another_name(on_loopback, host):
+    for path in ("/", "/healthz", "/readyz", "/v1/users", "/v1/release/"):
+        answer = on_loopback.client.get(path, headers={"host": host})
+        assert answer.status_code == 421
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "--allowed_hosts" in answer.json()["detail"]
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    body = {"user_id": "u"}
+    answer = on_loopback.client.post("/v1/recommendations", json=body, headers={"host": host})
+    assert answer.status_code == 421
+    assert on_loopback.history.user_ids(1) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:1", "localhost:8080", "LOCALHOST", "[::1]:8080", "localhost.",
+     "videos.example.org", "videos.example.org.:443", "VIDEOS.example.org"],
+)  # fmt: skip
+def test_loopback_answers_to_its_names_and_those_it_was_given(on_loopback, host):
+    answer = on_loopback.client.get("/v1/users", headers={"host": host})
+    assert answer.status_code == 200
+
+
+def test_one_wrong_name_of_two_is_refused_and_none_is_no_browser(on_loopback):
+    def status(*headers):
+        with socket.create_connection(("127.0.0.1", on_loopback.port), 60) as connection:
+            lines = ["GET /healthz HTTP/1.0", *headers, "", ""]
+            connection.sendall("\r\n".join(lines).encode())
+            return int(connection.recv(65536).split()[1])
+
+    assert status("Host: localhost", "Host: evil.example") == 421
+    assert status("Host: localhost") == 200
+    assert status() == 200
+
+
+def test_other_addresses_answer_to_all_names_unless_some_are_given():
+    assert http_access.allowed_hosts("0.0.0.0", []) == {http_access.ANY_HOST}
+    assert http_access.allowed_hosts("0.0.0.0", ["a.org", "[::2]"]) == {"a.org", "::2"}
+    assert http_access.ANY_HOST in http_access.allowed_hosts("127.0.0.1", ["*"])
+    for name in ("a.org:80", "http://a.org", "a b", "", "*.a.org"):
+        with pytest.raises(command.InputError, match="names or addresses without port"):
+            http_access.allowed_hosts("127.0.0.1", [name])
+
+
+def test_nothing_is_redirected_to_where_a_request_says(site):
+    for path in ("/v1/release/", "/v1/users/", "/healthz/", "/docs/"):
+        answer = site.client.get(path, headers={"host": "evil.example"})
+        assert answer.status_code == 404
+        assert "location" not in answer.headers
+
+
+# ---- readiness -----------------------------------------------------------------------------------
+
+
+class CountedTower:
+    """Fails when told to, and counts its predictions."""
+
+    def __init__(self, tower):
+        self.tower, self.asked, self.fails = tower, 0, False
+
+    def predict(self, inputs, *, deadline_s=None):
+        self.asked += 1
+        if self.fails:
+            raise errors.ModelError("broken")
+        return self.tower.predict(inputs, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_many_who_ask_whether_it_is_ready_cost_one_prediction(running, tiny, fails):
+    tower = CountedTower(tiny.tower())
+    site = running(readiness_holds_s=3600.0)
+    site.releases.current = tiny.release(query_tower=tower)
+    tower.fails = fails
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(httpx.get, f"{site.url}/readyz", timeout=60) for _ in range(40)]
+    assert {answer.result().status_code for answer in answers} == {503 if fails else 200}
+    assert tower.asked == 1
+
+
+def test_readiness_is_found_out_again_after_a_while(running, tiny):
+    tower = CountedTower(tiny.tower())
+    site = running(readiness_holds_s=0.0)
+    site.releases.current = tiny.release(query_tower=tower)
+    told = []
+    for tower.fails in (False, True, False):
+        told.append(site.client.get("/readyz").status_code)
+    assert told == [200, 503, 200]
+
+
+# ---- looking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "counts"),
+    [
+        ({}, True),
+        ({"record": True}, True),
+        ({"record": True, "debug": True}, True),
+        ({"debug": True}, False),
+        ({"record": False}, False),
+        ({"record": False, "debug": True}, False),
+        ({"record": None, "debug": True}, False),
+    ],
+)
+def test_page_that_is_only_looked_at_leaves_no_trace(running, tiny, body, counts):
+    site = running(funnel_options={"settings": tiny.patient(max_shown=3)})
+    first = ask(site, k=5, context={"region": "de"}, **body).json()
+    for _ in range(10):  # Twice more would be often enough for a video to rest.
+        page = ask(site, k=5, context={"region": "de"}, **body).json()
+    if body.get("debug"):
+        assert page["debug"]["recorded"] is counts
+    same = [i["video_id"] for i in page["items"]] == [i["video_id"] for i in first["items"]]
+    assert same is not counts
+    shown = site.history.read("u")
+    assert shown.is_known is counts
+    assert shown.impressions.num_rows == (55 if counts else 0)
+    assert list(site.live.met) == (["u"] * 11 if counts else [])
+    site.log.compact(flush=True)
+    assert len(logged_impressions(site)) == (55 if counts else 0)
+    text = site.client.get("/metrics").text
+    assert ('watchnext_shown_total{source="retrieval"}' in text) is counts
+    assert "watchnext_pages_not_recorded_total 0.0" in text
+    assert 'watchnext_pages_total{rung="full"} 11.0' in text
+
+
+def logged_impressions(site):
+    if not (site.log.logs_dir / "impressions").exists():
+        return []
+    return logs.read_table(site.log.logs_dir, "impressions").to_pylist()
+
+
+def test_what_is_looked_at_with_a_pretended_context_is_no_last_embedding(running, tiny):
+    site = running()
+    ask(site, record=False, context={"region": "de"})
+    site.releases.current = tiny.release(query_tower=tiny.broken())
+    assert ask(site, context={"region": "de"}).json()["rung"] == "popular"
+
+
+def test_page_of_the_api_tells_of_looking(site):
+    answer = site.client.get("/docs").text
+    assert "<code>record</code>" in answer
+    assert "is for looking at what somebody would see" in answer
 
 
 # ---- blocking and explaining ---------------------------------------------------------------------
@@ -133,6 +304,25 @@ def test_page_of_the_api_names_everything_and_loads_nothing(site):
 
 
 # ---- metrics -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranker", ["fake", None])
+def test_only_what_failed_counts_as_a_fall_and_every_page_counts_by_rung(site, tiny, ranker):
+    site.releases.current = tiny.release(ranker=ranker)
+    rung = "full" if ranker else "no_ranker"
+    for context in ({}, {"region": "de"}):  # Nothing is known of the first viewer.
+        assert ask(site, "new" if not context else "u", context=context).status_code == 200
+    text = site.client.get("/metrics").text
+    assert "watchnext_degraded_total{" not in text
+    pages = {"full": 2} if ranker else {"no_ranker": 1, "popular": 1}
+    for name, count in pages.items():
+        assert f'watchnext_pages_total{{rung="{name}"}} {count:.1f}' in text
+    site.releases.current = tiny.release(ranker=tiny.broken())
+    assert ask(site, context={"region": "de"}).json()["rung"] == "no_ranker"
+    text = site.client.get("/metrics").text
+    assert 'watchnext_degraded_total{part="ranker"} 1.0' in text
+    assert text.count("watchnext_degraded_total{") == 1
+    assert f'watchnext_pages_total{{rung="{rung}"}}' in text
 
 
 def test_metrics_name_what_failed_what_was_filtered_and_how_late_events_are(site, tiny):
@@ -246,7 +436,7 @@ def test_arms_differ_as_told_and_every_impression_says_which(running, experiment
     expected = {}
     for number in range(30):
         user = f"user-{number}"
-        page = ask(site, user, k=3, debug=True, context={"region": "de"}).json()
+        page = ask(site, user, k=3, debug=True, record=True, context={"region": "de"}).json()
         arm = experiment.arm_of(user)
         expected[user] = [f"channels/{arm.name}"] if arm else []
         assert page["debug"]["exposures"] == expected[user]
@@ -298,6 +488,14 @@ def test_arm_may_have_a_release_of_its_own(running, experiment_file, tiny):
              "settings": {"per_channel": 1.5}}]},
             "per_channel of b must be a whole number",
         ),
+        *(
+            (
+                {"arms": [{"name": "a", "share": 0.5},
+                          {"name": "b", "share": 0.5, "release": wrong}]},
+                "release of b must be a version in quotes",
+            )
+            for wrong in (20200101000000, "latest", "../7", "")
+        ),
     ],
 )  # fmt: skip
 def test_experiment_that_breaks_a_rule_is_refused(experiment_file, changes, message):
@@ -325,21 +523,113 @@ def test_server_that_cannot_have_what_it_was_told_does_not_start(
         service.build(config)
 
 
-def test_arm_of_a_release_that_is_not_there_is_refused_at_the_start(
-    published_root, tmp_path, experiment_file
+@pytest.fixture
+def served(published_root, tmp_path, experiment_file, tiny):
+    """Builds a service with half of the users kept on a release."""
+    built = []
+
+    def make(version, root=published_root):
+        arms = [
+            {"name": "control", "share": 0.5},
+            {"name": "kept", "share": 0.5, "release": version, "settings": {"per_channel": 1}},
+        ]
+        config = service.ServiceConfig(
+            serving_root=root,
+            logs=tmp_path / "logs",
+            history=tmp_path / "history.sqlite",
+            experiment=experiment_file(arms=arms),
+            settings=tiny.patient(),
+        )
+        built.append(service.build(config))
+        return built[-1]
+
+    yield make
+    for one in built:
+        one.on_close()
+
+
+def pages_by_arm(built):
+    """Pages of ten users, by the arm that the split gives them."""
+    pages = {"control": [], "kept": []}
+    for number in range(10):
+        user = f"user-{number}"
+        page = built.funnel.recommend(PageRequest(user_id=user, k=5, context={"region": "de"}))
+        pages[built.funnel._experiment.arm_of(user).name].append(page)
+    assert all(pages.values())
+    return pages
+
+
+def test_arm_whose_release_is_missing_is_served_by_the_current_one_loudly(
+    serving_root, served, caplog
 ):
-    arms = [
-        {"name": "control", "share": 0.5},
-        {"name": "gone", "share": 0.5, "release": "20200101000000"},
-    ]
-    config = service.ServiceConfig(
-        serving_root=published_root,
-        logs=tmp_path / "logs",
-        history=tmp_path / "history.sqlite",
-        experiment=experiment_file(arms=arms),
-    )
-    with pytest.raises(command.InputError, match="20200101000000"):
-        service.build(config)
+    built = served("20200101000000", serving_root)
+    assert "Release 20200101000000, on which arms are kept, cannot be had" in caplog.text
+    pages = pages_by_arm(built)
+    for page in pages["kept"]:
+        assert page.release_id == release.current(serving_root)
+        assert page.falls == ("experiment",)
+        assert "arm kept is kept on release 20200101000000" in page.reasons[0]
+        assert page.exposures == ()  # It is no page of that arm.
+        assert page.rung == "full"
+    for page in pages["control"]:
+        assert (page.falls, page.exposures) == ((), ("channels/control",))
+
+
+def test_arm_keeps_its_release_through_publications_and_restarts(serving_root, served, tiny):
+    version = release.current(serving_root)
+    built = served(version, serving_root)
+    assert release.pins(serving_root) == {"channels": [version]}
+    for _ in range(5):
+        new = tiny.publish(serving_root)
+    assert version in release.versions(serving_root)
+    for one in (built, served(version, serving_root)):
+        one.releases.refresh()
+        pages = pages_by_arm(one)
+        assert {page.release_id for page in pages["kept"]} == {version}
+        assert {page.release_id for page in pages["control"]} == {new}
+        assert {page.exposures for page in pages["kept"]} == {("channels/kept",)}
+
+
+def test_arm_whose_release_comes_back_is_served_by_it(tiny):
+    there = []
+
+    def load(version):
+        if not there:
+            raise release.ReleaseRefusedError("there is no release 7")
+        return tiny.release(version)
+
+    arm = ArmRelease("7", load=load, retry_s=0.0)
+    arm.look()
+    with pytest.raises(errors.NotReadyError, match="there is no release 7"), arm.pin():
+        pass
+    there.append(True)
+    arm.look()
+    with arm.pin() as pinned:
+        assert pinned.version == "7"
+
+
+def test_arm_whose_release_cannot_be_renewed_keeps_it(tiny):
+    def renew(current):
+        raise errors.ModelUnavailableError("gone")
+
+    arm = ArmRelease("7", load=tiny.release, renew=renew, retry_s=0.0)
+    arm.look()
+    before = arm.current
+    arm.look()
+    assert arm.current is before
+
+
+def test_server_that_may_not_write_to_the_serving_root_serves_and_says_who_should_pin(
+    serving_root, served, tiny, caplog, monkeypatch
+):
+    version = release.current(serving_root)
+
+    def refuse(*_):
+        raise command.InputError("--serving_root cannot be written: Read-only file system.")
+
+    monkeypatch.setattr(publication, "pin", refuse)
+    assert {p.release_id for p in pages_by_arm(served(version, serving_root))["kept"]} == {version}
+    assert "python -m serving.pin_releases" in caplog.text
 
 
 def test_current_release_is_not_loaded_twice_for_an_arm(published_root, tmp_path, experiment_file):

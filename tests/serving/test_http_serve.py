@@ -57,6 +57,25 @@ def ask_until(server, stop, codes):
             return
 
 
+def test_connections_and_hosts_are_limited_as_told(serving_root, tmp_path, serve):
+    server = serve(
+        f"--serving_root={serving_root}",
+        f"--logs={tmp_path / 'logs'}",
+        "--max_connections=20",
+        "--allowed_hosts=videos.example,other.example",
+    )
+    port = int(server.url.rpartition(":")[2])
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            waiting = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+            waiting.sendall(b"GET / HTTP/1.1\r\n")
+        assert server.page().status_code == 200
+        for host, expected in (("videos.example", 200), ("other.example:80", 200), ("evil", 421)):
+            answer = httpx.get(f"{server.url}/v1/users", headers={"host": host}, timeout=60)
+            assert answer.status_code == expected
+    assert server.stop() == 0
+
+
 def test_a_life_of_a_server(serving_root, tmp_path, serve):
     """Serve, learn, be killed, come back with everything, stop at a signal while busy."""
     flags = (f"--serving_root={serving_root}", f"--logs={tmp_path / 'logs'}")

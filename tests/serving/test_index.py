@@ -33,9 +33,13 @@ def ids(count: int) -> pa.Array:
     return pa.array([f"video{i}" for i in range(count)])
 
 
+def build(*arguments, exact_below=20_000, **more):
+    return index.build(*arguments, recall_target=0.95, exact_below=exact_below, **more)
+
+
 @pytest.fixture
 def exact_directory(tmp_path):
-    index.build(tmp_path / "exact", ids(300), clustered(300), tuning_queries=queries_like(20), k=10)
+    build(tmp_path / "exact", ids(300), clustered(300), tuning_queries=queries_like(20), k=10)
     return tmp_path / "exact"
 
 
@@ -146,7 +150,7 @@ def test_a_moved_scann_index_loads_and_answers_the_same(tmp_path, monkeypatch):
     exact = index_tuning.exact_trial(clustered(2000), queries_like(4), 10)
     monkeypatch.setattr(index_tuning, "choose", lambda *_, **__: (searcher, [exact, best]))
     built = tmp_path / "built"
-    report = index.build(
+    report = build(
         built, ids(2000), clustered(2000), tuning_queries=queries_like(40), k=10, exact_below=1
     )
     assert report.kind == "scann"
@@ -231,7 +235,7 @@ def test_ids_and_vectors_that_cannot_be_indexed_are_refused(tmp_path, video_ids,
     embeddings = clustered(3)
     embeddings[1, 2] += change
     with pytest.raises(command.InputError, match=message):
-        index.build(tmp_path / "i", pa.array(video_ids), embeddings, tuning_queries=queries_like(2))
+        build(tmp_path / "i", pa.array(video_ids), embeddings, tuning_queries=queries_like(2))
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_unusable_queries_are_refused(exact_directory, queries, k):
 
 def test_recall_is_reported_by_slice_and_on_queries_not_tuned_on(tmp_path):
     light = np.arange(20) < 4
-    report = index.build(
+    report = build(
         tmp_path / "i",
         ids(300),
         clustered(300),

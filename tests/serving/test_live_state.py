@@ -1,3 +1,4 @@
+import threading
 import types
 
 import hypothesis.strategies as st
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from features import live_statistics, logs
 from features.catalogue import Catalogue
 from features.live_statistics import LiveStatistics
-from serving import live_state, sources
+from serving import sources
 from serving.embedded_models import EmbeddedBackend
 from serving.event_log import EventLog
 from serving.events import Event, Kind
@@ -211,9 +212,8 @@ def test_features_equal_those_of_replay_whatever_the_order_of_events(events, siz
         np.testing.assert_array_equal(served[name], values, err_msg=name)
 
 
-def test_memory_is_bounded_and_the_newest_survive(monkeypatch):
-    monkeypatch.setattr(live_state, "MAX_VIDEOS", 10)
-    state = LiveState()
+def test_memory_is_bounded_and_the_newest_survive():
+    state = LiveState(max_videos=10)
     view = LiveView(state, CATALOGUE)
     for n in range(20):
         times = np.array([NOW - 200_000 + 10_000 * n], np.int64)
@@ -226,6 +226,94 @@ def test_memory_is_bounded_and_the_newest_survive(monkeypatch):
     assert view.trending_rows("").tolist()[0] == 19
     columns = view.columns(np.array([19, 0]), np.full(2, NOW))
     assert columns["video_live_watches_1d"].tolist() == [1, 0]
+
+
+class RenumberedMeanwhile(LiveState):
+    """Takes in events that give videos new numbers, right before or after its next answer."""
+
+    def __init__(self, events):
+        super().__init__(max_videos=10)
+        self._events = events
+        self.due = None
+
+    def _answer(self, answer, *asked):
+        for moment in ("before", "after"):
+            if moment == "after":
+                found = answer(*asked)
+            if self.due == moment:
+                self.due = None
+                others = threading.Thread(target=self.apply, args=(self._events,))
+                others.start()
+                others.join()
+        return found
+
+    def trending(self, region):
+        return self._answer(super().trending, region)
+
+    def following(self, numbers):
+        return self._answer(super().following, numbers)
+
+    def statistics(self, now_s):
+        return self._answer(super().statistics, now_s)
+
+
+@pytest.fixture(params=["before", "after"])
+def renumbered(request):
+    """A view of a state that forgets its first six videos about its next answer."""
+    # Three days ago somebody watched v0 to v5, lately v6 and then v7; three new ones are too many.
+    old = [watch(f"v{n}", 3 * 86400, user=f"old {n}") for n in range(6)]
+    lately = [watch("v6", 300, user="u"), watch("v7", 200, user="u"), watch("v7", 120, user="w")]
+    state = RenumberedMeanwhile([watch(f"v{n}", 130, user=f"new {n}") for n in range(10, 13)])
+    state.apply(old)
+    state.apply(lately)
+    view = LiveView(state, CATALOGUE)
+    assert view.trending_rows("")[0] == 7
+    before, _ = state.known(0)
+    state.due = request.param
+    yield view
+    after, ids = state.known(0)
+    assert (before, after) == (0, 1)  # It did happen.
+    assert ids[:2] == ["v6", "v7"]  # Their numbers were 6 and 7, those of other videos now.
+
+
+def test_what_trends_is_right_while_videos_get_new_numbers(renumbered):
+    assert renumbered.trending_rows("").tolist()[0] == 7
+
+
+def test_what_follows_is_right_while_videos_get_new_numbers(renumbered):
+    rows, _ = renumbered.rows_after(np.array([6]))
+    assert rows.tolist() == [7]
+
+
+def test_counts_are_right_while_videos_get_new_numbers(renumbered):
+    columns = renumbered.columns(np.array([6, 7, 0, -1]), np.full(4, NOW))
+    assert columns["video_live_watches_10m"].tolist() == [1, 2, 0, 0]
+
+
+def test_an_ancient_event_costs_nothing_and_changes_nothing_that_is_of_today():
+    """One of 1970 made each minute cost seconds: a count for each minute since then."""
+    state = LiveState()
+    view = LiveView(state, CATALOGUE)
+    state.apply([watch("v1", 120)])
+    _, before = state.statistics(NOW)
+    state.apply([watch("v2", NOW - 1), watch("v2", 86400 * 400, kind=Kind.IMPRESSION)])
+    _, after = state.statistics(NOW)
+    assert after is before  # Nothing was counted anew.
+    # Nor does it come back with what happens next: v1 was watched twice before this minute.
+    state.apply([watch("v1", 30, user="w")])
+    columns = view.columns(np.arange(3), np.full(3, NOW))
+    assert columns["video_live_watches_1d"].tolist() == [0, 2, 0]
+    assert columns["video_live_impressions_1d"].tolist() == [0, 0, 0]
+
+
+def test_made_up_regions_are_kept_for_a_while_and_few_at_a_time():
+    state = LiveState()
+    for n in range(1000):
+        state.meet(f"u{n}", f"made up {n}")
+        state.apply([watch("v1", 60, user=f"u{n}")])
+        state.trending(f"made up {n}")
+    assert len(state._by_region) == 500
+    assert state._lists.keys() <= state._by_region.keys() | {""}
 
 
 def test_the_recorder_tells_of_each_event_once(tmp_path):

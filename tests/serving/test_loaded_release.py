@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import shutil
 import time
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
-from serving import checksums, errors, loaded_release, release
+from serving import checksums, errors, loaded_release, release, release_watcher
 from serving.embedded_models import EmbeddedBackend
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
@@ -50,6 +51,12 @@ def test_release_without_a_ranker_is_loaded(tmp_path, tiny):
         loaded.expected_watch_times(
             loaded.viewer(unknown_user("u"), now=tiny.now, context={}), candidates=None
         )
+
+
+def test_release_whose_filters_cannot_run_is_refused_and_not_served(tmp_path, tiny_publish):
+    tiny_publish(tmp_path, regions=["us"] * 48)
+    with pytest.raises(release.ReleaseRefusedError, match=r"no page could be.*column 'regions'"):
+        load(tmp_path)
 
 
 def test_altered_release_is_refused(serving_root):
@@ -149,6 +156,135 @@ def test_release_that_cannot_be_loaded_leaves_the_old_one_serving(tiny, watcher_
     wait_until(lambda: watcher.current.version == "3")
     # Ever less often: not at each of the many looks in between.
     assert loads.count("2") <= 10
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), KeyError("a bug")])
+def test_a_renewal_that_fails_holds_up_no_release_and_is_tried_at_each_look(
+    tiny, watcher_of, error
+):
+    versions, renewals = ["1"], []
+    renewed = tiny.release("2")
+
+    def renew(current):
+        renewals.append(current.version)
+        if len(renewals) < 50:
+            raise error
+        return None if current is renewed else renewed
+
+    watcher = watcher_of(lambda: versions[-1], tiny.release, renew=renew)
+    watcher.refresh()
+    for _ in range(40):
+        watcher._try_refresh()
+    assert len(renewals) == watcher.renewal_failures == 40
+    versions.append("2")
+    watcher._try_refresh()  # The very next look.
+    assert watcher.current.version == "2"
+    for _ in range(20):
+        watcher._try_refresh()
+    assert (watcher.renewal_failures, watcher.failures) == (49, 0)
+    assert watcher.current is renewed
+
+
+def test_a_release_does_not_wait_for_another_that_cannot_be_loaded(tiny, watcher_of):
+    versions = ["1"]
+
+    def load(version):
+        if version == "2":
+            raise command.InputError("release 2 is refused")
+        return tiny.release(version)
+
+    watcher = watcher_of(lambda: versions[-1], load)
+    watcher.refresh()
+    versions.append("2")
+    for _ in range(12):
+        watcher._retry_at = 0.0  # As if the time had passed.
+        watcher._try_refresh()
+    assert watcher._retry_at > time.monotonic() + 30  # 12 doublings of 20 ms.
+    versions.append("3")
+    watcher._try_refresh()
+    assert watcher.current.version == "3"
+    # The first failure of a version is followed by the shortest pause again.
+    versions.append("2")
+    watcher._try_refresh()
+    assert watcher._backoff_s == 2 * 0.02
+
+
+def test_what_is_published_is_looked_for_steadily_while_it_cannot_be_read(tiny, watcher_of):
+    """The server has too many files open for a moment, for example."""
+    state = {"version": "1"}
+
+    def published():
+        if "error" in state:
+            raise state["error"]
+        return state["version"]
+
+    watcher = watcher_of(published, tiny.release)
+    watcher.refresh()
+    state["error"] = OSError(24, "Too many open files")
+    for _ in range(20):
+        watcher._try_refresh()
+    assert watcher.failures == 20
+    del state["error"]
+    state["version"] = "2"
+    watcher._try_refresh()
+    assert watcher.current.version == "2"
+
+
+def test_waiting_for_the_model_server_is_no_failure_and_the_swap_comes_at_the_next_look(
+    tiny, watcher_of, caplog
+):
+    versions, missing, looks, handed = ["1"], ["NOT_FOUND"], [], []
+
+    def awaited(version):
+        looks.append(version)
+        return "".join(missing)
+
+    def hand_over(version):
+        assert not missing  # Nobody loads what is not there yet.
+        handed.append(version)
+        return False
+
+    renewed = []
+    watcher = watcher_of(
+        lambda: versions[-1],
+        tiny.release,
+        renew=lambda one: renewed.append(one.version),
+        hand_over=hand_over,
+        awaited=awaited,
+    )
+    watcher.refresh()
+    assert (watcher.waiting_s, looks) == (0.0, [])
+    caplog.set_level(logging.INFO, logger="absl")
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: len(looks) >= 30)
+    assert watcher.current.version == "1"
+    assert len(renewed) >= 29  # What is new reaches the old one meanwhile.
+    assert watcher.waiting_s > 0
+    assert watcher.failures == 0
+    assert watcher._retry_at == 0.0
+    assert [r.levelname for r in caplog.records if "waiting for: NOT_FOUND" in r.message] == [
+        "INFO"
+    ]
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+    missing.clear()
+    wait_until(lambda: watcher.current.version == "2")
+    assert handed[0] == "2"
+    assert watcher.waiting_s == 0.0
+
+
+def test_what_is_waited_for_too_long_is_said_as_a_warning(tiny, watcher_of, caplog, monkeypatch):
+    monkeypatch.setattr(release_watcher, "_PATIENCE_S", 0.1)
+    versions = ["1"]
+    watcher = watcher_of(lambda: versions[-1], tiny.release, awaited=lambda _: "NOT_FOUND")
+    watcher.refresh()
+    watcher.start()
+    versions.append("2")
+    wait_until(lambda: "has been waited for during" in caplog.text)
+    assert {r.levelname for r in caplog.records} == {"WARNING"}
+    assert watcher.failures == 0
+    versions.append("1")  # Taken back.
+    wait_until(lambda: watcher.waiting_s == 0.0)
 
 
 def test_a_release_for_another_process_is_not_loaded_here(tiny, watcher_of):

@@ -23,7 +23,7 @@ def moment(world):
 
 def run(world, logs_dir, output, **settings):
     settings.setdefault("sample", SAMPLE)
-    settings.setdefault("lessons", 0)
+    settings.setdefault("allow_learnt", True)
     settings.setdefault("k", 10)
     outcome = page_replay.replay(
         release.load(world.serving_root),
@@ -133,6 +133,14 @@ def test_pages_do_not_depend_on_the_number_of_processes(world, moment, pages, tm
     equal = pc.equal(same["video_id"], table["video_id"])
     assert pc.mean(equal.cast("int8")).as_py() > 0.98
     assert len(outcome.text.splitlines()) == len(again.text.splitlines())
+
+
+def test_moments_that_the_release_has_learnt_are_refused_or_marked(world, moment, pages, tmp_path):
+    outcome, _ = pages
+    assert "TOO GOOD TO BE TRUE" in outcome.text
+    with pytest.raises(command.InputError, match="has learnt everything before .*--allow_learnt"):
+        run(world, world.logs, tmp_path / "pages.parquet", from_s=moment, allow_learnt=False)
+    assert not (tmp_path / "pages.parquet").exists()
 
 
 def test_a_log_without_watches_to_ask_for_is_refused(world, tmp_path):

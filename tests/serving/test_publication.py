@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from features import command
-from serving import publication, release
+from serving import publication, release, tf_serving_config
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -267,3 +268,241 @@ def test_the_model_server_is_told_to_hold_the_version_that_serves_and_the_one_be
     }
     publication.rollback(tmp_path)
     assert second in held_by_model_server(tmp_path)["query_tower"][1]
+
+
+# ---- what is broken is refused, never a traceback ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes(range(256)),
+        b"../../etc",
+        b"1" * 5000,
+        "\u0661\u0662\u0663".encode(),
+        "\u00b2".encode(),
+        b"020260101000000",
+        b"20260101000000\n20260101000000",
+        b"\xef\xbb\xbf20260101000000",
+    ],
+    ids=lambda content: repr(content[:20]),
+)
+def test_broken_current_is_refused_and_mended_by_naming_a_version(tmp_path, content):
+    version = publish(tmp_path)
+    (tmp_path / "CURRENT").write_bytes(content)
+    with pytest.raises(command.InputError, match="rollback"):
+        release.load(tmp_path)
+    with pytest.raises(command.InputError):
+        publication.rollback(tmp_path)
+    publication.rollback(tmp_path, version)
+    assert release.load(tmp_path).version == version
+
+
+@pytest.mark.parametrize("content", [bytes(range(256)), b"1" * 5000])
+def test_build_replaces_a_broken_current(tmp_path, content):
+    publish(tmp_path)
+    (tmp_path / "CURRENT").write_bytes(content)
+    version = publish(tmp_path)
+    assert release.load(tmp_path).version == version
+    assert release.load_manifest(tmp_path).previous is None
+
+
+def test_directory_in_place_of_current_is_refused_before_a_build_begins(tmp_path):
+    version = publish(tmp_path)
+    (tmp_path / "CURRENT").unlink()
+    (tmp_path / "CURRENT").mkdir()
+    with pytest.raises(command.InputError, match="Remove it"):
+        release.load(tmp_path)
+    with pytest.raises(command.InputError, match="Remove it"):
+        publication.rollback(tmp_path, version)
+    with pytest.raises(command.InputError, match="Remove it"):
+        publish(tmp_path)
+    (tmp_path / "CURRENT").rmdir()
+    publication.rollback(tmp_path, version)
+    assert release.current(tmp_path) == version
+
+
+@pytest.mark.parametrize("how", ["to nothing", "to itself", "directory", "pipe"])
+@pytest.mark.parametrize("component", ["index", "videos"])
+def test_file_of_a_release_that_is_no_file_is_refused(tmp_path, component, how):
+    version = publish(tmp_path)
+    file = tmp_path / component / version / "files" / "a"
+    file.unlink()
+    {
+        "to nothing": lambda: file.symlink_to("nothing"),
+        "to itself": lambda: file.symlink_to("a"),
+        "directory": file.mkdir,
+        "pipe": lambda: os.mkfifo(file),
+    }[how]()
+    with pytest.raises(release.ReleaseRefusedError, match=f"its {component} in"):
+        release.load(tmp_path)
+
+
+def _changed(**changes):
+    return lambda body: body.update(changes)
+
+
+def _changed_sum(value):
+    return lambda body: body["components"]["index"].update({"files/a": value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _changed(version=7),
+        _changed(created=None),
+        _changed(previous=7),
+        _changed(components=[]),
+        _changed(components=None),
+        _changed(components={"query_tower": "x"}),
+        _changed(components={"query_tower": [1]}),
+        _changed(metrics=None),
+        _changed(gates="x"),
+        _changed(gates=[1]),
+        _changed(lineage=[]),
+        _changed(forced=None),
+        _changed(colour="red"),
+        _changed(format="1"),
+        _changed_sum([1]),
+        _changed_sum({"bytes": 1}),
+        _changed_sum({"sha256": "0", "bytes": "many"}),
+        _changed_sum({"sha256": "0", "bytes": -1}),
+        _changed_sum({"sha256": "0", "bytes": True}),
+        lambda body: body["components"]["index"].update({"../../x": {"sha256": "0", "bytes": 1}}),
+        lambda body: body["components"]["index"].update({"/etc/x": {"sha256": "0", "bytes": 1}}),
+    ],
+)
+def test_manifest_of_wrong_types_is_refused_although_it_is_signed(tmp_path, change):
+    version = publish(tmp_path)
+    path = release.manifest_path(tmp_path, version)
+    body = json.loads(path.read_text())["release"]
+    change(body)
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"sha256": digest, "release": body}))
+    with pytest.raises(release.ReleaseRefusedError):
+        release.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"a":' * 100_000, "1" * 100_000, "null"])
+def test_manifest_that_is_no_manifest_is_refused(tmp_path, content):
+    version = publish(tmp_path)
+    release.manifest_path(tmp_path, version).write_text(content)
+    with pytest.raises(release.ReleaseRefusedError, match="cannot be used"):
+        release.load(tmp_path)
+
+
+def test_manifest_that_is_a_directory_or_a_loop_is_refused(tmp_path):
+    path = release.manifest_path(tmp_path, publish(tmp_path))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(release.ReleaseRefusedError, match="cannot be used"):
+        release.load(tmp_path)
+    path.rmdir()
+    path.symlink_to(path.name)
+    with pytest.raises(release.ReleaseRefusedError, match="cannot be used"):
+        release.load(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["../../x", "", "1" * 5000, "a/b"])
+def test_version_that_is_none_is_refused(tmp_path, version):
+    publish(tmp_path)
+    with pytest.raises(command.InputError, match="there is no release"):
+        publication.rollback(tmp_path, version or " ")
+
+
+def test_the_model_server_is_never_told_to_hold_nothing(tmp_path):
+    publish(tmp_path)
+    before = held_by_model_server(tmp_path)
+    with pytest.raises(ValueError, match="must hold some version of a model"):
+        tf_serving_config.write(tmp_path, {"query_tower": [], "ranker": []})
+    assert held_by_model_server(tmp_path) == before
+
+
+def test_a_reader_of_the_models_of_a_model_server_sees_one_whole_list_or_the_other(tmp_path):
+    file = tmp_path / "tf_serving" / "models.config"
+    tf_serving_config.write(tmp_path, {"ranker": ["1"]})
+    with file.open() as reading:
+        tf_serving_config.write(tmp_path, {"ranker": ["1", "2"]})
+        # The file was replaced, not written over: who reads the old one reads it to its end.
+        assert "versions: 2" not in reading.read()
+    assert "versions: 1 versions: 2" in file.read_text()
+
+
+# ---- releases that experiments keep --------------------------------------------------------------
+
+
+def test_pinned_releases_are_neither_removed_nor_unloaded_until_they_are_unpinned(tmp_path):
+    made = [publish(tmp_path, keep=2) for _ in range(2)]
+    publication.pin(tmp_path, "older", [made[0]])
+    made += [publish(tmp_path, keep=2) for _ in range(4)]
+    assert release.versions(tmp_path) == [made[0], *made[-2:]]
+    for name in ("query_tower", "ranker"):
+        assert held_by_model_server(tmp_path)[name][1] == [made[0], *made[-2:]]
+    release.load(tmp_path, made[0])
+    publication.rollback(tmp_path)
+    assert made[0] in held_by_model_server(tmp_path)["query_tower"][1]
+
+    publication.pin(tmp_path, "older", [])
+    assert release.pins(tmp_path) == {}
+    assert made[0] not in held_by_model_server(tmp_path)["query_tower"][1]
+    publish(tmp_path, keep=2)
+    assert made[0] not in release.versions(tmp_path)
+
+
+def test_a_pin_is_told_to_the_model_server_at_once(tmp_path):
+    made = [publish(tmp_path) for _ in range(3)]
+    assert held_by_model_server(tmp_path)["ranker"][1] == made[1:]
+    publication.pin(tmp_path, "x", [made[0]])
+    assert held_by_model_server(tmp_path)["ranker"][1] == made
+
+
+def test_each_experiment_pins_for_itself(tmp_path):
+    made = [publish(tmp_path) for _ in range(3)]
+    publication.pin(tmp_path, "a", made[:2])
+    publication.pin(tmp_path, "b", made[:1])
+    assert release.pins(tmp_path) == {"a": made[:2], "b": made[:1]}
+    publication.pin(tmp_path, "a", [])
+    for _ in range(3):
+        publish(tmp_path)
+    assert made[0] in release.versions(tmp_path)
+    assert made[1] not in release.versions(tmp_path)
+
+
+def test_a_pin_that_stands_writes_nothing_so_that_servers_need_not_be_able_to(tmp_path):
+    version = publish(tmp_path)
+    publication.pin(tmp_path, "x", [version])
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    publication.pin(tmp_path, "x", [version])
+    publication.pin(tmp_path, "without releases", [])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("content", ["7\n", "latest\n", "../../x", "\udcff"])
+def test_a_pin_of_what_is_not_there_stops_no_publication(tmp_path, content):
+    first = publish(tmp_path)
+    (tmp_path / "pinned").mkdir()
+    text = f"{first}\n{content}".encode("utf-8", "surrogateescape")
+    (tmp_path / "pinned" / "by-hand").write_bytes(text)
+    for _ in range(4):
+        publish(tmp_path)
+    assert first in release.versions(tmp_path)
+    assert first in held_by_model_server(tmp_path)["query_tower"][1]
+
+
+def test_the_command_pins_what_an_experiment_names_and_unpins_it(tmp_path, run_command):
+    root, version = tmp_path / "root", publish(tmp_path / "root")
+    file = tmp_path / "experiment.json"
+    arms = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "release": version}]
+    file.write_text(json.dumps({"name": "older", "arms": arms}))
+    command_line = ("serving.pin_releases", f"--serving_root={root}")
+    pinned = run_command(*command_line, f"--experiment={file}")
+    assert pinned.stdout == f"Pinned by older: {version}\n", pinned.stderr
+    assert release.pins(root) == {"older": [version]}
+    assert run_command(*command_line, "--unpin=other").returncode == 2
+    assert run_command(*command_line, "--unpin=older").stdout == "Nothing is pinned.\n"
+    arms[1]["release"] = "7"
+    file.write_text(json.dumps({"name": "older", "arms": arms}))
+    refused = run_command(*command_line, f"--experiment={file}")
+    assert refused.returncode == 2
+    assert f"no release 7 to pin; it has: {version}" in refused.stderr

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from serving import errors, page, sources
+from serving import errors, last_embeddings, page, sources
 from serving.events import Event, Kind
 from serving.funnel import Funnel
 from serving.history_store import SqliteHistoryStore
@@ -269,7 +269,8 @@ def test_of_whom_only_the_region_is_known_gets_what_is_popular_there_without_mod
 
 
 def test_last_embeddings_of_long_ago_are_forgotten_first():
-    last = LastEmbeddings(max_bytes=3 * 20)
+    # Three entries: ids of two letters, five numbers of four bytes.
+    last = LastEmbeddings(max_bytes=3 * (last_embeddings.ENTRY_BYTES + 2 + 20))
     for number in range(4):
         last.put("release", f"u{number}", np.full(5, number, np.float32))
     assert last.get("release", "u0") is None

@@ -125,7 +125,10 @@ def test_build_release_publishes_and_says_what_to_do_next(small_site, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\npass ") + done.stdout.startswith("pass ") >= 6
     assert f"Published release {release.current(root)}" in done.stdout
-    assert "Next: python -m serving.serve" in done.stdout
+    assert (
+        f"Next: python -m serving.serve --serving_root={root} --logs={small_site.logs}\n"
+        f"Back: python -m serving.rollback --serving_root={root}\n"
+    ) in done.stdout
 
 
 def test_rollback_is_one_command(small_release):

@@ -21,13 +21,28 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import errors, release, signatures, tf_serving_config, warmup
+from serving import (
+    errors,
+    reduced_precision,
+    release,
+    service,
+    signatures,
+    tf_serving_config,
+    warmup,
+)
 from serving.backends import TensorFlowServingBackend
 from serving.embedded_models import EmbeddedModel
+from serving.page import FunnelSettings, PageRequest
 
 REAL = "TENSORFLOW_MODEL_SERVER"
 SERVERS = ["stubs", *(["real"] if os.environ.get(REAL) else [])]
 START_S = 120
+PATIENT = FunnelSettings(
+    history_deadline_s=120,
+    query_tower_deadline_s=120,
+    sources_deadline_s=120,
+    ranker_deadline_s=120,
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +106,9 @@ def served_for_real(root, log):
                 f"--port={port}",
                 f"--rest_api_port={rest}",
                 "--grpc_max_threads=64",
+                "--num_load_threads=4",
+                "--max_num_load_retries=1",
+                "--load_retry_interval_micros=1000000",
                 f"--model_config_file={directory / 'models.config'}",
                 "--model_config_file_poll_wait_seconds=1",
                 f"--monitoring_config_file={directory / 'monitoring.config'}",
@@ -136,7 +154,7 @@ def wait_for(address, found, log):
 
 
 def ask(address, name, found, signature, inputs):
-    backend = TensorFlowServingBackend(address, deadline_s=10.0)
+    backend = TensorFlowServingBackend(address, deadline_s=120.0)
     try:
         return backend.open(name, found, signature=signature).predict(inputs)
     finally:
@@ -160,6 +178,44 @@ def test_every_warm_up_request_is_answered_as_in_this_process(server, root, name
         signatures.RANKER: {signatures.DEFAULT, signatures.SCORE_PREPARED},
     }
     assert asked == expected[name]
+
+
+PRECISIONS = (reduced_precision.FLOAT32, reduced_precision.BFLOAT16)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path, precision):
+    found = release.load(root)
+    for name in (signatures.QUERY_TOWER, signatures.RANKER):
+        for signature, inputs in warmup.read(getattr(found, name)):
+            called = reduced_precision.scoring_signature(signature, precision)
+            ask(server.address, name, found, called, inputs)  # The first call loads, for the stubs.
+    pages = []
+    for number, address in enumerate([None, server.address]):
+        built = service.build(
+            service.ServiceConfig(
+                serving_root=root,
+                logs=tmp_path / str(number) / "logs",
+                history=tmp_path / str(number) / "history.sqlite",
+                model_server=address,
+                precision=precision,
+                settings=PATIENT,
+            ),
+            clock=lambda: 1_700_300_000.0,
+        )
+        assert reduced_precision.of(built.releases.current.ranker) == precision
+        pages.append(built.funnel.recommend(PageRequest(user_id="u1", context={"region": "DE"})))
+        built.on_close()
+    embedded, remote = pages
+    assert embedded.rung == remote.rung == "full"
+    rtol = 1e-5 if precision == reduced_precision.FLOAT32 else 2e-2
+    if precision == reduced_precision.FLOAT32:
+        assert [i.video_id for i in embedded.items] == [i.video_id for i in remote.items]
+    seconds = [{i.video_id: i.expected_watch_time_s for i in page.items} for page in pages]
+    common = seconds[0].keys() & seconds[1].keys()
+    assert len(common) >= 10
+    for video in common:
+        assert seconds[0][video] == pytest.approx(seconds[1][video], rel=rtol)
 
 
 def test_version_that_the_server_does_not_have_is_told_apart(server, root):

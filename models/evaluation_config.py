@@ -1,0 +1,67 @@
+"""What an evaluation measures and how: plain values, quoted by the flags of models.evaluate."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalSettings:
+    """How retrieval is measured.
+
+    Attributes:
+        ks: Cut-offs of recall, ascending.
+        exclude_watched: Never recommend what the query's watch bag holds. A label in it is then
+            a miss, as it would be in production.
+        list_size: Videos per query that coverage, mean age and MAP@k look at.
+    """
+
+    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
+    exclude_watched: bool = False
+    list_size: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks must be one or more numbers above 0, got {self.ks}.")
+
+    @property
+    def main_k(self) -> int:
+        """The cut-off that slices and the summary show: the one nearest to ``list_size``."""
+        return min(self.ks, key=lambda k: (abs(k - self.list_size), k))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured and how.
+
+    Attributes:
+        ks: Cut-offs of recall.
+        exclude_watched: See :class:`RetrievalSettings`.
+        max_queries: Holdout watches that retrieval is measured on, drawn at random where there
+            are more; 0 takes all. Cost is their number times the corpus, for each system.
+        replicates: Resamples of users behind an interval.
+        seed: Of the drawn queries, the resamples and the learned baselines.
+        factorisation: Whether to fit matrix factorisations beside the other retrieval baselines:
+            WARP, and ALS and BPR where ``implicit`` is installed.
+        live: Whether to measure popularity as of each query too. It sees what others watched
+            in the holdout before the query, which the model and the other baselines do not.
+        linear: Whether to train the linear ranking baselines, on watch time and on clicks.
+        gbdt: Whether to train gradient-boosted trees, likewise; left out with a note where
+            ``lightgbm`` is not installed.
+    """
+
+    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
+    exclude_watched: bool = False
+    max_queries: int = 20_000
+    replicates: int = 1000
+    seed: int = 0
+    factorisation: bool = False
+    live: bool = False
+    linear: bool = True
+    gbdt: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
+        if self.replicates < 1:
+            raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
+        if self.max_queries < 0:
+            raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
+        RetrievalSettings(ks=self.ks)

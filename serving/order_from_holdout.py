@@ -1,0 +1,27 @@
+"""The order of pages that the holdout teaches, asked of the models that were measured on it."""
+
+import pathlib
+
+from features import dataset
+from serving import assembly, past_funnel
+from serving.build_settings import Inputs
+from serving.order_learning import Learned, Lessons
+from serving.past_funnel import ReplaySettings
+
+
+def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches: int) -> Learned:
+    """Returns the order of pages that watches of the holdout teach.
+
+    Args:
+        inputs: Models that have not seen the holdout.
+        root: Gets a release of them.
+        logs_dir: Raw logs that the examples were made of.
+        watches: To ask for, spread over the holdout.
+    """
+    info = dataset.info(inputs.examples)
+    from_s, until_s = int(str(info["train_until_s"])), int(str(info["until_s"]))
+    if from_s >= until_s:
+        return Lessons().learned()
+    settings = ReplaySettings(from_s=from_s, until_s=until_s, sample=watches)
+    found = assembly.unpublished(inputs, root)
+    return past_funnel.opened(found, root, logs_dir, settings).lessons().learned()

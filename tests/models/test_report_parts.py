@@ -1,0 +1,77 @@
+"""Reports on the screens that people have, in a real browser."""
+
+import pytest
+
+from models import report_parts
+
+# Whether each cell can be seen, or scrolled to within the box of its table.
+REACHABLE = """
+return [...document.querySelectorAll('th, td')].every((cell) => {
+  const box = cell.closest('.scroll');
+  const right = cell.getBoundingClientRect().right - box.getBoundingClientRect().left;
+  return right + box.scrollLeft <= box.scrollWidth + 1;
+});
+"""
+COLOURS = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+
+
+def figures(columns):
+    cell = report_parts.cell("0.1234 <small>[0.1000, 0.2000]</small>")
+    rows = [(name, [report_parts.cell(f"{name} by region"), *[cell] * columns]) for name in "ab"]
+    return report_parts.table(["", *(f"recall@{10 * n}" for n in range(columns))], rows)
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    def show(*body, width, is_dark=False):
+        path = tmp_path / "report.html"
+        path.write_text(report_parts.page("Report", body))
+        chromium.look(width=width, is_dark=is_dark)
+        chromium.open(path.as_uri())
+        return chromium
+
+    return show
+
+
+def test_table_of_eight_figures_fits_a_small_screen(opened):
+    browser = opened(figures(8), width=1280)
+    box = browser.run(
+        "const b = document.querySelector('.scroll'); return [b.scrollWidth, b.clientWidth]"
+    )
+    assert box[0] == box[1]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_wider_table_scrolls_in_its_box_and_the_page_does_not(opened, width):
+    browser = opened(figures(20), "<pre>" + "x" * 500 + "</pre>", width=width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    box = "document.querySelector('.scroll')"
+    assert browser.run(f"return getComputedStyle({box}).overflowX") == "auto"
+    assert browser.run(REACHABLE)
+    # Scrolled to its end, the names of the rows are still there.
+    browser.run(f"{box}.scrollLeft = 1e6")
+    left = "return document.querySelector('{}').getBoundingClientRect().left"
+    assert browser.run(left.format("td")) == browser.run(left.format(".scroll"))
+
+
+def luminance(colour):
+    red, green, blue = (int(part) for part in colour[4:-1].split(","))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_report_has_the_colours_that_its_reader_likes(opened, is_dark):
+    verdict = report_parts.verdict("Ranking:", "better.", "better")
+    browser = opened(verdict, figures(3), width=1280, is_dark=is_dark)
+    text, page = map(luminance, browser.run(COLOURS))
+    assert (page < 60 and text > 180) if is_dark else (page > 240 and text < 60)
+    plots = (
+        "const s = document.createElementNS('http://www.w3.org/2000/svg', 'svg');"
+        "document.body.append(s); return getComputedStyle(s).filter"
+    )
+    assert ("invert" in browser.run(plots)) is is_dark
+
+
+def test_verdict_is_text(opened):
+    browser = opened(report_parts.verdict("<i>", "<b>best</b>"), width=390)
+    assert browser.text(".verdict") == "<i> <b>best</b>"
