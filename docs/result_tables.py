@@ -30,12 +30,14 @@ def rendered(file: str, name: str) -> str:
         KeyError: There is no such table.
     """
     table = json.loads((_RESULTS / f"{file}.json").read_text(encoding="utf-8"))[name]
-    return "\n".join([
-        *_rows(table["columns"], table["rows"]),
-        "",
-        f"*{_setting(table['setting'])}*",
-        "",
-    ])
+    return "\n".join(
+        [
+            *_rows(table["columns"], table["rows"]),
+            "",
+            f"*{_setting(table['setting'])}*",
+            "",
+        ]
+    )
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
