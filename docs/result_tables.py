@@ -1,7 +1,7 @@
-"""Hook of MkDocs: ``{{ table NAME }}`` becomes the table of that name, rendered from committed JSON.
+"""Hook of MkDocs: ``{{ table FILE.NAME }}`` becomes that table, rendered from committed JSON.
 
-Figures stand once, in docs/results/*.json, with their settings; pages name them. A page that names a
-table that is not there fails the build.
+Figures stand once, in docs/results/*.json, with their settings; pages name them. A page that names
+a table that is not there fails the build.
 """
 
 import json
