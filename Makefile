@@ -21,6 +21,7 @@ help:
 	@echo "make demo    simulate a video site, train on it, recommend, serve (ONCE=1: then stop)"
 	@echo "make test    every test (TESTS=tests/features: some of them; WORKERS=0: in one process)"
 	@echo "make check   lint, format, types, layers"
+	@echo "make docs    the documentation, in build/site (make docs-serve: at port 8000, or PORT=)"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
 	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
@@ -75,6 +76,16 @@ check: $(STAMP)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(VENV)/bin/lint-imports
+
+# A dead link, a missing anchor or a page that is not in the navigation fails.
+.PHONY: docs
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "wrote build/site; next: make docs-serve"
+
+.PHONY: docs-serve
+docs-serve: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve --strict --dev-addr=127.0.0.1:$(or $(PORT),8000)
 
 # The peers are optional: hnswlib needs a compiler. A peer that is missing leaves its ratio out.
 .PHONY: bench

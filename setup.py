@@ -78,6 +78,11 @@ _TEST = [
     "schemathesis>=4.0,<5",
     "tomli>=2.0,<3; python_version < '3.11'",
 ]
+_DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.5,<10",
+    "mkdocstrings-python>=2,<3",
+]
 _LINT = [
     "import-linter>=2.1,<3",
     "mypy>=1.13,<3",
@@ -117,6 +122,7 @@ setup(
         "tracing": _TRACING,
         "bench": _BENCH,
         "test": _EVERYTHING,
-        "dev": _union(_EVERYTHING, _LINT),
+        "docs": _DOCS,
+        "dev": _union(_EVERYTHING, _LINT, _DOCS),
     },
 )
