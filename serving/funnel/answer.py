@@ -19,18 +19,14 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
 from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import (
-    FULL,
+from serving.funnel.page import FunnelSettings, Item, Page, PageRequest
+from serving.funnel.rungs import (
     LAST_EMBEDDING,
     NO_HISTORY,
     NO_RANKER,
     NO_RETRIEVAL,
     POPULAR,
-    RUNGS,
-    FunnelSettings,
-    Item,
-    Page,
-    PageRequest,
+    Ladder,
 )
 from serving.funnel.sources import Nominations, Question, Source
 from serving.funnel.tracing import Tracer
@@ -43,6 +39,7 @@ class Answer:
 
     Attributes:
         viewer: Who asks; there after :meth:`meet`.
+        ladder: Where the answer stands so far.
         stages_ms: Time of each stage so far, milliseconds.
     """
 
@@ -67,19 +64,8 @@ class Answer:
         self._last = last
         self._tracer = tracer
         self._predicate = predicate
-        self._reasons: list[str] = []
-        self._falls: list[str] = []
-        self._rung = FULL
+        self.ladder = Ladder()
         self._sources_ms: dict[str, float] = {}
-
-    def fall(self, part: str, why: object, *, to: str = FULL) -> None:
-        """Notes that a part failed or was late, and the rung that is left without it."""
-        self._falls.append(part)
-        self._stand_on(to, f"{part}: {why}")
-
-    def _stand_on(self, rung: str, reason: str) -> None:
-        self._rung = max(self._rung, rung, key=RUNGS.index)
-        self._reasons.append(reason)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -105,7 +91,7 @@ class Answer:
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
-                self.fall("history", error, to=NO_HISTORY)
+                self.ladder.fall("history", error)
                 found = unknown_user(user_id)
             # Strictly before now: an event of this very second must count for this page. What lies
             # further ahead this page does not see, and training does not see it for this page
@@ -152,9 +138,9 @@ class Answer:
         return Page(
             request_id=uuid.uuid4().hex,
             release_id=release.version,
-            rung=self._rung,
-            reasons=tuple(self._reasons),
-            falls=tuple(self._falls),
+            rung=self.ladder.rung,
+            reasons=tuple(self.ladder.reasons),
+            falls=tuple(self.ladder.falls),
             now=self.viewer.now,
             items=items,
             stages_ms=self.stages_ms,
@@ -169,7 +155,7 @@ class Answer:
 
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
-            self._reasons.append("retrieval: nothing is known of the viewer")
+            self.ladder.reasons.append("retrieval: nothing is known of the viewer")
             return None
         version, user_id = self._release.version, self.viewer.user_id
         deadline_s = self._settings.query_tower_deadline_s
@@ -183,10 +169,10 @@ class Answer:
             logging.log_every_n_seconds(logging.ERROR, "No query embedding: %s", 1, error)
             last = self._last.get(version, user_id)
             rung = NO_RETRIEVAL if last is None else LAST_EMBEDDING
-            self.fall("query_tower", error, to=rung)
+            self.ladder.fall("query_tower", error, to=rung)
             return last
         # Without history it knows less than the one before; who looks may pretend a context.
-        if self._rung != NO_HISTORY and self._asked.record:
+        if self.ladder.rung != NO_HISTORY and self._asked.record:
             self._last.put(version, user_id, embedding)
         return embedding
 
@@ -229,7 +215,7 @@ class Answer:
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
-                self.fall(name, outcome, to=NO_RETRIEVAL if name == sources.RETRIEVAL else FULL)
+                self.ladder.fall(name, outcome)
                 outcome = _NOTHING
             nominations[name] = outcome
         return nominations
@@ -258,13 +244,15 @@ class Answer:
             return np.argsort(-scores, kind="stable"), None
         order = _by_turns(found, (sources.CO_WATCH, sources.POPULAR))
         if not found.counts().get(sources.CO_WATCH):
-            self._rung = POPULAR
+            self.ladder.rung = POPULAR
         return order, None
 
     def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
         """Returns what the ranker says; None, a rung lower, where it says nothing."""
         if self._release.ranker is None:
-            self._stand_on(NO_RANKER, f"ranker: release {self._release.version} has no ranker")
+            self.ladder.stand_on(
+                NO_RANKER, f"ranker: release {self._release.version} has no ranker"
+            )
             return None
         deadline_s = self._settings.ranker_deadline_s
         rank = functools.partial(
@@ -275,7 +263,7 @@ class Answer:
             return seconds
         except (errors.ModelError, errors.StageTimeoutError) as error:
             logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
-            self.fall("ranker", error, to=NO_RANKER)
+            self.ladder.fall("ranker", error)
             return None
 
     def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:

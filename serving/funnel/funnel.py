@@ -103,7 +103,7 @@ class Funnel:
                 predicate=self._predicate,
             )
             if missing:
-                answer.fall("experiment", missing)
+                answer.ladder.fall("experiment", missing)
             answer.meet(self._history.read, now=int(self._clock()))
             page = answer.page(exposures)
             if asked.record:

@@ -1,25 +1,4 @@
-"""What a page request and its answer hold.
-
-Rungs, best first; every answer names the one it stands on and why it is not a better one:
-
-==============  ====================================================================================
-full            candidates of all sources, ranked by expected watch time
-no_ranker       candidates of all sources, by a learned order or by retrieval score: no ranker, or
-                it failed
-no_history      the history store is gone: made from the request's context alone
-last_embedding  the query tower failed: retrieved with the last embedding that it gave the user
-no_retrieval    no embedding at all, or no index: co-watched and popular videos
-popular         popular videos of the region: nothing better holds, or nothing is known of the
-                viewer and there is no ranker
-==============  ====================================================================================
-
-Where several apply, the answer names the last of them, and gives the reasons of all.
-
-A viewer of whom nothing is known at all gets no retrieval: the embedding of nobody is no taste.
-The ranker still orders what is popular, trending and fresh for them, when there is one. So a new
-viewer climbs a ladder: nothing known (popular, by region where it is known), context or profile
-known (embedded from them), history.
-"""
+"""What a page request and its answer hold."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,14 +7,6 @@ from typing import Any
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
 
 MAX_K = 100
-FULL, NO_RANKER, NO_HISTORY, LAST_EMBEDDING, NO_RETRIEVAL, POPULAR = RUNGS = (
-    "full",
-    "no_ranker",
-    "no_history",
-    "last_embedding",
-    "no_retrieval",
-    "popular",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +96,7 @@ class Page:
     Attributes:
         request_id: Names the page in the logs (``page_id``).
         release_id: The one release that everything on it comes from.
-        rung: See the module.
+        rung: What it stands on, see :mod:`serving.funnel.rungs`.
         reasons: Why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
             without a ranker, is no fall.

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
-from serving.funnel.page import RUNGS, Page
+from serving.funnel.page import Page
 from serving.funnel.release_watcher import ReleaseWatcher
+from serving.funnel.rungs import RUNGS
 from serving.servables import reduced_precision
 from serving.server import answers as http_answers
 

@@ -7,7 +7,7 @@ import pydantic
 
 from features.tables import schema
 from serving.events import event as events
-from serving.funnel import page
+from serving.funnel import page, rungs
 
 MAX_EVENTS = 500
 MAX_BLOCKED = 1000
@@ -170,7 +170,7 @@ class RecommendationsAnswer(pydantic.BaseModel):
         description="Names this page. Send it back as `page_id` of clicks and watches."
     )
     release_id: str
-    rung: Literal[page.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
+    rung: Literal[rungs.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
         description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
         "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
         "embedding of the user. `no_retrieval`: co-watched and popular videos. `popular`: popular "

@@ -17,8 +17,8 @@ import uvicorn
 
 from serving.events.log import EventLog
 from serving.funnel.funnel import Funnel
-from serving.funnel.page import RUNGS
 from serving.funnel.recorder import Recorder
+from serving.funnel.rungs import RUNGS
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.process import listening
 from serving.server import app as http_server

@@ -8,7 +8,7 @@ import pytest
 
 from serving import errors
 from serving.events.event import Event, Kind
-from serving.funnel import last_embeddings, page, sources
+from serving.funnel import last_embeddings, rungs, sources
 from serving.funnel.funnel import Funnel
 from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.page import PageRequest
@@ -105,7 +105,7 @@ def replaced(release, *others):
 
 
 def test_rungs_are_in_order():
-    assert page.RUNGS == (
+    assert rungs.RUNGS == (
         "full", "no_ranker", "no_history", "last_embedding", "no_retrieval", "popular",
     )  # fmt: skip
 

@@ -19,8 +19,9 @@ from serving import errors
 from serving.events.event import Event, Kind
 from serving.events.log import EventLog
 from serving.funnel import recorder
-from serving.funnel.page import NO_HISTORY, PageRequest
+from serving.funnel.page import PageRequest
 from serving.funnel.recorder import Recorder
+from serving.funnel.rungs import NO_HISTORY
 from serving.history import redis_connection
 from serving.history.keeper import HistoryKeeper
 from serving.history.redis_store import RedisHistoryStore
