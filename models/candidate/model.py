@@ -26,11 +26,10 @@ import tf_keras
 
 from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
-from models import config as settings
 from models import embeddings
 from models.candidate import hierarchical_softmax
 from models.candidate.video_features import VIDEO_ID, VideoFeatures
-from models.config import CandidateConfig
+from models.config import HIERARCHICAL, CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.training import saved
 
@@ -73,9 +72,7 @@ class CandidateModel(tf_keras.Model):
         )
         # The id is the softmax row; the rest is content.
         self._video_inputs = SideInputs(
-            resolved,
-            spec.CANDIDATE,
-            Side.CANDIDATE,
+            *(resolved, spec.CANDIDATE, Side.CANDIDATE),
             exclude=(*config.exclude, VIDEO_ID),
             powers=config.powers,
         )
@@ -122,7 +119,7 @@ class CandidateModel(tf_keras.Model):
     @property
     def is_hierarchical(self) -> bool:
         """Whether ``softmax_rows`` are nodes of the tree of a hierarchical softmax."""
-        return self.config.loss == settings.HIERARCHICAL
+        return self.config.loss == HIERARCHICAL
 
     @property
     def query_columns(self) -> tuple[str, ...]:
