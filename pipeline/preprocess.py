@@ -98,15 +98,13 @@ def main(beam_args: Sequence[str]) -> None:
     )
     command.quiet_tensorflow()
     if beam_args[1:]:
-        from pipeline.preprocessing import (
-            beam_options,  # A mistyped flag, before the logs are read.
-        )
+        # A mistyped flag is told before the logs are read.
+        from pipeline.preprocessing import beam_options
 
         beam_options.parse(beam_args[1:])
     _check_logs(config)
-    from pipeline.preprocessing import (
-        job as preprocessing_job,  # Late: what is wrong with logs is said in a second.
-    )
+    # Late: what is wrong with logs is said in a second.
+    from pipeline.preprocessing import job as preprocessing_job
 
     info = preprocessing_job.run(_LOGS.value, _EXAMPLES.value, config, beam_args[1:])
     out = _EXAMPLES.value

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving.build import settings as build_settings
+from serving.building import settings as build_settings
 
 _DEFAULT = build_settings.Settings()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into settings and hands over."""
     del argv
     command.quiet_tensorflow()
-    from serving.build import assembly
+    from serving.building import assembly
 
     started = time.monotonic()
     root = pathlib.Path(_SERVING_ROOT.value)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, files
-from serving.build import settings as build_settings
+from serving.building import settings as build_settings
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     command.quiet_tensorflow()
     from serving.batch import order_learning
-    from serving.build import order_from_holdout
+    from serving.building import order_from_holdout
     from serving.funnel import page_order
 
     started = time.monotonic()

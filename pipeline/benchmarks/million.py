@@ -320,8 +320,8 @@ def _relatives(vectors: npt.NDArray[np.float32], rng: np.random.Generator) -> An
 
 
 def _publish(grown: pathlib.Path, root: pathlib.Path) -> None:
-    from serving.build import assembly
-    from serving.build.settings import Inputs, Settings
+    from serving.building import assembly
+    from serving.building.settings import Inputs, Settings
 
     assembly.publish(
         Inputs(

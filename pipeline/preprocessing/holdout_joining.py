@@ -40,9 +40,11 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
     Raises:
         command.InputError: There are no examples, or Beam's options cannot be used.
     """
+    options = beam_options.parse(beam_args)  # A mistyped flag is told first.
     info = dataset.info(examples_dir)
     given = info.get("beam_args", [])
-    options = beam_options.parse(beam_args or (given if isinstance(given, list) else []))
+    if not beam_args and isinstance(given, list):
+        options = beam_options.parse(given)
     source = pathlib.Path(examples_dir)
     resolved = ResolvedSpec.load(source)
     until_s = int(str(info["until_s"]))

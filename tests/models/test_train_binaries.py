@@ -35,7 +35,7 @@ def test_training_that_was_killed_continues_and_ends_complete(small_examples, tm
     # Pauses after the first checkpoint, so that the kill falls into the second epoch.
     slow = (
         "import sys, time, runpy\n"
-        "from models import checkpoints\n"
+        "from models.training import checkpoints\n"
         "save = checkpoints.Checkpoints.save\n"
         "def pause(self):\n"
         "    save(self)\n"

@@ -15,8 +15,8 @@ from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
 from pipeline.preprocessing import job as preprocessing_job
-from serving.build import assembly
-from serving.build import settings as build_settings
+from serving.building import assembly
+from serving.building import settings as build_settings
 
 DAY_S = 86_400
 FIRST_DAY_S = 1_700_006_400  # 2023-11-15 00:00 UTC

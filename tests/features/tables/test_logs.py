@@ -350,7 +350,7 @@ def test_append_makes_the_directory_and_nothing_for_no_rows(logs_dir):
 _APPEND_FOREVER = """
 import sys
 import pyarrow as pa
-from features import logs
+from features.tables import logs
 rows = pa.table({"user_id": ["u"] * 1000, "video_id": ["v"] * 1000,
                  "time": pa.array(range(1000), pa.int64()), "watch_time_s": [1.0] * 1000})
 while True:

@@ -70,7 +70,8 @@ def test_workers_share_each_batch_without_overlap():
 _TWO_REPLICAS = """
 import tensorflow as tf
 import tf_keras
-from models import config, distribution, embeddings, training
+from models import config, embeddings
+from models.training import distribution, loop
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -89,8 +90,8 @@ strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
 with strategy.scope():
     task = Task()
     settings = config.TrainingConfig(learning_rate=1.0, optimizer="adagrad", epochs=1)
-    groups = training._variable_groups(task.model, settings, 1)
-step = training._train_step(task, groups, 0.5, distribution.Workers(strategy, count=2))
+    groups = loop._variable_groups(task.model, settings, 1)
+step = loop._train_step(task, groups, 0.5, distribution.Workers(strategy, count=2))
 step({"ids": tf.fill([8], 3)}, tf.Variable(0, dtype=tf.int64))
 print(*(float(rows[3, 0]) for rows in strategy.experimental_local_results(task.model.table.rows)))
 """

@@ -513,7 +513,7 @@ def test_all_that_a_killed_process_acknowledged_is_there_exactly_once(tmp_path):
 # For each directory n: a child that kills itself at its nth change to the file system.
 _KILLED = """
 import os, pathlib, sys, time
-from serving import event_compaction
+from serving.events import compaction as event_compaction
 left = 0
 def counted(function):
     def call(*arguments, **options):

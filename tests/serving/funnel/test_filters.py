@@ -8,7 +8,7 @@ import pytest
 from features import command
 from features.catalogue import Catalogue
 from serving import errors
-from serving.build import trials
+from serving.building import trials
 from serving.events.event import Event, Kind
 from serving.funnel import filters, sources
 from serving.funnel.fresh_shelf import Shelver

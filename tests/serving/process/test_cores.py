@@ -6,7 +6,7 @@ import textwrap
 
 SCRIPT = """
     import json, os, threading
-    from serving import cores
+    from serving.process import cores
 
     def affinity(thread):
         return sorted(os.sched_getaffinity(thread.native_id))

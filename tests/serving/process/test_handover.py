@@ -24,7 +24,8 @@ PATIENT = tuple(
 # A server without models: it is done loading at once, and serves by being there.
 STUB = """
 import os, pathlib, socket, sys, time
-from serving import errors, handover, listening, supervisor
+from serving import errors
+from serving.process import handover, listening, supervisor
 
 here = pathlib.Path(__file__).parent
 given = [a.partition("=")[2] for a in sys.argv if a.startswith("--worker=")]

@@ -192,7 +192,8 @@ def test_a_failing_build_leaves_nothing(tmp_path):
 KILLED = textwrap.dedent(
     """
     import os, pathlib, signal, sys
-    from serving import publication, release
+    from serving.release import manifest as release
+    from serving.release import publication
 
     root, left = pathlib.Path(sys.argv[1]), [int(sys.argv[2])]
 

@@ -9,7 +9,7 @@ from features.spec import ResolvedSpec
 from models import config
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
-from serving.build import skew
+from serving.building import skew
 from serving.release import manifest as release
 from serving.servables import export, signatures, warmup
 

@@ -195,7 +195,7 @@ def test_where_all_are_being_answered_one_more_is_refused(running):
 
 RAISED = """
 import resource
-from serving import connections
+from serving.server import connections
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, {hard}))
 found = connections.within_descriptors(connections.Limits())

@@ -3,11 +3,11 @@
 import pathlib
 
 from features import dataset
-from serving.build import assembly
 from serving.batch import past_funnel
-from serving.build.settings import Inputs
 from serving.batch.order_learning import Learned, Lessons
 from serving.batch.past_funnel import ReplaySettings
+from serving.building import assembly
+from serving.building.settings import Inputs
 
 
 def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches: int) -> Learned:

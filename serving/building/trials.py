@@ -12,10 +12,10 @@ from features import command, spec, tensors
 from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
+from serving.building.gates import Gate, trial
 from serving.funnel import filters
-from serving.servables import signatures, warmup
-from serving.build.gates import Gate, trial
 from serving.index.index import Index
+from serving.servables import signatures, warmup
 
 # Between the training program's float sums and the served graph's.
 TOLERANCE = 1e-4

@@ -8,9 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command, files
-from serving.build import assembly, settings as build_settings
+from serving.building import assembly
+from serving.building import settings as build_settings
 from serving.index import index
-from serving.release import publication, manifest as release
+from serving.release import manifest as release
+from serving.release import publication
 from serving.servables import warmup
 
 REPOSITORY = pathlib.Path(__file__).parents[3]

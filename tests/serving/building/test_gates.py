@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from features import command
-from serving.build import gates
+from serving.building import gates
+from serving.building.skew import Skew
 from serving.index import index
-from serving.build.skew import Skew
 
 
 def report(recall=1.0, slices=None):

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from features import command
 from models import spread
+from serving.building.skew import MAX_ROWS, TOLERANCE, Skew
 from serving.index import files as index_files
 from serving.index.exact_search import Floats
 from serving.index.index import Index, IndexReport
-from serving.build.skew import MAX_ROWS, TOLERANCE, Skew
 
 PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 
@@ -292,7 +292,7 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
     """The learned order of pages is not worse than any of its parts alone.
 
     Args:
-        judged: Figures of :class:`serving.batch.order_learning.Learned`; empty where nothing was learned.
+        judged: Figures of ``order_learning.Learned``; empty where nothing was learned.
     """
     best = judged.get("best_single", "the best part alone")
     found = []

@@ -24,13 +24,14 @@ from features.spec import ResolvedSpec, Side
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.servables import export, prepared_videos, signatures, warmup
-from serving.build import gates, skew, trials, user_queries
-from serving.index import index
+from serving.building import gates, skew, trials, user_queries
+from serving.building.gates import Gate
+from serving.building.settings import Inputs, Settings
 from serving.funnel import page_order
-from serving.release import publication, manifest as release, tf_serving_config
-from serving.build.settings import Inputs, Settings
-from serving.build.gates import Gate
+from serving.index import index
+from serving.release import manifest as release
+from serving.release import publication, tf_serving_config
+from serving.servables import export, prepared_videos, signatures, warmup
 from serving.servables.prepared_videos import PreparedVideos
 
 VIDEOS = "videos.parquet"
