@@ -136,7 +136,8 @@ class Running:
         self.log = EventLog(directory / "logs")
         self.live = LiveNotes()
         self.recorder = Recorder(self.history, self.log, self.live)
-        self.clock = lambda: tiny.now
+        self.ahead_s = 0
+        self.clock = lambda: tiny.now + self.ahead_s
         more.setdefault(
             "funnel",
             Funnel(

@@ -174,7 +174,7 @@ def start_lines():
 def test_every_start_line_says_how_models_are_loaded():
     lines = list(start_lines())
     assert {
-        "WORKSPACE.md",
+        "docs/deploy.md",
         "serving/release/tf_serving_config.py",
         "serving/deployment/compose.yaml",
         "serving/deployment/kubernetes/model-server.yaml",

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 
@@ -70,18 +72,25 @@ CHAIN = (
 
 
 @pytest.fixture
-def site(tmp_path, monkeypatch):
+def root():
+    """A directory with a short path: that of the work directory decides where steps write."""
+    with tempfile.TemporaryDirectory(prefix="site-", dir="/tmp") as directory:
+        yield pathlib.Path(directory)
+
+
+@pytest.fixture
+def site(root, monkeypatch):
     """Logs, the three binaries, and ``site.job(**settings)``, ``site.ran()``."""
-    binaries = tmp_path / "binaries"
+    binaries = root / "binaries"
     binaries.mkdir()
     for stage in CHAIN:
         (binaries / f"{stage.binary}.py").write_text(STEP)
-    logs = tmp_path / "logs"
+    logs = root / "logs"
     (logs / "impressions").mkdir(parents=True)
     (logs / "impressions" / "part.parquet").write_text("rows")
     monkeypatch.setenv("PYTHONPATH", str(binaries), prepend=os.pathsep)
-    monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
-    return Site(tmp_path)
+    monkeypatch.setenv("TRACE", str(root / "trace"))
+    return Site(root)
 
 
 class Site:
@@ -404,7 +413,7 @@ def test_temporary_files_of_killed_steps_are_removed_by_the_next_run(site):
 
 def test_path_that_is_too_long_for_sockets_leaves_temporary_files_to_the_system(site, caplog):
     deep = site.root / ("long" * 20)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         assert site.outcomes(work=deep) == [Outcome.DONE] * 3
     assert "too long a path" in caplog.text
     assert not (deep / ".tmp").exists()

@@ -111,7 +111,7 @@ def test_a_broken_order_is_refused_and_a_release_does_without(tmp_path, text, ca
     with pytest.raises(command.InputError, match="page order|weights"):
         PageOrder.load(path)
     assert page_order.of_release(tmp_path, "20260101000000") is None
-    assert "Pages are in the order of expected watch time" in caplog.text
+    assert "Pages are not in a learned order" in caplog.text
 
 
 def test_signed_order_within_bounds_is_taken(tmp_path):
