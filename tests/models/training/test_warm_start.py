@@ -31,11 +31,11 @@ def model_of(world, vocabularies, make=CandidateModel, config=None, seed=1):
 def check_rows(fresh, old, warm, new_words, old_words):
     """Old ids have the old rows bit for bit, new ids those of a fresh model."""
     seen = {True: 0, False: 0}
-    for name, table in warm_start.training.tables_of(warm).items():
+    for name, table in warm_start.loop.tables_of(warm).items():
         space = SPACES_OF.get(name, name.removeprefix("wide_"))
         rows = table.rows.numpy()
-        before = warm_start.training.tables_of(old)[name].rows.numpy()
-        anew = warm_start.training.tables_of(fresh)[name].rows.numpy()
+        before = warm_start.loop.tables_of(old)[name].rows.numpy()
+        anew = warm_start.loop.tables_of(fresh)[name].rows.numpy()
         np.testing.assert_array_equal(rows[0], 0)
         for i, token in enumerate(new_words[space], start=1):
             is_old = token in old_words[space]
@@ -57,7 +57,7 @@ def test_old_ids_keep_their_rows_bit_for_bit_and_new_ones_start_anew(world, grow
     old = model_of(world, old_words, make, config, seed=2)
     for variable in old.trainable_variables:
         variable.assign_add(np.full(variable.shape, 0.25, np.float32))
-    for table in warm_start.training.tables_of(old).values():
+    for table in warm_start.loop.tables_of(old).values():
         rows = table.rows.numpy()
         rows[0] = 0
         table.rows.assign(rows)
