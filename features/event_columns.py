@@ -72,7 +72,7 @@ def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndar
 
     Args:
         key: int64 [n] sorted, see :func:`user_time_key`.
-        user: int64 [q].
+        user: int64 [q], user codes.
         now: int64 [q], Unix seconds; events at ``now`` itself are not seen.
     """
     end = np.searchsorted(key, user_time_key(user, now))

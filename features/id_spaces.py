@@ -20,10 +20,11 @@ class IdSpace:
     """A vocabulary with one embedding that all its features share.
 
     Attributes:
-        name: For example ``video``.
-        max_size: Only the most frequent ids are kept; the others are out of vocabulary. Of ids
-            that are equally frequent the last in the order of their bytes come first.
-        min_count: Ids seen less often are out of vocabulary.
+        name: Name of the space, for example ``video``.
+        max_size: Most ids of the vocabulary, the most frequent ones; the others are out of
+            vocabulary. Of ids that are equally frequent the last in the order of their bytes come
+            first.
+        min_count: Least number of times that an id of the vocabulary was seen.
         approximate: Whether frequencies are estimated by a Misra-Gries sketch of ``max_size``
             counters in place of counting every id there is. Frequent ids are kept, in order; of
             rare ones it may keep others than the most frequent, and in another run others again.
@@ -114,8 +115,8 @@ def parse_numbers(entries: Sequence[str], *, flag: str) -> dict[str, int]:
     """Returns space -> number of entries ``space=number``.
 
     Args:
-        entries: For example ``["video=1000000", "search_token=200000"]``.
-        flag: What the error calls it.
+        entries: Entries of the flag, for example ``["video=1000000", "search_token=200000"]``.
+        flag: Name of the flag in the error.
 
     Raises:
         command.InputError: An entry has another form, or a space comes twice.

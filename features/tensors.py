@@ -20,7 +20,7 @@ def to_arrays(
         batch: Columns as in :mod:`features.as_of.examples`, n rows; others are ignored.
         resolved: The data set's features.
         model: ``candidate`` or ``ranker``.
-        side: Which side's columns.
+        side: Side of the model, query or candidate.
 
     Returns:
         Univalent: object (str) [n]; multivalent: object (str) [n, max_length] padded with "";

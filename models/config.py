@@ -55,12 +55,12 @@ class CandidateConfig:
         content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
         id_dropout: Chance that a training step sees a video by its content alone, which is how
             unseen videos will be served. Only with ``video_content``.
-        share_video_embedding: One table for watched videos and softmax rows. False: two.
+        share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Starts the softmax biases at the log of the label counts, plus one.
         normalise: L2-normalises both embeddings (cosine similarity); the bias stays.
         temperature: Divides the inner products, above 0.
         powers: Feeds x^2 and sqrt(x) of continuous features too. The paper does so in ranking.
-        dropout: Of hidden units during training, in [0, 1).
+        dropout: Share of hidden units dropped during training, in [0, 1).
         bag_dropout: Chance that a training step does not see a value of a query's bag, such as
             a watch, in [0, 1). It keeps the model from learning users by heart.
         exclude: Names of features that the model does not read, for ablations.
@@ -130,11 +130,11 @@ class RankerConfig:
     Attributes:
         hidden: Widths of the ReLU layers, bottom first; () is a linear model. The paper's best
             is 1024, 512, 256.
-        towers: How many such towers are averaged, 1 or more; cost grows with it, and the loss
+        towers: Number of such towers that are averaged, 1 or more; cost grows with it, and the loss
             varies less with the seed.
         loss: ``exact`` (odds are expected watch time at any click rate), ``weighted`` (the
             paper's, for small click rates) or ``logistic`` (odds of a click).
-        target: What a click weighs: ``seconds`` watched, or ``relative``, seconds in relation to
+        target: Weight of a click: ``seconds`` watched, or ``relative``, seconds in relation to
             videos of like duration, see :mod:`models.ranking.duration_target`.
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
             the target is relative.
@@ -146,7 +146,7 @@ class RankerConfig:
         wide: Adds to the logit one weight for each id of the candidate's univalent features
             (video, channel, ...), beside the tower: what a video itself is worth needs few
             examples then, where an embedding needs many.
-        dropout: Of hidden units during training, in [0, 1).
+        dropout: Share of hidden units dropped during training, in [0, 1).
         exclude: Names of features that the model does not read, for ablations.
     """
 
@@ -187,15 +187,17 @@ class TrainingConfig:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
             by the number of examples, see :meth:`fitted_to`.
         batch_size: B, examples per step; 0: by the number of examples, see :meth:`fitted_to`.
-        learning_rate: Of dense weights, above 0.
-        embedding_learning_rate: Of embedding tables, whose rows see few steps; 0: the same.
+        learning_rate: Learning rate of dense weights, above 0.
+        embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
+            that of dense weights.
         decay: Whether learning rates fall to 0 in a straight line over all epochs.
-        optimizer: Of dense weights, ``adam`` or ``adagrad``.
-        embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
-            not touch cost nothing with either; ``adagrad`` needs two thirds of the memory.
+        optimizer: Optimizer of dense weights, ``adam`` or ``adagrad``.
+        embedding_optimizer: Optimizer of embedding tables, ``adam`` or ``adagrad``; "": that of
+            dense weights. Rows that a step does not touch cost nothing with either; ``adagrad``
+            needs two thirds of the memory.
         clip_norm: Scales gradients whose global norm, over all weights and workers, is above it;
             0: no clipping.
-        seed: Of weights, order of examples, negatives and dropout.
+        seed: Seed of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
             holdout and a checkpoint.
         patience: Rounds without a better holdout metric before training stops; 0: half of the

@@ -24,13 +24,13 @@ class EmbeddingTable(tf_keras.layers.Layer):
     """The embedding of one ID space: ``rows``, float32 [V + 1, width].
 
     Args:
-        size: V; ids are 1 to V.
-        width: Of an embedding.
-        seed: Of the initial values, normal with a standard deviation of 0.05.
+        size: V, number of ids, which are 1 to V.
+        width: Width of an embedding.
+        seed: Seed of the initial values, normal with a standard deviation of 0.05.
         stddev: Another standard deviation; 0 starts at zero.
         adagrad_rate: Above 0: the rows are trained by Adagrad at this rate and with first steps
             of about that length, whatever the other tables are trained by.
-        name: Of the layer.
+        name: Name of the layer.
     """
 
     def __init__(
@@ -168,11 +168,11 @@ def _segment_mean(  # noqa: PLR0917
     """Returns the mean of ``rows[places]`` for each bag, zero for an empty one.
 
     Args:
-        rows: float32 [U, width].
-        places: int32 [M].
-        order: int32 [M], sorts ``places``.
-        bags: int32 [M], ascending.
-        num_bags: int32 scalar.
+        rows: Rows of the table, float32 [U, width].
+        places: int32 [M], places in ``rows``, in [0, U).
+        order: int32 [M], permutation that sorts ``places``.
+        bags: int32 [M], bag of each place, ascending, in [0, num_bags).
+        num_bags: Number of bags B, int32 scalar.
     """
     means = tf.sparse.segment_mean(rows, places, bags, num_segments=num_bags)
     sizes = tf.math.bincount(bags, minlength=num_bags, dtype=tf.float32)
@@ -211,10 +211,10 @@ def make_tables(
     """Returns one table for each ID space that ``features`` read.
 
     Args:
-        features: Those that the model reads.
-        vocabulary_sizes: Space to V.
-        widths: Space to width; others get ``id_spaces.embedding_width(V)``.
-        seed: Of the initial values.
+        features: Features that the model reads.
+        vocabulary_sizes: V by ID space.
+        widths: Width by ID space; others get ``id_spaces.embedding_width(V)``.
+        seed: Seed of the initial values.
     """
     tables: dict[str, EmbeddingTable] = {}
     for space in sorted({f.space for f in features if f.categorical}):
@@ -229,11 +229,11 @@ class _Vector:
     """What a side reads of a column of numbers.
 
     Attributes:
-        column: Its name.
-        width: What it adds to the dense vector.
+        column: Name of the column.
+        width: Number of entries that the column adds to the dense vector.
         powers: Whether squares and square roots are fed.
-        of_all: Where the features stand in it; None: they are all there is, in order.
-        of_group: Likewise where it holds the group alone.
+        of_all: Positions of the features in the column; None: they are all there is, in order.
+        of_group: Positions of the features in a column that holds the group alone; None as above.
     """
 
     column: str
@@ -256,7 +256,7 @@ class SideInputs:
     Args:
         resolved: Declarations of the data set.
         model: ``candidate`` or ``ranker``.
-        side: Whose features.
+        side: Side whose features are read.
         exclude: Names of features that are left out.
         powers: Whether squares and square roots are fed.
         static: Whether to read static features alone, or the others alone; None: both.
@@ -311,7 +311,7 @@ class SideInputs:
 
         Args:
             features: Transformed features by name; others than :attr:`columns` are ignored.
-            tables: By ID space.
+            tables: Embedding tables by ID space.
             of_group: Whether continuous and binary columns hold what ``static`` names alone, and
                 not all features of the side.
 

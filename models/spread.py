@@ -38,8 +38,8 @@ def overlap(lists: Ints, *, pairs: int, seed: int) -> float:
 
     Args:
         lists: A video at most once in each.
-        pairs: How many pairs are looked at; all of them where there are no more.
-        seed: Of the pairs.
+        pairs: Most pairs that are looked at; all of them where there are no more.
+        seed: Seed of the choice of pairs.
     """
     count, size = lists.shape
     if count * (count - 1) // 2 <= pairs:
@@ -60,9 +60,9 @@ def drawn(counts: Ints, *, lists: int, size: int, seed: int) -> Ints:
 
     Args:
         counts: int [N], watches; at least ``size`` are above 0.
-        lists: Q.
-        size: k.
-        seed: Of the draws.
+        lists: Q, number of lists.
+        size: k, videos of a list.
+        seed: Seed of the draws.
 
     Returns:
         int64 [Q, k].

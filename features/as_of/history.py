@@ -108,7 +108,7 @@ class History:
         """Returns the slice [start, end) of a kind of event that each query sees, int64 [q] each.
 
         Args:
-            kind: One of ``KINDS_OF_EVENT``.
+            kind: Kind of event, one of ``KINDS_OF_EVENT``.
             queries: Users and moments.
         """
         start, end = self._bounds(self._events[kind], queries)
@@ -202,7 +202,7 @@ class History:
         """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
 
         Args:
-            queries: One per video.
+            queries: Users and moments, q of them, one per video.
             video_rows: int [q], catalogue rows; -1 gives zeros and NEVER_S.
 
         A video with several topics has the largest count and the shortest "seconds since" of
@@ -230,8 +230,8 @@ class History:
             rows: int [n], catalogue rows, -1 for none.
 
         Returns:
-            Which of ``rows`` each entity belongs to, and its number, int64 [m] each: n videos, n
-            channels, then the topics, those of one video together.
+            The place in ``rows`` that each entity belongs to, in [0, n), and the entity's number,
+            int64 [m] each: n videos, n channels, then the topics, those of one video together.
         """
         count = len(rows)
         channels, names = self.catalogue.channels

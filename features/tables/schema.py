@@ -64,7 +64,7 @@ class ContractError(command.InputError):
     """Columns of a table break the contract.
 
     Attributes:
-        problems: What is wrong, one sentence each.
+        problems: Faults of the columns, one sentence each.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -84,7 +84,7 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
         is_partial: Whether required columns may be absent: a reader asked for some columns.
 
     Returns:
-        The same rows and columns, in the same order.
+        A table of the same rows and columns, in the same order.
 
     Raises:
         ContractError: Required columns are missing, a name repeats, or columns have a type or a
@@ -214,7 +214,7 @@ def validate(
 
     Args:
         table_name: A key of ``TABLES``.
-        arrow_table: As ``conform`` returns it.
+        arrow_table: Table in the contract types, as ``conform`` returns it.
         known_video_ids: string; ids of the video table. None skips that check.
         known_user_ids: string; ids of the user table. None skips that check.
         now_s: The clock, Unix seconds: what lies after it cannot have happened.
@@ -285,7 +285,7 @@ def newest(table_name: str, rows: pa.Table) -> pa.Table:
 
     Args:
         table_name: A key of ``TABLES``.
-        rows: In the order in which they are read, newest last.
+        rows: Rows in the order in which they are read, newest last.
     """
     key = table_of(table_name).key
     if key is None:

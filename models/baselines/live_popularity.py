@@ -21,9 +21,9 @@ class Live:
     """Watches of all users in the order of time.
 
     Attributes:
-        times: int64 [n], ascending.
-        rows: int64 [n], catalogue rows.
-        num_videos: N.
+        times: Times of the watches, int64 [n], Unix seconds, ascending.
+        rows: Catalogue rows of the watched videos, int64 [n].
+        num_videos: N, number of videos of the catalogue.
     """
 
     times: Ints
@@ -70,10 +70,10 @@ class LivePopularity:
     """Counts of a window before the query; ties by popularity in training.
 
     Attributes:
-        name: In tables.
-        live: All watches.
-        window_s: Length of the window.
-        tie_break: float64 [N] in [0, 1).
+        name: Name of the baseline in tables.
+        live: Watches of all users.
+        window_s: Length of the window, seconds.
+        tie_break: Popularity in training, float64 [N] in [0, 1).
     """
 
     name: str

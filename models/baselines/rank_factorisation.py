@@ -33,13 +33,13 @@ class WarpConfig:
     """Settings.
 
     Attributes:
-        dim: D.
-        draws: M, trials per example and step, at most.
-        max_examples: Only the newest ones are learnt from.
-        epochs: Passes over the examples, at most.
-        steps: Steps, at most.
-        learning_rate: Of Adagrad.
-        seed: Of weights, order and draws.
+        dim: D, width of the factors.
+        draws: M, most trials per example and step.
+        max_examples: Most examples that are learnt from, the newest ones.
+        epochs: Most passes over the examples.
+        steps: Most steps.
+        learning_rate: Learning rate of Adagrad.
+        seed: Seed of weights, order and draws.
     """
 
     dim: int = 64
@@ -60,7 +60,7 @@ class Warp:
         videos: float32 [N, D].
         biases: float32 [N].
         tie_break: float64 [N] in [0, 1).
-        name: In tables.
+        name: Name of the baseline in tables.
     """
 
     inputs: npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ def fit(train: Queries, order: Floats, config: WarpConfig | None = None) -> Warp
     Args:
         train: Training examples.
         order: float64 [N] in [0, 1), breaks ties; see ``baselines.popularity_order``.
-        config: Settings.
+        config: Settings of the fit; None: the defaults.
     """
     config = config or WarpConfig()
     started = time.monotonic()

@@ -35,7 +35,7 @@ class Scores:
     """What a baseline says about the holdout impressions.
 
     Attributes:
-        name: In tables and metric keys.
+        name: Name of the baseline in tables and metric keys.
         scores: float64 [n], orders impressions.
         expected_watch_time_s: float64 [n], seconds, None where the baseline makes no such claim.
     """

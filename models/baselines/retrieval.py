@@ -177,7 +177,7 @@ class ItemToItem:
         score(v) = sum over watched videos h at position p of weight(h, v) / sqrt(1 + p)
 
     Attributes:
-        name: In tables.
+        name: Name of the baseline in tables.
         offsets: int64 [N + 1], CSR by watched video.
         targets: int64 [nnz], videos that followed.
         weights: float64 [nnz], > 0.
@@ -219,7 +219,7 @@ def fit_all(train: Queries, catalogue: Catalogue, *, train_until_s: int) -> list
 
     Args:
         train: The training split; what lies at or after ``train_until_s`` is refused.
-        catalogue: All videos.
+        catalogue: Catalogue of all videos, N rows.
         train_until_s: Unix seconds; "last day" and "last hours" end here.
 
     Raises:

@@ -123,8 +123,8 @@ def check(sampler: NegativeSampler, *, seed: int = 0) -> float:
     second at a million videos.
 
     Args:
-        sampler: Its ``draw_ids`` and ``log_expected`` are what is compared.
-        seed: Of the embeddings.
+        sampler: Sampler whose ``draw_ids`` and ``log_expected`` are compared.
+        seed: Seed of the embeddings.
 
     Returns:
         Length of the difference as a share of the exact gradient's length.

@@ -24,9 +24,9 @@ class Interval:
     """A figure with its interval; NaN where nothing could be measured.
 
     Attributes:
-        value: On the users as they are.
+        value: Figure on the users as they are.
         low: Lower end of the percentile interval.
-        high: Upper end.
+        high: Upper end of the percentile interval.
     """
 
     value: float
@@ -45,8 +45,8 @@ class Bootstrap:
 
     Attributes:
         num_users: U, users of the evaluation; a user is a code in [0, U).
-        replicates: Resamples, R.
-        seed: Decides the draws.
+        replicates: R, number of resamples, 1 or more.
+        seed: Seed of the draws.
         level: Mass of the interval, in (0, 1).
     """
 

@@ -32,8 +32,8 @@ class UserSums:
     """A metric as sum over users of ``numerator`` / sum over users of ``denominator``.
 
     Attributes:
-        numerator: float64 [U].
-        denominator: float64 [U], 0 for a user who has nothing to measure.
+        numerator: Numerator of each user, float64 [U].
+        denominator: Denominator of each user, float64 [U], 0 for a user who has nothing to measure.
         pairwise: Each row was counted in pairs with rows of OTHER users (AUC, XAUC), so a user
             who is drawn twice changes both sides of a pair; see :mod:`models.evaluation.intervals`.
     """
@@ -55,9 +55,9 @@ def sums_by_user(
     """Returns the mean of ``values`` over rows as sums per user.
 
     Args:
-        values: float [n].
+        values: float [n], value of each row.
         user_codes: int64 [n] in [0, num_users).
-        num_users: U.
+        num_users: U, number of users.
         where: bool [n], the rows that count (a slice); all rows by default.
     """
     used = np.ones(len(user_codes)) if where is None else np.asarray(where, np.float64)
@@ -139,7 +139,7 @@ def score_ranks(
     Args:
         scores: float [Q, N]. Where ``exclude`` is given the excluded entries become -inf here.
         label_rows: int [Q] or -1.
-        exclude: As in :func:`label_ranks`.
+        exclude: Rows that may not be shown to a query, see :func:`label_ranks`.
     """
     rows = np.asarray(label_rows, np.int64)
     num_videos = scores.shape[1]
@@ -229,10 +229,10 @@ def weighted_per_user_loss(  # noqa: PLR0917  The five columns of the definition
         clicked: bool or 0/1 [n].
         watch_time_s: float [n], seconds, >= 0; only that of clicked impressions is read.
         user_ids: [n] ints, strings or bytes.
-        page_ids: [n] likewise; a page id counts within its user only.
+        page_ids: [n] ints, strings or bytes; a page id counts within its user only.
 
     Returns:
-        In [0, 1]; NaN where no page has both a clicked and an unclicked impression.
+        Share in [0, 1]; NaN where no page has both a clicked and an unclicked impression.
 
     Raises:
         ValueError: A score or a watch time is not a number, or a watch time is negative.
@@ -278,9 +278,9 @@ def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 180
     """Returns int64 [n] page codes for a log without pages: a new page after a pause > gap_s.
 
     Args:
-        user_ids: [n]. A page never spans users.
+        user_ids: [n] ints, strings or bytes; a page never spans users.
         times: int64 [n], Unix seconds.
-        gap_s: 30 minutes unless told.
+        gap_s: Longest pause within a page, seconds.
     """
     users, seconds = codes_of(user_ids), np.asarray(times, np.int64)
     order = np.lexsort((seconds, users))

@@ -90,7 +90,7 @@ def add_to(
         scores: float32 [Q, N], contiguous.
         owner: int64 [n], the query of each watch.
         rows: int64 [n], its video; -1 is ignored, and a video watched twice counts once.
-        bias: c.
+        bias: c, bias that is added.
     """
     if bias:
         scores.reshape(-1)[_cells(np.asarray(owner), np.asarray(rows), scores.shape[1])] += bias

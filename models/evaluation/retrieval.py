@@ -122,11 +122,11 @@ def aligned(queries: Queries, arrays: Mapping[str, Array]) -> Queries:
     """Returns the raw queries in the order of the transformed examples.
 
     Args:
-        queries: From the raw Parquet.
+        queries: Queries of the raw Parquet files.
         arrays: ``user_id``, ``label_video_id`` (bytes) and ``time`` of the transformed examples.
 
     Raises:
-        command.InputError: They are not the same examples.
+        command.InputError: The two are not the same examples.
     """
     raw = (queries.user_ids, queries.label_ids)
     transformed = (arrays["user_id"], arrays["label_video_id"])

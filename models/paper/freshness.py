@@ -45,8 +45,9 @@ class Curves:
     Attributes:
         days: int64 [d], days since upload.
         by_name: float64 [d] each: what is measured.
-        single: The same for one video, the most watched one.
-        correlations: By name, of each video's own curve with the reference, median over videos.
+        single: Curves by name of one video, the most watched one, float64 [d] each.
+        correlations: Correlation by name, of each video's own curve with the reference, median over
+            videos.
     """
 
     days: Ints

@@ -35,11 +35,11 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
     A repeated row of a gradient is summed first, so it counts once.
 
     Args:
-        learning_rate: Above 0.
+        learning_rate: Learning rate, above 0.
         beta_1: Decay of the mean of gradients, in [0, 1).
         beta_2: Decay of the mean of squared gradients, in [0, 1).
         epsilon: Keeps the division finite.
-        clipnorm, global_clipnorm, name: As for every Keras optimizer.
+        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Kingma & Ba, ICLR 2015, algorithm 1; the count per row is ours.
     """
@@ -150,7 +150,7 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
         learning_rate: Above 0; about ten times that of Adam.
         initial_accumulator: a before the first step, above 0: keeps first steps short.
         epsilon: Keeps the division finite.
-        clipnorm, global_clipnorm, name: As for every Keras optimizer.
+        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Duchi et al., JMLR 2011.
     """
@@ -240,7 +240,7 @@ def clipped(gradients: Sequence[Any], norm: float) -> list[Any]:
     Args:
         gradients: Dense, tf.IndexedSlices or None; summed over workers, so that all of them
             scale alike.
-        norm: Above 0.
+        norm: Largest global norm, above 0.
     """
     whole = [distinct_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
     scaled, _ = tf.clip_by_global_norm(whole, norm)
