@@ -28,7 +28,7 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     """Parses flags and runs ``main``.
 
     Args:
-        main: Receives the program's name, and the flags that it did not define where it
+        main: Function of the program's name, and of the flags that it did not define where it
             passes them on.
         passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
             behind their flag included (``--runner DirectRunner``, Beam's options), which then

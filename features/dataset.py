@@ -49,7 +49,8 @@ def batches(
         split: ``train``, ``holdout`` or, for the candidate model, ``videos``; or several, of which
             one that is named twice is read twice.
         batch_size: B; the last batch may be smaller.
-        shuffle_seed: Shuffles files and, in a buffer of 100,000, examples; None keeps the order.
+        shuffle_seed: Seed that shuffles files and, in a buffer of 100,000, examples; None keeps the
+            order.
         columns: Names of the columns to read; by default all, labels included.
 
     Returns:

@@ -33,7 +33,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
     Args:
         path: File to create or replace; its directory is created.
-        content: Text is written as UTF-8.
+        content: Content of the file; text is written as UTF-8.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,9 +21,9 @@ class IdSpace:
 
     Attributes:
         name: Name of the space, for example ``video``.
-        max_size: Most ids of the vocabulary, the most frequent ones; the others are out of
-            vocabulary. Of ids that are equally frequent the last in the order of their bytes come
-            first.
+        max_size: Greatest number of ids of the vocabulary, the most frequent ones; the others are
+            out of vocabulary. Of ids that are equally frequent the last in the order of their bytes
+            come first.
         min_count: Least number of times that an id of the vocabulary was seen.
         approximate: Whether frequencies are estimated by a Misra-Gries sketch of ``max_size``
             counters in place of counting every id there is. Frequent ids are kept, in order; of

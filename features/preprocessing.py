@@ -189,7 +189,7 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     """Replaces NaN by each feature's declared ``missing`` and bounds the rest.
 
     Args:
-        values: float32 [B, F].
+        values: Continuous or binary values, float32 [B, F], NaN where missing.
         features: F declarations, in the order of the vector.
     """
     missing = tf.constant([f.missing for f in features], tf.float32)

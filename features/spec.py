@@ -79,7 +79,7 @@ class Feature:
         models: The models that read it: ``candidate``, ``ranker`` or both.
         source: Origin of the raw value, ``<origin>.<column>``; see the module.
         space: ID space, categorical kinds only. Default: ``category``.
-        max_length: Most values of a multivalent feature, its first ones.
+        max_length: Greatest number of values of a multivalent feature, its first ones.
         missing: Value in place of a missing continuous or binary one, before quantiles are taken.
     """
 

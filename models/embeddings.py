@@ -26,10 +26,10 @@ class EmbeddingTable(tf_keras.layers.Layer):
     Args:
         size: V, number of ids, which are 1 to V.
         width: Width of an embedding.
-        seed: Seed of the initial values, normal with a standard deviation of 0.05.
-        stddev: Another standard deviation; 0 starts at zero.
-        adagrad_rate: Above 0: the rows are trained by Adagrad at this rate and with first steps
-            of about that length, whatever the other tables are trained by.
+        seed: Seed of the initial values, which are normal.
+        stddev: Standard deviation of the initial values, 0.05 unless told; 0 starts at zero.
+        adagrad_rate: Rate of Adagrad; above 0, the rows are trained by it and with first steps of
+            about that length, whatever the other tables are trained by.
         name: Name of the layer.
     """
 
@@ -100,7 +100,8 @@ class EmbeddingTable(tf_keras.layers.Layer):
         bags hold it.
 
         Args:
-            features: Each int [B], see :meth:`lookup`, or int [B, L], see :meth:`mean`.
+            features: Ids of features, int [B] each, see :meth:`lookup`, or int [B, L], see
+                :meth:`mean`.
 
         Returns:
             float32 [B, width] for each.

@@ -191,8 +191,8 @@ def in_batch_softmax_loss(
     is wrong for most videos of a corpus above a million.
 
     Args:
-        query_embeddings: float32 [B, D].
-        label_embeddings: float32 [B, D]; row i is the label of query i.
+        query_embeddings: Query embeddings, float32 [B, D].
+        label_embeddings: Label embeddings, float32 [B, D]; row i is the label of query i.
         log_probabilities: log p, float32 [B], chance that an example's label is this video.
 
     Returns:

@@ -38,7 +38,7 @@ def overlap(lists: Ints, *, pairs: int, seed: int) -> float:
 
     Args:
         lists: A video at most once in each.
-        pairs: Most pairs that are looked at; all of them where there are no more.
+        pairs: Greatest number of pairs that are looked at; all of them where there are no more.
         seed: Seed of the choice of pairs.
     """
     count, size = lists.shape

@@ -114,11 +114,11 @@ def candidate_batch(
         model: Name of the model, ``candidate`` or ``ranker``.
         catalogue: Catalogue of all videos.
         video_rows: int [n], -1 for a video outside the catalogue (all its columns are missing).
-        history: Needed by features of origin ``history``.
+        history: Events of the users, for features of origin ``history``.
         queries: The moment at which each video is scored, n of them; needed with ``history``,
             ``statistics``, ``live`` and for the age of a video.
-        statistics: Needed by features of origin ``statistics``.
-        live: Needed by features of origin ``live``; missing without it.
+        statistics: Daily statistics of the videos, for features of origin ``statistics``.
+        live: Live statistics of the videos, for features of origin ``live``; missing without them.
         nominations: ``candidate_sources`` list<string> [n] and ``retrieval_score`` float [n].
     """
     floats = _candidate_floats(

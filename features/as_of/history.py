@@ -37,7 +37,7 @@ class History:
     """The events of one or many users, ready for as-of questions.
 
     Attributes:
-        catalogue: Names channels and topics of the videos.
+        catalogue: Catalogue that names channels and topics of the videos.
         watches: All watches.
         completed: The watches that count for the bags: completed, or not known.
         completed_row: int64 [c] ascending, which of ``watches`` they are.
@@ -78,7 +78,7 @@ class History:
             users: User id to code, 0 or above. Events of users that are not in it are left out.
                 None: all events are of one user, whose code is 0, and tables need no ``user_id``.
             watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
-            searches: ``user_id, time, query``.
+            searches: Searches with columns ``user_id, time, query``.
             impressions: ``user_id, video_id, time, clicked``; with the moments of the clicks, or
                 they are found, see :func:`features.clicks.with_moments`.
             from_s: Nothing before it counts, Unix seconds: training may read a part of a log, and

@@ -287,7 +287,7 @@ def chosen_examples(watches: pa.Table, *, most: int, seed: int) -> pa.Array:
     user win. So a watch that is not chosen among some watches is not chosen among more of them.
 
     Args:
-        watches: ``user_id``, ``video_id``, ``time``.
+        watches: Watches with columns ``user_id``, ``video_id`` and ``time``.
         most: K, most watches of a user; 0 for all.
         seed: Seed of the lots.
     """

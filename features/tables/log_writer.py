@@ -106,7 +106,8 @@ class LogWriter:
         Args:
             logs_dir: Directory to create.
             overwrite: Whether to replace what stands there, once the new logs are whole.
-            max_pending_bytes: Most bytes of rows held in memory before files are written.
+            max_pending_bytes: Greatest number of bytes of rows held in memory before files are
+                written.
 
         Raises:
             InputError: The directory has content and ``overwrite`` is not given.

@@ -101,8 +101,8 @@ def fragments(
     Args:
         logs_dir: Directory of the logs.
         table: A key of ``schema.TABLES``.
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
+        from_s: Earliest time of events, Unix seconds; None for no bound.
+        until_s: Time before which events lie, Unix seconds; None for no bound.
         max_rows: Rows in a fragment; more only where one row group has more.
 
     Returns:
@@ -151,8 +151,8 @@ def read_fragment(
         columns: Names of the columns, in this order; None for all. A column that this file does not
             have comes as nulls, since another file of the table may have it (``column_types`` tells
             which columns a table has).
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
+        from_s: Earliest time of events, Unix seconds; None for no bound.
+        until_s: Time before which events lie, Unix seconds; None for no bound.
 
     Returns:
         Rows in the order of the file. Rows with a null time are kept for ``schema.validate`` to

@@ -31,7 +31,7 @@ class Als:
 
     Attributes:
         videos: Factors of the videos, float32 [N, F].
-        tie_break: Breaks ties by popularity, float64 [N] in [0, 1).
+        tie_break: Popularity that breaks ties, float64 [N] in [0, 1).
         name: Name of the baseline in tables.
     """
 

@@ -92,7 +92,7 @@ def fit_all(train: Queries, holdout: Queries, order: Floats) -> list[Baseline]:
     Args:
         train: Training examples.
         holdout: ALL holdout examples, so that each query sees every watch before it.
-        order: Breaks ties, float64 [N] in [0, 1).
+        order: Popularity that breaks ties, float64 [N] in [0, 1).
     """
     live = Live.of(train, holdout, num_videos=len(order))
     return [

@@ -34,10 +34,10 @@ class WarpConfig:
 
     Attributes:
         dim: D, width of the factors.
-        draws: M, most trials per example and step.
-        max_examples: Most examples that are learnt from, the newest ones.
-        epochs: Most passes over the examples.
-        steps: Most steps.
+        draws: M, greatest number of trials per example and step.
+        max_examples: Greatest number of examples that are learnt from, the newest ones.
+        epochs: Greatest number of passes over the examples.
+        steps: Greatest number of steps.
         learning_rate: Learning rate of Adagrad.
         seed: Seed of weights, order and draws.
     """
@@ -57,9 +57,9 @@ class Warp:
 
     Attributes:
         inputs: float32 [N + 1, D], row 0 is nothing.
-        videos: float32 [N, D].
-        biases: float32 [N].
-        tie_break: float64 [N] in [0, 1).
+        videos: Factors of the videos, float32 [N, D].
+        biases: Biases of the videos, float32 [N].
+        tie_break: Popularity that breaks ties, float64 [N] in [0, 1).
         name: Name of the baseline in tables.
     """
 

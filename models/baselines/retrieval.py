@@ -43,12 +43,12 @@ class Queries:
     """Watches to predict, and what was known before each.
 
     Attributes:
-        user_ids: object (str) [Q].
+        user_ids: User ids, object (str) [Q].
         times: int64 [Q], Unix seconds of the watch.
         label_ids: object (str) [Q], the video that was watched.
         label_rows: int64 [Q], its row of the catalogue, -1 outside it.
         regions: object (str) [Q], "" where unknown.
-        history_offsets: int64 [Q + 1].
+        history_offsets: Offsets of each query's slice of ``history_rows``, int64 [Q + 1].
         history_rows: int64 [sum], videos watched before, newest first, -1 outside the catalogue.
     """
 

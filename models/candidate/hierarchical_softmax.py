@@ -41,7 +41,8 @@ def loss(
         queries: u and a 1, float32 [B, D + 1].
         labels: int [B], ids from 1 to V.
         num_videos: V, number of videos, the leaves of the tree.
-        nodes_of: Gives w_n and b_n, float32 [N, D + 1], of inner nodes int64 [N]; zero for 0.
+        nodes_of: Function from inner nodes, int64 [N], to w_n and b_n, float32 [N, D + 1]; zero for
+            0.
 
     Returns:
         float32 [B], nats.

@@ -26,7 +26,7 @@ class Holdout:
     Args:
         queries: Query features, transformed, and ``label_video_id`` (bytes).
         videos: Features of all videos, as ``features.dataset.videos`` returns them.
-        limit: Most queries looked at; 0: all.
+        limit: Greatest number of queries looked at; 0: all.
         seed: Seed of the choice of queries.
     """
 

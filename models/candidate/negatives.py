@@ -103,7 +103,8 @@ def background(
     Args:
         label_counts: int64 [V], of id 1 to V.
         power: 1 is the background distribution of the paper, 0 is uniform.
-        smoothing: Lets videos that are no label be negatives too.
+        smoothing: Addend to each label count, so that videos that are no label can be negatives
+            too.
 
     Returns:
         float64 [V], sum 1.

@@ -63,7 +63,7 @@ def embeddings(follows: sparse.csr_array, dim: int, *, seed: int) -> tuple[Float
 
     Args:
         follows: Counts [V + 1, V + 1], as :func:`counts` returns them.
-        dim: D, most columns of the embeddings.
+        dim: D, greatest number of columns of the embeddings.
         seed: Seed of the random projection.
 
     Returns:

@@ -154,8 +154,8 @@ def train(
 
     Args:
         examples_dir: Directory that pipeline.preprocess wrote.
-        model_dir: Created or replaced when the training is over. Checkpoints and summaries are
-            beside it, in ``<model_dir>.training``.
+        model_dir: Model directory, created or replaced when the training is over. Checkpoints and
+            summaries are beside it, in ``<model_dir>.training``.
         model_config: Settings of the model.
         settings: Settings of the training.
         warm_start_from: An older model, see :mod:`models.training.warm_start`.

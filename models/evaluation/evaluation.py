@@ -42,7 +42,7 @@ class Evaluation:
 
     Attributes:
         settings: Settings of the evaluation.
-        data: Counts of the holdout and of the corpus, and where training ended.
+        data: Counts of the holdout and of the corpus, and the end of training.
         figures: Figures by key.
         calibration: Names of the groups of impressions that calibration looks at, in order, by
             ``decile`` of the expectation, ``duration`` and ``position``.

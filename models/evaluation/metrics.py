@@ -34,8 +34,8 @@ class UserSums:
     Attributes:
         numerator: Numerator of each user, float64 [U].
         denominator: Denominator of each user, float64 [U], 0 for a user who has nothing to measure.
-        pairwise: Each row was counted in pairs with rows of OTHER users (AUC, XAUC), so a user
-            who is drawn twice changes both sides of a pair; see :mod:`models.evaluation.intervals`.
+        pairwise: Whether rows were counted in pairs with those of OTHER users (AUC, XAUC): a user
+            drawn twice changes both sides of a pair; see :mod:`models.evaluation.intervals`.
     """
 
     numerator: Floats
@@ -100,13 +100,13 @@ def label_ranks(
     score stand before it), so a collapsed model that scores everything alike gets rank N.
 
     Args:
-        query_embeddings: float32 [Q, D].
-        video_embeddings: float32 [N, D].
+        query_embeddings: Query embeddings, float32 [Q, D].
+        video_embeddings: Video embeddings, float32 [N, D].
         label_rows: int [Q], row of the label video; -1 where it is not in the corpus.
         batch: Queries per matrix product at most; less where N is large.
         exclude: Rows that may not be shown to a query (seen-filter); -1 is ignored.
         watched: int64 [Q, L], rows that each query has watched; -1 is ignored.
-        repeat_bias: Added to their scores, see :mod:`models.evaluation.repeat_bias`.
+        repeat_bias: Addend to their scores, see :mod:`models.evaluation.repeat_bias`.
 
     Returns:
         int64 [Q] from 1. N + 1, a miss, where the label is not in the corpus or is excluded.

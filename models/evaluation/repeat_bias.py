@@ -61,8 +61,8 @@ def bag_mass(
     """Returns the softmax probability of each query's bag, float64 [Q].
 
     Args:
-        queries: float32 [Q, D + 1].
-        videos: float32 [N, D + 1].
+        queries: Query embeddings, float32 [Q, D + 1].
+        videos: Video embeddings, float32 [N, D + 1].
         bags: int64 [Q, L], rows of ``videos`` watched before, in any order and more than once if
             so; -1 where there is none.
         batch: Queries scored at a time.

@@ -34,7 +34,7 @@ class CandidateModel(Protocol):
     """What evaluation needs of the candidate model.
 
     Attributes:
-        repeat_bias: Added to the score of what a query has watched, see
+        repeat_bias: Addend to the score of what a query has watched, see
             models.evaluation.repeat_bias.
     """
 
@@ -55,10 +55,10 @@ class Embeddings:
     """Both towers' output.
 
     Attributes:
-        queries: float32 [Q, D].
-        videos: float32 [N, D].
+        queries: Query embeddings, float32 [Q, D].
+        videos: Video embeddings, float32 [N, D].
         embeddable: bool [N], False for videos that the model can never recommend.
-        repeat_bias: Added to the score of what a query has watched.
+        repeat_bias: Addend to the score of what a query has watched.
     """
 
     queries: Array

@@ -89,7 +89,7 @@ class Setting:
         Args:
             label: Part of the name of the directory.
             *flags: Further flags of pipeline.preprocess.
-            candidate_only: Leaves impressions out, which most of the time would go to.
+            candidate_only: Whether impressions are left out, which most of the time would go to.
             features: JSON of extra features, see ``features.json`` in WORKSPACE.md.
         """
         flags = (*self.preprocess_flags, *flags)
@@ -231,7 +231,7 @@ class Experiment:
         settings: Conditions of the measurement: data, protocol, flags of models.
         rows: Figures of the outcome.
         plots: Drawings, maybe none.
-        conclusion: Computed from the rows, never written beforehand.
+        conclusion: Sentences computed from the rows, never written beforehand.
         seconds: Wall time of all; set by :func:`run`.
     """
 

@@ -160,7 +160,7 @@ class Lab:
         """Trains a ranker, or reads the scores of one that was trained so before.
 
         Args:
-            label: Begins the name of its files.
+            label: Beginning of the name of its files.
             seed: Seed of the training.
             **model: Settings of :class:`RankerConfig` that differ from the default.
         """

@@ -126,8 +126,8 @@ class Lab:
 
         Args:
             seed: Seed of the training.
-            as_shipped: Trains like models.train_candidate, as wide and as long, where the mode
-                has time for it.
+            as_shipped: Whether it is trained like models.train_candidate, as wide and as long,
+                where the mode has time for it.
             **model: Settings that differ from :data:`MODEL`.
         """
         settings = TrainingConfig(seed=seed, **TRAINING[self.setting.mode])

@@ -55,7 +55,7 @@ class Result:
 
     Attributes:
         metrics: Holdout metrics of the returned weights; empty without a holdout.
-        rounds: Looks at the holdout.
+        rounds: Number of looks at the holdout.
         best_round: The one whose weights were kept, from 1.
         steps: Number of steps in all.
         epochs: Passes over the examples, the last may be a part.

@@ -38,7 +38,7 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
         learning_rate: Learning rate, above 0.
         beta_1: Decay of the mean of gradients, in [0, 1).
         beta_2: Decay of the mean of squared gradients, in [0, 1).
-        epsilon: Keeps the division finite.
+        epsilon: Addend that keeps the division finite.
         clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Kingma & Ba, ICLR 2015, algorithm 1; the count per row is ours.
@@ -147,9 +147,9 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
     It keeps one number per weight where Adam keeps two.
 
     Args:
-        learning_rate: Above 0; about ten times that of Adam.
+        learning_rate: Learning rate, above 0; about ten times that of Adam.
         initial_accumulator: a before the first step, above 0: keeps first steps short.
-        epsilon: Keeps the division finite.
+        epsilon: Addend that keeps the division finite.
         clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Duchi et al., JMLR 2011.
@@ -277,7 +277,7 @@ def make(name: str, learning_rate: Any) -> tf_keras.optimizers.Optimizer:
 
     Args:
         name: ``adam`` (:class:`SparseAdam`) or ``adagrad`` (:class:`SparseAdagrad`).
-        learning_rate: Above 0, or a schedule.
+        learning_rate: Learning rate, above 0, or a schedule.
     """
     if name == config.ADAM:
         return SparseAdam(learning_rate)

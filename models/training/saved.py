@@ -119,7 +119,7 @@ def write(
     """Writes a model directory under a temporary name, then renames it.
 
     Args:
-        directory: Created or replaced.
+        directory: Directory, created or replaced.
         kind: ``candidate`` or ``ranker``.
         model: Model whose weights, ``resolved`` and ``vocabulary_sizes`` are saved.
         contents: Content of the directory besides the weights.
