@@ -219,6 +219,12 @@ def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor
 
     Returns:
         float32 [B, F] in [0, 1).
+
+    Example:
+        >>> values = tf.constant([[-1.0], [5.0], [10.0], [30.0]])
+        >>> quantiles = interpolated_quantile(values, tf.constant([[0.0, 10.0, 20.0]]))
+        >>> quantiles.numpy().ravel().tolist()  # 0.5 / 4, 1.5 / 4, 2 / 4, 3.5 / 4
+        [0.125, 0.375, 0.5, 0.875]
     """
     columns = tf.transpose(values)
     width, number = tf.unstack(tf.shape(boundaries))

@@ -19,6 +19,10 @@ def effective_number(counts: npt.NDArray[np.generic]) -> float:
 
     Args:
         counts: [N], 0 or more; 0.0 where all are 0.
+
+    Example:
+        >>> round(effective_number(np.array([5, 5, 0])), 6)
+        2.0
     """
     positive = np.asarray(counts, np.float64)
     positive = positive[positive > 0]
@@ -40,6 +44,10 @@ def overlap(lists: Ints, *, pairs: int, seed: int) -> float:
         lists: A video at most once in each.
         pairs: Greatest number of pairs that are looked at; all of them where there are no more.
         seed: Seed of the choice of pairs.
+
+    Example:
+        >>> overlap(np.array([[0, 1], [1, 2]]), pairs=1, seed=0)
+        0.5
     """
     count, size = lists.shape
     if count * (count - 1) // 2 <= pairs:
@@ -66,6 +74,11 @@ def drawn(counts: Ints, *, lists: int, size: int, seed: int) -> Ints:
 
     Returns:
         int64 [Q, k].
+
+    Example:
+        >>> lists = drawn(np.array([3, 0, 5]), lists=2, size=2, seed=0)
+        >>> np.sort(lists, axis=1).tolist()
+        [[0, 2], [0, 2]]
     """
     rows = np.flatnonzero(counts > 0)
     logs = np.log(counts[rows].astype(np.float64))

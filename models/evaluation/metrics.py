@@ -175,7 +175,12 @@ def reciprocal_ranks(ranks: npt.ArrayLike, k: int | None = None) -> Floats:
 
 
 def mean_average_precision(ranks: npt.ArrayLike, k: int | None = None) -> float:
-    """Returns the mean of 1 / rank, which is MAP (MAP@k) where each query has one label."""
+    """Returns the mean of 1 / rank, which is MAP (MAP@k) where each query has one label.
+
+    Example:
+        >>> mean_average_precision([1, 2, 4, 101], k=100)  # (1 + 1/2 + 1/4 + 0) / 4
+        0.4375
+    """
     values = reciprocal_ranks(ranks, k)
     return float(values.mean()) if values.size else float("nan")
 
@@ -223,6 +228,10 @@ def weighted_per_user_loss(  # noqa: PLR0917  The five columns of the definition
     A pair is one clicked and one unclicked impression shown to a user on a single page. Where
     the unclicked one has the higher score, the clicked one's watch time is mispredicted; equal
     scores count half. So 0 is perfect and 0.5 is chance.
+
+    Example:
+        >>> weighted_per_user_loss([3, 1, 2], [1, 1, 0], [30, 10, 0], 3 * ["u"], 3 * [1])  # 10 / 40
+        0.25
 
     Args:
         scores: float [n], any scale, no NaN.
@@ -292,9 +301,11 @@ def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 180
 
 
 def auc(scores: npt.ArrayLike, clicked: npt.ArrayLike) -> float:
-    """Returns the chance that a clicked row outscores an unclicked one, ties half.
+    """Returns the chance a clicked row outscores an unclicked one, ties half; NaN without both.
 
-    NaN where the rows are all clicked or all unclicked.
+    Example:
+        >>> auc([0.9, 0.8, 0.3, 0.1], [1, 0, 1, 0])  # 3 of 4 pairs
+        0.75
     """
     return auc_by_user(scores, clicked).value
 
