@@ -45,7 +45,7 @@ def batches(
 
     Args:
         examples_dir: Directory that pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
+        model: Name of the model, ``candidate`` or ``ranker``.
         split: ``train``, ``holdout`` or, for the candidate model, ``videos``; or several, of which
             one that is named twice is read twice.
         batch_size: B; the last batch may be smaller.

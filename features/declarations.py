@@ -151,7 +151,7 @@ def require_answerable(extra: Sequence[Feature], types: Types, *, path: object) 
     """Refuses declarations that no column answers, or that are there already.
 
     Args:
-        extra: The declarations.
+        extra: Declarations of further features.
         types: Table to its columns and their types; absent tables are left out.
         path: File of the declarations, for messages.
 

@@ -52,8 +52,8 @@ class VocabularySettings:
     """What somebody asks of some vocabularies; the others keep what is declared.
 
     Attributes:
-        max_size: Space to :attr:`IdSpace.max_size`.
-        min_count: Space to :attr:`IdSpace.min_count`.
+        max_size: Value of :attr:`IdSpace.max_size` by name of the space.
+        min_count: Value of :attr:`IdSpace.min_count` by name of the space.
         approximate: Spaces that are to be approximate.
     """
 
@@ -143,7 +143,7 @@ def embedding_width(vocabulary_size: int) -> int:
         vocabulary_size: Number of ids, 0 or more.
 
     Returns:
-        A multiple of 4, at least 4.
+        Width of the embedding, a multiple of 4, at least 4.
     """
     width = 32 * math.log(max(vocabulary_size, 2)) / math.log(1_000_000)
     return max(4, 4 * math.ceil(width / 4 - 1e-9))

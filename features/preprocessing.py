@@ -214,11 +214,11 @@ def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor
     within [0, 1), and a constant column is harmless.
 
     Args:
-        values: float32 [B, F], finite.
-        boundaries: float32 [F, Q], ascending in each row.
+        values: Values of F columns, float32 [B, F], finite.
+        boundaries: Boundaries of each column, float32 [F, Q], ascending in each row.
 
     Returns:
-        float32 [B, F] in [0, 1).
+        Quantile of each value, float32 [B, F] in [0, 1).
 
     Example:
         >>> values = tf.constant([[-1.0], [5.0], [10.0], [30.0]])

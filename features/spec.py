@@ -75,7 +75,7 @@ class Feature:
     Attributes:
         name: Column of raw and transformed examples, input of the model and of its signature.
         kind: Kind of encoding.
-        side: Query (computed once per request) or candidate (per video).
+        side: Side of the model: query (computed once per request) or candidate (per video).
         models: The models that read it: ``candidate``, ``ranker`` or both.
         source: Origin of the raw value, ``<origin>.<column>``; see the module.
         space: ID space, categorical kinds only. Default: ``category``.

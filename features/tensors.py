@@ -19,7 +19,7 @@ def to_arrays(
     Args:
         batch: Columns as in :mod:`features.as_of.examples`, n rows; others are ignored.
         resolved: The data set's features.
-        model: ``candidate`` or ``ranker``.
+        model: Name of the model, ``candidate`` or ``ranker``.
         side: Side of the model, query or candidate.
 
     Returns:

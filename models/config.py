@@ -135,8 +135,9 @@ class RankerConfig:
             is 1024, 512, 256.
         towers: Number of such towers that are averaged, 1 or more; cost grows with it, and the loss
             varies less with the seed.
-        loss: ``exact`` (odds are expected watch time at any click rate), ``weighted`` (the
-            paper's, for small click rates) or ``logistic`` (odds of a click).
+        loss: Loss of single impressions: ``exact`` (odds are expected watch time at any click
+            rate), ``weighted`` (the paper's, for small click rates) or ``logistic`` (odds of a
+            click).
         target: Weight of a click: ``seconds`` watched, or ``relative``, seconds in relation to
             videos of like duration, see :mod:`models.ranking.duration_target`.
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
@@ -253,7 +254,7 @@ class TrainingConfig:
         is gone over more often: the model sees about four million examples, in 4 to 20 epochs.
 
         Args:
-            num_examples: Training examples, 1 or more.
+            num_examples: Number of training examples, 1 or more.
         """
         suited = 2 ** round(math.log2(max(num_examples, 1) / 64)) if num_examples > 64 else 64
         epochs = self.epochs or min(max(round(_SEEN_EXAMPLES / max(num_examples, 1)), 4), 20)

@@ -57,10 +57,10 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """Returns the embedding of each id, zero for id 0.
 
         Args:
-            ids: int32 or int64 [B], in [0, V].
+            ids: Ids, int32 or int64 [B], in [0, V].
 
         Returns:
-            float32 [B, width].
+            Embedding of each id, float32 [B, width].
         """
         known = tf.cast(ids > 0, tf.float32)
         return tf.gather(self.rows, ids) * known[:, tf.newaxis]
@@ -73,7 +73,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
                 twice counts twice.
 
         Returns:
-            float32 [B, width].
+            Mean of each bag, float32 [B, width].
         """
         return self.read([ids])[0]
 
@@ -85,7 +85,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
             weights: float32 [L], of the places in a bag.
 
         Returns:
-            float32 [B, width].
+            Weighted sum of each bag, float32 [B, width].
         """
         grouped = _Grouped.of(tf.reshape(tf.cast(ids, tf.int32), [-1]))
         members = tf.gather(tf.gather(self.rows, grouped.distinct), grouped.places)
@@ -104,7 +104,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
                 :meth:`mean`.
 
         Returns:
-            float32 [B, width] for each.
+            Embedding or mean of each feature, float32 [B, width] each.
         """
         flat, bags, total = _members(features)
         sums = _Grouped.of(flat)
@@ -142,8 +142,8 @@ class _Grouped:
     memory is fast at, and an optimizer sees at a glance that no row is repeated.
 
     Attributes:
-        distinct: int32 [U], ascending.
-        places: int32 [M], where in ``distinct`` each id is.
+        distinct: Ids that occur, int32 [U], ascending.
+        places: Place in ``distinct`` of each id, int32 [M].
         order: int32 [M], the permutation that sorts the ids.
     """
 
@@ -170,7 +170,7 @@ def _segment_mean(  # noqa: PLR0917
 
     Args:
         rows: Rows of the table, float32 [U, width].
-        places: int32 [M], places in ``rows``, in [0, U).
+        places: Places in ``rows``, int32 [M] in [0, U).
         order: int32 [M], permutation that sorts ``places``.
         bags: int32 [M], bag of each place, ascending, in [0, num_bags).
         num_bags: Number of bags B, int32 scalar.
@@ -195,7 +195,7 @@ def with_powers(values: tf.Tensor) -> tf.Tensor:
     """Returns x, x^2 and sqrt(x) of normalised features: [B, F] becomes [B, 3 F].
 
     Args:
-        values: float32 [B, F], in [0, 1).
+        values: Quantiles of continuous features, float32 [B, F], in [0, 1).
 
     Source: Covington et al., RecSys 2016, section 4.1.
     """
@@ -256,7 +256,7 @@ class SideInputs:
 
     Args:
         resolved: Declarations of the data set.
-        model: ``candidate`` or ``ranker``.
+        model: Name of the model, ``candidate`` or ``ranker``.
         side: Side whose features are read.
         exclude: Names of features that are left out.
         powers: Whether squares and square roots are fed.
@@ -317,7 +317,7 @@ class SideInputs:
                 not all features of the side.
 
         Returns:
-            float32 [B, F].
+            Dense vector of each row, float32 [B, F].
 
         Raises:
             ValueError: A column is missing.

@@ -73,7 +73,7 @@ def drawn(counts: Ints, *, lists: int, size: int, seed: int) -> Ints:
         seed: Seed of the draws.
 
     Returns:
-        int64 [Q, k].
+        Videos of each list, int64 [Q, k], in no order.
 
     Example:
         >>> lists = drawn(np.array([3, 0, 5]), lists=2, size=2, seed=0)

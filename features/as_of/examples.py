@@ -47,7 +47,7 @@ class Request:
         queries: Users (codes of the history) and moments, q of them.
         user_rows: int [q], rows of the users table, -1 for a user without a profile.
         context: Logged request columns, string [q] each: ``device``, ``surface``.
-        example_age_s: float32 [q], ``t_max - t_label``; 0 at serving (section 3.3).
+        example_age_s: Age, float32 [q], seconds, ``t_max - t_label``; 0 at serving (section 3.3).
     """
 
     queries: Queries
@@ -119,7 +119,7 @@ def candidate_batch(
             ``statistics``, ``live`` and for the age of a video.
         statistics: Daily statistics of the videos, for features of origin ``statistics``.
         live: Live statistics of the videos, for features of origin ``live``; missing without them.
-        nominations: ``candidate_sources`` list<string> [n] and ``retrieval_score`` float [n].
+        nominations: Columns ``candidate_sources`` list<string> [n], ``retrieval_score`` float [n].
     """
     floats = _candidate_floats(
         resolved.of(model, Side.CANDIDATE),

@@ -38,13 +38,13 @@ class History:
 
     Attributes:
         catalogue: Catalogue that names channels and topics of the videos.
-        watches: All watches.
+        watches: Watches of the users, completed or not.
         completed: The watches that count for the bags: completed, or not known.
         completed_row: int64 [c] ascending, which of ``watches`` they are.
-        impressions: Shown videos.
+        impressions: Impressions of the users, clicked or not.
         clicks: The clicked ones of them, at the times of their clicks.
         clicked_shown: int64 [k], when each of ``clicks`` was shown.
-        search_key: int64 [s] sorted, see :func:`user_time_key`.
+        search_key: Keys of the searches, int64 [s] sorted, see :func:`user_time_key`.
         search_tokens: list<string> [s], tokens of each search, in the same order.
         from_s: Unix seconds; what happened earlier has no influence on an answer.
     """
@@ -77,7 +77,8 @@ class History:
             catalogue: Videos; events on others do not count.
             users: User id to code, 0 or above. Events of users that are not in it are left out.
                 None: all events are of one user, whose code is 0, and tables need no ``user_id``.
-            watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
+            watches: Watches with columns ``user_id, video_id, time, watch_time_s``, optional
+                ``completed``.
             searches: Searches with columns ``user_id, time, query``.
             impressions: ``user_id, video_id, time, clicked``; with the moments of the clicks, or
                 they are found, see :func:`features.clicks.with_moments`.

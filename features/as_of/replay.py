@@ -208,7 +208,7 @@ class Replayer:
         Args:
             impressions: Impressions with pages, n rows, see
                 :func:`features.as_of.pages.with_pages`.
-            codes: User id to code in ``history``.
+            codes: Code in ``history`` by user id.
             history: Events of these users.
             shown: Daily statistics of the videos.
             live: Statistics of the last minutes before any moment.
@@ -241,7 +241,7 @@ class Replayer:
         Args:
             impressions: Impressions with pages, n rows, see
                 :func:`features.as_of.pages.with_pages`.
-            codes: User id to code in ``history``.
+            codes: Code in ``history`` by user id.
             history: Events of these users.
             model: Name of the model whose query-side columns are made.
 

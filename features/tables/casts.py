@@ -36,7 +36,7 @@ def to_type(values: pa.ChunkedArray, expected: pa.DataType) -> pa.ChunkedArray:
 
     Args:
         values: Column in the type of its file.
-        expected: string, bool, int64, double or list<string>.
+        expected: Type of the contract: string, bool, int64, double or list<string>.
 
     Raises:
         UnfitError: The column is of another kind, or has a value that the type cannot hold. A

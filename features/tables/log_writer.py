@@ -54,7 +54,7 @@ def append(
 
     Args:
         logs_dir: Directory of the logs; created where it does not exist.
-        table_name: A key of ``schema.TABLES``.
+        table_name: Name of the table, a key of ``schema.TABLES``.
         arrow_table: Rows to add; conformed first.
 
     Returns:

@@ -37,7 +37,7 @@ class Fragment:
 
     Attributes:
         table: Name of the table.
-        path: Parquet file.
+        path: Path of the Parquet file.
         row_groups: Numbers of the row groups in the file, ascending.
         num_rows: Rows in them, before any filter by time.
         partitions: ``key=value`` directories that the file lies in below its table's.
@@ -100,7 +100,7 @@ def fragments(
 
     Args:
         logs_dir: Directory of the logs.
-        table: A key of ``schema.TABLES``.
+        table: Name of the table, a key of ``schema.TABLES``.
         from_s: Earliest time of events, Unix seconds; None for no bound.
         until_s: Time before which events lie, Unix seconds; None for no bound.
         max_rows: Rows in a fragment; more only where one row group has more.

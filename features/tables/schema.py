@@ -79,7 +79,7 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
     get a plain type, and those that have none are left out, loudly.
 
     Args:
-        table_name: A key of ``TABLES``.
+        table_name: Name of the table, a key of ``TABLES``.
         arrow_table: Any column order.
         is_partial: Whether required columns may be absent: a reader asked for some columns.
 
@@ -213,7 +213,7 @@ def validate(
     """Sets aside the rows that cannot be used.
 
     Args:
-        table_name: A key of ``TABLES``.
+        table_name: Name of the table, a key of ``TABLES``.
         arrow_table: Table in the contract types, as ``conform`` returns it.
         known_video_ids: string; ids of the video table. None skips that check.
         known_user_ids: string; ids of the user table. None skips that check.
@@ -284,7 +284,7 @@ def newest(table_name: str, rows: pa.Table) -> pa.Table:
     """Returns of each id the newest row, in the order of the rows; all rows of events.
 
     Args:
-        table_name: A key of ``TABLES``.
+        table_name: Name of the table, a key of ``TABLES``.
         rows: Rows in the order in which they are read, newest last.
     """
     key = table_of(table_name).key

@@ -56,7 +56,7 @@ class Warp:
     """A fitted factorisation.
 
     Attributes:
-        inputs: float32 [N + 1, D], row 0 is nothing.
+        inputs: Factors of watched videos, float32 [N + 1, D]; row 0 stands for none.
         videos: Factors of the videos, float32 [N, D].
         biases: Biases of the videos, float32 [N].
         tie_break: Popularity that breaks ties, float64 [N] in [0, 1).
@@ -92,7 +92,8 @@ def fit(train: Queries, order: Floats, config: WarpConfig | None = None) -> Warp
 
     Args:
         train: Training examples.
-        order: float64 [N] in [0, 1), breaks ties; see ``baselines.popularity_order``.
+        order: Popularity that breaks ties, float64 [N] in [0, 1), see
+            ``baselines.popularity_order``.
         config: Settings of the fit; None: the defaults.
     """
     config = config or WarpConfig()

@@ -36,7 +36,7 @@ class Scores:
 
     Attributes:
         name: Name of the baseline in tables and metric keys.
-        scores: float64 [n], orders impressions.
+        scores: Scores that order impressions, float64 [n].
         expected_watch_time_s: float64 [n], seconds, None where the baseline makes no such claim.
     """
 

@@ -47,7 +47,7 @@ class Queries:
         times: int64 [Q], Unix seconds of the watch.
         label_ids: object (str) [Q], the video that was watched.
         label_rows: int64 [Q], its row of the catalogue, -1 outside it.
-        regions: object (str) [Q], "" where unknown.
+        regions: Region of each query, object (str) [Q], "" where unknown.
         history_offsets: Offsets of each query's slice of ``history_rows``, int64 [Q + 1].
         history_rows: int64 [sum], videos watched before, newest first, -1 outside the catalogue.
     """
@@ -180,7 +180,7 @@ class ItemToItem:
         name: Name of the baseline in tables.
         offsets: int64 [N + 1], CSR by watched video.
         targets: int64 [nnz], videos that followed.
-        weights: float64 [nnz], > 0.
+        weights: Weight of each target, float64 [nnz], above 0.
         tie_break: float64 [N] in [0, 1), far below any weight once scaled.
         depth: Watches of the query that are used, from the newest.
     """

@@ -39,13 +39,13 @@ def loss(
 
     Args:
         queries: u and a 1, float32 [B, D + 1].
-        labels: int [B], ids from 1 to V.
+        labels: Ids of the labels, int [B], from 1 to V.
         num_videos: V, number of videos, the leaves of the tree.
         nodes_of: Function from inner nodes, int64 [N], to w_n and b_n, float32 [N, D + 1]; zero for
             0.
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
     """
     leaf = tf.cast(labels, tf.int64) + (num_videos - 1)
     shifts = tf.range(max(1, (2 * num_videos - 1).bit_length() - 1), dtype=tf.int64)

@@ -35,7 +35,7 @@ class Side:
     """One of the two models with its own examples of the same watches.
 
     Attributes:
-        model: A candidate model.
+        model: Candidate model that is compared.
         queries: Transformed holdout queries, at most 2,000, sorted by user, time and video.
         videos: Embeddings of the catalogue, float32 [N, D + 1].
         known: bool [N], whether a video is in the vocabulary of the model.

@@ -158,7 +158,8 @@ def train(
             summaries are beside it, in ``<model_dir>.training``.
         model_config: Settings of the model.
         settings: Settings of the training.
-        warm_start_from: An older model, see :mod:`models.training.warm_start`.
+        warm_start_from: Directory of an older model, see :mod:`models.training.warm_start`; None:
+            none.
 
     Returns:
         Outcome of the training.

@@ -55,8 +55,8 @@ def sums_by_user(
     """Returns the mean of ``values`` over rows as sums per user.
 
     Args:
-        values: float [n], value of each row.
-        user_codes: int64 [n] in [0, num_users).
+        values: Value of each row, float [n].
+        user_codes: User of each row, int64 [n] in [0, num_users).
         num_users: U, number of users.
         where: bool [n], the rows that count (a slice); all rows by default.
     """
@@ -138,7 +138,7 @@ def score_ranks(
 
     Args:
         scores: float [Q, N]. Where ``exclude`` is given the excluded entries become -inf here.
-        label_rows: int [Q] or -1.
+        label_rows: Row of each label, int [Q], -1 where it is not in the corpus.
         exclude: Rows that may not be shown to a query, see :func:`label_ranks`.
     """
     rows = np.asarray(label_rows, np.int64)
@@ -235,10 +235,10 @@ def weighted_per_user_loss(  # noqa: PLR0917  The five columns of the definition
 
     Args:
         scores: float [n], any scale, no NaN.
-        clicked: bool or 0/1 [n].
+        clicked: Whether each impression was clicked, bool or 0/1 [n].
         watch_time_s: float [n], seconds, >= 0; only that of clicked impressions is read.
-        user_ids: [n] ints, strings or bytes.
-        page_ids: [n] ints, strings or bytes; a page id counts within its user only.
+        user_ids: User of each impression, [n] ints, strings or bytes.
+        page_ids: Page of each impression, [n] ints, strings or bytes; counts within its user only.
 
     Returns:
         Share in [0, 1]; NaN where no page has both a clicked and an unclicked impression.
@@ -287,8 +287,8 @@ def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 180
     """Returns int64 [n] page codes for a log without pages: a new page after a pause > gap_s.
 
     Args:
-        user_ids: [n] ints, strings or bytes; a page never spans users.
-        times: int64 [n], Unix seconds.
+        user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
+        times: Time of each row, int64 [n], Unix seconds.
         gap_s: Longest pause within a page, seconds.
     """
     users, seconds = codes_of(user_ids), np.asarray(times, np.int64)

@@ -50,7 +50,7 @@ class Impressions:
 
     Attributes:
         arrays: Transformed examples by name, n rows, as :func:`features.dataset.load` gives them.
-        user_codes: int64 [n] in [0, U).
+        user_codes: User of each impression, int64 [n] in [0, U).
         pages: int64 [n], a code per user and page; without page ids pages end at pauses.
         pages_are_inferred: Whether any page was inferred from pauses.
     """

@@ -87,7 +87,7 @@ def add_to(
     """Adds the bias, in place, to the scores of what each query has watched.
 
     Args:
-        scores: float32 [Q, N], contiguous.
+        scores: Scores of all videos, float32 [Q, N], contiguous; changed in place.
         owner: int64 [n], the query of each watch.
         rows: int64 [n], its video; -1 is ignored, and a video watched twice counts once.
         bias: c, bias that is added.

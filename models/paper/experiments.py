@@ -39,7 +39,7 @@ class Setting:
         logs: Raw logs; with ``truth/`` where they are simulated.
         examples: Directory that pipeline.preprocess made of the logs, impressions included.
         work: Scratch directory for variants of the examples and for models.
-        mode: ``short`` (a check that everything works, in minutes) or ``full``.
+        mode: Extent of the run: ``short`` (a check that everything works, in minutes) or ``full``.
         seeds: Seeds of trainings; an experiment that can afford it repeats itself with each.
         preprocess_flags: Flags of pipeline.preprocess, for all examples that are made.
     """
@@ -202,7 +202,7 @@ class Plot:
     """How to draw an experiment.
 
     Attributes:
-        kind: ``bars``, ``lines`` or ``scatter``.
+        kind: Kind of drawing: ``bars``, ``lines`` or ``scatter``.
         x_label: Label of the x axis with its unit.
         y_label: Label of the y axis with its unit.
         series: Lines, sets of bars or sets of points that are drawn.
@@ -315,7 +315,7 @@ def run(
     Args:
         chosen: Experiments by name.
         setting: Setting of all experiments.
-        output: ``<name>.json`` is written here.
+        output: Directory in which ``<name>.json`` is written.
 
     Returns:
         The outcomes in order; and by name, why an experiment does not apply to this data.

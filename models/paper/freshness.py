@@ -237,12 +237,12 @@ def true_shares(path: pathlib.Path, hours: Ints, rows: Ints) -> Floats:
     """Returns the popularity of simulated videos as shares of all there is in an hour.
 
     Args:
-        path: ``truth/site.npz`` of simulated logs.
+        path: File ``truth/site.npz`` of simulated logs.
         hours: int64 [h], first seconds of hours.
         rows: int64 [n], numbers of videos in the truth.
 
     Returns:
-        float64 [h, n].
+        Share of each video in each hour, float64 [h, n].
     """
     with np.load(path, allow_pickle=False) as site:
         upload, pull = site["videos.upload_time"], site["videos.pull"]

@@ -62,7 +62,7 @@ class Trained:
     """What a ranker says about the holdout.
 
     Attributes:
-        logits: float64 [n], orders impressions.
+        logits: Logits that order impressions, float64 [n].
         seconds: float64 [n], expected watch time.
         uncalibrated: float64 [n], the same before the curve of :mod:`models.ranking.calibration`,
             which is fitted to the newest tenth of the training impressions.

@@ -238,7 +238,7 @@ class Lab:
             name: The setting, such as ``with minus without``.
             first: Ranking of this lab's queries.
             second: Ranking of the same queries, maybe from another lab of the same logs.
-            metric: A key of :func:`values_of`.
+            metric: Name of the metric, a key of :func:`values_of`.
             where: bool [Q], the queries that count.
             label: Label of the slice, appended to the metric's name.
             seed: Seed of both trainings.

@@ -59,7 +59,7 @@ def fit(logits: npt.ArrayLike, positive: npt.ArrayLike, negative: npt.ArrayLike)
     the clicks evenly.
 
     Args:
-        logits: x, float [n].
+        logits: Logits x of the impressions, float [n].
         positive: Weight of each impression as a click, 0 or more, [n].
         negative: Weight of each impression as not clicked, 0 or more, [n].
 

@@ -64,7 +64,7 @@ class Means:
 
         Args:
             quantiles: Quantiles of the duration, float [n] in [0, 1).
-            clicked: Clicks, 0 or 1 [n].
+            clicked: Whether each impression was clicked, 0 or 1 [n].
             seconds: Watch time, float [n]; read where clicked.
         """
         rows = np.asarray(clicked) > 0
@@ -88,7 +88,7 @@ def factor(quantiles: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
 
     Args:
         quantiles: Quantiles of the duration, float32 [n] in [0, 1).
-        factors: float32 [GROUPS], see :meth:`Means.factors`.
+        factors: Factors of the groups, float32 [GROUPS], see :meth:`Means.factors`.
     """
     place = tf.clip_by_value(quantiles * GROUPS - 0.5, 0.0, GROUPS - 1.0)
     below = tf.minimum(tf.floor(place), GROUPS - 2.0)

@@ -231,7 +231,7 @@ class Ranker(tf_keras.Model):
                 The features are then all but the static ones, also within the vectors.
 
         Returns:
-            float32 [N].
+            Logit x of each candidate, float32 [N].
         """
         orders, level = self.orders_and_level(
             query_features,
@@ -261,7 +261,7 @@ class Ranker(tf_keras.Model):
         """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
 
         Args:
-            logits: x, float32 [N], of :meth:`logits`.
+            logits: Logits x, float32 [N], of :meth:`logits`.
             candidates: Features or parts, as there.
         """
         expected = losses.expected_watch_time_s(logits)

@@ -91,8 +91,8 @@ class RankerTask:
     Args:
         model: Ranker that is trained.
         holdout: Transformed holdout impressions with their labels, None where there are none.
-        stop_metric: ``objective`` (the training loss, pairs included), ``log_loss`` or
-            ``per_user_loss``; "" is the first.
+        stop_metric: Name of the metric: ``objective`` (the training loss, pairs included),
+            ``log_loss`` or ``per_user_loss``; "" is the first.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ class Streamed:
 
     Args:
         examples_dir: Directory that pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
+        model: Name of the model, ``candidate`` or ``ranker``.
         columns: Names of the columns to read.
         count: Number of examples, 1 or more.
         batch_size: B, examples of a batch.
@@ -151,7 +151,7 @@ def open_training(
 
     Args:
         examples_dir: Directory that pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
+        model: Name of the model, ``candidate`` or ``ranker``.
         columns: Names of the columns to read.
         settings: Batch size, seed, memory.
         keep: bool [n] of a part's arrays: the examples that are trained on. Rows are left out in
@@ -214,8 +214,8 @@ def load_rows(
 
     Args:
         examples_dir: Directory that pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        split: ``train`` or ``holdout``.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        split: Name of the split, ``train`` or ``holdout``.
         rows: Distinct, [n]: places among what :func:`features.dataset.load` gives.
         columns: Names of the columns to read.
 

@@ -275,7 +275,7 @@ def fit(
 
     Args:
         task: Model, loss and holdout.
-        examples: Training split.
+        examples: Examples of the training split.
         settings: Settings of the training.
         run: Working directory of the run.
         workers: Workers where several processes train; the model was made in their scope.

@@ -255,7 +255,7 @@ def _in_blocks(move: Callable[[slice], None], number: tf.Tensor, *, width: int) 
 
     Args:
         move: Updates the rows of a slice.
-        number: int32 scalar, of rows.
+        number: Number of rows, int32 scalar.
         width: Weights per row.
     """
     size = max(1, _BLOCK_WEIGHTS // max(1, width))
@@ -276,7 +276,8 @@ def make(name: str, learning_rate: Any) -> tf_keras.optimizers.Optimizer:
     """Returns the optimizer of a ``TrainingConfig``.
 
     Args:
-        name: ``adam`` (:class:`SparseAdam`) or ``adagrad`` (:class:`SparseAdagrad`).
+        name: Name of the optimizer, ``adam`` (:class:`SparseAdam`) or ``adagrad``
+            (:class:`SparseAdagrad`).
         learning_rate: Learning rate, above 0, or a schedule.
     """
     if name == config.ADAM:

@@ -120,7 +120,7 @@ def write(
 
     Args:
         directory: Directory, created or replaced.
-        kind: ``candidate`` or ``ranker``.
+        kind: Kind of model, ``candidate`` or ``ranker``.
         model: Model whose weights, ``resolved`` and ``vocabulary_sizes`` are saved.
         contents: Content of the directory besides the weights.
         arrays: Constant look-ups by name; may be empty.
@@ -153,7 +153,7 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
 
     Args:
         directory: Directory of the model.
-        kind: ``candidate`` or ``ranker``.
+        kind: Kind of model, ``candidate`` or ``ranker``.
         examples_dir: Examples with the transform of the training; None: not checked.
 
     Raises:

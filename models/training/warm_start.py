@@ -108,7 +108,7 @@ def from_directory(
 
     Args:
         model: Model whose weights are overwritten.
-        vocabularies: ID space to tokens.
+        vocabularies: Tokens by ID space; the token of id i is element i - 1.
         directory: Directory of the old model.
         load: Function that reads the model of a directory.
     """
