@@ -234,7 +234,7 @@ class _Vector:
         width: Number of entries that the column adds to the dense vector.
         powers: Whether squares and square roots are fed.
         of_all: Positions of the features in the column; None: they are all there is, in order.
-        of_group: Positions of the features in a column that holds the group alone; None as above.
+        of_group: Positions of the features in a column that holds the group alone; None: all of it.
     """
 
     column: str
