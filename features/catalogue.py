@@ -39,7 +39,8 @@ class Catalogue:
         """Returns a catalogue with further videos after these, whose rows stay the same.
 
         Args:
-            videos: Same columns; none of them is here already.
+            videos: Table of further videos with the same columns; none of them is in the catalogue
+                yet.
         """
         longer = Catalogue(pa.concat_tables([self.table, videos]).combine_chunks())
         names = combined(videos["video_id"]).to_pylist()

@@ -36,7 +36,7 @@ def with_moments(impressions: pa.Table, watches: pa.Table | None) -> pa.Table:
         watches: ``user_id, video_id, time`` of the same users; None for none.
 
     Returns:
-        The same rows; those that have the column already as they are.
+        The same rows with the column; impressions that have it already come back as they are.
     """
     if CLICKED_AT in impressions.column_names:
         return impressions
@@ -48,8 +48,9 @@ def moments(impressions: pa.Table, watches: pa.Table | None) -> np.ndarray:
     """Returns when each impression was clicked, int64 [n], NEVER for those that were not.
 
     Args:
-        impressions: See :func:`with_moments`.
-        watches: Likewise.
+        impressions: Impressions, n rows, with the columns that :func:`with_moments` reads.
+        watches: Watches of the same users, with the columns that :func:`with_moments` reads; None
+            for none.
     """
     shown = np.asarray(combined(impressions["time"]), np.int64)
     clicked = np.asarray(filled(combined(impressions["clicked"]), pa.bool_(), False))

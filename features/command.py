@@ -28,7 +28,7 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     """Parses flags and runs ``main``.
 
     Args:
-        main: Receives the program's name, and the flags that it did not define where it
+        main: Function of the program's name, and of the flags that it did not define where it
             passes them on.
         passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
             behind their flag included (``--runner DirectRunner``, Beam's options), which then
@@ -112,7 +112,7 @@ def shell_line(binary: str, **given: object) -> str:
     """Returns a command as one would type it, for messages that say what to run next.
 
     Args:
-        binary: For example ``serving.serve``.
+        binary: Module of the binary, for example ``serving.serve``.
         given: Flags by name, all that it needs; what only the reader can know is in capitals.
     """
     flags_given = (f"--{name}={value}" for name, value in given.items())
@@ -123,8 +123,9 @@ def parse_time(text: str | None, *, name: str = "time") -> int | None:
     """Returns Unix seconds of an ISO 8601 time; without an offset it is UTC.
 
     Args:
-        text: For example ``2022-05-01`` or ``2022-05-01T12:30:00+08:00``; None or "" gives None.
-        name: What the error calls it, for example ``--until``.
+        text: ISO 8601 text, for example ``2022-05-01`` or ``2022-05-01T12:30:00+08:00``; None or ""
+            gives None.
+        name: Name of the value in the error, for example ``--until``.
 
     Raises:
         InputError: The text is not ISO 8601.

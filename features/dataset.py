@@ -44,13 +44,14 @@ def batches(
     """Reads one pass over a split.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        model: Name of the model, ``candidate`` or ``ranker``.
         split: ``train``, ``holdout`` or, for the candidate model, ``videos``; or several, of which
             one that is named twice is read twice.
         batch_size: B; the last batch may be smaller.
-        shuffle_seed: Shuffles files and, in a buffer of 100,000, examples; None keeps the order.
-        columns: Only these; default all, labels included.
+        shuffle_seed: Seed that shuffles files and, in a buffer of 100,000, examples; None keeps the
+            order.
+        columns: Names of the columns to read; by default all, labels included.
 
     Returns:
         Dictionaries of the tensors that :mod:`features.preprocessing` describes.

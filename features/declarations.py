@@ -81,7 +81,7 @@ def _declared(entry: Any) -> Feature:
     """Returns one declaration.
 
     Raises:
-        TypeError, ValueError: It is none; says why.
+        TypeError, ValueError: The entry is no declaration; the message says why.
     """
     if not isinstance(entry, dict):
         raise TypeError(f"it must be an object with the keys {', '.join(_REQUIRED)}.")
@@ -135,7 +135,7 @@ def resolve(types: Types, path: str | os.PathLike[str]) -> ResolvedSpec:
 
     Args:
         types: Table to its columns and their types; absent tables are left out.
-        path: Of the declarations; the file need not be there.
+        path: File of the declarations; it need not be there.
 
     Raises:
         command.InputError: A declaration is none, or nothing answers it.
@@ -151,9 +151,9 @@ def require_answerable(extra: Sequence[Feature], types: Types, *, path: object) 
     """Refuses declarations that no column answers, or that are there already.
 
     Args:
-        extra: The declarations.
+        extra: Declarations of further features.
         types: Table to its columns and their types; absent tables are left out.
-        path: Where the declarations stand.
+        path: File of the declarations, for messages.
 
     Raises:
         command.InputError: Names every such entry, what is allowed, and the nearest name.

@@ -20,8 +20,8 @@ class Events:
 
     Attributes:
         key: int64 [n], user and time in one sortable number.
-        user: int64 [n], user code.
-        time: int64 [n], Unix seconds.
+        user: User code of each event, int64 [n].
+        time: Time of each event, int64 [n], Unix seconds.
         video: int32 [n], catalogue row, -1 for a video outside the catalogue.
         watch_time_ms: int64 [n]. Whole numbers: sums are exact in any order.
     """
@@ -71,9 +71,9 @@ def visible(key: np.ndarray, user: np.ndarray, now: np.ndarray) -> tuple[np.ndar
     """Returns [start, end) of the events that a query sees: its user's, before ``now``, truncated.
 
     Args:
-        key: int64 [n] sorted, see :func:`user_time_key`.
-        user: int64 [q].
-        now: int64 [q], Unix seconds; events at ``now`` itself are not seen.
+        key: Keys of the events, int64 [n] sorted, see :func:`user_time_key`.
+        user: User codes of the queries, int64 [q].
+        now: Times of the queries, int64 [q], Unix seconds; events at ``now`` itself are not seen.
     """
     end = np.searchsorted(key, user_time_key(user, now))
     start = np.searchsorted(key, user_time_key(user, np.zeros_like(now)))
@@ -85,8 +85,8 @@ class Queries:
     """Moments at which history is asked.
 
     Attributes:
-        user: int64 [q], user code.
-        now: int64 [q], Unix seconds.
+        user: User code of each query, int64 [q].
+        now: Time of each query, int64 [q], Unix seconds.
     """
 
     user: np.ndarray

@@ -33,7 +33,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
     Args:
         path: File to create or replace; its directory is created.
-        content: Text is written as UTF-8.
+        content: Content of the file; text is written as UTF-8.
     """
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -226,8 +226,8 @@ def require_complete(
     """Returns the COMPLETE information of a directory that an earlier command wrote.
 
     Args:
-        directory: Where it should be.
-        what: What it should hold, for example ``examples``.
+        directory: Directory that should be there.
+        what: Content that the directory should hold, for example ``examples``.
         made_by: The command that makes it, for example ``python -m pipeline.preprocess``.
 
     Raises:
@@ -250,8 +250,9 @@ def link_tree(source: pathlib.Path, target: pathlib.Path) -> None:
     files that are never changed in place, which is how this project writes.
 
     Args:
-        source: What is there; hidden files, which are being written or locks, are left out.
-        target: What must not exist yet; its parent must.
+        source: File or directory that is there; hidden files, which are being written or locks, are
+            left out.
+        target: Path that must not exist yet; its parent must.
     """
     if source.is_dir():
         target.mkdir()

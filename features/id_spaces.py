@@ -20,10 +20,11 @@ class IdSpace:
     """A vocabulary with one embedding that all its features share.
 
     Attributes:
-        name: For example ``video``.
-        max_size: Only the most frequent ids are kept; the others are out of vocabulary. Of ids
-            that are equally frequent the last in the order of their bytes come first.
-        min_count: Ids seen less often are out of vocabulary.
+        name: Name of the space, for example ``video``.
+        max_size: Greatest number of ids of the vocabulary, the most frequent ones; the others are
+            out of vocabulary. Of ids that are equally frequent the last in the order of their bytes
+            come first.
+        min_count: Least number of times that an id of the vocabulary was seen.
         approximate: Whether frequencies are estimated by a Misra-Gries sketch of ``max_size``
             counters in place of counting every id there is. Frequent ids are kept, in order; of
             rare ones it may keep others than the most frequent, and in another run others again.
@@ -51,8 +52,8 @@ class VocabularySettings:
     """What somebody asks of some vocabularies; the others keep what is declared.
 
     Attributes:
-        max_size: Space to :attr:`IdSpace.max_size`.
-        min_count: Space to :attr:`IdSpace.min_count`.
+        max_size: Value of :attr:`IdSpace.max_size` by name of the space.
+        min_count: Value of :attr:`IdSpace.min_count` by name of the space.
         approximate: Spaces that are to be approximate.
     """
 
@@ -114,8 +115,8 @@ def parse_numbers(entries: Sequence[str], *, flag: str) -> dict[str, int]:
     """Returns space -> number of entries ``space=number``.
 
     Args:
-        entries: For example ``["video=1000000", "search_token=200000"]``.
-        flag: What the error calls it.
+        entries: Entries of the flag, for example ``["video=1000000", "search_token=200000"]``.
+        flag: Name of the flag in the error.
 
     Raises:
         command.InputError: An entry has another form, or a space comes twice.
@@ -142,7 +143,7 @@ def embedding_width(vocabulary_size: int) -> int:
         vocabulary_size: Number of ids, 0 or more.
 
     Returns:
-        A multiple of 4, at least 4.
+        Width of the embedding, a multiple of 4, at least 4.
     """
     width = 32 * math.log(max(vocabulary_size, 2)) / math.log(1_000_000)
     return max(4, 4 * math.ceil(width / 4 - 1e-9))

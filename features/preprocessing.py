@@ -189,7 +189,7 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     """Replaces NaN by each feature's declared ``missing`` and bounds the rest.
 
     Args:
-        values: float32 [B, F].
+        values: Continuous or binary values, float32 [B, F], NaN where missing.
         features: F declarations, in the order of the vector.
     """
     missing = tf.constant([f.missing for f in features], tf.float32)
@@ -214,11 +214,17 @@ def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor
     within [0, 1), and a constant column is harmless.
 
     Args:
-        values: float32 [B, F], finite.
-        boundaries: float32 [F, Q], ascending in each row.
+        values: Values of F columns, float32 [B, F], finite.
+        boundaries: Boundaries of each column, float32 [F, Q], ascending in each row.
 
     Returns:
-        float32 [B, F] in [0, 1).
+        Quantile of each value, float32 [B, F] in [0, 1).
+
+    Example:
+        >>> values = tf.constant([[-1.0], [5.0], [10.0], [30.0]])
+        >>> quantiles = interpolated_quantile(values, tf.constant([[0.0, 10.0, 20.0]]))
+        >>> quantiles.numpy().ravel().tolist()  # 0.5 / 4, 1.5 / 4, 2 / 4, 3.5 / 4
+        [0.125, 0.375, 0.5, 0.875]
     """
     columns = tf.transpose(values)
     width, number = tf.unstack(tf.shape(boundaries))

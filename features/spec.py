@@ -74,13 +74,13 @@ class Feature:
 
     Attributes:
         name: Column of raw and transformed examples, input of the model and of its signature.
-        kind: How it is encoded.
-        side: Query (computed once per request) or candidate (per video).
+        kind: Kind of encoding.
+        side: Side of the model: query (computed once per request) or candidate (per video).
         models: The models that read it: ``candidate``, ``ranker`` or both.
-        source: Where the raw value comes from, ``<origin>.<column>``; see the module.
+        source: Origin of the raw value, ``<origin>.<column>``; see the module.
         space: ID space, categorical kinds only. Default: ``category``.
-        max_length: Most values of a multivalent feature; the first ones are kept.
-        missing: Stands for a missing continuous or binary value, before quantiles are taken.
+        max_length: Greatest number of values of a multivalent feature, its first ones.
+        missing: Value in place of a missing continuous or binary one, before quantiles are taken.
     """
 
     name: str
@@ -238,7 +238,7 @@ class ResolvedSpec:
     """The features that one data set really has, in the order of their vectors.
 
     Attributes:
-        features: All of them.
+        features: All features of the data set.
         spaces: ID spaces, as far as they are not the defaults.
         history_from_s: Unix seconds; users' history before it counts neither where models learn
             nor where they serve.

@@ -19,8 +19,8 @@ def to_arrays(
     Args:
         batch: Columns as in :mod:`features.as_of.examples`, n rows; others are ignored.
         resolved: The data set's features.
-        model: ``candidate`` or ``ranker``.
-        side: Which side's columns.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        side: Side of the model, query or candidate.
 
     Returns:
         Univalent: object (str) [n]; multivalent: object (str) [n, max_length] padded with "";

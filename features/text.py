@@ -31,7 +31,7 @@ def tokenise(queries: pa.Array) -> pa.ListArray:
         queries: string [n]; null counts as empty.
 
     Returns:
-        list<string> [n].
+        Tokens of each query, list<string> [n].
     """
     encoded = filled(queries, pa.string(), "").dictionary_encode()
     distinct = pa.array([tokens(q) for q in encoded.dictionary.to_pylist()], pa.list_(pa.string()))

@@ -39,36 +39,39 @@ class CandidateConfig:
             input embeddings. 256 in the paper.
         depth: Hidden ReLU layers, 0 to 4. The last is D wide, each one below it twice as wide;
             depth 0 is one linear layer.
-        linear_output: Adds a linear layer of width D on top of the ReLU layers. Without it the
-            query embedding is the last ReLU's output, as in the paper, so never negative.
-        item_to_item: Adds the embeddings of the watched videos themselves to the query embedding,
-            newest first with learned weights, so that a video leads to the one that follows it.
-            False: the paper's averages, all through the layers.
-        spectral_start: Starts the embeddings of watched videos and the softmax rows from the
+        linear_output: Whether a linear layer of width D stands on top of the ReLU layers. Without
+            it the query embedding is the last ReLU's output, as in the paper, so never negative.
+        item_to_item: Whether the embeddings of the watched videos themselves are added to the query
+            embedding, newest first with learned weights, so that a video leads to the one that
+            follows it. False: the paper's averages, all through the layers.
+        spectral_start: Whether the embeddings of watched videos and the softmax rows start from the
             factors of how often one follows another, see :mod:`models.candidate.spectral_start`;
             only with ``item_to_item``, and not where a warm start gives them.
-        age_pieces: Feeds the example age as a piecewise-linear function of so many pieces too,
-            each of as many training examples, so that the model can follow what was watched from
-            day to day; 0: the value and its powers alone.
-        video_content: Adds what the video's features say to its row of the softmax weights, so
-            that a video the training never saw has an embedding too. False: the paper's rows.
+        age_pieces: Number of pieces, each of as many training examples, of a piecewise-linear
+            function of the example age that is fed too, so that the model can follow what was
+            watched from day to day; 0: the value and its powers alone.
+        video_content: Whether what the video's features say is added to its row of the softmax
+            weights, so that a video the training never saw has an embedding too. False: the paper's
+            rows.
         content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
         id_dropout: Chance that a training step sees a video by its content alone, which is how
             unseen videos will be served. Only with ``video_content``.
-        share_video_embedding: One table for watched videos and softmax rows. False: two.
-        popularity_bias: Starts the softmax biases at the log of the label counts, plus one.
-        normalise: L2-normalises both embeddings (cosine similarity); the bias stays.
-        temperature: Divides the inner products, above 0.
-        powers: Feeds x^2 and sqrt(x) of continuous features too. The paper does so in ranking.
-        dropout: Of hidden units during training, in [0, 1).
+        share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
+        popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
+        normalise: Whether both embeddings are L2-normalised (cosine similarity); the bias stays.
+        temperature: Divisor of the inner products, above 0.
+        powers: Whether x^2 and sqrt(x) of continuous features are fed too. The paper does so in
+            ranking.
+        dropout: Share of hidden units dropped during training, in [0, 1).
         bag_dropout: Chance that a training step does not see a value of a query's bag, such as
             a watch, in [0, 1). It keeps the model from learning users by heart.
         exclude: Names of features that the model does not read, for ablations.
         loss: ``sampled``, ``full``, ``in_batch``, ``mixed`` (in-batch and sampled) or
             ``hierarchical``, which has no content of videos and cannot be indexed.
         negatives: S, sampled negatives per step, shared by the batch.
-        sampler_power: Negatives are drawn by (label count + smoothing) ** power; 0: uniformly.
-        sampler_smoothing: Added to each label count.
+        sampler_power: Exponent of the negatives' weights, (label count + smoothing) ** power; 0:
+            uniform.
+        sampler_smoothing: Addend to each label count.
     """
 
     embedding_dim: int = 64
@@ -130,23 +133,24 @@ class RankerConfig:
     Attributes:
         hidden: Widths of the ReLU layers, bottom first; () is a linear model. The paper's best
             is 1024, 512, 256.
-        towers: How many such towers are averaged, 1 or more; cost grows with it, and the loss
+        towers: Number of such towers that are averaged, 1 or more; cost grows with it, and the loss
             varies less with the seed.
-        loss: ``exact`` (odds are expected watch time at any click rate), ``weighted`` (the
-            paper's, for small click rates) or ``logistic`` (odds of a click).
-        target: What a click weighs: ``seconds`` watched, or ``relative``, seconds in relation to
+        loss: Loss of single impressions: ``exact`` (odds are expected watch time at any click
+            rate), ``weighted`` (the paper's, for small click rates) or ``logistic`` (odds of a
+            click).
+        target: Weight of a click: ``seconds`` watched, or ``relative``, seconds in relation to
             videos of like duration, see :mod:`models.ranking.duration_target`.
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
             the target is relative.
-        powers: Feeds x^2 and sqrt(x) of continuous features too.
+        powers: Whether x^2 and sqrt(x) of continuous features are fed too.
         pairwise: Weight, 0 or more, of the loss of pairs of impressions of one user beside the
             loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
             0, the logit has a part that reads the query alone and is left out of the pairs, so
             that their loss does not pull at how long a user watches. The paper has neither.
-        wide: Adds to the logit one weight for each id of the candidate's univalent features
-            (video, channel, ...), beside the tower: what a video itself is worth needs few
+        wide: Whether one weight for each id of the candidate's univalent features (video, channel,
+            ...) is added to the logit, beside the tower: what a video itself is worth needs few
             examples then, where an embedding needs many.
-        dropout: Of hidden units during training, in [0, 1).
+        dropout: Share of hidden units dropped during training, in [0, 1).
         exclude: Names of features that the model does not read, for ablations.
     """
 
@@ -187,15 +191,17 @@ class TrainingConfig:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
             by the number of examples, see :meth:`fitted_to`.
         batch_size: B, examples per step; 0: by the number of examples, see :meth:`fitted_to`.
-        learning_rate: Of dense weights, above 0.
-        embedding_learning_rate: Of embedding tables, whose rows see few steps; 0: the same.
+        learning_rate: Learning rate of dense weights, above 0.
+        embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
+            that of dense weights.
         decay: Whether learning rates fall to 0 in a straight line over all epochs.
-        optimizer: Of dense weights, ``adam`` or ``adagrad``.
-        embedding_optimizer: Of embedding tables, likewise; "" is the same. Rows that a step does
-            not touch cost nothing with either; ``adagrad`` needs two thirds of the memory.
-        clip_norm: Scales gradients whose global norm, over all weights and workers, is above it;
-            0: no clipping.
-        seed: Of weights, order of examples, negatives and dropout.
+        optimizer: Optimizer of dense weights, ``adam`` or ``adagrad``.
+        embedding_optimizer: Optimizer of embedding tables, ``adam`` or ``adagrad``; "": that of
+            dense weights. Rows that a step does not touch cost nothing with either; ``adagrad``
+            needs two thirds of the memory.
+        clip_norm: Largest global norm of the gradients, over all weights and workers, to which
+            longer ones are scaled; 0: no clipping.
+        seed: Seed of weights, order of examples, negatives and dropout.
         evaluations_per_epoch: Rounds that an epoch is cut into; each ends with a look at the
             holdout and a checkpoint.
         patience: Rounds without a better holdout metric before training stops; 0: half of the
@@ -203,7 +209,7 @@ class TrainingConfig:
         stop_metric: Holdout metric that decides; "" is the model's own default.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
         memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
-        mixed_precision: Layers of the candidate model multiply in bfloat16 while they are
+        mixed_precision: Whether layers of the candidate model multiply in bfloat16 while they are
             trained; weights, loss and softmax stay in float32, and so does what is saved.
     """
 
@@ -248,7 +254,7 @@ class TrainingConfig:
         is gone over more often: the model sees about four million examples, in 4 to 20 epochs.
 
         Args:
-            num_examples: Training examples, 1 or more.
+            num_examples: Number of training examples, 1 or more.
         """
         suited = 2 ** round(math.log2(max(num_examples, 1) / 64)) if num_examples > 64 else 64
         epochs = self.epochs or min(max(round(_SEEN_EXAMPLES / max(num_examples, 1)), 4), 20)

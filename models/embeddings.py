@@ -24,13 +24,13 @@ class EmbeddingTable(tf_keras.layers.Layer):
     """The embedding of one ID space: ``rows``, float32 [V + 1, width].
 
     Args:
-        size: V; ids are 1 to V.
-        width: Of an embedding.
-        seed: Of the initial values, normal with a standard deviation of 0.05.
-        stddev: Another standard deviation; 0 starts at zero.
-        adagrad_rate: Above 0: the rows are trained by Adagrad at this rate and with first steps
-            of about that length, whatever the other tables are trained by.
-        name: Of the layer.
+        size: V, number of ids, which are 1 to V.
+        width: Width of an embedding.
+        seed: Seed of the initial values, which are normal.
+        stddev: Standard deviation of the initial values, 0.05 unless told; 0 starts at zero.
+        adagrad_rate: Rate of Adagrad; above 0, the rows are trained by it and with first steps of
+            about that length, whatever the other tables are trained by.
+        name: Name of the layer.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """Returns the embedding of each id, zero for id 0.
 
         Args:
-            ids: int32 or int64 [B], in [0, V].
+            ids: Ids, int32 or int64 [B], in [0, V].
 
         Returns:
-            float32 [B, width].
+            Embedding of each id, float32 [B, width].
         """
         known = tf.cast(ids > 0, tf.float32)
         return tf.gather(self.rows, ids) * known[:, tf.newaxis]
@@ -73,7 +73,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
                 twice counts twice.
 
         Returns:
-            float32 [B, width].
+            Mean of each bag, float32 [B, width].
         """
         return self.read([ids])[0]
 
@@ -85,7 +85,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
             weights: float32 [L], of the places in a bag.
 
         Returns:
-            float32 [B, width].
+            Weighted sum of each bag, float32 [B, width].
         """
         grouped = _Grouped.of(tf.reshape(tf.cast(ids, tf.int32), [-1]))
         members = tf.gather(tf.gather(self.rows, grouped.distinct), grouped.places)
@@ -100,10 +100,11 @@ class EmbeddingTable(tf_keras.layers.Layer):
         bags hold it.
 
         Args:
-            features: Each int [B], see :meth:`lookup`, or int [B, L], see :meth:`mean`.
+            features: Ids of features, int [B] each, see :meth:`lookup`, or int [B, L], see
+                :meth:`mean`.
 
         Returns:
-            float32 [B, width] for each.
+            Embedding or mean of each feature, float32 [B, width] each.
         """
         flat, bags, total = _members(features)
         sums = _Grouped.of(flat)
@@ -141,8 +142,8 @@ class _Grouped:
     memory is fast at, and an optimizer sees at a glance that no row is repeated.
 
     Attributes:
-        distinct: int32 [U], ascending.
-        places: int32 [M], where in ``distinct`` each id is.
+        distinct: Ids that occur, int32 [U], ascending.
+        places: Place in ``distinct`` of each id, int32 [M].
         order: int32 [M], the permutation that sorts the ids.
     """
 
@@ -168,11 +169,11 @@ def _segment_mean(  # noqa: PLR0917
     """Returns the mean of ``rows[places]`` for each bag, zero for an empty one.
 
     Args:
-        rows: float32 [U, width].
-        places: int32 [M].
-        order: int32 [M], sorts ``places``.
-        bags: int32 [M], ascending.
-        num_bags: int32 scalar.
+        rows: Rows of the table, float32 [U, width].
+        places: Places in ``rows``, int32 [M] in [0, U).
+        order: int32 [M], permutation that sorts ``places``.
+        bags: int32 [M], bag of each place, ascending, in [0, num_bags).
+        num_bags: Number of bags B, int32 scalar.
     """
     means = tf.sparse.segment_mean(rows, places, bags, num_segments=num_bags)
     sizes = tf.math.bincount(bags, minlength=num_bags, dtype=tf.float32)
@@ -194,7 +195,7 @@ def with_powers(values: tf.Tensor) -> tf.Tensor:
     """Returns x, x^2 and sqrt(x) of normalised features: [B, F] becomes [B, 3 F].
 
     Args:
-        values: float32 [B, F], in [0, 1).
+        values: Quantiles of continuous features, float32 [B, F], in [0, 1).
 
     Source: Covington et al., RecSys 2016, section 4.1.
     """
@@ -211,10 +212,10 @@ def make_tables(
     """Returns one table for each ID space that ``features`` read.
 
     Args:
-        features: Those that the model reads.
-        vocabulary_sizes: Space to V.
-        widths: Space to width; others get ``id_spaces.embedding_width(V)``.
-        seed: Of the initial values.
+        features: Features that the model reads.
+        vocabulary_sizes: V by ID space.
+        widths: Width by ID space; others get ``id_spaces.embedding_width(V)``.
+        seed: Seed of the initial values.
     """
     tables: dict[str, EmbeddingTable] = {}
     for space in sorted({f.space for f in features if f.categorical}):
@@ -229,11 +230,11 @@ class _Vector:
     """What a side reads of a column of numbers.
 
     Attributes:
-        column: Its name.
-        width: What it adds to the dense vector.
+        column: Name of the column.
+        width: Number of entries that the column adds to the dense vector.
         powers: Whether squares and square roots are fed.
-        of_all: Where the features stand in it; None: they are all there is, in order.
-        of_group: Likewise where it holds the group alone.
+        of_all: Positions of the features in the column; None: they are all there is, in order.
+        of_group: Positions of the features in a column that holds the group alone; None: all of it.
     """
 
     column: str
@@ -255,8 +256,8 @@ class SideInputs:
 
     Args:
         resolved: Declarations of the data set.
-        model: ``candidate`` or ``ranker``.
-        side: Whose features.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        side: Side whose features are read.
         exclude: Names of features that are left out.
         powers: Whether squares and square roots are fed.
         static: Whether to read static features alone, or the others alone; None: both.
@@ -311,12 +312,12 @@ class SideInputs:
 
         Args:
             features: Transformed features by name; others than :attr:`columns` are ignored.
-            tables: By ID space.
+            tables: Embedding tables by ID space.
             of_group: Whether continuous and binary columns hold what ``static`` names alone, and
                 not all features of the side.
 
         Returns:
-            float32 [B, F].
+            Dense vector of each row, float32 [B, F].
 
         Raises:
             ValueError: A column is missing.

@@ -44,11 +44,16 @@ def full_softmax_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         loss_i = -s_iy + log sum_c exp(s_ic)
 
     Args:
-        logits: s, float32 [B, V].
+        logits: Logits s, float32 [B, V].
         labels: int [B], column of the label.
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
+
+    Example:
+        >>> loss = full_softmax_loss(tf.zeros([1, 4]), tf.constant([2]))  # log 4
+        >>> round(float(loss[0]), 4)
+        1.3863
     """
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
@@ -71,17 +76,17 @@ def sampled_softmax_loss(
         loss_i = -a_i + log(exp(a_i) + sum_c exp(b_ic))
 
     Args:
-        query_embeddings: u, float32 [B, D].
-        label_embeddings: v_y, float32 [B, D].
-        negative_embeddings: v_c, float32 [U, D].
-        labels: int64 [B], ids.
+        query_embeddings: Query embeddings u, float32 [B, D].
+        label_embeddings: Embeddings v_y of the labels, float32 [B, D].
+        negative_embeddings: Embeddings v_c of the negatives, float32 [U, D].
+        labels: Ids of the labels, int64 [B].
         negatives: int64 [U], the distinct ids that were drawn.
         label_log_expected: log e_y, float32 [B], log of the expected number of draws.
-        negative_log_expected: log e_c, float32 [U].
-        negative_counts: n_c, int32 [U], 1 or more.
+        negative_log_expected: log e_c of the negatives, float32 [U].
+        negative_counts: Number of draws n_c of each negative, int32 [U], 1 or more.
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
 
     Source: Covington et al., RecSys 2016, section 3.1, and its reference Jean et al. 2014; the
     counting of hits is ours, see the module.
@@ -131,8 +136,8 @@ def _cross_entropy(positive: tf.Tensor, negative: tf.Tensor) -> tuple[tf.Tensor,
     """-a + log(exp(a) + sum_c exp(b_c)), in as few passes over [B, U] as possible.
 
     Args:
-        positive: a, float32 [B], finite.
-        negative: b, float32 [B, U]; may be -inf.
+        positive: Logits a of the labels, float32 [B], finite.
+        negative: Logits b of the negatives, float32 [B, U]; may be -inf.
     """
     largest = tf.maximum(tf.reduce_max(negative, axis=1), positive)
     weights = tf.exp(negative - largest[:, tf.newaxis])
@@ -162,14 +167,14 @@ def counted_softmax_loss(
     e_c = (B - 1) p_c + S q_c. Each row's own label is in it, hence hits need no mask.
 
     Args:
-        query_embeddings: u, float32 [B, D].
+        query_embeddings: Query embeddings u, float32 [B, D].
         video_embeddings: v, float32 [U, D], of the distinct videos of the multiset.
         label_columns: int [B], the row of each label in ``video_embeddings``.
-        counts: n, int32 [U], 1 or more.
-        log_expected: log e, float32 [U].
+        counts: Number of times n of each video in the multiset, int32 [U], 1 or more.
+        log_expected: log e of each video, the log of its expected number, float32 [U].
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
     """
     correction = tf.math.log(tf.cast(counts, tf.float32)) - log_expected
     logits = _corrected_logits(query_embeddings, video_embeddings, correction)
@@ -191,12 +196,12 @@ def in_batch_softmax_loss(
     is wrong for most videos of a corpus above a million.
 
     Args:
-        query_embeddings: float32 [B, D].
-        label_embeddings: float32 [B, D]; row i is the label of query i.
+        query_embeddings: Query embeddings, float32 [B, D].
+        label_embeddings: Label embeddings, float32 [B, D]; row i is the label of query i.
         log_probabilities: log p, float32 [B], chance that an example's label is this video.
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
 
     Source: Yi et al., RecSys 2019, section 3.
     """
@@ -226,12 +231,18 @@ def weighted_logistic_loss(
     time per impression, E[T], divided by 1 - P. At a click rate P = k / N near 0 that is E[T].
 
     Args:
-        logits: x, float32 [B].
-        clicked: float32 [B], 0 or 1.
+        logits: Logits x, float32 [B].
+        clicked: Whether each impression was clicked, float32 [B], 0 or 1.
         watch_time_s: T, float32 [B], seconds, 0 or more; read where clicked.
 
     Returns:
-        float32 [B].
+        Loss of each impression, float32 [B].
+
+    Example:
+        >>> clicked, seconds = tf.constant([1.0, 0.0]), tf.constant([10.0, 0.0])
+        >>> loss = weighted_logistic_loss(tf.zeros(2), clicked, seconds)  # 10 log 2, log 2
+        >>> [round(value, 4) for value in loss.numpy().tolist()]
+        [6.9315, 0.6931]
 
     Source: Covington et al., RecSys 2016, section 4.2.
     """
@@ -248,6 +259,12 @@ def exact_watch_time_loss(
         loss = [clicked] T log(1 + exp(-x)) + log(1 + exp(x))
 
     Smallest at odds exp(x) = sum T / N = E[T], at any click rate.
+
+    Example:
+        >>> clicked, seconds = tf.constant([1.0, 0.0]), tf.constant([10.0, 0.0])
+        >>> loss = exact_watch_time_loss(tf.zeros(2), clicked, seconds)  # 11 log 2, log 2
+        >>> [round(value, 4) for value in loss.numpy().tolist()]
+        [7.6246, 0.6931]
     """
     return clicked * watch_time_s * tf.nn.softplus(-logits) + tf.nn.softplus(logits)
 
@@ -269,13 +286,19 @@ def same_user_pair_loss(
     many impressions of that user it has. What moves all of a user's logits alike moves nothing.
 
     Args:
-        logits: x, float32 [B].
-        clicked: float32 [B], 0 or 1.
+        logits: Logits x, float32 [B].
+        clicked: Whether each impression was clicked, float32 [B], 0 or 1.
         watch_time_s: T, float32 [B], seconds, 0 or more; read where clicked.
         users: int [B], a code for each user.
 
     Returns:
         float32 [B], 0 where not clicked. Memory grows with B squared.
+
+    Example:
+        >>> clicked, seconds = tf.constant([1.0, 0.0, 0.0]), tf.constant([10.0, 0.0, 0.0])
+        >>> loss = same_user_pair_loss(tf.zeros(3), clicked, seconds, tf.constant([7, 7, 8]))
+        >>> [round(value, 4) for value in loss.numpy().tolist()]  # 10 log 2 / 2
+        [3.4657, 0.0, 0.0]
 
     Sources: Burges et al., ICML 2005, "Learning to Rank using Gradient Descent", for the loss of
     a pair; Sculley, KDD 2010, "Combined Regression and Ranking", for adding it to a loss of rows.
@@ -288,5 +311,10 @@ def same_user_pair_loss(
 
 
 def expected_watch_time_s(logits: tf.Tensor) -> tf.Tensor:
-    """Returns exp(x), float32, finite: x counts as at most :data:`MAX_LOGIT`."""
+    """Returns exp(x), float32, finite: x counts as at most :data:`MAX_LOGIT`.
+
+    Example:
+        >>> round(float(expected_watch_time_s(tf.math.log(60.0))), 3)
+        60.0
+    """
     return tf.exp(tf.minimum(logits, MAX_LOGIT))

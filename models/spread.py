@@ -19,6 +19,10 @@ def effective_number(counts: npt.NDArray[np.generic]) -> float:
 
     Args:
         counts: [N], 0 or more; 0.0 where all are 0.
+
+    Example:
+        >>> round(effective_number(np.array([5, 5, 0])), 6)
+        2.0
     """
     positive = np.asarray(counts, np.float64)
     positive = positive[positive > 0]
@@ -38,8 +42,12 @@ def overlap(lists: Ints, *, pairs: int, seed: int) -> float:
 
     Args:
         lists: A video at most once in each.
-        pairs: How many pairs are looked at; all of them where there are no more.
-        seed: Of the pairs.
+        pairs: Greatest number of pairs that are looked at; all of them where there are no more.
+        seed: Seed of the choice of pairs.
+
+    Example:
+        >>> overlap(np.array([[0, 1], [1, 2]]), pairs=1, seed=0)
+        0.5
     """
     count, size = lists.shape
     if count * (count - 1) // 2 <= pairs:
@@ -60,12 +68,17 @@ def drawn(counts: Ints, *, lists: int, size: int, seed: int) -> Ints:
 
     Args:
         counts: int [N], watches; at least ``size`` are above 0.
-        lists: Q.
-        size: k.
-        seed: Of the draws.
+        lists: Q, number of lists.
+        size: k, videos of a list.
+        seed: Seed of the draws.
 
     Returns:
-        int64 [Q, k].
+        Videos of each list, int64 [Q, k], in no order.
+
+    Example:
+        >>> lists = drawn(np.array([3, 0, 5]), lists=2, size=2, seed=0)
+        >>> np.sort(lists, axis=1).tolist()
+        [[0, 2], [0, 2]]
     """
     rows = np.flatnonzero(counts > 0)
     logs = np.log(counts[rows].astype(np.float64))

@@ -21,8 +21,8 @@ def clicks_of(impressions: pa.Table, watches: pa.Table | None) -> pa.Table:
     """Returns ``user_id`` and ``time`` of each click, by the rule of :mod:`features.clicks`.
 
     Args:
-        impressions: Of the raw logs, clean.
-        watches: Likewise, of the same users; None for none.
+        impressions: Raw, clean impressions of some users.
+        watches: Raw, clean watches of the same users; None where the log has none.
     """
     keys = ["user_id", "video_id"]
     columns = [*keys, "time", "clicked", *({"click_time"} & set(impressions.column_names))]

@@ -51,7 +51,7 @@ class EntityLookup:
         Args:
             queries: Users and moments.
             entity: int [q]; None for the user alone.
-            seen: Returns which slice of the events each query sees.
+            seen: Function from queries to the slices [start, end) of the events that they see.
 
         Returns:
             Counts [q, W], watch milliseconds [q, W] and seconds since the last event [q].

@@ -48,7 +48,7 @@ def with_example_age(rows: pa.Table, resolved: ResolvedSpec, *, until_s: int | N
 
     Args:
         rows: Raw examples of the candidate model.
-        resolved: Their features.
+        resolved: Features of the data set.
         until_s: The age counts from here, Unix seconds; None for examples as users ask, of age 0.
     """
     names = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)

@@ -44,10 +44,10 @@ class Request:
     """Moments at which a model is asked, or was.
 
     Attributes:
-        queries: Who (code in the history) and when, q of them.
+        queries: Users (codes of the history) and moments, q of them.
         user_rows: int [q], rows of the users table, -1 for a user without a profile.
         context: Logged request columns, string [q] each: ``device``, ``surface``.
-        example_age_s: float32 [q], ``t_max - t_label``; 0 at serving (section 3.3).
+        example_age_s: Age, float32 [q], seconds, ``t_max - t_label``; 0 at serving (section 3.3).
     """
 
     queries: Queries
@@ -111,15 +111,15 @@ def candidate_batch(
 
     Args:
         resolved: The data set's features.
-        model: Which model's.
-        catalogue: All videos.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        catalogue: Catalogue of all videos.
         video_rows: int [n], -1 for a video outside the catalogue (all its columns are missing).
-        history: Needed by features of origin ``history``.
+        history: Events of the users, for features of origin ``history``.
         queries: The moment at which each video is scored, n of them; needed with ``history``,
             ``statistics``, ``live`` and for the age of a video.
-        statistics: Needed by features of origin ``statistics``.
-        live: Needed by features of origin ``live``; missing without it.
-        nominations: ``candidate_sources`` list<string> [n] and ``retrieval_score`` float [n].
+        statistics: Daily statistics of the videos, for features of origin ``statistics``.
+        live: Live statistics of the videos, for features of origin ``live``; missing without them.
+        nominations: Columns ``candidate_sources`` list<string> [n], ``retrieval_score`` float [n].
     """
     floats = _candidate_floats(
         resolved.of(model, Side.CANDIDATE),

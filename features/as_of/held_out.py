@@ -39,7 +39,7 @@ class HeldOutHistory(History):
 
         Args:
             queries: The moments of the labels, in their order.
-            limit: Size of a bag.
+            limit: Greatest number of videos in a bag.
 
         Returns:
             lengths int64 [q] and catalogue rows int32 [sum of lengths], newest first.

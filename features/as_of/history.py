@@ -37,14 +37,14 @@ class History:
     """The events of one or many users, ready for as-of questions.
 
     Attributes:
-        catalogue: Names channels and topics of the videos.
-        watches: All watches.
+        catalogue: Catalogue that names channels and topics of the videos.
+        watches: Watches of the users, completed or not.
         completed: The watches that count for the bags: completed, or not known.
         completed_row: int64 [c] ascending, which of ``watches`` they are.
-        impressions: Shown videos.
+        impressions: Impressions of the users, clicked or not.
         clicks: The clicked ones of them, at the times of their clicks.
         clicked_shown: int64 [k], when each of ``clicks`` was shown.
-        search_key: int64 [s] sorted, see :func:`user_time_key`.
+        search_key: Keys of the searches, int64 [s] sorted, see :func:`user_time_key`.
         search_tokens: list<string> [s], tokens of each search, in the same order.
         from_s: Unix seconds; what happened earlier has no influence on an answer.
     """
@@ -77,8 +77,9 @@ class History:
             catalogue: Videos; events on others do not count.
             users: User id to code, 0 or above. Events of users that are not in it are left out.
                 None: all events are of one user, whose code is 0, and tables need no ``user_id``.
-            watches: ``user_id, video_id, time, watch_time_s``, optional ``completed``.
-            searches: ``user_id, time, query``.
+            watches: Watches with columns ``user_id, video_id, time, watch_time_s``, optional
+                ``completed``.
+            searches: Searches with columns ``user_id, time, query``.
             impressions: ``user_id, video_id, time, clicked``; with the moments of the clicks, or
                 they are found, see :func:`features.clicks.with_moments`.
             from_s: Nothing before it counts, Unix seconds: training may read a part of a log, and
@@ -108,7 +109,7 @@ class History:
         """Returns the slice [start, end) of a kind of event that each query sees, int64 [q] each.
 
         Args:
-            kind: One of ``KINDS_OF_EVENT``.
+            kind: Kind of event, one of ``KINDS_OF_EVENT``.
             queries: Users and moments.
         """
         start, end = self._bounds(self._events[kind], queries)
@@ -202,7 +203,7 @@ class History:
         """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
 
         Args:
-            queries: One per video.
+            queries: Users and moments, q of them, one per video.
             video_rows: int [q], catalogue rows; -1 gives zeros and NEVER_S.
 
         A video with several topics has the largest count and the shortest "seconds since" of
@@ -230,8 +231,8 @@ class History:
             rows: int [n], catalogue rows, -1 for none.
 
         Returns:
-            Which of ``rows`` each entity belongs to, and its number, int64 [m] each: n videos, n
-            channels, then the topics, those of one video together.
+            The place in ``rows`` that each entity belongs to, in [0, n), and the entity's number,
+            int64 [m] each: n videos, n channels, then the topics, those of one video together.
         """
         count = len(rows)
         channels, names = self.catalogue.channels

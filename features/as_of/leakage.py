@@ -51,9 +51,9 @@ class Finding:
     """What the audit saw of one source of inputs.
 
     Attributes:
-        examples: How many were looked at.
-        with_input: Of these, how many have an input from this source.
-        leaking: Of these, how many have one that is not older than their moment.
+        examples: Number of examples that were looked at.
+        with_input: Number of these examples that have an input from this source.
+        leaking: Number of these examples with an input that is not older than their moment.
         newest_s: The largest offset of any example, seconds; None without inputs.
     """
 
@@ -78,9 +78,8 @@ class Seen:
     """What an audit saw.
 
     Attributes:
-        findings: By (model, split, source).
-        events: By (measure of the video statistics, UTC day since 1970): how many events there
-            were.
+        findings: Findings by (model, split, source).
+        events: Number of events by (measure of the video statistics, UTC day since 1970).
     """
 
     findings: dict[tuple[str, str, str], Finding] = dataclasses.field(default_factory=dict)
@@ -108,8 +107,8 @@ class Audit:
 
     Args:
         resolved: The data set's features.
-        catalogue: All videos.
-        train_until_s: Examples before it train.
+        catalogue: Catalogue of all videos.
+        train_until_s: Unix seconds of the end of training; earlier examples train.
     """
 
     def __init__(self, resolved: ResolvedSpec, catalogue: Catalogue, *, train_until_s: int) -> None:
@@ -124,10 +123,11 @@ class Audit:
         """Starts a bucket.
 
         Args:
-            tables: Its clean event tables, all of its users' events.
+            tables: Clean event tables of the bucket by name, with all events of its users.
             daily: Video statistics of ALL users, see
                 :func:`features.as_of.statistics.daily_counts`.
-            minutes: See :func:`features.as_of.live_statistics.minute_counts`; of all users too.
+            minutes: Counts per video and minute of ALL users, see
+                :func:`features.as_of.live_statistics.minute_counts`.
         """
         if self._dye is None or not self._dye.is_of(daily, minutes):
             self._dye = _Dye(daily, minutes, self._catalogue)
@@ -162,8 +162,8 @@ class Audit:
 
         Args:
             batch: The raw examples.
-            history: What their bags were taken from.
-            queries: The moments at which it was asked, one for each example.
+            history: Histories of the users that the bags were taken from.
+            queries: Users and moments of the examples, one for each.
         """
         moment = np.asarray(batch["time"], np.int64)
         newest = {
@@ -184,8 +184,8 @@ class Audit:
 
         Args:
             batch: The raw examples.
-            history: What their features were taken from.
-            queries: The moments at which it was asked, one for each example.
+            history: Histories of the users that the features were taken from.
+            queries: Users and moments of the examples, one for each.
             video_rows: int [n], catalogue row of each example's video.
         """
         if self._dye is None:

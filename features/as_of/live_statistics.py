@@ -38,9 +38,9 @@ def minute_counts(
     """Counts events by video and minute.
 
     Args:
-        catalogue: Numbers the videos; events on others are left out.
-        watches: ``video_id``, ``time``.
-        impressions: The same.
+        catalogue: Catalogue that numbers the videos; events on others are left out.
+        watches: Watches with columns ``video_id`` and ``time``; None for none.
+        impressions: Impressions with columns ``video_id`` and ``time``; None for none.
 
     Returns:
         ``key`` (see :func:`keys_of`), ``watches``, ``impressions``; sorted, each key once.
@@ -117,8 +117,8 @@ class _Part:
     """Running totals of one table of counts.
 
     Attributes:
-        keys: int64 [n] sorted.
-        sums: int64 [n + 1, 2], of :data:`COUNTED`.
+        keys: Keys of the counts, int64 [n] sorted.
+        sums: Running totals of :data:`COUNTED`, int64 [n + 1, 2].
         minutes: int64 [m] sorted, those in which anything happened. Their number is that of the
             events at most, however far apart these are.
         totals: int64 [m + 1], running, watches of all videos in these minutes.
@@ -146,9 +146,9 @@ class _Part:
         """Returns int64 [n, W, 2]: counts in minutes [start, end).
 
         Args:
-            rows: int [n].
-            starts: int64 [n, W], minutes.
-            end: int64 [n], minutes.
+            rows: Catalogue rows of the videos, int [n].
+            starts: int64 [n, W], first minute of each of W windows.
+            end: int64 [n], the minute at which the windows end, itself not counted.
         """
         last = np.searchsorted(self.keys, _keys(rows, end))
         first = np.searchsorted(self.keys, _keys(rows[:, np.newaxis], starts))

@@ -17,11 +17,11 @@ def with_pages(impressions: pa.Table) -> pa.Table:
     """Adds when each impression's page began, and which page it is where the log does not say.
 
     Args:
-        impressions: All of some users, sorted by user and time.
+        impressions: All impressions of some users, sorted by user and time.
 
     Returns:
-        With ``page_id`` (a new page after a pause of 30 minutes, where the log has none) and
-        :data:`PAGE_TIME`, int64 Unix seconds: the first impression of that user and page.
+        The same impressions with ``page_id`` (a new page after a pause of 30 minutes, where the log
+        has none) and :data:`PAGE_TIME`, int64 Unix seconds of the page's first impression.
     """
     users = combined(impressions["user_id"])
     time = np.asarray(combined(impressions["time"]), np.int64)

@@ -41,11 +41,12 @@ class ReplayConfig:
     """What replay needs to know; small and picklable.
 
     Attributes:
-        train_until_s: Examples before it train, later ones are the holdout.
+        train_until_s: Unix seconds of the end of training: earlier examples train, later ones are
+            the holdout.
         examples_per_user: K, most candidate examples of a user in the training window; 0 for all.
         completed_only: Whether only completed watches are labels (and where the log does not say
             what was completed, all).
-        seed: Chooses which K watches.
+        seed: Seed of the choice of a user's K watches.
         label: ``next``, or ``held_out`` which leaks the future into the training split.
     """
 
@@ -60,11 +61,11 @@ class Replayer:
     """Turns the events of a bucket of users into raw example batches.
 
     Args:
-        config: See :class:`ReplayConfig`.
+        config: Settings of the replay.
         resolved: The data set's features.
-        catalogue: All videos.
-        users: All profiles.
-        audit: Looks at every example that is made, if given.
+        catalogue: Catalogue of all videos.
+        users: Profiles of all users.
+        audit: Audit that looks at every example that is made; None for none.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Replayer:
             tables: Clean event tables of some users.
             daily: Video statistics of ALL users, see
                 :func:`features.as_of.statistics.daily_counts`.
-            live: Those of the last minutes before any moment, of ALL users.
+            live: Statistics of the last minutes before any moment, of ALL users.
             periods: Examples are made of events in these [start, end) only, Unix seconds; what
                 came before them is history all the same.
         """
@@ -205,11 +206,12 @@ class Replayer:
         sessions, that took boosted trees from a weighted, per-user loss of .396 to .443.)
 
         Args:
-            impressions: As from :func:`features.as_of.pages.with_pages`.
-            codes: User id to code in ``history``.
-            history: Of these users.
-            shown: Video statistics.
-            live: Those of the last minutes.
+            impressions: Impressions with pages, n rows, see
+                :func:`features.as_of.pages.with_pages`.
+            codes: Code in ``history`` by user id.
+            history: Events of these users.
+            shown: Daily statistics of the videos.
+            live: Statistics of the last minutes before any moment.
         """
         request = self._request(impressions, codes, time=pages.PAGE_TIME)
         query, page_of = self._of_pages(request, history, spec.RANKER)
@@ -237,10 +239,11 @@ class Replayer:
         """Returns what a model is asked on the pages of impressions, as of each page's start.
 
         Args:
-            impressions: As from :func:`features.as_of.pages.with_pages`, n of them.
-            codes: User id to code in ``history``.
-            history: Of these users.
-            model: Whose query-side columns.
+            impressions: Impressions with pages, n rows, see
+                :func:`features.as_of.pages.with_pages`.
+            codes: Code in ``history`` by user id.
+            history: Events of these users.
+            model: Name of the model whose query-side columns are made.
 
         Returns:
             Raw query-side columns, one row per distinct page; and int64 [n], the row of each
@@ -284,9 +287,9 @@ def chosen_examples(watches: pa.Table, *, most: int, seed: int) -> pa.Array:
     user win. So a watch that is not chosen among some watches is not chosen among more of them.
 
     Args:
-        watches: ``user_id``, ``video_id``, ``time``.
-        most: K; 0 for all.
-        seed: Of the lots.
+        watches: Watches with columns ``user_id``, ``video_id`` and ``time``.
+        most: K, most watches of a user; 0 for all.
+        seed: Seed of the lots.
     """
     if not most or not watches.num_rows:
         return pa.array(np.arange(watches.num_rows))

@@ -23,7 +23,7 @@ def daily_counts(watches: pa.Table | None, impressions: pa.Table | None) -> pa.T
     """Counts events by video and day.
 
     Args:
-        watches: ``video_id``, ``time``, ``watch_time_s``.
+        watches: Watches with columns ``video_id``, ``time`` and ``watch_time_s``.
         impressions: ``video_id``, ``time``, ``clicked``, ``watch_time_s``, and the moments of the
             clicks or what they are found by; None only where the log has no such table. A part of
             a log that has none of its rows passes no rows.

@@ -35,12 +35,12 @@ def to_type(values: pa.ChunkedArray, expected: pa.DataType) -> pa.ChunkedArray:
     """Returns a column in a type of the contract.
 
     Args:
-        values: As a file has it.
-        expected: string, bool, int64, double or list<string>.
+        values: Column in the type of its file.
+        expected: Type of the contract: string, bool, int64, double or list<string>.
 
     Raises:
-        UnfitError: It is of another kind, or has a value that the type cannot hold. A column
-            without any value is of every kind: pandas writes it as floats.
+        UnfitError: The column is of another kind, or has a value that the type cannot hold. A
+            column without any value is of every kind: pandas writes it as floats.
     """
     return _cast(values, _TO_TYPE[expected], expected)
 
@@ -49,7 +49,7 @@ def to_seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Returns times as int64 Unix seconds: of whole numbers, timestamps, dates or ISO 8601 text.
 
     Raises:
-        UnfitError: It is of another kind, or has a value that is no time.
+        UnfitError: The column is of another kind, or has a value that is no time.
     """
     return _cast(values, _seconds, pa.int64())
 
@@ -69,8 +69,8 @@ def plain_type(kind: pa.DataType, name: str = "") -> pa.DataType | None:
     """Returns what a column that the contract does not name is read as; None: not at all.
 
     Args:
-        kind: As a file has it.
-        name: Of the column: timestamps in one that ends in ``_ms`` are int64 milliseconds.
+        kind: Type of the column in its file.
+        name: Name of the column: timestamps in one that ends in ``_ms`` are int64 milliseconds.
     """
     if isinstance(kind, pa.BaseExtensionType):
         is_uuid = kind.extension_name == "arrow.uuid"
@@ -98,8 +98,8 @@ def to_plain(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Returns a column as its :func:`plain_type`, which it must have; bytes that are no text stay.
 
     Args:
-        values: As a file has it.
-        name: Of the column.
+        values: Column in the type of its file.
+        name: Name of the column.
     """
     plain = plain_type(values.type, name)
     values = _unwrapped(values)

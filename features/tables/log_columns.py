@@ -18,7 +18,7 @@ def file_types(file: TableFile, table: str) -> dict[str, pa.DataType]:
 
     Raises:
         InputError: The file is not whole.
-        ContractError: It breaks the contract; the file is not named.
+        ContractError: The file breaks the contract; the message does not name the file.
     """
     contract, path = schema.table_of(table), str(file.path)
     with explained(path, table), pq.ParquetFile(path) as opened:

@@ -37,10 +37,10 @@ class TableFile:
     """One file of a table.
 
     Attributes:
-        path: Where it was found, links as they are.
+        path: Path at which the file was found, its links unresolved.
         partitions: ``key=value`` directories between the table's and the file, outermost first.
-        modified_ns: When its content was written, Unix nanoseconds.
-        size: Bytes.
+        modified_ns: Time at which the content was written, Unix nanoseconds.
+        size: Size in bytes.
     """
 
     path: pathlib.Path
@@ -54,9 +54,9 @@ class Found:
     """What lies below the directory of a table.
 
     Attributes:
-        files: Those that are read, by path.
-        left_alone: What is not, and why.
-        problems: What should hold rows and cannot be read, one sentence each.
+        files: Files that are read, sorted by path.
+        left_alone: Paths that are not read, each with the reason.
+        problems: Faults of what should hold rows and cannot be read, one sentence each.
     """
 
     files: tuple[TableFile, ...]

@@ -54,7 +54,7 @@ def append(
 
     Args:
         logs_dir: Directory of the logs; created where it does not exist.
-        table_name: A key of ``schema.TABLES``.
+        table_name: Name of the table, a key of ``schema.TABLES``.
         arrow_table: Rows to add; conformed first.
 
     Returns:
@@ -106,7 +106,8 @@ class LogWriter:
         Args:
             logs_dir: Directory to create.
             overwrite: Whether to replace what stands there, once the new logs are whole.
-            max_pending_bytes: What to hold in memory before files are written.
+            max_pending_bytes: Greatest number of bytes of rows held in memory before files are
+                written.
 
         Raises:
             InputError: The directory has content and ``overwrite`` is not given.

@@ -37,8 +37,8 @@ class Fragment:
 
     Attributes:
         table: Name of the table.
-        path: Parquet file.
-        row_groups: Which of its row groups, ascending.
+        path: Path of the Parquet file.
+        row_groups: Numbers of the row groups in the file, ascending.
         num_rows: Rows in them, before any filter by time.
         partitions: ``key=value`` directories that the file lies in below its table's.
     """
@@ -100,14 +100,15 @@ def fragments(
 
     Args:
         logs_dir: Directory of the logs.
-        table: A key of ``schema.TABLES``.
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
+        table: Name of the table, a key of ``schema.TABLES``.
+        from_s: Earliest time of events, Unix seconds; None for no bound.
+        until_s: Time before which events lie, Unix seconds; None for no bound.
         max_rows: Rows in a fragment; more only where one row group has more.
 
     Returns:
-        In the order of dates, then of file names. Dates, and row groups by their statistics, that
-        lie outside the window are left out, so the list is empty when nothing is inside.
+        Fragments in the order of dates, then of file names. Dates, and row groups by their
+        statistics, that lie outside the window are left out, so the list is empty when nothing is
+        inside.
 
     Raises:
         InputError: The table is absent or has no rows at all, or a file is not whole.
@@ -146,12 +147,12 @@ def read_fragment(
     """Reads a fragment in the contract types.
 
     Args:
-        fragment: From ``fragments``.
-        columns: Which columns, in this order; None for all. A column that this file does not have
-            comes as nulls, since another file of the table may have it (``column_types`` tells
+        fragment: Fragment that ``fragments`` returned.
+        columns: Names of the columns, in this order; None for all. A column that this file does not
+            have comes as nulls, since another file of the table may have it (``column_types`` tells
             which columns a table has).
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
+        from_s: Earliest time of events, Unix seconds; None for no bound.
+        until_s: Time before which events lie, Unix seconds; None for no bound.
 
     Returns:
         Rows in the order of the file. Rows with a null time are kept for ``schema.validate`` to
@@ -196,7 +197,7 @@ def read_table(
     """Reads a whole table into memory; arguments and errors as for ``read_fragment``.
 
     Returns:
-        In the order of dates, then of files; where ids repeat that should not, the oldest file
+        Rows in the order of dates, then of files; where ids repeat that should not, the oldest file
         comes first (:func:`features.tables.log_files.oldest_first`). A column that some files lack
         is null in their rows. When nothing lies inside the window, the contract columns without
         rows.

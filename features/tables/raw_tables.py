@@ -165,7 +165,7 @@ def table_of(table_name: str) -> Table:
     """Returns the contract of a table.
 
     Raises:
-        ValueError: There is no such table.
+        ValueError: No table has this name.
     """
     if table_name not in TABLES:
         raise ValueError(f"table must be one of {sorted(TABLES)}, got {table_name!r}.")

@@ -64,7 +64,7 @@ class ContractError(command.InputError):
     """Columns of a table break the contract.
 
     Attributes:
-        problems: What is wrong, one sentence each.
+        problems: Faults of the columns, one sentence each.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -79,12 +79,12 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
     get a plain type, and those that have none are left out, loudly.
 
     Args:
-        table_name: A key of ``TABLES``.
+        table_name: Name of the table, a key of ``TABLES``.
         arrow_table: Any column order.
         is_partial: Whether required columns may be absent: a reader asked for some columns.
 
     Returns:
-        The same rows and columns, in the same order.
+        A table of the same rows and columns, in the same order.
 
     Raises:
         ContractError: Required columns are missing, a name repeats, or columns have a type or a
@@ -213,8 +213,8 @@ def validate(
     """Sets aside the rows that cannot be used.
 
     Args:
-        table_name: A key of ``TABLES``.
-        arrow_table: As ``conform`` returns it.
+        table_name: Name of the table, a key of ``TABLES``.
+        arrow_table: Table in the contract types, as ``conform`` returns it.
         known_video_ids: string; ids of the video table. None skips that check.
         known_user_ids: string; ids of the user table. None skips that check.
         now_s: The clock, Unix seconds: what lies after it cannot have happened.
@@ -284,8 +284,8 @@ def newest(table_name: str, rows: pa.Table) -> pa.Table:
     """Returns of each id the newest row, in the order of the rows; all rows of events.
 
     Args:
-        table_name: A key of ``TABLES``.
-        rows: In the order in which they are read, newest last.
+        table_name: Name of the table, a key of ``TABLES``.
+        rows: Rows in the order in which they are read, newest last.
     """
     key = table_of(table_name).key
     if key is None:

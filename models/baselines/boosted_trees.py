@@ -86,13 +86,13 @@ def fit(
     Args:
         resolved: The data set's features.
         train: Transformed impressions, m rows, with ``clicked``, ``watch_time_s`` and ``time``.
-        holdout: Likewise, n rows.
-        target: ``watch_time`` or ``clicks``.
-        seed: Of bagging.
-        threads: 0 is all cores.
+        holdout: Transformed holdout impressions, n rows, with the same columns.
+        target: Label that is learnt, ``watch_time`` or ``clicks``.
+        seed: Seed of bagging.
+        threads: Number of threads; 0: all cores.
 
     Returns:
-        Named ``trees`` or ``trees_clicks``.
+        Scores of the holdout, float64 [n], named ``trees`` or ``trees_clicks``.
 
     Raises:
         ModuleNotFoundError: The optional package ``lightgbm`` is not installed.

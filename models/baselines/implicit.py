@@ -30,9 +30,9 @@ class Als:
     """Alternating least squares over a binary matrix with confidence 1 + alpha.
 
     Attributes:
-        videos: float32 [N, F].
-        tie_break: float64 [N] in [0, 1).
-        name: In tables.
+        videos: Factors of the videos, float32 [N, F].
+        tie_break: Popularity that breaks ties, float64 [N] in [0, 1).
+        name: Name of the baseline in tables.
     """
 
     videos: Factors
@@ -60,11 +60,12 @@ class Bpr:
     """Bayesian personalised ranking; an unknown user gets what is popular.
 
     Attributes:
-        users: float32 [U, F].
-        row_of: User id to row.
-        videos: float32 [N, F].
-        popularity: float64 [N], for unknown users, no ties.
-        name: In tables.
+        users: Factors of the users, float32 [U, F].
+        row_of: Row in ``users`` by user id.
+        videos: Factors of the videos, float32 [N, F].
+        popularity: Scores for unknown users, which break ties for known ones too, float64 [N] in
+            [0, 1).
+        name: Name of the baseline in tables.
     """
 
     users: Factors
@@ -87,7 +88,7 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     Args:
         train: Training examples: labels and the watches before them.
         order: float64 [N] in [0, 1), from rarely to often watched.
-        seed: Of both.
+        seed: Seed of both fits.
     """
     if importlib.util.find_spec("implicit") is None:
         logging.warning(

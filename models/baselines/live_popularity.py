@@ -21,9 +21,9 @@ class Live:
     """Watches of all users in the order of time.
 
     Attributes:
-        times: int64 [n], ascending.
-        rows: int64 [n], catalogue rows.
-        num_videos: N.
+        times: Times of the watches, int64 [n], Unix seconds, ascending.
+        rows: Catalogue rows of the watched videos, int64 [n].
+        num_videos: N, number of videos of the catalogue.
     """
 
     times: Ints
@@ -70,10 +70,10 @@ class LivePopularity:
     """Counts of a window before the query; ties by popularity in training.
 
     Attributes:
-        name: In tables.
-        live: All watches.
-        window_s: Length of the window.
-        tie_break: float64 [N] in [0, 1).
+        name: Name of the baseline in tables.
+        live: Watches of all users.
+        window_s: Length of the window, seconds.
+        tie_break: Popularity in training, float64 [N] in [0, 1).
     """
 
     name: str
@@ -92,7 +92,7 @@ def fit_all(train: Queries, holdout: Queries, order: Floats) -> list[Baseline]:
     Args:
         train: Training examples.
         holdout: ALL holdout examples, so that each query sees every watch before it.
-        order: Breaks ties, float64 [N] in [0, 1).
+        order: Popularity that breaks ties, float64 [N] in [0, 1).
     """
     live = Live.of(train, holdout, num_videos=len(order))
     return [

@@ -33,13 +33,13 @@ class WarpConfig:
     """Settings.
 
     Attributes:
-        dim: D.
-        draws: M, trials per example and step, at most.
-        max_examples: Only the newest ones are learnt from.
-        epochs: Passes over the examples, at most.
-        steps: Steps, at most.
-        learning_rate: Of Adagrad.
-        seed: Of weights, order and draws.
+        dim: D, width of the factors.
+        draws: M, greatest number of trials per example and step.
+        max_examples: Greatest number of examples that are learnt from, the newest ones.
+        epochs: Greatest number of passes over the examples.
+        steps: Greatest number of steps.
+        learning_rate: Learning rate of Adagrad.
+        seed: Seed of weights, order and draws.
     """
 
     dim: int = 64
@@ -56,11 +56,11 @@ class Warp:
     """A fitted factorisation.
 
     Attributes:
-        inputs: float32 [N + 1, D], row 0 is nothing.
-        videos: float32 [N, D].
-        biases: float32 [N].
-        tie_break: float64 [N] in [0, 1).
-        name: In tables.
+        inputs: Factors of watched videos, float32 [N + 1, D]; row 0 stands for none.
+        videos: Factors of the videos, float32 [N, D].
+        biases: Biases of the videos, float32 [N].
+        tie_break: Popularity that breaks ties, float64 [N] in [0, 1).
+        name: Name of the baseline in tables.
     """
 
     inputs: npt.NDArray[np.float32]
@@ -92,8 +92,9 @@ def fit(train: Queries, order: Floats, config: WarpConfig | None = None) -> Warp
 
     Args:
         train: Training examples.
-        order: float64 [N] in [0, 1), breaks ties; see ``baselines.popularity_order``.
-        config: Settings.
+        order: Popularity that breaks ties, float64 [N] in [0, 1), see
+            ``baselines.popularity_order``.
+        config: Settings of the fit; None: the defaults.
     """
     config = config or WarpConfig()
     started = time.monotonic()

@@ -35,8 +35,8 @@ class Scores:
     """What a baseline says about the holdout impressions.
 
     Attributes:
-        name: In tables and metric keys.
-        scores: float64 [n], orders impressions.
+        name: Name of the baseline in tables and metric keys.
+        scores: Scores that order impressions, float64 [n].
         expected_watch_time_s: float64 [n], seconds, None where the baseline makes no such claim.
     """
 
@@ -55,7 +55,7 @@ def video_averages(train: Mapping[str, Array], holdout: Mapping[str, Array]) -> 
 
     Args:
         train: ``label_video_id`` [m], ``clicked`` [m], ``watch_time_s`` [m], seconds.
-        holdout: ``label_video_id`` [n].
+        holdout: Holdout impressions, n rows, with ``label_video_id``.
     """
     clicked = np.asarray(train["clicked"], np.float64)
     watch = np.where(clicked > 0, np.asarray(train["watch_time_s"], np.float64), 0.0)

@@ -43,12 +43,12 @@ class Queries:
     """Watches to predict, and what was known before each.
 
     Attributes:
-        user_ids: object (str) [Q].
+        user_ids: User ids, object (str) [Q].
         times: int64 [Q], Unix seconds of the watch.
         label_ids: object (str) [Q], the video that was watched.
         label_rows: int64 [Q], its row of the catalogue, -1 outside it.
-        regions: object (str) [Q], "" where unknown.
-        history_offsets: int64 [Q + 1].
+        regions: Region of each query, object (str) [Q], "" where unknown.
+        history_offsets: Offsets of each query's slice of ``history_rows``, int64 [Q + 1].
         history_rows: int64 [sum], videos watched before, newest first, -1 outside the catalogue.
     """
 
@@ -177,10 +177,10 @@ class ItemToItem:
         score(v) = sum over watched videos h at position p of weight(h, v) / sqrt(1 + p)
 
     Attributes:
-        name: In tables.
+        name: Name of the baseline in tables.
         offsets: int64 [N + 1], CSR by watched video.
         targets: int64 [nnz], videos that followed.
-        weights: float64 [nnz], > 0.
+        weights: Weight of each target, float64 [nnz], above 0.
         tie_break: float64 [N] in [0, 1), far below any weight once scaled.
         depth: Watches of the query that are used, from the newest.
     """
@@ -219,7 +219,7 @@ def fit_all(train: Queries, catalogue: Catalogue, *, train_until_s: int) -> list
 
     Args:
         train: The training split; what lies at or after ``train_until_s`` is refused.
-        catalogue: All videos.
+        catalogue: Catalogue of all videos, N rows.
         train_until_s: Unix seconds; "last day" and "last hours" end here.
 
     Raises:

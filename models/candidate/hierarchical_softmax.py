@@ -39,12 +39,13 @@ def loss(
 
     Args:
         queries: u and a 1, float32 [B, D + 1].
-        labels: int [B], ids from 1 to V.
-        num_videos: V.
-        nodes_of: Gives w_n and b_n, float32 [N, D + 1], of inner nodes int64 [N]; zero for 0.
+        labels: Ids of the labels, int [B], from 1 to V.
+        num_videos: V, number of videos, the leaves of the tree.
+        nodes_of: Function from inner nodes, int64 [N], to w_n and b_n, float32 [N, D + 1]; zero for
+            0.
 
     Returns:
-        float32 [B], nats.
+        Loss of each example, float32 [B], nats.
     """
     leaf = tf.cast(labels, tf.int64) + (num_videos - 1)
     shifts = tf.range(max(1, (2 * num_videos - 1).bit_length() - 1), dtype=tf.int64)
@@ -67,7 +68,7 @@ def log_probabilities(queries: tf.Tensor, nodes: tf.Tensor, *, num_videos: int) 
     Args:
         queries: u and a 1, float32 [B, D + 1].
         nodes: w_n and b_n of inner nodes 1 to V - 1, float32 [V - 1, D + 1].
-        num_videos: V.
+        num_videos: V, number of videos, the leaves of the tree.
 
     Returns:
         float32 [B, V], column i - 1 is id i.

@@ -25,9 +25,9 @@ class Holdout:
 
     Args:
         queries: Query features, transformed, and ``label_video_id`` (bytes).
-        videos: As ``features.dataset.videos`` returns it.
-        limit: Queries looked at, at most; 0: all.
-        seed: Of the choice.
+        videos: Features of all videos, as ``features.dataset.videos`` returns them.
+        limit: Greatest number of queries looked at; 0: all.
+        seed: Seed of the choice of queries.
     """
 
     def __init__(

@@ -47,11 +47,11 @@ class CandidateModel(tf_keras.Model):
     Args:
         resolved: Declarations of the data set.
         vocabulary_sizes: V of each ID space of the candidate model.
-        config: Settings.
-        seed: Of the initial weights.
+        config: Settings of the model.
+        seed: Seed of the initial weights.
 
     Raises:
-        command.InputError: There is nothing to learn from, or nothing to recommend.
+        command.InputError: The model has nothing to learn from, or nothing to recommend.
     """
 
     def __init__(
@@ -360,9 +360,9 @@ def save(
     """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
 
     Args:
-        model: What to save.
-        directory: Created or replaced.
-        contents: What belongs to the model besides its weights.
+        model: Model to save.
+        directory: Model directory, created or replaced.
+        contents: Content of the model directory besides the weights.
         videos: Content of the vocabulary's videos, so that all can be embedded from the
             directory alone.
     """
@@ -381,8 +381,8 @@ def load(
     """Reads what :func:`save` wrote.
 
     Args:
-        directory: Of the model.
-        examples_dir: Where given, it must hold the transform that the model was trained on.
+        directory: Directory of the model.
+        examples_dir: Examples with the transform of the training; None: not checked.
 
     Raises:
         command.InputError: No complete candidate model, or another transform.

@@ -32,8 +32,8 @@ class Draw:
     """Negatives of one step: S draws with replacement, each video once with its count.
 
     Attributes:
-        ids: int64 [U], distinct, from 1.
-        counts: int32 [U], 1 or more; their sum is S.
+        ids: Ids of the drawn videos, int64 [U], distinct, from 1.
+        counts: Number of draws of each, int32 [U], 1 or more; their sum is S.
         log_expected: float32 [U], log(S q), log of the expected count.
     """
 
@@ -101,12 +101,13 @@ def background(
     """Returns q from how often each video was watched: (count + smoothing)^power, normalised.
 
     Args:
-        label_counts: int64 [V], of id 1 to V.
+        label_counts: Number of times that each video is a label, int64 [V], of id 1 to V.
         power: 1 is the background distribution of the paper, 0 is uniform.
-        smoothing: Lets videos that are no label be negatives too.
+        smoothing: Addend to each label count, so that videos that are no label can be negatives
+            too.
 
     Returns:
-        float64 [V], sum 1.
+        Probabilities q, float64 [V], sum 1.
     """
     weights = (np.asarray(label_counts, np.float64) + smoothing) ** power
     total = weights.sum()
@@ -123,8 +124,8 @@ def check(sampler: NegativeSampler, *, seed: int = 0) -> float:
     second at a million videos.
 
     Args:
-        sampler: Its ``draw_ids`` and ``log_expected`` are what is compared.
-        seed: Of the embeddings.
+        sampler: Sampler whose ``draw_ids`` and ``log_expected`` are compared.
+        seed: Seed of the embeddings.
 
     Returns:
         Length of the difference as a share of the exact gradient's length.

@@ -35,11 +35,11 @@ class Side:
     """One of the two models with its own examples of the same watches.
 
     Attributes:
-        model: A candidate model.
-        queries: Its holdout, sorted by user, time and video; at most 2,000 watches.
+        model: Candidate model that is compared.
+        queries: Transformed holdout queries, at most 2,000, sorted by user, time and video.
         videos: Embeddings of the catalogue, float32 [N, D + 1].
         known: bool [N], whether a video is in the vocabulary of the model.
-        video_ids: N of them.
+        video_ids: Video ids of the catalogue, object (str) [N].
     """
 
     model: CandidateModel
@@ -72,8 +72,8 @@ def compare(measured: Side, final: Side) -> dict[str, Any]:
     """Returns the figures, JSON values.
 
     Args:
-        measured: The model that has not learnt the watches.
-        final: The one that has.
+        measured: Model that has not learnt the watches, with its examples.
+        final: Model that has learnt the watches, with its examples.
 
     Returns:
         ``watches``; ``overlap_at_100`` of the lists of both, among the videos that both know, and

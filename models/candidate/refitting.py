@@ -52,10 +52,10 @@ class RefitConfig:
     Attributes:
         epochs: Passes over all examples at most, 1 or more; never more steps than half of those
             of the first training, but one pass.
-        learning_rate: Of all weights at the start; it falls to 0. Above 0.
-        newest_weight: How often an example of the holdout counts, 1 or more: what is watched next
-            is more like the newest days than like all days together.
-        seed: Of new rows, the order of examples and the negatives.
+        learning_rate: Learning rate of all weights at the start, above 0; it falls to 0.
+        newest_weight: Number of times that an example of the holdout counts, 1 or more: what is
+            watched next is more like the newest days than like all days together.
+        seed: Seed of new rows, the order of examples and the negatives.
     """
 
     epochs: int = 3
@@ -81,14 +81,14 @@ def refit(
     """Writes the model that knows everything up to the end of the logs.
 
     Args:
-        examples_dir: What pipeline.join_holdout wrote.
-        model_dir: What models.train_candidate wrote.
+        examples_dir: Directory that pipeline.join_holdout wrote.
+        model_dir: Directory that models.train_candidate wrote.
         output: Directory of the new model, created or replaced.
-        settings: Of the step.
-        measured_examples: What the model was trained and measured on.
+        settings: Settings of the step.
+        measured_examples: Directory of the examples that the model was trained and measured on.
 
     Returns:
-        What became of it: ``examples``, ``new_videos``, ``steps``, and the figures of
+        Facts of the step by name: ``examples``, ``new_videos``, ``steps``, and the figures of
         :mod:`models.candidate.refit_checks`.
 
     Raises:

@@ -39,7 +39,7 @@ def counts(parts: Iterable[tuple[Ids, Ids]], num_videos: int) -> sparse.csr_arra
     Args:
         parts: Bags int [n, L], newest first, 0 for none, and labels int [n], of ids 1 to V;
             those beyond ``MAX_EXAMPLES`` or ``MAX_VIDEOS`` are left out.
-        num_videos: V.
+        num_videos: V, number of videos of the vocabulary.
 
     Returns:
         [V + 1, V + 1], watched by label; nothing on the diagonal. V is at most ``MAX_VIDEOS``.
@@ -62,9 +62,9 @@ def embeddings(follows: sparse.csr_array, dim: int, *, seed: int) -> tuple[Float
     """Factorises counts.
 
     Args:
-        follows: As :func:`counts` returns it.
-        dim: D.
-        seed: Of the random projection.
+        follows: Counts [V + 1, V + 1], as :func:`counts` returns them.
+        dim: D, greatest number of columns of the embeddings.
+        seed: Seed of the random projection.
 
     Returns:
         Embeddings of watched videos and of labels, float32 [V + 1, k] each, zero where a video

@@ -34,11 +34,11 @@ class CandidateTask:
     """Loss and holdout of the candidate model.
 
     Args:
-        model: What is trained.
+        model: Model that is trained.
         videos: Content of the vocabulary's videos.
         label_counts: int64 [V], how often each video is the label of a training example.
-        holdout: Holdout, None where there is none.
-        settings: Seed and stop metric.
+        holdout: Holdout that rounds are judged on; None where there is none.
+        settings: Settings of the training, of which the seed and the stop metric are read.
 
     Raises:
         negatives.SamplerError: The negatives do not follow their probabilities.
@@ -153,15 +153,16 @@ def train(
     """Trains a candidate model on the examples and saves it.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model_dir: Created or replaced when the training is over. Checkpoints and summaries are
-            beside it, in ``<model_dir>.training``.
-        model_config: Of the model.
-        settings: Of the training.
-        warm_start_from: An older model, see :mod:`models.training.warm_start`.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        model_dir: Model directory, created or replaced when the training is over. Checkpoints and
+            summaries are beside it, in ``<model_dir>.training``.
+        model_config: Settings of the model.
+        settings: Settings of the training.
+        warm_start_from: Directory of an older model, see :mod:`models.training.warm_start`; None:
+            none.
 
     Returns:
-        How it went.
+        Outcome of the training.
 
     Raises:
         command.InputError: The examples or the settings cannot be trained with.

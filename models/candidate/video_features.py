@@ -34,9 +34,9 @@ class VideoFeatures:
         """Takes the videos of the vocabulary from the whole catalogue.
 
         Args:
-            videos: As ``features.dataset.videos`` returns it.
-            columns: What the model reads of a video besides its id.
-            num_videos: V.
+            videos: Features of all videos, as ``features.dataset.videos`` returns them.
+            columns: Names of the features that the model reads of a video besides its id.
+            num_videos: V, number of videos of the vocabulary.
         """
         ids = np.asarray(videos[VIDEO_ID], np.int64)
         arrays = {}

@@ -34,18 +34,18 @@ class EvaluationConfig:
 
     Attributes:
         ks: Cut-offs of recall.
-        exclude_watched: See :class:`RetrievalSettings`.
+        exclude_watched: Whether watched videos are left out, see :class:`RetrievalSettings`.
         max_queries: Holdout watches that retrieval is measured on, drawn at random where there
             are more; 0 takes all. Cost is their number times the corpus, for each system.
         replicates: Resamples of users behind an interval.
-        seed: Of the drawn queries, the resamples and the learned baselines.
+        seed: Seed of the drawn queries, the resamples and the learned baselines.
         factorisation: Whether to fit matrix factorisations beside the other retrieval baselines:
             WARP, and ALS and BPR where ``implicit`` is installed.
         live: Whether to measure popularity as of each query too. It sees what others watched
             in the holdout before the query, which the model and the other baselines do not.
         linear: Whether to train the linear ranking baselines, on watch time and on clicks.
-        gbdt: Whether to train gradient-boosted trees, likewise; left out with a note where
-            ``lightgbm`` is not installed.
+        gbdt: Whether to train gradient-boosted trees, on watch time and on clicks; left out with a
+            note where ``lightgbm`` is not installed.
     """
 
     ks: tuple[int, ...] = (10, 50, 100, 200, 500)

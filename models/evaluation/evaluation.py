@@ -41,12 +41,12 @@ class Evaluation:
     """All that was measured.
 
     Attributes:
-        settings: What was asked for.
-        data: Counts of the holdout and of the corpus, and where training ended.
-        figures: By key.
+        settings: Settings of the evaluation.
+        data: Counts of the holdout and of the corpus, and the end of training.
+        figures: Figures by key.
         calibration: Names of the groups of impressions that calibration looks at, in order, by
             ``decile`` of the expectation, ``duration`` and ``position``.
-        notes: What a reader must know: parts that could not be measured, inferred pages.
+        notes: Sentences that a reader must know: parts that could not be measured, inferred pages.
     """
 
     settings: dict[str, Any]
@@ -99,10 +99,10 @@ def evaluate(
     """Measures what is there; a part without holdout examples leaves a note instead.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        candidate_model: None measures the retrieval baselines alone.
-        ranker: None measures the ranking baselines alone.
-        config: Settings.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        candidate_model: Candidate model; None measures the retrieval baselines alone.
+        ranker: Ranker; None measures the ranking baselines alone.
+        config: Settings of the evaluation.
     """
     info = dataset.info(examples_dir)
     settings = dataclasses.asdict(config)

@@ -24,9 +24,9 @@ class Interval:
     """A figure with its interval; NaN where nothing could be measured.
 
     Attributes:
-        value: On the users as they are.
+        value: Figure on the users as they are.
         low: Lower end of the percentile interval.
-        high: Upper end.
+        high: Upper end of the percentile interval.
     """
 
     value: float
@@ -45,8 +45,8 @@ class Bootstrap:
 
     Attributes:
         num_users: U, users of the evaluation; a user is a code in [0, U).
-        replicates: Resamples, R.
-        seed: Decides the draws.
+        replicates: R, number of resamples, 1 or more.
+        seed: Seed of the draws.
         level: Mass of the interval, in (0, 1).
     """
 
@@ -94,7 +94,13 @@ class Bootstrap:
         return np.concatenate(blocks)
 
     def intervals(self, sums: Sequence[metrics.UserSums]) -> list[Interval]:
-        """Returns the interval of each metric, in one pass over the draws."""
+        """Returns the interval of each metric, in one pass over the draws.
+
+        Example:
+            >>> alike = metrics.UserSums(numerator=np.ones(2), denominator=np.full(2, 4.0))
+            >>> Bootstrap(num_users=2).intervals([alike])  # 1 / 4, whoever is drawn
+            [Interval(value=0.25, low=0.25, high=0.25)]
+        """
         replicates = self.replicates_of(sums)
         return [self.summary(one.value, replicates[:, i]) for i, one in enumerate(sums)]
 
@@ -108,7 +114,13 @@ class Bootstrap:
         return [self.summary(v, first[:, i] - second[:, i]) for i, v in enumerate(values)]
 
     def summary(self, value: float, replicates: Floats) -> Interval:
-        """Returns ``value`` with the percentile interval of its replicates, NaN ones left out."""
+        """Returns ``value`` with the percentile interval of its replicates, NaN ones left out.
+
+        Example:
+            >>> quartiles = Bootstrap(num_users=1, level=0.5)
+            >>> quartiles.summary(2.5, np.array([4.0, 3.0, math.nan, 2.0, 1.0, 0.0]))
+            Interval(value=2.5, low=1.0, high=3.0)
+        """
         usable = replicates[np.isfinite(replicates)]
         if not usable.size or not math.isfinite(value):
             return Interval(value=value, low=math.nan, high=math.nan)
@@ -128,7 +140,12 @@ class Figure(Interval):
     n: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Returns a JSON object; NaN becomes null."""
+        """Returns a JSON object; NaN becomes null.
+
+        Example:
+            >>> Figure(value=0.5, low=math.nan, high=math.nan, n=8).to_json()
+            {'value': 0.5, 'low': None, 'high': None, 'n': 8}
+        """
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         return {**finite, "n": self.n}

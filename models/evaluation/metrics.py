@@ -32,10 +32,10 @@ class UserSums:
     """A metric as sum over users of ``numerator`` / sum over users of ``denominator``.
 
     Attributes:
-        numerator: float64 [U].
-        denominator: float64 [U], 0 for a user who has nothing to measure.
-        pairwise: Each row was counted in pairs with rows of OTHER users (AUC, XAUC), so a user
-            who is drawn twice changes both sides of a pair; see :mod:`models.evaluation.intervals`.
+        numerator: Numerator of each user, float64 [U].
+        denominator: Denominator of each user, float64 [U], 0 for a user who has nothing to measure.
+        pairwise: Whether rows were counted in pairs with those of OTHER users (AUC, XAUC): a user
+            drawn twice changes both sides of a pair; see :mod:`models.evaluation.intervals`.
     """
 
     numerator: Floats
@@ -55,9 +55,9 @@ def sums_by_user(
     """Returns the mean of ``values`` over rows as sums per user.
 
     Args:
-        values: float [n].
-        user_codes: int64 [n] in [0, num_users).
-        num_users: U.
+        values: Value of each row, float [n].
+        user_codes: User of each row, int64 [n] in [0, num_users).
+        num_users: U, number of users.
         where: bool [n], the rows that count (a slice); all rows by default.
     """
     used = np.ones(len(user_codes)) if where is None else np.asarray(where, np.float64)
@@ -100,13 +100,13 @@ def label_ranks(
     score stand before it), so a collapsed model that scores everything alike gets rank N.
 
     Args:
-        query_embeddings: float32 [Q, D].
-        video_embeddings: float32 [N, D].
+        query_embeddings: Query embeddings, float32 [Q, D].
+        video_embeddings: Video embeddings, float32 [N, D].
         label_rows: int [Q], row of the label video; -1 where it is not in the corpus.
         batch: Queries per matrix product at most; less where N is large.
         exclude: Rows that may not be shown to a query (seen-filter); -1 is ignored.
         watched: int64 [Q, L], rows that each query has watched; -1 is ignored.
-        repeat_bias: Added to their scores, see :mod:`models.evaluation.repeat_bias`.
+        repeat_bias: Addend to their scores, see :mod:`models.evaluation.repeat_bias`.
 
     Returns:
         int64 [Q] from 1. N + 1, a miss, where the label is not in the corpus or is excluded.
@@ -138,8 +138,8 @@ def score_ranks(
 
     Args:
         scores: float [Q, N]. Where ``exclude`` is given the excluded entries become -inf here.
-        label_rows: int [Q] or -1.
-        exclude: As in :func:`label_ranks`.
+        label_rows: Row of each label, int [Q], -1 where it is not in the corpus.
+        exclude: Rows that may not be shown to a query, see :func:`label_ranks`.
     """
     rows = np.asarray(label_rows, np.int64)
     num_videos = scores.shape[1]
@@ -175,7 +175,12 @@ def reciprocal_ranks(ranks: npt.ArrayLike, k: int | None = None) -> Floats:
 
 
 def mean_average_precision(ranks: npt.ArrayLike, k: int | None = None) -> float:
-    """Returns the mean of 1 / rank, which is MAP (MAP@k) where each query has one label."""
+    """Returns the mean of 1 / rank, which is MAP (MAP@k) where each query has one label.
+
+    Example:
+        >>> mean_average_precision([1, 2, 4, 101], k=100)  # (1 + 1/2 + 1/4 + 0) / 4
+        0.4375
+    """
     values = reciprocal_ranks(ranks, k)
     return float(values.mean()) if values.size else float("nan")
 
@@ -224,15 +229,19 @@ def weighted_per_user_loss(  # noqa: PLR0917  The five columns of the definition
     the unclicked one has the higher score, the clicked one's watch time is mispredicted; equal
     scores count half. So 0 is perfect and 0.5 is chance.
 
+    Example:
+        >>> weighted_per_user_loss([3, 1, 2], [1, 1, 0], [30, 10, 0], 3 * ["u"], 3 * [1])  # 10 / 40
+        0.25
+
     Args:
         scores: float [n], any scale, no NaN.
-        clicked: bool or 0/1 [n].
+        clicked: Whether each impression was clicked, bool or 0/1 [n].
         watch_time_s: float [n], seconds, >= 0; only that of clicked impressions is read.
-        user_ids: [n] ints, strings or bytes.
-        page_ids: [n] likewise; a page id counts within its user only.
+        user_ids: User of each impression, [n] ints, strings or bytes.
+        page_ids: Page of each impression, [n] ints, strings or bytes; counts within its user only.
 
     Returns:
-        In [0, 1]; NaN where no page has both a clicked and an unclicked impression.
+        Share in [0, 1]; NaN where no page has both a clicked and an unclicked impression.
 
     Raises:
         ValueError: A score or a watch time is not a number, or a watch time is negative.
@@ -278,9 +287,9 @@ def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 180
     """Returns int64 [n] page codes for a log without pages: a new page after a pause > gap_s.
 
     Args:
-        user_ids: [n]. A page never spans users.
-        times: int64 [n], Unix seconds.
-        gap_s: 30 minutes unless told.
+        user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
+        times: Time of each row, int64 [n], Unix seconds.
+        gap_s: Longest pause within a page, seconds.
     """
     users, seconds = codes_of(user_ids), np.asarray(times, np.int64)
     order = np.lexsort((seconds, users))
@@ -292,9 +301,11 @@ def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 180
 
 
 def auc(scores: npt.ArrayLike, clicked: npt.ArrayLike) -> float:
-    """Returns the chance that a clicked row outscores an unclicked one, ties half.
+    """Returns the chance a clicked row outscores an unclicked one, ties half; NaN without both.
 
-    NaN where the rows are all clicked or all unclicked.
+    Example:
+        >>> auc([0.9, 0.8, 0.3, 0.1], [1, 0, 1, 0])  # 3 of 4 pairs
+        0.75
     """
     return auc_by_user(scores, clicked).value
 

@@ -50,9 +50,9 @@ class Impressions:
 
     Attributes:
         arrays: Transformed examples by name, n rows, as :func:`features.dataset.load` gives them.
-        user_codes: int64 [n] in [0, U).
+        user_codes: User of each impression, int64 [n] in [0, U).
         pages: int64 [n], a code per user and page; without page ids pages end at pauses.
-        pages_are_inferred: Whether any page had to be inferred so.
+        pages_are_inferred: Whether any page was inferred from pauses.
     """
 
     arrays: Mapping[str, Array]
@@ -121,7 +121,7 @@ def slices(
 
     Args:
         resolved: The data set's features.
-        impressions: n of them.
+        impressions: Holdout impressions, n rows.
         categories: Tokens of the category space; the token of id i is element i - 1.
     """
     arrays = impressions.arrays

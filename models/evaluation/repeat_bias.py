@@ -61,8 +61,8 @@ def bag_mass(
     """Returns the softmax probability of each query's bag, float64 [Q].
 
     Args:
-        queries: float32 [Q, D + 1].
-        videos: float32 [N, D + 1].
+        queries: Query embeddings, float32 [Q, D + 1].
+        videos: Video embeddings, float32 [N, D + 1].
         bags: int64 [Q, L], rows of ``videos`` watched before, in any order and more than once if
             so; -1 where there is none.
         batch: Queries scored at a time.
@@ -87,10 +87,10 @@ def add_to(
     """Adds the bias, in place, to the scores of what each query has watched.
 
     Args:
-        scores: float32 [Q, N], contiguous.
+        scores: Scores of all videos, float32 [Q, N], contiguous; changed in place.
         owner: int64 [n], the query of each watch.
         rows: int64 [n], its video; -1 is ignored, and a video watched twice counts once.
-        bias: c.
+        bias: c, bias that is added.
     """
     if bias:
         scores.reshape(-1)[_cells(np.asarray(owner), np.asarray(rows), scores.shape[1])] += bias

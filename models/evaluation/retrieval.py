@@ -34,7 +34,7 @@ class CandidateModel(Protocol):
     """What evaluation needs of the candidate model.
 
     Attributes:
-        repeat_bias: Added to the score of what a query has watched, see
+        repeat_bias: Addend to the score of what a query has watched, see
             models.evaluation.repeat_bias.
     """
 
@@ -55,10 +55,10 @@ class Embeddings:
     """Both towers' output.
 
     Attributes:
-        queries: float32 [Q, D].
-        videos: float32 [N, D].
+        queries: Query embeddings, float32 [Q, D].
+        videos: Video embeddings, float32 [N, D].
         embeddable: bool [N], False for videos that the model can never recommend.
-        repeat_bias: Added to the score of what a query has watched.
+        repeat_bias: Addend to the score of what a query has watched.
     """
 
     queries: Array
@@ -122,11 +122,11 @@ def aligned(queries: Queries, arrays: Mapping[str, Array]) -> Queries:
     """Returns the raw queries in the order of the transformed examples.
 
     Args:
-        queries: From the raw Parquet.
+        queries: Queries of the raw Parquet files.
         arrays: ``user_id``, ``label_video_id`` (bytes) and ``time`` of the transformed examples.
 
     Raises:
-        command.InputError: They are not the same examples.
+        command.InputError: The two are not the same examples.
     """
     raw = (queries.user_ids, queries.label_ids)
     transformed = (arrays["user_id"], arrays["label_video_id"])

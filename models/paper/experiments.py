@@ -37,11 +37,11 @@ class Setting:
 
     Attributes:
         logs: Raw logs; with ``truth/`` where they are simulated.
-        examples: What pipeline.preprocess made of them, impressions included.
-        work: Scratch: variants of the examples, models.
-        mode: ``short`` (a check that everything works, in minutes) or ``full``.
-        seeds: Of trainings; an experiment that can afford it repeats itself with each.
-        preprocess_flags: Of pipeline.preprocess, for all examples that are made.
+        examples: Directory that pipeline.preprocess made of the logs, impressions included.
+        work: Scratch directory for variants of the examples and for models.
+        mode: Extent of the run: ``short`` (a check that everything works, in minutes) or ``full``.
+        seeds: Seeds of trainings; an experiment that can afford it repeats itself with each.
+        preprocess_flags: Flags of pipeline.preprocess, for all examples that are made.
     """
 
     logs: pathlib.Path
@@ -89,7 +89,7 @@ class Setting:
         Args:
             label: Part of the name of the directory.
             *flags: Further flags of pipeline.preprocess.
-            candidate_only: Leaves impressions out, which most of the time would go to.
+            candidate_only: Whether impressions are left out, which most of the time would go to.
             features: JSON of extra features, see ``features.json`` in WORKSPACE.md.
         """
         flags = (*self.preprocess_flags, *flags)
@@ -119,12 +119,12 @@ class Row:
     """One figure.
 
     Attributes:
-        setting: What was varied, as people say it: ``depth 2``.
-        metric: What was measured: ``map_at_100``.
-        value: The figure.
+        setting: Name of what was varied, as people say it: ``depth 2``.
+        metric: Name of what was measured: ``map_at_100``.
+        value: Measured value, in the unit of the metric.
         low: Lower end of its 95% interval, NaN without one.
-        high: Upper end.
-        seed: Of the training; None where nothing was trained, or over all seeds.
+        high: Upper end of its 95% interval, NaN without one.
+        seed: Seed of the training; None where nothing was trained, or over all seeds.
         seconds: Wall time of making what was measured (training), NaN where it does not matter.
         n: Queries or impressions behind it.
     """
@@ -166,11 +166,11 @@ class Series:
     """One line, one set of bars or of points.
 
     Attributes:
-        name: In the legend.
+        name: Name in the legend.
         x: Places: names for bars, numbers otherwise.
-        y: Values.
+        y: Values, one for each place.
         low: Lower ends of intervals, empty without.
-        high: Upper ends.
+        high: Upper ends of intervals, empty without.
     """
 
     name: str
@@ -202,10 +202,10 @@ class Plot:
     """How to draw an experiment.
 
     Attributes:
-        kind: ``bars``, ``lines`` or ``scatter``.
-        x_label: With unit.
-        y_label: With unit.
-        series: What is drawn.
+        kind: Kind of drawing: ``bars``, ``lines`` or ``scatter``.
+        x_label: Label of the x axis with its unit.
+        y_label: Label of the y axis with its unit.
+        series: Lines, sets of bars or sets of points that are drawn.
     """
 
     kind: str
@@ -224,14 +224,14 @@ class Experiment:
     """What was asked and what came out.
 
     Attributes:
-        name: In file names and ``--experiments``: ``figure_6``.
-        title: Of its section.
-        question: What it asks, in a sentence or two.
-        paper: What the paper says, with its own figures where it has any; "" for our questions.
-        settings: How it was measured: data, protocol, flags of models.
-        rows: Figures.
+        name: Name in file names and ``--experiments``: ``figure_6``.
+        title: Title of the section.
+        question: Question that it asks, in a sentence or two.
+        paper: Claim of the paper, with its own figures where it has any; "" for our questions.
+        settings: Conditions of the measurement: data, protocol, flags of models.
+        rows: Figures of the outcome.
         plots: Drawings, maybe none.
-        conclusion: Computed from the rows, never written beforehand.
+        conclusion: Sentences computed from the rows, never written beforehand.
         seconds: Wall time of all; set by :func:`run`.
     """
 
@@ -313,9 +313,9 @@ def run(
     """Runs experiments, or reads what an earlier run with the same setting has left.
 
     Args:
-        chosen: By name.
-        setting: Of all.
-        output: ``<name>.json`` is written here.
+        chosen: Experiments by name.
+        setting: Setting of all experiments.
+        output: Directory in which ``<name>.json`` is written.
 
     Returns:
         The outcomes in order; and by name, why an experiment does not apply to this data.
@@ -362,7 +362,7 @@ def run_command(module: str, *flags: str) -> float:
     Experiments need commands of layers that ``models`` may not import, such as pipeline.simulate.
 
     Raises:
-        command.InputError: It failed; its own messages stand above.
+        command.InputError: The binary failed; its own messages stand above.
     """
     line = [sys.executable, "-m", module, *flags]
     logging.info("runs: python -m %s %s", module, " ".join(flags))

@@ -45,8 +45,9 @@ class Curves:
     Attributes:
         days: int64 [d], days since upload.
         by_name: float64 [d] each: what is measured.
-        single: The same for one video, the most watched one.
-        correlations: By name, of each video's own curve with the reference, median over videos.
+        single: Curves by name of one video, the most watched one, float64 [d] each.
+        correlations: Correlation by name, of each video's own curve with the reference, median over
+            videos.
     """
 
     days: Ints
@@ -236,12 +237,12 @@ def true_shares(path: pathlib.Path, hours: Ints, rows: Ints) -> Floats:
     """Returns the popularity of simulated videos as shares of all there is in an hour.
 
     Args:
-        path: ``truth/site.npz`` of simulated logs.
+        path: File ``truth/site.npz`` of simulated logs.
         hours: int64 [h], first seconds of hours.
         rows: int64 [n], numbers of videos in the truth.
 
     Returns:
-        float64 [h, n].
+        Share of each video in each hour, float64 [h, n].
     """
     with np.load(path, allow_pickle=False) as site:
         upload, pull = site["videos.upload_time"], site["videos.pull"]

@@ -46,10 +46,10 @@ class Inputs:
     """All that the score is made of, for some queries.
 
     Attributes:
-        embeddings: Of these queries and all videos; None leaves the model out.
-        queries: Q of them.
+        embeddings: Embeddings of these queries and all videos; None leaves the model out.
+        queries: Queries, Q of them.
         live: Watches of all users.
-        catalogue: Videos.
+        catalogue: Catalogue of all videos.
     """
 
     embeddings: Embeddings | None
@@ -134,7 +134,7 @@ def fit(inputs: Inputs) -> LiveBlend:
     """Fits the weights to the labels of queries, those of videos that were there.
 
     Args:
-        inputs: Of a day after the model's training.
+        inputs: Queries and watches of a day after the model's training.
     """
     used = np.array([name != "model" or inputs.embeddings is not None for name in NAMES])
     weights = np.zeros(len(NAMES))

@@ -291,8 +291,8 @@ class _Deciles:
 
     Attributes:
         ratios: Expected over actual watch time.
-        expected: Means, seconds.
-        actual: Means, seconds.
+        expected: Means of the expectation, seconds.
+        actual: Means of the watch time, seconds.
     """
 
     ratios: list[Row]

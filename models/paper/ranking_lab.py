@@ -62,11 +62,11 @@ class Trained:
     """What a ranker says about the holdout.
 
     Attributes:
-        logits: float64 [n], orders impressions.
+        logits: Logits that order impressions, float64 [n].
         seconds: float64 [n], expected watch time.
         uncalibrated: float64 [n], the same before the curve of :mod:`models.ranking.calibration`,
             which is fitted to the newest tenth of the training impressions.
-        seed: Of the training.
+        seed: Seed of the training.
         took_s: Wall time of the training.
         epochs: Passes over the examples.
     """
@@ -83,7 +83,7 @@ class Lab:
     """The impressions of one set of examples.
 
     Args:
-        setting: Of the run.
+        setting: Setting of the run.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -160,8 +160,8 @@ class Lab:
         """Trains a ranker, or reads the scores of one that was trained so before.
 
         Args:
-            label: Begins the name of its files.
-            seed: Of the training.
+            label: Beginning of the name of its files.
+            seed: Seed of the training.
             **model: Settings of :class:`RankerConfig` that differ from the default.
         """
         settings = dataclasses.replace(configs.RANKER_TRAINING, seed=seed, **self._training())

@@ -69,9 +69,9 @@ class Trained:
     """A model on disk.
 
     Attributes:
-        directory: Of the model.
-        examples: What it was trained on.
-        seed: Of the training.
+        directory: Directory of the model.
+        examples: Directory of the examples that it was trained on.
+        seed: Seed of the training.
         seconds: Wall time of the training alone, looks at the holdout included.
         epochs: Passes over the examples.
         examples_per_s: Median speed of the steps alone.
@@ -89,8 +89,8 @@ class Lab:
     """One way of making examples, with the holdout in the order that all labs share.
 
     Args:
-        setting: Of the run.
-        examples: What pipeline.preprocess wrote; by default with its default settings and
+        setting: Setting of the run.
+        examples: Directory that pipeline.preprocess wrote; by default with its default settings and
             without impressions, which candidate generation does not read.
     """
 
@@ -125,9 +125,9 @@ class Lab:
         """Trains a candidate model, or finds the one that was trained so before.
 
         Args:
-            seed: Of the training.
-            as_shipped: Trains like models.train_candidate, as wide and as long, where the mode
-                has time for it.
+            seed: Seed of the training.
+            as_shipped: Whether it is trained like models.train_candidate, as wide and as long,
+                where the mode has time for it.
             **model: Settings that differ from :data:`MODEL`.
         """
         settings = TrainingConfig(seed=seed, **TRAINING[self.setting.mode])
@@ -194,8 +194,8 @@ class Lab:
 
         Args:
             name: The setting, as people say it.
-            ranked: Of this lab's queries.
-            trained: Gives seed and seconds.
+            ranked: Ranking of this lab's queries.
+            trained: Model that gives seed and seconds; None for none.
             slices: bool [Q] by name: MAP and recall of these too, as ``<metric>:<slice>``.
         """
         values = values_of(ranked)
@@ -238,10 +238,10 @@ class Lab:
             name: The setting, such as ``with minus without``.
             first: Ranking of this lab's queries.
             second: Ranking of the same queries, maybe from another lab of the same logs.
-            metric: A key of :func:`values_of`.
+            metric: Name of the metric, a key of :func:`values_of`.
             where: bool [Q], the queries that count.
-            label: Of the slice, appended to the metric's name.
-            seed: Of both trainings.
+            label: Label of the slice, appended to the metric's name.
+            seed: Seed of both trainings.
         """
         sums = [
             metrics.sums_by_user(

@@ -35,8 +35,8 @@ class Curve:
                     + slopes[i] clip(x - knots[i - 1], 0, knots[i] - knots[i - 1]) + ...
 
     Attributes:
-        knots: Where slopes change, rising, at least one.
-        slopes: One more than knots, all above 0.
+        knots: Values of x where the slope changes, ascending, at least one.
+        slopes: Slopes between the knots and beyond them, one more than knots, all above 0.
         height: x' at the first knot.
     """
 
@@ -59,9 +59,9 @@ def fit(logits: npt.ArrayLike, positive: npt.ArrayLike, negative: npt.ArrayLike)
     the clicks evenly.
 
     Args:
-        logits: x, float [n].
+        logits: Logits x of the impressions, float [n].
         positive: Weight of each impression as a click, 0 or more, [n].
-        negative: As what was not clicked, [n].
+        negative: Weight of each impression as not clicked, 0 or more, [n].
 
     Returns:
         The curve; x' = x where there is nothing to fit, or where the best straight line would turn

@@ -63,8 +63,8 @@ class Means:
         """Adds impressions.
 
         Args:
-            quantiles: Of the duration, float [n] in [0, 1).
-            clicked: 0 or 1 [n].
+            quantiles: Quantiles of the duration, float [n] in [0, 1).
+            clicked: Whether each impression was clicked, 0 or 1 [n].
             seconds: Watch time, float [n]; read where clicked.
         """
         rows = np.asarray(clicked) > 0
@@ -87,8 +87,8 @@ def factor(quantiles: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     """Returns f(d), float32 [n]: linear between the middles of groups, level beyond the ends.
 
     Args:
-        quantiles: Of the duration, float32 [n] in [0, 1).
-        factors: float32 [GROUPS], see :meth:`Means.factors`.
+        quantiles: Quantiles of the duration, float32 [n] in [0, 1).
+        factors: Factors of the groups, float32 [GROUPS], see :meth:`Means.factors`.
     """
     place = tf.clip_by_value(quantiles * GROUPS - 0.5, 0.0, GROUPS - 1.0)
     below = tf.minimum(tf.floor(place), GROUPS - 2.0)

@@ -63,10 +63,10 @@ class SplitDense(tf_keras.layers.Layer):
     """A dense layer over [query, video, moment] that never concatenates them.
 
     Args:
-        widths: Of the three.
-        units: Of y.
-        seed: Of the initial kernels, Glorot uniform as for the concatenated layer.
-        name: Of the layer.
+        widths: Lengths of the three vectors.
+        units: Length of y.
+        seed: Seed of the initial kernels, Glorot uniform as for the concatenated layer.
+        name: Name of the layer.
     """
 
     def __init__(self, widths: Widths, units: int, *, seed: int, name: str) -> None:
@@ -102,9 +102,9 @@ class SplitDense(tf_keras.layers.Layer):
 
         Args:
             query: q, float32 [Q, Fq]; see :meth:`models.ranking.model.Ranker.logits`.
-            video_part: Of :meth:`video_part`, float32 [N, units].
+            video_part: Result of :meth:`video_part`, float32 [N, units].
             moment: m, float32 [N, Fm].
-            products: What the product of m is computed in; float32 or bfloat16.
+            products: Dtype in which the product of m is computed, float32 or bfloat16.
             places: int32 [N], the query of each candidate; None: Q is N or 1.
         """
         query_part = spread(tf.matmul(query, self.query_kernel) + self.bias, places)
@@ -127,10 +127,10 @@ class Tower(tf_keras.layers.Layer):
     """A split first layer, ReLU layers above it, and one output.
 
     Args:
-        widths: Of what the first layer reads.
+        widths: Lengths of the three vectors that the first layer reads.
         hidden: Widths of the ReLU layers, bottom first; () is linear.
-        seed: Of the initial weights.
-        name: Of the layer.
+        seed: Seed of the initial weights.
+        name: Name of the layer.
     """
 
     def __init__(self, widths: Widths, hidden: Sequence[int], *, seed: int, name: str) -> None:
@@ -174,7 +174,7 @@ class Level(tf_keras.layers.Layer):
 
     Args:
         query_width: Length of the query's dense vector.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, query_width: int, *, seed: int) -> None:

@@ -53,8 +53,8 @@ class Ranker(tf_keras.Model):
     Args:
         resolved: Declarations of the data set.
         vocabulary_sizes: V of each ID space of the ranker.
-        config: Settings.
-        seed: Of the initial weights.
+        config: Settings of the ranker.
+        seed: Seed of the initial weights.
 
     Raises:
         command.InputError: A side has no feature left.
@@ -148,8 +148,8 @@ class Ranker(tf_keras.Model):
         """Returns both parts of x; arguments as in :meth:`logits`.
 
         Returns:
-            What each tower says, float32 [N] each; what the query alone adds, float32 [Q] or, with
-            ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
+            The order logit of each tower, float32 [N] each; and the part of the query alone,
+            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
         """
         is_prepared = video_parts is not None
         if video_parts is None:
@@ -220,18 +220,18 @@ class Ranker(tf_keras.Model):
         """Returns x of each candidate: of several towers, the log of the mean of exp(x).
 
         Args:
-            query_features: Transformed features by name, leading dimension Q.
-            candidate_features: Likewise, N.
+            query_features: Transformed query-side features by name, leading dimension Q.
+            candidate_features: Transformed candidate-side features by name, leading dimension N.
             places: int32 [N], the query of each candidate. None: Q is N (row i belongs to row i)
                 or 1 (all candidates are of that query).
             training: Whether dropout is on.
-            products: What the towers multiply in: float32, or bfloat16, which some processors do
-                faster; sums are float32 either way.
-            video_parts: Of the candidates, where :meth:`video_parts` was asked before. The
-                features are then all but the static ones, also within the vectors.
+            products: Dtype in which the towers multiply: float32, or bfloat16, which some
+                processors do faster; sums are float32 either way.
+            video_parts: Parts of the candidates that :meth:`video_parts` gave before; None: none.
+                The features are then all but the static ones, also within the vectors.
 
         Returns:
-            float32 [N].
+            Logit x of each candidate, float32 [N].
         """
         orders, level = self.orders_and_level(
             query_features,
@@ -261,7 +261,7 @@ class Ranker(tf_keras.Model):
         """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
 
         Args:
-            logits: x, float32 [N], of :meth:`logits`.
+            logits: Logits x, float32 [N], of :meth:`logits`.
             candidates: Features or parts, as there.
         """
         expected = losses.expected_watch_time_s(logits)
@@ -298,8 +298,8 @@ def load(
     """Reads what :func:`save` wrote.
 
     Args:
-        directory: Of the model.
-        examples_dir: Where given, it must hold the transform that the ranker was trained on.
+        directory: Directory of the model.
+        examples_dir: Examples with the transform of the training; None: not checked.
 
     Raises:
         command.InputError: No complete ranker, or another transform.

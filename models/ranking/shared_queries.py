@@ -17,7 +17,7 @@ def distinct(rows: Tensors, columns: Collection[str]) -> tuple[dict[str, tf.Tens
 
     Args:
         rows: Transformed features by name, leading dimension N, 1 or more.
-        columns: Names of the query's; others are left out.
+        columns: Names of the query's columns; others are left out.
 
     Returns:
         The columns, leading dimension Q; int32 [N], ascending: which query is each row's.

@@ -44,8 +44,8 @@ class Labels:
     """What the training impressions hold.
 
     Attributes:
-        impressions: N.
-        clicks: k.
+        impressions: N, number of impressions.
+        clicks: k, number of clicked impressions.
         watch_time_s: Sum of T over clicked impressions, seconds, after the cap.
     """
 
@@ -62,7 +62,8 @@ class Labels:
         """Returns the constant logit that minimises a loss.
 
         Raises:
-            command.InputError: There is none: a class is missing.
+            command.InputError: The labels lack a class that the loss needs, so that no logit is
+                best.
         """
         unclicked = self.impressions - self.clicks
         odds = {
@@ -88,10 +89,10 @@ class RankerTask:
     """Loss and holdout of the ranker.
 
     Args:
-        model: What is trained.
+        model: Ranker that is trained.
         holdout: Transformed holdout impressions with their labels, None where there are none.
-        stop_metric: ``objective`` (the training loss, pairs included), ``log_loss`` or
-            ``per_user_loss``; "" is the first.
+        stop_metric: Name of the metric: ``objective`` (the training loss, pairs included),
+            ``log_loss`` or ``per_user_loss``; "" is the first.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ class Scorer:
     """Scores many impressions in batches, compiled once; fastest where pages stand together.
 
     Args:
-        model: A ranker.
+        model: Ranker that scores.
     """
 
     def __init__(self, model: Ranker) -> None:
@@ -250,7 +251,8 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     """Checks the labels of the training impressions and sums them up.
 
     Raises:
-        command.InputError: There are none, or some are no labels; says which and how many.
+        command.InputError: The split has no impressions, or labels are unfit; says which and how
+            many.
     """
     impressions, clicks, total = 0, 0, 0.0
     faults = {"clicked is neither 0 nor 1": 0, "watch_time_s is not a number": 0}

@@ -45,7 +45,7 @@ class InMemory:
             more.
         batch_size: B; the last batch of an epoch is left out where it is not full, since its
             examples come up in the next epoch.
-        seed: Of the order.
+        seed: Seed of the order.
         together: Names of columns, such as the user and then the page: examples that are alike in
             the first stand in one batch, or in neighbouring ones where a batch cannot hold them,
             and those of them that are alike in the next one follow each other. Values become int32
@@ -97,13 +97,13 @@ class Streamed:
     """A split read from its files in every epoch.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        columns: What to read.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        columns: Names of the columns to read.
         count: Number of examples, 1 or more.
-        batch_size: B.
-        seed: Of the order.
-        splits: Which are read.
+        batch_size: B, examples of a batch.
+        seed: Seed of the order.
+        splits: Names of the splits that are read.
     """
 
     def __init__(
@@ -150,14 +150,14 @@ def open_training(
     """Opens the training split, in memory where it is small enough.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        columns: What to read.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        columns: Names of the columns to read.
         settings: Batch size, seed, memory.
         keep: bool [n] of a part's arrays: the examples that are trained on. Rows are left out in
             memory only; a streamed split gives them all.
-        together: As of :class:`InMemory`; a streamed split does not do it.
-        splits: What is trained on; examples of a split that is named twice count twice.
+        together: Columns whose equals stand together, see :class:`InMemory`; in memory only.
+        splits: Splits that are trained on; examples of a split that is named twice count twice.
     """
     total = sum(count(examples_dir, model, split) for split in splits)
     first = next(iter(in_parts(examples_dir, model, columns, batch_size=1)))
@@ -213,11 +213,11 @@ def load_rows(
     """Reads some examples of a split, never all of it at once; ids become int32.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        split: ``train`` or ``holdout``.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        model: Name of the model, ``candidate`` or ``ranker``.
+        split: Name of the split, ``train`` or ``holdout``.
         rows: Distinct, [n]: places among what :func:`features.dataset.load` gives.
-        columns: What to read.
+        columns: Names of the columns to read.
 
     Returns:
         Name to array with leading dimension n, in the order of ``rows``.

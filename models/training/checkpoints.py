@@ -51,10 +51,10 @@ class RunDirectory:
     """The working directory of one training run.
 
     Args:
-        path: Created where it is absent.
+        path: Directory, created where it is absent.
         settings: JSON values that the result depends on. Where they differ from those that
             the directory was made with, its checkpoints are dropped.
-        read_only: Leaves everything to another process, the chief of several workers.
+        read_only: Whether all writing is left to another process, the chief of several workers.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, read_only: bool = False) -> None:

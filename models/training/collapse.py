@@ -41,7 +41,7 @@ def measure(queries: Floats, videos: Floats, *, seed: int = 0) -> dict[str, floa
     Args:
         queries: float32 [Q, D + 1], the last column is 1.
         videos: float32 [N, D + 1], those that may be recommended; the last column is the bias.
-        seed: Of the queries that are looked at, 512 at most.
+        seed: Seed of the choice of queries that are looked at, 512 at most.
     """
     number = int(min(len(queries), _MAX_QUERIES, max(_FEWEST_QUERIES, _MAX_SCORES // len(videos))))
     if number < _FEWEST_QUERIES:

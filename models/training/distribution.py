@@ -34,9 +34,9 @@ class Workers:
     """The processes of one training, of which this is one.
 
     Args:
-        strategy: None where the process is alone.
-        index: Of this worker, from 0.
-        count: N, of all.
+        strategy: Strategy of the workers; None where the process is alone.
+        index: Index of this worker, in [0, N).
+        count: N, number of all workers.
     """
 
     def __init__(

@@ -33,9 +33,9 @@ class Task(Protocol):
     """What is trained, and on what it is judged.
 
     Attributes:
-        model: Its trainable variables are trained.
+        model: Model whose trainable variables are trained.
         stop_metric: Key of :meth:`evaluate` that decides which round is best.
-        higher_is_better: Its direction.
+        higher_is_better: Whether a higher stop metric is better.
     """
 
     model: tf_keras.Model
@@ -55,9 +55,9 @@ class Result:
 
     Attributes:
         metrics: Holdout metrics of the returned weights; empty without a holdout.
-        rounds: Looks at the holdout.
+        rounds: Number of looks at the holdout.
         best_round: The one whose weights were kept, from 1.
-        steps: In all.
+        steps: Number of steps in all.
         epochs: Passes over the examples, the last may be a part.
         examples_per_s: Median over rounds, of steps alone; 0 where nothing ran.
         train_loss: Mean of the last round.
@@ -275,13 +275,13 @@ def fit(
 
     Args:
         task: Model, loss and holdout.
-        examples: Training split.
-        settings: Of the run.
-        run: Its directory.
-        workers: Where several processes train; the model was made in their scope.
+        examples: Examples of the training split.
+        settings: Settings of the training.
+        run: Working directory of the run.
+        workers: Workers where several processes train; the model was made in their scope.
 
     Returns:
-        How it went.
+        Outcome of the training.
 
     Raises:
         DivergedError: The loss became infinite or NaN.
@@ -315,9 +315,9 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int
     """Pairs optimizers with variables: embedding tables may have a learning rate of their own.
 
     Args:
-        model: What is trained.
-        settings: Of the run.
-        steps: Of the whole run, over which learning rates may fall.
+        model: Model that is trained.
+        settings: Settings of the training.
+        steps: Steps of the whole run, over which learning rates may fall.
     """
 
     def rate(first: float) -> Any:

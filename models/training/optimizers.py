@@ -35,11 +35,11 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
     A repeated row of a gradient is summed first, so it counts once.
 
     Args:
-        learning_rate: Above 0.
+        learning_rate: Learning rate, above 0.
         beta_1: Decay of the mean of gradients, in [0, 1).
         beta_2: Decay of the mean of squared gradients, in [0, 1).
-        epsilon: Keeps the division finite.
-        clipnorm, global_clipnorm, name: As for every Keras optimizer.
+        epsilon: Addend that keeps the division finite.
+        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Kingma & Ba, ICLR 2015, algorithm 1; the count per row is ours.
     """
@@ -147,10 +147,10 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
     It keeps one number per weight where Adam keeps two.
 
     Args:
-        learning_rate: Above 0; about ten times that of Adam.
+        learning_rate: Learning rate, above 0; about ten times that of Adam.
         initial_accumulator: a before the first step, above 0: keeps first steps short.
-        epsilon: Keeps the division finite.
-        clipnorm, global_clipnorm, name: As for every Keras optimizer.
+        epsilon: Addend that keeps the division finite.
+        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
 
     Source: Duchi et al., JMLR 2011.
     """
@@ -240,7 +240,7 @@ def clipped(gradients: Sequence[Any], norm: float) -> list[Any]:
     Args:
         gradients: Dense, tf.IndexedSlices or None; summed over workers, so that all of them
             scale alike.
-        norm: Above 0.
+        norm: Largest global norm, above 0.
     """
     whole = [distinct_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
     scaled, _ = tf.clip_by_global_norm(whole, norm)
@@ -255,7 +255,7 @@ def _in_blocks(move: Callable[[slice], None], number: tf.Tensor, *, width: int) 
 
     Args:
         move: Updates the rows of a slice.
-        number: int32 scalar, of rows.
+        number: Number of rows, int32 scalar.
         width: Weights per row.
     """
     size = max(1, _BLOCK_WEIGHTS // max(1, width))
@@ -276,8 +276,9 @@ def make(name: str, learning_rate: Any) -> tf_keras.optimizers.Optimizer:
     """Returns the optimizer of a ``TrainingConfig``.
 
     Args:
-        name: ``adam`` (:class:`SparseAdam`) or ``adagrad`` (:class:`SparseAdagrad`).
-        learning_rate: Above 0, or a schedule.
+        name: Name of the optimizer, ``adam`` (:class:`SparseAdam`) or ``adagrad``
+            (:class:`SparseAdagrad`).
+        learning_rate: Learning rate, above 0, or a schedule.
     """
     if name == config.ADAM:
         return SparseAdam(learning_rate)

@@ -49,8 +49,8 @@ class Contents:
         configs: ``model`` and, where it was trained here, ``training``: config dataclasses.
         vocabularies: ID space to its tokens; the token of id i is element i - 1.
         metrics: Holdout metrics, finite.
-        lineage: What it was made from, JSON values; ``transform`` is the fingerprint of the
-            transform graph.
+        lineage: Origin of the model, JSON values; ``transform`` is the fingerprint of the transform
+            graph.
     """
 
     configs: Mapping[str, Any]
@@ -64,11 +64,11 @@ class Opened:
     """A complete model directory, its weights not read yet.
 
     Attributes:
-        directory: Of the model.
-        resolved: The features.
-        vocabulary_sizes: ID space to V.
-        configs: As in ``config.json``.
-        info: As in ``COMPLETE``.
+        directory: Directory of the model.
+        resolved: Features of the data set.
+        vocabulary_sizes: V by ID space.
+        configs: Content of ``config.json``.
+        info: Content of ``COMPLETE``.
     """
 
     directory: pathlib.Path
@@ -119,10 +119,10 @@ def write(
     """Writes a model directory under a temporary name, then renames it.
 
     Args:
-        directory: Created or replaced.
-        kind: ``candidate`` or ``ranker``.
-        model: Its weights, ``resolved`` and ``vocabulary_sizes`` are saved.
-        contents: What else is.
+        directory: Directory, created or replaced.
+        kind: Kind of model, ``candidate`` or ``ranker``.
+        model: Model whose weights, ``resolved`` and ``vocabulary_sizes`` are saved.
+        contents: Content of the directory besides the weights.
         arrays: Constant look-ups by name; may be empty.
     """
     with files.atomic_directory(directory) as temporary:
@@ -152,12 +152,13 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
     """Checks a model directory and reads everything but weights.
 
     Args:
-        directory: Of the model.
-        kind: ``candidate`` or ``ranker``.
-        examples_dir: Where given, its transform graph must be the one of the training.
+        directory: Directory of the model.
+        kind: Kind of model, ``candidate`` or ``ranker``.
+        examples_dir: Examples with the transform of the training; None: not checked.
 
     Raises:
-        command.InputError: Not complete, another kind of model, or another transform.
+        command.InputError: The directory is not complete, holds another kind of model, or another
+            transform.
     """
     info = files.require_complete(directory, what=f"a {kind} model", made_by=_MADE_BY[kind])
     if info.get("kind") != kind:

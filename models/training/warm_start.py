@@ -65,13 +65,13 @@ def apply(
     """Copies what the old model knows into a new one, before its training.
 
     Args:
-        model: Its weights are overwritten.
+        model: Model whose weights are overwritten.
         vocabularies: ID space to tokens; the token of id i is element i - 1.
         old_model: A model of the same kind.
-        old_vocabularies: Of the old model.
+        old_vocabularies: Vocabularies of the old model, ID space to tokens.
 
     Returns:
-        What was taken.
+        Summary of what was taken.
 
     Raises:
         command.InputError: The models do not read the same features, or weights of the one would
@@ -107,10 +107,10 @@ def from_directory(
     """As :func:`apply`, from a saved model; returns what the lineage says of it.
 
     Args:
-        model: Its weights are overwritten.
-        vocabularies: ID space to tokens.
-        directory: Of the old model.
-        load: Reads it.
+        model: Model whose weights are overwritten.
+        vocabularies: Tokens by ID space; the token of id i is element i - 1.
+        directory: Directory of the old model.
+        load: Function that reads the model of a directory.
     """
     old_model = load(directory)
     old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
