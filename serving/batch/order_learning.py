@@ -53,10 +53,11 @@ class Learned:
     """An order of pages and how it was chosen.
 
     Attributes:
-        order: To serve; None where there are fewer than :data:`MIN_SAMPLES` watches to learn from.
-        figures: Of the watches that it was judged on, JSON values: ``watches``, ``hits`` by order
-            and cutoff, ``best_single``, ``chosen``, and ``difference`` by cutoff: the chosen order
-            minus the best single one, ``value, low, high``.
+        order: Order to serve; None where there are fewer than :data:`MIN_SAMPLES` watches to learn
+            from.
+        figures: Figures of the watches that it was judged on, JSON values: ``watches``, ``hits`` by
+            order and cutoff, ``best_single``, ``chosen``, and ``difference`` by cutoff: the chosen
+            order minus the best single one, ``value, low, high``.
     """
 
     order: PageOrder | None

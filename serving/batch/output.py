@@ -35,7 +35,7 @@ def write(path: pathlib.Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> 
     """Writes tables to one Parquet file, which appears under its name when it is whole.
 
     Returns:
-        Rows written.
+        Number of rows written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     rows = 0

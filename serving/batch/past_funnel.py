@@ -306,12 +306,12 @@ class _Inline(StagePool):
     """Runs one stage after the other: nobody waits, so nothing is gained by threads."""
 
     def run(self, name: str, work: Any, deadline_s: float) -> Any:
-        """See :class:`StagePool`; there is no deadline."""
+        """Runs the stage at once, without a deadline; else as in :class:`StagePool`."""
         del name, deadline_s
         return work()
 
     def run_all(self, works: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
-        """See :class:`StagePool`; an error is an error, where a server would do without."""
+        """Runs them in turn; an error is an error, where a server would do without."""
         return {name: self.run(name, work, deadline_s) for name, work in works.items()}
 
 

@@ -50,7 +50,7 @@ class PastNominations:
         catalogue: The log's videos.
         embed: Query tower: raw query side -> ``embedding``.
         embeddings: float32 [N, D + 1], of the catalogue's videos.
-        search: See :meth:`serving.index.index.Index.search`.
+        search: Search of the model's index, as :meth:`serving.index.index.Index.search`.
     """
 
     release_id: str
@@ -104,9 +104,10 @@ class PastNominations:
         """Returns the impressions with nominations where our funnel logged none.
 
         Args:
-            impressions: As from :func:`features.as_of.pages.with_pages`, users and times all there.
+            impressions: Impressions as from :func:`features.as_of.pages.with_pages`, users and
+                times all there.
             codes: User id to code in ``history``.
-            history: Of these users; what comes after a page's start is not looked at.
+            history: As-of history of these users; what comes after a page's start is not looked at.
         """
         parts = [
             self._filled(impressions.slice(start, _BATCH), codes, history)

@@ -71,7 +71,7 @@ def rank(
         until_s: Reads nothing from this time on; None reads all.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         command.InputError: The release has no ranker, or the logs cannot be used.

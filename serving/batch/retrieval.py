@@ -57,7 +57,7 @@ def retrieve(
         exclude_watched: Leaves out videos of ``watched_video_ids``.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         command.InputError: A file or column is missing or of a wrong type.

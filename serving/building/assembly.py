@@ -55,8 +55,8 @@ def publish(
 
     Args:
         inputs: Examples and models.
-        serving_root: Where releases are published.
-        settings: How.
+        serving_root: Directory in which releases are published.
+        settings: Targets and limits of the build.
         report: Is given every gate as soon as it is decided.
 
     Raises:

@@ -125,10 +125,10 @@ def collapse(
     on few of them, is judged by the first ten or so.
 
     Args:
-        index: To be published.
+        index: Index to be published.
         queries: float32 [Q, D + 1], each of another user who has watched something.
         watched: int64 [N], watches of each video on the days of the queries.
-        seed: Of draws and pairs.
+        seed: Seed of draws and pairs.
     """
     number = spread.effective_number(watched)
     some = int((watched > 0).sum())
@@ -185,7 +185,7 @@ def trial(component: str, problem: str, *, found: str) -> Gate:
     """The written files load and answer.
 
     Args:
-        component: Which one was tried.
+        component: Name of the component that was tried.
         problem: What went wrong, "" for nothing.
         found: What was seen when nothing went wrong.
     """
@@ -224,8 +224,8 @@ def metrics(
     """Metrics against chance, against the baselines and against the release that serves now.
 
     Args:
-        figures: Of the release to be published, see :func:`read_metrics`.
-        previous: Of the release that serves now; empty where there is none.
+        figures: Figures of the release to be published, see :func:`read_metrics`.
+        previous: Figures of the release that serves now; empty where there is none.
         num_videos: Size of the catalogue; a random list of 100 has a recall of 100 / num_videos.
         has_ranker: Whether the release has one.
     """

@@ -36,7 +36,7 @@ class Settings:
 
     Attributes:
         keep: Newest releases to keep, at least 2.
-        recall_target: Of the index, in (0, 1].
+        recall_target: Mean recall of the index to reach, in (0, 1].
         exact_below: Catalogues with fewer videos are searched exactly.
         force_publish: Reason to publish although a gate fails; "" refuses.
     """

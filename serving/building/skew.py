@@ -39,10 +39,10 @@ class Skew:
     """How far two ways of making a model's inputs are apart.
 
     Attributes:
-        rows: Examples compared.
+        rows: Number of examples compared.
         missing: Examples of the TFRecords that the raw examples do not have.
         different_ids: Examples with an id that differs.
-        largest_difference: Of any float.
+        largest_difference: Largest absolute difference of any float.
         feature: Name of the feature that differs most; "" where none does.
     """
 

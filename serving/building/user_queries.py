@@ -48,7 +48,7 @@ class UserQueries:
 
     Attributes:
         embeddings: float32 [Q, D + 1], of different users as long as there are any.
-        user_ids: object [Q].
+        user_ids: object [Q], ids of the users.
         watches: int64 [Q], how many watches stand in the query; None where the model reads none.
     """
 

@@ -75,12 +75,12 @@ class EventLog:
 
         Args:
             logs_dir: Raw logs to add to; created where it does not exist.
-            compaction_period_s: How often :meth:`start` compacts.
+            compaction_period_s: Seconds between two compactions of :meth:`start`.
             wall: Clock of the machine, Unix seconds.
             store: Id of the history store beside it.
             bring: Makes sure that this store has what segments hold, durably; raises
                 HistoryUnavailableError where it may not. Asked before they leave the log.
-            disk: How files are written.
+            disk: Way in which files are written; None for that of the system.
 
         Raises:
             EventLogError: The directory cannot be written.
@@ -140,7 +140,7 @@ class EventLog:
         """Moves what is ripe into the tables of the logs.
 
         Args:
-            flush: Also impressions whose click may still come; they then count as not clicked.
+            flush: Whether to move also impressions whose click may still come, as not clicked.
 
         Returns:
             Rows written by table.

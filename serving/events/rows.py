@@ -52,9 +52,10 @@ def with_outcomes(
 
     Args:
         table: n of them.
-        clicked: bool [n].
+        clicked: bool [n], whether each was clicked.
         seconds: Watched, float64 [n].
-        moment: Of the click, int64 [n] Unix seconds; ``clicks.NEVER`` where nothing tells it.
+        moment: int64 [n], moment of the click, Unix seconds; ``clicks.NEVER`` where nothing tells
+            it.
     """
     told = pa.array(moment, mask=moment == clicks.NEVER)
     table = table.append_column("click_time", told)

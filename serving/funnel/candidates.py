@@ -72,12 +72,12 @@ def merge(
     """Puts the nominations together.
 
     Args:
-        nominations: By source; within a source each video once.
+        nominations: Source to what it nominates; within a source each video once.
         embeddings: float32 [N, D + 1], of the index.
         query: float32 [D + 1], None where there is no query embedding.
 
     Returns:
-        In the order of the sources, first mention first.
+        Candidates in the order of the sources, first mention first.
     """
     found = [n.rows for n in nominations.values()]
     everything = np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)

@@ -37,7 +37,7 @@ class Arm:
 
     Attributes:
         name: Within the experiment.
-        share: Of all users, in (0, 1].
+        share: Part of all users, in (0, 1].
         release: The version that serves the arm; None for the current one.
         settings: What differs from the settings of the server.
     """
@@ -53,7 +53,7 @@ class Experiment:
     """A split of users.
 
     Attributes:
-        name: As it is logged.
+        name: Name of the experiment in logs.
         salt: Decides, with the user id, who is in which arm.
         arms: The control first.
     """

@@ -20,12 +20,12 @@ class FunnelSettings:
         per_channel: Videos of one channel on a page, while others are left.
         max_shown: A video that was shown to a user so often within ``shown_window_s`` is not
             shown again; 0 sets no limit.
-        shown_window_s: See ``max_shown``.
-        history_deadline_s: For reading what the viewer did.
-        query_tower_deadline_s: For the query embedding.
-        sources_deadline_s: For all candidate sources, which run side by side.
-        ranker_deadline_s: For ranking.
-        record_deadline_s: For writing down what is shown.
+        shown_window_s: Length of that window, seconds.
+        history_deadline_s: Time to read what the viewer did, seconds.
+        query_tower_deadline_s: Time for the query embedding, seconds.
+        sources_deadline_s: Time for all candidate sources, which run side by side, seconds.
+        ranker_deadline_s: Time for ranking, seconds.
+        record_deadline_s: Time to write down what is shown, seconds.
     """
 
     retrieved: int = 250
@@ -46,7 +46,7 @@ class PageRequest:
     """Who wants which page.
 
     Attributes:
-        user_id: Who.
+        user_id: Id of the user who asks.
         k: Videos on the page.
         context: ``device``, ``surface``, and what is known of the user, such as ``region``.
         exclude_watched: Whether watched videos are left out.
@@ -71,13 +71,13 @@ class Item:
     """A video on a page.
 
     Attributes:
-        video_id: Which.
+        video_id: Id of the video.
         position: 0 is first.
-        video: Its row of the videos table.
-        sources: Who nominated it.
+        video: Row of the videos table.
+        sources: Sources that nominated it.
         source_scores: Each source's own score.
         retrieval_score: Inner product with the query embedding; None without one.
-        expected_watch_time_s: Of the ranker; None on lower rungs.
+        expected_watch_time_s: Expected watch time by the ranker, seconds; None on lower rungs.
     """
 
     video_id: str
@@ -101,7 +101,7 @@ class Page:
         falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
             without a ranker, is no fall.
         now: Moment as of which history was read, Unix seconds.
-        items: Best first.
+        items: Videos of the page, best first.
         stages_ms: Time of each stage, milliseconds.
         sources_ms: Time of each candidate source, milliseconds; they run side by side.
         nominated: Candidates by source.

@@ -66,8 +66,8 @@ def columns(
 
     Args:
         view: What everybody watches.
-        found: Candidates.
-        now: Unix seconds.
+        found: n candidates.
+        now: Moment of the page, Unix seconds.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times; None without a ranker.
     """

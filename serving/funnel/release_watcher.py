@@ -26,7 +26,7 @@ _EXPECTED = (command.InputError, errors.ServingError, OSError)
 
 
 class Releases(Protocol):
-    """Where the funnel gets its release from."""
+    """Holder of the release that the funnel serves from."""
 
     def pin(self) -> contextlib.AbstractContextManager[LoadedRelease]:
         """Gives the release for one request; a swap meanwhile does not touch it.
@@ -49,7 +49,7 @@ class ReleaseWatcher:
         failures: Loads that failed so far.
         renewal_failures: Renewals of the release that serves which failed so far. They neither
             count as loads nor keep a new release waiting.
-        loaded_at: When the serving release was swapped in, Unix seconds.
+        loaded_at: Moment at which the serving release was swapped in, Unix seconds.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ReleaseWatcher:
                 whether it is for another process to load. Raises where that process has failed.
             awaited: Is given a new version, time and again, while another serves; returns what
                 must come before it can be loaded, "" for nothing.
-            period_s: How often to look.
+            period_s: Seconds between two looks.
         """
         self.failures = 0
         self.renewal_failures = 0
@@ -94,7 +94,7 @@ class ReleaseWatcher:
 
     @contextlib.contextmanager
     def pin(self) -> Iterator[LoadedRelease]:
-        """See :class:`Releases`."""
+        """Yields the release that serves; raises NotReadyError before the first."""
         current = self._current
         if current is None:
             raise errors.NotReadyError("no release is loaded yet.")
@@ -136,7 +136,7 @@ class ReleaseWatcher:
 
     @property
     def waiting_s(self) -> float:
-        """How long a published release has been waited for, seconds; 0 where none is."""
+        """Seconds that a published release has been waited for; 0 where none is."""
         since = self._waiting_since
         return 0.0 if since is None else time.monotonic() - since
 
