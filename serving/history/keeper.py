@@ -20,7 +20,7 @@ class HistoryKeeper:
     without history, and events are refused.
 
     Attributes:
-        losses: How often everything was lost.
+        losses: Number of times that everything was lost.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class HistoryKeeper:
         Args:
             history: What to look after.
             fill: Fills it where it is empty, and applies what the event log holds besides.
-            period_s: How often to look.
+            period_s: Seconds between two looks.
         """
         self.losses = 0
         self._history = history

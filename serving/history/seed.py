@@ -48,7 +48,7 @@ def seed(
     Args:
         store: Nothing is done where it has users already.
         logs_dir: Raw logs; tables that are absent are left out.
-        until_s: Only events before it, Unix seconds.
+        until_s: Moment before which the events lie, Unix seconds.
         max_rows: The newest rows to read of each table.
 
     Returns:

@@ -78,7 +78,7 @@ class VideoIndex(Protocol):
 
     @property
     def kind(self) -> str:
-        """How it searches, as in :class:`Index`."""
+        """Kind of search, as in :class:`Index`."""
 
     @property
     def dimension(self) -> int:
@@ -91,7 +91,7 @@ class VideoIndex(Protocol):
     def __len__(self) -> int: ...
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
-        """See :meth:`Index.search`."""
+        """Returns rows and scores, best first, as :meth:`Index.search` does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Index:
         """Returns the same among some videos only, by exact search.
 
         Args:
-            queries: float32 [Q, D + 1].
+            queries: float32 [Q, D + 1], query embeddings.
             k: Results per query; at most M are returned.
             rows: int32 [M], the videos that may be returned, each once.
         """
@@ -197,7 +197,7 @@ class Index:
         checksum shows.
 
         Args:
-            queries: float32 [S, D + 1].
+            queries: float32 [S, D + 1], query embeddings.
             truth: int32 [S, K], rows that exact search found when the index was built.
 
         Raises:
@@ -232,7 +232,7 @@ def build(
     """Builds, tunes and writes an index.
 
     Args:
-        directory: To create or fill; it should hold nothing yet.
+        directory: Index directory, to create or fill; it should hold nothing yet.
         video_ids: string [N], unique.
         embeddings: float32 [N, D + 1], finite, the softmax bias last.
         tuning_queries: float32 [Q, D + 1], Q at least 1: held-out user queries, the last column
@@ -241,7 +241,7 @@ def build(
         recall_target: Mean recall@k to reach, in (0, 1].
         exact_below: Corpora with fewer videos are searched exactly.
         k: Results per query that recall is about.
-        repeat_bias: See :attr:`Index.repeat_bias`.
+        repeat_bias: Addition to the score of a video watched before, see :attr:`Index.repeat_bias`.
 
     Raises:
         command.InputError: Ids repeat, vectors are not finite, or the counts differ.

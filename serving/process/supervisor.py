@@ -36,7 +36,7 @@ class _Child:
 
 
 class Supervisor:
-    """See the module. Runs in one thread."""
+    """The process that owns the port, as the module tells; runs in one thread."""
 
     def __init__(self, listening: socket.socket, *, announce: Callable[[str], None]) -> None:
         """Prepares; :meth:`run` starts the first child.

@@ -46,14 +46,14 @@ class Manifest:
     """One consistent set of components.
 
     Attributes:
-        version: For example ``20261121034512``.
+        version: Release id, for example ``20261121034512``.
         created: ISO 8601, UTC.
         previous: The version that served until this one was published; None for the first.
         components: Name to the SHA-256 and size of each of its files; None where the release has
             no such component.
         metrics: Figures of the models, from evaluation.
         gates: What was checked before publication, in order.
-        lineage: Where examples and models came from.
+        lineage: Origin of examples and models, plain values for JSON.
         forced: Why it was published although a gate failed; "" otherwise.
     """
 
@@ -119,9 +119,9 @@ class Release:
 
     Attributes:
         manifest: What belongs together.
-        query_tower: SavedModel directory.
+        query_tower: SavedModel directory of the query tower.
         ranker: SavedModel directory, None where the release has no ranker.
-        index: See :mod:`serving.index.files`.
+        index: Index directory, see :mod:`serving.index.files`.
         videos: Catalogue, statistics, users and spec.
     """
 
@@ -246,7 +246,7 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
     """Returns a release whose files were proved to be those that were published together.
 
     Args:
-        serving_root: Where releases are published.
+        serving_root: Directory in which releases are published.
         version: Default: the current one.
         hash_contents: Off compares names and sizes alone, for a release verified before.
 

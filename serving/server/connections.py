@@ -75,7 +75,7 @@ class Connection(HttpToolsProtocol):
     """Uvicorn's connection, which may not keep the server waiting.
 
     Attributes:
-        limits: Of all connections of a class, see :func:`limited`.
+        limits: Limits of all connections of a class, see :func:`limited`.
     """
 
     limits = Limits()

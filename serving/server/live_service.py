@@ -39,7 +39,7 @@ class _Shelf:
         shelver: Puts new videos on it.
         files: The videos table as it was read last; None before it could be read.
         latest: The release with all that was new then.
-        look_at: When to look again, by the clock of :class:`LiveParts`.
+        look_at: Time of the next look, by the clock of :class:`LiveParts`.
     """
 
     shelver: Shelver
@@ -74,10 +74,10 @@ class LiveParts:
         """Starts empty.
 
         Args:
-            serving_root: Of the releases.
+            serving_root: Directory in which releases are published.
             logs_dir: Raw logs; new videos appear in their videos table.
-            backend: Where models run.
-            clock: Unix seconds.
+            backend: Runner of the models.
+            clock: Clock of the server, Unix seconds.
             is_own: Whether this process wrote the segment of the event log of this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
             monotonic: Seconds, for how often to look for new videos.

@@ -18,7 +18,7 @@ class Readiness:
 
         Args:
             probe: Returns where all is well, and raises a ServingError where not.
-            holds_s: How long an outcome holds, seconds.
+            holds_s: Seconds for which an outcome is believed.
         """
         self._probe = probe
         self._holds_s = holds_s

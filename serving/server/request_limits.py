@@ -83,7 +83,7 @@ class RequestGate:
 
         Args:
             app: What to wrap.
-            metrics: Where answers are counted.
+            metrics: Counters of answers.
             on_bug: Returns the answer to a request whose handler raised what it should not.
         """
         self._app = app

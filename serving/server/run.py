@@ -39,7 +39,7 @@ def run(
         on_ready: Called with the base URL once connections are accepted.
         leaving: Set when another process accepts connections in this one's place. Those that are
             open are then served until each was answered or idle, and this returns.
-        limits: Of connections; fewer where the process may not open so many files.
+        limits: Limits of connections; fewer where the process may not open so many files.
 
     Raises:
         InputError: The port is in use, or no file may be opened for a connection.
