@@ -108,7 +108,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
     Args:
         source: Directory with the files, or one above it.
         writer: Receives users, videos, watches, impressions and the feature declarations.
-        options: How to read.
+        options: Choices of how to read.
 
     Returns:
         What a user of the logs should know, one clause each.

@@ -46,7 +46,7 @@ def read_batches(
     Args:
         path: A Parquet file if it ends in ``.parquet``, else text, which ``.gz`` compresses.
         types: Columns to read, in this order, and their types. Others are left out.
-        dialect: Of text files.
+        dialect: Dialect of text files.
 
     Raises:
         InputError: The file is empty or not whole, lacks a column, or has a value of a wrong

@@ -33,7 +33,7 @@ class ExampleCache:
     """Entries in one directory.
 
     Args:
-        directory: Of the entries; need not exist.
+        directory: Directory of the entries; need not exist.
         train_until_s: End of training of this run.
     """
 
@@ -65,14 +65,14 @@ class ExampleCache:
         """Puts the examples of ``periods`` beside those that this run has made.
 
         Args:
-            periods: Those that were not made; all have entries.
+            periods: Periods that were not made; all have entries.
             raw: Directories of this run's raw examples.
-            resolved: Of this run, and of the entries.
+            resolved: Features of this run, and of the entries.
             most: K examples of a user, 0 for all.
-            seed: Chooses which.
+            seed: Seed of the choice among them.
 
         Returns:
-            How many examples came from entries.
+            Number of examples that came from entries.
         """
         taken = 0
         for period in periods:
@@ -128,7 +128,7 @@ class ExampleCache:
         Args:
             periods: All that were made.
             raw: Directories of this run's raw examples; files from :meth:`take` are not read.
-            schemas: Of the raw examples of each model.
+            schemas: Model to the schema of its raw examples.
         """
         with contextlib.ExitStack() as stack:
             entries = {
@@ -189,7 +189,7 @@ def _deal_out(
     Args:
         made: Directory; what :meth:`ExampleCache.take` put there is not read.
         parts: Start of a period to its file. All rows lie in one of the periods.
-        example_schema: Of the rows.
+        example_schema: Schema of the rows.
     """
     if not parts:
         return

@@ -60,7 +60,7 @@ def digests(
     """Sums up the clean events of some users by period.
 
     Args:
-        tables: Event tables.
+        tables: Name to clean event table.
         entities: ``video_id`` and ``user_id`` to :func:`row_hashes`; an event's digest is also
             that of its video and user.
         until_s: End of the log; periods are whole days before it.

@@ -70,11 +70,11 @@ class RawExamples:
     """Makes raw examples; every step writes below ``output``.
 
     Args:
-        logs_dir: Raw logs.
+        logs_dir: Directory of the raw logs.
         output: Examples directory in the making.
-        config: Settings.
-        options: Of Beam.
-        tables: Those that the logs have.
+        config: Settings of preprocessing.
+        options: Options of Beam.
+        tables: Names of the tables that the logs have.
     """
 
     def __init__(

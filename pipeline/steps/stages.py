@@ -19,7 +19,7 @@ class Stage:
         name: What the step is called.
         binary: Module to run.
         reads: Flag of the binary to the artefact that it names.
-        writes: The same, for the one artefact that it makes.
+        writes: Flag and name of the one artefact that it makes.
         packages: Our packages whose code it runs.
         needs_ranking: Whether it is skipped where the logs have nothing to train a ranker on.
     """
