@@ -32,10 +32,10 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: What was looked at, one word or two.
+        check: Name of what was looked at, one word or two.
         status: Gravity of what was found.
-        message: What was found.
-        remedy: What to do about it; empty when there is nothing to do.
+        message: Account of what was found.
+        remedy: Advice; empty when there is nothing to do.
     """
 
     check: str
@@ -169,7 +169,7 @@ def check_stack(returncode: int, output: str) -> list[Finding]:
 
     Args:
         returncode: Exit code of the process; minus the signal if one killed it.
-        output: All that it printed; the last line of a good trial starts with REPORT.
+        output: Output of the process; the last line of a good trial starts with REPORT.
     """
     names = ("TensorFlow with ScaNN", "Keras 2")
     if returncode < 0:

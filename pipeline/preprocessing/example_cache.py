@@ -126,7 +126,7 @@ class ExampleCache:
         """Writes entries of the periods that this run has made.
 
         Args:
-            periods: All that were made.
+            periods: Periods that were made, all of them.
             raw: Directories of this run's raw examples; files from :meth:`take` are not read.
             schemas: Model to the schema of its raw examples.
         """

@@ -53,7 +53,7 @@ class MinuteCounts(beam.DoFn):
 
     Args:
         videos_dir: Directory of the catalogue.
-        store_dir: Gets the tables.
+        store_dir: Directory that gets the tables.
     """
 
     def __init__(self, videos_dir: str, store_dir: pathlib.Path) -> None:
@@ -90,7 +90,7 @@ class Cached:
 
     Attributes:
         digests: Sums by which the log's periods are told apart.
-        settings: What else examples depend on.
+        settings: Description of what else examples depend on.
         keys: Keys of the periods whose examples there are.
     """
 
@@ -174,11 +174,11 @@ def add_example_generation(
     Args:
         pipeline: Pipeline to add to.
         fragments: Fragments of all event tables.
-        read: Validates and deals out.
+        read: Reader that validates and deals out.
         replay: Replay that makes examples.
         outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
         has_impressions: Whether the log has that table.
-        directory: Gets ``video_statistics``, ``rejected`` and the counts.
+        directory: Directory that gets ``video_statistics``, ``rejected`` and the counts.
     """
     pieces = (
         pipeline

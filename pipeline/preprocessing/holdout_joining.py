@@ -33,7 +33,7 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
     """Writes the examples and returns what COMPLETE holds.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
+        examples_dir: Examples directory that pipeline.preprocess wrote.
         output_dir: Created or replaced.
         beam_args: Options of Beam; none for those that preprocessing was given.
 

@@ -97,7 +97,8 @@ def check_replay(
         directory: Directory in which :func:`write_seen` wrote.
         raw: ``<model>_<split>`` to the directory of its raw examples.
         train_until_s: End of training.
-        label: What candidate examples of the training split predict.
+        label: Watch that candidate examples of the training split predict, ``next`` or
+            ``held_out``.
 
     Returns:
         ``inputs``: per ``<model>_<split>`` and source what was seen; ``newest_training_label``;

@@ -15,7 +15,7 @@ class Finding:
 
     Attributes:
         table: Name of the table; "" for the whole log.
-        text: What is wrong and what to write instead.
+        text: Account of what is wrong and what to write instead.
         is_problem: Whether preprocessing refuses the log because of it.
         examples: Rows, as far as they help.
     """
@@ -37,7 +37,7 @@ class LogReport:
     """What the check of a log found.
 
     Attributes:
-        findings: Problems first.
+        findings: Findings, problems first.
         rows: Number of rows read, used, and set aside by reason, by table.
     """
 

@@ -116,7 +116,7 @@ def periods_of(digests_of_log: pa.Table, settings: str) -> list[Period]:
 
     Args:
         digests_of_log: :func:`digests` of ALL users.
-        settings: What else the examples depend on.
+        settings: Description of what else the examples depend on.
     """
     running = hashlib.sha256(settings.encode())
     periods = []

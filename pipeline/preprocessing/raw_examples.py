@@ -51,9 +51,9 @@ class Made:
         train_until_s: End of training.
         counts: ``<model>_<split>`` to the number of raw examples.
         rows: Table and reason to rows, with ``read`` and ``accepted``.
-        audit: What the leakage audit saw.
-        cache: What came from the cache; empty without one.
-        no_ranking: Why there can be no ranker; "" where there can.
+        audit: Record of what the leakage audit saw.
+        cache: Counts of what came from the cache; empty without one.
+        no_ranking: Reason why there can be no ranker; "" where there can.
     """
 
     resolved: ResolvedSpec

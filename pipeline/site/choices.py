@@ -29,7 +29,7 @@ class Moment:
 
     Attributes:
         world: The site that users belong to.
-        hour: What is on its shelves.
+        hour: Hour with what is on its shelves.
         state: Memory of users.
         rows: int64 [N], rows of ``state``.
         time: int64 [N], time of each, Unix seconds.

@@ -121,8 +121,9 @@ def run(world: site_world.World, sink: Sink) -> None:
 
     Args:
         world: World from ``build``.
-        sink: Takes a table name and rows of the raw logs, many times; the order of times within a
-            table holds inside one call, and up to the length of a visit across calls.
+        sink: Function that takes a table name and rows of the raw logs, many times; the order of
+            times within a table holds inside one call, and up to the length of a visit across
+            calls.
     """
     config = world.config
     tables = site_events.Tables(world)

@@ -34,7 +34,7 @@ class Visits:
     """The course of events for some users of a world.
 
     Attributes:
-        state: What the users and the site remember.
+        state: Memory of the users and the site.
         log: Log of the events.
     """
 

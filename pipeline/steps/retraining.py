@@ -51,10 +51,10 @@ class Step:
 
     Attributes:
         name: Name of the stage.
-        outcome: What became of it.
+        outcome: Outcome of the stage.
         command: The line to type for this step alone; empty where it is skipped.
         seconds: Wall time in this run.
-        reason: Why it was skipped, or how it failed.
+        reason: Reason why it was skipped, or how it failed.
         exit_code: Exit code of the process where it failed.
     """
 

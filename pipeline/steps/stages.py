@@ -16,7 +16,7 @@ class Stage:
     """A binary, the artefacts that it reads, and the artefact that it must leave complete.
 
     Attributes:
-        name: What the step is called.
+        name: Name of the step.
         binary: Module to run.
         reads: Flag of the binary to the artefact that it names.
         writes: Flag and name of the one artefact that it makes.

@@ -29,7 +29,7 @@ class Record:
     """A step that started, or succeeded.
 
     Attributes:
-        fingerprint: What it was made from.
+        fingerprint: Fingerprint of what it was made from.
         inputs: Stamp of each artefact of another step that it read, by name.
         stamp: Stamp of the artefact that it made; "" while it is not finished.
         finished: ISO 8601, UTC; "" while it is not.

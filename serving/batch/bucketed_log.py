@@ -32,7 +32,7 @@ class BucketedLog:
     Attributes:
         directory: Directory of the raw logs.
         tables: Event tables that are there.
-        until_s: Nothing from this time on is read, Unix seconds; None for no bound.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
         now_s: Events after it are in the future.
         videos: Accepted rows of the videos table.
         users: Accepted rows; None without such a table.
@@ -57,7 +57,7 @@ class BucketedLog:
 
         Args:
             directory: Directory of the raw logs.
-            until_s: Reads nothing from this time on, Unix seconds; None reads all.
+            until_s: End of what is read, exclusive, Unix seconds; None for no bound.
             known_videos: Parquet file of videos, for logs without that table.
 
         Raises:
@@ -176,7 +176,8 @@ class Shown:
             log: The log that the tables are from.
             tables: Raw event tables of the bucket, by name.
             catalogue: Catalogue of the log.
-            from_s: Nothing before it is in a history: those who are asked have not learnt of it.
+            from_s: Start of what is in a history, Unix seconds: those who are asked have not learnt
+                of the time before.
         """
         clean = log.clean(tables)
         order = [("user_id", "ascending"), ("time", "ascending")]

@@ -69,7 +69,7 @@ def analyse(
         from_s: First moment of the impressions, Unix seconds; None for no bound.
         until_s: Moment before which the impressions lie, Unix seconds; None for no bound.
         replicates: Resamples of users.
-        seed: Decides the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         InputError: The logs cannot be read, or nobody was exposed to one of the arms.

@@ -58,7 +58,7 @@ class ReplaySettings:
 
     Attributes:
         from_s: First second whose watches are asked for, Unix.
-        until_s: Reads nothing from it on; None reads all.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
         k: Videos on a page.
         sample: Watches to ask for, spread evenly over the time; 0 for all. The others happen too.
         exclude_watched: Whether pages leave out what the user watched before.

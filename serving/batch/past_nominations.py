@@ -44,8 +44,8 @@ class PastNominations:
     """Candidate generation of one model, asked about a log.
 
     Attributes:
-        release_id: What stands in the log for the model.
-        replayer: Makes what the query tower is asked.
+        release_id: Release id that stands in the log for the model.
+        replayer: Maker of what the query tower is asked.
         resolved: The model's features.
         catalogue: The log's videos.
         embed: Query tower: raw query side -> ``embedding``.
@@ -75,7 +75,7 @@ class PastNominations:
         """Opens both towers.
 
         Args:
-            release_id: What stands in the log for the model.
+            release_id: Release id that stands in the log for the model.
             saved_model: Directory of the towers, see
                 :func:`serving.servables.export.export_query_tower`.
             resolved: Features that the model was trained on.

@@ -54,7 +54,7 @@ def retrieve(
         output: Parquet file to write; it appears when it is whole.
         k: Videos per query. Fewer come where there are no more.
         candidates: Parquet file with ``video_id``: nothing else is retrieved.
-        exclude_watched: Leaves out videos of ``watched_video_ids``.
+        exclude_watched: Whether videos of ``watched_video_ids`` are left out.
 
     Returns:
         Number of rows written.

@@ -57,7 +57,7 @@ def publish(
         inputs: Examples and models.
         serving_root: Directory in which releases are published.
         settings: Targets and limits of the build.
-        report: Is given every gate as soon as it is decided.
+        report: Receiver of every gate as soon as it is decided.
 
     Raises:
         GatesFailedError: A gate failed and nothing forces publication; nothing was published.

@@ -57,9 +57,9 @@ class Gate:
     """One check of a release.
 
     Attributes:
-        rule: What must hold, in words.
-        value: What was found.
-        threshold: What is asked.
+        rule: Rule that must hold, in words.
+        value: Value that was found.
+        threshold: Threshold that is asked for.
         verdict: ``pass``, ``FAIL`` or ``not checked``.
     """
 
@@ -186,8 +186,8 @@ def trial(component: str, problem: str, *, found: str) -> Gate:
 
     Args:
         component: Name of the component that was tried.
-        problem: What went wrong, "" for nothing.
-        found: What was seen when nothing went wrong.
+        problem: Account of what went wrong, "" for nothing.
+        found: Account of what was seen when nothing went wrong.
     """
     return _gate(
         f"the written {component} loads and answers",
@@ -256,7 +256,7 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
     """The model that serves is still the one that was measured, and knows the newest.
 
     Args:
-        step: What models.refit recorded; empty where the model was not refitted.
+        step: Record of models.refit; empty where the model was not refitted.
     """
     checks = step.get("checks", {})
     rules = (

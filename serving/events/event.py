@@ -68,11 +68,11 @@ class Event:
     """One thing that a user did, or was shown.
 
     Attributes:
-        event_id: Named by whoever reports it; see :attr:`key` for what is the same event.
-        kind: Decides which of the attributes below mean something.
+        event_id: Name given by whoever reports it; see :attr:`key` for what is the same event.
+        kind: Kind of event, which decides which of the attributes below mean something.
         user_id: User who did it, or was shown it.
         time: Moment of the event, Unix seconds.
-        video_id: What; "" for a search.
+        video_id: Id of the video; "" for a search.
         query: The words of a search.
         watch_time_s: Seconds watched, 0 or more.
         completed: Whether the watch counts as one to the end; None where it is not known.
@@ -81,7 +81,7 @@ class Event:
         position: Place of an impression on its page, 0 is first; -1 where it is not known.
         source: Place that a watch came from, for example ``home`` or ``search``.
         surface: Kind of page of an impression.
-        device: What the user held.
+        device: Device of the user.
         candidate_sources: Sources that nominated the video of a served impression.
         retrieval_score: Score in retrieval of a served impression, None where it had none.
         release_id: Release that chose a served impression.

@@ -78,7 +78,7 @@ class EventLog:
             compaction_period_s: Seconds between two compactions of :meth:`start`.
             wall: Clock of the machine, Unix seconds.
             store: Id of the history store beside it.
-            bring: Makes sure that this store has what segments hold, durably; raises
+            bring: Function that makes sure that this store has what segments hold, durably; raises
                 HistoryUnavailableError where it may not. Asked before they leave the log.
             disk: Way in which files are written; None for that of the system.
 
@@ -226,7 +226,7 @@ class _Segment:
         descriptor: Open and locked; None once the segment has ended.
         written: Bytes up to the last whole record.
         synced: Bytes that are durable.
-        failure: Why what lies beyond ``synced`` never will be; "" while it still can.
+        failure: Reason why what lies beyond ``synced`` never will be; "" while it still can.
     """
 
     def __init__(self, descriptor: int) -> None:

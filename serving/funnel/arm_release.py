@@ -36,8 +36,9 @@ class ArmRelease:
 
         Args:
             version: Release id to serve.
-            load: Loads and warms it.
-            renew: Is given the release, time and again, and may return one in its place.
+            load: Loader of a version, warmed.
+            renew: Function that is given the release, time and again, and may return one in its
+                place.
             retry_s: Pause after a load that failed, seconds.
         """
         self.version = version

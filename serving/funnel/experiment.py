@@ -39,7 +39,7 @@ class Arm:
         name: Within the experiment.
         share: Part of all users, in (0, 1].
         release: The version that serves the arm; None for the current one.
-        settings: What differs from the settings of the server.
+        settings: Settings that differ from those of the server.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Experiment:
 
     Attributes:
         name: Name of the experiment in logs.
-        salt: Decides, with the user id, who is in which arm.
+        salt: Text that decides, with the user id, who is in which arm.
         arms: The control first.
     """
 

@@ -178,7 +178,7 @@ class Filters:
             viewer: User who asks.
             catalogue: Videos of the release.
             rules: Rules of the videos of ``catalogue``.
-            asked: The request.
+            asked: Page request, with what it blocks.
             settings: Limits of what is shown again.
             predicate: The custom filter.
         """

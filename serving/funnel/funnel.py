@@ -51,12 +51,12 @@ class Funnel:
 
         Args:
             releases: Holder of the release of each request.
-            history: What users did.
-            recorder: Takes what was served; None serves without a trace.
+            history: Store of what users did.
+            recorder: Recorder of what was served; None serves without a trace.
             settings: Widths and deadlines.
             clock: Clock of the server, Unix seconds.
             predicate: A filter of the operator's own.
-            experiment: Splits users between releases or settings.
+            experiment: Split of users between releases or settings; None for none.
             arm_releases: The releases that its arms name, by version.
             tracer: Receiver of spans; None traces nothing.
         """

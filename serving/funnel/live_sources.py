@@ -17,8 +17,8 @@ class LiveTrending:
         """Nominates.
 
         Args:
-            view: What is watched now.
-            before: Nominates where nothing was watched lately: what trended before the release.
+            view: View of what is watched now.
+            before: Source for where nothing was watched lately: what trended before the release.
         """
         self._view = view
         self._before = before

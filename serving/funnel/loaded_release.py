@@ -55,7 +55,7 @@ class LoadedRelease:
 
     Attributes:
         version: The release id.
-        manifest: What was published; None in tests.
+        manifest: Manifest of what was published; None in tests.
         resolved: The features of its models.
         catalogue: Videos; row i is row i of the index.
         statistics: Statistics of the videos, up to the day before.
@@ -64,10 +64,10 @@ class LoadedRelease:
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
-        sources: What nominates candidates, retrieval first.
+        sources: Sources of candidates, retrieval first.
         popular: The source of popular videos, also in ``sources``; it can always fill a page.
-        prepared: What videos alone contribute to the ranker; None where it reads them raw.
-        live: What everybody watches now, in the rows of the catalogue.
+        prepared: Parts of the ranker that videos alone make; None where it reads them raw.
+        live: View of what everybody watches now, in the rows of the catalogue; None without one.
         order: Learned order of pages; None for that of expected watch time or retrieval score.
         found: The release on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
@@ -266,7 +266,8 @@ def load(
         serving_root: Directory in which it was published.
         version: Release id.
         backend: Runner of its models.
-        regional_watches: Returns ``region, video_id, watches`` of the last days, if known.
+        regional_watches: Function that returns ``region, video_id, watches`` of the last days, None
+            where not known.
 
     Raises:
         InputError: It is incomplete, altered or mixed.

@@ -50,7 +50,8 @@ class PageRequest:
         k: Videos on the page.
         context: ``device``, ``surface``, and what is known of the user, such as ``region``.
         exclude_watched: Whether watched videos are left out.
-        blocked: What the viewer does not want to see, beside what the history store knows.
+        blocked: Videos and channels that the viewer does not want to see, beside what the history
+            store knows.
         explain: Whether the answer names some of the videos that were held back.
         record: Whether the page counts as shown; False is for looking at somebody's page.
         traceparent: W3C trace context of the caller; "" for none.
@@ -94,10 +95,10 @@ class Page:
     """An answer.
 
     Attributes:
-        request_id: Names the page in the logs (``page_id``).
+        request_id: Name of the page in the logs (``page_id``).
         release_id: The one release that everything on it comes from.
-        rung: What it stands on, see :mod:`serving.funnel.rungs`.
-        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        rung: Rung that it stands on, see :mod:`serving.funnel.rungs`.
+        reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
             without a ranker, is no fall.
         now: Moment as of which history was read, Unix seconds.

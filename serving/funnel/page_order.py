@@ -65,7 +65,7 @@ def columns(
     """Returns x, float64 [n, len(NAMES)].
 
     Args:
-        view: What everybody watches.
+        view: View of what everybody watches now.
         found: n candidates.
         now: Moment of the page, Unix seconds.
         upload_times: int64 [N], of the catalogue.

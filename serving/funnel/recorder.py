@@ -44,8 +44,8 @@ class Recorder:
         Args:
             history: Store of what users did.
             log: Log that makes events durable.
-            live: Learns of every new event within the call that reports it; None for no live
-                sources.
+            live: State that learns of every new event within the call that reports it; None for no
+                live sources.
         """
         self._history = history
         self._log = log

@@ -46,7 +46,7 @@ class ReleaseWatcher:
     looked for steadily.
 
     Attributes:
-        failures: Loads that failed so far.
+        failures: Number of loads that failed so far.
         renewal_failures: Renewals of the release that serves which failed so far. They neither
             count as loads nor keep a new release waiting.
         loaded_at: Moment at which the serving release was swapped in, Unix seconds.
@@ -65,14 +65,15 @@ class ReleaseWatcher:
         """Prepares; :meth:`refresh` loads.
 
         Args:
-            published: Returns the version that should serve.
-            load: Loads and warms it.
-            renew: Is given the release that serves, time and again, and may return one to serve
-                in its place: the same version with new videos on its shelf.
-            hand_over: Is given a new version, time and again, while another serves; returns
-                whether it is for another process to load. Raises where that process has failed.
-            awaited: Is given a new version, time and again, while another serves; returns what
-                must come before it can be loaded, "" for nothing.
+            published: Function that returns the version that should serve.
+            load: Loader of a version, warmed.
+            renew: Function that is given the release that serves, time and again, and may return
+                one to serve in its place: the same version with new videos on its shelf.
+            hand_over: Function that is given a new version, time and again, while another serves;
+                returns whether it is for another process to load. Raises where that process has
+                failed.
+            awaited: Function that is given a new version, time and again, while another serves;
+                returns what must come before it can be loaded, "" for nothing.
             period_s: Seconds between two looks.
         """
         self.failures = 0

@@ -40,7 +40,7 @@ class Ladder:
 
     Attributes:
         rung: Out of :data:`RUNGS`; it only goes down.
-        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late.
     """
 

@@ -67,7 +67,7 @@ class Question:
         excluded: int32 sorted, rows that must not be nominated.
         upload_times: int64 [N], of the catalogue.
         embedding: float32 [D + 1] of the viewer, None where there is none.
-        permits: Takes rows, returns bool [n]: what filters allow; None allows all.
+        permits: Function of rows that returns bool [n]: what filters allow; None allows all.
     """
 
     viewer: Viewer

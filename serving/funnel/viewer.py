@@ -33,7 +33,7 @@ class Viewer:
         history: As-of history, the viewer as its user 0.
         request: The moment, for :mod:`features.as_of.examples`.
         users: The profile as a table of one row.
-        blocked: What the viewer does not want to see.
+        blocked: Videos and channels that the viewer does not want to see.
         columns: Raw query-side columns that both models read, once they are made.
     """
 
@@ -67,8 +67,8 @@ class Viewer:
                 those of the profile.
             catalogue: Catalogue of the release.
             user_schema: Columns of the users table of the release.
-            from_s: What happened before it has no influence on features, Unix seconds: the release
-                has learnt nothing of it.
+            from_s: Start of what has influence on features, Unix seconds: the release has learnt
+                nothing of what happened before.
         """
         profile = dict(found.profile)
         profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}

@@ -38,9 +38,9 @@ class Remembered:
 
     Attributes:
         version: Version of the user when it was read; differs after every write.
-        marks: What the store needs to know which rows are here.
+        marks: Marks by which the store knows which rows are here.
         rows: All rows of each kind, by time and then arrival; impressions with their outcomes.
-        history: What was made of them.
+        history: History that was made of them.
     """
 
     version: Any

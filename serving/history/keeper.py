@@ -29,8 +29,9 @@ class HistoryKeeper:
         """Prepares; :meth:`start` starts to look.
 
         Args:
-            history: What to look after.
-            fill: Fills it where it is empty, and applies what the event log holds besides.
+            history: Store to look after.
+            fill: Function that fills it where it is empty, and applies what the event log holds
+                besides.
             period_s: Seconds between two looks.
         """
         self.losses = 0

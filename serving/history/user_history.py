@@ -78,7 +78,7 @@ class UserHistory:
         searches: ``user_id, time, query``, sorted by time.
         impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
         newest_s: Time of the newest event, Unix seconds; 0 without any.
-        blocked: What the user does not want to see.
+        blocked: Videos and channels that the user does not want to see.
     """
 
     user_id: str

@@ -81,7 +81,8 @@ def read(directory: str | os.PathLike[str], *, hash_contents: bool = True) -> In
 
     Args:
         directory: Index directory.
-        hash_contents: Off only where the caller has just verified the files itself.
+        hash_contents: Whether contents are hashed; off only where the caller has just verified the
+            files itself.
 
     Raises:
         IndexRefusedError: A file is missing, changed or added, or ids and vectors do not fit.

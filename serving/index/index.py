@@ -55,7 +55,7 @@ class IndexReport:
         p99_ms: 99th percentile of the same.
         exact_ms: Mean time of exact search, milliseconds.
         build_s: Tuning included, seconds.
-        trials: What was tried, in words, the chosen one last.
+        trials: Trials in words, the chosen one last.
     """
 
     kind: str
@@ -167,7 +167,8 @@ class Index:
 
         Args:
             directory: Written by :func:`build`; it may have been moved.
-            hash_contents: Off only where the caller has just verified every file.
+            hash_contents: Whether contents are hashed; off only where the caller has just verified
+                every file.
 
         Raises:
             IndexRefusedError: A file is missing, was changed or added, ids and vectors do not

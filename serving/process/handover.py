@@ -60,7 +60,7 @@ class Control:
     the next start, which finds everything as after a crash.
 
     Attributes:
-        leaving: Set once a successor has taken over.
+        leaving: Event that is set once a successor has taken over.
     """
 
     def __init__(self, descriptor: int) -> None:

@@ -42,8 +42,8 @@ class Supervisor:
         """Prepares; :meth:`run` starts the first child.
 
         Args:
-            listening: Bound; children listen on it.
-            announce: Called with the URL once the first child accepts connections.
+            listening: Bound socket; children listen on it.
+            announce: Function called with the URL once the first child accepts connections.
         """
         self._listening = listening
         self._announce = announce

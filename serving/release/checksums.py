@@ -48,7 +48,7 @@ def difference(
         directory: Directory to compare.
         expected: Relative path to sum, as :func:`of_tree` returned them.
         leave_out: Relative paths that may be there unrecorded.
-        hash_contents: Off compares names and sizes alone.
+        hash_contents: Whether contents are hashed; off compares names and sizes alone.
     """
     path = pathlib.Path(directory)
     if not path.is_dir():

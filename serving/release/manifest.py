@@ -52,9 +52,9 @@ class Manifest:
         components: Name to the SHA-256 and size of each of its files; None where the release has
             no such component.
         metrics: Figures of the models, from evaluation.
-        gates: What was checked before publication, in order.
+        gates: Checks before publication, in order.
         lineage: Origin of examples and models, plain values for JSON.
-        forced: Why it was published although a gate failed; "" otherwise.
+        forced: Reason why it was published although a gate failed; "" otherwise.
     """
 
     version: str
@@ -118,7 +118,7 @@ class Release:
     """A verified release on disk.
 
     Attributes:
-        manifest: What belongs together.
+        manifest: Manifest of what belongs together.
         query_tower: SavedModel directory of the query tower.
         ranker: SavedModel directory, None where the release has no ranker.
         index: Index directory, see :mod:`serving.index.files`.
@@ -247,8 +247,9 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
 
     Args:
         serving_root: Directory in which releases are published.
-        version: Default: the current one.
-        hash_contents: Off compares names and sizes alone, for a release verified before.
+        version: Release id; None for the current one.
+        hash_contents: Whether contents are hashed; off compares names and sizes alone, for a
+            release verified before.
 
     Raises:
         ReleaseRefusedError: A component is missing, was altered, or belongs to another release.

@@ -65,8 +65,8 @@ class Build:
 
         Args:
             metrics: Figures of the models, from evaluation.
-            gates: All of them passed, unless ``forced`` says why not.
-            lineage: Plain values for JSON.
+            gates: Checks, all of them passed, unless ``forced`` says why not.
+            lineage: Origin of examples and models, plain values for JSON.
             forced: Reason to publish although a gate failed; "" for none.
             keep: Newest releases to keep, at least 2; the current, the one before and pinned ones
                 always stay.

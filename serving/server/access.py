@@ -94,9 +94,9 @@ class HostGate:
         """Wraps an application.
 
         Args:
-            app: What to wrap.
+            app: Application to wrap.
             allowed: Names by which requests may call the server, from :func:`allowed_hosts`.
-            refuse: Returns the answer to a request for another, given what to say.
+            refuse: Function that makes the answer to a request for another, given what to say.
         """
         self._app = app
         self._allowed = frozenset(allowed)
@@ -128,9 +128,9 @@ class BearerGate:
         """Wraps an application.
 
         Args:
-            app: What to wrap.
+            app: Application to wrap.
             token: Token that ``Authorization: Bearer`` must carry.
-            refuse: Returns the answer to a request without it, given what to say.
+            refuse: Function that makes the answer to a request without it, given what to say.
         """
         self._app = app
         self._expected = b"bearer " + token.encode()

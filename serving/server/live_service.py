@@ -36,7 +36,7 @@ class _Shelf:
     """What is known of the videos table beside one release.
 
     Attributes:
-        shelver: Puts new videos on it.
+        shelver: Shelver of new videos.
         files: The videos table as it was read last; None before it could be read.
         latest: The release with all that was new then.
         look_at: Time of the next look, by the clock of :class:`LiveParts`.

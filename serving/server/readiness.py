@@ -17,7 +17,7 @@ class Readiness:
         """Asks nothing yet.
 
         Args:
-            probe: Returns where all is well, and raises a ServingError where not.
+            probe: Function that returns where all is well, and raises a ServingError where not.
             holds_s: Seconds for which an outcome is believed.
         """
         self._probe = probe

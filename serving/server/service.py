@@ -65,12 +65,12 @@ class ServiceConfig:
         settings: Widths and deadlines of the funnel.
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
-        token: What callers must know; None lets everybody in.
+        token: Token that callers must know; None lets everybody in.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
         traces: URL that OpenTelemetry spans are sent to; None traces nothing.
         hand_over_from_bytes: Releases of this size or more are for another process to load.
-        ask_for_successor: Asks for a process that loads a version, see
+        ask_for_successor: Function that asks for a process that loads a version, see
             :class:`serving.process.handover.Control`; None where nobody could start one.
         is_successor: Whether another process serves with the same stores meanwhile.
     """
