@@ -26,7 +26,7 @@ class Dialect:
     """How a text file is laid out.
 
     Attributes:
-        separator: Between the fields. Files with more than one character are read whole.
+        separator: Text between the fields. Files with more than one character are read whole.
         has_header: Whether the first line names the columns. Without it, the columns are in the
             order of the types asked for, and quotes mean nothing.
     """

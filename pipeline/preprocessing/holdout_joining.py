@@ -34,7 +34,7 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
 
     Args:
         examples_dir: Examples directory that pipeline.preprocess wrote.
-        output_dir: Created or replaced.
+        output_dir: Directory to create or replace.
         beam_args: Options of Beam; none for those that preprocessing was given.
 
     Raises:

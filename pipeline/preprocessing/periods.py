@@ -35,7 +35,7 @@ class Period:
 
     Attributes:
         start: First second, Unix.
-        key: Says what its examples depend on: equal keys, equal examples.
+        key: Digest of what its examples depend on: equal keys, equal examples.
     """
 
     start: int

@@ -35,7 +35,7 @@ class BucketedLog:
         until_s: End of what is read, exclusive, Unix seconds; None for no bound.
         now_s: Events after it are in the future.
         videos: Accepted rows of the videos table.
-        users: Accepted rows; None without such a table.
+        users: Accepted rows of the users table; None without such a table.
     """
 
     directory: pathlib.Path

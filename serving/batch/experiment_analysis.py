@@ -68,7 +68,7 @@ def analyse(
         experiment: The one that was served.
         from_s: First moment of the impressions, Unix seconds; None for no bound.
         until_s: Moment before which the impressions lie, Unix seconds; None for no bound.
-        replicates: Resamples of users.
+        replicates: Number of resamples of users.
         seed: Seed of the resamples.
 
     Raises:

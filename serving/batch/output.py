@@ -14,7 +14,7 @@ def read_parquet(path: pathlib.Path, *, flag: str) -> pa.Table:
     """Reads a Parquet file, or a directory of them.
 
     Args:
-        path: Given by the caller.
+        path: Path that the caller gives.
         flag: Name of the flag that gave it.
 
     Raises:

@@ -21,9 +21,9 @@ class Tally:
 
     Attributes:
         queries: Number of pages.
-        candidates: Candidates of all of them.
-        longest: Videos on the longest page.
-        rungs: Pages by rung.
+        candidates: Number of candidates of all of them.
+        longest: Number of videos on the longest page.
+        rungs: Rung to its number of pages.
         hits: Name of what ranked the videos to float64 [cutoffs]: pages whose watched video was
             within each of :data:`CUTOFFS`.
     """

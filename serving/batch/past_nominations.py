@@ -81,7 +81,7 @@ class PastNominations:
             resolved: Features that the model was trained on.
             catalogue: The log's videos.
             users: The log's users.
-            search: Searches what retrieval would; None searches the catalogue, exactly.
+            search: Search of what retrieval would; None searches the catalogue, exactly.
         """
         loaded = tf.saved_model.load(saved_model)
         embeddings = _video_embeddings(

@@ -63,7 +63,7 @@ def rank(
     """Writes one row per impression with its expected watch time.
 
     Args:
-        release: Whose ranker scores.
+        release: Release whose ranker scores.
         logs_dir: Raw logs: the impressions, and all that happened before them.
         output: Parquet file to write; it appears when it is whole. Impressions without user,
             video or possible time cannot be scored: their expected watch time is null.

@@ -47,7 +47,7 @@ def retrieve(
     """Writes ``query_id, rank, video_id, score``, k rows per query, best first.
 
     Args:
-        release: Whose query tower and index answer.
+        release: Release whose query tower and index answer.
         queries: Parquet file: ``query_id``, ``time`` (Unix seconds), ``watched_video_ids`` (list,
             oldest first), optional ``watched_times``, ``search_queries`` (lists, oldest first),
             ``user_id``, and columns of the users table and of the request.

@@ -292,7 +292,8 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
     """The learned order of pages is not worse than any of its parts alone.
 
     Args:
-        judged: Figures of ``order_learning.Learned``; empty where nothing was learned.
+        judged: Figures of :class:`serving.batch.order_learning.Learned`; empty where nothing was
+            learned.
     """
     best = judged.get("best_single", "the best part alone")
     found = []

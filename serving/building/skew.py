@@ -77,7 +77,7 @@ def measure(saved_model: Path, examples_dir: Path, model: str, *, max_rows: int 
     """Compares a SavedModel's transform with TFRecords, training and holdout.
 
     Args:
-        saved_model: Written by :mod:`serving.servables.export`.
+        saved_model: SavedModel directory of :mod:`serving.servables.export`.
         examples_dir: The examples that its model was trained on.
         model: ``candidate`` or ``ranker``.
         max_rows: Examples to compare of each split.

@@ -108,7 +108,7 @@ def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.N
 
     Args:
         daily: Video statistics by day.
-        catalogue: Numbers the videos.
+        catalogue: Catalogue that numbers the videos.
         from_s: Start of the holdout, Unix seconds; without one the last day counts.
     """
     if not daily.num_rows:

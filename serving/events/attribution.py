@@ -1,4 +1,4 @@
-"""Which impression a click or a watch came from.
+"""The impression that a click or a watch came from.
 
 Both readers of impressions go through here, so that they agree: the history store, whose
 impressions feed the churn features of the next request, and the compaction of the event log,

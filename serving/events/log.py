@@ -223,9 +223,9 @@ class _Segment:
     """A segment file while it may grow.
 
     Attributes:
-        descriptor: Open and locked; None once the segment has ended.
-        written: Bytes up to the last whole record.
-        synced: Bytes that are durable.
+        descriptor: Descriptor of the open and locked file; None once the segment has ended.
+        written: Number of bytes up to the last whole record.
+        synced: Number of bytes that are durable.
         failure: Reason why what lies beyond ``synced`` never will be; "" while it still can.
     """
 

@@ -53,7 +53,7 @@ def with_outcomes(
     Args:
         table: n of them.
         clicked: bool [n], whether each was clicked.
-        seconds: Watched, float64 [n].
+        seconds: float64 [n], seconds watched.
         moment: int64 [n], moment of the click, Unix seconds; ``clicks.NEVER`` where nothing tells
             it.
     """

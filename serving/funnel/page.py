@@ -43,7 +43,7 @@ class FunnelSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """Who wants which page.
+    """A user's wish for a page.
 
     Attributes:
         user_id: Id of the user who asks.
@@ -105,8 +105,8 @@ class Page:
         items: Videos of the page, best first.
         stages_ms: Time of each stage, milliseconds.
         sources_ms: Time of each candidate source, milliseconds; they run side by side.
-        nominated: Candidates by source.
-        ranked: Candidates in all.
+        nominated: Source to its number of candidates.
+        ranked: Number of candidates in all.
         filtered: Videos that were held back, by reason; see :mod:`serving.funnel.filters`.
         held_back: Ids of some of them, by reason, where the request asked to explain.
         viewer_known_by: ``history``, ``context`` (or profile) or ``nothing``.

@@ -101,7 +101,7 @@ class RedisHistoryStore:
 
     @property
     def is_empty(self) -> bool:
-        """See :class:`serving.history.user_history.HistoryStore`; waits while it is filled.
+        """Whether no user is there; waits while it is filled.
 
         Where it is not, what is there counts from now on, whatever was lost before.
         """
@@ -292,7 +292,7 @@ class RedisHistoryStore:
 
     @contextlib.contextmanager
     def filling(self) -> Iterator["RedisFilling | None"]:
-        """See :class:`serving.history.user_history.HistoryStore`.
+        """Fills Redis in a block; yields None where it is not empty.
 
         One server fills; the others wait. What a killed one left is removed by the next.
         """

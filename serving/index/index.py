@@ -166,7 +166,7 @@ class Index:
         """Loads an index and proves that it is the one that was built.
 
         Args:
-            directory: Written by :func:`build`; it may have been moved.
+            directory: Index directory of :func:`build`; it may have been moved.
             hash_contents: Whether contents are hashed; off only where the caller has just verified
                 every file.
 

@@ -45,7 +45,7 @@ class Partitioning:
     """How the tree divides the corpus; changing it means building anew.
 
     Attributes:
-        num_leaves: Partitions, above 0.
+        num_leaves: Number of partitions, above 0.
         spherical: Whether centroids are compared by direction alone; often better for inner
             products over vectors of uneven norms.
         soar: Whether each video also goes to a second leaf, chosen for inner products: more

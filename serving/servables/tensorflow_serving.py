@@ -123,7 +123,7 @@ class TensorFlowServingBackend:
         return TensorFlowServingModel(self, component, int(found.version), signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
-        """See :class:`Backend`.
+        """Returns why the models of a release cannot be asked yet; "" where they can.
 
         A request without inputs is refused by a model that is there, at no cost; whether it can
         answer real ones is for the warm-up to see.

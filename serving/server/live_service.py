@@ -55,8 +55,8 @@ class LiveParts:
     processes record in the same logs directory is taken in by a thread of its own.
 
     Attributes:
-        state: Fed by the recorder and by what others record, read by every release that
-            :meth:`attach` returned.
+        state: State that is fed by the recorder and by what others record, and read by every
+            release that :meth:`attach` returned.
         misdated: Events of other processes that were left out of it for their times.
     """
 

@@ -21,7 +21,7 @@ def wait(backend: Backend, manifest: release.Manifest, *, up_to_s: float) -> Non
     """Returns when the models of a release can be asked; tells every 10 s what it waits for.
 
     Args:
-        backend: Whose servers are asked; one of several that has the models is enough.
+        backend: Backend whose servers are asked; one of several that has the models is enough.
         manifest: Manifest of the release.
         up_to_s: Longest wait, seconds; 0 asks once.
 

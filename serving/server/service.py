@@ -69,7 +69,7 @@ class ServiceConfig:
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
         traces: URL that OpenTelemetry spans are sent to; None traces nothing.
-        hand_over_from_bytes: Releases of this size or more are for another process to load.
+        hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
         ask_for_successor: Function that asks for a process that loads a version, see
             :class:`serving.process.handover.Control`; None where nobody could start one.
         is_successor: Whether another process serves with the same stores meanwhile.
