@@ -86,7 +86,7 @@ class Options:
         page_gap_minutes: Pause above which a new page starts, minutes, above 0.
         from_s: First moment of the events that are kept, Unix seconds; None for no bound.
         until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
-        bucket_bytes: Size of the log files that is read at once; larger logs go through
+        bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
             temporary files, some of the users at a time.
     """
 

@@ -34,7 +34,7 @@ class ExampleCache:
 
     Args:
         directory: Directory of the entries; need not exist.
-        train_until_s: End of training of this run.
+        train_until_s: End of training of this run, exclusive, Unix seconds.
     """
 
     def __init__(self, directory: pathlib.Path, *, train_until_s: int) -> None:

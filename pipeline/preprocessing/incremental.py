@@ -31,8 +31,8 @@ class IncrementalRun:
         config: Configuration with ``cache``.
         resolved: The data set's features.
         output: Directory of this run, with its clean ``videos`` and ``users``.
-        until_s: End of the log.
-        train_until_s: End of training.
+        until_s: End of the log, exclusive, Unix seconds.
+        train_until_s: End of training, exclusive, Unix seconds.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ def check_replay(
     Args:
         directory: Directory in which :func:`write_seen` wrote.
         raw: ``<model>_<split>`` to the directory of its raw examples.
-        train_until_s: End of training.
+        train_until_s: End of training, exclusive, Unix seconds.
         label: Watch that candidate examples of the training split predict, ``next`` or
             ``held_out``.
 
@@ -197,7 +197,7 @@ def check_transform(
         resolved: The data set's features.
         model: Name of the model whose transform it is.
         train: Directory of its raw training examples.
-        train_until_s: End of training.
+        train_until_s: End of training, exclusive, Unix seconds.
 
     Returns:
         ``newest``: of the analysed rows, Unix seconds; ``tokens``: how many were looked up.

@@ -63,7 +63,7 @@ def digests(
         tables: Name to clean event table.
         entities: ``video_id`` and ``user_id`` to :func:`row_hashes`; an event's digest is also
             that of its video and user.
-        until_s: End of the log; periods are whole days before it.
+        until_s: End of the log, exclusive, Unix seconds; periods are whole days before it.
 
     Returns:
         ``start`` (ascending, each once), ``rows`` and ``digest``: a sum of hashes, so that parts
@@ -143,7 +143,7 @@ class Digests(beam.DoFn):
 
     Args:
         entities: ``video_id`` and ``user_id`` to directory and columns that examples read.
-        until_s: End of the log.
+        until_s: End of the log, exclusive, Unix seconds.
     """
 
     def __init__(self, entities: Mapping[str, tuple[str, Sequence[str]]], *, until_s: int) -> None:

@@ -48,7 +48,7 @@ class Made:
     Attributes:
         resolved: The data set's features.
         until_s: End of the logs, Unix seconds, exclusive.
-        train_until_s: End of training.
+        train_until_s: End of training, exclusive, Unix seconds.
         counts: ``<model>_<split>`` to the number of raw examples.
         rows: Table and reason to rows, with ``read`` and ``accepted``.
         audit: Record of what the leakage audit saw.

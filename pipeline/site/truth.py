@@ -222,7 +222,7 @@ class Truth:
 
         Args:
             user_ids: Users who are asked about, [B].
-            times: [B], Unix seconds.
+            times: B moments, Unix seconds.
             watches: Rows of the raw logs, from their beginning on. Those strictly before the time
                 of a question are the user's history: series, mood and what is new follow from it.
             queries: [B], a search that the user has just made and not followed yet, or None.

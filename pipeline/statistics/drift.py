@@ -74,8 +74,8 @@ def jensen_shannon(train: np.ndarray, holdout: np.ndarray) -> float | None:
     """Returns the divergence of two lots of counts, in bits; None where one has none.
 
     Args:
-        train: Counts [B], 0 or more.
-        holdout: Counts [B] of the same bins, 0 or more.
+        train: int64 [B], counts of the bins, 0 or more.
+        holdout: int64 [B], counts of the same bins, 0 or more.
     """
     if not train.sum() or not holdout.sum():
         return None

@@ -53,7 +53,7 @@ class Step:
         name: Name of the stage.
         outcome: Outcome of the stage.
         command: The line to type for this step alone; empty where it is skipped.
-        seconds: Wall time in this run.
+        seconds: Wall time in this run, seconds.
         reason: Reason why it was skipped, or how it failed.
         exit_code: Exit code of the process where it failed.
     """

@@ -33,7 +33,7 @@ class Record:
         inputs: Stamp of each artefact of another step that it read, by name.
         stamp: Stamp of the artefact that it made; "" while it is not finished.
         finished: ISO 8601, UTC; "" while it is not.
-        seconds: Wall time; 0 where it is not known.
+        seconds: Wall time, seconds; 0 where it is not known.
     """
 
     fingerprint: str

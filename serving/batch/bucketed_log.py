@@ -33,7 +33,7 @@ class BucketedLog:
         directory: Directory of the raw logs.
         tables: Event tables that are there.
         until_s: End of what is read, exclusive, Unix seconds; None for no bound.
-        now_s: Events after it are in the future.
+        now_s: Moment after which events are in the future, Unix seconds.
         videos: Accepted rows of the videos table.
         users: Accepted rows of the users table; None without such a table.
     """

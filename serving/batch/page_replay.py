@@ -39,8 +39,8 @@ class Outcome:
 
     Attributes:
         rows: Number of rows written.
-        queries: Watches that were asked for.
-        seconds: Wall time of the replay itself, without loading.
+        queries: Number of watches that were asked for.
+        seconds: Wall time of the replay itself, without loading, seconds.
         text: Hit rates beside those of live popularity.
     """
 

@@ -109,7 +109,8 @@ class Scores:
             found: All candidates of the page.
             shown: int [k], rows on the page.
             rung: Rung of the page, see :mod:`serving.funnel.rungs`.
-            excluded: Rows that could not be shown; live popularity leaves them out as well.
+            excluded: int [m], rows that could not be shown; live popularity leaves them out as
+                well.
         """
         target = self._rows[number]
         hits = self.tally.hits

@@ -69,7 +69,7 @@ def columns(
         found: n candidates.
         now: Moment of the page, Unix seconds.
         upload_times: int64 [N], of the catalogue.
-        seconds: float32 [n], expected watch times; None without a ranker.
+        seconds: float32 [n], expected watch times, seconds; None without a ranker.
     """
     live = view.columns(found.rows, np.full(len(found), now, np.int64))
     values = [

@@ -117,7 +117,7 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
 
     Args:
         rows: Rows of each kind, by time and then arrival.
-        since: Time of the earliest change.
+        since: Time of the earliest change, Unix seconds.
     """
     shown = rows[Kind.IMPRESSION]
     since -= AHEAD_S

@@ -52,7 +52,7 @@ class IndexReport:
         worst_slice_recall: The smallest of ``slices`` and ``recall``.
         slices: Mean recall by kind of user.
         mean_ms: Mean time of one query, milliseconds.
-        p99_ms: 99th percentile of the same.
+        p99_ms: 99th percentile of the same, milliseconds.
         exact_ms: Mean time of exact search, milliseconds.
         build_s: Tuning included, seconds.
         trials: Trials in words, the chosen one last.
