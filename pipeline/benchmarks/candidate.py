@@ -34,7 +34,7 @@ class Case:
         videos: Number of videos, V.
         dim: Dimension of embeddings, D.
         negatives: Number of sampled negatives, S.
-        batch: Examples per batch, B.
+        batch: Number of examples per batch, B.
         loss: Loss, one of ``models.config``.
         video_content: Whether videos are more than their ids.
         optimizer: Optimizer, one of ``models.config``.

@@ -44,7 +44,7 @@ class Site:
     Attributes:
         logs: Raw logs of the small site; the users of the benchmark.
         serving_root: Directory with one release of the grown catalogue.
-        num_inputs: Features that the ranker reads.
+        num_inputs: Number of features that the ranker reads.
     """
 
     logs: pathlib.Path

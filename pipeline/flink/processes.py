@@ -50,8 +50,8 @@ class Cluster:
     Args:
         directory: Directory for configuration, logs and temporary files; created.
         task_managers: Number of task managers.
-        slots: Slots of each task manager. With ``task_managers - 1`` of them enough for a job's
-            parallelism, a job survives the loss of one.
+        slots: Number of slots of each task manager. With ``task_managers - 1`` of them enough for a
+            job's parallelism, a job survives the loss of one.
         worker_python: The Python whose environment has this package; workers run in it.
         restarts: Number of times that a job is started again after a task manager was lost.
     """

@@ -28,7 +28,8 @@ class PreprocessConfig:
         from_s: First second of events to read, Unix; None for all.
         until_s: First second not to read, Unix; None for all.
         holdout_days: Last days, up to ``until`` or the newest event, that are not trained on.
-        examples_per_user: K, most candidate examples of one user; 0 for all (section 3.4).
+        examples_per_user: Largest number K of candidate examples of one user; 0 for all (section
+            3.4).
         completed_only: Whether only completed watches are labels of candidate examples.
         seed: Seed of the choice of K.
         label: Watch that a candidate example of the training split predicts: the ``next``, or a

@@ -68,7 +68,7 @@ class ExampleCache:
             periods: Periods that were not made; all have entries.
             raw: Directories of this run's raw examples.
             resolved: Features of this run, and of the entries.
-            most: K examples of a user, 0 for all.
+            most: Number K of examples of a user, 0 for all.
             seed: Seed of the choice among them.
 
         Returns:

@@ -26,7 +26,7 @@ class Benchmark:
     """Retrieval of the last day's watches.
 
     Attributes:
-        num_watches: Watches that were asked for.
+        num_watches: Number of watches that were asked for.
         recall: Ranking to the part of the watches that is among its first 100, in [0, 1].
         mean_average_precision: Ranking to the mean of 1 / rank, as there is one right answer.
     """
@@ -59,7 +59,7 @@ def last_day(
     Args:
         truth: Truth of these logs.
         logs_dir: Directory of the simulated logs.
-        number: Watches to draw, at most.
+        number: Number of watches to draw, at most.
         is_completed: Whether only completed watches are asked for.
         seed: Seed of the draw.
 
@@ -103,7 +103,7 @@ def oracle_ranks(
         truth: Truth of these logs.
         logs_dir: Directory of the simulated logs.
         from_s: First moment of the watches, Unix seconds.
-        number: Watches to draw, at most.
+        number: Number of watches to draw, at most.
         seed: Seed of the draw.
 
     Returns:

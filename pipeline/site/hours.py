@@ -27,7 +27,7 @@ class Hour:
 
     Attributes:
         start_s: First second of the hour.
-        num_videos: Videos that are there: the first ones of the catalogue.
+        num_videos: Number of videos that are there: the first ones of the catalogue.
         popularity: w, float64 [V], 0 for videos that are not there.
         interest: Popularity w by topic, language and niche.
         fresh: Popularity w of videos uploaded within a day, by topic, language and niche.

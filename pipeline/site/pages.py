@@ -26,7 +26,7 @@ class Policy:
     Attributes:
         surface: Name in the logs.
         slots: Number of draws from each source; their sum is the size of the page.
-        spares: Further draws by taste that replace repeats and finished videos.
+        spares: Number of further draws by taste that replace repeats and finished videos.
     """
 
     surface: str

@@ -121,7 +121,7 @@ class UserState:
 
         Args:
             rows: int [n], rows of this state.
-            num_videos: Videos that are there by now.
+            num_videos: Number of videos that are there by now.
         """
         follows, progress = self.follows[rows], self.progress[rows]
         exists = (follows >= 0) & (progress < self._world.series_length[follows])

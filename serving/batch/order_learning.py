@@ -168,7 +168,7 @@ def fit(x: np.ndarray, target: np.ndarray, *, l2: float = 1.0, steps: int = 12) 
         x: float [S, M, F], the candidates of each sample; rows of NaN are no candidates.
         target: int [S], which of them was watched.
         l2: Weight of the penalty on squared weights of standardised columns.
-        steps: Newton steps at most.
+        steps: Number of Newton steps at most.
     """
     is_there = ~np.isnan(x[:, :, 0])
     real = x[is_there]

@@ -59,13 +59,14 @@ class ReplaySettings:
     Attributes:
         from_s: First second whose watches are asked for, Unix.
         until_s: End of what is read, exclusive, Unix seconds; None for no bound.
-        k: Videos on a page.
-        sample: Watches to ask for, spread evenly over the time; 0 for all. The others happen too.
+        k: Number of videos on a page.
+        sample: Number of watches to ask for, spread evenly over the time; 0 for all. The others
+            happen too.
         exclude_watched: Whether pages leave out what the user watched before.
         allow_learnt: Whether moments are asked for that the models of the release have learnt;
             the figures are then too good.
-        workers: Processes that share the watches; 0 for as many as there are processors and it
-            pays. The pages do not depend on it.
+        workers: Number of processes that share the watches; 0 for as many as there are processors
+            and it pays. The pages do not depend on it.
         funnel: Widths of the funnel; deadlines do not count offline.
     """
 

@@ -52,7 +52,7 @@ def retrieve(
             oldest first), optional ``watched_times``, ``search_queries`` (lists, oldest first),
             ``user_id``, and columns of the users table and of the request.
         output: Parquet file to write; it appears when it is whole.
-        k: Videos per query. Fewer come where there are no more.
+        k: Number of videos per query. Fewer come where there are no more.
         candidates: Parquet file with ``video_id``: nothing else is retrieved.
         exclude_watched: Whether videos of ``watched_video_ids`` are left out.
 

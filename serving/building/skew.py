@@ -40,8 +40,8 @@ class Skew:
 
     Attributes:
         rows: Number of examples compared.
-        missing: Examples of the TFRecords that the raw examples do not have.
-        different_ids: Examples with an id that differs.
+        missing: Number of examples of the TFRecords that the raw examples do not have.
+        different_ids: Number of examples with an id that differs.
         largest_difference: Largest absolute difference of any float.
         feature: Name of the feature that differs most; "" where none does.
     """
@@ -80,7 +80,7 @@ def measure(saved_model: Path, examples_dir: Path, model: str, *, max_rows: int 
         saved_model: SavedModel directory of :mod:`serving.servables.export`.
         examples_dir: The examples that its model was trained on.
         model: ``candidate`` or ``ranker``.
-        max_rows: Examples to compare of each split.
+        max_rows: Number of examples to compare of each split.
     """
     loaded = tf.saved_model.load(str(saved_model))
     total = NONE

@@ -117,7 +117,7 @@ def capped_per_channel(order: np.ndarray, channels: np.ndarray, *, k: int, cap: 
         order: int [n], candidates, best first.
         channels: int [n], channel code of each candidate (by its number); -1 is no channel.
         k: Length of the page.
-        cap: 1 or more.
+        cap: Number of videos of one channel, 1 or more.
 
     Returns:
         int [min(k, n)]: candidates. Those over the cap come last, where the page is not full.

@@ -14,12 +14,13 @@ class FunnelSettings:
     """How wide the funnel is, how long its stages may take, and what it holds back.
 
     Attributes:
-        retrieved: Videos from the index.
-        trending: Videos that trend: where content turns over fast, the next click is among them.
-        per_source: Videos from each other source.
-        per_channel: Videos of one channel on a page, while others are left.
-        max_shown: A video that was shown to a user so often within ``shown_window_s`` is not
-            shown again; 0 sets no limit.
+        retrieved: Number of videos from the index.
+        trending: Number of videos that trend: where content turns over fast, the next click is
+            among them.
+        per_source: Number of videos from each other source.
+        per_channel: Number of videos of one channel on a page, while others are left.
+        max_shown: Number of times within ``shown_window_s`` that a video is shown to a user before
+            it is held back; 0 sets no limit.
         shown_window_s: Length of that window, seconds.
         history_deadline_s: Time to read what the viewer did, seconds.
         query_tower_deadline_s: Time for the query embedding, seconds.
@@ -47,7 +48,7 @@ class PageRequest:
 
     Attributes:
         user_id: Id of the user who asks.
-        k: Videos on the page.
+        k: Number of videos on the page.
         context: ``device``, ``surface``, and what is known of the user, such as ``region``.
         exclude_watched: Whether watched videos are left out.
         blocked: Videos and channels that the viewer does not want to see, beside what the history
@@ -73,7 +74,7 @@ class Item:
 
     Attributes:
         video_id: Id of the video.
-        position: 0 is first.
+        position: Place on the page, 0 is first.
         video: Row of the videos table.
         sources: Sources that nominated it.
         source_scores: Each source's own score.

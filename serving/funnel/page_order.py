@@ -116,7 +116,7 @@ class PageOrder:
 
     Attributes:
         weights: float64 [F], for :data:`NAMES` as they are.
-        samples: Watches that they were learned from.
+        samples: Number of watches that they were learned from.
     """
 
     weights: np.ndarray

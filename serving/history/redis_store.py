@@ -73,7 +73,7 @@ class RedisHistoryStore:
         Args:
             url: Address of the server, ``redis://host:port/database``.
             password: Password of the server.
-            max_events: Events to keep per user and kind.
+            max_events: Number of events to keep per user and kind.
 
         Raises:
             InputError: It is no such URL.

@@ -46,7 +46,7 @@ class SqliteHistoryStore:
 
         Args:
             path: Path of the file, on a local disk; its directory is created.
-            max_events: Events to keep per user and kind.
+            max_events: Number of events to keep per user and kind.
 
         Raises:
             HistoryUnavailableError: The file cannot be opened, or is something else.

@@ -96,8 +96,8 @@ class Applied:
     """What an append did.
 
     Attributes:
-        accepted: Events that are new.
-        duplicates: Events that the store already had.
+        accepted: Number of events that are new.
+        duplicates: Number of events that the store already had.
         new_users: Users met for the first time.
     """
 

@@ -36,7 +36,7 @@ def search(embeddings: Floats, queries: Floats, k: int) -> tuple[Rows, Floats]:
     Args:
         embeddings: float32 [N, D + 1]; may be memory-mapped.
         queries: float32 [Q, D + 1], query embeddings.
-        k: Results per query; at most N are returned.
+        k: Number of results per query; at most N are returned.
 
     Returns:
         Rows of ``embeddings`` int32 [Q, min(k, N)], and scores float32 of the same shape. Equal

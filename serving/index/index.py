@@ -44,10 +44,10 @@ class IndexReport:
 
     Attributes:
         kind: ``exact`` or ``scann``.
-        count: N, number of videos.
-        dimension: D + 1, the softmax bias last.
-        k: Results per query that recall is about.
-        num_queries: User queries that recall was measured on; none of them was tuned on.
+        count: Number of videos, N.
+        dimension: Dimension D + 1 of a row, the softmax bias last.
+        k: Number of results per query that recall is about.
+        num_queries: Number of user queries that recall was measured on; none of them was tuned on.
         recall: Mean recall@k, in [0, 1].
         worst_slice_recall: The smallest of ``slices`` and ``recall``.
         slices: Mean recall by kind of user.
@@ -125,7 +125,7 @@ class Index:
         Args:
             queries: float32 [Q, D + 1], finite, the last column 1. Many at once are searched in
                 parallel.
-            k: Results per query, above 0; at most N are returned.
+            k: Number of results per query, above 0; at most N are returned.
 
         Returns:
             Rows int32 [Q, min(k, N)], and exact scores float32 of the same shape.
@@ -143,7 +143,7 @@ class Index:
 
         Args:
             queries: float32 [Q, D + 1], query embeddings.
-            k: Results per query; at most M are returned.
+            k: Number of results per query; at most M are returned.
             rows: int32 [M], the videos that may be returned, each once.
         """
         self._require_queries(queries, k)
@@ -240,8 +240,8 @@ def build(
             1. Every other one is tuned on; recall is measured on the others.
         query_slices: Name to bool [Q]: kinds of user whose recall is reported apart.
         recall_target: Mean recall@k to reach, in (0, 1].
-        exact_below: Corpora with fewer videos are searched exactly.
-        k: Results per query that recall is about.
+        exact_below: Number of videos below which a corpus is searched exactly.
+        k: Number of results per query that recall is about.
         repeat_bias: Addition to the score of a video watched before, see :attr:`Index.repeat_bias`.
 
     Raises:

@@ -62,9 +62,9 @@ class SearchSettings:
     """What may change between two searches of one built index.
 
     Attributes:
-        leaves_to_search: Leaves visited for a query, in [1, num_leaves].
-        reorder: Videos rescored exactly before the best k are returned, at least k.
-        k: Results per query these settings were tuned for.
+        leaves_to_search: Number of leaves visited for a query, in [1, num_leaves].
+        reorder: Number of videos rescored exactly before the best k are returned, at least k.
+        k: Number of results per query these settings were tuned for.
     """
 
     leaves_to_search: int
@@ -164,7 +164,7 @@ def build_searcher(embeddings: Floats, partitioning: Partitioning, *, k: int) ->
         embeddings: float32 [N, D + 1], contiguous. The softmax bias is the last dimension and
             stays exact, since reordering uses these very vectors.
         partitioning: Division of the corpus.
-        k: Results per query searched by default.
+        k: Number of results per query searched by default.
     """
     if environment.scann is None:
         raise RuntimeError(f"ScaNN cannot load: {environment.SCANN_ERROR}")
@@ -216,7 +216,7 @@ def choose(
     Args:
         embeddings: float32 [N, D + 1], video embeddings.
         queries: float32 [Q, D + 1], user queries for tuning alone.
-        k: Results per query.
+        k: Number of results per query.
         recall_target: Mean recall@k to reach, in (0, 1].
         seed: Seed of the sample on which partitionings compete.
 

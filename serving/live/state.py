@@ -70,8 +70,8 @@ class LiveState:
         """Starts empty.
 
         Args:
-            max_videos: Videos to know; of more, those without an event of late are forgotten, and
-                the others get new numbers.
+            max_videos: Number of videos to know; of more, those without an event of late are
+                forgotten, and the others get new numbers.
         """
         self._max_videos = max_videos
         self._lock = threading.Lock()

@@ -86,7 +86,7 @@ class TensorFlowServingBackend:
 
         Args:
             address: ``host:port`` of the gRPC port; of several replicas, separated by commas.
-            max_in_flight: Calls at a time to each replica; further ones wait within their
+            max_in_flight: Number of calls at a time to each replica; further ones wait within their
                 deadline.
             deadline_s: Time for calls that name no other, seconds.
             root_certificates: PEM file of the authorities that sign the servers' certificates;

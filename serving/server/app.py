@@ -90,8 +90,8 @@ class Service:
         recorder: Recorder of events.
         releases: The release that serves.
         models: Place where models run, in words.
-        threads: Requests worked on at a time.
-        max_waiting: Requests that may wait for a thread.
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread.
         clock: Clock of the server, Unix seconds.
         token: Token that callers must know; None lets everybody in.
         history_losses: Function that returns how often the history store lost all that it held.

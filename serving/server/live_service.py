@@ -78,9 +78,10 @@ class LiveParts:
             logs_dir: Raw logs; new videos appear in their videos table.
             backend: Runner of the models.
             clock: Clock of the server, Unix seconds.
-            is_own: Whether this process wrote the segment of the event log of this name.
+            is_own: Function that tells whether this process wrote the segment of the event log of
+                this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
-            monotonic: Seconds, for how often to look for new videos.
+            monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState()
         self.misdated = 0

@@ -34,8 +34,8 @@ class WorkerPool:
         """Starts no thread yet.
 
         Args:
-            threads: Requests worked on at a time.
-            max_waiting: Requests that may wait for a thread.
+            threads: Number of requests worked on at a time.
+            max_waiting: Number of requests that may wait for a thread.
             on_overload: Function called for each request that is turned away.
         """
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "request")

@@ -60,8 +60,8 @@ class ServiceConfig:
         model_server_wait_s: Longest wait at the start until it has the release, seconds.
         precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
             :mod:`serving.servables.reduced_precision`.
-        threads: Requests worked on at a time.
-        max_waiting: Requests that may wait for a thread.
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
