@@ -66,7 +66,7 @@ class LoadedRelease:
             logs could not train one.
         sources: Sources of candidates, retrieval first.
         popular: The source of popular videos, also in ``sources``; it can always fill a page.
-        prepared: Parts of the ranker that videos alone make; None where it reads them raw.
+        prepared: Contributions of videos alone to the ranker; None where it reads them raw.
         live: View of what everybody watches now, in the rows of the catalogue; None without one.
         order: Learned order of pages; None for that of expected watch time or retrieval score.
         found: The release on disk; None in tests.

@@ -66,7 +66,7 @@ def columns(
 
     Args:
         view: View of what everybody watches now.
-        found: n candidates.
+        found: The n candidates of a page.
         now: Moment of the page, Unix seconds.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times, seconds; None without a ranker.

@@ -59,7 +59,7 @@ class Recorder:
             profiles: User id to columns of the users table, for users who may be new.
 
         Returns:
-            Numbers of new events and new users, and of the others as ``duplicates``.
+            Number of new events, of the others as ``duplicates``, and the ids of new users.
 
         Raises:
             EventLogError, HistoryUnavailableError: They are not acknowledged; sending them again

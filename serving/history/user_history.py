@@ -98,7 +98,7 @@ class Applied:
     Attributes:
         accepted: Number of events that are new.
         duplicates: Number of events that the store already had.
-        new_users: Users met for the first time.
+        new_users: Ids of users met for the first time.
     """
 
     accepted: int

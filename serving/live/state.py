@@ -52,8 +52,8 @@ class Happened:
 
     Attributes:
         kind: ``Kind.WATCH`` or ``Kind.IMPRESSION``.
-        user_ids: n user ids.
-        video_ids: n video ids.
+        user_ids: Ids of the users of n events.
+        video_ids: Ids of their videos.
         times: int64 [n], Unix seconds, ascending.
     """
 
