@@ -39,7 +39,7 @@ def running(arguments: Sequence[str], *, port: int) -> Iterator["Server"]:
 
     Args:
         arguments: Flags of the server without ``--port``.
-        port: To listen on.
+        port: Port to listen on.
 
     Raises:
         command.InputError: It ended, or did not become ready in time.

@@ -13,8 +13,8 @@ def page(items: Sequence[Mapping[str, Any]], *, now_s: int) -> str:
     """Returns a page of recommendations as a table.
 
     Args:
-        items: As POST /v1/recommendations returns them, best first.
-        now_s: Unix seconds, for the age of a video.
+        items: Items as POST /v1/recommendations returns them, best first.
+        now_s: Moment of the page, Unix seconds, for the age of a video.
     """
     rows = [("", "title", "channel", "sources", "age", "expected watch")]
     for number, item in enumerate(items, start=1):

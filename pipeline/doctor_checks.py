@@ -20,7 +20,7 @@ _COMFORTABLE_OPEN_FILES = 4096
 
 
 class Status(str, enum.Enum):
-    """How bad a finding is."""
+    """Gravity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -32,10 +32,10 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        check: What was looked at, one word or two.
-        status: How bad it is.
-        message: What was found.
-        remedy: What to do about it; empty when there is nothing to do.
+        check: Name of what was looked at, one word or two.
+        status: Gravity of what was found.
+        message: Account of what was found.
+        remedy: Advice; empty when there is nothing to do.
     """
 
     check: str
@@ -88,7 +88,8 @@ def needed(requires: Iterable[str], role: str) -> list[packaging_requirements.Re
     """Returns the requirements of a role.
 
     Args:
-        requires: As in the metadata of the distribution, with ``extra == "..."`` markers.
+        requires: Requirements as in the metadata of the distribution, with ``extra == "..."``
+            markers.
         role: An extra, or "all" for preprocessing, training and serving together.
     """
     extras = ["preprocessing", "training", "serving"] if role == "all" else [role]
@@ -167,8 +168,8 @@ def check_stack(returncode: int, output: str) -> list[Finding]:
     """Checks what the trial of TensorFlow, Keras 2 and ScaNN in one process said.
 
     Args:
-        returncode: Of the process; minus the signal if one killed it.
-        output: All that it printed; the last line of a good trial starts with REPORT.
+        returncode: Exit code of the process; minus the signal if one killed it.
+        output: Output of the process; the last line of a good trial starts with REPORT.
     """
     names = ("TensorFlow with ScaNN", "Keras 2")
     if returncode < 0:

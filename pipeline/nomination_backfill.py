@@ -51,10 +51,10 @@ class Backfill:
     Attributes:
         logs: Raw logs, impressions among them.
         output: Logs to write: the same, with the three columns of nominations filled in.
-        work: Where the models of the blocks are made, and found again by the next run.
-        blocks: How often a new model is trained, 1 or more.
+        work: Directory in which the models of the blocks are made, and found again by the next run.
+        blocks: Number of times that a new model is trained, 1 or more.
         first_share: Share of all watches that must have come before the first block, in (0, 1).
-        until_s: Nothing from this time on is read, Unix seconds; None reads all.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
         flags: Further flags of a step, by its name: preprocess, train_candidate, refit.
     """
 
@@ -164,10 +164,10 @@ class Counts:
     """What became of the impressions.
 
     Attributes:
-        impressions: All.
-        filled: With nominations that were made here.
-        logged: With those of our own funnel, which were left as they are.
-        retrieved: Filled ones that retrieval would have found.
+        impressions: Number of all impressions.
+        filled: Number of those with nominations that were made here.
+        logged: Number of those with nominations of our own funnel, which were left as they are.
+        retrieved: Number of filled ones that retrieval would have found.
     """
 
     impressions: int = 0

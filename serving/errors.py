@@ -13,6 +13,7 @@ ServingError
     ModelError                  a model refused the inputs or failed
         ModelTimeoutError       a model did not answer within its deadline
         ModelUnavailableError   the model server cannot be reached, or is too busy
+        ModelVersionMissingError  the model server does not have the release's version, or not yet
 """
 
 
@@ -28,7 +29,7 @@ class OverloadedError(ServingError):
     """As many requests as allowed are in flight already.
 
     Attributes:
-        retry_after_s: When the caller should try again, seconds.
+        retry_after_s: Time after which the caller should try again, seconds.
     """
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:

@@ -31,13 +31,13 @@ class Case:
     """One way to train.
 
     Attributes:
-        videos: V.
-        dim: D.
-        negatives: S.
-        batch: B.
-        loss: Of ``models.config``.
+        videos: Number of videos, V.
+        dim: Dimension of embeddings, D.
+        negatives: Number of sampled negatives, S.
+        batch: Number of examples per batch, B.
+        loss: Loss, one of ``models.config``.
         video_content: Whether videos are more than their ids.
-        optimizer: Of ``models.config``.
+        optimizer: Optimizer, one of ``models.config``.
     """
 
     videos: int

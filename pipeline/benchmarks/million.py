@@ -42,9 +42,9 @@ class Site:
     """Where the parts of the grown site are.
 
     Attributes:
-        logs: Of the small site; the users of the benchmark.
-        serving_root: With one release of the grown catalogue.
-        num_inputs: Features that the ranker reads.
+        logs: Raw logs of the small site; the users of the benchmark.
+        serving_root: Directory with one release of the grown catalogue.
+        num_inputs: Number of features that the ranker reads.
     """
 
     logs: pathlib.Path
@@ -57,7 +57,7 @@ def build(work: pathlib.Path, *, num_videos: int = 1_000_000) -> Site:
 
     Args:
         work: Directory for everything.
-        num_videos: Of the grown catalogue.
+        num_videos: Size of the grown catalogue.
     """
     from serving.release import manifest as release  # TensorFlow loads with what follows.
 

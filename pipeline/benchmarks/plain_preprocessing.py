@@ -26,11 +26,11 @@ def run(logs_dir: pathlib.Path, resolved: ResolvedSpec, output: pathlib.Path) ->
 
     Args:
         logs_dir: Raw logs without bad rows.
-        resolved: Their features.
+        resolved: Features of the logs.
         output: Directory to write.
 
     Returns:
-        How many examples were written.
+        Number of examples written.
     """
     tables = {name: logs.read_table(logs_dir, name) for name in sorted(logs.tables_in(logs_dir))}
     # All examples train: the yardstick has no holdout.

@@ -48,12 +48,12 @@ class Cluster:
     """One job manager, task managers and a job server; a context manager.
 
     Args:
-        directory: For configuration, logs and temporary files; created.
-        task_managers: How many.
-        slots: Of each task manager. With ``task_managers - 1`` of them enough for a job's
-            parallelism, a job survives the loss of one.
+        directory: Directory for configuration, logs and temporary files; created.
+        task_managers: Number of task managers.
+        slots: Number of slots of each task manager. With ``task_managers - 1`` of them enough for a
+            job's parallelism, a job survives the loss of one.
         worker_python: The Python whose environment has this package; workers run in it.
-        restarts: How often a job is started again after a task manager was lost.
+        restarts: Number of times that a job is started again after a task manager was lost.
     """
 
     def __init__(

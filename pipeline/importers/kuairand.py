@@ -83,10 +83,10 @@ class Options:
     """How to read KuaiRand.
 
     Attributes:
-        page_gap_minutes: A longer pause starts a new page. Minutes, above 0.
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
-        bucket_bytes: Size of the log files that is read at once; larger logs go through
+        page_gap_minutes: Pause above which a new page starts, minutes, above 0.
+        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
+        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
+        bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
             temporary files, some of the users at a time.
     """
 
@@ -107,11 +107,11 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
 
     Args:
         source: Directory with the files, or one above it.
-        writer: Receives users, videos, watches, impressions and the feature declarations.
-        options: How to read.
+        writer: Writer of users, videos, watches, impressions and the feature declarations.
+        options: Choices of how to read.
 
     Returns:
-        What a user of the logs should know, one clause each.
+        Notes that a user of the logs should know, one clause each.
 
     Raises:
         InputError: A file is missing, damaged, or not what it should be.
@@ -146,7 +146,7 @@ def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
 
     Args:
         rows: Columns of ``kuairand_files.LOG``; all rows of their users, in any order.
-        page_gap_minutes: A longer pause starts a new page.
+        page_gap_minutes: Pause above which a new page starts, minutes.
     """
     ordered = rows.sort("user_id", "time_ms", "video_id", maintain_order=True)
     is_start = (

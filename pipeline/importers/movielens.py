@@ -65,8 +65,8 @@ class Options:
 
     Attributes:
         completed_rating: A rating of at least this is a completed watch. Stars.
-        from_s: Keep events at or after this time. Unix seconds; None for no bound.
-        until_s: Keep events before this time. Unix seconds; None for no bound.
+        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
+        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
     """
 
     completed_rating: float = DEFAULT_COMPLETED_RATING
@@ -79,11 +79,11 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
 
     Args:
         source: Directory with the files, or one above it.
-        writer: Receives the tables and the feature declarations.
-        options: How to read.
+        writer: Writer of the tables and the feature declarations.
+        options: Choices of how to read.
 
     Returns:
-        What a user of the logs should know, one clause each.
+        Notes that a user of the logs should know, one clause each.
 
     Raises:
         InputError: A file is missing, damaged, or not what it should be.

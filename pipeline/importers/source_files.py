@@ -26,7 +26,7 @@ class Dialect:
     """How a text file is laid out.
 
     Attributes:
-        separator: Between the fields. Files with more than one character are read whole.
+        separator: Text between the fields. Files with more than one character are read whole.
         has_header: Whether the first line names the columns. Without it, the columns are in the
             order of the types asked for, and quotes mean nothing.
     """
@@ -46,7 +46,7 @@ def read_batches(
     Args:
         path: A Parquet file if it ends in ``.parquet``, else text, which ``.gz`` compresses.
         types: Columns to read, in this order, and their types. Others are left out.
-        dialect: Of text files.
+        dialect: Dialect of text files.
 
     Raises:
         InputError: The file is empty or not whole, lacks a column, or has a value of a wrong

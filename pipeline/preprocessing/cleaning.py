@@ -189,7 +189,7 @@ class AddTables(beam.CombineFn):
     """Adds up tables.
 
     Args:
-        merge: Takes some tables, or none, and returns their sum.
+        merge: Function of some tables, or none, that returns their sum.
     """
 
     def __init__(self, merge: Callable[[list[pa.Table]], pa.Table]) -> None:

@@ -28,11 +28,12 @@ class PreprocessConfig:
         from_s: First second of events to read, Unix; None for all.
         until_s: First second not to read, Unix; None for all.
         holdout_days: Last days, up to ``until`` or the newest event, that are not trained on.
-        examples_per_user: K, most candidate examples of one user; 0 for all (section 3.4).
+        examples_per_user: Largest number K of candidate examples of one user; 0 for all (section
+            3.4).
         completed_only: Whether only completed watches are labels of candidate examples.
-        seed: Chooses which K.
-        label: What a candidate example of the training split predicts: ``next`` watch, or
-            ``held_out``, which leaks the future and is for experiments (Figure 5).
+        seed: Seed of the choice of K.
+        label: Watch that a candidate example of the training split predicts: the ``next``, or a
+            ``held_out`` one, which leaks the future and is for experiments (Figure 5).
         vocabularies: Sizes and cuts of vocabularies.
         max_rejected_fraction: The job fails when a table loses more of its rows, in [0, 1].
             Exact duplicates do not count: nothing is lost with them.

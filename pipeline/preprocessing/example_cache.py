@@ -33,8 +33,8 @@ class ExampleCache:
     """Entries in one directory.
 
     Args:
-        directory: Of the entries; need not exist.
-        train_until_s: End of training of this run.
+        directory: Directory of the entries; need not exist.
+        train_until_s: End of training of this run, exclusive, Unix seconds.
     """
 
     def __init__(self, directory: pathlib.Path, *, train_until_s: int) -> None:
@@ -65,14 +65,14 @@ class ExampleCache:
         """Puts the examples of ``periods`` beside those that this run has made.
 
         Args:
-            periods: Those that were not made; all have entries.
+            periods: Periods that were not made; all have entries.
             raw: Directories of this run's raw examples.
-            resolved: Of this run, and of the entries.
-            most: K examples of a user, 0 for all.
-            seed: Chooses which.
+            resolved: Features of this run, and of the entries.
+            most: Number K of examples of a user, 0 for all.
+            seed: Seed of the choice among them.
 
         Returns:
-            How many examples came from entries.
+            Number of examples that came from entries.
         """
         taken = 0
         for period in periods:
@@ -126,9 +126,9 @@ class ExampleCache:
         """Writes entries of the periods that this run has made.
 
         Args:
-            periods: All that were made.
+            periods: Periods that were made, all of them.
             raw: Directories of this run's raw examples; files from :meth:`take` are not read.
-            schemas: Of the raw examples of each model.
+            schemas: Model to the schema of its raw examples.
         """
         with contextlib.ExitStack() as stack:
             entries = {
@@ -189,7 +189,7 @@ def _deal_out(
     Args:
         made: Directory; what :meth:`ExampleCache.take` put there is not read.
         parts: Start of a period to its file. All rows lie in one of the periods.
-        example_schema: Of the rows.
+        example_schema: Schema of the rows.
     """
     if not parts:
         return

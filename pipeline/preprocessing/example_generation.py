@@ -52,8 +52,8 @@ class MinuteCounts(beam.DoFn):
     They are not combined as other sums are: a runner would hold them several times over.
 
     Args:
-        videos_dir: The catalogue.
-        store_dir: Gets the tables.
+        videos_dir: Directory of the catalogue.
+        store_dir: Directory that gets the tables.
     """
 
     def __init__(self, videos_dir: str, store_dir: pathlib.Path) -> None:
@@ -89,9 +89,9 @@ class Cached:
     """What replay need not make again.
 
     Attributes:
-        digests: How the log's periods are told apart.
-        settings: What else examples depend on.
-        keys: Of the periods whose examples there are.
+        digests: Sums by which the log's periods are told apart.
+        settings: Description of what else examples depend on.
+        keys: Keys of the periods whose examples there are.
     """
 
     digests: periods.Digests
@@ -172,13 +172,13 @@ def add_example_generation(
     """Adds the pipeline from fragments of logs to raw examples.
 
     Args:
-        pipeline: To add to.
-        fragments: Of all event tables.
-        read: Validates and deals out.
-        replay: Makes examples.
+        pipeline: Pipeline to add to.
+        fragments: Fragments of all event tables.
+        read: Reader that validates and deals out.
+        replay: Replay that makes examples.
         outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
         has_impressions: Whether the log has that table.
-        directory: Gets ``video_statistics``, ``rejected`` and the counts.
+        directory: Directory that gets ``video_statistics``, ``rejected`` and the counts.
     """
     pieces = (
         pipeline

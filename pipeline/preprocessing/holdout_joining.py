@@ -33,8 +33,8 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
     """Writes the examples and returns what COMPLETE holds.
 
     Args:
-        examples_dir: What pipeline.preprocess wrote.
-        output_dir: Created or replaced.
+        examples_dir: Examples directory that pipeline.preprocess wrote.
+        output_dir: Directory to create or replace.
         beam_args: Options of Beam; none for those that preprocessing was given.
 
     Raises:

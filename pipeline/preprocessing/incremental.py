@@ -28,11 +28,11 @@ class IncrementalRun:
     """One run beside a cache.
 
     Args:
-        config: With ``cache``.
+        config: Configuration with ``cache``.
         resolved: The data set's features.
         output: Directory of this run, with its clean ``videos`` and ``users``.
-        until_s: End of the log.
-        train_until_s: End of training.
+        until_s: End of the log, exclusive, Unix seconds.
+        train_until_s: End of training, exclusive, Unix seconds.
     """
 
     def __init__(
@@ -106,6 +106,6 @@ class IncrementalRun:
         return {"periods": len(self._all), "replayed": len(self._made), "cached_examples": taken}
 
     def keep(self, raw: Raw, schemas: Mapping[str, pa.Schema]) -> None:
-        """After the audit: keeps what was made for later runs."""
+        """Keeps what was made for later runs; called after the audit."""
         self._cache.keep(self._made, raw, schemas)
         self._cache.remove_outdated(self._all)

@@ -141,9 +141,9 @@ def fit_and_transform(
     Args:
         output: Examples directory in the making, with raw examples and videos.
         resolved: The data set's features.
-        models: Which.
-        options: Of Beam.
-        splits: Of the raw examples.
+        models: Names of the models.
+        options: Options of Beam.
+        splits: Names of the splits of the raw examples.
     """
     catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
     schemas = {model: example_tables.example_schema(resolved, model) for model in models}

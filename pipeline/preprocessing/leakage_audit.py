@@ -61,7 +61,7 @@ def add_analysed(batches: beam.PCollection, *, model: str, directory: pathlib.Pa
 
     Args:
         batches: RecordBatches, the very collection that is analysed.
-        model: Whose transform.
+        model: Name of the model whose transform it is.
         directory: Examples directory.
     """
     (
@@ -94,10 +94,11 @@ def check_replay(
     """Judges the raw examples.
 
     Args:
-        directory: Where :func:`write_seen` wrote.
+        directory: Directory in which :func:`write_seen` wrote.
         raw: ``<model>_<split>`` to the directory of its raw examples.
-        train_until_s: End of training.
-        label: What candidate examples of the training split predict.
+        train_until_s: End of training, exclusive, Unix seconds.
+        label: Watch that candidate examples of the training split predict, ``next`` or
+            ``held_out``.
 
     Returns:
         ``inputs``: per ``<model>_<split>`` and source what was seen; ``newest_training_label``;
@@ -194,9 +195,9 @@ def check_transform(
     Args:
         directory: Examples directory with the transform graph.
         resolved: The data set's features.
-        model: Whose transform.
-        train: Its raw training examples.
-        train_until_s: End of training.
+        model: Name of the model whose transform it is.
+        train: Directory of its raw training examples.
+        train_until_s: End of training, exclusive, Unix seconds.
 
     Returns:
         ``newest``: of the analysed rows, Unix seconds; ``tokens``: how many were looked up.

@@ -37,7 +37,7 @@ def check(
     """Checks a log for preprocessing with these settings.
 
     Args:
-        logs_dir: Raw logs.
+        logs_dir: Directory of the raw logs.
         config: Settings of preprocessing.
         rejected_dir: Directory that is made of the rows set aside, ``<table>/*.parquet``, where
             there are any; None for none.

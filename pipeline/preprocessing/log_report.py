@@ -14,8 +14,8 @@ class Finding:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        table: Of which table; "" for the whole log.
-        text: What is wrong and what to write instead.
+        table: Name of the table; "" for the whole log.
+        text: Account of what is wrong and what to write instead.
         is_problem: Whether preprocessing refuses the log because of it.
         examples: Rows, as far as they help.
     """
@@ -37,8 +37,8 @@ class LogReport:
     """What the check of a log found.
 
     Attributes:
-        findings: Problems first.
-        rows: How many rows were read, used, and set aside by reason.
+        findings: Findings, problems first.
+        rows: Number of rows read, used, and set aside by reason, by table.
     """
 
     findings: Sequence[Finding]
@@ -46,7 +46,7 @@ class LogReport:
 
     @property
     def problems(self) -> list[Finding]:
-        """Those because of which preprocessing refuses the log."""
+        """Findings because of which preprocessing refuses the log."""
         return [finding for finding in self.findings if finding.is_problem]
 
     def __str__(self) -> str:

@@ -35,7 +35,7 @@ class Period:
 
     Attributes:
         start: First second, Unix.
-        key: Says what its examples depend on: equal keys, equal examples.
+        key: Digest of what its examples depend on: equal keys, equal examples.
     """
 
     start: int
@@ -60,10 +60,10 @@ def digests(
     """Sums up the clean events of some users by period.
 
     Args:
-        tables: Event tables.
+        tables: Name to clean event table.
         entities: ``video_id`` and ``user_id`` to :func:`row_hashes`; an event's digest is also
             that of its video and user.
-        until_s: End of the log; periods are whole days before it.
+        until_s: End of the log, exclusive, Unix seconds; periods are whole days before it.
 
     Returns:
         ``start`` (ascending, each once), ``rows`` and ``digest``: a sum of hashes, so that parts
@@ -116,7 +116,7 @@ def periods_of(digests_of_log: pa.Table, settings: str) -> list[Period]:
 
     Args:
         digests_of_log: :func:`digests` of ALL users.
-        settings: What else the examples depend on.
+        settings: Description of what else the examples depend on.
     """
     running = hashlib.sha256(settings.encode())
     periods = []
@@ -143,7 +143,7 @@ class Digests(beam.DoFn):
 
     Args:
         entities: ``video_id`` and ``user_id`` to directory and columns that examples read.
-        until_s: End of the log.
+        until_s: End of the log, exclusive, Unix seconds.
     """
 
     def __init__(self, entities: Mapping[str, tuple[str, Sequence[str]]], *, until_s: int) -> None:

@@ -48,12 +48,12 @@ class Made:
     Attributes:
         resolved: The data set's features.
         until_s: End of the logs, Unix seconds, exclusive.
-        train_until_s: End of training.
+        train_until_s: End of training, exclusive, Unix seconds.
         counts: ``<model>_<split>`` to the number of raw examples.
         rows: Table and reason to rows, with ``read`` and ``accepted``.
-        audit: What the leakage audit saw.
-        cache: What came from the cache; empty without one.
-        no_ranking: Why there can be no ranker; "" where there can.
+        audit: Record of what the leakage audit saw.
+        cache: Counts of what came from the cache; empty without one.
+        no_ranking: Reason why there can be no ranker; "" where there can.
     """
 
     resolved: ResolvedSpec
@@ -70,11 +70,11 @@ class RawExamples:
     """Makes raw examples; every step writes below ``output``.
 
     Args:
-        logs_dir: Raw logs.
+        logs_dir: Directory of the raw logs.
         output: Examples directory in the making.
-        config: Settings.
-        options: Of Beam.
-        tables: Those that the logs have.
+        config: Settings of preprocessing.
+        options: Options of Beam.
+        tables: Names of the tables that the logs have.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str,
     Args:
         examples_dir: Complete but for its marker.
         resolved: The data set's features.
-        info: What the marker will hold.
+        info: Content of the marker.
     """
     report = build(examples_dir, resolved, info)
     text = json.dumps(report, indent=1, allow_nan=False)

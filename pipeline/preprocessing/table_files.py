@@ -21,7 +21,7 @@ class StoredTable:
     Attributes:
         path: Arrow IPC file.
         first: Number of its first record batch there.
-        batches: How many record batches it has.
+        batches: Number of its record batches.
     """
 
     path: str

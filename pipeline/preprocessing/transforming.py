@@ -138,10 +138,10 @@ def add_analysis(
     """Fits a model's transform on its training examples.
 
     Args:
-        pipeline: To add to, inside a ``tft_beam.Context``.
+        pipeline: Pipeline to add to, inside a ``tft_beam.Context``.
         model: ``candidate`` or ``ranker``.
         resolved: The data set's features.
-        raw_schema: Of the raw examples.
+        raw_schema: Schema of the raw examples.
         train: Directory of the raw training examples.
         output: Examples directory; writes ``transform_fn/<model>``.
     """
@@ -173,10 +173,10 @@ def add_transform(
     have two readers at different times, and the runner would hold all of them for the second.
 
     Args:
-        pipeline: To add to, inside a ``tft_beam.Context``.
+        pipeline: Pipeline to add to, inside a ``tft_beam.Context``.
         model: ``candidate`` or ``ranker``.
         resolved: The data set's features.
-        raw_schema: Of the raw examples.
+        raw_schema: Schema of the raw examples.
         raw: Split name to directory of raw examples.
         output: Examples directory with ``transform_fn/<model>``; writes ``transformed/<model>``.
     """

@@ -16,7 +16,8 @@ def settle(directory: pathlib.Path) -> None:
     """Removes temporary directories of lost attempts, and looks whether the parts are of one.
 
     Args:
-        directory: All that a pipeline wrote, at any depth; no pipeline is writing there.
+        directory: Directory of all that a pipeline wrote, at any depth; no pipeline is writing
+            there.
 
     Raises:
         RuntimeError: Parts are missing or of two attempts. The job must not publish them.

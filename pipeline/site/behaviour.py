@@ -34,8 +34,8 @@ class Showing:
     """Impressions; all arrays have one shape or broadcast to it.
 
     Attributes:
-        users: int [...].
-        videos: int [...].
+        users: int [...], rows of the world's users.
+        videos: int [...], rows of the world's videos.
         hour_start_s: int [...], start of the hour of the page, Unix seconds.
         position: int [...], from 0.
         recent_unclicked: int [...], see ``UserState.recent_unclicked``.
@@ -107,8 +107,8 @@ def interest(
     (1 - rho) theta_u + rho [topic of the last watch], rho = mood exp(-age of that watch / fade).
 
     Args:
-        world: The site.
-        users: int [B].
+        world: The site that users belong to.
+        users: int [B], rows of the world's users.
         mood_topic: int [B], -1 before the first watch.
         mood_age_s: int [B], seconds since that watch.
     """
@@ -135,8 +135,8 @@ def wishes(world: site_world.World, users: np.ndarray, wanted: np.ndarray) -> np
     """Returns the chances of what ``niche_and_language`` draws, float64 [B, K, L, niches].
 
     Args:
-        world: The site.
-        users: int [B].
+        world: The site that users belong to.
+        users: int [B], rows of the world's users.
         wanted: float [B, K], from ``interest``.
     """
     loyal = world.behaviour.niche_loyalty

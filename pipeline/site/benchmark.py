@@ -26,9 +26,9 @@ class Benchmark:
     """Retrieval of the last day's watches.
 
     Attributes:
-        num_watches: Watches that were asked for.
-        recall: By ranking, part of them among the first 100.
-        mean_average_precision: By ranking; with one right answer, the mean of 1 / rank.
+        num_watches: Number of watches that were asked for.
+        recall: Ranking to the part of the watches that is among its first 100, in [0, 1].
+        mean_average_precision: Ranking to the mean of 1 / rank, as there is one right answer.
     """
 
     num_watches: int
@@ -57,11 +57,11 @@ def last_day(
     """Measures oracle and popularity.
 
     Args:
-        truth: Of these logs.
-        logs_dir: Simulated logs.
-        number: Watches to draw, at most.
+        truth: Truth of these logs.
+        logs_dir: Directory of the simulated logs.
+        number: Number of watches to draw, at most.
         is_completed: Whether only completed watches are asked for.
-        seed: Draws them.
+        seed: Seed of the draw.
 
     Raises:
         InputError: The last day has no watch.
@@ -100,11 +100,11 @@ def oracle_ranks(
     """Ranks completed watches by the truth.
 
     Args:
-        truth: Of these logs.
-        logs_dir: Simulated logs.
+        truth: Truth of these logs.
+        logs_dir: Directory of the simulated logs.
         from_s: First moment of the watches, Unix seconds.
-        number: Watches to draw, at most.
-        seed: Draws them.
+        number: Number of watches to draw, at most.
+        seed: Seed of the draw.
 
     Returns:
         ``user_id``, ``time``, ``video_id`` and ``rank``, float64 from 1, ties at their mean rank.

@@ -28,11 +28,11 @@ class Moment:
     """N users, each at a time within one hour.
 
     Attributes:
-        world: The site.
-        hour: What is on its shelves.
+        world: The site that users belong to.
+        hour: Hour with what is on its shelves.
         state: Memory of users.
         rows: int64 [N], rows of ``state``.
-        time: int64 [N], Unix seconds.
+        time: int64 [N], time of each, Unix seconds.
     """
 
     world: site_world.World
@@ -218,11 +218,11 @@ def first_unwatched(moment: Moment, drawn: np.ndarray) -> np.ndarray:
     """Returns the first drawn video that the user has not watched, else the last drawn.
 
     Args:
-        moment: The users.
-        drawn: int64 [N, retries].
+        moment: N users, each at a time.
+        drawn: int64 [N, retries], rows of the world's videos.
 
     Returns:
-        int64 [N].
+        int64 [N], rows of the world's videos.
     """
     fits = ~moment.state.has_watched(moment.rows, drawn)
     column = np.where(fits.any(axis=1), fits.argmax(axis=1), drawn.shape[1] - 1)
@@ -250,7 +250,7 @@ def first_unwatched_chances(
 
     Args:
         chances: p, float [N, V].
-        watched: bool [N, V].
+        watched: bool [N, V], whether the user watched the video.
         retries: Number of draws.
         mass: m, float [N, V], where it is not the same for all videos of a row.
     """
@@ -266,7 +266,7 @@ def search_chances(moment: Moment, topic: np.ndarray | None = None) -> np.ndarra
     The topic is drawn by interest, then results are tried until one is new.
 
     Args:
-        moment: The users.
+        moment: N users, each at a time.
         topic: int64 [N], the topic of the query, where it is known.
     """
     wanted = moment.wanted

@@ -26,23 +26,23 @@ class SiteConfig:
     """How large the site is and how fast it turns over.
 
     Attributes:
-        seed: Same seed and settings, same site and same logs.
+        seed: Seed of all draws: same seed and settings, same site and same logs.
         start_s: First second of the logs, Unix seconds, a midnight UTC.
-        days: Length of the logs.
+        days: Length of the logs, days.
         users: Number of users, all of whom exist from the start.
         videos: Number of videos at the end of the logs.
         channels: Number of channels.
         topics: Number of topics.
         events_per_user_day: Impressions, watches and searches of an average user, per day.
         click_rate: Part of the impressions on the home page that are clicked, in (0, 1).
-        life_hours: Typical time in which a video's popularity falls to 1 / e after its rise.
+        life_hours: Typical hours in which a video's popularity falls to 1 / e after its rise.
         evergreen: Part of a video's first popularity that never fades, in [0, 1].
         back_catalogue: Part of the videos that were uploaded before the start, in (0, 1).
-        back_catalogue_days: How long before the start the uploads began.
+        back_catalogue_days: Time from the first upload to the start, days.
         series_share: Part of the channels that run an episodic series, in [0, 1].
         taste_breadth: Sum of the Dirichlet parameters of tastes: 1 is one topic per user, about.
-        situations: How much a click depends on the situation, see :mod:`pipeline.site.situations`:
-            standard deviation of that part of the click logit; 0 for not at all.
+        situations: Standard deviation of the situation's part of the click logit, see
+            :mod:`pipeline.site.situations`; 0 for none.
     """
 
     seed: int = 1
@@ -142,39 +142,39 @@ class Behaviour:
     """Coefficients of the generative model; :mod:`pipeline.site.simulator` has the formulas.
 
     Attributes:
-        click_bias: b, set by calibration so that the home page gets ``click_rate``.
-        click_affinity: Per unit of affinity.
-        click_niche: For a niche that the user prefers; subtracted for the others.
-        click_clickbait: For a fully misleading title and thumbnail.
-        click_quality: Per unit of production quality above 1/2.
-        click_fresh: For a video of age 0; fades with e-fold 24 h.
-        click_follow: For a channel that the user follows.
-        click_next_episode: For the episode that comes next for this user.
-        click_foreign: Subtracted for a language that the user does not speak.
-        click_up_next: For the page beside a watch, where the user is watching already.
+        click_bias: Logit b, set by calibration so that the home page gets ``click_rate``.
+        click_affinity: Logit per unit of affinity.
+        click_niche: Logit for a niche that the user prefers; subtracted for the others.
+        click_clickbait: Logit for a fully misleading title and thumbnail.
+        click_quality: Logit per unit of production quality above 1/2.
+        click_fresh: Logit for a video of age 0; fades with e-fold 24 h.
+        click_follow: Logit for a channel that the user follows.
+        click_next_episode: Logit for the episode that comes next for this user.
+        click_foreign: Logit subtracted for a language that the user does not speak.
+        click_up_next: Logit for the page beside a watch, where the user is watching already.
         click_already_watched: Factor on the click probability of a video watched before.
         fatigue: Rate at which each recent unclicked impression lowers the click probability.
-        fatigue_limit: Impressions beyond this number tire no further.
-        fatigue_window_s: What recent means.
+        fatigue_limit: Number of impressions beyond which further ones do not tire.
+        fatigue_window_s: Age up to which an impression is recent, seconds.
         position_decay: Exponent of position + 1, surface home.
         position_decay_up_next: Exponent of position + 1, surface up_next.
         watch_bias: Log of the part of the video that is watched, all else 0.
-        watch_affinity: Per unit of affinity.
-        watch_clickbait: Subtracted for a fully misleading title.
-        watch_quality: Per unit of production quality above 1/2.
-        watch_length: Subtracted per unit of log(duration / 300 s).
-        watch_premium: For a user with a premium subscription.
-        watch_phone: Subtracted on a phone.
-        watch_tv: Added on a television.
+        watch_affinity: Addition to the log of the watch time per unit of affinity.
+        watch_clickbait: Subtraction from that log for a fully misleading title.
+        watch_quality: Addition to that log per unit of production quality above 1/2.
+        watch_length: Subtraction from that log per unit of log(duration / 300 s).
+        watch_premium: Addition to that log for a user with a premium subscription.
+        watch_phone: Subtraction from that log on a phone.
+        watch_tv: Addition to that log on a television.
         watch_noise: Standard deviation of the log of the watch time.
         completed_fraction: Part of a video from which on a watch counts as completed.
         mood: Weight of the last watch's topic in what the user wants, right after it.
-        mood_fade_s: e-fold time of that weight.
-        niche_loyalty: How often the user takes the preferred niche of a topic.
-        first_language: How often the user takes the first of two languages.
-        search_follow: How often a search is followed at once by a watch of a result.
-        retries: How often a user who picks a watched video tries again, plus one.
-        session_gap_s: A watch younger than this means that a session is on.
+        mood_fade_s: e-fold time of that weight, seconds.
+        niche_loyalty: Chance that the user takes the preferred niche of a topic, in [0, 1].
+        first_language: Chance that the user takes the first of two languages, in [0, 1].
+        search_follow: Chance that a search is followed at once by a watch of a result, in [0, 1].
+        retries: Number of draws of a user who comes upon watched videos, 1 or more.
+        session_gap_s: Age below which a watch means that a session is on, seconds.
     """
 
     click_bias: float = -2.0

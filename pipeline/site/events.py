@@ -78,7 +78,7 @@ class Tables:
 
         Args:
             table: ``impressions``, ``watches`` or ``searches``.
-            columns: As ``EventLog.take`` gives them.
+            columns: Columns as ``EventLog.take`` gives them.
         """
         common = {
             "user_id": self._user_ids.take(pa.array(columns["user"])),

@@ -27,13 +27,13 @@ class Hour:
 
     Attributes:
         start_s: First second of the hour.
-        num_videos: Videos that are there: the first ones of the catalogue.
+        num_videos: Number of videos that are there: the first ones of the catalogue.
         popularity: w, float64 [V], 0 for videos that are not there.
-        interest: By topic, language and niche: w.
-        fresh: By topic, language and niche: w of videos uploaded within a day.
-        popular: By language: w^1.5, which the big ones dominate.
-        external: By language: w, any episode.
-        channel: By channel: w of what is not an episode.
+        interest: Popularity w by topic, language and niche.
+        fresh: Popularity w of videos uploaded within a day, by topic, language and niche.
+        popular: Popularity to the power 1.5 by language, which the big ones dominate.
+        external: Popularity w by language, any episode.
+        channel: Popularity w by channel, of what is not an episode.
     """
 
     start_s: int

@@ -26,10 +26,10 @@ class _Pages:
 
     Attributes:
         user: int64 [P], row in the world.
-        time: int64 [P], Unix seconds.
-        is_up_next: bool [P].
+        time: int64 [P], moment of the page, Unix seconds.
+        is_up_next: bool [P], whether it is the page beside a watch.
         videos: int64 [P, S], row in the world; -1 behind the last one.
-        clicked: bool [P, S].
+        clicked: bool [P, S], whether it was clicked.
     """
 
     user: Array
@@ -43,7 +43,7 @@ def expected_watch_times(truth: site_truth.Truth, logs_dir: str | os.PathLike[st
     """Returns P(click) x E[T of a watch] of every impression, before it was known if it is clicked.
 
     Args:
-        truth: Of these logs.
+        truth: Truth of these logs.
         logs_dir: Simulated logs, from their beginning on.
 
     Returns:

@@ -93,7 +93,7 @@ def channels(channel_topics: np.ndarray, topic_names: list[str]) -> tuple[list[s
 
     Args:
         channel_topics: int [C], topic of each channel.
-        topic_names: [K].
+        topic_names: Names of the K topics.
 
     Returns:
         (ids, titles) such as ("cooking-with-ana", "Cooking with Ana"); each is unique, and a
@@ -126,12 +126,12 @@ def titles(
     """Returns the titles of V videos.
 
     Args:
-        topic: int [V].
-        channel_titles: [C].
-        channel: int [V].
+        topic: int [V], topic of each video.
+        channel_titles: Titles of the C channels.
+        channel: int [V], channel of each video.
         episode: int [V], 0 for videos outside a series.
         clickbait: float [V] in [0, 1]; above 1/2 the title shouts.
-        topic_names: [K].
+        topic_names: Names of the K topics.
         topic_words: [K] search words of each topic.
         picks: int [V, 3], random numbers that choose among forms and words.
     """

@@ -21,10 +21,10 @@ class Watches:
     """Watches ordered by user, then time.
 
     Attributes:
-        user: int64 [n].
-        video: int64 [n].
-        time: int64 [n].
-        completed: bool [n].
+        user: int64 [n], rows of the world's users.
+        video: int64 [n], rows of the world's videos.
+        time: int64 [n], Unix seconds.
+        completed: bool [n], whether the watch counts as completed.
     """
 
     user: np.ndarray
@@ -85,7 +85,7 @@ class Oracle:
         queries: Sequence[str | None] | None,
         is_completed: bool,
     ) -> np.ndarray:
-        """See ``Truth.watch_probability``; users are rows of the world."""
+        """Returns ``Truth.watch_probability``, float64 [B, V]; users are rows of the world."""
         if history is None:
             state = site_state.UserState(self._world, users)
         else:

@@ -26,7 +26,7 @@ class Policy:
     Attributes:
         surface: Name in the logs.
         slots: Number of draws from each source; their sum is the size of the page.
-        spares: Further draws by taste that replace repeats and finished videos.
+        spares: Number of further draws by taste that replace repeats and finished videos.
     """
 
     surface: str
@@ -126,9 +126,9 @@ def showing(
     """Returns pages as impressions, with what the users' memory says of each.
 
     Args:
-        moment: The users.
+        moment: N users, each at a time.
         videos: int64 [N, S], by position; -1 reads as video 0, to be masked by the caller.
-        policy: Which surface.
+        policy: Policy of the surface.
     """
     shown = np.maximum(videos, 0)
     return site_behaviour.Showing(

@@ -21,7 +21,7 @@ def draw_columns(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         uniform: float [n, m], in [0, 1).
 
     Returns:
-        int64 [n, m].
+        int64 [n, m], column numbers.
     """
     target = uniform * cumulative[:, -1:]
     columns = (target[:, :, None] >= cumulative[:, None, :]).sum(axis=2)
@@ -41,7 +41,7 @@ class Shelf:
 
         Args:
             sizes: Number of values of each level, coarse to fine.
-            digits: For each level, int [V]: the value of each item.
+            digits: int [V] for each level, the value of each item.
         """
         self.sizes = tuple(sizes)
         key = self._keys(digits)
@@ -73,10 +73,10 @@ class Stock:
     """A shelf with weights.
 
     Attributes:
-        shelf: The items.
-        weights: float [V].
+        shelf: Shelf with the items.
+        weights: float [V], weight of each item.
         running: float64 [V + 1], running sums in the order of the shelf.
-        masses: For each level, float64 [groups], sums of the groups.
+        masses: float64 [groups] for each level, sums of the groups.
     """
 
     shelf: Shelf
@@ -91,7 +91,7 @@ class Stock:
 
         Args:
             rng: Source of randomness; one number per wish is taken.
-            digits: For each level, coarse to fine, int [...]: the wished group.
+            digits: int [...] for each level, coarse to fine: the wished group.
             strict: Whether a group at the first level that has no weight gives nothing.
 
         Returns:
@@ -116,7 +116,7 @@ class Stock:
 
         Args:
             wishes: float [B, *sizes], probability of each group at the finest level.
-            strict: As for ``draw``.
+            strict: Whether a group at the first level that has no weight gives nothing.
 
         Returns:
             float64 [B, V]; rows sum to what the wishes sum to, less what ``strict`` leaves out.

@@ -97,7 +97,7 @@ class Summary:
 
     Attributes:
         rows: Rows of each table.
-        seconds: Wall time.
+        seconds: Wall time, seconds.
         truth: The truth of the site.
     """
 
@@ -120,9 +120,10 @@ def run(world: site_world.World, sink: Sink) -> None:
     """Lets the days of a world pass.
 
     Args:
-        world: From ``build``.
-        sink: Takes a table name and rows of the raw logs, many times; the order of times within a
-            table holds inside one call, and up to the length of a visit across calls.
+        world: World from ``build``.
+        sink: Function that takes a table name and rows of the raw logs, many times; the order of
+            times within a table holds inside one call, and up to the length of a visit across
+            calls.
     """
     config = world.config
     tables = site_events.Tables(world)
@@ -159,7 +160,7 @@ def write_logs(
     """Simulates a site and writes its logs, and its truth under ``truth/`` in them.
 
     Args:
-        config: The site.
+        config: Settings of the site.
         logs_dir: Directory to create; it appears whole or not at all.
         overwrite: Whether to replace what it holds.
 

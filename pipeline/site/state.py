@@ -24,7 +24,7 @@ class UserState:
         follows: int32 [N, FOLLOWS], channels; the last slots hold discovered series.
         progress: int32 [N, FOLLOWS], last watched episode of each.
         mood_topic: int16 [N], topic of the last watch, -1 before the first.
-        last_watch_time: int64 [N].
+        last_watch_time: int64 [N], Unix seconds; long ago before the first watch.
     """
 
     def __init__(self, world: site_world.World, users: np.ndarray) -> None:
@@ -50,10 +50,10 @@ class UserState:
         """Remembers one watch for each of ``rows``, which must not repeat.
 
         Args:
-            rows: int [n].
-            videos: int [n].
-            time: int64 [n].
-            completed: bool [n].
+            rows: int [n], rows of this state.
+            videos: int [n], rows of the world's videos.
+            time: int64 [n], Unix seconds.
+            completed: bool [n], whether the watch counts as completed.
         """
         place = self._num_watched[rows] % self.watched.shape[1]
         self.watched[rows, place] = videos
@@ -86,10 +86,10 @@ class UserState:
         """Remembers one page for each of ``rows``, which must not repeat.
 
         Args:
-            rows: int [n].
+            rows: int [n], rows of this state.
             videos: int [n, S], -1 after the last impression of a page.
-            clicked: bool [n, S].
-            time: int64 [n].
+            clicked: bool [n, S], whether it was clicked.
+            time: int64 [n], moment of each page, Unix seconds.
         """
         is_there = videos >= 0
         row, column = np.nonzero(is_there)
@@ -120,8 +120,8 @@ class UserState:
         """Returns the next episode of each followed series, int64 [n, FOLLOWS], -1 where none.
 
         Args:
-            rows: int [n].
-            num_videos: Videos that are there by now.
+            rows: int [n], rows of this state.
+            num_videos: Number of videos that are there by now.
         """
         follows, progress = self.follows[rows], self.progress[rows]
         exists = (follows >= 0) & (progress < self._world.series_length[follows])

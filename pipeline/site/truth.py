@@ -44,9 +44,9 @@ class Truth:
     """Answers what the simulated people would do.
 
     Attributes:
-        world: The site.
-        user_ids: [U], in the order of the world.
-        video_ids: [V], in the order of the world: column j of ``watch_probability`` is video j.
+        world: The site that logs come from.
+        user_ids: U ids, in the order of the world.
+        video_ids: V ids, in the order of the world: column j of ``watch_probability`` is video j.
     """
 
     def __init__(self, world: site_world.World) -> None:
@@ -132,18 +132,18 @@ class Truth:
         """Returns the probability that impressions are clicked; all arguments [n] or scalar.
 
         Args:
-            user_ids: Who sees it.
-            video_ids: What is seen.
-            times: Unix seconds.
-            position: From 0.
-            recent_unclicked_impressions: Of this video to this user: those not clicked among the
-                user's last 96 impressions, none older than 7 days.
+            user_ids: Users who see them.
+            video_ids: Videos that are seen.
+            times: Moments of the impressions, Unix seconds.
+            position: Places on the page, from 0.
+            recent_unclicked_impressions: Number of impressions of this video to this user that were
+                not clicked, among the user's last 96 impressions, none older than 7 days.
             surface: ``home`` or ``up_next``.
             already_watched: Whether the video is among the user's last 128 watches.
             next_episode: Whether it is the next episode of a series that the user follows.
 
         Returns:
-            float64 [n].
+            float64 [n], in [0, 1].
         """
         users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
         surfaces = np.asarray(surface)
@@ -169,8 +169,8 @@ class Truth:
         """Returns E[T] of a watch that has begun, seconds, float64 [n].
 
         Args:
-            user_ids: [n].
-            video_ids: [n].
+            user_ids: Users who watch, [n].
+            video_ids: Videos that are watched, [n].
             devices: [n] or one for all; None for each user's usual device.
         """
         users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
@@ -190,10 +190,10 @@ class Truth:
         """Returns P(click) x E[T of a watch], seconds, float64 [n]: what a ranker should predict.
 
         Args:
-            user_ids: [n].
-            video_ids: [n].
+            user_ids: Users who see them, [n].
+            video_ids: Videos that are seen, [n].
             devices: [n] or one for all; None for each user's usual device.
-            **circumstances: As for ``click_probability``.
+            **circumstances: Circumstances as for ``click_probability``.
         """
         clicks = self.click_probability(user_ids, video_ids, **circumstances)
         return clicks * self.expected_watch_time_s(user_ids, video_ids, devices=devices)
@@ -221,8 +221,8 @@ class Truth:
         up to repeats within a page, and for rested users: recent impressions are not asked for.
 
         Args:
-            user_ids: [B].
-            times: [B], Unix seconds.
+            user_ids: Users who are asked about, [B].
+            times: B moments, Unix seconds.
             watches: Rows of the raw logs, from their beginning on. Those strictly before the time
                 of a question are the user's history: series, mood and what is new follow from it.
             queries: [B], a search that the user has just made and not followed yet, or None.

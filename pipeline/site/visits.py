@@ -34,15 +34,15 @@ class Visits:
     """The course of events for some users of a world.
 
     Attributes:
-        state: What the users and the site remember.
-        log: Where events go.
+        state: Memory of the users and the site.
+        log: Log of the events.
     """
 
     def __init__(self, world: site_world.World, users: np.ndarray) -> None:
         """Starts before the first hour.
 
         Args:
-            world: The site.
+            world: The site that users belong to.
             users: int64 [N], the users who take part.
         """
         self.state = site_state.UserState(world, users)

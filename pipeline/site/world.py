@@ -31,9 +31,9 @@ class Users:
         languages: int8 [U, 2], rows of ``LANGUAGES``, the usual one first.
         gender: int8 [U], row of ``GENDERS``.
         age: float32 [U], years; NaN where not stated.
-        signed_in: bool [U].
+        signed_in: bool [U], whether the user is signed in.
         device: int8 [U], the usual one, row of ``DEVICES``.
-        premium: bool [U].
+        premium: bool [U], whether the user has a premium subscription.
         taste: theta, float32 [U, K], rows sum to 1.
         niche: int8 [U, K], the preferred niche of each topic.
         follows: int32 [U, FOLLOWS], channels, -1 for a free slot.
@@ -60,13 +60,13 @@ class Channels:
     """C channels.
 
     Attributes:
-        topic: int16 [C].
-        second_topic: int16 [C], often the same.
+        topic: int16 [C], row of the topics.
+        second_topic: int16 [C], row of the topics, often the same.
         language: int8 [C], row of ``LANGUAGES``.
-        niche: int8 [C].
+        niche: int8 [C], niche of its videos.
         pull: float32 [C], N(0, 1).
-        clickbait: float32 [C], in [0, 1].
-        has_series: bool [C].
+        clickbait: float32 [C], habit of misleading titles, in [0, 1].
+        has_series: bool [C], whether it runs an episodic series.
     """
 
     topic: np.ndarray
@@ -84,17 +84,17 @@ class Videos:
 
     Attributes:
         upload_time: int64 [V], Unix seconds, ascending.
-        channel: int32 [V].
-        topic: int16 [V], the channel's.
-        second_topic: int16 [V], the channel's.
-        language: int8 [V], the channel's.
-        niche: int8 [V], the channel's.
-        duration_s: float32 [V].
-        clickbait: float32 [V], in [0, 1].
+        channel: int32 [V], row of the channel.
+        topic: int16 [V], that of the channel.
+        second_topic: int16 [V], that of the channel.
+        language: int8 [V], that of the channel.
+        niche: int8 [V], that of the channel.
+        duration_s: float32 [V], seconds.
+        clickbait: float32 [V], degree to which the title misleads, in [0, 1].
         quality: production_quality, float32 [V], in [0, 1].
         pull: q, float32 [V], above 0.
-        rise_s: float32 [V], time in which popularity rises after upload.
-        life_s: float32 [V], time in which it fades.
+        rise_s: float32 [V], time in which popularity rises after upload, seconds.
+        life_s: float32 [V], time in which it fades, seconds.
         episode: int16 [V], from 1; 0 for a video outside a series.
     """
 
@@ -118,11 +118,11 @@ class World:
     """The site: who is there, what is there and how they behave.
 
     Attributes:
-        config: Its settings.
+        config: Settings of the site.
         behaviour: Coefficients of the generative model.
-        users: U users.
-        channels: C channels.
-        videos: V videos.
+        users: The U users.
+        channels: The C channels.
+        videos: The V videos.
         series_start: int64 [C], first row of the channel's episodes in ``series_videos``.
         series_length: int32 [C], number of its episodes, uploaded or yet to come.
         series_videos: int32 [sum of lengths], episodes in order, channel after channel.

@@ -38,9 +38,9 @@ class Bins:
     """Counts of one feature in the same bins.
 
     Attributes:
-        names: Of the bins, for people.
-        train: int64 [B].
-        holdout: int64 [B].
+        names: Names of the bins, for people.
+        train: int64 [B], counts of the training examples.
+        holdout: int64 [B], counts of the holdout.
     """
 
     names: tuple[str, ...]
@@ -74,8 +74,8 @@ def jensen_shannon(train: np.ndarray, holdout: np.ndarray) -> float | None:
     """Returns the divergence of two lots of counts, in bits; None where one has none.
 
     Args:
-        train: Counts [B], 0 or more.
-        holdout: Likewise, of the same bins.
+        train: int64 [B], counts of the bins, 0 or more.
+        holdout: int64 [B], counts of the same bins, 0 or more.
     """
     if not train.sum() or not holdout.sum():
         return None
@@ -93,8 +93,8 @@ def of_numbers(train: np.ndarray, holdout: np.ndarray) -> Bins:
     """Bins the values of a number; NaN is missing.
 
     Args:
-        train: float [n].
-        holdout: float [m].
+        train: float [n], values of the training examples.
+        holdout: float [m], values of the holdout.
     """
     known = train[np.isfinite(train)]
     edges = np.unique(np.quantile(known, _SHARES)) if len(known) else np.zeros(0)
@@ -122,8 +122,8 @@ def of_ids(
 
     Args:
         train: Value to count, most frequent first.
-        holdout: Likewise.
-        missing: Of training and holdout.
+        holdout: Value to count, in any order.
+        missing: Numbers of missing values of training and holdout.
     """
     top = list(train)[:TOP]
     rows = []

@@ -160,9 +160,9 @@ def plot(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> 
     """Returns bars of shares: training filled, the holdout drawn over them.
 
     Args:
-        names: Of the bins.
+        names: Names of the bins.
         train: Counts, one for each bin.
-        holdout: Likewise.
+        holdout: Counts, one for each bin.
     """
     shares = [[n / (sum(counts) or 1) for n in counts] for counts in (train, holdout)]
     highest = max(*shares[0], *shares[1]) or 1.0

@@ -27,7 +27,7 @@ def build(
     """Returns statistics by table.
 
     Args:
-        logs_dir: The logs.
+        logs_dir: Directory of the raw logs.
         rows: Table -> ``read``, ``accepted`` and reasons -> number.
         from_s: First second that was read, None for all.
         until_s: First second that was not.

@@ -50,12 +50,12 @@ class Step:
     """What became of a stage in this run.
 
     Attributes:
-        name: Of the stage.
-        outcome: What became of it.
+        name: Name of the stage.
+        outcome: Outcome of the stage.
         command: The line to type for this step alone; empty where it is skipped.
-        seconds: Wall time in this run.
-        reason: Why it was skipped, or how it failed.
-        exit_code: Of the process where it failed.
+        seconds: Wall time in this run, seconds.
+        reason: Reason why it was skipped, or how it failed.
+        exit_code: Exit code of the process where it failed.
     """
 
     name: str
@@ -71,13 +71,13 @@ class Retraining:
     """One retraining: from logs to a published release.
 
     Attributes:
-        logs: Raw logs.
-        serving_root: Where the release is published.
-        work: Where examples, models and records are kept.
+        logs: Directory of the raw logs.
+        serving_root: Directory in which the release is published.
+        work: Directory in which examples, models and records are kept.
         flags: Further flags of a step, by its name.
-        unrecorded_flags: The same for flags that do not change what is made, so that they do not
-            make a step that is up to date run again.
-        chain: Its stages, in order.
+        unrecorded_flags: Further flags of a step that do not change what is made, so that they do
+            not make a step that is up to date run again.
+        chain: Stages of the retraining, in order.
     """
 
     logs: pathlib.Path

@@ -16,10 +16,10 @@ class Stage:
     """A binary, the artefacts that it reads, and the artefact that it must leave complete.
 
     Attributes:
-        name: What the step is called.
+        name: Name of the step.
         binary: Module to run.
         reads: Flag of the binary to the artefact that it names.
-        writes: The same, for the one artefact that it makes.
+        writes: Flag and name of the one artefact that it makes.
         packages: Our packages whose code it runs.
         needs_ranking: Whether it is skipped where the logs have nothing to train a ranker on.
     """

@@ -29,11 +29,11 @@ class Record:
     """A step that started, or succeeded.
 
     Attributes:
-        fingerprint: What it was made from.
+        fingerprint: Fingerprint of what it was made from.
         inputs: Stamp of each artefact of another step that it read, by name.
-        stamp: Of the artefact that it made; "" while it is not finished.
+        stamp: Stamp of the artefact that it made; "" while it is not finished.
         finished: ISO 8601, UTC; "" while it is not.
-        seconds: Wall time; 0 where it is not known.
+        seconds: Wall time, seconds; 0 where it is not known.
     """
 
     fingerprint: str
@@ -58,7 +58,7 @@ def read(work: pathlib.Path, stage: stages.Stage, artefact: pathlib.Path) -> Rec
 
     Args:
         work: Directory of the run.
-        stage: The step.
+        stage: Stage whose record it is.
         artefact: Path of what it makes.
     """
     try:
@@ -97,8 +97,8 @@ def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> st
     """Returns what identifies the artefact that stands; None where none is complete.
 
     Args:
-        stage: That makes the artefact.
-        artefact: Its path.
+        stage: Stage that makes the artefact.
+        artefact: Path of the artefact.
         recorded: Stamp of the record to compare with. A serving root holds several releases: the
             one that a record speaks of still stands when it was followed by others, or when an
             operator rolled back behind it, which must not publish it again.

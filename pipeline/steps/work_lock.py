@@ -25,7 +25,7 @@ def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
 
     Args:
         work: Directory; it is created.
-        flag: That which names the directory, for the message.
+        flag: Flag that names the directory, for the message.
 
     Yields:
         The descriptor, for ``subprocess.Popen(pass_fds=...)``.

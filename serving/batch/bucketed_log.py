@@ -30,12 +30,12 @@ class BucketedLog:
     """Raw logs, read by buckets of whole users.
 
     Attributes:
-        directory: Of the logs.
+        directory: Directory of the raw logs.
         tables: Event tables that are there.
-        until_s: Nothing from this time on is read, Unix seconds; None for no bound.
-        now_s: Events after it are in the future.
-        videos: Accepted rows.
-        users: Accepted rows; None without such a table.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
+        now_s: Moment after which events are in the future, Unix seconds.
+        videos: Accepted rows of the videos table.
+        users: Accepted rows of the users table; None without such a table.
     """
 
     directory: pathlib.Path
@@ -56,8 +56,8 @@ class BucketedLog:
         """Reads all but the events.
 
         Args:
-            directory: Of the logs.
-            until_s: Reads nothing from this time on, Unix seconds; None reads all.
+            directory: Directory of the raw logs.
+            until_s: End of what is read, exclusive, Unix seconds; None for no bound.
             known_videos: Parquet file of videos, for logs without that table.
 
         Raises:
@@ -149,11 +149,11 @@ class Shown:
     """The impressions of a bucket of users, and the history to ask as of each of their pages.
 
     Attributes:
-        paged: Those that have what a score needs, by user and time, see
+        paged: Impressions with all that a score needs, by user and time, see
             :func:`features.as_of.pages.with_pages`.
-        broken: Those without user, video or possible time.
+        broken: Impressions without user, video or possible time.
         codes: User id to code in ``history``.
-        history: Of these users, from the rows that training would use.
+        history: As-of history of these users, from the rows that training would use.
     """
 
     paged: pa.Table
@@ -173,10 +173,11 @@ class Shown:
         """Takes the raw event tables of a bucket, impressions among them.
 
         Args:
-            log: Where they are from.
-            tables: The bucket.
-            catalogue: Of the log.
-            from_s: Nothing before it is in a history: those who are asked have not learnt of it.
+            log: The log that the tables are from.
+            tables: Raw event tables of the bucket, by name.
+            catalogue: Catalogue of the log.
+            from_s: Start of what is in a history, Unix seconds: those who are asked have not learnt
+                of the time before.
         """
         clean = log.clean(tables)
         order = [("user_id", "ascending"), ("time", "ascending")]

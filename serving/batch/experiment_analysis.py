@@ -44,7 +44,7 @@ class Exposed:
     """The users of one arm.
 
     Attributes:
-        user_ids: Each once.
+        user_ids: U ids of users, each once.
         sums: float64 [U, 5]: pages, impressions, clicks, watched seconds, and 1.
     """
 
@@ -64,12 +64,12 @@ def analyse(
     """Returns the figures, ready for JSON.
 
     Args:
-        logs_dir: Raw logs.
+        logs_dir: Directory of the raw logs.
         experiment: The one that was served.
-        from_s: Only impressions at or after it, Unix seconds.
-        until_s: Only impressions before it.
-        replicates: Resamples of users.
-        seed: Decides the resamples.
+        from_s: First moment of the impressions, Unix seconds; None for no bound.
+        until_s: Moment before which the impressions lie, Unix seconds; None for no bound.
+        replicates: Number of resamples of users.
+        seed: Seed of the resamples.
 
     Raises:
         InputError: The logs cannot be read, or nobody was exposed to one of the arms.

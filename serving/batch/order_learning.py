@@ -53,10 +53,11 @@ class Learned:
     """An order of pages and how it was chosen.
 
     Attributes:
-        order: To serve; None where there are fewer than :data:`MIN_SAMPLES` watches to learn from.
-        figures: Of the watches that it was judged on, JSON values: ``watches``, ``hits`` by order
-            and cutoff, ``best_single``, ``chosen``, and ``difference`` by cutoff: the chosen order
-            minus the best single one, ``value, low, high``.
+        order: Order to serve; None where there are fewer than :data:`MIN_SAMPLES` watches to learn
+            from.
+        figures: Figures of the watches that it was judged on, JSON values: ``watches``, ``hits`` by
+            order and cutoff, ``best_single``, ``chosen``, and ``difference`` by cutoff: the chosen
+            order minus the best single one, ``value, low, high``.
     """
 
     order: PageOrder | None
@@ -167,7 +168,7 @@ def fit(x: np.ndarray, target: np.ndarray, *, l2: float = 1.0, steps: int = 12) 
         x: float [S, M, F], the candidates of each sample; rows of NaN are no candidates.
         target: int [S], which of them was watched.
         l2: Weight of the penalty on squared weights of standardised columns.
-        steps: Newton steps at most.
+        steps: Number of Newton steps at most.
     """
     is_there = ~np.isnan(x[:, :, 0])
     real = x[is_there]

@@ -14,7 +14,7 @@ def read_parquet(path: pathlib.Path, *, flag: str) -> pa.Table:
     """Reads a Parquet file, or a directory of them.
 
     Args:
-        path: Given by the caller.
+        path: Path that the caller gives.
         flag: Name of the flag that gave it.
 
     Raises:
@@ -35,7 +35,7 @@ def write(path: pathlib.Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> 
     """Writes tables to one Parquet file, which appears under its name when it is whole.
 
     Returns:
-        Rows written.
+        Number of rows written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     rows = 0

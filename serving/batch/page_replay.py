@@ -38,9 +38,9 @@ class Outcome:
     """What a replay found.
 
     Attributes:
-        rows: Rows written.
-        queries: Watches that were asked for.
-        seconds: Wall time of the replay itself, without loading.
+        rows: Number of rows written.
+        queries: Number of watches that were asked for.
+        seconds: Wall time of the replay itself, without loading, seconds.
         text: Hit rates beside those of live popularity.
     """
 
@@ -61,11 +61,12 @@ def replay(
     """Writes ``query_id, user_id, time, watched_video_id, rank, video_id, sources``.
 
     Args:
-        found: The release.
-        serving_root: Where it was published.
+        found: Release whose pages are replayed.
+        serving_root: Directory in which it was published.
         logs_dir: Raw logs, from before the release until after ``from_s``.
         output: Parquet file to write; it appears when it is whole.
-        settings: See there.
+        settings: Period, widths and sampling, see
+            :class:`serving.batch.past_funnel.ReplaySettings`.
 
     Raises:
         command.InputError: The logs cannot be used, or have no watch to ask for.

@@ -1,4 +1,4 @@
-"""How well replayed pages foresaw what was watched, beside what needs no model at all."""
+"""Measures how well replayed pages foresaw what was watched, beside what needs no model at all."""
 
 import collections
 import dataclasses
@@ -20,11 +20,12 @@ class Tally:
     """Counts over pages, which add up.
 
     Attributes:
-        queries: Pages.
-        candidates: Candidates of all of them.
-        longest: Videos on the longest page.
-        rungs: Pages by rung.
-        hits: By what ranked the videos, how often the watched one was within each cutoff.
+        queries: Number of pages.
+        candidates: Number of candidates of all of them.
+        longest: Number of videos on the longest page.
+        rungs: Rung to its number of pages.
+        hits: Name of what ranked the videos to float64 [cutoffs]: pages whose watched video was
+            within each of :data:`CUTOFFS`.
     """
 
     queries: int = 0
@@ -82,9 +83,9 @@ class Scores:
         """Starts before the first watch.
 
         Args:
-            catalogue: Of the release, with its shelf.
+            catalogue: Catalogue of the release, with its shelf.
             rows: int [n], videos of all watches of the log, in the order of their times.
-            times: int64 [n].
+            times: int64 [n], times of those watches, Unix seconds.
         """
         self.tally = Tally()
         self._rows = rows
@@ -104,11 +105,12 @@ class Scores:
         """Scores a page.
 
         Args:
-            number: Of the watch that it came before.
-            found: All candidates.
+            number: Number of the watch that it came before, from 0.
+            found: All candidates of the page.
             shown: int [k], rows on the page.
-            rung: Of the page.
-            excluded: Rows that could not be shown; live popularity leaves them out as well.
+            rung: Rung of the page, see :mod:`serving.funnel.rungs`.
+            excluded: int [m], rows that could not be shown; live popularity leaves them out as
+                well.
         """
         target = self._rows[number]
         hits = self.tally.hits

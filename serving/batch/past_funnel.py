@@ -58,14 +58,15 @@ class ReplaySettings:
 
     Attributes:
         from_s: First second whose watches are asked for, Unix.
-        until_s: Reads nothing from it on; None reads all.
-        k: Videos on a page.
-        sample: Watches to ask for, spread evenly over the time; 0 for all. The others happen too.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
+        k: Number of videos on a page.
+        sample: Number of watches to ask for, spread evenly over the time; 0 for all. The others
+            happen too.
         exclude_watched: Whether pages leave out what the user watched before.
         allow_learnt: Whether moments are asked for that the models of the release have learnt;
             the figures are then too good.
-        workers: Processes that share the watches; 0 for as many as there are processors and it
-            pays. The pages do not depend on it.
+        workers: Number of processes that share the watches; 0 for as many as there are processors
+            and it pays. The pages do not depend on it.
         funnel: Widths of the funnel; deadlines do not count offline.
     """
 
@@ -306,12 +307,12 @@ class _Inline(StagePool):
     """Runs one stage after the other: nobody waits, so nothing is gained by threads."""
 
     def run(self, name: str, work: Any, deadline_s: float) -> Any:
-        """See :class:`StagePool`; there is no deadline."""
+        """Runs the stage at once, without a deadline; else as in :class:`StagePool`."""
         del name, deadline_s
         return work()
 
     def run_all(self, works: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
-        """See :class:`StagePool`; an error is an error, where a server would do without."""
+        """Runs them in turn; an error is an error, where a server would do without."""
         return {name: self.run(name, work, deadline_s) for name, work in works.items()}
 
 

@@ -20,7 +20,7 @@ class PastLog:
     """Clean tables, as preprocessing would have them.
 
     Attributes:
-        videos: Table.
+        videos: Clean videos table.
         users: Table; empty where the log has none.
         tables: ``watches`` and, where there are any, ``searches`` and ``impressions``; sorted by
             time.

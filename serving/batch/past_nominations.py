@@ -44,13 +44,13 @@ class PastNominations:
     """Candidate generation of one model, asked about a log.
 
     Attributes:
-        release_id: What stands in the log for the model.
-        replayer: Makes what the query tower is asked.
+        release_id: Release id that stands in the log for the model.
+        replayer: Maker of what the query tower is asked.
         resolved: The model's features.
         catalogue: The log's videos.
         embed: Query tower: raw query side -> ``embedding``.
         embeddings: float32 [N, D + 1], of the catalogue's videos.
-        search: See :meth:`serving.index.index.Index.search`.
+        search: Search of the model's index, as :meth:`serving.index.index.Index.search`.
     """
 
     release_id: str
@@ -75,13 +75,13 @@ class PastNominations:
         """Opens both towers.
 
         Args:
-            release_id: What stands in the log for the model.
+            release_id: Release id that stands in the log for the model.
             saved_model: Directory of the towers, see
                 :func:`serving.servables.export.export_query_tower`.
             resolved: Features that the model was trained on.
             catalogue: The log's videos.
             users: The log's users.
-            search: Searches what retrieval would; None searches the catalogue, exactly.
+            search: Search of what retrieval would; None searches the catalogue, exactly.
         """
         loaded = tf.saved_model.load(saved_model)
         embeddings = _video_embeddings(
@@ -104,9 +104,10 @@ class PastNominations:
         """Returns the impressions with nominations where our funnel logged none.
 
         Args:
-            impressions: As from :func:`features.as_of.pages.with_pages`, users and times all there.
+            impressions: Impressions as from :func:`features.as_of.pages.with_pages`, users and
+                times all there.
             codes: User id to code in ``history``.
-            history: Of these users; what comes after a page's start is not looked at.
+            history: As-of history of these users; what comes after a page's start is not looked at.
         """
         parts = [
             self._filled(impressions.slice(start, _BATCH), codes, history)

@@ -31,9 +31,9 @@ class PastViewers:
         """Sorts the log.
 
         Args:
-            release: Its catalogue numbers the videos.
+            release: Release whose catalogue numbers the videos.
             tables: ``watches`` and, where there are any, ``searches`` and ``impressions``.
-            users: Profiles.
+            users: Users table, for profiles.
         """
         ids = {name for table in tables.values() for name in table["user_id"].unique().to_pylist()}
         self.codes = {name: code for code, name in enumerate(sorted(ids))}

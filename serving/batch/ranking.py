@@ -63,15 +63,15 @@ def rank(
     """Writes one row per impression with its expected watch time.
 
     Args:
-        release: Whose ranker scores.
+        release: Release whose ranker scores.
         logs_dir: Raw logs: the impressions, and all that happened before them.
         output: Parquet file to write; it appears when it is whole. Impressions without user,
             video or possible time cannot be scored: their expected watch time is null.
-        from_s: Scores impressions from this time on, Unix seconds; None scores all.
-        until_s: Reads nothing from this time on; None reads all.
+        from_s: First moment of the impressions to score, Unix seconds; None scores all.
+        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         command.InputError: The release has no ranker, or the logs cannot be used.

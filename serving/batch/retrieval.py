@@ -47,17 +47,17 @@ def retrieve(
     """Writes ``query_id, rank, video_id, score``, k rows per query, best first.
 
     Args:
-        release: Whose query tower and index answer.
+        release: Release whose query tower and index answer.
         queries: Parquet file: ``query_id``, ``time`` (Unix seconds), ``watched_video_ids`` (list,
             oldest first), optional ``watched_times``, ``search_queries`` (lists, oldest first),
             ``user_id``, and columns of the users table and of the request.
         output: Parquet file to write; it appears when it is whole.
-        k: Videos per query. Fewer come where there are no more.
+        k: Number of videos per query. Fewer come where there are no more.
         candidates: Parquet file with ``video_id``: nothing else is retrieved.
-        exclude_watched: Leaves out videos of ``watched_video_ids``.
+        exclude_watched: Whether videos of ``watched_video_ids`` are left out.
 
     Returns:
-        Rows written.
+        Number of rows written.
 
     Raises:
         command.InputError: A file or column is missing or of a wrong type.

@@ -55,9 +55,9 @@ def publish(
 
     Args:
         inputs: Examples and models.
-        serving_root: Where releases are published.
-        settings: How.
-        report: Is given every gate as soon as it is decided.
+        serving_root: Directory in which releases are published.
+        settings: Targets and limits of the build.
+        report: Receiver of every gate as soon as it is decided.
 
     Raises:
         GatesFailedError: A gate failed and nothing forces publication; nothing was published.

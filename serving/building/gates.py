@@ -57,9 +57,9 @@ class Gate:
     """One check of a release.
 
     Attributes:
-        rule: What must hold, in words.
-        value: What was found.
-        threshold: What is asked.
+        rule: Rule that must hold, in words.
+        value: Value that was found.
+        threshold: Threshold that is asked for.
         verdict: ``pass``, ``FAIL`` or ``not checked``.
     """
 
@@ -125,10 +125,10 @@ def collapse(
     on few of them, is judged by the first ten or so.
 
     Args:
-        index: To be published.
+        index: Index to be published.
         queries: float32 [Q, D + 1], each of another user who has watched something.
         watched: int64 [N], watches of each video on the days of the queries.
-        seed: Of draws and pairs.
+        seed: Seed of draws and pairs.
     """
     number = spread.effective_number(watched)
     some = int((watched > 0).sum())
@@ -185,9 +185,9 @@ def trial(component: str, problem: str, *, found: str) -> Gate:
     """The written files load and answer.
 
     Args:
-        component: Which one was tried.
-        problem: What went wrong, "" for nothing.
-        found: What was seen when nothing went wrong.
+        component: Name of the component that was tried.
+        problem: Account of what went wrong, "" for nothing.
+        found: Account of what was seen when nothing went wrong.
     """
     return _gate(
         f"the written {component} loads and answers",
@@ -224,8 +224,8 @@ def metrics(
     """Metrics against chance, against the baselines and against the release that serves now.
 
     Args:
-        figures: Of the release to be published, see :func:`read_metrics`.
-        previous: Of the release that serves now; empty where there is none.
+        figures: Figures of the release to be published, see :func:`read_metrics`.
+        previous: Figures of the release that serves now; empty where there is none.
         num_videos: Size of the catalogue; a random list of 100 has a recall of 100 / num_videos.
         has_ranker: Whether the release has one.
     """
@@ -256,7 +256,7 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
     """The model that serves is still the one that was measured, and knows the newest.
 
     Args:
-        step: What models.refit recorded; empty where the model was not refitted.
+        step: Record of models.refit; empty where the model was not refitted.
     """
     checks = step.get("checks", {})
     rules = (
@@ -292,7 +292,8 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
     """The learned order of pages is not worse than any of its parts alone.
 
     Args:
-        judged: Figures of ``order_learning.Learned``; empty where nothing was learned.
+        judged: Figures of :class:`serving.batch.order_learning.Learned`; empty where nothing was
+            learned.
     """
     best = judged.get("best_single", "the best part alone")
     found = []

@@ -15,9 +15,9 @@ def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches
 
     Args:
         inputs: Models that have not seen the holdout.
-        root: Gets a release of them.
+        root: Directory that gets a release of them.
         logs_dir: Raw logs that the examples were made of.
-        watches: To ask for, spread over the holdout.
+        watches: Number of watches to ask for, spread over the holdout.
     """
     info = dataset.info(inputs.examples)
     from_s, until_s = int(str(info["train_until_s"])), int(str(info["until_s"]))

@@ -16,10 +16,10 @@ class Inputs:
     """What a release is made of.
 
     Attributes:
-        examples: Written by pipeline.preprocess.
-        candidate_model: Written by models.train_candidate.
-        ranker_model: Written by models.train_ranker; None publishes without a ranker.
-        page_order: Written by serving.learn_order; None publishes without a learned order.
+        examples: Examples directory of pipeline.preprocess.
+        candidate_model: Model directory of models.train_candidate.
+        ranker_model: Model directory of models.train_ranker; None publishes without a ranker.
+        page_order: Directory of serving.learn_order; None publishes without a learned order.
         metrics: metrics.json of models.evaluate, or its directory; None leaves gates unchecked.
     """
 
@@ -36,8 +36,8 @@ class Settings:
 
     Attributes:
         keep: Newest releases to keep, at least 2.
-        recall_target: Of the index, in (0, 1].
-        exact_below: Catalogues with fewer videos are searched exactly.
+        recall_target: Mean recall of the index to reach, in (0, 1].
+        exact_below: Number of videos below which a catalogue is searched exactly.
         force_publish: Reason to publish although a gate fails; "" refuses.
     """
 

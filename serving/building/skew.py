@@ -39,10 +39,10 @@ class Skew:
     """How far two ways of making a model's inputs are apart.
 
     Attributes:
-        rows: Examples compared.
-        missing: Examples of the TFRecords that the raw examples do not have.
-        different_ids: Examples with an id that differs.
-        largest_difference: Of any float.
+        rows: Number of examples compared.
+        missing: Number of examples of the TFRecords that the raw examples do not have.
+        different_ids: Number of examples with an id that differs.
+        largest_difference: Largest absolute difference of any float.
         feature: Name of the feature that differs most; "" where none does.
     """
 
@@ -77,10 +77,10 @@ def measure(saved_model: Path, examples_dir: Path, model: str, *, max_rows: int 
     """Compares a SavedModel's transform with TFRecords, training and holdout.
 
     Args:
-        saved_model: Written by :mod:`serving.servables.export`.
+        saved_model: SavedModel directory of :mod:`serving.servables.export`.
         examples_dir: The examples that its model was trained on.
         model: ``candidate`` or ``ranker``.
-        max_rows: Examples to compare of each split.
+        max_rows: Number of examples to compare of each split.
     """
     loaded = tf.saved_model.load(str(saved_model))
     total = NONE

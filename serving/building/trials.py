@@ -66,7 +66,7 @@ def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Ga
     """Videos that were prepared before score as raw ones do.
 
     Args:
-        saved_model: Of the ranker.
+        saved_model: SavedModel directory of the ranker.
         requests: Raw ones, and the same ones prepared, in the same order.
     """
     loaded = tf.saved_model.load(str(saved_model))

@@ -48,7 +48,7 @@ class UserQueries:
 
     Attributes:
         embeddings: float32 [Q, D + 1], of different users as long as there are any.
-        user_ids: object [Q].
+        user_ids: object [Q], ids of the users.
         watches: int64 [Q], how many watches stand in the query; None where the model reads none.
     """
 
@@ -108,7 +108,7 @@ def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.N
 
     Args:
         daily: Video statistics by day.
-        catalogue: Numbers the videos.
+        catalogue: Catalogue that numbers the videos.
         from_s: Start of the holdout, Unix seconds; without one the last day counts.
     """
     if not daily.num_rows:

@@ -1,4 +1,4 @@
-"""Which impression a click or a watch came from.
+"""The impression that a click or a watch came from.
 
 Both readers of impressions go through here, so that they agree: the history store, whose
 impressions feed the churn features of the next request, and the compaction of the event log,
@@ -62,10 +62,10 @@ def outcomes(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, 
 
     Args:
         impressions: ``user_id, video_id, time, page_id, surface``, n rows.
-        engagements: See :func:`attribute`.
+        engagements: Clicks and watches, as in :func:`attribute`.
 
     Returns:
-        When each was clicked, int64 [n] Unix seconds, ``clicks.NEVER`` for those that were not,
+        Moments of the clicks, int64 [n] Unix seconds, ``clicks.NEVER`` for impressions without one,
         and seconds watched, float64 [n].
     """
     moment = np.full(impressions.num_rows, clicks.NEVER)

@@ -36,7 +36,7 @@ class Commit:
         tables: Rows to add, by table.
         held: Impressions that wait on, in a segment of their own.
         keys: Digests of what was moved.
-        wall_s: When, Unix seconds.
+        wall_s: Clock of the machine at the compaction, Unix seconds.
         renamed: Names of segments to their names afterwards.
         removed: Names of segments.
     """

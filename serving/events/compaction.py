@@ -72,8 +72,9 @@ def compact(
         logs_dir: Raw logs with an event log inside; nothing is done where there is none.
         wall_s: Clock of the machine, Unix seconds.
         flush: Whether impressions need not be ripe.
-        bring: Makes sure that the history store at hand has what its segments hold, durably, and
-            returns those; raises HistoryUnavailableError where it may not. None without a store.
+        bring: Function that makes sure that the history store at hand has what its segments hold,
+            durably, and returns those; raises HistoryUnavailableError where it may not. None
+            without a store.
 
     Returns:
         Rows written by table.

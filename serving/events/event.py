@@ -26,7 +26,7 @@ def time_fault(time: int, *, now: int) -> str | None:
     """Returns what is wrong with the time of an event, None for one that may be recorded.
 
     Args:
-        time: Unix seconds.
+        time: Time that the event claims, Unix seconds.
         now: The server's clock, Unix seconds.
     """
     if time > now + MAX_AHEAD_S:
@@ -68,24 +68,24 @@ class Event:
     """One thing that a user did, or was shown.
 
     Attributes:
-        event_id: Named by whoever reports it; see :attr:`key` for what is the same event.
-        kind: Decides which of the attributes below mean something.
-        user_id: Who.
-        time: Unix seconds.
-        video_id: What; "" for a search.
+        event_id: Name given by whoever reports it; see :attr:`key` for what is the same event.
+        kind: Kind of event, which decides which of the attributes below mean something.
+        user_id: User who did it, or was shown it.
+        time: Moment of the event, Unix seconds.
+        video_id: Id of the video; "" for a search.
         query: The words of a search.
         watch_time_s: Seconds watched, 0 or more.
         completed: Whether the watch counts as one to the end; None where it is not known.
-        clicked: Of an impression: whether it is already known to have been clicked.
+        clicked: Whether an impression is already known to have been clicked.
         page_id: The page (``request_id`` of the answer) that showed the video; "" if none did.
-        position: Of an impression: place on the page, 0 is first; -1 where it is not known.
-        source: Of a watch: where it came from, for example ``home`` or ``search``.
-        surface: Of an impression: the kind of page.
-        device: What the user held.
-        candidate_sources: Of a served impression: the sources that nominated the video.
-        retrieval_score: Of a served impression: its score in retrieval, if it had one.
-        release_id: Of a served impression: the release that chose it.
-        exposures: Of a served impression: arms of experiments, ``experiment/arm``.
+        position: Place of an impression on its page, 0 is first; -1 where it is not known.
+        source: Place that a watch came from, for example ``home`` or ``search``.
+        surface: Kind of page of an impression.
+        device: Device of the user.
+        candidate_sources: Sources that nominated the video of a served impression.
+        retrieval_score: Score in retrieval of a served impression, None where it had none.
+        release_id: Release that chose a served impression.
+        exposures: Arms of experiments of a served impression, ``experiment/arm``.
     """
 
     event_id: str
@@ -146,7 +146,7 @@ class NewUser:
     """A user who was met for the first time.
 
     Attributes:
-        user_id: Who.
+        user_id: Id of the user.
         profile: Columns of the users table, as far as they are known.
     """
 

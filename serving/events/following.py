@@ -32,7 +32,8 @@ class Follower:
 
         Args:
             logs_dir: Raw logs with an event log inside.
-            is_own: Whether this process wrote the segment of this name, so knows its content.
+            is_own: Function that tells whether this process wrote the segment of this name, so
+                knows its content.
         """
         self.damaged = 0
         self._directory = pathlib.Path(logs_dir) / event_segments.DIRECTORY

@@ -1,4 +1,4 @@
-"""Which events the tables have already: digests of their keys, kept for a day.
+"""The events that the tables have already: digests of their keys, kept for a day.
 
 A compaction writes ``keys-<time>-<id>.npy`` beside the segments: sorted digests, 16 bytes each, of
 the keys (:attr:`serving.events.event.Event.key`) of what it moved. Later ones look there, without

@@ -75,12 +75,12 @@ class EventLog:
 
         Args:
             logs_dir: Raw logs to add to; created where it does not exist.
-            compaction_period_s: How often :meth:`start` compacts.
+            compaction_period_s: Seconds between two compactions of :meth:`start`.
             wall: Clock of the machine, Unix seconds.
             store: Id of the history store beside it.
-            bring: Makes sure that this store has what segments hold, durably; raises
+            bring: Function that makes sure that this store has what segments hold, durably; raises
                 HistoryUnavailableError where it may not. Asked before they leave the log.
-            disk: How files are written.
+            disk: Way in which files are written; None for that of the system.
 
         Raises:
             EventLogError: The directory cannot be written.
@@ -140,7 +140,7 @@ class EventLog:
         """Moves what is ripe into the tables of the logs.
 
         Args:
-            flush: Also impressions whose click may still come; they then count as not clicked.
+            flush: Whether to move also impressions whose click may still come, as not clicked.
 
         Returns:
             Rows written by table.
@@ -223,10 +223,10 @@ class _Segment:
     """A segment file while it may grow.
 
     Attributes:
-        descriptor: Open and locked; None once the segment has ended.
-        written: Bytes up to the last whole record.
-        synced: Bytes that are durable.
-        failure: Why what lies beyond ``synced`` never will be; "" while it still can.
+        descriptor: Descriptor of the open and locked file; None once the segment has ended.
+        written: Number of bytes up to the last whole record.
+        synced: Number of bytes that are durable.
+        failure: Reason why what lies beyond ``synced`` never will be; "" while it still can.
     """
 
     def __init__(self, descriptor: int) -> None:

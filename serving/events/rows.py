@@ -52,9 +52,10 @@ def with_outcomes(
 
     Args:
         table: n of them.
-        clicked: bool [n].
-        seconds: Watched, float64 [n].
-        moment: Of the click, int64 [n] Unix seconds; ``clicks.NEVER`` where nothing tells it.
+        clicked: bool [n], whether each was clicked.
+        seconds: float64 [n], seconds watched.
+        moment: int64 [n], moment of the click, Unix seconds; ``clicks.NEVER`` where nothing tells
+            it.
     """
     told = pa.array(moment, mask=moment == clicks.NEVER)
     table = table.append_column("click_time", told)

@@ -65,12 +65,12 @@ class Segment:
     """A file of records.
 
     Attributes:
-        path: Where.
+        path: Path of the file.
         stream: ``events``, ``pages``, ``evidence`` or ``owed``.
         store: Id of the history store of the server that wrote it.
-        start_s: When its oldest record was received, or a little before; Unix seconds.
-        end_s: When it was written last, Unix seconds.
-        size: Bytes.
+        start_s: Moment at which its oldest record was received, or a little before; Unix seconds.
+        end_s: Moment of its last write, Unix seconds.
+        size: Size of the file, bytes.
         is_sealed: Whether nobody writes it any more.
     """
 
@@ -174,7 +174,7 @@ def read(chosen: Sequence[Segment], *, keep_aside: bool = False) -> pa.Table:
     """Returns the records of segments; what is missing in a record has its default.
 
     Args:
-        chosen: Segments.
+        chosen: Segments to read.
         keep_aside: Whether lines that are no records are written to a file beside the segment.
     """
     tables = [_parse(segment.path, keep_aside=keep_aside) for segment in chosen]

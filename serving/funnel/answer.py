@@ -38,8 +38,8 @@ class Answer:
     """The state of one request.
 
     Attributes:
-        viewer: Who asks; there after :meth:`meet`.
-        ladder: Where the answer stands so far.
+        viewer: User who asks; there after :meth:`meet`.
+        ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
     """
 

@@ -20,7 +20,7 @@ class ArmRelease:
     by the model server. :meth:`look` tries again and again.
 
     Attributes:
-        version: Which.
+        version: Release id to serve.
         current: The release; None as long as it cannot be had.
     """
 
@@ -35,10 +35,11 @@ class ArmRelease:
         """Prepares; :meth:`look` loads.
 
         Args:
-            version: Which.
-            load: Loads and warms it.
-            renew: Is given the release, time and again, and may return one in its place.
-            retry_s: How long to wait after a load that failed.
+            version: Release id to serve.
+            load: Loader of a version, warmed.
+            renew: Function that is given the release, time and again, and may return one in its
+                place.
+            retry_s: Pause after a load that failed, seconds.
         """
         self.version = version
         self.current: LoadedRelease | None = None
@@ -50,7 +51,7 @@ class ArmRelease:
 
     @contextlib.contextmanager
     def pin(self) -> Iterator[LoadedRelease]:
-        """See :class:`serving.funnel.release_watcher.Releases`."""
+        """Yields the release; raises NotReadyError while it cannot be had."""
         current = self.current
         if current is None:
             raise errors.NotReadyError(self._why)

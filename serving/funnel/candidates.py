@@ -72,12 +72,12 @@ def merge(
     """Puts the nominations together.
 
     Args:
-        nominations: By source; within a source each video once.
+        nominations: Source to what it nominates; within a source each video once.
         embeddings: float32 [N, D + 1], of the index.
         query: float32 [D + 1], None where there is no query embedding.
 
     Returns:
-        In the order of the sources, first mention first.
+        Candidates in the order of the sources, first mention first.
     """
     found = [n.rows for n in nominations.values()]
     everything = np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
@@ -117,7 +117,7 @@ def capped_per_channel(order: np.ndarray, channels: np.ndarray, *, k: int, cap: 
         order: int [n], candidates, best first.
         channels: int [n], channel code of each candidate (by its number); -1 is no channel.
         k: Length of the page.
-        cap: 1 or more.
+        cap: Number of videos of one channel, 1 or more.
 
     Returns:
         int [min(k, n)]: candidates. Those over the cap come last, where the page is not full.

@@ -59,8 +59,8 @@ class StagePool:
         """Starts no thread yet.
 
         Args:
-            threads: Calls at a time, those that were given up but still run included.
-            clock: Seconds, for the breakers.
+            threads: Number of calls at a time, those that were given up but still run included.
+            clock: Clock for the breakers, seconds.
         """
         self._limit = threads
         self._free = threading.BoundedSemaphore(threads)

@@ -37,9 +37,9 @@ class Arm:
 
     Attributes:
         name: Within the experiment.
-        share: Of all users, in (0, 1].
+        share: Part of all users, in (0, 1].
         release: The version that serves the arm; None for the current one.
-        settings: What differs from the settings of the server.
+        settings: Settings that differ from those of the server.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Experiment:
     """A split of users.
 
     Attributes:
-        name: As it is logged.
-        salt: Decides, with the user id, who is in which arm.
+        name: Name of the experiment in logs.
+        salt: Text that decides, with the user id, who is in which arm.
         arms: The control first.
     """
 

@@ -92,7 +92,7 @@ def withdrawn_rows(catalogue: Catalogue, videos: pa.Table) -> np.ndarray:
     """Returns the rows in ``catalogue`` of the withdrawn ones of ``videos``, int32, sorted.
 
     Args:
-        catalogue: Of a release.
+        catalogue: Catalogue of a release.
         videos: Rows of a videos table, with or without the column ``withdrawn``.
     """
     if "withdrawn" not in videos.column_names:
@@ -127,7 +127,7 @@ def current_rules(catalogue: Catalogue, videos: pa.Table) -> pa.Table:
     """Returns the rules of the videos of ``catalogue``, row by row, as they are now.
 
     Args:
-        catalogue: Of a release.
+        catalogue: Catalogue of a release.
         videos: The videos table of now; a video that it does not have keeps its rules.
     """
     place = pc.index_in(catalogue.video_ids, value_set=combined(videos["video_id"]))
@@ -175,11 +175,11 @@ class Filters:
         """Prepares everything that does not depend on a single video.
 
         Args:
-            viewer: Who asks.
+            viewer: User who asks.
             catalogue: Videos of the release.
-            rules: Of the same catalogue.
-            asked: The request.
-            settings: Limits.
+            rules: Rules of the videos of ``catalogue``.
+            asked: Page request, with what it blocks.
+            settings: Limits of what is shown again.
             predicate: The custom filter.
         """
         self._catalogue = catalogue

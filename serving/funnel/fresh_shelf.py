@@ -46,7 +46,7 @@ class StackedRows:
         return self.shape[0]
 
     def __getitem__(self, rows: npt.NDArray[np.integer[Any]], /) -> np.ndarray:
-        """See :class:`serving.index.exact_search.RowsByNumber`."""
+        """Returns float32 [n, D + 1] for row numbers [n], some of them on the shelf."""
         on_shelf = np.flatnonzero(rows >= len(self._first))
         if not len(on_shelf):
             return self._first[rows]
@@ -59,8 +59,8 @@ class ShelvedIndex:
     """An index and a shelf, searched as one; safe for threads.
 
     Attributes:
-        kind: Of the index.
-        embeddings: float32 [N + M, D + 1].
+        kind: Kind of the index beside the shelf.
+        embeddings: float32 [N + M, D + 1], those of the index, then those of the shelf.
     """
 
     def __init__(self, index: VideoIndex, embeddings: Floats) -> None:
@@ -74,7 +74,7 @@ class ShelvedIndex:
         return len(self.embeddings)
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
-        """See :meth:`serving.index.index.Index.search`."""
+        """Returns the best of index and shelf, as :meth:`serving.index.index.Index.search` does."""
         rows, scores = self._index.search(queries, min(k, len(self._index)))
         return self._merged(queries, k, rows, scores)
 
@@ -95,7 +95,7 @@ class Shelver:
     """Puts new videos beside a release.
 
     Attributes:
-        release: As it was built.
+        release: Release as it was built.
         embed: Raw video side -> ``embedding``.
         prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """

@@ -50,15 +50,15 @@ class Funnel:
         """Wires the parts.
 
         Args:
-            releases: Where the release of a request comes from.
-            history: What users did.
-            recorder: Takes what was served; None serves without a trace.
+            releases: Holder of the release of each request.
+            history: Store of what users did.
+            recorder: Recorder of what was served; None serves without a trace.
             settings: Widths and deadlines.
-            clock: Unix seconds.
+            clock: Clock of the server, Unix seconds.
             predicate: A filter of the operator's own.
-            experiment: Splits users between releases or settings.
+            experiment: Split of users between releases or settings; None for none.
             arm_releases: The releases that its arms name, by version.
-            tracer: Where spans go.
+            tracer: Receiver of spans; None traces nothing.
         """
         self.settings = settings or FunnelSettings()
         self._releases = releases

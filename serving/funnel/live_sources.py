@@ -17,14 +17,14 @@ class LiveTrending:
         """Nominates.
 
         Args:
-            view: What is watched now.
-            before: Nominates where nothing was watched lately: what trended before the release.
+            view: View of what is watched now.
+            before: Source for where nothing was watched lately: what trended before the release.
         """
         self._view = view
         self._before = before
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`serving.funnel.sources.Source`; the score is 1 / (place among all + 1)."""
+        """Returns what trends; the score is 1 / (place among all + 1)."""
         rows = self._view.trending_rows(question.viewer.region)
         if not len(rows):
             return self._before.nominate(question, limit)
@@ -41,7 +41,7 @@ class CoWatch:
         self._view = view
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`serving.funnel.sources.Source`; the score sums shares of all followers."""
+        """Returns what followed the last watches; the score sums shares of all followers."""
         seeds = question.viewer.liked_rows[:_SEEDS]
         if not len(seeds):
             return NOTHING

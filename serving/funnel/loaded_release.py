@@ -55,24 +55,24 @@ class LoadedRelease:
 
     Attributes:
         version: The release id.
-        manifest: What was published; None in tests.
+        manifest: Manifest of what was published; None in tests.
         resolved: The features of its models.
         catalogue: Videos; row i is row i of the index.
-        statistics: Of the videos, up to the day before.
+        statistics: Statistics of the videos, up to the day before.
         profiles: Users known at the build.
-        index: See :class:`serving.index.index.VideoIndex`.
+        index: Index of the catalogue's embeddings.
         query_tower: Raw query features -> ``embedding``.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
-        sources: What nominates candidates, retrieval first.
-        popular: The same object as in ``sources``; it can always fill a page.
-        prepared: What videos alone contribute to the ranker; None where it reads them raw.
-        live: What everybody watches now, in the rows of the catalogue.
+        sources: Sources of candidates, retrieval first.
+        popular: The source of popular videos, also in ``sources``; it can always fill a page.
+        prepared: Contributions of videos alone to the ranker; None where it reads them raw.
+        live: View of what everybody watches now, in the rows of the catalogue; None without one.
         order: Learned order of pages; None for that of expected watch time or retrieval score.
-        found: Where it lies on disk; None in tests.
+        found: The release on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
-        rules: Of :func:`serving.funnel.filters.current_rules`; None where they are as they were
-            built.
+        rules: Rules from :func:`serving.funnel.filters.current_rules`; None where they are as they
+            were built.
     """
 
     version: str
@@ -263,10 +263,11 @@ def load(
     """Loads, verifies and warms up a release.
 
     Args:
-        serving_root: Where it was published.
-        version: Which.
-        backend: Where its models run.
-        regional_watches: Returns ``region, video_id, watches`` of the last days, if known.
+        serving_root: Directory in which it was published.
+        version: Release id.
+        backend: Runner of its models.
+        regional_watches: Function that returns ``region, video_id, watches`` of the last days, None
+            where not known.
 
     Raises:
         InputError: It is incomplete, altered or mixed.

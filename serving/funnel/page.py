@@ -14,18 +14,19 @@ class FunnelSettings:
     """How wide the funnel is, how long its stages may take, and what it holds back.
 
     Attributes:
-        retrieved: Videos from the index.
-        trending: Videos that trend: where content turns over fast, the next click is among them.
-        per_source: Videos from each other source.
-        per_channel: Videos of one channel on a page, while others are left.
-        max_shown: A video that was shown to a user so often within ``shown_window_s`` is not
-            shown again; 0 sets no limit.
-        shown_window_s: See ``max_shown``.
-        history_deadline_s: For reading what the viewer did.
-        query_tower_deadline_s: For the query embedding.
-        sources_deadline_s: For all candidate sources, which run side by side.
-        ranker_deadline_s: For ranking.
-        record_deadline_s: For writing down what is shown.
+        retrieved: Number of videos from the index.
+        trending: Number of videos that trend: where content turns over fast, the next click is
+            among them.
+        per_source: Number of videos from each other source.
+        per_channel: Number of videos of one channel on a page, while others are left.
+        max_shown: Number of times within ``shown_window_s`` that a video is shown to a user before
+            it is held back; 0 sets no limit.
+        shown_window_s: Length of that window, seconds.
+        history_deadline_s: Time to read what the viewer did, seconds.
+        query_tower_deadline_s: Time for the query embedding, seconds.
+        sources_deadline_s: Time for all candidate sources, which run side by side, seconds.
+        ranker_deadline_s: Time for ranking, seconds.
+        record_deadline_s: Time to write down what is shown, seconds.
     """
 
     retrieved: int = 250
@@ -43,14 +44,15 @@ class FunnelSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """Who wants which page.
+    """A user's wish for a page.
 
     Attributes:
-        user_id: Who.
-        k: Videos on the page.
+        user_id: Id of the user who asks.
+        k: Number of videos on the page.
         context: ``device``, ``surface``, and what is known of the user, such as ``region``.
         exclude_watched: Whether watched videos are left out.
-        blocked: What the viewer does not want to see, beside what the history store knows.
+        blocked: Videos and channels that the viewer does not want to see, beside what the history
+            store knows.
         explain: Whether the answer names some of the videos that were held back.
         record: Whether the page counts as shown; False is for looking at somebody's page.
         traceparent: W3C trace context of the caller; "" for none.
@@ -71,13 +73,13 @@ class Item:
     """A video on a page.
 
     Attributes:
-        video_id: Which.
-        position: 0 is first.
-        video: Its row of the videos table.
-        sources: Who nominated it.
+        video_id: Id of the video.
+        position: Place on the page, 0 is first.
+        video: Row of the videos table.
+        sources: Sources that nominated it.
         source_scores: Each source's own score.
         retrieval_score: Inner product with the query embedding; None without one.
-        expected_watch_time_s: Of the ranker; None on lower rungs.
+        expected_watch_time_s: Expected watch time by the ranker, seconds; None on lower rungs.
     """
 
     video_id: str
@@ -94,18 +96,18 @@ class Page:
     """An answer.
 
     Attributes:
-        request_id: Names the page in the logs (``page_id``).
+        request_id: Name of the page in the logs (``page_id``).
         release_id: The one release that everything on it comes from.
-        rung: What it stands on, see :mod:`serving.funnel.rungs`.
-        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        rung: Rung that it stands on, see :mod:`serving.funnel.rungs`.
+        reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late. A viewer of whom nothing is known, or a release
             without a ranker, is no fall.
         now: Moment as of which history was read, Unix seconds.
-        items: Best first.
+        items: Videos of the page, best first.
         stages_ms: Time of each stage, milliseconds.
         sources_ms: Time of each candidate source, milliseconds; they run side by side.
-        nominated: Candidates by source.
-        ranked: Candidates in all.
+        nominated: Source to its number of candidates.
+        ranked: Number of candidates in all.
         filtered: Videos that were held back, by reason; see :mod:`serving.funnel.filters`.
         held_back: Ids of some of them, by reason, where the request asked to explain.
         viewer_known_by: ``history``, ``context`` (or profile) or ``nothing``.

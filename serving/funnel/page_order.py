@@ -65,11 +65,11 @@ def columns(
     """Returns x, float64 [n, len(NAMES)].
 
     Args:
-        view: What everybody watches.
-        found: Candidates.
-        now: Unix seconds.
+        view: View of what everybody watches now.
+        found: The n candidates of a page.
+        now: Moment of the page, Unix seconds.
         upload_times: int64 [N], of the catalogue.
-        seconds: float32 [n], expected watch times; None without a ranker.
+        seconds: float32 [n], expected watch times, seconds; None without a ranker.
     """
     live = view.columns(found.rows, np.full(len(found), now, np.int64))
     values = [
@@ -116,7 +116,7 @@ class PageOrder:
 
     Attributes:
         weights: float64 [F], for :data:`NAMES` as they are.
-        samples: Watches that they were learned from.
+        samples: Number of watches that they were learned from.
     """
 
     weights: np.ndarray

@@ -42,10 +42,10 @@ class Recorder:
         """Puts the parts together.
 
         Args:
-            history: Store.
-            log: Event log.
-            live: Learns of every new event within the call that reports it; None for no live
-                sources.
+            history: Store of what users did.
+            log: Log that makes events durable.
+            live: State that learns of every new event within the call that reports it; None for no
+                live sources.
         """
         self._history = history
         self._log = log
@@ -55,11 +55,11 @@ class Recorder:
         """Records events that someone reported; durable when this returns.
 
         Args:
-            events: In any order, possibly seen before.
-            profiles: Of users who may be new.
+            events: Events in any order, possibly seen before.
+            profiles: User id to columns of the users table, for users who may be new.
 
         Returns:
-            How many were new. ``duplicates`` counts the others.
+            Number of new events, of the others as ``duplicates``, and the ids of new users.
 
         Raises:
             EventLogError, HistoryUnavailableError: They are not acknowledged; sending them again

@@ -26,7 +26,7 @@ _EXPECTED = (command.InputError, errors.ServingError, OSError)
 
 
 class Releases(Protocol):
-    """Where the funnel gets its release from."""
+    """Holder of the release that the funnel serves from."""
 
     def pin(self) -> contextlib.AbstractContextManager[LoadedRelease]:
         """Gives the release for one request; a swap meanwhile does not touch it.
@@ -46,10 +46,10 @@ class ReleaseWatcher:
     looked for steadily.
 
     Attributes:
-        failures: Loads that failed so far.
+        failures: Number of loads that failed so far.
         renewal_failures: Renewals of the release that serves which failed so far. They neither
             count as loads nor keep a new release waiting.
-        loaded_at: When the serving release was swapped in, Unix seconds.
+        loaded_at: Moment at which the serving release was swapped in, Unix seconds.
     """
 
     def __init__(
@@ -65,15 +65,16 @@ class ReleaseWatcher:
         """Prepares; :meth:`refresh` loads.
 
         Args:
-            published: Returns the version that should serve.
-            load: Loads and warms it.
-            renew: Is given the release that serves, time and again, and may return one to serve
-                in its place: the same version with new videos on its shelf.
-            hand_over: Is given a new version, time and again, while another serves; returns
-                whether it is for another process to load. Raises where that process has failed.
-            awaited: Is given a new version, time and again, while another serves; returns what
-                must come before it can be loaded, "" for nothing.
-            period_s: How often to look.
+            published: Function that returns the version that should serve.
+            load: Loader of a version, warmed.
+            renew: Function that is given the release that serves, time and again, and may return
+                one to serve in its place: the same version with new videos on its shelf.
+            hand_over: Function that is given a new version, time and again, while another serves;
+                returns whether it is for another process to load. Raises where that process has
+                failed.
+            awaited: Function that is given a new version, time and again, while another serves;
+                returns what must come before it can be loaded, "" for nothing.
+            period_s: Seconds between two looks.
         """
         self.failures = 0
         self.renewal_failures = 0
@@ -94,7 +95,7 @@ class ReleaseWatcher:
 
     @contextlib.contextmanager
     def pin(self) -> Iterator[LoadedRelease]:
-        """See :class:`Releases`."""
+        """Yields the release that serves; raises NotReadyError before the first."""
         current = self._current
         if current is None:
             raise errors.NotReadyError("no release is loaded yet.")
@@ -136,7 +137,7 @@ class ReleaseWatcher:
 
     @property
     def waiting_s(self) -> float:
-        """How long a published release has been waited for, seconds; 0 where none is."""
+        """Seconds that a published release has been waited for; 0 where none is."""
         since = self._waiting_since
         return 0.0 if since is None else time.monotonic() - since
 

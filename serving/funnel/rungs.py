@@ -40,7 +40,7 @@ class Ladder:
 
     Attributes:
         rung: Out of :data:`RUNGS`; it only goes down.
-        reasons: Why the rung is not ``full``, or what else is not as it should be.
+        reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late.
     """
 
@@ -53,7 +53,8 @@ class Ladder:
         """Notes that a part failed or was late.
 
         Args:
-            part: Which, as in :data:`LEFT_WITHOUT`, or one that the answer is whole without.
+            part: Name of the part, as in :data:`LEFT_WITHOUT`, or of one that the answer is whole
+                without.
             why: The error, or what else there is to say.
             to: The rung that is left, where that is not the one of :data:`LEFT_WITHOUT`.
         """

@@ -63,11 +63,11 @@ class Question:
     """What a source is asked.
 
     Attributes:
-        viewer: Who, and when.
+        viewer: User who asks, and the moment.
         excluded: int32 sorted, rows that must not be nominated.
         upload_times: int64 [N], of the catalogue.
         embedding: float32 [D + 1] of the viewer, None where there is none.
-        permits: Takes rows, returns bool [n]: what filters allow; None allows all.
+        permits: Function of rows that returns bool [n]: what filters allow; None allows all.
     """
 
     viewer: Viewer
@@ -125,7 +125,7 @@ class Retrieval:
         self._index = index
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`Source`; searches deeper until enough of what it finds is allowed."""
+        """Returns what the index finds; searches deeper until enough of it is allowed."""
         if question.embedding is None or not len(self._index):
             return NOTHING
         # Of the excluded videos, many are exactly what a search finds first.
@@ -153,7 +153,7 @@ class Popular:
 
         Args:
             daily: ``video_id, day, impressions, clicks, watches, watch_time_s``.
-            catalogue: All videos.
+            catalogue: Catalogue of all videos.
             regional: ``region, video_id, watches`` of the last days, where it is known.
         """
         self._overall = _decayed(daily, catalogue)
@@ -164,7 +164,7 @@ class Popular:
         self._regions = self._by_region(regional, catalogue)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`Source`."""
+        """Returns the most watched of the region of the viewer, or of all where it has no list."""
         listed = self._regions.get(question.viewer.region)
         if listed is None:
             listed = self._everything.head(_TOP + len(question.excluded))
@@ -218,7 +218,7 @@ class Trending:
         self._listed = Nominations(order, surprise[order].astype(np.float32))
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`Source`."""
+        """Returns the listed videos; the score is how far the last day was above the usual one."""
         return question.first_allowed(self._listed, limit)
 
 
@@ -234,7 +234,7 @@ class Fresh:
         self._sorted_times = -times[self._order]
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`Source`; the score is minus the age in days, plus 7 on a liked topic."""
+        """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
         first = int(np.searchsorted(self._sorted_times, -question.viewer.now))
         rows = self._order[first : first + _NEWEST]
         rows = rows[question.allowed(rows)]
@@ -269,7 +269,7 @@ class Channels:
         self._starts = np.searchsorted(codes[self._order], np.arange(len(names) + 1))
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """See :class:`Source`; the score is how many of the last watches were of the channel."""
+        """Returns videos of watched channels; the score counts watches of the channel."""
         codes, _ = self._catalogue.channels
         watched = codes[question.viewer.liked_rows]
         channels, counts = np.unique(watched[watched >= 0], return_counts=True)

@@ -8,7 +8,7 @@ from features import command
 
 
 class Tracer(Protocol):
-    """Where spans go. Safe for threads."""
+    """Receiver of spans; safe for threads."""
 
     def span(
         self, name: str, *, parent: str = ""
@@ -16,7 +16,7 @@ class Tracer(Protocol):
         """Times a block; what it puts into the dictionary becomes attributes of the span.
 
         Args:
-            name: Of the span. One within another is its child.
+            name: Name of the span. One within another is its child.
             parent: W3C ``traceparent`` of the caller; "" for none.
         """
 
@@ -30,12 +30,12 @@ class NoTracer:
     def span(
         self, name: str, *, parent: str = ""
     ) -> contextlib.AbstractContextManager[dict[str, str]]:
-        """See :class:`Tracer`."""
+        """Yields a dictionary that nobody reads."""
         del name, parent
         return contextlib.nullcontext({})
 
     def close(self) -> None:
-        """See :class:`Tracer`."""
+        """Does nothing."""
 
 
 class OpenTelemetryTracer:
@@ -45,7 +45,7 @@ class OpenTelemetryTracer:
         """Prepares; spans are sent in batches from a thread of their own.
 
         Args:
-            endpoint: For example ``http://localhost:4318/v1/traces``.
+            endpoint: URL that spans are sent to, for example ``http://localhost:4318/v1/traces``.
             service: Name of the service in the traces.
 
         Raises:
@@ -69,7 +69,7 @@ class OpenTelemetryTracer:
 
     @contextlib.contextmanager
     def span(self, name: str, *, parent: str = "") -> Iterator[dict[str, str]]:
-        """See :class:`Tracer`."""
+        """Times a block as a span of OpenTelemetry."""
         context = self._propagator.extract({"traceparent": parent}) if parent else None
         with self._tracer.start_as_current_span(name, context=context) as span:
             attributes: dict[str, str] = {}
@@ -80,7 +80,7 @@ class OpenTelemetryTracer:
                     span.set_attribute(key, value)
 
     def close(self) -> None:
-        """See :class:`Tracer`."""
+        """Sends what is left."""
         self._provider.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""Who asks, in the form that features are computed from."""
+"""The user who asks, in the form that features are computed from."""
 
 import dataclasses
 import functools
@@ -26,14 +26,14 @@ class Viewer:
     """A user at a moment.
 
     Attributes:
-        user_id: Who.
-        now: Unix seconds; history before it counts.
+        user_id: Id of the user.
+        now: Moment of the request, Unix seconds; history before it counts.
         profile: Columns of the users table, with what the request says of the user.
         context: ``device`` and ``surface``; "" where not known.
         history: As-of history, the viewer as its user 0.
         request: The moment, for :mod:`features.as_of.examples`.
         users: The profile as a table of one row.
-        blocked: What the viewer does not want to see.
+        blocked: Videos and channels that the viewer does not want to see.
         columns: Raw query-side columns that both models read, once they are made.
     """
 
@@ -61,14 +61,14 @@ class Viewer:
         """Puts together what the store and the request say.
 
         Args:
-            found: From the history store.
-            now: Unix seconds.
+            found: The user's history, from the store.
+            now: Moment of the request, Unix seconds.
             context: ``device``, ``surface``, and columns of the users table, which override
                 those of the profile.
-            catalogue: Of the release.
+            catalogue: Catalogue of the release.
             user_schema: Columns of the users table of the release.
-            from_s: What happened before it has no influence on features, Unix seconds: the release
-                has learnt nothing of it.
+            from_s: Start of what has influence on features, Unix seconds: the release has learnt
+                nothing of what happened before.
         """
         profile = dict(found.profile)
         profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}
@@ -100,7 +100,7 @@ class Viewer:
 
     @property
     def region(self) -> str:
-        """Where the viewer is; "" where not known."""
+        """Region of the viewer; "" where not known."""
         return str(self.profile.get("region") or "")
 
     @property

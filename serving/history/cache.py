@@ -37,10 +37,10 @@ class Remembered:
     """What was read of a user.
 
     Attributes:
-        version: Of the user when it was read; differs after every write.
-        marks: What the store needs to know which rows are here.
+        version: Version of the user when it was read; differs after every write.
+        marks: Marks by which the store knows which rows are here.
         rows: All rows of each kind, by time and then arrival; impressions with their outcomes.
-        history: What was made of them.
+        history: History that was made of them.
     """
 
     version: Any
@@ -72,7 +72,7 @@ class HistoryCache:
         return None if found is None else found[1]
 
     def put(self, user_id: str, found: Remembered) -> None:
-        """Remembers, and forgets those who were not read for longest where there is too much."""
+        """Remembers, and forgets those that did not change for longest where there is too much."""
         size = found.nbytes
         with self._lock:
             self._forget(user_id)
@@ -116,8 +116,8 @@ def _with_outcomes(rows: Rows, *, since: int) -> pa.Table:
     """Returns impressions with the outcomes that clicks, watches or impressions can have changed.
 
     Args:
-        rows: Of each kind.
-        since: Time of the earliest change.
+        rows: Rows of each kind, by time and then arrival.
+        since: Time of the earliest change, Unix seconds.
     """
     shown = rows[Kind.IMPRESSION]
     since -= AHEAD_S

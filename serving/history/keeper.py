@@ -20,7 +20,7 @@ class HistoryKeeper:
     without history, and events are refused.
 
     Attributes:
-        losses: How often everything was lost.
+        losses: Number of times that everything was lost.
     """
 
     def __init__(
@@ -29,9 +29,10 @@ class HistoryKeeper:
         """Prepares; :meth:`start` starts to look.
 
         Args:
-            history: What to look after.
-            fill: Fills it where it is empty, and applies what the event log holds besides.
-            period_s: How often to look.
+            history: Store to look after.
+            fill: Function that fills it where it is empty, and applies what the event log holds
+                besides.
+            period_s: Seconds between two looks.
         """
         self.losses = 0
         self._history = history

@@ -85,10 +85,10 @@ def connect(
     """Returns a client; it connects at its first command.
 
     Args:
-        address: ``redis://[USER@]HOST[:PORT][/DATABASE]``.
-        password: None for that of the address, or none at all.
-        timeout_s: For an answer.
-        connect_timeout_s: For a connection.
+        address: Address of the server, ``redis://[USER@]HOST[:PORT][/DATABASE]``.
+        password: Password of the server; None for that of the address, or none at all.
+        timeout_s: Time for an answer, seconds.
+        connect_timeout_s: Time for a connection, seconds.
 
     Raises:
         InputError: It is no address of a Redis server.

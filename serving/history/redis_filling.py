@@ -14,13 +14,13 @@ LOCK_S = 60
 
 
 class RedisFilling:
-    """See :class:`serving.history.user_history.Filling`. Users are met once all is there."""
+    """A filling of Redis; users are met once all is there."""
 
     def __init__(self, client: Any, lock: str, filled: str) -> None:
         """Prepares.
 
         Args:
-            client: With time enough for many commands at once.
+            client: Client that waits long enough for many commands at once.
             lock: Key that others see meanwhile.
             filled: Id of this filling.
         """
@@ -32,7 +32,7 @@ class RedisFilling:
         self._arrivals = 0
 
     def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        """See :class:`serving.history.user_history.Filling`."""
+        """Writes users, whom nobody meets before the end."""
         pipeline = self._client.pipeline(transaction=False)
         for number, user_id, profile in rows:
             self._names[number] = user_id
@@ -44,7 +44,7 @@ class RedisFilling:
     def add_events(
         self, kind: Kind, users: Sequence[int], columns: Sequence[Sequence[Any]]
     ) -> None:
-        """See :class:`serving.history.user_history.Filling`."""
+        """Writes rows of events, and counts the watches of late."""
         names = KINDS[kind].names
         time_at = names.index("time")
         watched: dict[tuple[int, str], int] = {}
@@ -78,7 +78,7 @@ class RedisFilling:
     def set_counts(
         self, newest: Mapping[int, int], counts: Mapping[Kind, Mapping[int, int]]
     ) -> None:
-        """See :class:`serving.history.user_history.Filling`; Redis counts for itself."""
+        """Writes the newest times; Redis counts for itself."""
         del counts
         pipeline = self._client.pipeline(transaction=False)
         for user, last in newest.items():

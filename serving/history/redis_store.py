@@ -71,9 +71,9 @@ class RedisHistoryStore:
         """Connects; a connection that breaks later is made again at the next call.
 
         Args:
-            url: ``redis://host:port/database``.
-            password: Of the server.
-            max_events: Events to keep per user and kind.
+            url: Address of the server, ``redis://host:port/database``.
+            password: Password of the server.
+            max_events: Number of events to keep per user and kind.
 
         Raises:
             InputError: It is no such URL.
@@ -101,7 +101,7 @@ class RedisHistoryStore:
 
     @property
     def is_empty(self) -> bool:
-        """See :class:`serving.history.user_history.HistoryStore`; waits while it is filled.
+        """Whether no user is there; waits while it is filled.
 
         Where it is not, what is there counts from now on, whatever was lost before.
         """
@@ -139,7 +139,7 @@ class RedisHistoryStore:
     def append(
         self, events: Sequence[Event], *, profiles: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Applied:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Applies events in one step of Redis."""
         if not events:
             return Applied(accepted=0, duplicates=0)
         users = [
@@ -166,7 +166,7 @@ class RedisHistoryStore:
         )
 
     def set_blocked(self, user_id: str, blocked: Blocked) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Replaces what a user does not want to see."""
         text = json.dumps(blocked.to_record())
         with self._explained("written"):
             filled, *done = self._set_blocked(args=[*self._stamp(), user_id, text])
@@ -179,7 +179,7 @@ class RedisHistoryStore:
     # ---- reading -----------------------------------------------------------------------------
 
     def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns the keys of events and the user ids that are there."""
         users = list(dict.fromkeys(event.user_id for event in events))
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
@@ -194,7 +194,7 @@ class RedisHistoryStore:
         return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
 
     def read(self, user_id: str) -> UserHistory:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns all that is known of a user; rows that the cache has are not read again."""
         cache = self._cache
         before = cache.get(user_id)
         with self._explained("read"):
@@ -246,7 +246,7 @@ class RedisHistoryStore:
         return [row[1:] for row in rows]
 
     def user_ids(self, limit: int) -> list[str]:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns some users who have watched something."""
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.mget(*_FILLING).zrange(PREFIX + "watchers", 0, limit - 1)
@@ -255,7 +255,7 @@ class RedisHistoryStore:
         return [user_id.decode() for user_id in found]
 
     def watch_counts(self, since_s: int) -> pa.Table:
-        """See :class:`serving.history.user_history.HistoryStore`; from the full hour before."""
+        """Returns watches by region and video, from the full hour before ``since_s``."""
         self.ping()
         first = since_s // HOUR_S
         total: dict[tuple[str, str], int] = {}
@@ -275,16 +275,16 @@ class RedisHistoryStore:
         )
 
     def sync(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`; the settings of Redis decide."""
+        """Returns at once: the settings of Redis decide what survives."""
 
     def ping(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Raises HistoryUnavailableError where Redis does not answer, or lost everything."""
         with self._explained("reached"):
             filling = self._client.mget(*_FILLING)
         self._require(_named(*filling))
 
     def close(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Lets go of the connections."""
         self._client.close()
         self._filler.close()
 
@@ -292,7 +292,7 @@ class RedisHistoryStore:
 
     @contextlib.contextmanager
     def filling(self) -> Iterator["RedisFilling | None"]:
-        """See :class:`serving.history.user_history.HistoryStore`.
+        """Fills Redis in a block; yields None where it is not empty.
 
         One server fills; the others wait. What a killed one left is removed by the next.
         """

@@ -46,10 +46,10 @@ def seed(
     those that differ in columns alone which no history has.
 
     Args:
-        store: Nothing is done where it has users already.
+        store: Store to fill; nothing is done where it has users already.
         logs_dir: Raw logs; tables that are absent are left out.
-        until_s: Only events before it, Unix seconds.
-        max_rows: The newest rows to read of each table.
+        until_s: Moment before which the events lie, Unix seconds.
+        max_rows: Number of newest rows to read of each table.
 
     Returns:
         Rows written by table; empty where the store was not empty.

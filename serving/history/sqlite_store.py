@@ -45,8 +45,8 @@ class SqliteHistoryStore:
         """Opens or creates the file.
 
         Args:
-            path: Its directory is created. The file must be on a local disk.
-            max_events: Events to keep per user and kind.
+            path: Path of the file, on a local disk; its directory is created.
+            max_events: Number of events to keep per user and kind.
 
         Raises:
             HistoryUnavailableError: The file cannot be opened, or is something else.
@@ -75,7 +75,7 @@ class SqliteHistoryStore:
     def append(
         self, events: Sequence[Event], *, profiles: Mapping[str, Mapping[str, Any]] | None = None
     ) -> Applied:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Applies events in one transaction."""
         if not events:
             return Applied(accepted=0, duplicates=0)
         accepted, new_users = 0, []
@@ -120,7 +120,7 @@ class SqliteHistoryStore:
         )
 
     def set_blocked(self, user_id: str, blocked: Blocked) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Replaces what a user does not want to see."""
         with self.transaction() as connection:
             user, _ = _user_key(connection, user_id, {})
             text = json.dumps(blocked.to_record())
@@ -129,7 +129,7 @@ class SqliteHistoryStore:
 
     @contextlib.contextmanager
     def filling(self) -> Iterator["_Filling | None"]:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Fills the file in one transaction; yields None where it is not empty."""
         with self.transaction() as connection:
             if connection.execute("SELECT 1 FROM users LIMIT 1").fetchone():
                 yield None
@@ -174,7 +174,7 @@ class SqliteHistoryStore:
         return not busy and written == moved
 
     def sync(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns when the write-ahead log is in the file, on the disk."""
         for _ in range(_SYNC_TRIES):
             if self.checkpoint():
                 return
@@ -195,7 +195,7 @@ class SqliteHistoryStore:
     # ---- reading -----------------------------------------------------------------------------
 
     def known(self, events: Sequence[Event]) -> tuple[set[tuple[str, str, str]], set[str]]:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns the keys of events and the user ids that are there."""
         keys, users = set(), set()
         with self._explained("read"):
             connection = self._connection()
@@ -212,7 +212,7 @@ class SqliteHistoryStore:
         return keys, users
 
     def read(self, user_id: str) -> UserHistory:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns all that is known of a user; rows that the cache has are not read again."""
         before = self._cache.get(user_id)
         with self._explained("read"):
             connection = self._connection()
@@ -249,7 +249,7 @@ class SqliteHistoryStore:
         return history
 
     def user_ids(self, limit: int) -> list[str]:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns some users who have watched something."""
         with self._explained("read"):
             rows = self._connection().execute(
                 "SELECT user_id FROM users WHERE watches > 0 ORDER BY id LIMIT ?", (limit,)
@@ -257,7 +257,7 @@ class SqliteHistoryStore:
             return [user_id for (user_id,) in rows]
 
     def watch_counts(self, since_s: int) -> pa.Table:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Returns watches by region and video since a moment."""
         with self._explained("read"):
             rows = self._connection().execute(tables.WATCH_COUNTS, (since_s,)).fetchall()
         return pa.table(
@@ -269,12 +269,12 @@ class SqliteHistoryStore:
         )
 
     def ping(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Raises HistoryUnavailableError where the file cannot be read."""
         with self._explained("read"):
             self._connection().execute("SELECT 1 FROM users LIMIT 1").fetchone()
 
     def close(self) -> None:
-        """See :class:`serving.history.user_history.HistoryStore`."""
+        """Lets go of threads and connections."""
         self._closed.set()
         if self._checkpoints is not None:
             self._checkpoints.join()
@@ -336,13 +336,13 @@ def _user_key(
 
 
 class _Filling:
-    """See :class:`serving.history.user_history.Filling`; all within one transaction."""
+    """A filling of SQLite, all within one transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
     def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
-        """See :class:`serving.history.user_history.Filling`."""
+        """Writes users under numbers of the caller."""
         self._connection.executemany(
             "INSERT INTO users (id, user_id, profile, version) VALUES (?, ?, ?, 1)", rows
         )
@@ -350,14 +350,14 @@ class _Filling:
     def add_events(
         self, kind: Kind, users: Sequence[int], columns: Sequence[Sequence[Any]]
     ) -> None:
-        """See :class:`serving.history.user_history.Filling`."""
+        """Writes rows of events of users."""
         rows = zip(users, [None] * len(users), *columns, strict=True)
         self._connection.executemany(KINDS[kind].insert, rows)
 
     def set_counts(
         self, newest: Mapping[int, int], counts: Mapping[Kind, Mapping[int, int]]
     ) -> None:
-        """See :class:`serving.history.user_history.Filling`."""
+        """Writes the newest time and the number of events of each user."""
         columns = ", ".join(f"{KINDS[kind].table} = ?" for kind in Kind)
         self._connection.executemany(
             f"UPDATE users SET newest = ?, {columns} WHERE id = ?",

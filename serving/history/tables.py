@@ -30,8 +30,8 @@ class Column:
     """A column of an event table.
 
     Attributes:
-        name: Also the attribute of the event.
-        sql: SQLite type.
+        name: Name of the column, and of the attribute of the event.
+        sql: Type in SQLite.
         arrow: Type after reading.
     """
 
@@ -106,10 +106,10 @@ class KindTable:
         """Reads the rows of a user that arrived after one.
 
         Args:
-            connection: To the file.
+            connection: Connection to the file.
             user: Number of the user.
             after: Row id; 0 for all.
-            limit: How many there are.
+            limit: Number of newest rows to read.
 
         Returns:
             The row id of the one that arrived last, and the rows, sorted by time.

@@ -35,8 +35,8 @@ class Blocked:
     """What a viewer does not want to see.
 
     Attributes:
-        videos: Video ids.
-        channels: Channel ids.
+        videos: Ids of videos.
+        channels: Ids of channels.
     """
 
     videos: tuple[str, ...] = ()
@@ -71,14 +71,14 @@ class UserHistory:
     """All that is known of one user.
 
     Attributes:
-        user_id: Who.
+        user_id: Id of the user.
         is_known: Whether the store has met the user.
         profile: Columns of the users table.
         watches: ``user_id, video_id, time, watch_time_s, completed, source``, sorted by time.
         searches: ``user_id, time, query``, sorted by time.
         impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
         newest_s: Time of the newest event, Unix seconds; 0 without any.
-        blocked: What the user does not want to see.
+        blocked: Videos and channels that the user does not want to see.
     """
 
     user_id: str
@@ -96,9 +96,9 @@ class Applied:
     """What an append did.
 
     Attributes:
-        accepted: Events that are new.
-        duplicates: Events that the store already had.
-        new_users: Users met for the first time.
+        accepted: Number of events that are new.
+        duplicates: Number of events that the store already had.
+        new_users: Ids of users met for the first time.
     """
 
     accepted: int
@@ -107,7 +107,7 @@ class Applied:
 
 
 class Filling(Protocol):
-    """Takes the rows of the logs into an empty store, all or nothing; see ``history_seed``."""
+    """Takes rows of the logs into an empty store, all or none; see :mod:`serving.history.seed`."""
 
     def add_users(self, rows: Sequence[tuple[int, str, str]]) -> None:
         """Adds users: their number from 1 on, user id, profile as JSON."""
@@ -124,7 +124,7 @@ class Filling(Protocol):
 
 
 class HistoryStore(Protocol):
-    """Where the funnel keeps what users did. Safe for threads and, by its medium, processes."""
+    """The keeper of what users did; safe for threads and, by its medium, for processes."""
 
     max_events: int
     store_id: str  # Of letters and digits; the same wherever the store is opened.
@@ -202,12 +202,12 @@ def history_of(
     """Returns the history of a user that a store has met.
 
     Args:
-        user_id: Who.
-        rows: Of each kind, sorted by time; impressions with their outcomes.
-        profile: JSON.
-        blocked: JSON.
+        user_id: Id of the user.
+        rows: Rows of each kind, sorted by time; impressions with their outcomes.
+        profile: Columns of the users table, as JSON.
+        blocked: Record of what the user does not want to see, as JSON.
         newest: Time of the newest event.
-        most: How many rows of a kind are looked at.
+        most: Number of newest rows of a kind that are looked at.
     """
     last = {kind: table.slice(max(table.num_rows - most, 0)) for kind, table in rows.items()}
     return UserHistory(

@@ -14,7 +14,7 @@ class RowsByNumber(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its numbers."""
+        """Dtype of its numbers."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,8 +35,8 @@ def search(embeddings: Floats, queries: Floats, k: int) -> tuple[Rows, Floats]:
 
     Args:
         embeddings: float32 [N, D + 1]; may be memory-mapped.
-        queries: float32 [Q, D + 1].
-        k: Results per query; at most N are returned.
+        queries: float32 [Q, D + 1], query embeddings.
+        k: Number of results per query; at most N are returned.
 
     Returns:
         Rows of ``embeddings`` int32 [Q, min(k, N)], and scores float32 of the same shape. Equal
@@ -58,7 +58,7 @@ def top_k(scores: Floats, k: int) -> tuple[Rows, Floats]:
 
     Args:
         scores: float32 [Q, N], N at least k. Equal values come in the order of their columns.
-        k: In [0, N].
+        k: Number of values per row, in [0, N].
     """
     count = scores.shape[1]
     if k < count:

@@ -51,9 +51,9 @@ class IndexFiles:
     Attributes:
         video_ids: string [N], unique.
         embeddings: float32 [N, D + 1], finite.
-        self_test_queries: float32 [S, D + 1].
+        self_test_queries: float32 [S, D + 1], queries whose answers are known.
         self_test_rows: int32 [S, K], what exact search found.
-        details: How to search and how well; plain values for JSON.
+        details: Way to search, and how well it does; plain values for JSON.
     """
 
     video_ids: pa.Array
@@ -80,8 +80,9 @@ def read(directory: str | os.PathLike[str], *, hash_contents: bool = True) -> In
     """Reads and checks a directory that :func:`write` wrote; it may have been moved.
 
     Args:
-        directory: To read.
-        hash_contents: Off only where the caller has just verified the files itself.
+        directory: Index directory.
+        hash_contents: Whether contents are hashed; off only where the caller has just verified the
+            files itself.
 
     Raises:
         IndexRefusedError: A file is missing, changed or added, or ids and vectors do not fit.

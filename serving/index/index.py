@@ -44,18 +44,18 @@ class IndexReport:
 
     Attributes:
         kind: ``exact`` or ``scann``.
-        count: N, number of videos.
-        dimension: D + 1, the softmax bias last.
-        k: Results per query that recall is about.
-        num_queries: User queries that recall was measured on; none of them was tuned on.
+        count: Number of videos, N.
+        dimension: Dimension D + 1 of a row, the softmax bias last.
+        k: Number of results per query that recall is about.
+        num_queries: Number of user queries that recall was measured on; none of them was tuned on.
         recall: Mean recall@k, in [0, 1].
         worst_slice_recall: The smallest of ``slices`` and ``recall``.
         slices: Mean recall by kind of user.
         mean_ms: Mean time of one query, milliseconds.
-        p99_ms: 99th percentile of the same.
+        p99_ms: 99th percentile of the same, milliseconds.
         exact_ms: Mean time of exact search, milliseconds.
         build_s: Tuning included, seconds.
-        trials: What was tried, in words, the chosen one last.
+        trials: Trials in words, the chosen one last.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class VideoIndex(Protocol):
 
     @property
     def kind(self) -> str:
-        """How it searches, as in :class:`Index`."""
+        """Kind of search, as in :class:`Index`."""
 
     @property
     def dimension(self) -> int:
@@ -91,7 +91,7 @@ class VideoIndex(Protocol):
     def __len__(self) -> int: ...
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
-        """See :meth:`Index.search`."""
+        """Returns rows and scores, best first, as :meth:`Index.search` does."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class Index:
         Args:
             queries: float32 [Q, D + 1], finite, the last column 1. Many at once are searched in
                 parallel.
-            k: Results per query, above 0; at most N are returned.
+            k: Number of results per query, above 0; at most N are returned.
 
         Returns:
             Rows int32 [Q, min(k, N)], and exact scores float32 of the same shape.
@@ -142,8 +142,8 @@ class Index:
         """Returns the same among some videos only, by exact search.
 
         Args:
-            queries: float32 [Q, D + 1].
-            k: Results per query; at most M are returned.
+            queries: float32 [Q, D + 1], query embeddings.
+            k: Number of results per query; at most M are returned.
             rows: int32 [M], the videos that may be returned, each once.
         """
         self._require_queries(queries, k)
@@ -166,8 +166,9 @@ class Index:
         """Loads an index and proves that it is the one that was built.
 
         Args:
-            directory: Written by :func:`build`; it may have been moved.
-            hash_contents: Off only where the caller has just verified every file.
+            directory: Index directory of :func:`build`; it may have been moved.
+            hash_contents: Whether contents are hashed; off only where the caller has just verified
+                every file.
 
         Raises:
             IndexRefusedError: A file is missing, was changed or added, ids and vectors do not
@@ -197,7 +198,7 @@ class Index:
         checksum shows.
 
         Args:
-            queries: float32 [S, D + 1].
+            queries: float32 [S, D + 1], query embeddings.
             truth: int32 [S, K], rows that exact search found when the index was built.
 
         Raises:
@@ -232,16 +233,16 @@ def build(
     """Builds, tunes and writes an index.
 
     Args:
-        directory: To create or fill; it should hold nothing yet.
+        directory: Index directory, to create or fill; it should hold nothing yet.
         video_ids: string [N], unique.
         embeddings: float32 [N, D + 1], finite, the softmax bias last.
         tuning_queries: float32 [Q, D + 1], Q at least 1: held-out user queries, the last column
             1. Every other one is tuned on; recall is measured on the others.
         query_slices: Name to bool [Q]: kinds of user whose recall is reported apart.
         recall_target: Mean recall@k to reach, in (0, 1].
-        exact_below: Corpora with fewer videos are searched exactly.
-        k: Results per query that recall is about.
-        repeat_bias: See :attr:`Index.repeat_bias`.
+        exact_below: Number of videos below which a corpus is searched exactly.
+        k: Number of results per query that recall is about.
+        repeat_bias: Addition to the score of a video watched before, see :attr:`Index.repeat_bias`.
 
     Raises:
         command.InputError: Ids repeat, vectors are not finite, or the counts differ.

@@ -45,7 +45,7 @@ class Partitioning:
     """How the tree divides the corpus; changing it means building anew.
 
     Attributes:
-        num_leaves: Partitions, above 0.
+        num_leaves: Number of partitions, above 0.
         spherical: Whether centroids are compared by direction alone; often better for inner
             products over vectors of uneven norms.
         soar: Whether each video also goes to a second leaf, chosen for inner products: more
@@ -62,9 +62,9 @@ class SearchSettings:
     """What may change between two searches of one built index.
 
     Attributes:
-        leaves_to_search: Leaves visited for a query, in [1, num_leaves].
-        reorder: Videos rescored exactly before the best k are returned, at least k.
-        k: Results per query these settings were tuned for.
+        leaves_to_search: Number of leaves visited for a query, in [1, num_leaves].
+        reorder: Number of videos rescored exactly before the best k are returned, at least k.
+        k: Number of results per query these settings were tuned for.
     """
 
     leaves_to_search: int
@@ -85,8 +85,8 @@ class Trial:
     """One measured way of searching.
 
     Attributes:
-        partitioning: None for exact search.
-        search: None for exact search.
+        partitioning: Division of the corpus; None for exact search.
+        search: Settings of the search; None for exact search.
         recall: Mean share of the exact top k that was found, in [0, 1].
         mean_ms: Mean time of a single query on this machine, milliseconds.
     """
@@ -163,8 +163,8 @@ def build_searcher(embeddings: Floats, partitioning: Partitioning, *, k: int) ->
     Args:
         embeddings: float32 [N, D + 1], contiguous. The softmax bias is the last dimension and
             stays exact, since reordering uses these very vectors.
-        partitioning: The tree.
-        k: Results per query searched by default.
+        partitioning: Division of the corpus.
+        k: Number of results per query searched by default.
     """
     if environment.scann is None:
         raise RuntimeError(f"ScaNN cannot load: {environment.SCANN_ERROR}")
@@ -214,11 +214,11 @@ def choose(
     """Finds the cheapest way to search that reaches the recall target.
 
     Args:
-        embeddings: float32 [N, D + 1].
+        embeddings: float32 [N, D + 1], video embeddings.
         queries: float32 [Q, D + 1], user queries for tuning alone.
-        k: Results per query.
+        k: Number of results per query.
         recall_target: Mean recall@k to reach, in (0, 1].
-        seed: Of the sample on which partitionings compete.
+        seed: Seed of the sample on which partitionings compete.
 
     Returns:
         The built searcher, or None where exact search is as cheap or nothing else reaches the
@@ -289,7 +289,7 @@ def _leaves(count: int, factor: float) -> int:
 def tune_search(
     searcher: ScannSearcher, queries: Floats, truth: Rows, *, recall_target: float
 ) -> list[Trial]:
-    """For each amount of reordering, the fewest leaves that reach the target."""
+    """Returns, for each amount of reordering, the fewest leaves that reach the target."""
     k = truth.shape[1]
     trials: list[Trial] = []
     for settings in _ladder(searcher.partitioning.num_leaves, k):

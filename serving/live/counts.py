@@ -31,7 +31,7 @@ class DecayedCounts:
 
         Args:
             numbers: int [n], 0 or more.
-            times: Unix seconds [n].
+            times: int64 [n], Unix seconds.
         """
         if not len(numbers):
             return

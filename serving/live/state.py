@@ -52,8 +52,8 @@ class Happened:
 
     Attributes:
         kind: ``Kind.WATCH`` or ``Kind.IMPRESSION``.
-        user_ids: One per event.
-        video_ids: One per event.
+        user_ids: Ids of the users of n events.
+        video_ids: Ids of their videos.
         times: int64 [n], Unix seconds, ascending.
     """
 
@@ -64,14 +64,14 @@ class Happened:
 
 
 class LiveState:
-    """See the module; safe for threads."""
+    """What everybody watches now, as the module tells; safe for threads."""
 
     def __init__(self, *, max_videos: int = MAX_VIDEOS) -> None:
         """Starts empty.
 
         Args:
-            max_videos: Videos to know; of more, those without an event of late are forgotten, and
-                the others get new numbers.
+            max_videos: Number of videos to know; of more, those without an event of late are
+                forgotten, and the others get new numbers.
         """
         self._max_videos = max_videos
         self._lock = threading.Lock()
@@ -104,7 +104,7 @@ class LiveState:
         """Takes in columns of events.
 
         Args:
-            events: See there.
+            events: Watches or impressions.
             is_trending: Whether watches count for trending and co-watch, beside the minutes.
         """
         with self._lock:
@@ -303,7 +303,7 @@ class _Numbering:
     """What the numbers of a state mean in a catalogue.
 
     Attributes:
-        generation: Of the numbers.
+        generation: Generation of the numbers of the state.
         row_of: int64 [numbers], -1 for videos outside the catalogue.
         number_of: int64 [rows], -1 for videos that the state has not met. Filled in where the next
             numbering of the generation knows more, which harms nobody who reads meanwhile.

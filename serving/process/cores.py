@@ -1,4 +1,4 @@
-"""Which cores the threads of a server run on.
+"""The cores that the threads of a server run on.
 
 Python runs in one thread at a time, whichever holds the interpreter lock. With threads on both of
 two cores, requests that overlapped took half as much CPU again as single ones, so that a server

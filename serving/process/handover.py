@@ -33,7 +33,8 @@ class Place:
     Attributes:
         listening: Descriptor of the socket to accept connections from.
         control: Descriptor of this process's end of the socket pair.
-        started_s: When the first process started, Unix seconds: clocks that ``--now`` shifts agree.
+        started_s: Moment at which the first process started, Unix seconds: clocks that ``--now``
+            shifts agree.
         is_successor: Whether another process serves meanwhile.
     """
 
@@ -59,7 +60,7 @@ class Control:
     the next start, which finds everything as after a crash.
 
     Attributes:
-        leaving: Set once a successor has taken over.
+        leaving: Event that is set once a successor has taken over.
     """
 
     def __init__(self, descriptor: int) -> None:

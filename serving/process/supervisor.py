@@ -36,14 +36,14 @@ class _Child:
 
 
 class Supervisor:
-    """See the module. Runs in one thread."""
+    """The process that owns the port, as the module tells; runs in one thread."""
 
     def __init__(self, listening: socket.socket, *, announce: Callable[[str], None]) -> None:
         """Prepares; :meth:`run` starts the first child.
 
         Args:
-            listening: Bound; children listen on it.
-            announce: Called with the URL once the first child accepts connections.
+            listening: Bound socket; children listen on it.
+            announce: Function called with the URL once the first child accepts connections.
         """
         self._listening = listening
         self._announce = announce

@@ -45,10 +45,10 @@ def difference(
     """Says in one phrase how a directory differs from what was recorded; "" where it does not.
 
     Args:
-        directory: To compare.
-        expected: As :func:`of_tree` returned it.
+        directory: Directory to compare.
+        expected: Relative path to sum, as :func:`of_tree` returned them.
         leave_out: Relative paths that may be there unrecorded.
-        hash_contents: Off compares names and sizes alone.
+        hash_contents: Whether contents are hashed; off compares names and sizes alone.
     """
     path = pathlib.Path(directory)
     if not path.is_dir():

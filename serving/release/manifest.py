@@ -46,15 +46,15 @@ class Manifest:
     """One consistent set of components.
 
     Attributes:
-        version: For example ``20261121034512``.
+        version: Release id, for example ``20261121034512``.
         created: ISO 8601, UTC.
         previous: The version that served until this one was published; None for the first.
         components: Name to the SHA-256 and size of each of its files; None where the release has
             no such component.
         metrics: Figures of the models, from evaluation.
-        gates: What was checked before publication, in order.
-        lineage: Where examples and models came from.
-        forced: Why it was published although a gate failed; "" otherwise.
+        gates: Checks before publication, in order.
+        lineage: Origin of examples and models, plain values for JSON.
+        forced: Reason why it was published although a gate failed; "" otherwise.
     """
 
     version: str
@@ -118,10 +118,10 @@ class Release:
     """A verified release on disk.
 
     Attributes:
-        manifest: What belongs together.
-        query_tower: SavedModel directory.
+        manifest: Manifest of what belongs together.
+        query_tower: SavedModel directory of the query tower.
         ranker: SavedModel directory, None where the release has no ranker.
-        index: See :mod:`serving.index.files`.
+        index: Index directory, see :mod:`serving.index.files`.
         videos: Catalogue, statistics, users and spec.
     """
 
@@ -246,9 +246,10 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
     """Returns a release whose files were proved to be those that were published together.
 
     Args:
-        serving_root: Where releases are published.
-        version: Default: the current one.
-        hash_contents: Off compares names and sizes alone, for a release verified before.
+        serving_root: Directory in which releases are published.
+        version: Release id; None for the current one.
+        hash_contents: Whether contents are hashed; off compares names and sizes alone, for a
+            release verified before.
 
     Raises:
         ReleaseRefusedError: A component is missing, was altered, or belongs to another release.

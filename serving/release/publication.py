@@ -64,10 +64,10 @@ class Build:
         """Makes the components that were written the current release.
 
         Args:
-            metrics: See :class:`serving.release.manifest.Manifest`, like the next three.
-            gates: All of them passed, unless ``forced`` says why not.
-            lineage: Plain values for JSON.
-            forced: Reason.
+            metrics: Figures of the models, from evaluation.
+            gates: Checks, all of them passed, unless ``forced`` says why not.
+            lineage: Origin of examples and models, plain values for JSON.
+            forced: Reason to publish although a gate failed; "" for none.
             keep: Newest releases to keep, at least 2; the current, the one before and pinned ones
                 always stay.
         """
@@ -139,7 +139,7 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
     """Makes an earlier release current again, after verifying it whole.
 
     Args:
-        serving_root: Where releases are published.
+        serving_root: Directory in which releases are published.
         to: The version; default: the one that served before the current one.
 
     Returns:
@@ -172,9 +172,9 @@ def pin(serving_root: Path, name: str, versions: Collection[str]) -> None:
     """Keeps releases, and has the model server hold them, until they are unpinned.
 
     Args:
-        serving_root: Where they are published.
-        name: Of the experiment that wants them; what it pinned before is replaced.
-        versions: Which; none unpins. Nothing is written where all is so already.
+        serving_root: Directory in which they are published.
+        name: Name of the experiment that wants them; what it pinned before is replaced.
+        versions: Release ids; none unpins. Nothing is written where all is so already.
 
     Raises:
         command.InputError: The serving root cannot be written.

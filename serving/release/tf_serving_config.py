@@ -58,7 +58,7 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
     """Replaces models.config; the other files are written once and may be edited.
 
     Args:
-        serving_root: Where releases are published.
+        serving_root: Directory in which releases are published.
         versions: Servable name to the versions that the server must hold.
     """
     directory = serving_root / DIRECTORY
@@ -80,7 +80,7 @@ def write_batching(query_tower: str | os.PathLike[str]) -> None:
     """Allows the server to batch a query tower; see the module.
 
     Args:
-        query_tower: SavedModel directory.
+        query_tower: SavedModel directory of the query tower.
     """
     files.atomic_write(pathlib.Path(query_tower) / "batching_params.pbtxt", _QUERY_TOWER_BATCHING)
 

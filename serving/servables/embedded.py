@@ -24,9 +24,9 @@ class EmbeddedBackend:
     """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
 
     Args:
-        precision: In which the ranker multiplies, out of :data:`reduced_precision.PRECISIONS`; see
-            there for what it changes.
-        choices: Where ``auto`` remembers what it chose; None tries anew each time.
+        precision: Precision of the ranker's products, out of :data:`reduced_precision.PRECISIONS`;
+            see there for what it changes.
+        choices: Memory of what ``auto`` chose; None tries anew each time.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class EmbeddedBackend:
     def open(
         self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
-        """See :class:`serving.servables.tensorflow_serving.Backend`."""
+        """Returns a signature of a model, loaded once for all that are in use."""
         directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
         if directory is None:
             raise ValueError(f"release {found.version} has no {component}.")
@@ -65,12 +65,12 @@ class EmbeddedBackend:
         return opened.model(reduced_precision.scoring_signature(signature, self._precision))
 
     def lacks(self, manifest: release.Manifest) -> str:
-        """See :class:`serving.servables.tensorflow_serving.Backend`: opening a model loads it."""
+        """Returns "": opening a model loads it."""
         del manifest
         return ""
 
     def close(self) -> None:
-        """See :class:`serving.servables.tensorflow_serving.Backend`."""
+        """Does nothing: models go with their last signature."""
 
 
 class OpenedModel:
@@ -107,9 +107,9 @@ class OpenedModel:
         """Returns a function of the values of some tensors, which gives those of others.
 
         Args:
-            outputs: Names.
-            inputs: Names.
-            pool: Where it runs, below :func:`serving.process.cores.num_for_models`.
+            outputs: Names of the tensors to return.
+            inputs: Names of the tensors to take.
+            pool: Number of the thread pool, below :func:`serving.process.cores.num_for_models`.
         """
         from tensorflow.core.protobuf import config_pb2
 
@@ -125,7 +125,7 @@ class EmbeddedModel:
 
     Args:
         opened: The SavedModel, or its directory.
-        signature: Which one to call.
+        signature: Name of the signature to call.
 
     Raises:
         ModelError: There is no such signature.
@@ -160,7 +160,7 @@ class EmbeddedModel:
             self._free.put(self._opened.callable(outputs, names, pool=pool))
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
-        """See :class:`Model`. A running call cannot be stopped: the deadline is not enforced."""
+        """Returns the outputs; a running call cannot be stopped: the deadline is not enforced."""
         del deadline_s
         if inputs.keys() != self._inputs.keys():
             given, needed = set(inputs), set(self._inputs)

@@ -31,9 +31,9 @@ def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Pat
     """Writes both towers of a candidate model as one SavedModel.
 
     Args:
-        model: Trained.
+        model: Trained candidate model.
         examples_dir: The examples it was trained on.
-        directory: To create.
+        directory: SavedModel directory to create.
     """
     servable = _Servable(model, examples_dir, spec.CANDIDATE)
     query, videos = servable.inputs(Side.QUERY), servable.inputs(Side.CANDIDATE)
@@ -57,9 +57,9 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
     """Writes a ranker as a SavedModel.
 
     Args:
-        model: Trained.
+        model: Trained ranker.
         examples_dir: The examples it was trained on.
-        directory: To create.
+        directory: SavedModel directory to create.
     """
     servable = _Servable(model, examples_dir, spec.RANKER)
     videos = servable.inputs(Side.CANDIDATE)

@@ -15,7 +15,8 @@ class Model(Protocol):
         """Returns the outputs by name.
 
         Args:
-            inputs: By name: strings as object arrays of str, numbers in the signature's dtype.
+            inputs: Name to array: strings as object arrays of str, numbers in the signature's
+                dtype.
             deadline_s: Seconds that the answer may take; None for the backend's default.
 
         Raises:

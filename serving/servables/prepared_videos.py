@@ -57,7 +57,7 @@ class PreparedVideos:
 
     Attributes:
         resolved: Features of the release.
-        parts: float16 [N, P].
+        parts: float16 [N, P], the parts of the catalogue's videos.
         nominated: Feature to value to id, of categorical features that are no column of videos.
     """
 
@@ -144,7 +144,7 @@ def signature_inputs(
 
     Args:
         resolved: Features of the release.
-        parts_width: P.
+        parts_width: Width P of the parts.
     """
     shapes: dict[str, tuple[str, list[int | None]]] = {PARTS: (DTYPE.name, [None, parts_width])}
     for feature in _nominated(resolved):
@@ -173,11 +173,12 @@ def write(
     """Prepares the whole catalogue.
 
     Args:
-        directory: To create.
+        directory: Directory to create.
         resolved: Features of the release.
-        catalogue: All videos.
+        catalogue: Catalogue of all videos.
         prepare: Raw candidate-side arrays of the ranker by name to :data:`PARTS`.
-        vocabularies: Of the spaces of nominated features; the token of id i is element i - 1.
+        vocabularies: Vocabularies of the spaces of nominated features; the token of id i is element
+            i - 1.
 
     Raises:
         command.InputError: See :func:`parts_of`.
@@ -200,9 +201,9 @@ def parts_of(
 
     Args:
         resolved: Features of the release.
-        catalogue: All videos.
+        catalogue: Catalogue of all videos.
         rows: int [n], one or more.
-        prepare: See :func:`write`.
+        prepare: Raw candidate-side arrays of the ranker by name to :data:`PARTS`.
 
     Raises:
         command.InputError: A number is not finite, or too large for half precision.

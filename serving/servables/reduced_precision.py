@@ -52,7 +52,7 @@ class Choice:
         exact_ms: Median of float32, milliseconds.
         reduced_ms: Median of bfloat16, milliseconds.
         gap: Largest difference of logits.
-        cpu: On which kind of processor.
+        cpu: Kind of processor that it was found on.
     """
 
     precision: str
@@ -72,7 +72,7 @@ class Choices:
         """Prepares.
 
         Args:
-            directory: Where they are, one small file each; created with the first.
+            directory: Directory of the choices, one small file each; created with the first.
         """
         self._directory = pathlib.Path(directory)
         self.cpu = _cpu()
@@ -119,10 +119,10 @@ class FasterOf:
         """Prepares; a choice that was made before holds from the first call on.
 
         Args:
-            exact: float32.
+            exact: Signature that multiplies in float32.
             reduced: The same with products in bfloat16.
-            version: Of their release.
-            choices: Where the choice is looked up and written down; None forgets it.
+            version: Id of their release.
+            choices: Memory of choices; None forgets this one.
         """
         self._models = {FLOAT32: exact, BFLOAT16: reduced}
         self._version = version
@@ -137,11 +137,11 @@ class FasterOf:
 
     @property
     def precision(self) -> str:
-        """In which it answers, as far as has been decided."""
+        """Precision of answers, as far as has been decided."""
         return BFLOAT16 if self._chosen is self._models[BFLOAT16] else FLOAT32
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
-        """See :class:`serving.servables.model.Model`; the first :data:`TURNS` calls ask both."""
+        """Returns the outputs by name; the first :data:`TURNS` calls ask both models."""
         if self._chosen is not None:
             return self._chosen.predict(inputs, deadline_s=deadline_s)
         with self._lock:  # One at a time, or they would disturb each other's time.

@@ -35,7 +35,7 @@ def to_proto(array: np.ndarray, proto: Any) -> None:
 
     Args:
         array: float16, float32, float64, int32, int64 or bool; or an object array of str or bytes.
-        proto: To fill.
+        proto: Empty TensorProto to fill.
     """
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size

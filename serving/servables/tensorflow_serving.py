@@ -86,13 +86,13 @@ class TensorFlowServingBackend:
 
         Args:
             address: ``host:port`` of the gRPC port; of several replicas, separated by commas.
-            max_in_flight: Calls at a time to each replica; further ones wait within their
+            max_in_flight: Number of calls at a time to each replica; further ones wait within their
                 deadline.
-            deadline_s: For calls that name no other.
+            deadline_s: Time for calls that name no other, seconds.
             root_certificates: PEM file of the authorities that sign the servers' certificates;
                 ``system`` for those that the machine trusts; None for connections without TLS.
-            precision: In which the ranker multiplies; ``auto`` is float32 here, since nobody knows
-                on which machine the next call runs.
+            precision: Precision of the ranker's products; ``auto`` is float32 here, since nobody
+                knows on which machine the next call runs.
 
         Raises:
             command.InputError: An address is none.
@@ -118,12 +118,12 @@ class TensorFlowServingBackend:
     def open(
         self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
-        """See :class:`Backend`."""
+        """Returns one signature of the model, of this version of the release."""
         signature = reduced_precision.scoring_signature(signature, self._precision)
         return TensorFlowServingModel(self, component, int(found.version), signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
-        """See :class:`Backend`.
+        """Returns why the models of a release cannot be asked yet; "" where they can.
 
         A request without inputs is refused by a model that is there, at no cost; whether it can
         answer real ones is for the warm-up to see.
@@ -140,7 +140,7 @@ class TensorFlowServingBackend:
         return ""
 
     def close(self) -> None:
-        """See :class:`Backend`."""
+        """Closes the connections."""
         for replica in self._replicas:
             replica.channel.close()
 
@@ -234,7 +234,7 @@ class TensorFlowServingModel:
         self.signature = signature
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
-        """See :class:`Model`."""
+        """Returns the outputs by name, of exactly this version."""
         from tensorflow_serving.apis import predict_pb2
 
         request = predict_pb2.PredictRequest()

@@ -55,9 +55,9 @@ def prepared_requests(
     """Returns the ranker's requests with the videos prepared before.
 
     Args:
-        requests: Of :func:`ranker_requests`.
-        prepared: Of the release.
-        catalogue: Likewise.
+        requests: Requests of :func:`ranker_requests`.
+        prepared: Prepared videos of the release.
+        catalogue: Catalogue of the release.
     """
     resolved = prepared.resolved
     query = tensors.signature_shapes(resolved, spec.RANKER, Side.QUERY)
@@ -75,9 +75,9 @@ def write(saved_model: Path, servable: str, requests: Sequence[Request]) -> None
     """Stores requests where TensorFlow Serving looks for them.
 
     Args:
-        saved_model: SavedModel directory.
+        saved_model: SavedModel directory to write in.
         servable: Name under which the server loads it.
-        requests: At most 1,000, the server's limit.
+        requests: Requests to store, at most 1,000, the server's limit.
     """
     path = pathlib.Path(saved_model) / FILE
     path.parent.mkdir(exist_ok=True)

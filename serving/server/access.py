@@ -1,4 +1,4 @@
-"""Who may use the API, where that is restricted: who knows the token, and asks for this server."""
+"""Guards the API, where it is restricted: callers know the token, and ask for this server."""
 
 import hmac
 import ipaddress
@@ -57,8 +57,8 @@ def allowed_hosts(listening_on: str, named: Collection[str]) -> frozenset[str]:
     the address 127.0.0.1, and a browser then lets it talk to what listens there.
 
     Args:
-        listening_on: ``--host``.
-        named: ``--allowed_hosts``.
+        listening_on: Address that the server listens on, ``--host``.
+        named: Names that the operator gave, ``--allowed_hosts``.
 
     Raises:
         InputError: A name has a port, or is none.
@@ -94,9 +94,9 @@ class HostGate:
         """Wraps an application.
 
         Args:
-            app: What to wrap.
-            allowed: See :func:`allowed_hosts`.
-            refuse: Returns the answer to a request for another, given what to say.
+            app: Application to wrap.
+            allowed: Names by which requests may call the server, from :func:`allowed_hosts`.
+            refuse: Function that makes the answer to a request for another, given what to say.
         """
         self._app = app
         self._allowed = frozenset(allowed)
@@ -128,9 +128,9 @@ class BearerGate:
         """Wraps an application.
 
         Args:
-            app: What to wrap.
-            token: Which ``Authorization: Bearer`` must carry.
-            refuse: Returns the answer to a request without it, given what to say.
+            app: Application to wrap.
+            token: Token that ``Authorization: Bearer`` must carry.
+            refuse: Function that makes the answer to a request without it, given what to say.
         """
         self._app = app
         self._expected = b"bearer " + token.encode()

@@ -85,20 +85,20 @@ class Service:
     """The parts behind the routes.
 
     Attributes:
-        funnel: Answers pages.
-        history: What users did.
-        recorder: Takes events.
+        funnel: Maker of pages.
+        history: Store of what users did.
+        recorder: Recorder of events.
         releases: The release that serves.
-        models: Where models run, in words.
-        threads: Requests worked on at a time.
-        max_waiting: Requests that may wait for a thread.
-        clock: Unix seconds.
-        token: What callers must know; None lets everybody in.
-        history_losses: Returns how often the history store lost all that it held.
+        models: Place where models run, in words.
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread.
+        clock: Clock of the server, Unix seconds.
+        token: Token that callers must know; None lets everybody in.
+        history_losses: Function that returns how often the history store lost all that it held.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
-        readiness_holds_s: How long it is believed what a probe of the models found, seconds.
-        on_close: Called once the last request is answered.
+        readiness_holds_s: Seconds for which the outcome of a probe of the models is believed.
+        on_close: Function called once the last request is answered.
     """
 
     funnel: Funnel

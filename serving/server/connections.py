@@ -34,11 +34,11 @@ class Limits:
     """What connections may ask of the server.
 
     Attributes:
-        connections: Open ones. Those that have kept the server waiting longest make room for one
-            more; where all are being answered it is refused.
-        patience_s: A connection is closed when so long after it was opened, or last answered, it
-            has sent no whole request, and when it leaves an answer unread for so long.
-        keep_alive_s: And when it sends nothing at all for so long after an answer.
+        connections: Number of open ones. Those that have kept the server waiting longest make room
+            for one more; where all are being answered, a further one is refused.
+        patience_s: Seconds after which a connection is closed that has sent no whole request since
+            it was opened, or last answered, or that leaves an answer unread.
+        keep_alive_s: Seconds after an answer that a connection may send nothing at all.
     """
 
     connections: int = 1000
@@ -75,7 +75,7 @@ class Connection(HttpToolsProtocol):
     """Uvicorn's connection, which may not keep the server waiting.
 
     Attributes:
-        limits: Of all connections of a class, see :func:`limited`.
+        limits: Limits of all connections of a class, see :func:`limited`.
     """
 
     limits = Limits()

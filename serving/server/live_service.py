@@ -36,10 +36,10 @@ class _Shelf:
     """What is known of the videos table beside one release.
 
     Attributes:
-        shelver: Puts new videos on it.
+        shelver: Shelver of new videos.
         files: The videos table as it was read last; None before it could be read.
         latest: The release with all that was new then.
-        look_at: When to look again, by the clock of :class:`LiveParts`.
+        look_at: Time of the next look, by the clock of :class:`LiveParts`.
     """
 
     shelver: Shelver
@@ -55,8 +55,8 @@ class LiveParts:
     processes record in the same logs directory is taken in by a thread of its own.
 
     Attributes:
-        state: Fed by the recorder and by what others record, read by every release that
-            :meth:`attach` returned.
+        state: State that is fed by the recorder and by what others record, and read by every
+            release that :meth:`attach` returned.
         misdated: Events of other processes that were left out of it for their times.
     """
 
@@ -74,13 +74,14 @@ class LiveParts:
         """Starts empty.
 
         Args:
-            serving_root: Of the releases.
+            serving_root: Directory in which releases are published.
             logs_dir: Raw logs; new videos appear in their videos table.
-            backend: Where models run.
-            clock: Unix seconds.
-            is_own: Whether this process wrote the segment of the event log of this name.
+            backend: Runner of the models.
+            clock: Clock of the server, Unix seconds.
+            is_own: Function that tells whether this process wrote the segment of the event log of
+                this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
-            monotonic: Seconds, for how often to look for new videos.
+            monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState()
         self.misdated = 0

@@ -21,9 +21,9 @@ def wait(backend: Backend, manifest: release.Manifest, *, up_to_s: float) -> Non
     """Returns when the models of a release can be asked; tells every 10 s what it waits for.
 
     Args:
-        backend: Whose servers are asked; one of several that has the models is enough.
-        manifest: Of the release.
-        up_to_s: How long to wait; 0 asks once.
+        backend: Backend whose servers are asked; one of several that has the models is enough.
+        manifest: Manifest of the release.
+        up_to_s: Longest wait, seconds; 0 asks once.
 
     Raises:
         command.InputError: They cannot be asked in time: says why, and what to look at.

@@ -17,8 +17,8 @@ class Readiness:
         """Asks nothing yet.
 
         Args:
-            probe: Returns where all is well, and raises a ServingError where not.
-            holds_s: How long an outcome holds, seconds.
+            probe: Function that returns where all is well, and raises a ServingError where not.
+            holds_s: Seconds for which an outcome is believed.
         """
         self._probe = probe
         self._holds_s = holds_s

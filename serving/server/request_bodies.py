@@ -27,7 +27,7 @@ def route_class(run: Run) -> type[APIRoute]:
     """Returns the class of routes that check bodies as this module tells.
 
     Args:
-        run: Runs the check of a large body.
+        run: Function that runs the check of a large body.
     """
 
     class BodyRoute(APIRoute):

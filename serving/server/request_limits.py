@@ -34,9 +34,9 @@ class WorkerPool:
         """Starts no thread yet.
 
         Args:
-            threads: Requests worked on at a time.
-            max_waiting: Requests that may wait for a thread.
-            on_overload: Called for each request that is turned away.
+            threads: Number of requests worked on at a time.
+            max_waiting: Number of requests that may wait for a thread.
+            on_overload: Function called for each request that is turned away.
         """
         self._threads = concurrent.futures.ThreadPoolExecutor(threads, "request")
         self._limit = threads + max_waiting
@@ -82,9 +82,10 @@ class RequestGate:
         """Wraps an application.
 
         Args:
-            app: What to wrap.
-            metrics: Where answers are counted.
-            on_bug: Returns the answer to a request whose handler raised what it should not.
+            app: Application to wrap.
+            metrics: Counters of answers.
+            on_bug: Function that makes the answer to a request whose handler raised what it should
+                not.
         """
         self._app = app
         self._metrics = metrics

@@ -34,12 +34,12 @@ def run(
     """Serves until SIGTERM or SIGINT; then answers what is in flight and returns.
 
     Args:
-        service: What to serve.
-        listening: Bound; closed in the end.
-        on_ready: Called with the base URL once connections are accepted.
-        leaving: Set when another process accepts connections in this one's place. Those that are
-            open are then served until each was answered or idle, and this returns.
-        limits: Of connections; fewer where the process may not open so many files.
+        service: Parts to serve.
+        listening: Bound socket; closed in the end.
+        on_ready: Function called with the base URL once connections are accepted.
+        leaving: Event that is set when another process accepts connections in this one's place.
+            Those that are open are then served until each was answered or idle, and this returns.
+        limits: Limits of connections; fewer where the process may not open so many files.
 
     Raises:
         InputError: The port is in use, or no file may be opened for a connection.

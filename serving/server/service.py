@@ -50,27 +50,27 @@ class ServiceConfig:
     """Where the parts are.
 
     Attributes:
-        serving_root: Releases.
+        serving_root: Directory in which releases are published.
         logs: Raw logs, read to fill an empty history store, and added to.
         history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
-        history_password: Of the Redis server; None asks without.
+        history_password: Password of the Redis server; None asks without.
         model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
             models in this process.
         model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
-        model_server_wait_s: How long to wait at the start until it has the release.
-        precision: In which the ranker multiplies: ``auto``, ``float32`` or ``bfloat16``; see
+        model_server_wait_s: Longest wait at the start until it has the release, seconds.
+        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
             :mod:`serving.servables.reduced_precision`.
-        threads: Requests worked on at a time.
-        max_waiting: Requests that may wait for a thread.
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread.
         settings: Widths and deadlines of the funnel.
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
-        token: What callers must know; None lets everybody in.
+        token: Token that callers must know; None lets everybody in.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
-        traces: Where OpenTelemetry spans are sent; None traces nothing.
-        hand_over_from_bytes: Releases of this size or more are for another process to load.
-        ask_for_successor: Asks for a process that loads a version, see
+        traces: URL that OpenTelemetry spans are sent to; None traces nothing.
+        hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
+        ask_for_successor: Function that asks for a process that loads a version, see
             :class:`serving.process.handover.Control`; None where nobody could start one.
         is_successor: Whether another process serves with the same stores meanwhile.
     """
