@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from absl import flags, logging
 
 from features import command
+from features.durations import DAY_S
 from serving.history import redis_connection
 from serving.process import cores, handover, listening, supervisor
 from serving.release import manifest as release
@@ -112,7 +113,7 @@ _PER_CHANNEL = flags.DEFINE_integer(
 _MAX_SHOWN = flags.DEFINE_integer(
     "max_shown", 20, "A video shown to a user so often in --shown_window_s rests; 0: no limit.", 0
 )
-_SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", 86400, "See --max_shown.", 1)
+_SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", DAY_S, "See --max_shown.", 1)
 _FILTER = flags.DEFINE_string(
     "filter",
     None,

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from features import command
+from features.durations import HOUR_S
 from models.baselines import live_popularity
-from models.baselines.live_popularity import HOUR_S, Live
+from models.baselines.live_popularity import Live
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalSettings
 from models.evaluation.retrieval import Ranked

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import command, declarations
-from features.as_of.statistics import DAY_S
 from features.catalogue import combined
+from features.durations import DAY_S
 from features.tables import casts, log_columns, log_files, log_writer, logs, schema
 from pipeline.preprocessing.config import NEEDED_TABLES, OPTIONAL_TABLES, PreprocessConfig
 from pipeline.preprocessing.log_report import Counts, Finding, LogReport, shortened

@@ -22,7 +22,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, declarations, spec
 from features.as_of import example_tables, replay
-from features.as_of.statistics import DAY_S
+from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs, schema
 from pipeline.preprocessing import cleaning, example_generation, leakage_audit, written_files

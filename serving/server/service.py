@@ -12,6 +12,7 @@ import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.durations import DAY_S
 from features.tables import log_files
 from serving import errors
 from serving.events import compaction
@@ -42,7 +43,7 @@ from serving.server.app import Service
 from serving.server.live_service import LiveParts
 
 # What is popular in a region is counted over the last week before the release is loaded.
-_REGIONAL_WINDOW_S = 7 * 86400
+_REGIONAL_WINDOW_S = 7 * DAY_S
 _CHOICES = ".precision"
 
 

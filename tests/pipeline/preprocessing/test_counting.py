@@ -7,9 +7,8 @@ from apache_beam.testing import test_pipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from features.as_of import live_statistics
+from features.durations import DAY_S
 from pipeline.preprocessing import beam_options, counting, table_files
-
-DAY_S = 86_400
 
 
 def stored(path, events):
