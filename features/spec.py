@@ -44,7 +44,7 @@ ORIGINS = ("users", "videos", "context", "history", "statistics", "live", "nomin
 # "a maximum bag size of 50 recent watches and 50 recent searches", section 3.5
 WATCH_BAG = SEARCH_BAG = 50
 SEARCH_TOKENS = 200  # unigrams and bigrams that 50 searches are cut to
-RECENT, TOPICS = 5, 8
+TOPICS = 8
 
 MEASURES = ("impressions", "clicks", "watches", "watch_time_s")
 KINDS_OF_EVENT = ("impression", "click", "watch")

@@ -24,8 +24,8 @@ class EmbeddedBackend:
     """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
 
     Args:
-        precision: In which the ranker multiplies, out of :data:`reduced_precision.PRECISIONS`; see
-            there for what it changes.
+        precision: In which the ranker multiplies, ``auto``, ``float32`` or ``bfloat16``; see
+            :mod:`serving.servables.reduced_precision`.
         choices: Where ``auto`` remembers what it chose; None tries anew each time.
     """
 
