@@ -14,15 +14,7 @@ from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalSettings
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, live_blend
-from models.paper.experiments import (
-    BARS,
-    Experiment,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
 from models.paper.live_blend import Inputs
 from models.paper.retrieval_lab import MAP, RECALL, Lab, Trained, values_of, verdict
 
@@ -38,6 +30,7 @@ _MODELS: Mapping[str, Mapping[str, Any]] = {
     "model alone, without example age": {"exclude": ("example_age_s",)},
     "model alone, ids only": {"video_content": False},
 }
+_DRAWN = {metric: metric for metric in ("recall_at_10", RECALL)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +102,7 @@ def news(setting: Setting) -> Experiment:
             "with live statistics does; the model alone knows only the user's own",
         ),
         rows=[*found.rows, *changes],
-        plots=[_recall_of_each(found)],
+        plots=[Plot.bars(found.rows, list(found.ranked), _DRAWN, y_label="recall@100")],
         conclusion="; ".join(
             f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in _told(found, changes)
         )
@@ -167,19 +160,6 @@ def _weights(blends: Mapping[str, live_blend.LiveBlend]) -> dict[str, dict[str, 
         | {"loss on the day before": round(one.loss, 4)}
         for name, one in blends.items()
     }
-
-
-def _recall_of_each(found: _Found) -> Plot:
-    row = {(row.setting, row.metric): row for row in found.rows}
-    return Plot(
-        kind=BARS,
-        x_label="",
-        y_label="recall@100",
-        series=[
-            Series.of_rows(metric, list(found.ranked), [row[name, metric] for name in found.ranked])
-            for metric in ("recall_at_10", RECALL)
-        ],
-    )
 
 
 def _slices(lab: Lab) -> dict[str, np.ndarray]:
