@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import combined, filled
+from features.durations import MINUTE_S
 
 # A click leads from an impression to its watch within this time of the impression.
-CLICK_WINDOW_S = 30 * 60
+CLICK_WINDOW_S = 30 * MINUTE_S
 CLICKED_AT = "clicked_at"
 NEVER = np.iinfo(np.int64).max
 _TOLD = "click_time"

@@ -18,6 +18,7 @@ from typing import Any
 from absl import logging
 
 from features import command
+from features.durations import HOUR_S
 
 COMPLETE = "COMPLETE"
 _LOCK, _FINISHED = ".lock", ".new"
@@ -25,7 +26,7 @@ _PARTS = frozenset({".tmp", _LOCK, _FINISHED})
 # From linux/fs.h and fcntl.h.
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
-_WRITTEN_WITHIN_S = 3600
+_WRITTEN_WITHIN_S = HOUR_S
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -34,6 +34,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from features import command, files
+from features.durations import DAY_S, HOUR_S
 from features.id_spaces import SPACES, IdSpace
 
 CANDIDATE, RANKER = "candidate", "ranker"
@@ -43,13 +44,13 @@ ORIGINS = ("users", "videos", "context", "history", "statistics", "live", "nomin
 # "a maximum bag size of 50 recent watches and 50 recent searches", section 3.5
 WATCH_BAG = SEARCH_BAG = 50
 SEARCH_TOKENS = 200  # unigrams and bigrams that 50 searches are cut to
-RECENT, TOPICS = 5, 8
+TOPICS = 8
 
 MEASURES = ("impressions", "clicks", "watches", "watch_time_s")
 KINDS_OF_EVENT = ("impression", "click", "watch")
-WINDOWS_S: Mapping[str, int | None] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "all": None}
+WINDOWS_S: Mapping[str, int | None] = {"1h": HOUR_S, "1d": DAY_S, "7d": 7 * DAY_S, "all": None}
 STATISTICS_WINDOWS_DAYS: Mapping[str, int | None] = {"1d": 1, "7d": 7, "all": None}
-LIVE_WINDOWS_S: Mapping[str, int] = {"10m": 600, "1h": 3600, "6h": 6 * 3600, "1d": 86400}
+LIVE_WINDOWS_S: Mapping[str, int] = {"10m": 600, "1h": HOUR_S, "6h": 6 * HOUR_S, "1d": DAY_S}
 
 
 class Kind(str, enum.Enum):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+from features.durations import DAY_S, HOUR_S, MINUTE_S
+
 _WIDEST_TITLE = 44
 # Of the ranking baselines, the one that knows no user either.
 _POPULAR_RANKING = "video_mean_watch_time"
@@ -67,19 +68,19 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int]) -> str:
 
 def age(seconds: int) -> str:
     """Returns the age of a video: 12 min, 5 h, 3 days."""
-    if seconds < _HOUR_S:
-        return f"{max(seconds, 0) // _MINUTE_S} min"
-    if seconds < 2 * _DAY_S:
-        return f"{seconds // _HOUR_S} h"
-    return f"{seconds // _DAY_S} days"
+    if seconds < HOUR_S:
+        return f"{max(seconds, 0) // MINUTE_S} min"
+    if seconds < 2 * DAY_S:
+        return f"{seconds // HOUR_S} h"
+    return f"{seconds // DAY_S} days"
 
 
 def duration(seconds: float) -> str:
     """Returns a watch time: 45 s, 3 min 05 s."""
     whole = round(seconds)
-    if whole < _MINUTE_S:
+    if whole < MINUTE_S:
         return f"{whole} s"
-    return f"{whole // _MINUTE_S} min {whole % _MINUTE_S:02d} s"
+    return f"{whole // MINUTE_S} min {whole % MINUTE_S:02d} s"
 
 
 def _shortened(title: str) -> str:

@@ -25,6 +25,7 @@ from features.as_of import pages
 from features.as_of.examples import Users
 from features.as_of.replay import NO_USERS
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import log_files, log_writer, logs
 from models.candidate import model as candidate_model
@@ -34,7 +35,6 @@ from serving.batch.past_nominations import COLUMNS, PastNominations, with_column
 from serving.events import compaction
 from serving.servables import export
 
-DAY_S = 24 * 3600
 # Before the first block: one to train on, one to stop by.
 _LEAST_DAYS = 2
 RELEASE_PREFIX = "backfill-"

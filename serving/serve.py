@@ -17,13 +17,19 @@ import pathlib
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from features import command
+from features.durations import DAY_S
 from serving.history import redis_connection
 from serving.process import cores, handover, listening, supervisor
 from serving.release import manifest as release
+
+if TYPE_CHECKING:  # They load TensorFlow, which --help and the parent do without.
+    from serving.funnel import page
+    from serving.server import service
 
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Where releases are published.", required=True
@@ -107,7 +113,7 @@ _PER_CHANNEL = flags.DEFINE_integer(
 _MAX_SHOWN = flags.DEFINE_integer(
     "max_shown", 20, "A video shown to a user so often in --shown_window_s rests; 0: no limit.", 0
 )
-_SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", 86400, "See --max_shown.", 1)
+_SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", DAY_S, "See --max_shown.", 1)
 _FILTER = flags.DEFINE_string(
     "filter",
     None,
@@ -179,49 +185,10 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     # Requests run side by side. To cut the small products of one of them into parts for several
     # threads costs more than it gains, and makes the others wait.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-    clock = _clock(start_s, place.started_s)
-    root = pathlib.Path(_SERVING_ROOT.value)
-    from serving.funnel.page import FunnelSettings
-    from serving.server import access as http_access
     from serving.server import connections, service
     from serving.server import run as server
 
-    token = http_access.read_token(_TOKEN_FILE.value)
-    if token is None and not listening.is_loopback(_HOST.value):
-        logging.warning("%s may be reached by others, and no token is asked for.", _HOST.value)
-    built = service.build(
-        service.ServiceConfig(
-            serving_root=root,
-            logs=pathlib.Path(_LOGS.value or root / "logs"),
-            history=_HISTORY.value or root / "history.sqlite",
-            history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
-            model_server=_MODEL_SERVER.value,
-            model_server_ca=_MODEL_SERVER_CA.value,
-            model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
-            precision=_PRECISION.value,
-            threads=_THREADS.value,
-            max_waiting=_MAX_WAITING.value,
-            settings=FunnelSettings(
-                retrieved=_RETRIEVED.value,
-                per_channel=_PER_CHANNEL.value,
-                max_shown=_MAX_SHOWN.value,
-                shown_window_s=_SHOWN_WINDOW_S.value,
-                history_deadline_s=_HISTORY_DEADLINE_S.value,
-                query_tower_deadline_s=_QUERY_TOWER_DEADLINE_S.value,
-                sources_deadline_s=_SOURCES_DEADLINE_S.value,
-                ranker_deadline_s=_RANKER_DEADLINE_S.value,
-            ),
-            predicate=_FILTER.value,
-            experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
-            token=token,
-            hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
-            traces=_TRACES.value,
-            hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
-            ask_for_successor=control.ask_for_successor,
-            is_successor=place.is_successor,
-        ),
-        clock=clock,
-    )
+    built = service.build(_config(place, control), clock=_clock(start_s, place.started_s))
     try:
         cores.part()
         server.run(
@@ -234,6 +201,53 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     finally:
         built.on_close()
     logging.info("Stopped.")
+
+
+def _config(place: handover.Place, control: handover.Control) -> "service.ServiceConfig":
+    """Returns what the flags ask for."""
+    from serving.server import access as http_access
+    from serving.server import service
+
+    token = http_access.read_token(_TOKEN_FILE.value)
+    if token is None and not listening.is_loopback(_HOST.value):
+        logging.warning("%s may be reached by others, and no token is asked for.", _HOST.value)
+    root = pathlib.Path(_SERVING_ROOT.value)
+    return service.ServiceConfig(
+        serving_root=root,
+        logs=pathlib.Path(_LOGS.value or root / "logs"),
+        history=_HISTORY.value or root / "history.sqlite",
+        history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
+        model_server=_MODEL_SERVER.value,
+        model_server_ca=_MODEL_SERVER_CA.value,
+        model_server_wait_s=_MODEL_SERVER_WAIT_S.value,
+        precision=_PRECISION.value,
+        threads=_THREADS.value,
+        max_waiting=_MAX_WAITING.value,
+        settings=_funnel_settings(),
+        predicate=_FILTER.value,
+        experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
+        token=token,
+        hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
+        traces=_TRACES.value,
+        hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
+        ask_for_successor=control.ask_for_successor,
+        is_successor=place.is_successor,
+    )
+
+
+def _funnel_settings() -> "page.FunnelSettings":
+    from serving.funnel import page
+
+    return page.FunnelSettings(
+        retrieved=_RETRIEVED.value,
+        per_channel=_PER_CHANNEL.value,
+        max_shown=_MAX_SHOWN.value,
+        shown_window_s=_SHOWN_WINDOW_S.value,
+        history_deadline_s=_HISTORY_DEADLINE_S.value,
+        query_tower_deadline_s=_QUERY_TOWER_DEADLINE_S.value,
+        sources_deadline_s=_SOURCES_DEADLINE_S.value,
+        ranker_deadline_s=_RANKER_DEADLINE_S.value,
+    )
 
 
 def _announce(address: str) -> None:

@@ -254,6 +254,49 @@ def test_a_source_file_is_short_and_has_a_name_that_says_something(path):
     assert not vague & set(path.stem.split("_"))
 
 
+def functions(node):
+    """Yields the functions of a module; a closure is a part of the one that it stands in."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+        else:
+            yield from functions(child)
+
+
+def code_lines(text, function):
+    """Counts the lines of a function, without docstrings and blank ones."""
+    told = set()
+    for node in ast.walk(function):
+        scope = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if scope and ast.get_docstring(node) is not None:
+            told.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    numbers = range(function.lineno, function.end_lineno + 1)
+    return sum(number not in told and bool(text[number - 1].strip()) for number in numbers)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_a_function_fits_on_a_screen(path):
+    lines = path.read_text().splitlines()
+    counted = {f.name: code_lines(lines, f) for f in functions(ast.parse(path.read_text()))}
+    assert {name: count for name, count in counted.items() if count > 60} == {}
+
+
+def test_lines_of_code_are_counted_without_docstrings_and_with_closures():
+    text = """\
+def outer():
+    '''Says
+    what.'''
+
+    # Why.
+    def inner():
+        '''Says it.'''
+        return 1
+    return inner
+"""
+    (outer,) = functions(ast.parse(text))
+    assert (outer.name, code_lines(text.splitlines(), outer)) == ("outer", 5)
+
+
 def test_the_packages_are_complete_and_the_tests_are_none(distribution):
     folders = {path.parent for path in SOURCES}
     assert set(distribution["packages"]) == {module(folder) for folder in folders}

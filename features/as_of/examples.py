@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 from features import spec, text
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
-from features.as_of.statistics import DAY_S, VideoStatistics
+from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue, combined, filled, ragged_rows
+from features.durations import DAY_S, HOUR_S
 from features.event_columns import Queries
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
@@ -374,7 +375,7 @@ def _floats(column: pa.Array) -> np.ndarray:
 def _context_strings(feature: Feature, request: Request) -> pa.Array:
     now = request.queries.now
     if feature.column == "hour":
-        return pa.array(now // 3600 % 24).cast(pa.string())
+        return pa.array(now // HOUR_S % 24).cast(pa.string())
     if feature.column == "weekday":
         # 1970-01-01 was a Thursday, weekday 3.
         return pa.array((now // DAY_S + 3) % 7).cast(pa.string())

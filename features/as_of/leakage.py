@@ -36,9 +36,10 @@ from features.as_of import live_statistics
 from features.as_of.earlier_events import EarlierEvents, clicks_of
 from features.as_of.entity_lookup import NEVER_S
 from features.as_of.history import History
-from features.as_of.live_statistics import MINUTE_S, LiveStatistics
-from features.as_of.statistics import DAY_S, VideoStatistics
+from features.as_of.live_statistics import LiveStatistics
+from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue, combined
+from features.durations import DAY_S, MINUTE_S
 from features.event_columns import Queries, times_of
 from features.spec import Kind, ResolvedSpec, Side
 

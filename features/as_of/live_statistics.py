@@ -25,8 +25,8 @@ import pyarrow as pa
 
 from features import spec
 from features.catalogue import Catalogue, combined
+from features.durations import MINUTE_S
 
-MINUTE_S = 60
 COUNTED = ("watches", "impressions")
 _MINUTE_BITS = 30  # minutes since 1970 until the year 4011
 _SCHEMA = pa.schema({"key": pa.int64(), "watches": pa.int64(), "impressions": pa.int64()})

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import combined
+from features.durations import MINUTE_S
 
 PAGE_TIME = "page_time"
-PAGE_GAP_S = 30 * 60  # a page where the log names none: impressions without a longer pause
+PAGE_GAP_S = 30 * MINUTE_S  # a page where the log names none: impressions without a longer pause
 
 
 def with_pages(impressions: pa.Table) -> pa.Table:

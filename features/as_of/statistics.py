@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from features import clicks, spec
 from features.catalogue import Catalogue, combined
+from features.durations import DAY_S
 
-DAY_S = 86400
 COLUMNS = spec.MEASURES  # impressions, clicks, watches: counts; watch_time_s: seconds
 
 

@@ -13,9 +13,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.durations import DAY_S
+
 _UTC_US = pa.timestamp("us", "UTC")
 _UNITS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_DAY_S = 24 * 3600
 # Floats hold whole numbers up to here; beyond it two ids could become one.
 _MAX_WHOLE = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
 # ISO 8601 text, as Arrow parses it: a letter for UTC, no space before the zone, microseconds.
@@ -208,7 +209,7 @@ def _seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.divide(values.cast(pa.int64()), _UNITS_PER_S[kind.unit])
     if pa.types.is_date(kind):
         days = values.cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
-        return pc.multiply(days, _DAY_S)
+        return pc.multiply(days, DAY_S)
     if pa.types.is_decimal(kind):
         return pc.floor(values).cast(pa.int64())
     return _whole(values)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import command, files
+from features.durations import DAY_S
 from features.tables import raw_tables, schema
 
 MAX_ROW_GROUP_ROWS = 250_000
@@ -27,7 +28,6 @@ FEATURES_FILE = "features.json"
 PARTITION = raw_tables.PARTITION
 # Hive's name for rows whose partition value is missing: here a null time, or one beyond year 9999.
 NO_DATE = "__HIVE_DEFAULT_PARTITION__"
-DAY_S = 24 * 3600
 
 _MAX_DAY = 2_932_896  # 9999-12-31, the last day that has a date=YYYY-MM-DD name.
 _MIN_DAY = -719_162  # 0001-01-01.

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from absl import logging
 
 from features import command
+from features.durations import DAY_S
 from features.tables import casts, raw_tables
 
 Column = raw_tables.Column
@@ -24,7 +25,7 @@ table_of = raw_tables.table_of
 empty = raw_tables.empty
 
 # Longer than any sitting with one video; a watch beyond it is a stuck player or a wrong unit.
-MAX_WATCH_TIME_S = 24 * 3600
+MAX_WATCH_TIME_S = DAY_S
 
 # Our API takes no other ids, so nobody could ask for them; and a vocabulary file has one id a line.
 MAX_ID_CHARACTERS = 256

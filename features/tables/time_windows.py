@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.durations import DAY_S
 from features.tables import log_files, raw_tables
 from features.tables.log_files import TableFile
-
-_DAY_S = 24 * 3600
 
 
 def of_date(file: TableFile) -> tuple[int, int] | None:
@@ -19,8 +18,8 @@ def of_date(file: TableFile) -> tuple[int, int] | None:
     for key, value in reversed(file.partitions):
         day = log_files.parse_day(value) if key == raw_tables.PARTITION else None
         if day is not None:
-            first = (day - datetime.date(1970, 1, 1)).days * _DAY_S
-            return first, first + _DAY_S
+            first = (day - datetime.date(1970, 1, 1)).days * DAY_S
+            return first, first + DAY_S
     return None
 
 

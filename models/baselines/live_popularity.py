@@ -10,9 +10,9 @@ import dataclasses
 import numpy as np
 
 from features.catalogue import ragged_rows
+from features.durations import HOUR_S
 from models.baselines.retrieval import Baseline, Floats, Ints, Queries
 
-HOUR_S = 3600
 WINDOWS_S = {"1h": HOUR_S, "6h": 6 * HOUR_S, "1d": 24 * HOUR_S}
 
 

@@ -19,11 +19,11 @@ import pyarrow.dataset as ds
 
 from features import command, spec
 from features.catalogue import Catalogue, combined, ragged_rows
+from features.durations import DAY_S, HOUR_S
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-DAY_S = 86_400
 LAST_HOURS = 6
 # A region's own counts outweigh the world's after about this many watches.
 _REGION_PRIOR_WATCHES = 50.0
@@ -231,8 +231,8 @@ def fit_all(train: Queries, catalogue: Catalogue, *, train_until_s: int) -> list
     windows = (
         ("all", None),
         ("last_day", DAY_S),
-        (f"last_{LAST_HOURS}h", LAST_HOURS * 3600),
-        ("last_1h", 3600),
+        (f"last_{LAST_HOURS}h", LAST_HOURS * HOUR_S),
+        ("last_1h", HOUR_S),
     )
     fitted: list[Baseline] = []
     for name, window_s in windows:

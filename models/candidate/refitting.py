@@ -39,7 +39,6 @@ from models.training import batches, checkpoints, lineage, loop, saved, warm_sta
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
-_LABEL = "video_id"
 _SPLIT, _NEWEST = "train", "newest"
 # It may cost so much of the first training.
 _MOST_OF_FIRST = 0.5
@@ -94,13 +93,8 @@ def refit(
     Raises:
         command.InputError: No candidate model, or one of other examples.
     """
-    opened = saved.open_directory(model_dir, kind=spec.CANDIDATE, examples_dir=measured_examples)
+    opened = _opened(model_dir, measured_examples)
     model_config = opened.config_as(CandidateConfig)
-    if model_config.loss == config.HIERARCHICAL:
-        raise command.InputError(
-            f"{model_dir} has a hierarchical softmax, which cannot be served, so it needs no "
-            "refit. Train with --loss=sampled."
-        )
     _require_joined(examples_dir, measured_examples)
     measured = candidate_model.load(model_dir, measured_examples)
     vocabularies = {
@@ -108,15 +102,10 @@ def refit(
         for space in measured.vocabulary_sizes
     }
     old = {space: saved.vocabulary(model_dir, space) for space in measured.vocabulary_sizes}
-    model = CandidateModel(
-        opened.resolved,
-        {space: len(tokens) for space, tokens in vocabularies.items()},
-        model_config,
-        seed=settings.seed,
-    )
-    catalogue = dataset.videos(examples_dir)
+    sizes = {space: len(tokens) for space, tokens in vocabularies.items()}
+    model = CandidateModel(opened.resolved, sizes, model_config, seed=settings.seed)
     videos = VideoFeatures.of_catalogue(
-        catalogue, columns=model.content_columns, num_videos=model.num_videos
+        dataset.videos(examples_dir), columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = candidate_training.label_counts_of(examples_dir, model)
     warm_start.apply(model, vocabularies, old_model=measured, old_vocabularies=old)
@@ -137,9 +126,8 @@ def refit(
     else:
         logging.warning("%s has no holdout: the model stays as it is.", examples_dir)
         model.repeat_bias.assign(measured.repeat_bias)
-    known = set(old[candidate_model.VIDEO_SPACE])
-    new = [token not in known for token in vocabularies[candidate_model.VIDEO_SPACE]]
-    step |= {"examples": newest, "new_videos": sum(new)}
+    space = candidate_model.VIDEO_SPACE
+    step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:
         step["checks"] = refit_checks.compare(
             refit_checks.Side.of(measured, measured_examples),
@@ -154,6 +142,21 @@ def refit(
     )
     candidate_model.save(model, output, contents=contents, videos=videos)
     return step
+
+
+def _opened(model_dir: Path, measured_examples: Path) -> saved.Opened:
+    """Opens the measured model.
+
+    Raises:
+        command.InputError: It cannot be served, so need not be refitted, or is of other examples.
+    """
+    opened = saved.open_directory(model_dir, kind=spec.CANDIDATE, examples_dir=measured_examples)
+    if opened.config_as(CandidateConfig).loss == config.HIERARCHICAL:
+        raise command.InputError(
+            f"{model_dir} has a hierarchical softmax, which cannot be served, so it needs no "
+            "refit. Train with --loss=sampled."
+        )
+    return opened
 
 
 def _require_joined(examples_dir: Path, measured_examples: Path) -> None:
@@ -193,14 +196,7 @@ def _train(
     task = candidate_training.CandidateTask(
         model, videos, label_counts, holdout=None, settings=settings
     )
-    examples = batches.open_training(
-        examples_dir,
-        spec.CANDIDATE,
-        columns=(*model.query_columns, _LABEL),
-        settings=settings,
-        keep=lambda part: part[_LABEL].astype(np.int64) > 0,
-        splits=splits,
-    )
+    examples = candidate_training.open_examples(examples_dir, model, settings, splits=splits)
     result = loop.fit(task, examples, settings, run)
     candidate_training.fit_repeat_bias(model, videos, examples)
     run.remove()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -187,20 +187,9 @@ def train(
             model, vocabularies, directory=warm_start_from, load=candidate_model.load
         )
     _advise(model, label_counts)
-    task = CandidateTask(
-        model,
-        videos,
-        label_counts,
-        holdout=_holdout(examples_dir, model, catalogue, settings),
-        settings=settings,
-    )
-    examples = batches.open_training(
-        examples_dir,
-        spec.CANDIDATE,
-        columns=(*model.query_columns, LABEL),
-        settings=settings,
-        keep=lambda part: part[LABEL].astype(np.int64) > 0,
-    )
+    holdout = _holdout(examples_dir, model, catalogue, settings)
+    task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)
+    examples = open_examples(examples_dir, model, settings)
     configs = {"model": model_config, "training": settings}
     run = workers.open_run(
         f"{os.fspath(model_dir).rstrip('/')}.training",
@@ -220,6 +209,31 @@ def train(
         run.remove()
     workers.wait_for_all()
     return result
+
+
+def open_examples(
+    examples_dir: Path,
+    model: CandidateModel,
+    settings: TrainingConfig,
+    *,
+    splits: Sequence[str] = ("train",),
+) -> batches.InMemory | batches.Streamed:
+    """Opens the examples whose next watch is in the vocabulary; others teach nothing.
+
+    Args:
+        examples_dir: What pipeline.preprocess or pipeline.join_holdout wrote.
+        model: What is trained.
+        settings: Of the training.
+        splits: To read one after the other; one that is named twice counts twice.
+    """
+    return batches.open_training(
+        examples_dir,
+        spec.CANDIDATE,
+        columns=(*model.query_columns, LABEL),
+        settings=settings,
+        keep=lambda part: part[LABEL].astype(np.int64) > 0,
+        splits=splits,
+    )
 
 
 def _new_model(

@@ -185,11 +185,6 @@ def mean_average_precision(ranks: npt.ArrayLike, k: int | None = None) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def catalogue_coverage(recommended_rows: npt.ArrayLike, num_videos: int) -> float:
-    """Returns the share of the corpus, in [0, 1], that at least one query was recommended."""
-    return len(np.unique(np.asarray(recommended_rows))) / num_videos if num_videos else 0.0
-
-
 def _part_of(exclude: Excluded | None, part: slice) -> Excluded | None:
     if exclude is None:
         return None
@@ -377,12 +372,6 @@ def _pair_sums(
         denominator=_total(codes, rivals, num_users),
         pairwise=True,
     )
-
-
-def mae(predicted: npt.ArrayLike, actual: npt.ArrayLike) -> float:
-    """Returns the mean absolute difference, in the unit of the arguments."""
-    error = np.abs(np.asarray(predicted, np.float64) - np.asarray(actual, np.float64))
-    return float(error.mean()) if error.size else float("nan")
 
 
 def calibration_bins(predicted: npt.ArrayLike, bins: int = 10) -> Ints:

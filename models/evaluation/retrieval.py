@@ -15,8 +15,9 @@ from absl import logging
 
 from features import command, spec
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
-from models.baselines.retrieval import DAY_S, Baseline, Queries, watch_counts
+from models.baselines.retrieval import Baseline, Queries, watch_counts
 from models.evaluation import metrics, repeat_bias
 from models.evaluation.config import RetrievalSettings
 from models.evaluation.intervals import Sheet

@@ -112,23 +112,26 @@ def figure_6(setting: Setting) -> Experiment:
             **PAPER,
         ),
         rows=rows,
-        plots=[
-            Plot(
-                kind=LINES,
-                x_label="hidden layers",
-                y_label="MAP@100 on the next day",
-                series=[
-                    Series.of_rows(
-                        name, depths, [find(rows, f"{name}, depth {d}", seed) for d in depths]
-                    )
-                    for name in names
-                ],
-            )
-        ],
+        plots=[_by_depth(rows, names, depths, seed=seed)],
         conclusion=f"Best: {best.setting}, MAP@100 {best}. {features.setting}: {features}, "
         f"{verdict(features)}. "
         + "; ".join(f"{row.setting}: {row}, {verdict(row)}" for row in depth_gain.values())
         + ".",
+    )
+
+
+def _by_depth(
+    rows: Sequence[Row], names: Sequence[str], depths: Sequence[int], *, seed: int
+) -> Plot:
+    """Draws a line for each set of features."""
+    return Plot(
+        kind=LINES,
+        x_label="hidden layers",
+        y_label="MAP@100 on the next day",
+        series=[
+            Series.of_rows(name, depths, [find(rows, f"{name}, depth {d}", seed) for d in depths])
+            for name in names
+        ],
     )
 
 

@@ -213,6 +213,25 @@ class Plot:
     y_label: str
     series: Sequence[Series]
 
+    @classmethod
+    def bars(
+        cls, rows: Sequence[Row], names: Sequence[str], metrics: Mapping[str, str], *, y_label: str
+    ) -> "Plot":
+        """Draws settings beside each other, each by the first of its rows of a metric.
+
+        Args:
+            rows: Of all of them, and of others.
+            names: The settings, in the order of the bars.
+            metrics: What a series is called, to its metric.
+            y_label: With unit.
+        """
+        first = {(row.setting, row.metric): row for row in reversed(rows)}
+        series = [
+            Series.of_rows(label, names, [first[name, metric] for name in names])
+            for label, metric in metrics.items()
+        ]
+        return cls(kind=BARS, x_label="", y_label=y_label, series=series)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "series", tuple(self.series))
         if self.kind not in {BARS, LINES, SCATTER}:

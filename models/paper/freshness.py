@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features import dataset, spec
+from features.durations import DAY_S, HOUR_S
 from features.spec import Kind, ResolvedSpec, Side
 from models.baselines import retrieval as baselines
-from models.baselines.retrieval import DAY_S
 from models.evaluation import retrieval as retrieval_evaluation
 from models.paper import experiments
 from models.paper.experiments import (
@@ -31,7 +31,6 @@ _WITH, _POWERS, _WITHOUT = "with example age", "with its powers alone", "without
 _BEFORE_DAYS, _AFTER_DAYS = 3, 10
 _MAX_VIDEOS = 300
 _USERS = {experiments.SHORT: 100, experiments.FULL: 400}
-_HOUR_S = 3600
 _FIRST_VIEWERS_S = 600  # As in pipeline/site/hours.py, whose formula true_shares() repeats.
 
 Floats = npt.NDArray[np.float64]
@@ -228,7 +227,7 @@ def _daily_truth(lab: Lab, starts: Ints, chosen: Ints) -> Floats:
     """Returns float64 [days, chosen], the truth's popularity shares, mean over the hours."""
     ids = lab.catalogue.video_ids.to_pylist()
     rows = np.array([int(ids[row][1:]) for row in chosen], np.int64)
-    hours = starts[:, np.newaxis] + _HOUR_S * np.arange(24)[np.newaxis]
+    hours = starts[:, np.newaxis] + HOUR_S * np.arange(24)[np.newaxis]
     shares = true_shares(lab.setting.logs / "truth" / "site.npz", hours.ravel(), rows)
     return shares.reshape(len(starts), 24, len(rows)).mean(axis=1)
 
@@ -250,7 +249,7 @@ def true_shares(path: pathlib.Path, hours: Ints, rows: Ints) -> Floats:
     evergreen = json.loads(path.with_name("site.json").read_text())["config"]["evergreen"]
     shares = np.zeros((len(hours), len(rows)))
     for place, start in enumerate(hours):
-        age = start + _HOUR_S // 2 - upload
+        age = start + HOUR_S // 2 - upload
         weight = pull * (1 - np.exp(-(np.maximum(age, 0) + _FIRST_VIEWERS_S) / rise))
         weight *= np.exp(-np.maximum(age, 0) / life) + evergreen
         weight[upload > start] = 0.0

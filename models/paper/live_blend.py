@@ -19,7 +19,8 @@ import numpy.typing as npt
 from absl import logging
 
 from features.catalogue import Catalogue
-from models.baselines.live_popularity import HOUR_S, Live
+from features.durations import HOUR_S, MINUTE_S
+from models.baselines.live_popularity import Live
 from models.baselines.retrieval import Floats, Ints, Queries
 from models.evaluation import metrics
 from models.evaluation.config import RetrievalSettings
@@ -34,7 +35,7 @@ _RIDGE = 1e-3
 _NEWTON_STEPS, _CONVERGED = 25, 1e-6
 NAMES = (
     "model",
-    *(f"log_rate_{half_life // 60}min" for half_life in HALF_LIVES_S),
+    *(f"log_rate_{half_life // MINUTE_S}min" for half_life in HALF_LIVES_S),
     "log_age_h",
     *(f"younger_than_{age:.0f}h" for age in _NEW_H),
     "seen",

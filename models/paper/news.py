@@ -7,23 +7,16 @@ from typing import Any
 import numpy as np
 
 from features import command
+from features.durations import HOUR_S
 from models.baselines import live_popularity
-from models.baselines.live_popularity import HOUR_S, Live
+from models.baselines.live_popularity import Live
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalSettings
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, live_blend
-from models.paper.experiments import (
-    BARS,
-    Experiment,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
 from models.paper.live_blend import Inputs
-from models.paper.retrieval_lab import MAP, RECALL, Lab, values_of, verdict
+from models.paper.retrieval_lab import MAP, RECALL, Lab, Trained, values_of, verdict
 
 _SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--users=300", "--videos=800", "--days=5", "--seed=1"),
@@ -37,6 +30,32 @@ _MODELS: Mapping[str, Mapping[str, Any]] = {
     "model alone, without example age": {"exclude": ("example_age_s",)},
     "model alone, ids only": {"video_content": False},
 }
+_DRAWN = {metric: metric for metric in ("recall_at_10", RECALL)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What was ranked, and how well.
+
+    Attributes:
+        lab: Whose queries these are.
+        ranked: By name.
+        rows: Figures of all of them.
+    """
+
+    lab: Lab
+    ranked: dict[str, Ranked] = dataclasses.field(default_factory=dict)
+    rows: list[Row] = dataclasses.field(default_factory=list)
+
+    def add(self, name: str, ranked: Ranked, trained: Trained | None = None) -> None:
+        """Takes one more."""
+        self.ranked[name] = ranked
+        self.rows.extend(self.lab.rows(name, ranked, trained=trained, slices=_slices(self.lab)))
+
+    @property
+    def recent(self) -> list[str]:
+        """Names of the baselines of recent popularity."""
+        return [name for name in self.ranked if name.startswith("live_popularity")]
 
 
 def news(setting: Setting) -> Experiment:
@@ -46,22 +65,15 @@ def news(setting: Setting) -> Experiment:
     setting = _news_setting(setting)
     lab = Lab(setting)
     seed = setting.seeds[0]
-    rows: list[Row] = []
-    ranked: dict[str, Ranked] = {}
+    found = _Found(lab)
     trained = {name: lab.train(seed=seed, **flags) for name, flags in _MODELS.items()}
     for name, one in trained.items():
-        ranked[name] = lab.rank(one)
-        rows += lab.rows(name, ranked[name], trained=one, slices=_slices(lab))
-    live = Live.of(lab.train_queries, lab.queries, num_videos=len(lab.catalogue))
-    order = np.zeros(len(lab.catalogue)) + lab.catalogue.upload_times / 1e12
-    for baseline in live_popularity.fit_all(lab.train_queries, lab.queries, order):
-        ranked[baseline.name] = retrieval_evaluation.rank_with_baseline(
-            baseline, lab.queries, catalogue=lab.catalogue, settings=RetrievalSettings()
-        )
-        rows += lab.rows(baseline.name, ranked[baseline.name], slices=_slices(lab))
+        found.add(name, lab.rank(one), one)
+    _add_recent_popularity(found)
     blends = _fitted_on_the_day_before(setting, lab, seed)
     # Which model to blend with is decided on the day before, too.
     chosen = min((_MODEL, _CONTENT), key=lambda name: blends[name].loss)
+    live = Live.of(lab.train_queries, lab.queries, num_videos=len(lab.catalogue))
     for name, model in ((_LIVE_ONLY, None), (_BLEND, chosen)):
         inputs = Inputs(
             embeddings=lab.embed(trained[model]) if model else None,
@@ -69,36 +81,8 @@ def news(setting: Setting) -> Experiment:
             live=live,
             catalogue=lab.catalogue,
         )
-        ranked[name] = blends[model or _LIVE_ONLY].rank(inputs, RetrievalSettings())
-        rows += lab.rows(name, ranked[name], slices=_slices(lab))
-    weights = {
-        name: dict(zip(live_blend.NAMES, one.weights.round(4).tolist(), strict=True))
-        | {"loss on the day before": round(one.loss, 4)}
-        for name, one in blends.items()
-    }
-    recent = [name for name in ranked if name.startswith("live_popularity")]
-    changes = [
-        lab.difference(f"{first} minus {second}", ranked[first], ranked[second], metric=metric)
-        for first, second in (
-            *((_BLEND, name) for name in recent),
-            (_BLEND, _LIVE_ONLY),
-            (_MODEL, "live_popularity_1h"),
-        )
-        for metric in (MAP, RECALL, "recall_at_10")
-    ]
-    best = max(recent, key=lambda name: values_of(ranked[name])[RECALL].mean())
-    told = [
-        c
-        for c in changes
-        if c.setting in {f"{_BLEND} minus {best}", f"{_BLEND} minus {_LIVE_ONLY}"}
-    ]
-    told += [c for c in changes if c.setting.endswith("minus live_popularity_1h")]
-    young = {
-        f"{hours} h": live_blend.label_share_younger_than(
-            lab.queries, lab.catalogue, hours * HOUR_S
-        )
-        for hours in (1, 3, 6, 8, 12, 24)
-    }
+        found.add(name, blends[model or _LIVE_ONLY].rank(inputs, RetrievalSettings()))
+    changes = _changes(found)
     return Experiment(
         name="news",
         title="News: videos that live for hours",
@@ -107,42 +91,75 @@ def news(setting: Setting) -> Experiment:
         paper="recommending fresh content is extremely important; it names the problem, no number.",
         settings=lab.settings(
             simulated_with=" ".join(("--preset=news", *_SITES[setting.mode])),
-            labels_younger_than=young,
+            labels_younger_than=_shares_of_young_labels(lab),
             uploaded_after_training=float(lab.masks["videos_new_since_training"].mean())
             if "videos_new_since_training" in lab.masks
             else 0.0,
             blend="weights fitted on the last day of training with a model that ended before it",
-            weights=weights,
+            weights=_weights(blends),
             blended_with=chosen,
             live="live_* and the blends see watches of all users before the query, as a funnel "
             "with live statistics does; the model alone knows only the user's own",
         ),
-        rows=[*rows, *changes],
-        plots=[
-            Plot(
-                kind=BARS,
-                x_label="",
-                y_label="recall@100",
-                series=[
-                    Series.of_rows(
-                        metric,
-                        list(ranked),
-                        [
-                            next(r for r in rows if (r.setting, r.metric) == (n, metric))
-                            for n in ranked
-                        ],
-                    )
-                    for metric in ("recall_at_10", RECALL)
-                ],
-            )
-        ],
-        conclusion="; ".join(f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in _unique(told))
+        rows=[*found.rows, *changes],
+        plots=[Plot.bars(found.rows, list(found.ranked), _DRAWN, y_label="recall@100")],
+        conclusion="; ".join(
+            f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in _told(found, changes)
+        )
         + ".",
     )
 
 
-def _unique(rows: Sequence[Row]) -> list[Row]:
-    return list({(row.setting, row.metric): row for row in rows}.values())
+def _add_recent_popularity(found: _Found) -> None:
+    lab = found.lab
+    order = np.zeros(len(lab.catalogue)) + lab.catalogue.upload_times / 1e12
+    for baseline in live_popularity.fit_all(lab.train_queries, lab.queries, order):
+        ranked = retrieval_evaluation.rank_with_baseline(
+            baseline, lab.queries, catalogue=lab.catalogue, settings=RetrievalSettings()
+        )
+        found.add(baseline.name, ranked)
+
+
+def _changes(found: _Found) -> list[Row]:
+    """Returns the differences that answer the question."""
+    pairs = (
+        *((_BLEND, name) for name in found.recent),
+        (_BLEND, _LIVE_ONLY),
+        (_MODEL, "live_popularity_1h"),
+    )
+    return [
+        found.lab.difference(
+            f"{first} minus {second}", found.ranked[first], found.ranked[second], metric=metric
+        )
+        for first, second in pairs
+        for metric in (MAP, RECALL, "recall_at_10")
+    ]
+
+
+def _told(found: _Found, changes: Sequence[Row]) -> list[Row]:
+    """Returns the differences that the conclusion names, each once."""
+    best = max(found.recent, key=lambda name: values_of(found.ranked[name])[RECALL].mean())
+    of_blend = {f"{_BLEND} minus {best}", f"{_BLEND} minus {_LIVE_ONLY}"}
+    told = [c for c in changes if c.setting in of_blend]
+    told += [c for c in changes if c.setting.endswith("minus live_popularity_1h")]
+    return list({(row.setting, row.metric): row for row in told}.values())
+
+
+def _shares_of_young_labels(lab: Lab) -> dict[str, float]:
+    return {
+        f"{hours} h": live_blend.label_share_younger_than(
+            lab.queries, lab.catalogue, hours * HOUR_S
+        )
+        for hours in (1, 3, 6, 8, 12, 24)
+    }
+
+
+def _weights(blends: Mapping[str, live_blend.LiveBlend]) -> dict[str, dict[str, float]]:
+    return {
+        name: dict(zip(live_blend.NAMES, one.weights.round(4).tolist(), strict=True))
+        | {"loss on the day before": round(one.loss, 4)}
+        for name, one in blends.items()
+    }
 
 
 def _slices(lab: Lab) -> dict[str, np.ndarray]:

@@ -18,15 +18,7 @@ from models.evaluation.config import RetrievalSettings
 from models.evaluation.intervals import Interval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
-from models.paper.experiments import (
-    BARS,
-    Experiment,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
 from models.paper.retrieval_lab import MAP, PAPER, RECALL, Lab, Trained, values_of, verdict
 
 _MODEL = "model"
@@ -84,21 +76,7 @@ def baselines_table(setting: Setting) -> Experiment:
         ),
         rows=[*rows, *changes],
         plots=[
-            Plot(
-                kind=BARS,
-                x_label="",
-                y_label="recall@100",
-                series=[
-                    Series.of_rows(
-                        "recall@100",
-                        order[:8],
-                        [
-                            next(r for r in rows if (r.setting, r.metric) == (n, RECALL))
-                            for n in order[:8]
-                        ],
-                    )
-                ],
-            )
+            Plot.bars(rows, order[:8], {"recall@100": RECALL}, y_label="recall@100"),
         ],
         conclusion="; ".join(f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in against)
         + (f". Not above: {', '.join(lost)}." if lost else ". Above all of them in both metrics."),
@@ -178,22 +156,7 @@ def ceiling(setting: Setting) -> Experiment:
         ),
         rows=rows,
         plots=[
-            Plot(
-                kind=BARS,
-                x_label="",
-                y_label="",
-                series=[
-                    Series.of_rows(
-                        metric,
-                        kept,
-                        [
-                            next(r for r in rows if (r.setting, r.metric) == (n, metric))
-                            for n in kept
-                        ],
-                    )
-                    for metric in (MAP, RECALL)
-                ],
-            )
+            Plot.bars(rows, kept, {MAP: MAP, RECALL: RECALL}, y_label=""),
         ],
         conclusion=f"The model has {found[_share_of(MAP)]} of the oracle's MAP@100 and "
         f"{found[_share_of(RECALL)]} of its recall@100.",

@@ -47,6 +47,13 @@ from models.training import saved
 _WIDE_RATE = 0.1
 
 
+def _wide_table(space: str, size: int, *, seed: int) -> EmbeddingTable:
+    """Returns the table of one weight for each id of a space, all 0."""
+    return EmbeddingTable(
+        size, 1, seed=seed, stddev=0, adagrad_rate=_WIDE_RATE, name=f"wide_{space}"
+    )
+
+
 class Ranker(tf_keras.Model):
     """Scores (query, candidate) pairs.
 
@@ -88,19 +95,13 @@ class Ranker(tf_keras.Model):
                 raise command.InputError(f"The ranker has no {side} feature left to read.")
         features = (*self._query_inputs.features, *candidate_features)
         self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
-        self.wide_tables: dict[str, EmbeddingTable] = {}
         self._wide_features = tuple(
             f for f in candidate_features if config.wide and f.kind is Kind.UNIVALENT
         )
-        for space in sorted({f.space for f in self._wide_features}):
-            self.wide_tables[space] = EmbeddingTable(
-                vocabulary_sizes[space],
-                1,
-                seed=seed,
-                stddev=0,
-                adagrad_rate=_WIDE_RATE,
-                name=f"wide_{space}",
-            )
+        self.wide_tables = {
+            space: _wide_table(space, vocabulary_sizes[space], seed=seed)
+            for space in sorted({f.space for f in self._wide_features})
+        }
         widths = ranker_layers.Widths(
             query=self._query_inputs.width(self.tables),
             video=self._video_inputs.width(self.tables),

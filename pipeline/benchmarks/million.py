@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import files, spec
+from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from pipeline.steps import commands
 
@@ -160,7 +161,7 @@ def _grown_catalogue(
         for row, video_id in enumerate(table["video_id"].to_pylist())
     ]
     uploaded = np.array(table["upload_time"].combine_chunks(), np.int64)
-    uploaded[count:] -= rng.integers(0, 900 * 86400, size=total - count)
+    uploaded[count:] -= rng.integers(0, 900 * DAY_S, size=total - count)
     # A channel of a million videos is no channel.
     channels = [
         channel if row < count or channel is None else f"{channel}.{row % 97}"

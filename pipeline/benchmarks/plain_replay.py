@@ -20,13 +20,12 @@ import pyarrow as pa
 from features import spec, text
 from features.as_of.entity_lookup import NEVER_S
 from features.as_of.pages import PAGE_GAP_S
-from features.as_of.statistics import DAY_S
 from features.clicks import CLICK_WINDOW_S
+from features.durations import DAY_S, MINUTE_S
 from features.event_columns import MAX_EVENTS
 from features.spec import Feature, Kind, ResolvedSpec
 
 Row = dict[str, Any]
-_MINUTE_S = 60
 
 
 class PlainReplay:
@@ -284,7 +283,7 @@ class PlainReplay:
 
     def _live(self, column: str, video: str, now: int) -> float | None:
         name, _, window = column.removeprefix("video_live_").rpartition("_")
-        end = now // _MINUTE_S * _MINUTE_S
+        end = now // MINUTE_S * MINUTE_S
         start = end - spec.LIVE_WINDOWS_S[window]
         watches = _within(self._watched_at.get(video, []), start, end)
         impressions = _within(self._shown_at.get(video, []), start, end)

@@ -61,6 +61,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import command
+from features.durations import HOUR_S
 from features.tables import logs
 from pipeline.importers import kuairand_files, source_files
 
@@ -75,7 +76,7 @@ BUCKET_BYTES = 128 << 20
 _BYTES_PER_ROW = 75  # Of CSV; measured on all three editions.
 _UNKNOWN_CODE = -124
 _UNKNOWN_NAME = "UNKNOWN"
-_CHINA_OFFSET_S = 8 * 3600
+_CHINA_OFFSET_S = 8 * HOUR_S
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import pathlib
 
 from features import command
 from features.as_of import replay
+from features.durations import DAY_S
 from features.id_spaces import VocabularySettings
 
 # Table to why the logs must have it, and what its absence switches off.
@@ -66,6 +67,10 @@ class PreprocessConfig:
             )
         if self.cache is not None:
             self._refuse_ragged_days()
+
+    def train_until_s(self, until_s: int) -> int:
+        """Returns where the holdout begins, Unix seconds, of events up to ``until_s``."""
+        return int(until_s - self.holdout_days * DAY_S)
 
     def _refuse_ragged_days(self) -> None:
         """Refuses settings under which two runs would not cut a log into the same days."""

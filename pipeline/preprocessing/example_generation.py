@@ -1,87 +1,26 @@
-"""Beam's side of replay: buckets of clean tables -> video statistics and raw examples.
+"""Beam's side of replay: fragments of logs -> clean tables of buckets of users -> raw examples.
 
-The logic is in :mod:`features.as_of.replay` and :mod:`features.as_of.statistics`, shared with
-serving.
+The logic is in :mod:`features.as_of.replay`, shared with serving.
 """
 
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.as_of import leakage, live_statistics, statistics
+from features.as_of import leakage
 from features.as_of import replay as replay_logic
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
-from features.tables import logs, schema
-from pipeline.preprocessing import cleaning, leakage_audit, periods, table_files
+from features.tables import logs
+from pipeline.preprocessing import cleaning, counting, leakage_audit, periods
 from pipeline.preprocessing.table_files import StoredTable
-
-_MERGED_AT_ONCE = 16  # Tables of minute counts that are held before they are added up.
-
-
-class DailyCounts(beam.DoFn):
-    """(bucket, clean tables) -> the bucket's video statistics by day.
-
-    Args:
-        has_impressions: Whether the log has impressions; a bucket may have none all the same.
-    """
-
-    def __init__(self, *, has_impressions: bool) -> None:
-        self._has_impressions = has_impressions
-
-    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[pa.Table]:
-        """Counts one bucket."""
-        tables = cleaning.tables_of(bucket)
-        impressions = tables.get("impressions")
-        if impressions is None and self._has_impressions:
-            impressions = schema.empty("impressions")
-        if "watches" in tables or impressions is not None:
-            yield statistics.daily_counts(tables.get("watches"), impressions)
-
-
-class MinuteCounts(beam.DoFn):
-    """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute, stored.
-
-    They are not combined as other sums are: a runner would hold them several times over.
-
-    Args:
-        videos_dir: Directory of the catalogue.
-        store_dir: Directory that gets the tables.
-    """
-
-    def __init__(self, videos_dir: str, store_dir: pathlib.Path) -> None:
-        self._videos_dir = videos_dir
-        self._store_dir = store_dir
-
-    def setup(self) -> None:
-        """Loads the ids once per worker."""
-        ids = cleaning.read_ids(self._videos_dir, "video_id")
-        self._catalogue = Catalogue(pa.table({"video_id": ids}))
-
-    def process(self, bucket: tuple[int, cleaning.Stored]) -> Iterator[StoredTable]:
-        """Counts one bucket."""
-        tables = cleaning.tables_of(bucket)
-        counts = live_statistics.minute_counts(
-            self._catalogue, tables.get("watches"), tables.get("impressions")
-        )
-        yield from table_files.store([counts], self._store_dir / f"minutes-{bucket[0]}.arrow")
-
-
-def _merged_minutes(parts: Sequence[StoredTable], store_dir: pathlib.Path) -> StoredTable:
-    """Adds up tables of :class:`MinuteCounts`."""
-    total = live_statistics.merge([])
-    for start in range(0, len(parts), _MERGED_AT_ONCE):
-        few = [part.read() for part in parts[start : start + _MERGED_AT_ONCE]]
-        total = live_statistics.merge([total, *few])
-    (stored,) = table_files.store([total], store_dir / "minutes.arrow")
-    return stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +98,153 @@ class Replay(beam.DoFn):
         yield beam.pvalue.TaggedOutput(leakage_audit.SEEN, self._audit.take())
 
 
+class Clean(NamedTuple):
+    """What :class:`CleanLogs` makes of fragments.
+
+    Attributes:
+        buckets: (bucket of users, its clean tables).
+        rejected: (table name, rows set aside).
+        counts: Counters of rows by table and reason.
+    """
+
+    buckets: beam.PCollection
+    rejected: beam.PCollection
+    counts: beam.PCollection
+
+
+class CleanLogs(beam.PTransform):
+    """Fragments of logs -> :class:`Clean`.
+
+    Args:
+        read: Validates fragments and deals them out.
+    """
+
+    def __init__(self, read: cleaning.ReadFragments) -> None:
+        super().__init__()
+        self._read = read
+
+    def expand(self, fragments: beam.PCollection) -> Clean:
+        """Reads fragments, and puts together what belongs to the same users."""
+        pieces = (
+            fragments
+            | "Spread fragments" >> beam.Reshuffle()
+            | "Read fragments"
+            >> beam.ParDo(self._read).with_outputs(
+                cleaning.REJECTED, cleaning.COUNTS, main="pieces"
+            )
+        )
+        clean = (
+            pieces.pieces
+            | "Gather buckets" >> beam.GroupByKey()
+            | "Clean buckets"
+            >> beam.ParDo(cleaning.CleanBuckets(self._read.store_dir)).with_outputs(
+                cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_tables"
+            )
+        )
+        rejected, counts = (
+            (pieces[tag], clean[tag]) | f"All {tag}" >> beam.Flatten()
+            for tag in (cleaning.REJECTED, cleaning.COUNTS)
+        )
+        return Clean(clean.bucket_to_tables, rejected, counts)
+
+
+class DigestPeriods(beam.PTransform):
+    """(bucket, clean tables) -> the one table of digests of the log's periods, which is written.
+
+    Args:
+        digests: How the periods are told apart.
+        directory: Gets the digests.
+    """
+
+    def __init__(self, digests: periods.Digests, directory: pathlib.Path) -> None:
+        super().__init__()
+        self._digests = digests
+        self._directory = directory
+
+    def expand(self, buckets: beam.PCollection) -> beam.PCollection:
+        """Digests bucket by bucket, and adds up."""
+        digests = (
+            buckets
+            | "Digest buckets" >> beam.ParDo(self._digests)
+            | "Merge digests" >> beam.CombineGlobally(cleaning.AddTables(periods.merge))
+        )
+        digests | "Write digests" >> beam.Map(periods.write_digests, self._directory)
+        return digests
+
+
+class ReplayUsers(beam.PTransform):
+    """(bucket, clean tables), and what is known beside them -> files of raw examples.
+
+    The input is a tuple: the buckets, then collections of one element each, which
+    :meth:`Replay.process` takes in this order.
+
+    Args:
+        replay: Makes examples.
+        outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
+        directory: Gets what the audit has seen.
+    """
+
+    def __init__(
+        self,
+        replay: Replay,
+        outputs: Mapping[str, tuple[pathlib.Path, pa.Schema]],
+        directory: pathlib.Path,
+    ) -> None:
+        super().__init__()
+        self._replay = replay
+        self._outputs = outputs
+        self._directory = directory
+
+    def expand(self, inputs: tuple[beam.PCollection, ...]) -> tuple[beam.PCollection, ...]:
+        """Replays bucket by bucket; returns what the writing of each output tells."""
+        buckets, *beside = inputs
+        examples = buckets | "Replay" >> beam.ParDo(
+            self._replay, *(beam.pvalue.AsSingleton(one) for one in beside)
+        ).with_outputs(*self._outputs, leakage_audit.SEEN)
+        audit = (
+            examples[leakage_audit.SEEN]
+            | "Add up audit" >> beam.CombineGlobally(leakage.merged)
+            | "Write audit" >> beam.Map(leakage_audit.write_seen, self._directory)
+        )
+        return (
+            audit,
+            *(
+                examples[tag]
+                | f"Write {tag}"
+                >> beam.io.WriteToParquetBatched(
+                    str(path / "part"), schema=schema, codec="zstd", file_name_suffix=".parquet"
+                )
+                for tag, (path, schema) in self._outputs.items()
+            ),
+        )
+
+
+class WriteCounts(beam.PTransform):
+    """(table name, rows set aside) and Counters, as a tuple -> files of both.
+
+    Args:
+        directory: Gets ``rejected`` and the counts.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def expand(
+        self, inputs: tuple[beam.PCollection, beam.PCollection]
+    ) -> tuple[beam.PCollection, beam.PCollection]:
+        """Puts together what belongs to a table; returns what the writing of each tells."""
+        rejected, counts = inputs
+        return (
+            rejected
+            | "By table" >> beam.GroupByKey()
+            | "Write rejected" >> beam.Map(cleaning.write_rejected, self._directory),
+            counts
+            | "Add counts" >> beam.CombineGlobally(cleaning.AddCounts())
+            | "Write counts" >> beam.Map(cleaning.write_counts, self._directory),
+        )
+
+
 def add_example_generation(
     pipeline: beam.Pipeline,
     fragments: Sequence[logs.Fragment],
@@ -180,65 +266,20 @@ def add_example_generation(
         has_impressions: Whether the log has that table.
         directory: Directory that gets ``video_statistics``, ``rejected`` and the counts.
     """
-    pieces = (
+    clean = (
         pipeline
         | "List fragments" >> beam.Create(list(fragments))
-        | "Spread fragments" >> beam.Reshuffle()
-        | "Read fragments"
-        >> beam.ParDo(read).with_outputs(cleaning.REJECTED, cleaning.COUNTS, main="pieces")
+        | "Clean logs" >> CleanLogs(read)
     )
-    clean = (
-        pieces.pieces
-        | "Gather buckets" >> beam.GroupByKey()
-        | "Clean buckets"
-        >> beam.ParDo(cleaning.CleanBuckets(read.store_dir)).with_outputs(
-            cleaning.REJECTED, cleaning.COUNTS, main="bucket_to_tables"
-        )
+    counted = clean.buckets | "Count statistics" >> counting.CountStatistics(
+        videos_dir=replay.videos_dir,
+        store_dir=read.store_dir,
+        directory=directory,
+        has_impressions=has_impressions,
     )
-    daily = (
-        clean.bucket_to_tables
-        | "Count days" >> beam.ParDo(DailyCounts(has_impressions=has_impressions))
-        | "Merge days" >> beam.CombineGlobally(cleaning.AddTables(statistics.merge))
-    )
-    daily | "Write video statistics" >> beam.Map(
-        lambda table: cleaning.write_part(directory / "video_statistics", table)
-    )
-    minutes = (
-        clean.bucket_to_tables
-        | "Count minutes" >> beam.ParDo(MinuteCounts(replay.videos_dir, read.store_dir))
-        | "List minutes" >> beam.combiners.ToList()
-        | "Merge minutes" >> beam.Map(_merged_minutes, read.store_dir)
-    )
-    beside = [daily, minutes]
+    inputs = [clean.buckets, counted.daily, counted.minutes]
     if replay.cached is not None:
-        digests = (
-            clean.bucket_to_tables
-            | "Digest periods" >> beam.ParDo(replay.cached.digests)
-            | "Merge digests" >> beam.CombineGlobally(cleaning.AddTables(periods.merge))
-        )
-        digests | "Write digests" >> beam.Map(periods.write_digests, directory)
-        beside.append(digests)
-    examples = clean.bucket_to_tables | "Replay" >> beam.ParDo(
-        replay, *(beam.pvalue.AsSingleton(table) for table in beside)
-    ).with_outputs(*outputs, leakage_audit.SEEN)
-    (
-        examples[leakage_audit.SEEN]
-        | "Add up audit" >> beam.CombineGlobally(leakage.merged)
-        | "Write audit" >> beam.Map(leakage_audit.write_seen, directory)
-    )
-    for tag, (path, example_schema) in outputs.items():
-        examples[tag] | f"Write {tag}" >> beam.io.WriteToParquetBatched(
-            str(path / "part"), schema=example_schema, codec="zstd", file_name_suffix=".parquet"
-        )
-    (
-        (pieces[cleaning.REJECTED], clean[cleaning.REJECTED])
-        | "All rejected" >> beam.Flatten()
-        | "By table" >> beam.GroupByKey()
-        | "Write rejected" >> beam.Map(cleaning.write_rejected, directory)
-    )
-    (
-        (pieces[cleaning.COUNTS], clean[cleaning.COUNTS])
-        | "All counts" >> beam.Flatten()
-        | "Add counts" >> beam.CombineGlobally(cleaning.AddCounts())
-        | "Write counts" >> beam.Map(cleaning.write_counts, directory)
-    )
+        digest = DigestPeriods(replay.cached.digests, directory)
+        inputs.append(clean.buckets | "Digest periods" >> digest)
+    tuple(inputs) | "Replay users" >> ReplayUsers(replay, outputs, directory)
+    (clean.rejected, clean.counts) | "Write what was set aside" >> WriteCounts(directory)

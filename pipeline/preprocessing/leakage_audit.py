@@ -20,8 +20,8 @@ from absl import logging
 from features import command, dataset, files, spec
 from features.as_of import leakage
 from features.as_of.replay import HELD_OUT, TRAIN
-from features.as_of.statistics import DAY_S
 from features.catalogue import combined
+from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
 
 SEEN = "audit"

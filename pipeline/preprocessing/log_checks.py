@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import command, declarations
-from features.as_of.statistics import DAY_S
 from features.catalogue import combined
 from features.tables import casts, log_columns, log_files, log_writer, logs, schema
 from pipeline.preprocessing.config import NEEDED_TABLES, OPTIONAL_TABLES, PreprocessConfig
@@ -288,7 +287,7 @@ class _Check:
             return  # Something else is wrong with them.
         newest = max(found.newest for found in times.values())
         until_s = self._config.until_s or newest + 1
-        train_until_s = int(until_s - self._config.holdout_days * DAY_S)
+        train_until_s = self._config.train_until_s(until_s)
         before = command.format_time(train_until_s)
         usable = self._rows["watches", "accepted"]
         if not self._rows["watches", "read"]:

@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.as_of.statistics import DAY_S
 from features.catalogue import combined
+from features.durations import DAY_S
 from features.tables import schema
 from pipeline.preprocessing import cleaning
 

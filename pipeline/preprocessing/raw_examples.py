@@ -22,7 +22,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, declarations, spec
 from features.as_of import example_tables, replay
-from features.as_of.statistics import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs, schema
 from pipeline.preprocessing import cleaning, example_generation, leakage_audit, written_files
@@ -107,7 +106,7 @@ class RawExamples:
             self._clean_entities("users")
         fragments = self._fragments()
         until_s = self._config.until_s or newest_time(fragments, now_s=self._now_s) + 1
-        train_until_s = int(until_s - self._config.holdout_days * DAY_S)
+        train_until_s = self._config.train_until_s(until_s)
         logging.info(
             "Training examples until %s, holdout until %s; %d features for the candidate model, "
             "%d for the ranker.",

@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
-from pipeline.site import config as site_config
+from features.durations import HOUR_S
 from pipeline.site import situations as site_situations
 from pipeline.site import world as site_world
 
 SURFACES = ("home", "up_next")
-FRESH_FADE_S = 24 * site_config.HOUR_S
+FRESH_FADE_S = 24 * HOUR_S
 _AFFINITY_FLOOR = 0.05  # Of a topic that the user has no taste for; log(0.05) is about -3.
 _OFTEN = 3.0  # Affinity beyond this adds no more.
 
@@ -62,7 +62,7 @@ def click_parts(world: site_world.World, showing: Showing) -> tuple[np.ndarray, 
     is_niche = people.niche[users, topic] == site.niche[videos]
     speaks = (people.languages[users] == language[..., None]).any(axis=-1)
     follows = (people.follows[users] == site.channel[videos][..., None]).any(axis=-1)
-    age = showing.hour_start_s + site_config.HOUR_S // 2 - site.upload_time[videos]
+    age = showing.hour_start_s + HOUR_S // 2 - site.upload_time[videos]
     logit = (
         b.click_affinity * affinity(world, users, videos)
         + b.click_niche * np.where(is_niche, 1.0, -1.0)

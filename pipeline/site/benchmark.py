@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import command
+from features.durations import DAY_S
 from features.tables import logs
-from pipeline.site import config as site_config
 from pipeline.site import truth as site_truth
 
 CUTOFF = 100
@@ -67,7 +67,7 @@ def last_day(
         InputError: The last day has no watch.
     """
     watches = logs.read_table(logs_dir, "watches")
-    midnight_s = truth.world.config.end_s - site_config.DAY_S
+    midnight_s = truth.world.config.end_s - DAY_S
     asked = watches.filter(pc.greater_equal(watches["time"], midnight_s))
     if is_completed:
         asked = asked.filter(asked["completed"])
@@ -162,9 +162,9 @@ def _popularity_ranks(
     truth: site_truth.Truth, watches: pa.Table, label: np.ndarray, *, days: int
 ) -> np.ndarray:
     """Ranks by the number of watches in the days before the last one."""
-    midnight_s = truth.world.config.end_s - site_config.DAY_S
+    midnight_s = truth.world.config.end_s - DAY_S
     time = watches["time"].to_numpy()
-    is_counted = (time < midnight_s) & (time >= midnight_s - days * site_config.DAY_S)
+    is_counted = (time < midnight_s) & (time >= midnight_s - days * DAY_S)
     rows = truth.video_rows(watches["video_id"])[is_counted]
     counts = np.bincount(rows, minlength=truth.world.config.videos)
     return _ranks(np.broadcast_to(counts, (len(label), len(counts))), label)

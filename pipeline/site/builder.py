@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from features.durations import DAY_S, HOUR_S
 from pipeline.site import config as site_config
 from pipeline.site import shelves as site_shelves
 from pipeline.site import world as site_world
@@ -69,7 +70,7 @@ def _videos(
         ]
     )
     num_old = max(config.topics, round(config.back_catalogue * number))
-    age_s = rng.random(num_old) ** 1.5 * config.back_catalogue_days * site_config.DAY_S
+    age_s = rng.random(num_old) ** 1.5 * config.back_catalogue_days * DAY_S
     upload = np.concatenate(
         [config.start_s - 1 - age_s, _new_uploads(config, number - num_old, rng)]
     )
@@ -87,7 +88,7 @@ def _videos(
     life = config.life_hours * np.exp(0.5 * rng.standard_normal(config.topics))[topic]
     is_episode = channels.has_series[channel] & (rng.random(number) < 0.6)
     typical_s = 420 * np.exp(0.5 * rng.standard_normal(config.topics))[topic]
-    duration = np.clip(typical_s * np.exp(0.6 * rng.standard_normal(number)), 15, 2 * 3600)
+    duration = np.clip(typical_s * np.exp(0.6 * rng.standard_normal(number)), 15, 2 * HOUR_S)
     return site_world.Videos(
         upload_time=upload.astype(np.int64),
         channel=channel.astype(np.int32),
@@ -99,8 +100,8 @@ def _videos(
         clickbait=clickbait.astype(np.float32),
         quality=np.round(quality, 3).astype(np.float32),
         pull=np.exp(log_pull).astype(np.float32),
-        rise_s=(0.1 * life * site_config.HOUR_S * rng.uniform(0.5, 2, number)).astype(np.float32),
-        life_s=(life * site_config.HOUR_S * rng.uniform(0.6, 1.6, number)).astype(np.float32),
+        rise_s=(0.1 * life * HOUR_S * rng.uniform(0.5, 2, number)).astype(np.float32),
+        life_s=(life * HOUR_S * rng.uniform(0.6, 1.6, number)).astype(np.float32),
         episode=_episode_numbers(channel, is_episode),
     )
 
@@ -112,7 +113,7 @@ def _new_uploads(
     hour = np.arange(config.days * 24)
     weight = 1.0 + 0.4 * np.sin(2 * np.pi * (hour % 24 - 9) / 24)
     chosen = rng.choice(hour, size=number, p=weight / weight.sum())
-    return config.start_s + (chosen + rng.random(number)) * site_config.HOUR_S
+    return config.start_s + (chosen + rng.random(number)) * HOUR_S
 
 
 def _episode_numbers(channel: np.ndarray, is_episode: np.ndarray) -> np.ndarray:

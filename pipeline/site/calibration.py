@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from features.durations import DAY_S
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import choices as site_choices
-from pipeline.site import config as site_config
 from pipeline.site import hours as site_hours
 from pipeline.site import pages as site_pages
 from pipeline.site import state as site_state
@@ -63,7 +63,7 @@ def _trial(world: site_world.World) -> tuple[np.ndarray, np.ndarray]:
     state, hours = site_state.UserState(world, users), site_hours.Hours(world)
     parts = []
     for step in range(steps):
-        time = config.start_s + int((step + 0.5) / steps * config.days * site_config.DAY_S)
+        time = config.start_s + int((step + 0.5) / steps * config.days * DAY_S)
         rows = np.flatnonzero(rng.random(len(users)) < np.minimum(pages / steps, 1))
         moment = site_choices.Moment(world, hours.at(time), state, rows, np.full(len(rows), time))
         page = site_pages.make_pages(moment, rng, policy=site_pages.HOME)

@@ -4,10 +4,8 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
+from features.durations import DAY_S, HOUR_S
 from pipeline.site import names as site_names
-
-HOUR_S = 3600
-DAY_S = 24 * HOUR_S
 
 # 2022-05-01, a Sunday. A fixed past day: logs of today would hold times after the clock.
 DEFAULT_START_S = 1_651_363_200

@@ -13,11 +13,11 @@ import dataclasses
 
 import numpy as np
 
-from pipeline.site import config as site_config
+from features.durations import DAY_S, HOUR_S
 from pipeline.site import shelves as site_shelves
 from pipeline.site import world as site_world
 
-FRESH_S = site_config.DAY_S
+FRESH_S = DAY_S
 _FIRST_VIEWERS_S = 600  # Popularity does not start at exactly nothing.
 
 
@@ -65,7 +65,7 @@ class Hours:
 
     def at(self, time_s: int) -> Hour:
         """Returns the hour that holds a time in Unix seconds."""
-        start = int(time_s) // site_config.HOUR_S * site_config.HOUR_S
+        start = int(time_s) // HOUR_S * HOUR_S
         if self._last is None or self._last.start_s != start:
             self._last = self._make(start)
         return self._last
@@ -75,7 +75,7 @@ class Hours:
         popularity = np.zeros(len(self._is_entry))
         popularity[:there] = popularity_of(self._world, start_s, np.arange(there))
         entry = popularity * self._is_entry
-        age = start_s + site_config.HOUR_S // 2 - self._world.videos.upload_time
+        age = start_s + HOUR_S // 2 - self._world.videos.upload_time
         return Hour(
             start_s=start_s,
             num_videos=there,
@@ -93,7 +93,7 @@ def popularity_of(
 ) -> np.ndarray:
     """Returns w of uploaded videos, float64 [...], in the hour that begins at ``hour_start_s``."""
     site = world.videos
-    age = hour_start_s + site_config.HOUR_S // 2 - site.upload_time[videos]
+    age = hour_start_s + HOUR_S // 2 - site.upload_time[videos]
     rise = 1 - np.exp(-(age + _FIRST_VIEWERS_S) / site.rise_s[videos])
     fade = np.exp(-age / site.life_s[videos]) + world.config.evergreen
     return np.asarray(site.pull[videos] * rise * fade)

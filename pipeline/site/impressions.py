@@ -10,9 +10,9 @@ import os
 import numpy as np
 import pyarrow as pa
 
+from features.durations import HOUR_S
 from features.tables import logs
 from pipeline.site import behaviour as site_behaviour
-from pipeline.site import config as site_config
 from pipeline.site import state as site_state
 from pipeline.site import truth as site_truth
 from pipeline.site import world as site_world
@@ -123,9 +123,7 @@ def _chances(
     showing = site_behaviour.Showing(
         users=np.broadcast_to(pages.user[page][:, None], videos.shape),
         videos=np.maximum(videos, 0),
-        hour_start_s=np.broadcast_to(
-            (time // site_config.HOUR_S * site_config.HOUR_S)[:, None], videos.shape
-        ),
+        hour_start_s=np.broadcast_to((time // HOUR_S * HOUR_S)[:, None], videos.shape),
         position=np.broadcast_to(np.arange(videos.shape[1]), videos.shape),
         recent_unclicked=state.recent_unclicked(rows, videos, time=time),
         is_up_next=np.broadcast_to(pages.is_up_next[page][:, None], videos.shape),

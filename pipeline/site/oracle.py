@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.durations import HOUR_S
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import choices as site_choices
-from pipeline.site import config as site_config
 from pipeline.site import hours as site_hours
 from pipeline.site import names as site_names
 from pipeline.site import pages as site_pages
@@ -92,12 +92,12 @@ class Oracle:
             state = history.replay(self._world, users, times)
         chances = np.zeros((len(users), self._world.config.videos))
         topics = np.array([self._topic(query) for query in queries or [None] * len(users)])
-        hours = times // site_config.HOUR_S
+        hours = times // HOUR_S
         for hour in np.unique(hours):
             rows = np.flatnonzero(hours == hour)
             moment = site_choices.Moment(
                 self._world,
-                self._hours.at(int(hour) * site_config.HOUR_S),
+                self._hours.at(int(hour) * HOUR_S),
                 state,
                 rows,
                 times[rows],

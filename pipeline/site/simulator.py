@@ -76,6 +76,7 @@ import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.durations import DAY_S, HOUR_S
 from features.tables import logs
 from pipeline.site import builder as site_builder
 from pipeline.site import calibration as site_calibration
@@ -132,8 +133,8 @@ def run(world: site_world.World, sink: Sink) -> None:
     visits = site_visits.Visits(world, np.arange(config.users))
     for day in range(config.days):
         start_s, before = time.monotonic(), visits.log.num_events
-        midnight_s = config.start_s + day * site_config.DAY_S
-        for hour_start_s in range(midnight_s, midnight_s + site_config.DAY_S, site_config.HOUR_S):
+        midnight_s = config.start_s + day * DAY_S
+        for hour_start_s in range(midnight_s, midnight_s + DAY_S, HOUR_S):
             visits.run_hour(hour_start_s)
             if visits.log.num_pending >= MAX_PENDING_EVENTS:
                 _drain(visits.log, tables, sink)

@@ -23,7 +23,7 @@ import statistics
 
 import numpy as np
 
-from pipeline.site import config as site_config
+from features.durations import DAY_S, HOUR_S
 from pipeline.site import world as site_world
 
 _MOODS = 3
@@ -42,10 +42,10 @@ def appeal(
     """Returns S of users, videos and the start of the hour (Unix seconds), float [...]."""
     moods = _moods(world.config.seed, world.config.topics)
     offset = site_world.REGION_HOURS[world.users.region[users]]
-    local_s = hour_start_s + offset * site_config.HOUR_S
+    local_s = hour_start_s + offset * HOUR_S
     # 1970-01-01 was a Thursday, weekday 3.
-    is_weekend = (local_s // site_config.DAY_S + 3) % 7 >= 5
-    hour = local_s % site_config.DAY_S // site_config.HOUR_S
+    is_weekend = (local_s // DAY_S + 3) % 7 >= 5
+    hour = local_s % DAY_S // HOUR_S
     return moods.appeal(
         moods.mood(hour, is_weekend, world.users.age[users]),
         moods.want(world.videos.topic[videos], world.videos.duration_s[videos]),

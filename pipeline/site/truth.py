@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from features import command, files
+from features.durations import HOUR_S
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import config as site_config
 from pipeline.site import events as site_events
@@ -150,7 +151,7 @@ class Truth:
         unknown = set(surfaces.ravel().tolist()) - set(site_behaviour.SURFACES)
         if unknown:
             raise ValueError(f"surface must be out of {site_behaviour.SURFACES}, got {unknown}.")
-        hours = np.asarray(times, np.int64) // site_config.HOUR_S * site_config.HOUR_S
+        hours = np.asarray(times, np.int64) // HOUR_S * HOUR_S
         showing = site_behaviour.Showing(
             users=users,
             videos=videos,

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from features.durations import HOUR_S
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import choices as site_choices
 from pipeline.site import config as site_config
@@ -62,7 +63,7 @@ class Visits:
         rng = np.random.default_rng([self._world.config.seed, 6, hour_start_s])
         hour = self._hours.at(hour_start_s)
         self._start_sessions(rng, hour_start_s)
-        end = hour_start_s + site_config.HOUR_S
+        end = hour_start_s + HOUR_S
         active = np.flatnonzero((self._actions_left > 0) & (self._next_time < end))
         while len(active):
             for first in range(0, len(active), _CHUNK_ROWS):
@@ -72,7 +73,7 @@ class Visits:
     def _start_sessions(self, rng: np.random.Generator, hour_start_s: int) -> None:
         """Begins sessions, at a rate that follows the user's activity and the local clock."""
         users = self._world.users
-        local = hour_start_s // site_config.HOUR_S + site_world.REGION_HOURS
+        local = hour_start_s // HOUR_S + site_world.REGION_HOURS
         clock = 1 + 0.7 * np.cos(2 * np.pi * (local - _PEAK_HOUR) / 24)
         rate = self._sessions_per_day / 24 * users.activity[self.state.users]
         rate = rate * clock[users.region[self.state.users]]
@@ -80,7 +81,7 @@ class Visits:
         rows = np.flatnonzero(comes & (self._actions_left == 0))
         actions = rng.geometric(1 - _MORE_ACTIONS, len(rows))
         self._actions_left[rows] = np.minimum(actions, MAX_ACTIONS)
-        arrival = hour_start_s + rng.integers(0, site_config.HOUR_S, len(rows))
+        arrival = hour_start_s + rng.integers(0, HOUR_S, len(rows))
         self._next_time[rows] = np.maximum(arrival, self._next_time[rows])
         other = rng.integers(0, len(site_world.DEVICES), len(rows))
         usual = users.device[self.state.users[rows]]

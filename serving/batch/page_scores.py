@@ -6,12 +6,13 @@ import dataclasses
 import numpy as np
 
 from features.catalogue import Catalogue
+from features.durations import DAY_S, HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
 
 CUTOFFS = (10, 100)
 PAGE, RETRIEVAL, CANDIDATES = "page", "retrieval alone", "any candidate, at any place"
-_POPULAR = {"live popularity, 1 h": 3600, "live popularity, 1 d": 86400}
+_POPULAR = {"live popularity, 1 h": HOUR_S, "live popularity, 1 d": DAY_S}
 _NAMES = (PAGE, RETRIEVAL, *_POPULAR, CANDIDATES)
 
 

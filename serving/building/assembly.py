@@ -18,8 +18,8 @@ from absl import logging
 
 from features import command, dataset, files, spec
 from features.as_of import replay
-from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker

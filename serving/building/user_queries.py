@@ -11,8 +11,8 @@ import pyarrow as pa
 from absl import logging
 
 from features import command, dataset, spec
-from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue, combined
+from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
 from models.candidate.model import CandidateModel
 from serving.index.exact_search import Floats

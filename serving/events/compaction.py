@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from absl import logging
 
 from features.catalogue import combined
+from features.durations import DAY_S, MINUTE_S
 from serving import errors
 from serving.events import attribution
 from serving.events import commits as event_commits
@@ -54,7 +55,7 @@ from serving.events.segments import (
 _MAX_BATCH_BYTES = 512 << 20
 
 # A replica that was taken away for good never asks for what it is owed.
-OWED_S = 30 * 86400
+OWED_S = 30 * DAY_S
 
 Bring = Callable[[Sequence[Segment]], Sequence[Segment]]
 
@@ -245,7 +246,7 @@ def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
             "%s cannot be written, so nothing of it is read: pages of the last %d minutes, and "
             "those that wait for a watch, are left out.",
             root / DIRECTORY,
-            CLICK_WINDOW_S // 60,
+            CLICK_WINDOW_S // MINUTE_S,
         )
         yield read([])
         return

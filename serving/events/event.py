@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from features import clicks
+from features.durations import DAY_S, HOUR_S
 
 CLICK_WINDOW_S = clicks.CLICK_WINDOW_S
 # The watch that follows a click may be reported when it ends, so it has longer.
-WATCH_WINDOW_S = 4 * 3600
+WATCH_WINDOW_S = 4 * HOUR_S
 # A page is as of the second after its user's last event, but no further than this after the clock:
 # else each page of a busy second would move the next one on. So the impression may lie that much
 # after the click that it led to. Clocks of servers that share a history should differ by less.
@@ -19,7 +20,7 @@ AHEAD_S = 1
 MAX_AHEAD_S = 300
 # A client may report late what it did without a network. Earlier than this is a clock that is
 # wrong, and each day is a partition of the logs that compaction has to write.
-MAX_BEHIND_S = 30 * 86400
+MAX_BEHIND_S = 30 * DAY_S
 
 
 def time_fault(time: int, *, now: int) -> str | None:
@@ -36,7 +37,7 @@ def time_fault(time: int, *, now: int) -> str | None:
         )
     if time < now - MAX_BEHIND_S:
         return (
-            f"must not be before the server's clock ({now}) by more than {MAX_BEHIND_S // 86400} "
+            f"must not be before the server's clock ({now}) by more than {MAX_BEHIND_S // DAY_S} "
             f"days, got {time}; what is older belongs into the tables of the logs"
         )
     return None

@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
+from features.durations import DAY_S
 from serving.events.event import identity
 
-KEPT_S = 86400
+KEPT_S = DAY_S
 _BYTES = 16
 _NAME = "keys-"
 

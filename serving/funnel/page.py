@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from features.durations import DAY_S
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
 
 MAX_K = 100
@@ -34,7 +35,7 @@ class FunnelSettings:
     per_source: int = 50
     per_channel: int = 3
     max_shown: int = 20
-    shown_window_s: int = 86400
+    shown_window_s: int = DAY_S
     history_deadline_s: float = 1.0
     query_tower_deadline_s: float = 1.0
     sources_deadline_s: float = 1.0

@@ -30,6 +30,7 @@ import numpy as np
 from absl import logging
 
 from features import command, files, spec
+from features.durations import HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
 from serving.live.state import LiveView
@@ -88,7 +89,7 @@ def columns(
     best = found.retrieval_scores[scored].max() if scored.any() else 0.0
     values += [np.where(scored, found.retrieval_scores - best, 0.0), scored]
     values.append(np.nan_to_num(_scores_of(found, sources.CO_WATCH)))
-    age_h = np.maximum(now - upload_times[found.rows], 0) / 3600
+    age_h = np.maximum(now - upload_times[found.rows], 0) / HOUR_S
     values.append(np.log1p(age_h))
     values += [np.isfinite(_scores_of(found, name)) for name in _SOURCES]
     values += [np.log(_places(_scores_of(found, name))) for name in PLACED]

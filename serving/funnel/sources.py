@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from features.catalogue import Catalogue, combined, ragged_rows
+from features.durations import DAY_S
 from serving.funnel.viewer import Viewer
 from serving.servables import signatures
 
@@ -238,7 +239,7 @@ class Fresh:
         first = int(np.searchsorted(self._sorted_times, -question.viewer.now))
         rows = self._order[first : first + _NEWEST]
         rows = rows[question.allowed(rows)]
-        age_days = (question.viewer.now - self._catalogue.upload_times[rows]) / 86400
+        age_days = (question.viewer.now - self._catalogue.upload_times[rows]) / DAY_S
         scores = -age_days + 7.0 * self._is_liked(rows, question.viewer.liked_rows)
         best = np.argsort(-scores, kind="stable")[:limit]
         return Nominations(rows[best], scores[best].astype(np.float32))

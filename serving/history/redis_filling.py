@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from features.durations import HOUR_S
 from serving.events.event import Kind
-from serving.history.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, packed_row
+from serving.history.redis_scripts import KEPT_HOURS_S, PREFIX, packed_row
 from serving.history.tables import KINDS
 
 # Renewed with everything that is written: a server that is killed meanwhile lets go so soon.

@@ -7,12 +7,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from features.durations import DAY_S
+
 PREFIX = "watchnext:"
 # Version 1 of a row: the columns of KINDS in their order. A later version may append columns
 # without a new number, since what a reader does not know at the end it leaves alone.
 ROW_VERSION = 1
-HOUR_S = 3600
-KEPT_HOURS_S = 9 * 86400
+KEPT_HOURS_S = 9 * DAY_S
 
 
 def packed_row(values: Sequence[Any]) -> str:

@@ -36,12 +36,13 @@ import pyarrow as pa
 import redis
 from absl import logging
 
+from features.durations import HOUR_S
 from serving import errors
 from serving.events.event import Event, Kind
 from serving.history import redis_connection, redis_scripts
 from serving.history.cache import NO_ROWS, HistoryCache, Remembered, grown
 from serving.history.redis_filling import LOCK_S, RedisFilling
-from serving.history.redis_scripts import HOUR_S, KEPT_HOURS_S, PREFIX, ROW_VERSION, packed_row
+from serving.history.redis_scripts import KEPT_HOURS_S, PREFIX, ROW_VERSION, packed_row
 from serving.history.tables import KINDS
 from serving.history.user_history import (
     MAX_EVENTS,

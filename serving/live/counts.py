@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.durations import DAY_S
+
 # Above it, counts are scaled down; 2^1023 is the largest double.
 _MAX_EXPONENT = 400.0
 
@@ -117,8 +119,8 @@ class FollowCounts:
     Not safe for threads.
     """
 
-    HALF_LIFE_S = 86400.0
-    SESSION_S = 86400  # A watch follows one that is not older ...
+    HALF_LIFE_S = float(DAY_S)
+    SESSION_S = DAY_S  # A watch follows one that is not older ...
     STEPS = 3  # ... and is among the last so many.
     _MOST_VIDEOS = 100_000
     _MOST_USERS = 500_000

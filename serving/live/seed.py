@@ -9,6 +9,7 @@ from absl import logging
 
 from features import spec
 from features.catalogue import combined
+from features.durations import DAY_S, HOUR_S
 from features.tables import logs, schema
 from features.tables.clean_logs import Cleaner
 from serving.events.event import Kind
@@ -17,8 +18,8 @@ from serving.live.state import Happened, LiveState
 # The newest watches that trending and co-watch start from: some seconds of work.
 MAX_WATCHES = 300_000
 # Beyond it, not even the slowest count holds anything.
-_TRENDING_S = 14 * 86400
-_MINUTES_S = max(spec.LIVE_WINDOWS_S.values()) + 3600
+_TRENDING_S = 14 * DAY_S
+_MINUTES_S = max(spec.LIVE_WINDOWS_S.values()) + HOUR_S
 MAX_IMPRESSIONS = 3_000_000
 _COLUMNS = ("user_id", "video_id", "time")
 

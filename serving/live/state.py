@@ -25,13 +25,14 @@ import pyarrow as pa
 
 from features import spec
 from features.as_of import live_statistics
-from features.as_of.live_statistics import MINUTE_S, LiveStatistics
+from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
+from features.durations import DAY_S, HOUR_S, MINUTE_S
 from serving.events.event import Event, Kind
 from serving.live.counts import DecayedCounts, FollowCounts, RecentWatches
 
-HALF_LIVES_S = (600.0, 3600.0, 6 * 3600.0, 86400.0)
-REGION_HALF_LIVES_S = (3600.0, 86400.0)
+HALF_LIVES_S = (600.0, 1.0 * HOUR_S, 6.0 * HOUR_S, 1.0 * DAY_S)
+REGION_HALF_LIVES_S = (1.0 * HOUR_S, 1.0 * DAY_S)
 MAX_VIDEOS = 2_000_000
 MAX_KNOWN = 100_000
 _MAX_REGIONS = 500
@@ -39,7 +40,7 @@ _MAX_USERS = 1_000_000
 # Watches of a region before its own order is worth more than everybody's.
 _REGION_MIN_WATCHES = 50
 _LISTED = 1000
-_HORIZON_S = max(spec.LIVE_WINDOWS_S.values()) + 3600
+_HORIZON_S = max(spec.LIVE_WINDOWS_S.values()) + HOUR_S
 # New minutes are added up with the older ones when there are so many, or after so long.
 _MAX_RECENT = 100_000
 _SETTLE_S = 1800

@@ -24,8 +24,8 @@ class EmbeddedBackend:
     """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
 
     Args:
-        precision: Precision of the ranker's products, out of :data:`reduced_precision.PRECISIONS`;
-            see there for what it changes.
+        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
+            :mod:`serving.servables.reduced_precision` for what it changes.
         choices: Memory of what ``auto`` chose; None tries anew each time.
     """
 

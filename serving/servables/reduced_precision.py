@@ -31,7 +31,6 @@ from serving.servables.model import Arrays, Model
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 AUTO = "auto"
-PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
 TURNS = 7
 TOLERANCE = 0.1  # In the logit.
 _LOGIT = "logit"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
+from features.durations import DAY_S, HOUR_S
 from serving.funnel.page import Page
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.funnel.rungs import RUNGS
@@ -15,7 +16,7 @@ from serving.server import answers as http_answers
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 
-_LAG_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400)
+_LAG_SECONDS = (1, 5, 15, 60, 300, 900, HOUR_S, 6 * HOUR_S, DAY_S)
 
 
 class Metrics:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from features.durations import DAY_S
 from features.tables import schema
 from serving.events import event as events
 from serving.funnel import page, rungs
@@ -46,7 +47,7 @@ PageId = Annotated[
 ]
 Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Words = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=500)]
-Seconds = Annotated[float, pydantic.Field(ge=0, le=86400, allow_inf_nan=False)]
+Seconds = Annotated[float, pydantic.Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 
 
 class _Strict(pydantic.BaseModel):
@@ -194,7 +195,7 @@ class EventIn(_Strict):
         gt=0,
         lt=1 << 33,
         description="Unix seconds; the time of arrival where not given. At most "
-        f"{events.MAX_BEHIND_S // 86400} days before the server's clock and {events.MAX_AHEAD_S} "
+        f"{events.MAX_BEHIND_S // DAY_S} days before the server's clock and {events.MAX_AHEAD_S} "
         "seconds after it.",
     )
     video_id: Id | None = None

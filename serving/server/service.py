@@ -6,11 +6,13 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.durations import DAY_S
 from features.tables import log_files
 from serving import errors
 from serving.events import compaction
@@ -41,7 +43,7 @@ from serving.server.app import Service
 from serving.server.live_service import LiveParts
 
 # What is popular in a region is counted over the last week before the release is loaded.
-_REGIONAL_WINDOW_S = 7 * 86400
+_REGIONAL_WINDOW_S = 7 * DAY_S
 _CHOICES = ".precision"
 
 
@@ -125,13 +127,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     predicate = filters.load_predicate(config.predicate) if config.predicate else None
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     tracer = tracing.open_tracer(config.traces)
-    history = open_history(config.history, password=config.history_password)
-    log = EventLog(
-        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
-    )
-    if not config.is_successor:  # Else nothing was left over, and the store is in use.
-        _catch_up(history, log, now_s=int(clock()))
-    keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
+    history, log, keeper = _memory(config, clock)
     backend = _backend(config)
     live = LiveParts(
         config.serving_root,
@@ -173,13 +169,6 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         arm_releases={arm.version: arm for arm in arms},
         tracer=tracer,
     )
-    closing = threading.Lock()
-
-    def close() -> None:
-        if closing.acquire(blocking=False):  # Once.
-            for part in (releases, live, keeper, funnel, log, history, backend, tracer):
-                part.close()
-
     for part in (releases, live, log, keeper):
         part.start()
     return Service(
@@ -187,17 +176,46 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         history=history,
         recorder=recording,
         releases=releases,
-        models=f"TensorFlow Serving at {config.model_server}"
-        if config.model_server
-        else "embedded",
+        models=_where_models_run(config),
         threads=config.threads,
         max_waiting=config.max_waiting,
         clock=clock,
         token=config.token,
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
-        on_close=close,
+        on_close=_closing(releases, live, keeper, funnel, log, history, backend, tracer),
     )
+
+
+def _memory(
+    config: ServiceConfig, clock: Callable[[], float]
+) -> tuple[HistoryStore, EventLog, HistoryKeeper]:
+    """Opens history store and event log, and what fills a store that lost everything."""
+    history = open_history(config.history, password=config.history_password)
+    log = EventLog(
+        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
+    )
+    if not config.is_successor:  # Else nothing was left over, and the store is in use.
+        _catch_up(history, log, now_s=int(clock()))
+    keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
+    return history, log, keeper
+
+
+class _Closable(Protocol):
+    def close(self) -> None:
+        """Ends it."""
+
+
+def _closing(*parts: _Closable) -> Callable[[], None]:
+    """Returns what closes the parts in order, once, however often it is called."""
+    lock = threading.Lock()
+
+    def close() -> None:
+        if lock.acquire(blocking=False):
+            for part in parts:
+                part.close()
+
+    return close
 
 
 def _hand_over(config: ServiceConfig, version: str) -> bool:
@@ -280,6 +298,10 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _where_models_run(config: ServiceConfig) -> str:
+    return f"TensorFlow Serving at {config.model_server}" if config.model_server else "embedded"
 
 
 def _load(

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command, dataset, spec
+from features.durations import DAY_S
 from features.tables import logs
-from features.tables.log_writer import DAY_S
 from pipeline.preprocessing import job as preprocessing_job
 from pipeline.preprocessing.config import PreprocessConfig
 

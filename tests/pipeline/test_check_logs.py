@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
+from features.durations import DAY_S
 from pipeline.preprocessing import job as preprocessing_job
 from pipeline.preprocessing import log_checks
 from pipeline.preprocessing.config import PreprocessConfig
 
 T0 = 1_795_132_800  # 2026-11-20T00:00:00Z
-DAY_S = 86_400
 NOW_S = T0 + 10 * DAY_S
 _HEAVY = "sorted({'tensorflow', 'apache_beam', 'tensorflow_transform'} & set(sys.modules))"
 

@@ -8,12 +8,12 @@ import time
 import pytest
 
 import pipeline
+from features.durations import DAY_S
 from features.tables import logs
 
 REPOSITORY = pathlib.Path(pipeline.__file__).parents[1]
 RATINGS_CSV = "userId,movieId,rating,timestamp\n1,10,4.0,1147880044\n2,10,1.5,1147868828\n"
 MOVIES_CSV = "movieId,title,genres\n10,Heat (1995),Action|Crime\n"
-DAY_S = 86_400
 
 
 def command_line(*flags):

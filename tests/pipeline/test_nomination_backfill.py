@@ -8,12 +8,12 @@ import pytest
 
 from features import command, files
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs
 from pipeline import nomination_backfill
 from serving.batch import bucketed_log, past_nominations
 
-DAY_S = 86_400
 DAY0 = 19_000 * DAY_S
 _SITE = ("--preset=tiny", "--users=60", "--videos=120", "--days=5", "--topics=4")
 KEPT = ["user_id", "video_id", "time", "page_id", "clicked", "watch_time_s", "position"]

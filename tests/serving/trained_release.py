@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from features import dataset, spec
+from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs
 from models import config
@@ -18,7 +19,6 @@ from pipeline.preprocessing import job as preprocessing_job
 from serving.building import assembly
 from serving.building import settings as build_settings
 
-DAY_S = 86_400
 FIRST_DAY_S = 1_700_006_400  # 2023-11-15 00:00 UTC
 DAYS = 4
 NUM_VIDEOS, NUM_USERS = 40, 10

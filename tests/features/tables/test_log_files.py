@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
+from features.durations import DAY_S
 from features.tables import log_files, logs, schema
 
 NOON_S = 1_795_132_800 + 12 * 3600  # 2026-11-20T12:00:00Z
-DAY_S = 86_400
 
 
 @pytest.fixture(autouse=True)

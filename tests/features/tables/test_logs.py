@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import command
+from features.durations import DAY_S
 from features.tables import logs, schema
 
-DAY_S = 86_400
 FIRST_OF_MAY_S = 1_651_363_200  # 2022-05-01T00:00:00Z.
 
 

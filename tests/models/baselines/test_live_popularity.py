@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from features.catalogue import Catalogue
+from features.durations import HOUR_S
 from models.baselines import live_popularity
 from models.baselines import retrieval as baselines
-from models.baselines.live_popularity import HOUR_S, Live
+from models.baselines.live_popularity import Live
 from models.evaluation.retrieval import Embeddings, RetrievalSettings
 from models.paper import live_blend
 from models.paper.live_blend import Inputs

@@ -5,9 +5,10 @@ import pytest
 
 from features import command
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from models.baselines import retrieval as baselines
 
-TRAIN_END = 100 * baselines.DAY_S
+TRAIN_END = 100 * DAY_S
 VIDEOS = ["a", "b", "c", "d"]
 UPLOADED = [4, 3, 2, 1]  # "a" is the freshest.
 

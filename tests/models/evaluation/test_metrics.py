@@ -81,10 +81,6 @@ def test_no_queries_measure_nothing():
     assert math.isnan(metrics.mean_average_precision([]))
 
 
-def test_coverage_is_the_share_of_distinct_videos():
-    assert metrics.catalogue_coverage([[0, 1], [1, 3]], 10) == 0.3
-
-
 def loss(pages, **columns):
     """`pages` is a list of (user, page, score, clicked, watch seconds)."""
     users, page_ids, scores, clicked, watch = zip(*pages, strict=True)
@@ -221,10 +217,6 @@ def test_xauc_and_auc_equal_the_obvious_double_loop(rows):
     assert metrics.auc(scores, clicked) == pytest.approx(
         obvious_concordance(scores, clicked), nan_ok=True
     )
-
-
-def test_mean_absolute_error():
-    assert metrics.mae([1.0, 5.0], [2.0, 2.0]) == 2.0
 
 
 def test_calibration_bins_are_equally_filled_and_keep_equal_predictions_together():

@@ -55,6 +55,20 @@ def test_an_outcome_survives_json_with_its_missing_numbers():
         back.row("depth 2", "map")
 
 
+def test_bars_stand_in_the_order_of_the_names_and_each_is_the_first_row_of_its_metric():
+    rows = [
+        Row(setting="a", metric="map", value=0.1, low=0.0, high=0.2, seed=1),
+        Row(setting="a", metric="map", value=0.9, seed=2),
+        Row(setting="b", metric="recall", value=0.8),
+        Row(setting="b", metric="map", value=0.3, low=0.25, high=0.4),
+    ]
+    plot = Plot.bars(rows, ["b", "a"], {"MAP@100": "map"}, y_label="MAP")
+    assert (plot.kind, plot.y_label) == (experiments.BARS, "MAP")
+    (series,) = plot.series
+    assert (series.name, series.x, series.y) == ("MAP@100", ("b", "a"), (0.3, 0.1))
+    assert (series.low, series.high) == ((0.25, 0.0), (0.4, 0.2))
+
+
 def test_a_finished_experiment_is_not_run_again_unless_the_setting_is_another(tmp_path):
     runs = []
 

@@ -13,8 +13,8 @@ from features import spec
 from features.as_of import live_statistics, replay, statistics
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
-from features.as_of.statistics import DAY_S
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.spec import Kind, Side
 from pipeline.benchmarks.plain_replay import PlainReplay
 

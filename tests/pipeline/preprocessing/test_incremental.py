@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from features import command, dataset, spec
 from features.as_of import replay
-from features.as_of.statistics import DAY_S
+from features.durations import DAY_S
 from features.tables import logs
 from pipeline.preprocessing import job as preprocessing_job
 from pipeline.preprocessing import periods, raw_examples

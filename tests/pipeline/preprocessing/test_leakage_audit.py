@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from features import clicks, event_columns, files, spec
 from features.as_of import examples, held_out, history, leakage, live_statistics, replay, statistics
 from features.as_of.live_statistics import LiveStatistics
-from features.as_of.statistics import DAY_S, VideoStatistics
+from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.event_columns import Queries
 from features.tables import logs
 from pipeline.preprocessing import job as preprocessing_job
