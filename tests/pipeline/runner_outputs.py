@@ -18,7 +18,7 @@ from features import dataset, spec
 # may add in another order. The columns concerned are quantile ranks within [0, 1).
 FLOAT_TOLERANCE = 1e-5
 # What says when and with what a run was made, not what came out.
-_OF_THE_RUN = ("logs", "cache")
+_OF_THE_RUN = ("logs", "cache", "beam_args")
 
 
 def assert_equal(expected: pathlib.Path, actual: pathlib.Path) -> dict[str, int]:
