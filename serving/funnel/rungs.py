@@ -20,7 +20,8 @@ The ranker still orders what is popular, trending and fresh for them, when there
 viewer climbs a ladder: nothing known (popular, by region where it is known), context or profile
 known (embedded from them), history.
 
-A new rung is one entry of :data:`RUNGS` and of :data:`LEFT_WITHOUT`.
+A new rung is its name in :data:`RUNGS`, and the part that it is left without in
+:data:`LEFT_WITHOUT`.
 """
 
 RUNGS = ("full", "no_ranker", "no_history", "last_embedding", "no_retrieval", "popular")
