@@ -63,13 +63,13 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        low, high = _first(self.ge, self.gt), _first(self.le, self.lt)
-        if high is None:
-            return f"above {low:g}" if self.ge is None else f"{low:g} or more"
-        if low is None:
-            return f"below {high:g}" if self.le is None else f"{high:g} or less"
-        opening, closing = "(" if self.ge is None else "[", ")" if self.le is None else "]"
-        return f"in {opening}{_number(low)}, {_number(high)}{closing}"
+        if self.le is None and self.lt is None:
+            return f"above {_number(self.gt)}" if self.ge is None else f"{_number(self.ge)} or more"
+        if self.ge is None and self.gt is None:
+            return f"below {_number(self.lt)}" if self.le is None else f"{_number(self.le)} or less"
+        low = f"({_number(self.gt)}" if self.ge is None else f"[{_number(self.ge)}"
+        high = f"{_number(self.lt)})" if self.le is None else f"{_number(self.le)}]"
+        return f"in {low}, {high}"
 
 
 class OneOf:
@@ -217,9 +217,5 @@ def _plain(text: str) -> str:
     return re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "")
 
 
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
     return f"{value:.15g}"

@@ -53,18 +53,6 @@ def test_a_config_of_before_a_setting_existed_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("texts", "widths"), [(["512", " 256"], (512, 256)), (["none"], ()), ([], ()), ([""], ())]
-)
-def test_widths_are_read_from_a_flag(texts, widths):
-    assert config.parse_widths(texts) == widths
-
-
-def test_widths_that_are_no_numbers_are_refused():
-    with pytest.raises(ValueError, match="wide"):
-        config.parse_widths(["512", "wide"])
-
-
-@pytest.mark.parametrize(
     ("num_examples", "expected"),
     [(1, 64), (1_200, 64), (15_000, 256), (65_536, 1024), (10_000_000, 1024)],
 )
