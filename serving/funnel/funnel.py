@@ -83,7 +83,9 @@ class Funnel:
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
         settings = self.settings
-        arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+        arm = None
+        if self._experiment and asked.user_id:  # Nobody in particular is in no arm.
+            arm = self._experiment.arm_of(asked.user_id)
         with (
             self._tracer.span("recommend", parent=asked.traceparent) as attributes,
             contextlib.ExitStack() as pinned,
