@@ -84,7 +84,9 @@ class Funnel:
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
         settings = self.settings
-        arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+        arm = None
+        if self._experiment and asked.user_id:  # Nobody in particular is in no arm.
+            arm = self._experiment.arm_of(asked.user_id)
         with (
             self._tracer.start_as_current_span(
                 "recommend", context=tracing.context_of(asked.traceparent)

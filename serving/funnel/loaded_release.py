@@ -107,6 +107,12 @@ class LoadedRelease:
         live = tuple(source.over(self.catalogue, self.index, view) for source in self.sources)
         return dataclasses.replace(self, live=view, sources=live)
 
+    @functools.cached_property
+    def related_sources(self) -> tuple[Source, ...]:
+        """The sources of a page that stands beside a video."""
+        live = tuple(source for source in self.sources if source.name == sources.CO_WATCH)
+        return (sources.Similar(self.index), *live)
+
     def order_columns(
         self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:

@@ -3,13 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from features.catalogue import Catalogue
 from serving.funnel.viewer import Viewer
+from serving.index.index import VideoIndex
 from serving.live.state import LiveView
 
 
@@ -40,6 +41,7 @@ class Question:
         upload_times: int64 [N], of the catalogue.
         embedding: float32 [D + 1] of the viewer, None where there is none.
         permits: Function of rows that returns bool [n]: what filters allow; None allows all.
+        related_to: Row of the video that the page stands beside; None for a page of its own.
     """
 
     viewer: Viewer
@@ -47,6 +49,7 @@ class Question:
     upload_times: np.ndarray
     embedding: np.ndarray | None = None
     permits: Callable[[np.ndarray], np.ndarray] | None = None
+    related_to: int | None = None
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n]: uploaded by now, not excluded, and permitted."""
@@ -73,15 +76,6 @@ class Question:
 NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
-class Searchable(Protocol):
-    """What :class:`Retrieval` needs of an index."""
-
-    def __len__(self) -> int: ...
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rows int32 [Q, k] and scores float32 [Q, k], best first."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Built:
     """What a release gives to make its sources of.
@@ -94,7 +88,7 @@ class Built:
     """
 
     catalogue: Catalogue
-    index: Searchable
+    index: VideoIndex
     daily: pa.Table
     regional: pa.Table | None = None
 
@@ -122,7 +116,7 @@ class Source(abc.ABC):
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns at most ``limit`` allowed videos, best first."""
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> "Source":
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> "Source":
         """Returns the source of the same release later on; itself where nothing of it changes.
 
         Args:

@@ -6,7 +6,8 @@ popular         most watched lately, in the viewer's region where that is known
 trending        watched most in the last minutes, hours and day
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
-co_watch        what people watched after the viewer's last watches
+co_watch        what people watched after the viewer's last watches, or after a video
+similar         nearest to the embedding of a video: of pages that stand beside one
 ==============  ====================================================================================
 
 All but the first need no model and answer in well under a millisecond. They are made from the
@@ -14,30 +15,27 @@ release's own statistics when it is loaded; in a server, trending and co_watch f
 (:mod:`serving.live.state`).
 """
 
-from collections.abc import Mapping
+import dataclasses
 
 import numpy as np
 import pyarrow as pa
 
-from features.catalogue import Catalogue, combined, ragged_rows
+from features.catalogue import Catalogue, ragged_rows
 from features.durations import DAY_S
+from serving.funnel import popularity
 from serving.funnel.nominations import (
     NOTHING,
     Built,
     Nominations,
     Question,
-    Searchable,
     Source,
 )
+from serving.index.index import VideoIndex
 from serving.live.state import LiveView
 from serving.servables import signatures
 
 RETRIEVAL, POPULAR, TRENDING, CO_WATCH = "retrieval", "popular", "trending", "co_watch"
-_HALF_LIFE_DAYS = 7.0
-# Watches in a region before its own ranking is worth more than everybody's.
-_REGION_MIN_WATCHES = 50
-_MAX_REGIONS = 500
-_TOP = 2000  # Popular and trending videos that are kept per list.
+SIMILAR = "similar"
 _NEWEST = 2000  # Uploads among which fresh ones are chosen by topic.
 _SEEDS = 10  # Last watches of the viewer that co-watch starts from.
 
@@ -48,7 +46,7 @@ class Retrieval(Source):
     name = RETRIEVAL
     limit = "retrieved"
 
-    def __init__(self, index: Searchable) -> None:
+    def __init__(self, index: VideoIndex) -> None:
         self._index = index
 
     @classmethod
@@ -56,7 +54,7 @@ class Retrieval(Source):
         """Returns the source of an index."""
         return cls(built.index)
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> Source:
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
         """Returns the source of another index."""
         del catalogue, live
         return Retrieval(index)
@@ -78,6 +76,33 @@ class Retrieval(Source):
             k = min(4 * k, len(self._index))
 
 
+class Similar(Source):
+    """Nearest to the embedding of the video that a page stands beside."""
+
+    name = SIMILAR
+
+    def __init__(self, index: VideoIndex) -> None:
+        self._index = index
+        self._nearest = Retrieval(index)
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source of an index."""
+        return cls(built.index)
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns the videos whose inner product with it is largest, without their biases."""
+        if question.related_to is None:
+            return NOTHING
+        rows = np.array([question.related_to])
+        embedding = np.array(self._index.embeddings[rows][0], np.float32)
+        if embedding[-1] <= signatures.UNREACHABLE_BIAS / 2:
+            return NOTHING  # It was never learnt.
+        embedding[-1] = 0.0
+        asked = dataclasses.replace(question, embedding=embedding)
+        return self._nearest.nominate(asked, limit)
+
+
 class Popular(Source):
     """Most watched lately, by region."""
 
@@ -93,12 +118,12 @@ class Popular(Source):
             catalogue: Catalogue of all videos.
             regional: ``region, video_id, watches`` of the last days, where it is known.
         """
-        self._overall = _decayed(daily, catalogue)
+        overall = popularity.decayed(daily, catalogue)
         newest = -catalogue.upload_times
         # Everything has its place, so that a page can always be filled.
-        order = np.lexsort((newest, -self._overall)).astype(np.int32)
-        self._everything = Nominations(order, self._overall[order].astype(np.float32))
-        self._regions = self._by_region(regional, catalogue)
+        order = np.lexsort((newest, -overall)).astype(np.int32)
+        self._everything = Nominations(order, overall[order].astype(np.float32))
+        self._regions = popularity.by_region(regional, catalogue, overall)
 
     @classmethod
     def of(cls, built: Built) -> "Popular":
@@ -109,40 +134,13 @@ class Popular(Source):
         """Returns the most watched of the region of the viewer, or of all where it has no list."""
         listed = self._regions.get(question.viewer.region)
         if listed is None:
-            listed = self._everything.head(_TOP + len(question.excluded))
+            listed = self._everything.head(popularity.TOP + len(question.excluded))
             listed = listed.head(int((listed.scores > 0).sum()))
         return question.first_allowed(listed, limit)
 
     def fill(self, question: Question, limit: int) -> Nominations:
         """Returns ``limit`` videos of the whole catalogue, popular or not, if there are as many."""
         return question.first_allowed(self._everything, limit)
-
-    def _by_region(
-        self, regional: pa.Table | None, catalogue: Catalogue
-    ) -> Mapping[str, Nominations]:
-        if regional is None or not regional.num_rows:
-            return {}
-        region = combined(regional["region"]).dictionary_encode()
-        code = np.asarray(region.indices, np.int64)
-        rows = catalogue.rows(regional["video_id"])
-        watches = np.where(rows < 0, 0, np.asarray(combined(regional["watches"]), np.float64))
-        total = np.bincount(code, weights=watches, minlength=len(region.dictionary))
-        # Callers choose the names of regions: of any number, the most watched ones are real.
-        most = np.argsort(-total, kind="stable")[:_MAX_REGIONS]
-        most = np.sort(most[total[most] >= _REGION_MIN_WATCHES])
-        kept = np.flatnonzero((rows >= 0) & np.isin(code, most))
-        kept = kept[np.argsort(code[kept], kind="stable")]
-        bounds = np.searchsorted(code[kept], np.stack([most, most + 1]))
-        # A little of everybody's taste breaks the many ties of a small region.
-        everybody = 0.1 * self._overall / max(self._overall.sum(), 1.0)
-        lists = {}
-        for number, start, end in zip(most.tolist(), *bounds.tolist(), strict=True):
-            name, mine = region.dictionary[number].as_py(), kept[start:end]
-            if name:
-                scores = watches[mine] / total[number] + everybody[rows[mine]]
-                best = np.argsort(-scores, kind="stable")[:_TOP]
-                lists[name] = Nominations(rows[mine][best], scores[best].astype(np.float32))
-        return lists
 
 
 class Trending(Source):
@@ -167,15 +165,15 @@ class Trending(Source):
     @classmethod
     def of(cls, built: Built) -> Source:
         """Returns the source; the score is how far the last day was above the usual one."""
-        last = _day_counts(built.daily, built.catalogue, ages=(0, 1))
-        usual = _day_counts(built.daily, built.catalogue, ages=(1, 8)) / 7
+        last = popularity.day_counts(built.daily, built.catalogue, ages=(0, 1))
+        usual = popularity.day_counts(built.daily, built.catalogue, ages=(1, 8)) / 7
         # Standard deviations above a Poisson count of the usual size; +1 for new videos.
         surprise = (last - usual) / np.sqrt(usual + 1)
-        order = np.argsort(-surprise, kind="stable")[:_TOP].astype(np.int32)
+        order = np.argsort(-surprise, kind="stable")[: popularity.TOP].astype(np.int32)
         order = order[surprise[order] > 0]
         return cls(Nominations(order, surprise[order].astype(np.float32)))
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> Source:
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
         """Returns what trends now, with the same list for where nothing does."""
         del catalogue, index
         return Trending(self._listed, live)
@@ -207,7 +205,7 @@ class Fresh(Source):
         """Returns the source of a catalogue."""
         return cls(built.catalogue)
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> Source:
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
         """Returns the source of a longer catalogue."""
         del index, live
         return self if catalogue is self._catalogue else Fresh(catalogue)
@@ -252,7 +250,7 @@ class Channels(Source):
         """Returns the source of a catalogue."""
         return cls(built.catalogue)
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> Source:
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
         """Returns the source of a longer catalogue."""
         del index, live
         return self if catalogue is self._catalogue else Channels(catalogue)
@@ -278,7 +276,7 @@ class Channels(Source):
 
 
 class CoWatch(Source):
-    """What people watched after what the viewer watched last."""
+    """What people watched after what the viewer watched last, or after the video beside."""
 
     name = CO_WATCH
 
@@ -291,7 +289,7 @@ class CoWatch(Source):
         del built
         return cls()
 
-    def over(self, catalogue: Catalogue, index: Searchable, live: LiveView | None) -> Source:
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
         """Returns the source of a live view."""
         del catalogue, index
         return CoWatch(live)
@@ -299,43 +297,18 @@ class CoWatch(Source):
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what followed the last watches; the score sums shares of all followers."""
         seeds = question.viewer.liked_rows[:_SEEDS]
+        if question.related_to is not None:
+            seeds = np.array([question.related_to], np.int32)
         if self._live is None or not len(seeds):
             return NOTHING
         rows, scores = self._live.rows_after(seeds)
         return question.first_allowed(Nominations(rows, scores), limit)
 
 
-# Each is asked for each page, side by side.
+# Each is asked for each page, side by side; for a page beside a video, only SIMILAR and CO_WATCH.
 SOURCES: tuple[type[Source], ...] = (Retrieval, Popular, Trending, Fresh, Channels, CoWatch)
 NAMES = tuple(source.name for source in SOURCES)
 
 
 def _lengths(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return offsets[rows + 1] - offsets[rows]
-
-
-def _activity(daily: pa.Table) -> np.ndarray:
-    """Returns what counts as popularity, float64 [n]: watches; where nobody logs them, clicks."""
-    watches = np.asarray(combined(daily["watches"]), np.float64)
-    return watches if watches.any() else np.asarray(combined(daily["clicks"]), np.float64)
-
-
-def _decayed(daily: pa.Table, catalogue: Catalogue) -> np.ndarray:
-    """Returns watches with a half-life of a week, counted back from the last day: float64 [N]."""
-    if not daily.num_rows:
-        return np.zeros(len(catalogue))
-    rows = catalogue.rows(daily["video_id"])
-    day = np.asarray(combined(daily["day"]), np.int64)
-    weight = _activity(daily) * 0.5 ** ((day.max() - day) / _HALF_LIFE_DAYS)
-    return np.bincount(rows[rows >= 0], weights=weight[rows >= 0], minlength=len(catalogue))
-
-
-def _day_counts(daily: pa.Table, catalogue: Catalogue, *, ages: tuple[int, int]) -> np.ndarray:
-    """Returns watches on the days that are ``[first, end)`` days before the last: float64 [N]."""
-    if not daily.num_rows:
-        return np.zeros(len(catalogue))
-    rows = catalogue.rows(daily["video_id"])
-    day = np.asarray(combined(daily["day"]), np.int64)
-    age = day.max() - day
-    mine = (rows >= 0) & (age >= ages[0]) & (age < ages[1])
-    return np.bincount(rows[mine], weights=_activity(daily)[mine], minlength=len(catalogue))
