@@ -171,6 +171,8 @@ def check(settings: Any) -> None:
         for mark in setting.marks:
             if not isinstance(mark, Bounds | OneOf):
                 continue
+            if isinstance(value, float) and math.isinf(value):
+                raise RuleError(setting.name, f"be finite and {mark}", value)
             if not isinstance(value, tuple):
                 require(value in mark, setting.name, f"be {mark}", value)
             else:

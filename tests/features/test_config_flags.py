@@ -155,11 +155,11 @@ def test_only_the_flags_that_are_given_change_a_preset(values):
 
 
 def test_help_tells_meaning_default_and_range(values):
-    config_flags.define(Oven, without={"manual"}, choices={"names": ("x",)})
+    config_flags.define(Oven, without={"manual"}, choices={"mode": ("top", "all")})
     text = values.get_help()
     assert "Directory of the kitchen." in text
     assert "manual" not in text
-    assert "<top|bottom>: Kind of heat." in " ".join(text.split())
+    assert "<top|all>: Kind of heat." in " ".join(text.split())
     assert "an integer in [20, 300]" in text
     assert "(default: '1,3')" in text
 

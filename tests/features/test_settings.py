@@ -50,6 +50,7 @@ def test_what_is_declared_is_read_in_order_with_its_meaning():
         ({"heat": 0.0}, r"heat must be in \(0, 300\], got 0.0\."),
         ({"heat": 300.5}, r"heat must be in \(0, 300\], got 300.5\."),
         ({"heat": math.nan}, r"heat must be in \(0, 300\], got nan\."),
+        ({"heat": math.inf}, r"heat must be finite and in \(0, 300\], got inf\."),
         ({"fan": "fast"}, "fan must be one of off, on, got 'fast'"),
         ({"trays": (2, 0)}, r"trays must each be 1 or more, got \(2, 0\)"),
     ],

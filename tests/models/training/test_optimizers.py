@@ -125,7 +125,7 @@ def test_adagrad_moves_dense_and_sparse_gradients_alike():
 
 
 def test_unknown_optimizer_is_refused():
-    with pytest.raises(ValueError, match="optimizer must be one of"):
+    with pytest.raises(ValueError, match="optimizer must be in"):
         optimizers.make("sgd", 0.1)
 
 

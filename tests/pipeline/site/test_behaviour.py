@@ -169,7 +169,7 @@ def test_an_episode_is_named_after_its_channel():
         ({"topics": 100_000}, "topics must be in"),
         ({"start_s": 1_651_363_201}, "must be a midnight UTC"),
         ({"life_hours": float("nan")}, "life_hours must be above 0, got nan"),
-        ({"events_per_user_day": 501.0}, "at most 500"),
+        ({"events_per_user_day": 501.0}, r"must be in \(0, 500\]"),
         ({"videos": 40, "channels": 30}, "videos must be enough"),
     ],
 )
