@@ -15,6 +15,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
+from features import quiet
+
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
 DONE = "WATCHNEXT_DONE"
@@ -40,6 +42,9 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
+        quiet.begin(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else None)
+        # The processor does it, unless somebody names a card.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
         show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
@@ -66,22 +71,28 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
 
 
 def show_progress() -> None:
-    """Writes our progress lines and everybody's warnings to standard error."""
+    """Writes our progress lines and everybody's errors to standard error.
+
+    Where ``--verbosity`` was given, here or to the command that started this process, it writes
+    everybody's lines of that level instead.
+    """
     logging.use_absl_handler()
     # A log line per message is for people; the prefix that matters to them is the time.
     logging.get_absl_handler().setFormatter(
         std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
     )
-    logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    logging.set_verbosity(logging.INFO)
+    verbosity = quiet.asked()
+    if verbosity is None:
+        logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.set_verbosity(logging.INFO if verbosity is None else verbosity)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
-    """Keeps our progress lines and everybody's warnings: TensorFlow and Beam say much at INFO."""
-    if record.levelno >= std_logging.WARNING:
+    """Keeps our lines and everybody's errors: TensorFlow and Beam say much below that."""
+    if record.levelno >= std_logging.ERROR:
         return True
     path = pathlib.Path(record.pathname)
     return _OUR_CODE in path.parents and "site-packages" not in path.parts
@@ -148,9 +159,3 @@ def format_time(seconds: int) -> str:
     """Returns the ISO 8601 form, UTC, of Unix seconds."""
     moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def quiet_tensorflow() -> None:
-    """Silences TensorFlow's start-up chatter; call before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

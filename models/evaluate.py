@@ -27,7 +27,6 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into a config, loads the models, measures and writes."""
     del argv
     config = _SETTINGS.build()
-    command.quiet_tensorflow()
     from models.evaluation import evaluation, report
 
     candidate_model = ranker = None

@@ -26,7 +26,6 @@ def main(argv: Sequence[str]) -> None:
     """Refits, and says what to run next."""
     del argv
     settings = _SETTINGS.build()
-    command.quiet_tensorflow()
     from models.candidate import refitting
 
     step = refitting.refit(

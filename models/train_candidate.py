@@ -36,7 +36,6 @@ def main(argv: Sequence[str]) -> None:
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
-    command.quiet_tensorflow()
     from models.candidate import training as candidate_training
 
     result = candidate_training.train(

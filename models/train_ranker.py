@@ -31,7 +31,6 @@ def main(argv: Sequence[str]) -> None:
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
-    command.quiet_tensorflow()
     from models.ranking import training as ranker_training
 
     result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)

@@ -28,7 +28,6 @@ _SETTINGS = config_flags.define(preprocessing_config.PreprocessConfig())
 def main(beam_args: Sequence[str]) -> None:
     """Turns flags into a config and hands over."""
     config = _SETTINGS.build()
-    command.quiet_tensorflow()
     if beam_args[1:]:
         # A mistyped flag is told before the logs are read.
         from pipeline.preprocessing import beam_options

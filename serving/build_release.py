@@ -28,7 +28,6 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into settings and hands over."""
     del argv
     inputs, settings = _INPUTS.build(), _SETTINGS.build()
-    command.quiet_tensorflow()
     from serving.building import assembly
 
     started = time.monotonic()

@@ -33,7 +33,6 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into arguments and hands over."""
     del argv
     inputs = _INPUTS.build()
-    command.quiet_tensorflow()
     from serving.batch import order_learning
     from serving.building import order_from_holdout
     from serving.funnel import page_order

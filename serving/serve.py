@@ -96,7 +96,6 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     control = handover.Control(place.control)
     if place.is_successor:
         cores.use_one()
-    command.quiet_tensorflow()
     # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
     # would wake for it spin on the cores that other requests need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
