@@ -81,6 +81,8 @@ def show_progress() -> None:
     logging.get_absl_handler().setFormatter(
         std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
     )
+    if not flags.FLAGS.is_parsed():  # In a process that another started: there are none.
+        flags.FLAGS.mark_as_parsed()
     verbosity = quiet.asked()
     if verbosity is None:
         logging.get_absl_handler().addFilter(_is_ours_or_serious)

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -111,9 +110,8 @@ def test_the_stages_are_binaries_and_their_flags_are_theirs():
 
 
 def run_binary(path, *flags, python=()):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     line = [sys.executable, *python, "-m", module(path), *flags]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("path", BINARIES, ids=module)

@@ -14,7 +14,12 @@ from collections.abc import Iterator
 
 from absl import flags  # noqa: TID251 - reads them, defines none
 
-PACKAGES = ("pipeline", "models", "serving")
+# Package to what its commands are about.
+PACKAGES = {
+    "pipeline": "Data, the whole chain, measuring",
+    "models": "Models",
+    "serving": "Releases and serving",
+}
 _IS_COMMAND = re.compile(r"^    command\.run\(", re.MULTILINE)
 
 
