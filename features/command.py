@@ -2,14 +2,19 @@
 
 A binary ends with ``command.run(main)``. An :class:`InputError` then becomes one message on
 standard error and exit code 2, never a traceback: it says what is wrong, where, and what to do.
+What a code means is in :data:`EXIT_CODES`.
 """
 
 import datetime
+import inspect
 import logging as std_logging
 import os
 import pathlib
 import shlex
+import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -20,6 +25,16 @@ from features import quiet
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
 DONE = "WATCHNEXT_DONE"
+
+
+# Exit code to what it means, of all commands. Somebody else's signals are 128 and their number.
+EXIT_CODES = {
+    0: "It is done. Also after --help, and when a server or the demo was asked to stop.",
+    1: "It failed: by a fault, with a traceback; `doctor` found a problem; a step was killed.",
+    2: "Bad input: a flag, a file, logs that teach nothing, a gate. The message says which.",
+    130: "Stopped by Ctrl-C (SIGINT). What was made so far is there whole or not at all.",
+    143: "Stopped by SIGTERM.",
+}
 
 
 class InputError(Exception):
@@ -37,7 +52,7 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             refuses what nobody knows; otherwise it is an error.
 
     Raises:
-        SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
+        SystemExit: One of :data:`EXIT_CODES`.
     """
     done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
@@ -52,6 +67,8 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             main(argv)
         except InputError as error:
             _refuse(str(error))
+        except KeyboardInterrupt:
+            _end("stopped.", code=128 + signal.SIGINT)
         if done:
             pathlib.Path(done).touch()
 
@@ -104,21 +121,41 @@ _HELP = ("help", "h", "?", "helpshort", "helpfull", "helpxml")
 
 
 def _print_help(name: str) -> NoReturn:
-    """Prints docstring and flags as absl does, and ends with code 0, which absl does not."""
+    """Prints docstring and flags, and ends with code 0, which absl does not."""
     if name == "helpxml":
         flags.FLAGS.write_help_in_xml_format(sys.stdout)
+    elif name == "helpfull":
+        app.usage(shorthelp=False, writeto_stdout=True)
     else:
-        app.usage(shorthelp=name != "helpfull", writeto_stdout=True)
+        sys.stdout.write(_help_text())
     sys.stdout.flush()
     raise SystemExit(0)
 
 
+def _help_text() -> str:
+    """Returns the docstring of the program, and its own flags in the order of their definition."""
+    lines = [inspect.cleandoc(sys.modules["__main__"].__doc__ or ""), "", "Flags:"]
+    width, margin = min(shutil.get_terminal_size((100, 24)).columns, 100), " " * 6
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        is_required = any("must have a value" in (v.message or "") for v in flag.validators)
+        default = "" if flag.default is None else f"default: {flag.default_as_str}"
+        facts = [flag.parser.syntactic_help, "required" if is_required else default]
+        name = f"[no]{flag.name}" if flag.boolean else flag.name
+        lines.append(f"  --{name}  ({'; '.join(filter(None, facts))})")
+        lines += textwrap.wrap(flag.help, width, initial_indent=margin, subsequent_indent=margin)
+    return "\n".join([*lines, "", "--helpfull shows the flags of libraries too.", ""])
+
+
 def _refuse(message: str) -> NoReturn:
+    _end(f"error: {message}", code=2)
+
+
+def _end(message: str, *, code: int) -> NoReturn:
     logging.flush()
     sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def shell_line(binary: str, **given: object) -> str:

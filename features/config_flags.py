@@ -159,9 +159,6 @@ def _defined(setting: Setting, default: Any, choices: Sequence[str] | None) -> _
     """Defines the flag of one setting."""
     one_of = setting.mark(OneOf)
     parser, shown, read = _form(setting, choices or (one_of.choices if one_of else None))
-    if setting.mark(Bounds) is not None and setting.kind in {int, float}:
-        noun = "an integer" if setting.kind is int else "a number"
-        parser.syntactic_help = f"{noun} {setting.mark(Bounds)}"
     is_required = default is dataclasses.MISSING
     arguments = {
         "name": setting.flag,
@@ -194,6 +191,9 @@ def _form(setting: Setting, choices: Sequence[str] | None) -> tuple[Any, _Turn, 
         return flags.ListParser(), _entries, lambda entries: numbers_by_name(entries, flag=name)
     if setting.kind is pathlib.Path:
         return flags.ArgumentParser(), str, _path if setting.is_optional else pathlib.Path
+    if setting.mark(Bounds) is not None:
+        bounded = {int: _BoundedInteger, float: _BoundedFloat}[setting.kind]
+        return bounded(str(setting.mark(Bounds))), setting.kind, setting.kind
     parsers = {
         bool: flags.BooleanParser,
         int: flags.IntegerParser,
@@ -201,6 +201,19 @@ def _form(setting: Setting, choices: Sequence[str] | None) -> tuple[Any, _Turn, 
         str: flags.ArgumentParser,
     }
     return parsers[setting.kind](), setting.kind, setting.kind
+
+
+# The bounds are told here and checked by the settings, whose message is the same for all callers.
+class _BoundedInteger(flags.IntegerParser):
+    def __init__(self, bounds: str) -> None:
+        super().__init__()
+        self.syntactic_help = f"an integer {bounds}"
+
+
+class _BoundedFloat(flags.FloatParser):
+    def __init__(self, bounds: str) -> None:
+        super().__init__()
+        self.syntactic_help = f"a number {bounds}"
 
 
 def _path(text: str) -> pathlib.Path | None:

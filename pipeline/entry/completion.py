@@ -39,7 +39,7 @@ _watchnext() {{
 complete -o filenames -F _watchnext watchnext
 """
 _ZSH = """\
-autoload -U +X compinit && compinit
+(( $+functions[compdef] )) || { autoload -U +X compinit && compinit -u }
 autoload -U +X bashcompinit && bashcompinit
 """
 

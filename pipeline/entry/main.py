@@ -7,6 +7,7 @@ import difflib
 import importlib.metadata
 import runpy
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from pipeline.entry import completion, table
@@ -82,7 +83,8 @@ def _help() -> str:
         lines.append(f"{title}:")
         for one in commands.values():
             if one.module.partition(".")[0] == package:
-                lines.append(f"  {one.name:<{width}}{one.summary}"[:_WIDTH])
+                told = textwrap.shorten(one.summary, _WIDTH - width - 2, placeholder=" ...")
+                lines.append(f"  {one.name:<{width}}{told}")
         lines.append("")
     return "\n".join([*lines, _EXAMPLES])
 

@@ -18,9 +18,11 @@ class Fan:
 
     Attributes:
         speed: Turns a second.
+        width: Width, metres.
     """
 
     speed: Annotated[float, Bounds(ge=0, lt=90)] = 5.0
+    width: Annotated[float, Bounds(gt=0)] = 1.0
 
     def __post_init__(self):
         settings.check(self)
@@ -161,6 +163,8 @@ def test_help_tells_meaning_default_and_range(values):
     assert "manual" not in text
     assert "<top|all>: Kind of heat." in " ".join(text.split())
     assert "an integer in [20, 300]" in text
+    assert "a number in [0, 90)" in text
+    assert "a number above 0" in text
     assert "(default: '1,3')" in text
 
 
