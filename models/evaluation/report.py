@@ -143,13 +143,13 @@ def html_page(evaluation: Evaluation) -> str:
 
 def _summary(evaluation: Evaluation, part: str) -> str:
     """Returns whether the model is better than the best baseline, in a box."""
-    found = _verdict(evaluation, part)
-    if not found:
+    sentences = _verdict(evaluation, part)
+    if not sentences:
         return report_parts.verdict(f"{_TITLES[part]}:", "no model and baseline to compare.")
     change = _change(evaluation, part)
     style = "better" if _is_better(change, evaluation.main_metric(part)) else "worse"
     style = style if change.excludes_zero else ""
-    return report_parts.verdict(f"{_TITLES[part]}:", " ".join(found), style)
+    return report_parts.verdict(f"{_TITLES[part]}:", " ".join(sentences), style)
 
 
 def _protocol(evaluation: Evaluation) -> str:

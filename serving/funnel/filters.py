@@ -32,7 +32,7 @@ from features import command
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.tables import schema
 from serving import errors
-from serving.funnel.page import FunnelSettings, PageRequest
+from serving.funnel.page import FunnelConfig, PageRequest
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import Blocked
 
@@ -168,8 +168,8 @@ class Filters:
         catalogue: Catalogue,
         rules: VideoRules,
         *,
-        asked: PageRequest,
-        settings: FunnelSettings,
+        request: PageRequest,
+        settings: FunnelConfig,
         predicate: Predicate | None = None,
     ) -> None:
         """Prepares everything that does not depend on a single video.
@@ -178,15 +178,15 @@ class Filters:
             viewer: User who asks.
             catalogue: Videos of the release.
             rules: Rules of the videos of ``catalogue``.
-            asked: Page request, with what it blocks.
+            request: Page request, with what it blocks.
             settings: Limits of what is shown again.
             predicate: The custom filter.
         """
         self._catalogue = catalogue
         self._refused: dict[str, list[np.ndarray]] = {}
-        blocked = viewer.blocked | asked.blocked
+        blocked = viewer.blocked | request.blocked
         self._listed = {
-            "watched": viewer.watched_rows if asked.exclude_watched else _NO_ROWS,
+            "watched": viewer.watched_rows if request.exclude_watched else _NO_ROWS,
             "shown_too_often": _shown_too_often(viewer, settings),
             "blocked_video": _rows_of(catalogue, blocked.videos),
             "withdrawn": rules.withdrawn,
@@ -221,11 +221,13 @@ class Filters:
 
     def examples(self, limit: int = 5) -> dict[str, list[str]]:
         """Returns the ids of some videos that each filter held back."""
-        found = {name: rows for name, rows in self._listed.items() if len(rows)}
+        held_back = {name: rows for name, rows in self._listed.items() if len(rows)}
         for name, refused in list(self._refused.items()):
-            found[name] = np.unique(np.concatenate(refused))
+            held_back[name] = np.unique(np.concatenate(refused))
         ids = self._catalogue.video_ids
-        return {name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in found.items()}
+        return {
+            name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in held_back.items()
+        }
 
 
 def load_predicate(name: str) -> Predicate:
@@ -290,7 +292,7 @@ def _asked(
     return answer
 
 
-def _shown_too_often(viewer: Viewer, settings: FunnelSettings) -> np.ndarray:
+def _shown_too_often(viewer: Viewer, settings: FunnelConfig) -> np.ndarray:
     if not settings.max_shown:
         return _NO_ROWS
     shown = viewer.history.impressions

@@ -20,7 +20,7 @@ from serving.funnel.experiment import Arm, Experiment
 from serving.funnel.filters import Predicate
 from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import MAX_K, FunnelSettings, Page, PageRequest
+from serving.funnel.page import MAX_K, FunnelConfig, Page, PageRequest
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import Releases
 from serving.funnel.tracing import NoTracer, Tracer
@@ -40,7 +40,7 @@ class Funnel:
         releases: Releases,
         history: HistoryStore,
         recorder: Recorder | None,
-        settings: FunnelSettings | None = None,
+        settings: FunnelConfig | None = None,
         clock: Callable[[], float] = time.time,
         predicate: Predicate | None = None,
         experiment: Experiment | None = None,
@@ -60,7 +60,7 @@ class Funnel:
             arm_releases: The releases that its arms name, by version.
             tracer: Receiver of spans; None traces nothing.
         """
-        self.settings = settings or FunnelSettings()
+        self.settings = settings or FunnelConfig()
         self._releases = releases
         self._history = history
         self._recorder = recorder
@@ -72,7 +72,7 @@ class Funnel:
         self._pool = StagePool(STAGE_THREADS)
         self._last = LastEmbeddings()
 
-    def recommend(self, asked: PageRequest) -> Page:
+    def recommend(self, request: PageRequest) -> Page:
         """Returns a page, on the best rung that holds.
 
         Raises:
@@ -80,12 +80,12 @@ class Funnel:
             NotReadyError: No release is loaded.
             FilterError: What may be shown cannot be decided.
         """
-        if not 1 <= asked.k <= MAX_K:
-            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
+        if not 1 <= request.k <= MAX_K:
+            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {request.k}.")
         settings = self.settings
-        arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+        arm = self._experiment.arm_of(request.user_id) if self._experiment else None
         with (
-            self._tracer.span("recommend", parent=asked.traceparent) as attributes,
+            self._tracer.span("recommend", parent=request.traceparent) as attributes,
             contextlib.ExitStack() as pinned,
         ):
             release, missing = self._pin(arm, pinned)
@@ -96,7 +96,7 @@ class Funnel:
             answer = Answer(
                 release,
                 settings,
-                asked,
+                request,
                 pool=self._pool,
                 last=self._last,
                 tracer=self._tracer,
@@ -106,11 +106,11 @@ class Funnel:
                 answer.ladder.fall("experiment", missing)
             answer.meet(self._history.read, now=int(self._clock()))
             page = answer.page(exposures)
-            if asked.record:
+            if request.record:
                 page = self._recorded(page, answer, settings.record_deadline_s)
             else:
                 page = dataclasses.replace(page, recorded=None)
-            attributes |= {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+            attributes |= {"release": page.release_id, "rung": page.rung, "page": page.page_id}
         return page
 
     def _pin(self, arm: Arm | None, pinned: contextlib.ExitStack) -> tuple[LoadedRelease, str]:
@@ -138,7 +138,7 @@ class Funnel:
             except errors.ServingError as error:
                 # The viewer must not pay for our disk.
                 logging.log_every_n_seconds(
-                    logging.ERROR, "Page %s is not recorded: %s", 1, page.request_id, error
+                    logging.ERROR, "Page %s is not recorded: %s", 1, page.page_id, error
                 )
                 recorded = False
         return dataclasses.replace(page, recorded=recorded, stages_ms=answer.stages_ms)
@@ -151,12 +151,12 @@ class Funnel:
 def _impressions(page: Page, viewer: Viewer) -> list[Event]:
     return [
         Event(
-            event_id=f"{page.request_id}/{item.position}",
+            event_id=f"{page.page_id}/{item.position}",
             kind=Kind.IMPRESSION,
             user_id=viewer.user_id,
             time=page.now,
             video_id=item.video_id,
-            page_id=page.request_id,
+            page_id=page.page_id,
             position=item.position,
             surface=viewer.context["surface"],
             device=viewer.context["device"],

@@ -22,9 +22,9 @@ class LastEmbeddings:
         )
         self._lock = threading.Lock()
 
-    def put(self, release_id: str, user_id: str, embedding: np.ndarray) -> None:
+    def put(self, version: str, user_id: str, embedding: np.ndarray) -> None:
         """Remembers the embedding of a user, float32 [D + 1]."""
-        key = (release_id, user_id)
+        key = (version, user_id)
         with self._lock:
             before = self._found.pop(key, None)
             self._bytes += _size(key, embedding) - (0 if before is None else _size(key, before))
@@ -32,10 +32,10 @@ class LastEmbeddings:
             while self._bytes > self._max_bytes:
                 self._bytes -= _size(*self._found.popitem(last=False))
 
-    def get(self, release_id: str, user_id: str) -> np.ndarray | None:
+    def get(self, version: str, user_id: str) -> np.ndarray | None:
         """Returns the last embedding that a release gave a user, None where it gave none."""
         with self._lock:
-            return self._found.get((release_id, user_id))
+            return self._found.get((version, user_id))
 
 
 def _size(key: tuple[str, str], embedding: np.ndarray) -> int:

@@ -41,16 +41,16 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     )
 
 
-def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = "") -> PageRequest:
+def request_of(body: http_schema.RecommendationsRequest, *, traceparent: str = "") -> PageRequest:
     """Returns the request in the form of the funnel."""
     return PageRequest(
-        user_id=asked.user_id,
-        k=asked.k,
-        context=asked.context.known(),
-        exclude_watched=asked.exclude_watched,
-        blocked=blocked_of(asked.blocked),
-        explain=asked.debug,
-        record=not asked.debug if asked.record is None else asked.record,
+        user_id=body.user_id,
+        k=body.k,
+        context=body.context.known(),
+        exclude_watched=body.exclude_watched,
+        blocked=blocked_of(body.blocked),
+        explain=body.debug,
+        record=not body.debug if body.record is None else body.record,
         traceparent=traceparent,
     )
 
@@ -79,7 +79,8 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             recorded=bool(page.recorded),
         )
     return http_schema.RecommendationsAnswer.model_construct(
-        request_id=page.request_id,
+        page_id=page.page_id,
+        request_id=page.page_id,
         release_id=page.release_id,
         rung=page.rung,
         now=page.now,
@@ -112,19 +113,19 @@ def _described(video: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def history_answer(
-    found: UserHistory, release: LoadedRelease, *, limit: int
+    history: UserHistory, release: LoadedRelease, *, limit: int
 ) -> http_schema.HistoryAnswer:
     """Returns the last watches and searches, newest first, with titles where they are known."""
-    last = found.watches.slice(max(found.watches.num_rows - limit, 0))
+    last = history.watches.slice(max(history.watches.num_rows - limit, 0))
     rows = release.catalogue.rows(last["video_id"])
     known = release.catalogue.table.take(rows[rows >= 0]).to_pylist()
     videos = {video["video_id"]: video for video in known}
-    searches = found.searches.slice(max(found.searches.num_rows - limit, 0)).to_pylist()
+    searches = history.searches.slice(max(history.searches.num_rows - limit, 0)).to_pylist()
     return http_schema.HistoryAnswer(
-        user_id=found.user_id,
-        is_known=found.is_known,
-        profile=dict(found.profile) or release.profiles.of(found.user_id),
-        blocked=http_schema.Blocked(**found.blocked.to_record()),
+        user_id=history.user_id,
+        is_known=history.is_known,
+        profile=dict(history.profile) or release.profiles.of(history.user_id),
+        blocked=http_schema.Blocked(**history.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(
                 video_id=watch["video_id"],

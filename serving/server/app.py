@@ -75,7 +75,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _DESCRIPTION = """Recommends videos and learns what is watched.
 
 Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
-(`click`, at once) and watched (`watch`, when it ends), with the answer's `request_id` as `page_id`.
+(`click`, at once) and watched (`watch`, when it ends), with the answer's `page_id`.
 Reported events count for the next request. Errors are `application/problem+json`; a 503 names in
 `Retry-After` when to come back. Each answer carries `X-Request-ID`."""
 
