@@ -134,7 +134,7 @@ def test_a_later_row_of_a_video_reaches_the_release_that_serves(built, backend, 
         viewer,
         after.catalogue,
         after.video_rules,
-        asked=PageRequest(user_id="u", k=1),
+        request=PageRequest(user_id="u", k=1),
         settings=FunnelConfig(),
     )
     assert np.flatnonzero(~found.allowed(rows)).tolist() == [7]
