@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 from absl import flags  # noqa: TID251 - on behalf of the command that calls
 
 from features import command
-from features.settings import Bounds, OneOf, RuleError, Setting, Time, declared
+from features.config import Bounds, OneOf, RuleError, Setting, Time, declared
 
 _Settings = TypeVar("_Settings")
 _Turn = Callable[[Any], Any]
@@ -117,7 +117,7 @@ def define(
 ) -> Flags[Any]:
     """Defines a flag for each field of a dataclass, nested ones included.
 
-    A flag has the name of its field, or that of its mark :class:`features.settings.Flag`; a field
+    A flag has the name of its field, or that of its mark :class:`features.config.Flag`; a field
     of a nested dataclass is a flag like one of the outer one. Its help is what the docstring says
     of the field. A field without a default is a required flag.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from features import command
-from features.settings import Flag
+from features.config import Flag
 
 # What tf.Transform's sketch holds at most. It is exact below its size.
 MAX_APPROXIMATE_SIZE = 200_000
@@ -54,7 +54,7 @@ _MinCount = Annotated[Mapping[str, int], Flag("vocabulary_min_count")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VocabularySettings:
+class VocabularyConfig:
     """What somebody asks of some vocabularies; the others keep what is declared.
 
     Attributes:

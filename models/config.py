@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from features.settings import Bounds, OneOf, check, require
+from features.config import Bounds, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
 HIERARCHICAL = "hierarchical"

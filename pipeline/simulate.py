@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command, config_flags
-from features.settings import declared
+from features.config import declared
 from pipeline.site import benchmark as site_benchmark
 from pipeline.site import config as site_config
 from pipeline.site import simulator

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command, config_flags
-from serving.building import settings as build_settings
+from serving.building import config as build_config
 
-_INPUTS = config_flags.define(build_settings.Inputs)
+_INPUTS = config_flags.define(build_config.Inputs)
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Directory of releases; created.", required=True
 )
-_SETTINGS = config_flags.define(build_settings.Settings())
+_SETTINGS = config_flags.define(build_config.BuildConfig())
 
 
 def main(argv: Sequence[str]) -> None:

@@ -11,14 +11,14 @@ import sys
 
 import pytest
 
-from features import settings
+from features import config as declaring
 from models import config
 from models.evaluation.config import EvaluationConfig
 from pipeline.entry import table
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.site.config import SiteConfig
-from pipeline.steps import stages
-from serving.building.settings import Inputs, Settings
+from pipeline.steps import declared
+from serving.building.config import BuildConfig, Inputs
 from serving.server.config import ServiceConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ SETTINGS = [
     ("models.refit", config.RefitConfig, set()),
     ("models.evaluate", EvaluationConfig, set()),
     ("serving.build_release", Inputs, set()),
-    ("serving.build_release", Settings, set()),
+    ("serving.build_release", BuildConfig, set()),
     (
         "serving.serve",
         ServiceConfig,
@@ -71,7 +71,7 @@ def flags_of(binary):
 
 
 def all_declared(kind):
-    for one in settings.declared(kind):
+    for one in declaring.declared(kind):
         if dataclasses.is_dataclass(one.kind):
             yield from all_declared(one.kind)
         else:
@@ -102,8 +102,8 @@ def test_every_flag_has_a_help_text_in_plain_words(path):
         assert not re.search(r"``|:\w+:`", flag["text"]), flag
 
 
-def test_the_stages_are_binaries_and_their_flags_are_theirs():
-    for stage in stages.STAGES:
+def test_the_steps_of_a_retraining_are_binaries_and_their_flags_are_theirs():
+    for stage in declared.STEPS:
         path = ROOT / (stage.binary.replace(".", "/") + ".py")
         assert path in BINARIES, stage.binary
         assert {*stage.reads, stage.writes[0]} <= set(flags_of(stage.binary)), stage.name

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Annotated
 
-from features.settings import Bounds, Flag, check, require
+from features.config import Bounds, Flag, check, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RetrievalSettings:
+class RetrievalConfig:
     """How retrieval is measured.
 
     Attributes:

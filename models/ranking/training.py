@@ -14,14 +14,7 @@ from features import command, dataset, spec
 from features.spec import ResolvedSpec
 from features.tables import schema
 from models import config, losses
-from models.config import (
-    LOG_LOSS,
-    OBJECTIVE,
-    PER_USER_LOSS,
-    RANKER_STOP_METRICS,
-    RankerConfig,
-    TrainingConfig,
-)
+from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
 from models.ranking import calibration, duration_target, shared_queries
 from models.ranking import model as ranker
@@ -104,24 +97,21 @@ class RankerTask:
         self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
     ) -> None:
         self.model = model
-        self.stop_metric = stop_metric or OBJECTIVE
+        self.stop_metric = stop_metric or config.OBJECTIVE
         self.higher_is_better = False
         self._holdout = None if holdout is None else _by_page(holdout)
         self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
-        if (
-            self.stop_metric == PER_USER_LOSS
-            and holdout is not None
-            and not self._has_pairs(holdout)
-        ):
+        is_pairs = self.stop_metric == config.PER_USER_LOSS
+        if is_pairs and holdout is not None and not self._has_pairs(holdout):
             logging.warning(
                 "No page of the holdout has both a clicked and an unclicked impression, so there "
                 "is no %s: the best round is decided by %s.",
-                PER_USER_LOSS,
-                OBJECTIVE,
+                config.PER_USER_LOSS,
+                config.OBJECTIVE,
             )
-            self.stop_metric = OBJECTIVE
+            self.stop_metric = config.OBJECTIVE
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
@@ -172,9 +162,9 @@ class RankerTask:
         logits = self._score(self._holdout)
         log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
         found = {
-            OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
-            LOG_LOSS: log_loss,
-            PER_USER_LOSS: metrics.weighted_per_user_loss(
+            config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
+            config.LOG_LOSS: log_loss,
+            config.PER_USER_LOSS: metrics.weighted_per_user_loss(
                 logits,
                 self._holdout[_CLICKED],
                 self._holdout[_WATCH_TIME],
@@ -334,9 +324,9 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if settings.stop_metric not in {"", *RANKER_STOP_METRICS}:
+    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
         raise command.InputError(
-            f"stop_metric must be one of {RANKER_STOP_METRICS}, got {settings.stop_metric!r}."
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got {settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)

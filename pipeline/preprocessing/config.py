@@ -7,9 +7,9 @@ from typing import Annotated
 
 from features import command
 from features.as_of import replay
+from features.config import Bounds, OneOf, Time, check
 from features.durations import DAY_S
-from features.id_spaces import VocabularySettings
-from features.settings import Bounds, OneOf, Time, check
+from features.id_spaces import VocabularyConfig
 
 # Table to why the logs must have it, and what its absence switches off.
 NEEDED_TABLES = dict.fromkeys(
@@ -57,7 +57,7 @@ class PreprocessConfig:
     completed_only: bool = True
     seed: int = 0
     label: Annotated[str, OneOf(*replay.LABELS)] = replay.NEXT
-    vocabularies: VocabularySettings = dataclasses.field(default_factory=VocabularySettings)
+    vocabularies: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
     max_rejected_fraction: Annotated[float, Bounds(ge=0, le=1)] = 0.1
     cache: str | None = None
 

@@ -5,8 +5,8 @@ import types
 from collections.abc import Mapping
 from typing import Annotated
 
+from features.config import Bounds, Time, check, require
 from features.durations import DAY_S, HOUR_S
-from features.settings import Bounds, Time, check, require
 from pipeline.site import names as site_names
 
 # 2022-05-01, a Sunday. A fixed past day: logs of today would hold times after the clock.

@@ -13,7 +13,7 @@ the users outside. ``release`` keeps an arm on one version; without it the arm f
 Such a release is pinned in the serving root (:func:`serving.release.publication.pin`), and stays
 there until it is unpinned. A server that does not have it nevertheless serves the arm's users by
 the current release, says so, and leaves those pages out of the experiment.
-``settings`` are those of :class:`serving.funnel.page.FunnelSettings`. The first arm is the control.
+``settings`` are those of :class:`serving.funnel.page.FunnelConfig`. The first arm is the control.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from features import command
-from features.settings import RuleError, declared
-from serving.funnel.page import FunnelSettings
+from features.config import RuleError, declared
+from serving.funnel.page import FunnelConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SETTINGS = {setting.name: setting for setting in declared(FunnelSettings)}
+_SETTINGS = {setting.name: setting for setting in declared(FunnelConfig)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ def _fault_of(arm: Arm) -> str | None:
         if _SETTINGS[name].kind is int and not isinstance(value, int):
             return f"{name} of {arm.name} must be a whole number, got {value!r}"
     try:
-        FunnelSettings(**arm.settings)
+        FunnelConfig(**arm.settings)
     except RuleError as error:
         return f"{error.name} of {arm.name} must {error.rule}, got {error.value!r}"
     return None

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from features.config import Bounds, check
 from features.durations import DAY_S
-from features.settings import Bounds, check
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
 
 MAX_K = 100
@@ -17,7 +17,7 @@ _Deadline = Annotated[float, Bounds(ge=0.001)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FunnelSettings:
+class FunnelConfig:
     """How wide the funnel is, how long its stages may take, and what it holds back.
 
     Attributes:
@@ -121,7 +121,7 @@ class Page:
     """An answer.
 
     Attributes:
-        request_id: Name of the page in the logs (``page_id``).
+        page_id: Name of the page, as it stands in the logs.
         release_id: The one release that everything on it comes from.
         rung: Rung that it stands on, see :mod:`serving.funnel.rungs`.
         reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
@@ -141,7 +141,7 @@ class Page:
             were not to be.
     """
 
-    request_id: str
+    page_id: str
     release_id: str
     rung: str
     reasons: tuple[str, ...]

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Annotated
 
-from features.settings import Bounds, Flag, OneOf, check
-from serving.funnel.page import FunnelSettings
+from features.config import Bounds, Flag, OneOf, check
+from serving.funnel.page import FunnelConfig
 from serving.servables import reduced_precision
 
 ANY_HOST = "*"
@@ -60,7 +60,7 @@ class ServiceConfig:
     precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
-    settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
+    settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: Annotated[str | None, Flag("filter")] = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)

@@ -286,7 +286,7 @@ def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
         if history.is_empty:
             compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
             _fill(history, log.logs_dir, now_s=now_s)
-        recorder.replay(history, log.logs_dir)
+        recorder.catch_up(history, log.logs_dir)
 
 
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:

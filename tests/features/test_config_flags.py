@@ -8,8 +8,8 @@ from typing import Annotated
 import pytest
 from absl import flags
 
-from features import command, config_flags, settings
-from features.settings import Bounds, Flag, OneOf, Time
+from features import command, config, config_flags
+from features.config import Bounds, Flag, OneOf, Time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Fan:
     width: Annotated[float, Bounds(gt=0)] = 1.0
 
     def __post_init__(self):
-        settings.check(self)
+        config.check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class Oven:
     fan: Fan = dataclasses.field(default_factory=Fan)
 
     def __post_init__(self):
-        settings.check(self)
-        settings.require(self.mode == "top" or self.timer, "mode", "be top untimed", self.mode)
+        config.check(self)
+        config.require(self.mode == "top" or self.timer, "mode", "be top untimed", self.mode)
 
 
 @pytest.fixture

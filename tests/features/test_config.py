@@ -1,4 +1,4 @@
-"""Settings that declare type, default, bounds and meaning once."""
+"""Configs that declare type, default, bounds and meaning once."""
 
 import dataclasses
 import math
@@ -7,8 +7,8 @@ from typing import Annotated
 
 import pytest
 
-from features import command, settings
-from features.settings import Bounds, Flag, OneOf, Time
+from features import command, config
+from features.config import Bounds, Flag, OneOf, Time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Oven:
     tags: Annotated[Mapping[str, int], Flag("tag")] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        settings.check(self)
+        config.check(self)
 
 
 def test_what_is_declared_is_read_in_order_with_its_meaning():
-    heat, fan, _, until, tags = settings.declared(Oven)
+    heat, fan, _, until, tags = config.declared(Oven)
     assert heat.text == "Heat of the oven, degrees, see ovens.heat and --fan."
     assert (heat.kind, heat.is_optional, heat.mark(Bounds)) == (float, False, Bounds(gt=0, le=300))
     assert (fan.kind, fan.is_optional, fan.text) == (str, True, "Kind of fan.")
@@ -56,7 +56,7 @@ def test_what_is_declared_is_read_in_order_with_its_meaning():
     ],
 )
 def test_a_value_outside_of_what_is_declared_is_refused(changes, message):
-    with pytest.raises(settings.RuleError, match=message) as refused:
+    with pytest.raises(config.RuleError, match=message) as refused:
         Oven(**changes)
     assert isinstance(refused.value, command.InputError)
     assert isinstance(refused.value, ValueError)
@@ -90,5 +90,5 @@ def test_a_child_does_not_take_the_words_of_its_parent_for_its_own():
     class Stove(Oven):
         plates: int = 4
 
-    texts = {one.name: one.text for one in settings.declared(Stove)}
+    texts = {one.name: one.text for one in config.declared(Stove)}
     assert texts["plates"] == ""

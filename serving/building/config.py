@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from features.settings import Bounds, check
+from features.config import Bounds, check
 from serving.release.publication import KEEP, MIN_KEEP
 
 RECALL_TARGET = 0.95
@@ -36,7 +36,7 @@ class Inputs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class BuildConfig:
     """How it is made.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Settings as dataclasses that declare each value once: its type, default, bounds and meaning.
+"""Configs: dataclasses that declare each value once, its type, default, bounds and meaning.
 
     epochs: Annotated[int, Bounds(ge=1)] = 3
     optimizer: Annotated[str, OneOf("adam", "adagrad")] = "adam"
