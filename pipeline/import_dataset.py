@@ -7,9 +7,9 @@
 
 What maps to what in a data set, and what it lacks, is written at the top of its module in
 ``pipeline/importers``. What a mapping file says is written in
-``pipeline/mapping/mapping_file.py``; ``--propose`` writes a first one by looking at names, types and
-values of the sources, and says what it guessed and why. The logs appear whole, when everything is
-read, or not at all.
+``pipeline/mapping/mapping_file.py``; ``--propose`` writes a first one by looking at names, types
+and values of the sources, and says what it guessed and why. The logs appear whole, when everything
+is read, or not at all.
 """
 
 import pathlib

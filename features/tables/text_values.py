@@ -7,6 +7,7 @@ that cannot be read becomes null, so that the row, not the column, is set aside.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.durations import DAY_S, HOUR_S, MINUTE_S
 from features.tables import casts
@@ -41,6 +43,11 @@ _CLOCK = r"^(?:(\d+):)?(\d{1,2}):(\d{2}(?:\.\d+)?)$"  # 4:13 and 1:04:13.
 _ISO_PERIOD = r"^P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$"  # PT4M13S.
 # A day without dashes; as seconds since 1970 it would lie before anybody had a web site.
 _DAY = r"^(19|20)\d{6}$"
+# As Arrow reads it, which is a hundred times faster than the forms below.
+_ISO = (
+    r"^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+    r"(?:[T ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,6})?)?(?:Z|[+-]\d{2}(?::?\d{2})?)?)?$"
+)
 # None of them can be taken for another; a day and a month that stand the other way round can, so
 # those need a format.
 _TIME_FORMS = (
@@ -112,29 +119,23 @@ def to_seconds(values: pa.ChunkedArray, form: Form = PLAIN) -> pa.ChunkedArray:
             of web servers, numbers of ``form.unit`` since 1970, or ``form.time_format`` alone.
         form: Form of the values.
     """
+    text = _stripped(values)
     if form.time_format is None:
-        number = pl.when(~_TEXT.str.contains(_DAY)).then(_scaled(_number(), form.unit))
-        number = number.floor().cast(pl.Int64, strict=False)
-        bare = _TEXT.str.replace(_ZONE, "${1}")
-        bare = bare.str.replace(r"^(\d{4})[-/](\d\d?)[-/](\d\d?)\s+", "${1}-${2}-${3}T")
-        bare = bare.str.replace(r"^(\d{4})/(\d\d?)/(\d\d?)", "${1}-${2}-${3}")
-        naive = pl.coalesce(*(bare.str.to_datetime(f, **_LENIENT) for f in _TIME_FORMS))
-        zone = _TEXT.str.extract(_ZONE, 2)
-        east = zone.str.replace_all(r"[^\d+-]", "")
-        seconds = (
-            east.str.slice(1, 2).cast(pl.Int64, strict=False).fill_null(0) * HOUR_S
-            + east.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0) * MINUTE_S
-        )
-        offset = pl.when(east.str.starts_with("-")).then(-seconds).otherwise(seconds)
-        zoned = pl.when(zone.is_not_null()).then(_epoch(naive) - offset)
-        moment = pl.coalesce(number, zoned, _of_zone(naive, form.time_zone))
-    elif re.search(r"%(:*z|#z|\+|Z)", form.time_format):
-        moment = _epoch(_TEXT.str.to_datetime(form.time_format, time_zone="UTC", **_LENIENT))
+        frame = pl.DataFrame({"text": text}).with_row_index("row")
+        is_iso = _TEXT.str.contains(_ISO).fill_null(value=False)
+        parts = [
+            part.with_columns(found=read(part["text"], form.time_zone))
+            for part, read in (
+                (frame.filter(is_iso), _iso),
+                (frame.filter(~is_iso), functools.partial(_other, unit=form.unit)),
+            )
+        ]
+        found = pl.concat(parts).sort("row")["found"]
     else:
-        # A time of day is missing in a date alone, which to_datetime takes as midnight.
-        naive = _TEXT.str.to_datetime(form.time_format, **_LENIENT)
-        moment = _of_zone(naive, form.time_zone)
-    return _read(values, moment, pa.int64())
+        moments = text.str.to_datetime(form.time_format, **_LENIENT)
+        has_zone = re.search(r"%(:*z|#z|\+)", form.time_format) is not None
+        found = _epoch(moments) if has_zone else _of_zone(moments, form.time_zone)
+    return pa.chunked_array([found.to_arrow()]).cast(pa.int64())
 
 
 def to_texts(values: pa.ChunkedArray, form: Form = PLAIN) -> pa.ChunkedArray:
@@ -186,23 +187,65 @@ def _sum_of(pattern: str, seconds: tuple[int, ...]) -> pl.Expr:
     return pl.when(_TEXT.str.contains(pattern)).then(pl.sum_horizontal(*parts))
 
 
-def _of_zone(naive: pl.Expr, zone: str) -> pl.Expr:
+def _iso(text: pl.Series, time_zone: str) -> pl.Series:
+    """Returns Unix seconds of what has the form of ISO 8601, at the speed of Arrow."""
+    has_zone = text.str.contains(r"(Z|[+-]\d{2}(:?\d{2})?)$") & (text.str.len_chars() > 10)
+    times = text.to_arrow().cast(pa.string())
+    try:
+        zoned = pc.if_else(has_zone.to_arrow(), times, None).cast(pa.timestamp("us", "UTC"))
+        naive = pc.if_else(has_zone.to_arrow(), None, times).cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:  # A thirtieth of February.
+        return _other(text, time_zone, unit="s")
+    return _epoch(pl.Series(pl.from_arrow(zoned))).fill_null(
+        _of_zone(pl.Series(pl.from_arrow(naive)), time_zone)
+    )
+
+
+def _other(text: pl.Series, time_zone: str, *, unit: str) -> pl.Series:
+    """Returns Unix seconds of numbers and of all forms that cannot be mistaken."""
+    number = pl.when(~_TEXT.str.contains(_DAY)).then(_scaled(_number(), unit))
+    bare = _TEXT.str.replace(_ZONE, "${1}")
+    bare = bare.str.replace(r"^(\d{4})[-/](\d\d?)[-/](\d\d?)\s+", "${1}-${2}-${3}T")
+    bare = bare.str.replace(r"^(\d{4})/(\d\d?)/(\d\d?)", "${1}-${2}-${3}")
+    zone = _TEXT.str.extract(_ZONE, 2)
+    east = zone.str.replace_all(r"[^\d+-]", "")
+    size = (
+        east.str.slice(1, 2).cast(pl.Int64, strict=False).fill_null(0) * HOUR_S
+        + east.str.slice(3, 2).cast(pl.Int64, strict=False).fill_null(0) * MINUTE_S
+    )
+    frame = pl.DataFrame({"text": text}).select(
+        number=number.floor().cast(pl.Int64, strict=False),
+        naive=pl.coalesce(*(bare.str.to_datetime(form, **_LENIENT) for form in _TIME_FORMS)),
+        offset=pl.when(east.str.starts_with("-")).then(-size).otherwise(size),
+        has_zone=zone.is_not_null(),
+    )
+    local = _of_zone(frame["naive"], time_zone)
+    zoned = _epoch(frame["naive"]) - frame["offset"]
+    return frame.select(
+        pl.coalesce("number", pl.when("has_zone").then(zoned).otherwise(local))
+    ).to_series()
+
+
+def _of_zone(naive: pl.Series, zone: str) -> pl.Series:
     """Returns Unix seconds of what the clocks of a zone showed.
 
-    An hour that they show twice is the earlier one; one that they skip is that after it.
+    Of an hour that they show twice it is the earlier one; of one that they skip, its end.
     """
-    missing = {"ambiguous": "earliest", "non_existent": "null"}
-    here = naive.dt.replace_time_zone(zone, **missing)
-    skipped = (naive + pl.duration(hours=1)).dt.replace_time_zone(zone, **missing)
-    return _epoch(pl.coalesce(here, skipped))
+    moments = pc.assume_timezone(naive.to_arrow(), zone, ambiguous="earliest", nonexistent="latest")
+    return _epoch(pl.Series(pl.from_arrow(moments)))
 
 
-def _epoch(moment: pl.Expr) -> pl.Expr:
+def _epoch(moment: pl.Series) -> pl.Series:
     return moment.dt.epoch("us") // 1_000_000
 
 
 def _read(values: pa.ChunkedArray, expression: pl.Expr, kind: pa.DataType) -> pa.ChunkedArray:
-    text = pl.Series("text", pl.from_arrow(values.cast(pa.string()))).str.strip_chars()
-    present = pl.when(~text.str.to_lowercase().is_in(_MISSING)).then(text).alias("text")
-    found = pl.DataFrame({"text": text}).select(present).select(expression.alias("found"))
+    found = pl.DataFrame({"text": _stripped(values)}).select(expression.alias("found"))
     return pa.chunked_array([found["found"].to_arrow()]).cast(kind)
+
+
+def _stripped(values: pa.ChunkedArray) -> pl.Series:
+    """Returns texts without spaces around them; null where they stand for nothing."""
+    text = pl.Series("text", pl.from_arrow(values.cast(pa.string()))).str.strip_chars()
+    is_given = ~_TEXT.str.to_lowercase().is_in(_MISSING)
+    return pl.DataFrame({"text": text}).select(pl.when(is_given).then("text")).to_series()

@@ -9,11 +9,11 @@ of one moment, and there for every query that asks again.
 """
 
 import contextlib
-import difflib
+import functools
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -98,13 +98,20 @@ class Engine:
         except self.errors as error:
             raise command.InputError(reason(error)) from error
 
-    def fetch(self) -> dict[str, str]:
-        """Reads the streams that were opened into their tables; returns name -> what failed."""
+    def fetch(self, *, max_rows: int | None = None) -> dict[str, str]:
+        """Reads the streams that were opened into their tables.
+
+        Args:
+            max_rows: About how many rows of each, at least; None for all.
+
+        Returns:
+            Name of the source to what failed, of those that failed.
+        """
         failed = {}
         for name, stream in self._streams.items():
             try:
                 with streams.explained(name):
-                    self._insert(f'INSERT INTO "{name}"', _reporting(name, stream.reader))
+                    self._insert(f'INSERT INTO "{name}"', _reporting(name, stream.reader, max_rows))
             except command.InputError as error:
                 failed[name] = str(error)
             stream.close()
@@ -122,7 +129,7 @@ class Engine:
         Raises:
             command.InputError: It is none, or names what there is not.
         """
-        relation = self._sql(f"SELECT {bracketed(sql)} AS x FROM \"{source}\" LIMIT 0")
+        relation = self._sql(f'SELECT {bracketed(sql)} AS x FROM "{source}" LIMIT 0')
         return str(relation.types[0]), relation.to_arrow_table().schema.types[0]
 
     def check(self, query: str) -> None:
@@ -170,19 +177,28 @@ def bracketed(sql: str) -> str:
     return f"(\n{sql}\n)"
 
 
-def columns_like(name: str, names: Sequence[str]) -> str:
-    """Returns which column was meant, for a message; "" where none is like it."""
-    found = difflib.get_close_matches(name, names, n=1)
-    return f" Is it {found[0]!r}?" if found else ""
+@functools.cache
+def _keywords() -> frozenset[str]:
+    rows = library().connect().sql("SELECT keyword_name FROM duckdb_keywords()").fetchall()
+    return frozenset(name for (name,) in rows)
 
 
-def _reporting(name: str, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def is_keyword(name: str) -> bool:
+    """Says whether a name is a word of SQL, which stands in quotes where it is a column."""
+    return name.lower() in _keywords()
+
+
+def _reporting(
+    name: str, reader: pa.RecordBatchReader, max_rows: int | None
+) -> pa.RecordBatchReader:
     progress = Progress(f"Reading {name}")
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in reader:
-            progress.add(batch.num_rows)
             yield batch
+            progress.add(batch.num_rows)
+            if max_rows is not None and progress.rows >= max_rows:
+                break
 
     return pa.RecordBatchReader.from_batches(reader.schema, batches())
 
@@ -191,11 +207,12 @@ class Progress:
     """Says every few seconds how many rows have passed."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._rows, self._said_at = what, 0, time.monotonic()
+        self.rows = 0
+        self._what, self._said_at = what, time.monotonic()
 
     def add(self, rows: int) -> None:
         """Counts rows."""
-        self._rows += rows
+        self.rows += rows
         if time.monotonic() - self._said_at >= _PROGRESS_S:
             self._said_at = time.monotonic()
-            logging.info("%s: %s rows", self._what, f"{self._rows:,}")
+            logging.info("%s: %s rows", self._what, f"{self.rows:,}")

@@ -1,9 +1,9 @@
 """CSV, JSON and Parquet files as relations of DuckDB.
 
-Nothing is guessed from the first rows: DuckDB's own look at a CSV file takes a line with a field too
-few for the end of a preamble, and what stands before it is gone. So the header, the separator and
-the encoding are looked at here, every column is text, as it is written, and a line that does not
-fit is an error that names it.
+Nothing is guessed from the first rows: DuckDB's own look at a CSV file takes a line with a field
+too few for the end of a preamble, and what stands before it is gone. So the header, the separator
+and the encoding are looked at here, every column is text, as it is written, and a line that does
+not fit is an error that names it.
 """
 
 import collections
@@ -14,7 +14,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from absl import logging
 
@@ -87,12 +86,10 @@ def find(location: str, directory: pathlib.Path, options: Mapping[str, Any]) -> 
     if len(formats) > 1:
         counts = ", ".join(f"{count} of {name}" for name, count in sorted(formats.items()))
         raise command.InputError(f"{pattern} has files of several formats ({counts}). Name one.")
-    return Files(
-        paths=tuple(files), format=next(iter(formats)), has_partitions=all(files.values())
-    )
+    return Files(paths=tuple(files), format=next(iter(formats)), has_partitions=all(files.values()))
 
 
-def relation(files: Files, options: Mapping[str, Any], cursor: duckdb.DuckDBPyConnection) -> str:
+def relation(files: Files, options: Mapping[str, Any], cursor: Any) -> str:
     """Returns the table function of DuckDB that reads files, for a FROM clause.
 
     Raises:
@@ -189,8 +186,8 @@ def _header(path: pathlib.Path, head: str, delimiter: str) -> list[str]:
     if not any(name.strip() for name in names):
         raise command.InputError(f"{path} is empty: its first line must name the columns.")
     unnamed = [name.strip() or f"column{place}" for place, name in enumerate(names)]
-    lowered = [name.lower() for name in unnamed]
-    twice = sorted({name for name, low in zip(unnamed, lowered, strict=True) if lowered.count(low) > 1})
+    counts = collections.Counter(name.lower() for name in unnamed)
+    twice = sorted(name for name in unnamed if counts[name.lower()] > 1)
     if twice:
         raise command.InputError(
             f"{path} has columns whose names differ in their case at most: {', '.join(twice)}. "

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -75,7 +75,8 @@ def import_logs(
             that is known by then: first what the mapping says, then what the rows hold.
     """
     with writer.scratch() as scratch, contextlib.closing(Engine(scratch)) as engine:
-        return _Import(mapping, engine, writer, options, rejected).run(scratch)
+        importer = _Import(mapping, engine, writer=writer, options=options, rejected=rejected)
+        return importer.run(scratch)
 
 
 def select(table: TableMapping, *, spans: set[str]) -> str:
@@ -100,6 +101,7 @@ class _Import:
         self,
         mapping: MappingFile,
         engine: Engine,
+        *,
         writer: log_writer.LogWriter,
         options: Options,
         rejected: RejectedRows,
@@ -114,6 +116,7 @@ class _Import:
         self._lost: set[str] = set()  # Sources that cannot be asked.
         self._spans: dict[str, set[str]] = collections.defaultdict(set)
         self._types: dict[str, dict[str, pa.DataType]] = {}
+        self._tables: dict[str, TableMapping] = {}
         self._known: dict[str, pa.Array | None] = {"videos": None, "users": None}
 
     def run(self, scratch: pathlib.Path) -> list[str]:
@@ -125,7 +128,7 @@ class _Import:
         for name, text in self._engine.fetch().items():
             self._problems.append(f"sources.{name}: {text}")
         self._refuse()
-        for table in self._mapping.tables:
+        for table in self._tables.values():
             self._read_table(table)
         self._rejected.close()
         self._refuse()
@@ -158,8 +161,11 @@ class _Import:
         if table.source in self._lost:
             return
         columns = self._engine.columns(table.source)
+        table = self._tables[table.name] = _with_names(table, columns)
         before = len(self._problems)
-        types = {column.name: self._check_column(table, column, columns) for column in table.columns}
+        types = {
+            column.name: self._check_column(table, column, columns) for column in table.columns
+        }
         where = f'SELECT 1 FROM "{table.source}" WHERE {engines.bracketed(table.where)} LIMIT 0'
         for query, what in (
             (where if table.where else "", f"{table.name}.where"),
@@ -170,9 +176,7 @@ class _Import:
                     self._engine.check(query)
                 except command.InputError as error:
                     self._add_sql(what, error, columns)
-        self._types[table.name] = {
-            name: kind for name, kind in types.items() if kind is not None
-        }
+        self._types[table.name] = {name: kind for name, kind in types.items() if kind is not None}
 
     def _check_column(
         self, table: TableMapping, column: ColumnMapping, columns: Mapping[str, str]
@@ -321,9 +325,7 @@ class _Tally:
             found = of_reason.drop_columns(["reason"]).slice(0, _EXAMPLES - len(kept))
             kept += [shortened(row) for row in found.to_pylist()]
 
-    def add_column(
-        self, name: str, given: pa.ChunkedArray, is_unreadable: pa.ChunkedArray
-    ) -> None:
+    def add_column(self, name: str, given: pa.ChunkedArray, is_unreadable: pa.ChunkedArray) -> None:
         self._given[name] += len(given) - given.null_count
         count = pc.sum(is_unreadable).as_py() or 0
         self._unreadable[name] += count
@@ -333,7 +335,8 @@ class _Tally:
 
     def verdict(self) -> tuple[list[str], list[str]]:
         """Returns (problems, notes) of the whole table."""
-        problems, notes = [], []
+        problems: list[str] = []
+        notes: list[str] = []
         contract = raw_tables.table_of(self._name)
         if not self.read:
             text = "its source has no rows (between --from and --until, if they are given)"
@@ -380,6 +383,24 @@ def _remedy(column: raw_tables.Column) -> str:
     if pa.types.is_boolean(column.type):
         return f"Write a condition, such as {column.name} = \"Status = 'finished'\""
     return "Mend them in SQL, such as \"replace(Price, ',', '.')\""
+
+
+def _with_names(table: TableMapping, columns: Collection[str]) -> TableMapping:
+    """Returns a table whose expressions that are the name of a column are in quotes.
+
+    People call columns ``user``, ``when`` and ``Started At``: the first is a function of SQL, the
+    second a word of it, and the third is two.
+    """
+    by_lower = {name.lower(): name for name in columns}
+    return dataclasses.replace(
+        table,
+        columns=tuple(
+            dataclasses.replace(column, sql=_quoted(by_lower[column.sql.strip().lower()]))
+            if column.sql.strip().lower() in by_lower
+            else column
+            for column in table.columns
+        ),
+    )
 
 
 def _quoted(name: str) -> str:

@@ -15,10 +15,11 @@
     [watches.columns]                          # column of ours = SQL over the columns of the source
     user_id = "UserID"
     video_id = "Film"
-    time = { sql = '"Played At"', time_zone = "Asia/Tokyo" }
+    time = { sql = "Played At", time_zone = "Asia/Tokyo" }
     watch_time_s = { sql = "Minutes", unit = "min" }
     completed = "Minutes * 60 >= 0.9 * Length"
 
+The name of a column needs no quotes where it stands alone, inside of an expression as SQL has it.
 Columns that the contract of a table does not name are welcome; ``[[features]]`` declares features
 of them, each with the keys of an entry of features.json.
 """
@@ -125,6 +126,7 @@ class MappingFile:
     sources: Mapping[str, Source]
     tables: tuple[TableMapping, ...]
     features: tuple[Mapping[str, Any], ...]
+
 
 def load(path: pathlib.Path) -> MappingFile:
     """Reads a mapping file.

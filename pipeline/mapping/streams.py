@@ -176,9 +176,10 @@ def _open_sqlite(path: str, sql: str) -> Stream:
 
     So all values are asked first which types a column has; one that mixes them is text.
     """
-    connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=ro", uri=True, check_same_thread=False)
     try:
-        names = [column[0] for column in connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").description]
+        described = connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").description
+        names = [column[0] for column in described]
         quoted = [_quoted(name) for name in names]
         asked = ", ".join(f"group_concat(DISTINCT typeof({name}))" for name in quoted)
         kinds = connection.execute(f"SELECT {asked} FROM ({sql})").fetchone()

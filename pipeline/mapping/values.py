@@ -23,9 +23,7 @@ class Converted:
     is_unreadable: pa.ChunkedArray
 
 
-def convert(
-    values: pa.ChunkedArray, form: Form, contract: raw_tables.Column | None
-) -> Converted:
+def convert(values: pa.ChunkedArray, form: Form, contract: raw_tables.Column | None) -> Converted:
     """Brings values to the type of a column.
 
     Args:
@@ -73,9 +71,7 @@ def unit_problem(form: Form, contract: raw_tables.Column | None) -> str:
     return ""
 
 
-def _of_text(
-    values: pa.ChunkedArray, form: Form, contract: raw_tables.Column
-) -> pa.ChunkedArray:
+def _of_text(values: pa.ChunkedArray, form: Form, contract: raw_tables.Column) -> pa.ChunkedArray:
     if contract.is_time:
         return text_values.to_seconds(values, form)
     if pa.types.is_boolean(contract.type):
