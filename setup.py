@@ -68,7 +68,7 @@ _SERVING = [
     "uvloop>=0.20,<1",
 ]
 # Sources of `import_dataset --mapping`; SQLite and files need DuckDB alone.
-_MAPPING = ["duckdb>=1.4,<3", "tomli>=2.0,<3; python_version < '3.11'"]
+_MAPPING = ["duckdb>=1.5,<3", "tomli>=2.0,<3; python_version < '3.11'"]
 _POSTGRESQL = ["adbc-driver-postgresql>=1.5,<2"]
 _DATABASES = ["connectorx>=0.4.2,<0.5"]
 _DELTA = ["deltalake>=1.2,<2"]

@@ -19,12 +19,10 @@ from pipeline.mapping import engine as engines
 from pipeline.mapping import mapping_file, values
 from pipeline.mapping.engine import Engine
 from pipeline.mapping.mapping_file import ColumnMapping, MappingFile, TableMapping
-from pipeline.preprocessing.log_report import Counts, shortened
+from pipeline.mapping.tallies import UNREADABLE, Tally
 from pipeline.preprocessing.log_tallies import RejectedRows
 
-UNREADABLE = "unreadable_value"
 _ROW = "row of the batch"  # Not a name that SQL would give a column by accident.
-_EXAMPLES = 3
 _SPANS = ("INTERVAL", "TIME")  # Of DuckDB; Arrow has no number for them.
 
 
@@ -231,7 +229,7 @@ class _Import:
     # ---- what the rows hold --------------------------------------------------------------------
 
     def _read_table(self, table: TableMapping) -> None:
-        tally = _Tally(table.name, self._options.max_rejected_fraction)
+        tally = Tally(table.name, self._options.max_rejected_fraction)
         ids: list[pa.Array] = []
         try:
             for rows in self._accepted(table, tally):
@@ -247,7 +245,7 @@ class _Import:
         self._problems += problems
         self._notes += notes
 
-    def _accepted(self, table: TableMapping, tally: "_Tally") -> Iterator[pa.Table]:
+    def _accepted(self, table: TableMapping, tally: Tally) -> Iterator[pa.Table]:
         progress = engines.Progress(f"Writing {table.name}")
         for raw in self._engine.batches(select(table, spans=self._spans[table.name])):
             converted, is_unreadable = self._converted(table, raw, tally)
@@ -276,7 +274,7 @@ class _Import:
             yield accepted.drop_columns([_ROW])
 
     def _converted(
-        self, table: TableMapping, raw: pa.Table, tally: "_Tally"
+        self, table: TableMapping, raw: pa.Table, tally: Tally
     ) -> tuple[pa.Table, pa.ChunkedArray]:
         """Returns the columns of ours, and where a required value cannot be read."""
         contract = raw_tables.table_of(table.name)
@@ -303,86 +301,6 @@ class _Import:
         if self._options.until_s is not None:
             keep = pc.and_(keep, pc.less(time, self._options.until_s))
         return pc.fill_null(keep, True)
-
-
-class _Tally:
-    """Counts what was read of a table, and what could not be."""
-
-    def __init__(self, name: str, max_fraction: float) -> None:
-        self.read = 0
-        self._name, self._max_fraction = name, max_fraction
-        self._reasons: Counts = collections.Counter()
-        self._examples: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
-        self._given: collections.Counter[str] = collections.Counter()
-        self._unreadable: collections.Counter[str] = collections.Counter()
-        self._values: dict[str, list[str]] = collections.defaultdict(list)
-
-    def add_rejected(self, rows: pa.Table) -> None:
-        for reason in pc.unique(rows["reason"]).to_pylist():
-            of_reason = rows.filter(pc.equal(rows["reason"], reason))
-            self._reasons[self._name, reason] += of_reason.num_rows
-            kept = self._examples[reason]
-            found = of_reason.drop_columns(["reason"]).slice(0, _EXAMPLES - len(kept))
-            kept += [shortened(row) for row in found.to_pylist()]
-
-    def add_column(self, name: str, given: pa.ChunkedArray, is_unreadable: pa.ChunkedArray) -> None:
-        self._given[name] += len(given) - given.null_count
-        count = pc.sum(is_unreadable).as_py() or 0
-        self._unreadable[name] += count
-        if count and len(self._values[name]) < _EXAMPLES:
-            some = pc.unique(given.filter(is_unreadable))[: _EXAMPLES - len(self._values[name])]
-            self._values[name] += [repr(value)[:60] for value in some.to_pylist()]
-
-    def verdict(self) -> tuple[list[str], list[str]]:
-        """Returns (problems, notes) of the whole table."""
-        problems: list[str] = []
-        notes: list[str] = []
-        contract = raw_tables.table_of(self._name)
-        if not self.read:
-            text = "its source has no rows (between --from and --until, if they are given)"
-            return [f"{self._name}: {text}. Fill it, or leave the table out."], []
-        for name, count in self._unreadable.items():
-            text = (
-                f"{self._name}.{name}: {count:,} of {self._given[name]:,} values cannot be read, "
-                f"such as {', '.join(self._values[name])}"
-            )
-            column = contract.column(name)
-            if count and column is not None and not column.required:
-                is_many = count > self._max_fraction * self._given[name]
-                hint = f". {_remedy(column)}" if is_many else "; they are left empty"
-                (problems if is_many else notes).append(text + hint)
-            elif count and column is not None:
-                problems_or_notes = problems if self._is_lost() else notes
-                problems_or_notes.append(f"{text}. {_remedy(column)}")
-        for (_, reason), count in self._reasons.items():
-            text = f"{self._name}: {count:,} of {self.read:,} rows are set aside as {reason}"
-            if reason in schema.HARMLESS:
-                notes.append(text)
-            elif self._is_lost():
-                rows = "".join(f"\n      for example {row}" for row in self._examples[reason])
-                remedy = schema.REMEDIES.get(reason, "What cannot be read is told above.")
-                problems.append(f"{text}. {remedy}{rows}")
-            else:
-                notes.append(f"{text}, such as {self._examples[reason][0]}")
-        if self._is_lost():
-            share = f"--max_rejected_fraction={self._max_fraction}"
-            problems.append(f"{self._name}: that is more than {share}: mend it, or raise that.")
-        return problems, notes
-
-    def _is_lost(self) -> bool:
-        lost = sum(n for (_, why), n in self._reasons.items() if why not in schema.HARMLESS)
-        return lost > self._max_fraction * self.read or lost == self.read
-
-
-def _remedy(column: raw_tables.Column) -> str:
-    if column.is_time:
-        return (
-            "Say how they are written, such as format = '%d.%m.%Y %H:%M' (strptime), or unit = "
-            "'ms' for numbers"
-        )
-    if pa.types.is_boolean(column.type):
-        return f"Write a condition, such as {column.name} = \"Status = 'finished'\""
-    return "Mend them in SQL, such as \"replace(Price, ',', '.')\""
 
 
 def _with_names(table: TableMapping, columns: Collection[str]) -> TableMapping:

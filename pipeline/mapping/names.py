@@ -4,6 +4,10 @@ import difflib
 import re
 from collections.abc import Mapping
 
+from features import feedback
+
+# Columns that say what happened.
+EVENT_COLUMNS = ("event", "eventtype", "type", "action", "kind", "activity", "eventname", "verb")
 # Names without case, separators and units; the first of a table's own are the surest.
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "user_id": (
@@ -113,9 +117,8 @@ EVENTS: Mapping[str, tuple[str, ...]] = {
         *("playback", "complete", "completed", "finish", "read", "videoplay", "video_play"),
     ),
     "searches": ("search", "searched", "query", "site_search", "search_query"),
+    "feedback": feedback.KINDS,
 }
-EVENT_COLUMNS = ("event", "eventtype", "type", "action", "kind", "activity", "eventname", "verb")
-
 _UNITS = r"(milliseconds|millis|msec|ms|seconds|secs|sec|minutes|mins|min|hours|s)$"
 
 

@@ -197,6 +197,10 @@ class _Proposer:
             for table, words in names.EVENTS.items():
                 kinds = [kind for kind in column.few if kind.lower() in words]
                 made = self._table(seen, table, leave_out=column.name)
+                if table == "feedback":
+                    sql = f"lower({_sql(column.name)})"
+                    line = Line("kind", sql, Form(), why="what happened")
+                    made = dataclasses.replace(made, columns=(*made.columns, line))
                 if not kinds or not {"user_id", "time"} <= made.names:
                     continue
                 condition = f"{_sql(column.name)} IN ({', '.join(map(_literal, kinds))})"

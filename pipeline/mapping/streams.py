@@ -176,7 +176,9 @@ def _open_sqlite(path: str, sql: str) -> Stream:
 
     So all values are asked first which types a column has; one that mixes them is text.
     """
-    connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?mode=ro", uri=True, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"file:{urllib.parse.quote(path)}?mode=ro", uri=True, check_same_thread=False
+    )
     try:
         described = connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").description
         names = [column[0] for column in described]

@@ -81,7 +81,10 @@ def test_ids_are_kept_as_they_are_written(imported, site):
 
 def test_all_that_is_wrong_is_said_at_once(imported, site):
     text = MAPPING.replace('"films.csv"', '"film.csv"').replace('"secs"', '"seconds"')
-    text = text.replace('"at"', '"secs = 1::VARCHAR"') + 'device = "sum("\nplace = "struct_pack(a := 1)"\n'
+    text = (
+        text.replace('"at"', '"secs = 1::VARCHAR"')
+        + 'device = "sum("\nplace = "struct_pack(a := 1)"\n'
+    )
     message = refusal(imported, text)
     assert "has 5 problems" in message
     assert "film.csv does not exist" in message
@@ -146,7 +149,7 @@ def test_a_query_joins_sources_whatever_they_are(imported, site):
         "[sources]",
         '[sources]\nlengths = "lengths.parquet"\nboth = { query = '
         '"SELECT p.*, l.len FROM plays p JOIN lengths l ON p.film = l.id::VARCHAR" }',
-    ).replace('source = "plays"', "source = \"both\"\nwhere = \"\\\"user\\\" <> '007'\"")
+    ).replace('source = "plays"', 'source = "both"\nwhere = "\\"user\\" <> \'007\'"')
     tables, _ = imported(text + 'completed = "secs::DOUBLE >= 0.8 * len"\n')
     assert tables["watches"].select(["user_id", "completed"]).to_pylist() == [
         {"user_id": "8", "completed": True}
@@ -173,7 +176,7 @@ def test_half_a_packed_file_is_an_error(imported, site):
     packed = gzip.compress(PLAYS.encode() + b"9,1,2026-11-03,1\n" * 100_000)
     (site / "plays.csv.gz").write_bytes(packed[: len(packed) // 2])
     message = refusal(imported, MAPPING.replace("plays.csv", "plays.csv.gz"))
-    assert "plays" in message and "nexpected end" in message or "runcated" in message
+    assert "nexpected end of GZIP stream" in message
 
 
 def test_a_column_that_changes_its_type_is_put_together_or_named(imported, site):
@@ -216,7 +219,9 @@ def test_json_lines_keep_text_as_it_is_written(imported, site):
 
 
 def test_text_that_is_not_utf_8_is_read(imported, site):
-    (site / "films.csv").write_bytes("id,added,name\n1,2026-11-01,Café\n2,2026-11-01,\n".encode("latin-1"))
+    (site / "films.csv").write_bytes(
+        "id,added,name\n1,2026-11-01,Café\n2,2026-11-01,\n".encode("latin-1")
+    )
     text = MAPPING.replace("upload_time =", 'title = "name"\nupload_time =')
     tables, _ = imported(text)
     assert tables["videos"]["title"].to_pylist() == ["Café", None]

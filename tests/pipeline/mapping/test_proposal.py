@@ -44,6 +44,7 @@ def test_one_file_of_events_is_parted_by_what_happened(imported, tmp_path):
         ("search", "u1", "", 1667469500000, "cats", ""),
         ("view", "u2", "b", 1667469700000, "", 90000),
         ("addtocart", "u2", "b", 1667469800000, "", ""),
+        ("LIKE", "u2", "b", 1667469900000, "", ""),
     )
     proposed = proposal.propose([events], directory=tmp_path)
     tables, _ = imported(proposed.text)
@@ -51,10 +52,13 @@ def test_one_file_of_events_is_parted_by_what_happened(imported, tmp_path):
     assert tables["watches"]["watch_time_s"].to_pylist() == [30.0, 90.0]
     assert tables["watches"]["time"].to_pylist() == [1667469600, 1667469700]
     assert tables["searches"]["query"].to_pylist() == ["cats"]
+    assert tables["feedback"].select(["kind", "video_id"]).to_pylist() == [
+        {"kind": "like", "video_id": "b"}
+    ]
     # Nobody has described the videos: those that were watched, first seen at their first watch.
     assert sorted(tables["videos"]["video_id"].to_pylist()) == ["a", "b"]
     assert sorted(tables["videos"]["upload_time"].to_pylist()) == [1667469600, 1667469700]
-    assert "other values are 'search', 'addtocart'" in proposed.text
+    assert "other values are 'search', 'addtocart', 'LIKE'" in proposed.text
 
 
 def test_what_nothing_tells_is_a_stand_in_that_is_marked(imported, tmp_path):

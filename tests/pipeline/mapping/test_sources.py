@@ -170,10 +170,12 @@ def postgresql(needs_program, needs_module, tmp_path_factory):
         _as_owner(root, *start, "-o", settings, "-l", str(log), "start")
         try:
             address = f"postgresql://reader:secret@127.0.0.1:{port}/postgres"
-            with driver.connect(address, autocommit=True) as connection:
-                with connection.cursor() as cursor:
-                    for statement in TYPED.split(";"):
-                        cursor.execute(statement)
+            with (
+                driver.connect(address, autocommit=True) as connection,
+                connection.cursor() as cursor,
+            ):
+                for statement in TYPED.split(";"):
+                    cursor.execute(statement)
             yield address
         finally:
             _as_owner(root, *start, "-m", "immediate", "stop")
@@ -200,8 +202,10 @@ def test_postgresql_is_read_in_all_its_types(imported, postgresql, monkeypatch):
     monkeypatch.setenv("SHOP", postgresql)
     source = '{ database = "${SHOP}", table = "site.rows" }'
     check(imported(mapping(source))[0], who=USERS)
-    text = mapping(source).replace('"secs"', '"took"').replace(
-        'time = "at"', 'time = { sql = "local", time_zone = "Europe/Berlin" }'
+    text = (
+        mapping(source)
+        .replace('"secs"', '"took"')
+        .replace('time = "at"', 'time = { sql = "local", time_zone = "Europe/Berlin" }')
     )
     more = 'completed = "done"\nkind = "kind"\nplace = "extra->>\'row\'"\n'
     watches = imported(text + more)[0]["watches"].to_pylist()
