@@ -101,7 +101,7 @@ def _propose(path: pathlib.Path) -> None:
 def _import_mapping(writer: logs.LogWriter) -> list[str]:
     if _SOURCE.value:
         raise command.InputError("--source is for --format and --propose: --mapping names sources.")
-    options = importing.Options(
+    options = importing.MappingConfig(
         from_s=command.parse_time(_FROM.value, name="--from"),
         until_s=command.parse_time(_UNTIL.value, name="--until"),
         max_rejected_fraction=_MAX_REJECTED.value,
@@ -120,11 +120,11 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
     until_s = command.parse_time(_UNTIL.value, name="--until")
     if _FORMAT.value == "kuairand":
         gap = _PAGE_GAP_MINUTES.value
-        options = kuairand.Options(page_gap_minutes=gap, from_s=from_s, until_s=until_s)
+        options = kuairand.KuaiRandConfig(page_gap_minutes=gap, from_s=from_s, until_s=until_s)
         notes = kuairand.import_logs(source, writer, options)
     else:
         rating = _COMPLETED_RATING.value
-        choices = movielens.Options(completed_rating=rating, from_s=from_s, until_s=until_s)
+        choices = movielens.MovieLensConfig(completed_rating=rating, from_s=from_s, until_s=until_s)
         notes = movielens.import_logs(source, writer, choices)
     if not writer.rows.get("watches"):
         raise command.InputError(

@@ -27,7 +27,7 @@ _SPANS = ("INTERVAL", "TIME")  # Of DuckDB; Arrow has no number for them.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class MappingConfig:
     """What of the sources is taken.
 
     Attributes:
@@ -53,7 +53,7 @@ class Options:
 def import_logs(
     mapping: MappingFile,
     writer: log_writer.LogWriter,
-    options: Options,
+    config: MappingConfig,
     *,
     rejected: RejectedRows,
 ) -> list[str]:
@@ -62,7 +62,7 @@ def import_logs(
     Args:
         mapping: What becomes what.
         writer: Writer of the logs.
-        options: What of the sources is taken.
+        config: What of the sources is taken.
         rejected: Place for rows that are set aside.
 
     Returns:
@@ -73,7 +73,7 @@ def import_logs(
             that is known by then: first what the mapping says, then what the rows hold.
     """
     with writer.scratch() as scratch, contextlib.closing(Engine(scratch)) as engine:
-        importer = _Import(mapping, engine, writer=writer, options=options, rejected=rejected)
+        importer = _Import(mapping, engine, writer=writer, config=config, rejected=rejected)
         return importer.run(scratch)
 
 
@@ -101,13 +101,13 @@ class _Import:
         engine: Engine,
         *,
         writer: log_writer.LogWriter,
-        options: Options,
+        config: MappingConfig,
         rejected: RejectedRows,
     ) -> None:
         self._mapping = mapping
         self._engine = engine
         self._writer = writer
-        self._options = options
+        self._config = config
         self._rejected = rejected
         self._problems: list[str] = []
         self._notes: list[str] = []
@@ -229,7 +229,7 @@ class _Import:
     # ---- what the rows hold --------------------------------------------------------------------
 
     def _read_table(self, table: TableMapping) -> None:
-        tally = Tally(table.name, self._options.max_rejected_fraction)
+        tally = Tally(table.name, self._config.max_rejected_fraction)
         ids: list[pa.Array] = []
         try:
             for rows in self._accepted(table, tally):
@@ -261,7 +261,7 @@ class _Import:
                 rows.filter(pc.invert(is_unreadable)),
                 known_video_ids=self._known["videos"],
                 known_user_ids=self._known["users"],
-                now_s=self._options.now_s,
+                now_s=self._config.now_s,
             )
             every = [(unreadable[_ROW], reason), (rejected[_ROW], rejected["reason"])]
             for places, reasons in every:
@@ -296,10 +296,10 @@ class _Import:
     def _in_window(self, time: pa.ChunkedArray) -> pa.ChunkedArray:
         """Returns which events to keep; those without a time are set aside later, not here."""
         keep = pa.chunked_array([pa.repeat(True, len(time))])
-        if self._options.from_s is not None:
-            keep = pc.and_(keep, pc.greater_equal(time, self._options.from_s))
-        if self._options.until_s is not None:
-            keep = pc.and_(keep, pc.less(time, self._options.until_s))
+        if self._config.from_s is not None:
+            keep = pc.and_(keep, pc.greater_equal(time, self._config.from_s))
+        if self._config.until_s is not None:
+            keep = pc.and_(keep, pc.less(time, self._config.until_s))
         return pc.fill_null(keep, True)
 
 

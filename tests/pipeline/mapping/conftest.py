@@ -28,7 +28,7 @@ def imported(tmp_path):
             notes = importing.import_logs(
                 mapping_file.load(path),
                 writer,
-                importing.Options(**options),
+                importing.MappingConfig(**options),
                 rejected=RejectedRows(rejected),
             )
         tables = {name: logs.read_table(logs_dir, name) for name in writer.rows}
