@@ -326,7 +326,8 @@ def train(
     """
     if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
         raise command.InputError(
-            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got {settings.stop_metric!r}."
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
+            f"{settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)
