@@ -70,6 +70,18 @@ def needs_program() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def rectools_python() -> pathlib.Path:
+    """A Python with RecTools and PyTorch: RECTOOLS_PYTHON."""
+    given = os.environ.get("RECTOOLS_PYTHON", "")
+    needs(
+        "rectools",
+        present=bool(given),
+        remedy="set RECTOOLS_PYTHON to a Python in which rectools[torch] is installed",
+    )
+    return pathlib.Path(given)
+
+
+@pytest.fixture(scope="session")
 def kuairand_dir() -> pathlib.Path:
     """The KuaiRand-Pure data set: KUAIRAND_DIR, or ../shared/data/kuairand_pure."""
     beside = _CHECKOUT.parent / "shared" / "data" / "kuairand_pure"
