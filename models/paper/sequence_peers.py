@@ -48,14 +48,14 @@ class PeerConfig:
     """
 
     model: str
-    factors: int = 128
+    factors: int = 64
     blocks: int = 2
     heads: int = 2
     dropout: float = 0.2
     places: int = spec.WATCH_BAG
     learning_rate: float = 0.001
     batch_size: int = 128
-    epochs: int = 12
+    epochs: int = 6
     seed: int = 1
 
 
