@@ -21,6 +21,7 @@ import tensorflow as tf
 import tf_keras
 
 from models.candidate import layers
+from models.config import CandidateConfig
 
 _STDDEV = 0.02
 # What a masked place gets in place of its score: no weight is left of it, and no NaN either.
@@ -31,26 +32,23 @@ class SequenceEncoder(tf_keras.layers.Layer):
     """Turns a query's watches, newest first, into one vector.
 
     Args:
-        width: Width of the embeddings and of the vector, a multiple of ``heads``.
+        config: Settings of the candidate model: width of the embeddings, blocks, heads.
         places: Greatest number of watches.
         context: Width of the query's other inputs.
-        blocks: Number of blocks, 1 or more; only the top one asks one question, the others one for
-            each watch.
-        heads: Number of heads of each block.
         seed: Seed of the initial weights.
     """
 
-    def __init__(
-        self, *, width: int, places: int, context: int, blocks: int, heads: int, seed: int
-    ) -> None:
+    def __init__(self, config: CandidateConfig, *, places: int, context: int, seed: int) -> None:
         super().__init__(name="sequence_encoder")
+        width = config.embedding_dim
         normal = tf_keras.initializers.RandomNormal(stddev=_STDDEV, seed=seed)
         self.place_rows = self.add_weight(
             name="place_rows", shape=[places, width], initializer=normal
         )
+        # Only the top one asks a single question; in the others each watch asks.
         self.blocks = [
-            _Block(width, heads, seed=seed + 10 * number, name=f"attention_block_{number}")
-            for number in range(blocks)
+            _Block(width, config.attention_heads, seed=seed + 10 * i, name=f"attention_block_{i}")
+            for i in range(config.attention_blocks)
         ]
         self.question = layers.dense(width, seed=seed + 1, name="attention_question")
         self.question.build([None, context])

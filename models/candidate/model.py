@@ -37,8 +37,10 @@ from models.training import saved
 Array = npt.NDArray[np.generic]
 VIDEO_SPACE = "video"
 _WATCHES, _AGE = "watched_video_ids", "example_age_s"
+# How long ago each watch was, where a data set declares it; read by attention alone in its order.
+_WATCH_AGES, _WATCH_AGE_SPACE = "watch_ages", "watch_age"
 # The spaces whose embeddings are as wide as the softmax's: 256 each in the paper, section 3.5.
-_WIDE_SPACES = (VIDEO_SPACE, "search_token")
+_WIDE_SPACES = (VIDEO_SPACE, "search_token", _WATCH_AGE_SPACE)
 _SOFTMAX_STDDEV = 0.02
 
 
@@ -180,12 +182,7 @@ class CandidateModel(tf_keras.Model):
         width += config.age_pieces + 1 if self.has_age_pieces else 0
         if self.has_attention:
             self.sequence_encoder = SequenceEncoder(
-                width=config.embedding_dim,
-                places=self._places(),
-                context=width,
-                blocks=config.attention_blocks,
-                heads=config.attention_heads,
-                seed=seed + 500,
+                config, places=self._places(), context=width, seed=seed + 500
             )
         for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
             layer.build([None, width])
@@ -246,8 +243,10 @@ class CandidateModel(tf_keras.Model):
             features = layers.thinned(features, bags, config.bag_dropout)
         inputs = self._query_inputs.dense(features, self.tables)
         if self.has_age_pieces:
-            ages = layers.age_pieces(self._ages(features), config.age_pieces)
-            inputs = tf.concat([inputs, ages], axis=1)
+            names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+            column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
+            ages = tf.cast(column, tf.float32)[:, names.index(_AGE)]
+            inputs = tf.concat([inputs, layers.age_pieces(ages, config.age_pieces)], axis=1)
         dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
         hidden = inputs
         for layer in self.hidden_layers:
@@ -258,9 +257,9 @@ class CandidateModel(tf_keras.Model):
             hidden = layers.apply(self.output_layer, hidden, dtype)
         if self.has_item_to_item or self.has_attention:
             hidden += self._of_watches(features, inputs, training=training)
-        if self.config.normalise:
+        if config.normalise:
             hidden = tf.math.l2_normalize(hidden, axis=1)
-        hidden /= self.config.temperature
+        hidden /= config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
 
     def _of_watches(self, features: Tensors, inputs: tf.Tensor, *, training: bool) -> tf.Tensor:
@@ -275,14 +274,12 @@ class CandidateModel(tf_keras.Model):
             weights *= tf.cast(known, tf.float32)
             added += tf.linalg.matvec(watches, weights, transpose_a=True)
         if self.has_attention:
+            if self._reads(_WATCH_AGES):
+                ages = tf.convert_to_tensor(features[_WATCH_AGES])
+                there = tf.cast(ages > 0, tf.float32)[:, :, tf.newaxis]
+                watches += self.tables[_WATCH_AGE_SPACE].members(ages) * there
             added += self.sequence_encoder(watches, known, inputs)
         return added
-
-    def _ages(self, features: Tensors) -> tf.Tensor:
-        """Returns the quantiles of the example age, float32 [B]."""
-        names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
-        column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
-        return tf.cast(column, tf.float32)[:, names.index(_AGE)]
 
     def video_embeddings(self, video_features: Tensors, *, training: bool = False) -> tf.Tensor:
         """Returns v and the bias of each video.

@@ -1,11 +1,13 @@
 """The order of watches: what the query tower's attention learns, and what an average cannot."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
-from features import command
+from features import command, spec
 from models import config, losses
 from models.candidate import attention
 from models.candidate import model as candidate_model
@@ -131,6 +133,35 @@ def test_one_question_reads_as_many_do(world):
     known = tf.constant(random.random([4, 6]) < 0.7)
     many = block(tf.repeat(asked, 3, axis=1), read, known)
     np.testing.assert_allclose(block(asked, read, known)[:, 0], many[:, 2], rtol=1e-4, atol=1e-5)
+
+
+def test_how_long_ago_a_watch_was_counts_where_it_is_declared(world, queries):
+    """The age of a watch stands at its place: the same ages the other way round say another."""
+    ages = spec.Feature(
+        name="watch_ages",
+        kind="multivalent",
+        side="query",
+        models=("candidate",),
+        source="history.watched_ages",
+        space="watch_age",
+        max_length=PLACES,
+    )
+    resolved = dataclasses.replace(world.spec(), features=(*world.spec().features, ages))
+    sizes = world.vocabulary_sizes | {"watch_age": 9}
+    settings = config.CandidateConfig(embedding_dim=8, depth=0, **ATTENTION)
+    model = awake(CandidateModel(resolved, sizes, settings))
+    bags = with_bags(queries, [[3, 5]] * 3)
+    bags["watch_ages"] = np.zeros((3, PLACES), np.int64)
+    bags["watch_ages"][:2, :2] = [[1, 9], [9, 1]]
+    there, back, unknown = model.query_embeddings(bags).numpy()
+    # The bag of both is the same, so what differs is what attention read.
+    assert np.abs(there - back).max() > 0.01
+    assert np.abs(there - unknown).max() > 0.01
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model.query_vectors(bags))
+    gradient = tf.convert_to_tensor(tape.gradient(loss, model.tables["watch_age"].rows))
+    assert np.abs(gradient[1]).max() > 0
+    np.testing.assert_array_equal(gradient[0], 0)  # Missing is zero, and stays it.
 
 
 def test_without_watches_there_is_no_encoder(world, queries):
