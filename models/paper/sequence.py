@@ -16,7 +16,7 @@ from models.baselines import implicit as implicit_baselines
 from models.baselines import retrieval as baselines
 from models.config import ATTENTION
 from models.evaluation import retrieval as retrieval_evaluation
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, sequence_peers
 from models.paper.experiments import Experiment, Plot, Row, Setting
@@ -225,7 +225,7 @@ def _best_of_two(lab: Lab, score: Callable[[slice], Array]) -> Ranked:
             score,
             lab.queries,
             catalogue=lab.catalogue,
-            settings=RetrievalSettings(exclude_watched=exclude),
+            settings=RetrievalConfig(exclude_watched=exclude),
         )
         for exclude in (False, True)
     ]
