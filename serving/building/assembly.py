@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, spec
+from features import command, dataset, files, spec, tensors
 from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
@@ -208,9 +208,11 @@ class _Assembly:
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
-        videos = user_queries.embed(
+        videos = tensors.in_batches(
             functools.partial(export.video_embeddings, model),
-            user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
+            tensors.side_features(
+                self._resolved, spec.CANDIDATE, Side.CANDIDATE, dataset.videos(examples)
+            ),
         )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
         queries, slices = users.embeddings, users.slices

@@ -25,7 +25,7 @@ from serving.funnel import sources
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import Built
 from serving.funnel.page import FunnelSettings
-from serving.funnel.profiles import Profiles
+from serving.funnel.viewer import Profiles
 from serving.index import index
 from serving.release import publication
 
