@@ -28,7 +28,8 @@ from serving.building import gates, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
-from serving.index import index
+from serving.index import building as index_building
+from serving.index.index import Index
 from serving.release import manifest as release
 from serving.release import publication, tf_serving_config
 from serving.servables import export, prepared_videos, signatures, warmup
@@ -223,7 +224,7 @@ class _Assembly:
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
-        report = index.build(
+        report = index_building.build(
             built,
             self._catalogue.video_ids,
             videos,
@@ -242,7 +243,7 @@ class _Assembly:
         """Judges the towers and the index as they were written."""
         examples = self._inputs.examples
         directory = self._build.directory(signatures.QUERY_TOWER)
-        loaded = index.Index.load(self._build.directory("index"))
+        loaded = Index.load(self._build.directory("index"))
         info = dataset.info(examples)
         watched = user_queries.watched_then(
             _table(examples / "video_statistics"),
