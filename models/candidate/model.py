@@ -29,7 +29,7 @@ from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
 from models.candidate import hierarchical_softmax, layers
 from models.candidate.attention import SequenceEncoder
-from models.candidate.video_features import VIDEO_ID, VideoFeatures
+from models.candidate.video_features import VIDEO_ID
 from models.config import ATTENTION, HIERARCHICAL, CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.training import saved
@@ -354,7 +354,6 @@ def save(
     directory: str | os.PathLike[str],
     *,
     contents: saved.Contents,
-    videos: VideoFeatures | None = None,
 ) -> None:
     """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
 
@@ -362,16 +361,8 @@ def save(
         model: Model to save.
         directory: Model directory, created or replaced.
         contents: Content of the model directory besides the weights.
-        videos: Content of the vocabulary's videos, so that all can be embedded from the
-            directory alone.
     """
-    saved.write(
-        directory,
-        kind=spec.CANDIDATE,
-        model=model,
-        contents=contents,
-        arrays=videos.arrays if videos else {},
-    )
+    saved.write(directory, kind=spec.CANDIDATE, model=model, contents=contents)
 
 
 def load(
@@ -392,8 +383,3 @@ def load(
     )
     opened.restore(model)
     return model
-
-
-def load_video_features(directory: str | os.PathLike[str]) -> VideoFeatures:
-    """Reads the content of the vocabulary's videos from a model directory."""
-    return VideoFeatures(saved.read_arrays(directory))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from features import spec
+from features import spec, tensors
 from features.spec import ResolvedSpec, Side
 from models.baselines import ease
 from models.baselines import implicit as implicit_baselines
@@ -140,7 +140,7 @@ def _conclusion(changes: Sequence[Row], others: Sequence[str]) -> str:
 def _of_model(lab: Lab, trained: Trained) -> System:
     model = lab.open(trained)
     resolved = ResolvedSpec.load(lab.examples)
-    queries = retrieval_evaluation.side_features(resolved, spec.CANDIDATE, Side.QUERY, lab.features)
+    queries = tensors.side_features(resolved, spec.CANDIDATE, Side.QUERY, lab.features)
     videos = np.ascontiguousarray(lab.embed(trained).videos.T)
     embed = tf.function(model.query_embeddings, reduce_retracing=True)
 
