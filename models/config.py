@@ -15,6 +15,8 @@ from features.config import Bounds, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
 HIERARCHICAL = "hierarchical"
+AVERAGE, ATTENTION = "average", "attention"
+QUERY_ENCODERS = (AVERAGE, ATTENTION)
 CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH, MIXED, HIERARCHICAL)
 EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
 RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
@@ -56,6 +58,11 @@ class CandidateConfig:
         spectral_start: Whether the embeddings of watched videos and the softmax rows start from the
             factors of how often one follows another, see :mod:`models.candidate.spectral_start`;
             only with ``item_to_item``, and not where a warm start gives them.
+        query_encoder: What else the query tower makes of the watches: ``average``, nothing, or
+            ``attention``: what a question finds in them when it looks back at them in their order,
+            see :mod:`models.candidate.attention`.
+        attention_blocks: Number of blocks of self-attention; only with ``query_encoder=attention``.
+        attention_heads: Number of heads of a block, a divisor of ``embedding_dim``.
         age_pieces: Number of pieces, each of as many training examples, of a piecewise-linear
             function of the example age that is fed too, so that the model can follow what was
             watched from day to day; 0: the value and its powers alone.
@@ -89,6 +96,9 @@ class CandidateConfig:
     linear_output: bool = True
     item_to_item: bool = False
     spectral_start: bool = False
+    query_encoder: Annotated[str, OneOf(*QUERY_ENCODERS)] = AVERAGE
+    attention_blocks: _Count = 1
+    attention_heads: _Count = 4
     age_pieces: _CountOr0 = 0
     video_content: bool = True
     content_hidden: _CountOr0 = 0
@@ -114,6 +124,12 @@ class CandidateConfig:
             "loss",
             "not be hierarchical with normalise or share_video_embedding",
             self.loss,
+        )
+        require(
+            self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0,
+            "attention_heads",
+            f"divide embedding_dim={self.embedding_dim}",
+            self.attention_heads,
         )
 
     @property
@@ -271,7 +287,7 @@ class RefitConfig:
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
-# a simulated site of 3,000 videos. README, Results, has what they are worth.
+# a simulated site of 3,000 videos. docs/results/candidate.md has what they are worth.
 CANDIDATE_MODEL = CandidateConfig(
     embedding_dim=128,
     depth=2,

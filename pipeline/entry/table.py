@@ -96,7 +96,7 @@ def _flag(flag: "flags.Flag[object]") -> Flag:
     kind = flag.flag_type().rpartition(" ")[2]
     return Flag(
         name=flag.name,
-        text=flag.help or "",
+        text=" ".join((flag.help or "").split()),
         kind={"strings": "list", "bool": "boolean"}.get(kind, kind),
         default=None if flag.default is None else (flag.default_as_str or "").strip("'"),
         choices=tuple(getattr(flag.parser, "enum_values", ())),
