@@ -110,7 +110,7 @@ setup(
         "pipeline": ["deployment/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "serving": ["deployment/*", "deployment/*/*"],
-        "serving.server": ["page.html"],
+        "serving.server": ["web/*"],
     },
     install_requires=_BASE,
     extras_require={

@@ -212,6 +212,16 @@ class Filters:
                 kept &= passed
         return kept
 
+    def shows(self, rows: np.ndarray, *, now: int) -> np.ndarray:
+        """Returns bool [n], whether each video may be shown at all, also if it rests.
+
+        Raises:
+            FilterError: The custom filter failed.
+        """
+        uploaded = self._catalogue.upload_times[rows] <= now
+        shown: np.ndarray = uploaded & ~np.isin(rows, self.forbidden) & self.allowed(rows)
+        return shown
+
     def counts(self) -> dict[str, int]:
         """Returns how many videos each filter held back, among those that a source looked at."""
         counts = {name: len(rows) for name, rows in self._listed.items()}

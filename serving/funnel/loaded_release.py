@@ -45,6 +45,7 @@ _SHOWN_COLUMNS = (
     "language",
     "duration_s",
     "upload_time",
+    "thumbnail_url",
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 

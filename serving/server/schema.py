@@ -133,6 +133,9 @@ class RecommendedVideo(pydantic.BaseModel):
     language: str | None
     duration_s: float | None
     upload_time: int = pydantic.Field(description="Unix seconds.")
+    thumbnail_url: str | None = pydantic.Field(
+        None, description="Of the videos table, where the server allows its host."
+    )
     sources: list[str] = pydantic.Field(description="Who nominated it.")
     retrieval_score: float | None = pydantic.Field(
         description="Inner product of query and video embedding."
@@ -180,6 +183,14 @@ class RecommendationsAnswer(pydantic.BaseModel):
     now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
     items: list[RecommendedVideo]
     debug: Debug | None = None
+
+
+class SearchAnswer(pydantic.BaseModel):
+    """Videos by the words of their titles, channels and topics, best first."""
+
+    query: str
+    items: list[RecommendedVideo]
+    more: bool = pydantic.Field(description="Whether a further page has videos.")
 
 
 class EventIn(_Strict):

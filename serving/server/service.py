@@ -70,6 +70,7 @@ class ServiceConfig:
         token: Token that callers must know; None lets everybody in.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: URL that OpenTelemetry spans are sent to; None traces nothing.
         hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
         ask_for_successor: Function that asks for a process that loads a version, see
@@ -92,6 +93,7 @@ class ServiceConfig:
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -183,6 +185,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         token=config.token,
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
+        image_hosts=config.image_hosts,
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, tracer),
     )
 
