@@ -9,7 +9,7 @@ import numpy as np
 
 from serving.funnel.funnel import Funnel
 from serving.funnel.page import PageRequest
-from serving.funnel.title_search import TitleSearch
+from serving.insight.title_search import TitleSearch
 from serving.server import answers as http_answers
 from serving.server import schema as http_schema
 
