@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 from absl import logging
 
 from serving import errors
@@ -122,6 +123,8 @@ class Answer:
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
             now = max(now, min(found.newest_s + 1, now + AHEAD_S))
+            if self._asked.session:
+                found = found.with_session(self._asked.session, now=now)
             self.viewer = self.release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------
@@ -183,6 +186,27 @@ class Answer:
             predicate=self._predicate,
         )
 
+    @functools.cached_property
+    def _related_to(self) -> int | None:
+        """Row of the video that the page stands beside, None for a page of its own.
+
+        Raises:
+            UnknownVideoError: The release does not have it.
+        """
+        if not self._asked.related_to:
+            return None
+        row = int(self.release.catalogue.rows(pa.array([self._asked.related_to]))[0])
+        if row < 0:
+            raise errors.UnknownVideoError(
+                f"video_id {self._asked.related_to!r} is not in release {self.release.version}; "
+                "a new video is once its row is in the videos table."
+            )
+        return row
+
+    def _is_ranked(self, found: Candidates) -> bool:
+        """Whether related videos are ranked for the viewer: one of whom something is known."""
+        return len(found) > 0 and not self.viewer.is_unknown
+
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
             self.ladder.reasons.append("retrieval: nothing is known of the viewer")
@@ -213,6 +237,7 @@ class Answer:
             upload_times=self.release.catalogue.upload_times,
             embedding=embedding,
             permits=filters.allowed,
+            related_to=self._related_to,
         )
         nominations = self._nominations(question)
         distinct = {row for n in nominations.values() for row in n.rows.tolist()}
@@ -231,10 +256,10 @@ class Answer:
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        works = {
-            source.name: functools.partial(self._nominate, source, question)
-            for source in self.release.sources
-        }
+        asked = self.release.sources
+        if question.related_to is not None:
+            asked = self.release.related_sources
+        works = {s.name: functools.partial(self._nominate, s, question) for s in asked}
         outcomes = self._pool.run_all(works, self.settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
@@ -264,6 +289,9 @@ class Answer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
+        if self._related_to is not None:
+            seconds = self._expected_watch_times(found) if self._is_ranked(found) else None
+            return candidates.related_order(found, seconds), seconds
         if known and len(found):
             seconds = self._expected_watch_times(found)
             order = self._by_value(found, seconds)

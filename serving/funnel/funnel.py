@@ -132,7 +132,9 @@ class Funnel:
         """Returns an answer that has met its viewer, and the arms that its page belongs to."""
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
-        arm = self.experiment.arm_of(asked.user_id) if self.experiment else None
+        arm = None
+        if self.experiment and asked.user_id:  # Nobody in particular is in no arm.
+            arm = self.experiment.arm_of(asked.user_id)
         if release is None:
             found, missing = self._pin(arm, pinned)
         else:

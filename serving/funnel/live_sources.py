@@ -33,7 +33,7 @@ class LiveTrending:
 
 
 class CoWatch:
-    """What people watched after what the viewer watched last."""
+    """What people watched after what the viewer watched last, or after the video beside."""
 
     name = CO_WATCH
 
@@ -43,6 +43,8 @@ class CoWatch:
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what followed the last watches; the score sums shares of all followers."""
         seeds = question.viewer.liked_rows[:_SEEDS]
+        if question.related_to is not None:
+            seeds = np.array([question.related_to], np.int32)
         if not len(seeds):
             return NOTHING
         rows, scores = self._view.rows_after(seeds)

@@ -112,6 +112,12 @@ class LoadedRelease:
         )
         return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
 
+    @functools.cached_property
+    def related_sources(self) -> tuple[Source, ...]:
+        """The sources of a page that stands beside a video."""
+        live = tuple(source for source in self.sources if source.name == sources.CO_WATCH)
+        return (sources.Similar(self.index, self.index.embeddings), *live)
+
     def order_columns(
         self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:

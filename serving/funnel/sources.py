@@ -6,7 +6,8 @@ popular         most watched lately, in the viewer's region where that is known
 trending        watched more on the last day than the week before makes one expect
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
-co_watch        what people watched after the viewer's last watches
+co_watch        what people watched after the viewer's last watches, or after a video
+similar         nearest to the embedding of a video: of pages that stand beside one
 ==============  ====================================================================================
 
 All but the first and last are made from the release's own statistics when it is loaded, so they
@@ -24,6 +25,7 @@ import pyarrow as pa
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.durations import DAY_S
 from serving.funnel.viewer import Viewer
+from serving.index.exact_search import RowsByNumber
 from serving.servables import signatures
 
 RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
@@ -34,6 +36,7 @@ RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
     "channels",
 )
 CO_WATCH = "co_watch"
+SIMILAR = "similar"
 _HALF_LIFE_DAYS = 7.0
 # Watches in a region before its own ranking is worth more than everybody's.
 _REGION_MIN_WATCHES = 50
@@ -69,6 +72,7 @@ class Question:
         upload_times: int64 [N], of the catalogue.
         embedding: float32 [D + 1] of the viewer, None where there is none.
         permits: Function of rows that returns bool [n]: what filters allow; None allows all.
+        related_to: Row of the video that the page stands beside; None for a page of its own.
     """
 
     viewer: Viewer
@@ -76,6 +80,7 @@ class Question:
     upload_times: np.ndarray
     embedding: np.ndarray | None = None
     permits: Callable[[np.ndarray], np.ndarray] | None = None
+    related_to: int | None = None
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n]: uploaded by now, not excluded, and permitted."""
@@ -140,6 +145,33 @@ class Retrieval:
             if keep.sum() >= limit or k >= len(self._index) or not valid.all():
                 return Nominations(found.rows[keep], found.scores[keep]).head(limit)
             k = min(4 * k, len(self._index))
+
+
+class Similar:
+    """Nearest to the embedding of the video that a page stands beside."""
+
+    name = SIMILAR
+
+    def __init__(self, index: Searchable, embeddings: RowsByNumber) -> None:
+        """Nominates.
+
+        Args:
+            index: Index of the release.
+            embeddings: float32 [N, D + 1], of the videos; the last column is their bias.
+        """
+        self._nearest = Retrieval(index)
+        self._embeddings = embeddings
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns the videos whose inner product with it is largest, without their biases."""
+        if question.related_to is None:
+            return NOTHING
+        embedding = np.array(self._embeddings[np.array([question.related_to])][0], np.float32)
+        if embedding[-1] <= signatures.UNREACHABLE_BIAS / 2:
+            return NOTHING  # It was never learnt.
+        embedding[-1] = 0.0
+        asked = dataclasses.replace(question, embedding=embedding)
+        return self._nearest.nominate(asked, limit)
 
 
 class Popular:

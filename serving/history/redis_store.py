@@ -4,7 +4,7 @@ What a store promises is told in :mod:`serving.history.user_history`. Here a ser
 applies the events of a call, so that two writers cannot get between each other's steps, and an
 event that is there already changes nothing. Reads are cached by a version that every write renews.
 
-Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click):
+Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click, feedback):
 
     user:<user id>              hash: profile, version, newest, blocked, number
     <kind>:<user id>            hash: identity -> row, a JSON list that begins with its version

@@ -10,18 +10,31 @@ export const event = (type, user, video, more = {}) => ({
 
 export const report = (events, options) => call("/v1/events", { events }, options);
 
-const path = (user) => "/v1/users/" + part(user) + "/blocked";
+// kind is "video_id" or "channel_id"; a value of 0 takes back.
+const about = (type, user, kind, id, value) => ({
+  event_id: newId(), type, user_id: user, [kind]: id, ...(value === undefined ? {} : { value }) });
 
-async function change(user, changed) {
-  const { blocked } = await call("/v1/users/" + part(user) + "/history?limit=1");
-  await call(path(user), changed(blocked), { method: "PUT" });
+export const give = (type, user, kind, id) => report([about(type, user, kind, id)]);
+export const takeBack = (type, user, kind, id) => report([about(type, user, kind, id, 0)]);
+
+// What holds of what was given, newest first in `feedback`: the last word on each target.
+export function standing(feedback, type) {
+  const said = new Map();
+  for (const given of feedback)
+    if (given.type === type) {
+      const [kind, id] = given.channel_id ? ["channel_id", given.channel_id] : ["video_id", given.video_id];
+      if (!said.has(kind + id)) said.set(kind + id, { kind, id, is: given.value !== 0 });
+    }
+  return [...said.values()].filter((one) => one.is);
 }
 
-const without = (list, id) => list.filter((one) => one !== id);
+export const stands = (feedback, type, kind, id) =>
+  standing(feedback, type).some((one) => one.kind === kind && one.id === id);
 
-// kind is "videos" or "channels".
-export const hide = (user, kind, id) =>
-  change(user, (blocked) => ({ ...blocked, [kind]: [...without(blocked[kind], id), id] }));
-export const show = (user, kind, id) =>
-  change(user, (blocked) => ({ ...blocked, [kind]: without(blocked[kind], id) }));
-export const showAll = (user) => call(path(user), { videos: [], channels: [] }, { method: "PUT" });
+// Shows again all that was hidden, however it was.
+export async function showAll(user, { feedback, blocked }) {
+  const hidden = standing(feedback, "hide");
+  if (hidden.length) await report(hidden.map(({ kind, id }) => about("hide", user, kind, id, 0)));
+  if (blocked.videos.length || blocked.channels.length)
+    await call("/v1/users/" + part(user) + "/blocked", { videos: [], channels: [] }, { method: "PUT" });
+}

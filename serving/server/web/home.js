@@ -2,7 +2,7 @@
 
 import { call, part, query } from "./api.js";
 import { $, make, newId, notice, plural, soft, span } from "./dom.js";
-import { event, hide, report, show as unhide, showAll } from "./feedback.js";
+import { event, give, report, showAll, standing, stands, takeBack } from "./feedback.js";
 import { Player } from "./player.js";
 import { nameOf, tile } from "./tiles.js";
 
@@ -40,36 +40,42 @@ function fail(failure) {
 
 const historyOf = (user) => call("/v1/users/" + part(user) + "/history?limit=100");
 
+// The videos of an answer, which know what page showed them.
+const from = (answer) => answer.items.map((video) => ({ ...video, page_id: answer.request_id }));
+
 async function pageOf(user, excluded) {
   const start = performance.now();
   const answer = await call("/v1/recommendations", {
     user_id: user, k: PAGE, record: $("record").checked, context: { surface: "home", device: device() },
-    blocked: { videos: excluded.slice(-MOST_EXCLUDED) },
+    exclude: excluded.slice(-MOST_EXCLUDED),
   });
-  for (const video of answer.items) video.page_id = answer.request_id;
-  return { answer, milliseconds: performance.now() - start };
+  return { answer, items: from(answer), milliseconds: performance.now() - start };
 }
 
 const ask = {
   async home({ user }) {
     const before = view?.kind === "home" && view.user === user ? view.items : null;
-    const { answer, milliseconds } = await pageOf(user, []);
+    const { answer, items, milliseconds } = await pageOf(user, []);
     const ids = before && new Set(before.map((video) => video.video_id));
-    return { answer, milliseconds, items: answer.items, before: ids, more: answer.items.length === PAGE };
+    return { answer, milliseconds, items, before: ids, more: items.length === PAGE };
   },
   async search({ user, q }) {
     const answer = await call("/v1/search" + query({ q, user_id: user, k: PAGE }));
     return { q, items: answer.items, more: answer.more };
   },
   async watch({ user, v }, video) {
-    return { video: video ?? await call("/v1/videos/" + part(v)), related: null };
+    const [found, answer] = await Promise.all([
+      video ?? call("/v1/videos/" + part(v)),
+      call("/v1/related", { video_id: v, user_id: user, k: PAGE, record: $("record").checked, context: { surface: "watch", device: device() } }),
+    ]);
+    return { video: found, answer, items: from(answer) };
   },
 };
 
 const further = {
   async home(shown) {
-    const { answer } = await pageOf(shown.user, shown.items.map((video) => video.video_id));
-    return { items: answer.items, more: answer.items.length === PAGE };
+    const { items } = await pageOf(shown.user, shown.items.map((video) => video.video_id));
+    return { items, more: items.length === PAGE };
   },
   search: (shown) => call("/v1/search" + query({ q: shown.q, user_id: shown.user, k: PAGE, offset: shown.items.length })),
 };
@@ -144,9 +150,9 @@ const parts = () => new Map(view.history.watches.toReversed().map((watch) => [wa
 
 const actions = () => [
   { text: "Why this?", run: (video) => why(video.video_id) },
-  { text: "Not interested in this video", run: (video) => notInterested("videos", video.video_id, nameOf(video)) },
+  { text: "Not interested in this video", run: (video) => notInterested("video_id", video.video_id, nameOf(video)) },
   { text: "Not interested in this channel", run: (video) => video.channel_id
-    ? notInterested("channels", video.channel_id, video.channel_id)
+    ? notInterested("channel_id", video.channel_id, video.channel_id)
     : say(nameOf(video) + " has no channel that could be hidden.") },
 ];
 
@@ -212,11 +218,13 @@ const draws = {
     const { video, user } = view;
     player = new Player(video, { onend: () => say("That was the end of " + nameOf(video) + ".") });
     player.user = user;
-    const buttons = actions().map(({ text, run }) => make("button", { class: "plain", type: "button", onclick: () => run(video) }, text));
     const facts = [video.channel_id, span(Math.max(Date.now() / 1000 - video.upload_time, 0)) + " old", ...video.topics];
+    const column = make("aside", { "aria-labelledby": "next" },
+      make("h3", { id: "next" }, "Watch next"),
+      make("ul", { class: "grid", id: "grid" }, tiles(view.items)));
     $("view").replaceChildren(make("div", { class: "watch" },
-      make("div", {}, player.element, heading(nameOf(video)), soft(facts.filter(Boolean).join(" · ")),
-        make("div", { class: "actions" }, buttons))));
+      make("div", {}, player.element, heading(nameOf(video)), soft(facts.filter(Boolean).join(" · ")), opinions(video)),
+      column));
     say("");
     scrollTo(0, 0);
   },
@@ -256,35 +264,70 @@ function whoIs(user, history) {
   return "There is no user " + user + " here: this is what somebody new would see. Is the id right?";
 }
 
-function showHistory({ watches, searches, blocked }) {
+function showHistory({ watches, searches, blocked, feedback }) {
   $("watched").replaceChildren(...watches.slice(0, 8).map((watched) => make("li", {},
     make("div", {}, watched.title || watched.video_id),
     soft([watched.topics[0], span(watched.watch_time_s) + " watched"].filter(Boolean).join(" · ")))));
   $("searched").replaceChildren(...searches.slice(0, 8).map((search) => make("li", {}, search.query)));
-  $("unblock").hidden = !blocked.videos.length && !blocked.channels.length;
+  $("unblock").hidden = !blocked.videos.length && !blocked.channels.length && !standing(feedback, "hide").length;
 }
 
 // ---- saying what one thinks of it -----------------------------------------------------------------
 
+// Buttons that are pressed for as long as what they say stands.
+function opinions(video) {
+  const { user, history } = view;
+  const button = (type, text, kind, id) => {
+    const made = make("button", { class: "plain", type: "button", "aria-pressed": String(stands(history.feedback, type, kind, id)) }, text);
+    made.addEventListener("click", async () => {
+      const is = made.getAttribute("aria-pressed") === "true";
+      try {
+        await (is ? takeBack : give)(type, user, kind, id);
+        history.feedback.unshift({ type, [kind]: id, value: is ? 0 : null });
+        made.setAttribute("aria-pressed", String(!is));
+        say(is ? `${text}: taken back.` : `${text}: noted.`);
+      } catch (failure) {
+        fail(failure);
+      }
+    });
+    return made;
+  };
+  const share = make("button", { class: "plain", type: "button", onclick: async () => {
+    try {
+      const address = location.origin + "/#" + new URLSearchParams({ v: video.video_id });
+      await navigator.clipboard?.writeText(address).catch(() => {});
+      await give("share", user, "video_id", video.video_id);
+      say("Shared: " + address);
+    } catch (failure) {
+      fail(failure);
+    }
+  } }, "Share");
+  return make("div", { class: "actions" },
+    button("like", "Like", "video_id", video.video_id), button("dislike", "Dislike", "video_id", video.video_id),
+    video.channel_id ? button("follow", "Follow " + video.channel_id, "channel_id", video.channel_id) : null, share,
+    actions().map(({ text, run }) => make("button", { class: "plain", type: "button", onclick: () => run(video) }, text)));
+}
+
 async function notInterested(kind, id, name) {
   const { user } = view;
   try {
-    await hide(user, kind, id);
-    const is = (video) => (kind === "videos" ? video.video_id : video.channel_id) === id;
+    await give("hide", user, kind, id);
+    view.history.feedback.unshift({ type: "hide", [kind]: id, value: null });
     if (view.items) {
-      view.items = view.items.filter((video) => !is(video));
+      view.items = view.items.filter((video) => video[kind] !== id);
       for (const cell of document.querySelectorAll("#grid > li"))
         if (!view.items.some((video) => video.video_id === cell.dataset.video)) cell.remove();
     }
     const undo = make("button", { class: "plain", type: "button", id: "undo", onclick: async () => {
       try {
-        await unhide(user, kind, id);
+        await takeBack("hide", user, kind, id);
         if (await go(asked(), { replace: true })) say(name + " is shown again.");
-      } catch (failure) { fail(failure); }
+      } catch (failure) {
+        fail(failure);
+      }
     } }, "Undo");
     $("status").replaceChildren(name + " is not shown any more. ", undo);
     undo.focus();
-    view.history.blocked[kind].push(id);
     showHistory(view.history);
   } catch (failure) {
     fail(failure);
@@ -312,7 +355,7 @@ $("choose").addEventListener("submit", (sent) => { sent.preventDefault(); closeP
 $("somebody").addEventListener("click", () => { closePanel(); go({ user: newVisitor() }); });
 $("unblock").addEventListener("click", async () => {
   try {
-    await showAll(view.user);
+    await showAll(view.user, view.history);
     closePanel();
     if (await go({ user: view.user })) say("Nothing is hidden any more.");
   } catch (failure) {

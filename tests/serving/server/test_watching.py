@@ -146,8 +146,8 @@ def test_what_does_not_interest_goes_and_comes_back(site, opened, kind):
     gone = [v for v in shown(browser) if v == video or f"c{int(v[1:]) % 8}" == channel]
     assert video not in gone
     assert not gone or kind == "video"
-    blocked = site.history.read("u").blocked
-    assert (blocked.videos, blocked.channels) == (
+    hidden = site.history.read("u").hidden
+    assert (hidden.videos, hidden.channels) == (
         ((video,), ()) if kind == "video" else ((), (channel,))
     )
     browser.click("#logo")
@@ -166,7 +166,42 @@ def test_hiding_is_undone_at_once(site, opened):
     browser.click("#undo")
     browser.wait(lambda: "is shown again" in text(browser, "#status"))
     assert video in shown(browser)
-    assert site.history.read("u").blocked.videos == ()
+    assert site.history.read("u").hidden.videos == ()
+
+
+def test_likes_follows_and_shares_are_noted_and_taken_back(site, opened):
+    browser = opened()
+    press(browser, "#grid .open")
+    browser.wait(lambda: text(browser, "output"))
+    video = browser.run("return new URLSearchParams(location.hash.slice(1)).get('v')")
+    for button in ("Like", "Follow", "Share"):
+        press(browser, ".actions button", button)
+        browser.wait(lambda: text(browser, "#status").startswith(button))  # noqa: B023
+    given = site.history.read("u").feedback.to_pylist()
+    assert [row["kind"] for row in given] == ["like", "follow", "share"]
+    assert given[0]["video_id"] == video
+    assert given[1]["channel_id"] == f"c{int(video[1:]) % 8}"
+    browser.back()
+    wait_for_heading(browser, "Home of u")
+    press(browser, "#grid .open")
+    browser.wait(lambda: text(browser, ".actions [aria-pressed=true]") == "Like")
+    press(browser, ".actions button", "Like")
+    browser.wait(lambda: text(browser, "#status") == "Like: taken back.")
+    assert site.history.read("u").feedback.to_pylist()[-1]["value"] == 0
+
+
+def test_videos_beside_a_video_lead_on(site, opened):
+    browser = opened()
+    press(browser, "#grid .open")
+    browser.wait(lambda: text(browser, "output"))
+    first = heading(browser)
+    beside = titles(browser)
+    assert text(browser, "aside h3") == "Watch next"
+    assert len(beside) > 5 and first not in beside
+    press(browser, "aside .open")
+    wait_for_heading(browser, beside[0])
+    browser.back()
+    wait_for_heading(browser, first)
 
 
 def test_menu_closes_with_escape_and_gives_the_focus_back(opened):
