@@ -253,11 +253,7 @@ class Filters:
         return kept
 
     def shows(self, rows: np.ndarray, *, now: int) -> np.ndarray:
-        """Returns bool [n], whether each video may be shown at all, also if it rests.
-
-        Raises:
-            FilterError: The custom filter failed.
-        """
+        """Returns bool [n], whether each may be shown at all, if last; raises FilterError."""
         uploaded = self._catalogue.upload_times[rows] <= now
         shown: np.ndarray = uploaded & ~np.isin(rows, self.forbidden) & self.allowed(rows)
         return shown
