@@ -20,6 +20,7 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history.user_history import HistoryStore
+from serving.insight.left_out import RawRankers
 from serving.servables import reduced_precision
 from serving.server import access as http_access
 from serving.server import answers as http_answers
@@ -88,6 +89,7 @@ class Service:
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
+        raw_rankers: Rankers that can be asked with features missing.
         readiness_holds_s: Seconds for which the outcome of a probe of the models is believed.
         on_close: Function called once the last request is answered.
     """
@@ -104,6 +106,7 @@ class Service:
     history_losses: Callable[[], int] = lambda: 0
     hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
+    raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
     readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
 
@@ -147,7 +150,13 @@ def create_app(service: Service) -> fastapi.FastAPI:
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
     _add_lookups(app, service, pool)
-    viewer_routes.add(app, service.funnel, pool.run, hosts=service.image_hosts)
+    viewer_routes.add(
+        app,
+        service.funnel,
+        pool.run,
+        hosts=service.image_hosts,
+        rankers=service.raw_rankers,
+    )
     _add_operations(app, service, operations, metrics)
     pages.web(app, hosts=service.image_hosts).add_to(app)
     return app

@@ -159,6 +159,14 @@ class RelatedRequest(_PageRequest):
     )
 
 
+class WhyRequest(RecommendationsRequest):
+    """Asks why videos are on a page or not; nothing is recorded."""
+
+    video_ids: Annotated[list[Id], pydantic.Field(min_length=1, max_length=20)] = pydantic.Field(
+        description="Videos to tell of, on the page or not."
+    )
+
+
 class RecommendedVideo(pydantic.BaseModel):
     """A video on the page."""
 

@@ -31,10 +31,12 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.insight.left_out import RawRankers
 from serving.release import manifest as release
 from serving.release import publication
-from serving.servables import reduced_precision
+from serving.servables import reduced_precision, signatures
 from serving.servables.embedded import EmbeddedBackend
+from serving.servables.model import Model
 from serving.servables.reduced_precision import Choices
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
 from serving.server import access as http_access
@@ -186,6 +188,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
+        raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
 
@@ -301,6 +304,12 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _raw_ranker(backend: Backend, loaded: LoadedRelease) -> Model:
+    if loaded.found is None:
+        raise errors.ModelError(f"release {loaded.version} is on no disk.")
+    return backend.open(signatures.RANKER, loaded.found)
 
 
 def _where_models_run(config: ServiceConfig) -> str:

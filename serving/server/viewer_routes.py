@@ -1,4 +1,4 @@
-"""Routes for those who look at videos beside their page: one by its id, some by words."""
+"""Routes for those who look at videos beside their page: one, some by words, and why."""
 
 import functools
 from collections.abc import Awaitable, Callable, Collection
@@ -9,6 +9,9 @@ import numpy as np
 
 from serving.funnel.funnel import Funnel
 from serving.funnel.page import PageRequest
+from serving.insight import why
+from serving.insight.explanations import Explanation
+from serving.insight.left_out import RawRankers
 from serving.insight.title_search import TitleSearch
 from serving.server import answers as http_answers
 from serving.server import schema as http_schema
@@ -21,7 +24,14 @@ _SEARCHED_RELEASES = 2
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
-def add(app: fastapi.FastAPI, funnel: Funnel, run: Run, *, hosts: Collection[str]) -> None:
+def add(
+    app: fastapi.FastAPI,
+    funnel: Funnel,
+    run: Run,
+    *,
+    hosts: Collection[str],
+    rankers: RawRankers,
+) -> None:
     """Adds the routes.
 
     Args:
@@ -29,6 +39,7 @@ def add(app: fastapi.FastAPI, funnel: Funnel, run: Run, *, hosts: Collection[str
         funnel: Maker of pages.
         run: Function that runs some work on a thread.
         hosts: Hosts of thumbnails.
+        rankers: Rankers that can be asked with features missing.
     """
 
     @functools.lru_cache(_SEARCHED_RELEASES)
@@ -84,4 +95,20 @@ def add(app: fastapi.FastAPI, funnel: Funnel, run: Run, *, hosts: Collection[str
                 )
 
         result: http_schema.SearchAnswer = await run(found)
+        return result
+
+    @app.post("/v1/why", summary="Why videos are on a page, or why not")
+    async def why_(asked: http_schema.WhyRequest) -> Explanation:
+        """The page is made once more and recorded nowhere: it is the page of now.
+
+        Told are the filters, the sources and their scores, the place after each stage, what the
+        groups of features contribute to the expected watch time (with the group minus without it),
+        the nearest of what was watched, and which stage dropped a video that is not on the page.
+        """
+
+        def explained() -> Explanation:
+            with funnel.looking(http_answers.request_of(asked)) as answer:
+                return why.explain(answer, asked.video_ids, rankers)
+
+        result: Explanation = await run(explained)
         return result
