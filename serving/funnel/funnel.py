@@ -21,7 +21,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.experiment import Arm, Experiment
 from serving.funnel.filters import Predicate
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import MAX_K, FunnelSettings, Page, PageRequest
+from serving.funnel.page import MAX_K, FunnelConfig, Page, PageRequest
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import Releases
 from serving.funnel.rungs import LastEmbeddings
@@ -41,7 +41,7 @@ class Funnel:
         releases: Releases,
         history: HistoryStore,
         recorder: Recorder | None,
-        settings: FunnelSettings | None = None,
+        settings: FunnelConfig | None = None,
         clock: Callable[[], float] = time.time,
         predicate: Predicate | None = None,
         experiment: Experiment | None = None,
@@ -61,7 +61,7 @@ class Funnel:
             arm_releases: The releases that its arms name, by version.
             tracer: Source of spans; see :class:`serving.funnel.tracing.Traces`.
         """
-        self.settings = settings or FunnelSettings()
+        self.settings = settings or FunnelConfig()
         self.releases = releases
         self._history = history
         self._recorder = recorder
@@ -73,7 +73,7 @@ class Funnel:
         self._pool = StagePool(STAGE_THREADS)
         self._last = LastEmbeddings()
 
-    def recommend(self, asked: PageRequest) -> Page:
+    def recommend(self, request: PageRequest) -> Page:
         """Returns a page, on the best rung that holds.
 
         Raises:
@@ -83,42 +83,42 @@ class Funnel:
         """
         with (
             self._tracer.start_as_current_span(
-                "recommend", context=tracing.context_of(asked.traceparent)
+                "recommend", context=tracing.context_of(request.traceparent)
             ) as span,
             contextlib.ExitStack() as pinned,
         ):
-            answer, exposures = self._begun(asked, pinned)
+            answer, exposures = self._begun(request, pinned)
             page = answer.page(exposures)
-            if asked.record:
+            if request.record:
                 page = self._recorded(page, answer)
             else:
                 page = dataclasses.replace(page, recorded=None)
             span.set_attributes(
-                {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+                {"release": page.release_id, "rung": page.rung, "page": page.page_id}
             )
         return page
 
     @contextlib.contextmanager
     def looking(
         self,
-        asked: PageRequest,
+        request: PageRequest,
         *,
         release: Releases | None = None,
-        settings: FunnelSettings | None = None,
+        settings: FunnelConfig | None = None,
     ) -> Iterator[Answer]:
         """Gives an answer that has met its viewer, for looking; nothing of it is recorded.
 
         Args:
-            asked: Page request.
+            request: Page request.
             release: Holder of another release to answer from; None takes that of the viewer.
             settings: Other settings; None takes those of the viewer.
 
         Raises:
             InvalidRequestError, NotReadyError: As in :meth:`recommend`.
         """
-        asked = dataclasses.replace(asked, record=False)
+        request = dataclasses.replace(request, record=False)
         with contextlib.ExitStack() as pinned:
-            answer, _ = self._begun(asked, pinned, release=release, settings=settings)
+            answer, _ = self._begun(request, pinned, release=release, settings=settings)
             yield answer
 
     def arm_of(self, user_id: str) -> str:
@@ -128,22 +128,22 @@ class Funnel:
 
     def _begun(
         self,
-        asked: PageRequest,
+        request: PageRequest,
         pinned: contextlib.ExitStack,
         *,
         release: Releases | None = None,
-        settings: FunnelSettings | None = None,
+        settings: FunnelConfig | None = None,
     ) -> tuple[Answer, tuple[str, ...]]:
         """Returns an answer that has met its viewer, and the arms that its page belongs to."""
-        if not 1 <= asked.k <= MAX_K:
-            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
+        if not 1 <= request.k <= MAX_K:
+            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {request.k}.")
         arm = None
-        if self.experiment and asked.user_id:  # Nobody in particular is in no arm.
-            arm = self.experiment.arm_of(asked.user_id)
+        if self.experiment and request.user_id:  # Nobody in particular is in no arm.
+            arm = self.experiment.arm_of(request.user_id)
         if release is None:
-            found, missing = self._pin(arm, pinned)
+            pinned_release, missing = self._pin(arm, pinned)
         else:
-            found, missing = pinned.enter_context(release.pin()), ""
+            pinned_release, missing = pinned.enter_context(release.pin()), ""
         exposures: tuple[str, ...] = ()
         chosen = settings or self.settings
         if self.experiment and arm and not missing:
@@ -151,9 +151,9 @@ class Funnel:
             if settings is None:
                 chosen = dataclasses.replace(chosen, **arm.settings)
         answer = Answer(
-            found,
+            pinned_release,
             chosen,
-            asked,
+            request,
             pool=self._pool,
             last=self._last,
             tracer=self._tracer,
@@ -189,7 +189,7 @@ class Funnel:
             except errors.ServingError as error:
                 # The viewer must not pay for our disk.
                 logging.log_every_n_seconds(
-                    logging.ERROR, "Page %s is not recorded: %s", 1, page.request_id, error
+                    logging.ERROR, "Page %s is not recorded: %s", 1, page.page_id, error
                 )
                 recorded = False
         return dataclasses.replace(page, recorded=recorded, stages_ms=answer.stages_ms)
@@ -202,12 +202,12 @@ class Funnel:
 def _impressions(page: Page, viewer: Viewer) -> list[Event]:
     return [
         Event(
-            event_id=f"{page.request_id}/{item.position}",
+            event_id=f"{page.page_id}/{item.position}",
             kind=Kind.IMPRESSION,
             user_id=viewer.user_id,
             time=page.now,
             video_id=item.video_id,
-            page_id=page.request_id,
+            page_id=page.page_id,
             position=item.position,
             surface=viewer.context["surface"],
             device=viewer.context["device"],

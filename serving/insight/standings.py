@@ -19,7 +19,7 @@ class Standings:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._worked = answer.worked
-        found, count = self._worked.found, len(self._worked.found)
+        found, count = self._worked.gathered, len(self._worked.gathered)
         self._places = np.empty(count, np.int64)
         self._places[self._worked.order] = np.arange(1, count + 1)
         channels, _ = answer.release.catalogue.channels
@@ -88,13 +88,13 @@ class Standings:
 
     def of_order(self, place: int) -> Standing:
         """Returns the place in the order that the page was taken from."""
-        rests = int(self._worked.found.rows[place]) in self._worked.filters.resting
+        rests = int(self._worked.gathered.rows[place]) in self._worked.filters.resting
         moved = "shown too often lately: put last" if rests else ""
         parts = self.order_parts(place)
         if parts and not rests:
             name = max(parts, key=lambda one: abs(parts[one]))
             moved = f"learned order, most by {name}: {parts[name]:+.2f}"
-        count = len(self._worked.found)
+        count = len(self._worked.gathered)
         return Standing(stage="order", place=self.place_in_order(place), of=count, moved_by=moved)
 
     def of_page(self, place: int, position: int | None) -> Standing:
@@ -144,7 +144,7 @@ class Standings:
         learned = release.order
         if learned is None or (worked.seconds is None and learned.needs_ranker):
             return None
-        x = release.order_columns(self._answer.viewer, worked.found, worked.seconds)
+        x = release.order_columns(self._answer.viewer, worked.gathered, worked.seconds)
         if x is None or not len(x):
             return None
         parts: np.ndarray = learned.weights * (x - x.mean(axis=0))

@@ -82,7 +82,7 @@ class _Telling:
         self._page = page
         self._rows = rows
         self._worked = answer.worked
-        self._place_of = {int(row): n for n, row in enumerate(self._worked.found.rows)}
+        self._place_of = {int(row): n for n, row in enumerate(self._worked.gathered.rows)}
         self._standings = Standings(answer)
         self._said = self._candidates()
         self._seconds: np.ndarray | None = None
@@ -91,7 +91,7 @@ class _Telling:
 
     def _candidates(self) -> Candidates:
         """Returns the videos as the ranker sees them; what nobody nominated has no source."""
-        found = self._worked.found
+        found = self._worked.gathered
         places = np.array([self._place_of.get(int(row), -1) for row in self._rows], np.int64)
         is_in = places >= 0
         bits = np.zeros(len(places), np.int64)
@@ -183,7 +183,7 @@ class _Telling:
         return Outcome.BELOW, told, None
 
     def _nominations(self, place: int | None) -> list[Nomination]:
-        found = self._worked.found
+        found = self._worked.gathered
         listed = []
         for number, name in enumerate(found.source_names):
             scores = found.source_scores[number]

@@ -41,7 +41,7 @@ function fail(failure) {
 const historyOf = (user) => call("/v1/users/" + part(user) + "/history?limit=100");
 
 // The videos of an answer, which know what page showed them.
-const from = (answer) => answer.items.map((video) => ({ ...video, page_id: answer.request_id }));
+const from = (answer) => answer.items.map((video) => ({ ...video, page_id: answer.page_id }));
 
 async function pageOf(user, excluded) {
   const start = performance.now();

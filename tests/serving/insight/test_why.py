@@ -246,7 +246,7 @@ def test_raw_signature_says_what_the_one_of_prepared_videos_says(small_release):
         source_scores=np.zeros((1, len(rows)), np.float32),
         retrieval_scores=np.linspace(-1, 1, len(rows), dtype=np.float32),
     )
-    raw = RawRankers(lambda loaded: backend.open(signatures.RANKER, loaded.found)).of(release)
+    raw = RawRankers(lambda loaded: backend.open(signatures.RANKER, loaded.on_disk)).of(release)
     whole, without = left_out.without_each(raw, release, viewer, candidates)
     np.testing.assert_allclose(whole, release.expected_watch_times(viewer, candidates), rtol=0.01)
     assert set(without) == set(left_out.GROUPS) - {"nomination"}  # Its logs have none.
