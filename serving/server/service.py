@@ -146,9 +146,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
-    def awaited(version: str) -> str:
-        return backend.lacks(release.load_manifest(config.serving_root, version))
-
+    awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
@@ -304,6 +302,10 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:
+    return backend.lacks(release.load_manifest(config.serving_root, version))
 
 
 def _raw_ranker(backend: Backend, loaded: LoadedRelease) -> Model:
