@@ -29,7 +29,14 @@ from serving.server.config import ServiceConfig
 
 _SETTINGS = config_flags.define(
     ServiceConfig,
-    without={"history_password", "token", "hosts", "ask_for_successor", "is_successor"},
+    without={
+        "history_password",
+        "token",
+        "hosts",
+        "image_hosts",
+        "ask_for_successor",
+        "is_successor",
+    },
     unset={"logs": "<serving_root>/logs", "history": "<serving_root>/history.sqlite"},
 )
 _HOST = flags.DEFINE_string(
@@ -62,6 +69,12 @@ _ALLOWED_HOSTS = flags.DEFINE_list(
     "Names by which requests may call this server (Host header, without port); * is any. Default: "
     "any, and on loopback only those of loopback, as a page of the web could give itself its "
     "address.",
+)
+_IMAGE_HOSTS = flags.DEFINE_list(
+    "image_hosts",
+    [],
+    "Hosts from which the page may load thumbnails (column thumbnail_url of the videos table, "
+    "https alone), such as i.example.org or *.example.org. Default: none; thumbnails are drawn.",
 )
 _NOW = flags.DEFINE_string(
     "now",
@@ -123,6 +136,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
 def _config(place: handover.Place, control: handover.Control) -> ServiceConfig:
     """Returns what the flags ask for."""
     from serving.server import access as http_access
+    from serving.server import pages
 
     token = http_access.read_token(_TOKEN_FILE.value)
     if token is None and not listening.is_loopback(_HOST.value):
@@ -132,6 +146,7 @@ def _config(place: handover.Place, control: handover.Control) -> ServiceConfig:
         history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
         token=token,
         hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
+        image_hosts=pages.image_hosts(_IMAGE_HOSTS.value),
         ask_for_successor=control.ask_for_successor,
         is_successor=place.is_successor,
     )

@@ -38,8 +38,12 @@ SETTINGS = [
     (
         "serving.serve",
         ServiceConfig,
-        # Secrets come from files, the others from the process that starts this one.
-        {"history_password", "token", "hosts", "ask_for_successor", "is_successor"},
+        # Secrets come from files, hosts from lists that are checked, the others from the process
+        # that starts this one.
+        {
+            *("history_password", "token", "hosts", "image_hosts"),
+            *("ask_for_successor", "is_successor"),
+        },
     ),
     ("pipeline.preprocess", PreprocessConfig, set()),
     ("pipeline.simulate", SiteConfig, set()),

@@ -41,6 +41,7 @@ class ServiceConfig:
         token: Token that callers must know; None lets everybody in.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces.
         hand_over_from_mb: Size, in megabytes, from which on a new release is loaded by a new
             process, which then takes over without a pause; smaller ones are loaded by the process
@@ -65,6 +66,7 @@ class ServiceConfig:
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
     ask_for_successor: Callable[[str], None] | None = None
