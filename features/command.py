@@ -140,8 +140,9 @@ def _help_text() -> str:
         is_required = any("must have a value" in (v.message or "") for v in flag.validators)
         default = "" if flag.default is None else f"default: {flag.default_as_str}"
         facts = [flag.parser.syntactic_help, "required" if is_required else default]
+        told = "; ".join(filter(None, facts))
         name = f"[no]{flag.name}" if flag.boolean else flag.name
-        lines.append(f"  --{name}  ({'; '.join(filter(None, facts))})")
+        lines.append(f"  --{name}" + (f"  ({told})" if told else ""))
         lines += textwrap.wrap(flag.help, width, initial_indent=margin, subsequent_indent=margin)
     return "\n".join([*lines, "", "--helpfull shows the flags of libraries too.", ""])
 
