@@ -177,7 +177,7 @@ def pages_by_arm(built):
     for number in range(10):
         user = f"user-{number}"
         page = built.funnel.recommend(PageRequest(user_id=user, k=5, context={"region": "de"}))
-        pages[built.funnel._experiment.arm_of(user).name].append(page)
+        pages[built.funnel.experiment.arm_of(user).name].append(page)
     assert all(pages.values())
     return pages
 
