@@ -34,8 +34,8 @@ from serving.release import manifest as release
 from serving.release import publication
 from serving.servables import signatures
 from serving.servables.embedded import EmbeddedBackend
-from serving.servables.model import Model
 from serving.servables.reduced_precision import Choices
+from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
 from serving.server import model_server_wait
 from serving.server.app import Service
