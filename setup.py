@@ -22,6 +22,7 @@ _BASE = [
     "packaging>=23,<27",
     "polars>=1.30,<3",
     "pyarrow>=17,<26",
+    "tqdm>=4.66,<5",
 ]
 _TENSORFLOW = [
     "protobuf>=6.31.1,<7",

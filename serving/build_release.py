@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, config_flags
+from features import command, config_flags, progress
 from serving.building import config as build_config
 
 _INPUTS = config_flags.define(build_config.Inputs)
@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     root = pathlib.Path(_SERVING_ROOT.value)
-    manifest = assembly.publish(inputs, root, settings, report=lambda gate: print(gate, flush=True))
+    manifest = assembly.publish(
+        inputs, root, settings, report=lambda gate: progress.write(str(gate))
+    )
     examples = manifest.lineage["examples"]["info"]
     served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])
     parts = ", ".join(name for name, files in manifest.components.items() if files)

@@ -34,7 +34,7 @@ import polars as pl
 import pyarrow as pa
 from absl import logging
 
-from features import command
+from features import command, progress
 from features.tables import logs
 from pipeline.importers import source_files
 
@@ -202,7 +202,7 @@ def _read(
     if not path.is_file():
         names = ", ".join(sorted(item.name for item in directory.iterdir()))
         raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
-    logging.info("Reading %s", path)
+    progress.at(f"reading {path.name}")
     dialect = layouts.get(suffix, source_files.CSV)
     for batch in source_files.read_batches(path, types, dialect=dialect):
         yield pl.DataFrame(pl.from_arrow(batch))

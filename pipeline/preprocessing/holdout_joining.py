@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import dataset, files, spec
+from features import dataset, files, progress, spec
 from features.as_of import example_tables, replay
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import beam_options, leakage_audit, raw_examples
@@ -49,7 +49,8 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
     resolved = ResolvedSpec.load(source)
     until_s = int(str(info["until_s"]))
     started = time.monotonic()
-    with files.atomic_directory(output_dir) as output:
+    with progress.shown("join_holdout"), files.atomic_directory(output_dir) as output:
+        progress.at("joining the examples")
         for path in sorted(source.iterdir()):
             left_out = path.name in _MADE_ANEW | _OF_MEASURED or path.name.startswith(".")
             if not left_out:

@@ -20,7 +20,7 @@ import tensorflow_transform.beam as tft_beam
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, files, spec
+from features import command, files, progress, spec
 from features.as_of import example_tables, replay
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
@@ -70,7 +70,12 @@ def run(
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()
-    with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
+    with (
+        progress.shown("preprocess"),
+        files.atomic_directory(examples_dir) as output,
+        _rejected_kept(output, examples_dir),
+    ):
+        progress.at("replaying the logs")
         with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
@@ -92,6 +97,7 @@ def run(
             )
             for model in models
         }
+        progress.at("describing the examples")
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
         info["beam_args"] = list(beam_args)
         statistics_report.write(output, made.resolved, info)
@@ -154,8 +160,8 @@ def fit_and_transform(
             example_tables.catalogue_examples(resolved, catalogue),
             row_group_size=replay.ROWS_PER_BATCH,
         )
-        logging.info("Fitting the transforms of: %s.", ", ".join(models))
         for model in models:
+            progress.at(f"fitting the transform of the {model} model")
             # A pipeline each: tf.Transform holds what it traces in a global, so that the two
             # would fail each other in one worker. And analyzers write vocabularies by name.
             with (
@@ -170,7 +176,7 @@ def fit_and_transform(
                     train=raw_examples.directory_of(output, model, replay.TRAIN),
                     output=output,
                 )
-        logging.info("Transforming the examples.")
+        progress.at("transforming the examples")
         with beam.Pipeline(options=options) as pipeline:
             for model in models:
                 raw = {split: raw_examples.directory_of(output, model, split) for split in splits}

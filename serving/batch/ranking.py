@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, spec, tensors
+from features import command, progress, spec, tensors
 from features.as_of import live_statistics, pages, statistics
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
@@ -154,10 +154,11 @@ class _Scorer:
             minutes.append(live_statistics.minute_counts(self.catalogue, *events))
         by_day = statistics.VideoStatistics.of(daily, self.catalogue)
         live = LiveStatistics.of(live_statistics.merge(minutes))
-        for number, tables in enumerate(buckets, 1):
-            if "impressions" in tables:
-                yield from self._bucket(log, tables, (by_day, live), from_s)
-            logging.info("Bucket %d of %d users is scored.", number, len(buckets))
+        with progress.shown("rank", total=len(buckets), unit="parts of the users") as bar:
+            for tables in buckets:
+                if "impressions" in tables:
+                    yield from self._bucket(log, tables, (by_day, live), from_s)
+                bar.add(1)
 
     def _bucket(
         self,
