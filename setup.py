@@ -128,6 +128,7 @@ setup(
         "serving.server": ["web/*"],
     },
     install_requires=_BASE,
+    entry_points={"console_scripts": ["watchnext = pipeline.entry.main:main"]},
     extras_require={
         "preprocessing": _union(_PREPROCESSING),
         "training": _union(_TRAINING),

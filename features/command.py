@@ -103,7 +103,8 @@ def show_progress() -> None:
     verbosity = quiet.asked()
     if verbosity is None:
         logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    logging.set_verbosity(logging.INFO if verbosity is None else verbosity)
+        verbosity = logging.WARNING if quiet.is_brief() else logging.INFO
+    logging.set_verbosity(verbosity)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent
