@@ -51,11 +51,6 @@ _PAIRWISE = flags.DEFINE_float(
     "Weight of the loss of pairs of a user's impressions; 0: single impressions alone, as in the "
     "paper.",
 )
-_WIDE = flags.DEFINE_boolean(
-    "wide",
-    _MODEL_DEFAULT.wide,
-    "One weight per id of the video, its channel, ... beside the tower.",
-)
 _DROPOUT = flags.DEFINE_float("dropout", _MODEL_DEFAULT.dropout, "Of hidden units, in [0, 1).")
 _EXCLUDE = flags.DEFINE_list("exclude", [], "Names of features not to read, for ablations.")
 _EPOCHS = flags.DEFINE_integer("epochs", _DEFAULT.epochs, "Passes over the examples, at most.")
@@ -111,7 +106,6 @@ def _configs() -> tuple[config.RankerConfig, config.TrainingConfig]:
         watch_cap_s=_WATCH_CAP_S.value,
         powers=_POWERS.value,
         pairwise=_PAIRWISE.value,
-        wide=_WIDE.value,
         dropout=_DROPOUT.value,
         exclude=tuple(_EXCLUDE.value),
     )
