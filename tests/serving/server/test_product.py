@@ -15,6 +15,7 @@ from serving import errors
 from serving.funnel import sources, tracing
 from serving.process import listening
 from serving.server import access as http_access
+from serving.server import config as server_config
 from tests.serving.server.asking import ask
 
 TOKEN = "0123456789abcdef-token"
@@ -119,9 +120,9 @@ def test_one_wrong_name_of_two_is_refused_and_none_is_no_browser(on_loopback):
 
 
 def test_other_addresses_answer_to_all_names_unless_some_are_given():
-    assert http_access.allowed_hosts("0.0.0.0", []) == {http_access.ANY_HOST}
+    assert http_access.allowed_hosts("0.0.0.0", []) == {server_config.ANY_HOST}
     assert http_access.allowed_hosts("0.0.0.0", ["a.org", "[::2]"]) == {"a.org", "::2"}
-    assert http_access.ANY_HOST in http_access.allowed_hosts("127.0.0.1", ["*"])
+    assert server_config.ANY_HOST in http_access.allowed_hosts("127.0.0.1", ["*"])
     for name in ("a.org:80", "http://a.org", "a b", "", "*.a.org"):
         with pytest.raises(command.InputError, match="names or addresses without port"):
             http_access.allowed_hosts("127.0.0.1", [name])
