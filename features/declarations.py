@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features import command, spec
+from features import command, feedback, spec
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
 MAX_LENGTH = 1000  # Values of a multivalent feature: each example holds room for all of them.
@@ -188,7 +188,8 @@ def _unanswerable(feature: Feature, types: Types) -> str | None:
             f'only their columns can be its features; give "models": ["{RANKER}"].'
         )
     if origin == "history" and not spec.is_available(feature, types):
-        return f"{reads} the logs have not what it is made of: searches, channel_id or topics."
+        made_of = "searches, feedback, channel_id or topics"
+        return f"{reads} the logs have not what it is made of: {made_of}."
     return _unfit_for_a_model(feature)
 
 
@@ -219,10 +220,11 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
     elif origin == "live":
         names = spec.live_names()
     elif is_query:
-        names = (*spec.grid_names("any"), "user_searches_1d")
+        names = (*spec.grid_names("any"), "user_searches_1d", *feedback.names("any"))
         number = dict.fromkeys(_BAGS, _CATEGORIES)
     else:
-        names = (n for entity in ("video", "channel", "topic") for n in spec.grid_names(entity))
+        entities = ("video", "channel", "topic")
+        names = (n for e in entities for n in (*spec.grid_names(e), *feedback.names(e)))
     return {**number, **dict.fromkeys(names, (Kind.CONTINUOUS,))}
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from features import spec
+from features import feedback, spec
 from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
@@ -40,9 +40,15 @@ LABELS = {
 Tensors = dict[str, tf.Tensor]
 
 
+def labels(resolved: ResolvedSpec, model: str) -> dict[str, tf.DType]:
+    """Returns the columns of a model's examples that are no features, and their types."""
+    said = resolved.feedback if model == spec.RANKER else ()
+    return LABELS[model] | {feedback.label(kind): tf.float32 for kind in said}
+
+
 def raw_feature_spec(resolved: ResolvedSpec, model: str) -> dict[str, tf.io.FixedLenFeature]:
     """Returns the tf.io feature spec of raw examples, labels included."""
-    result = {name: tf.io.FixedLenFeature([], dtype) for name, dtype in LABELS[model].items()}
+    result = _label_spec(resolved, model)
     for feature in resolved.of(model):
         if feature.kind is Kind.UNIVALENT:
             result[feature.name] = tf.io.FixedLenFeature([], tf.string)
@@ -57,7 +63,7 @@ def transformed_feature_spec(
     resolved: ResolvedSpec, model: str
 ) -> dict[str, tf.io.FixedLenFeature]:
     """Returns the tf.io feature spec of transformed examples, labels included."""
-    result = {name: tf.io.FixedLenFeature([], dtype) for name, dtype in LABELS[model].items()}
+    result = _label_spec(resolved, model)
     for feature in resolved.of(model):
         if feature.categorical:
             shape = [] if feature.kind is Kind.UNIVALENT else [feature.max_length]
@@ -65,6 +71,11 @@ def transformed_feature_spec(
     for side, kind, names in vectors(resolved, model):
         result[spec.vector_column(side, kind)] = tf.io.FixedLenFeature([len(names)], tf.float32)
     return result
+
+
+def _label_spec(resolved: ResolvedSpec, model: str) -> dict[str, tf.io.FixedLenFeature]:
+    types = labels(resolved, model)
+    return {name: tf.io.FixedLenFeature([], dtype) for name, dtype in types.items()}
 
 
 def vectors(resolved: ResolvedSpec, model: str) -> list[tuple[Side, Kind, tuple[str, ...]]]:
@@ -85,7 +96,7 @@ def make_preprocessing_fn(
     """Returns the preprocessing_fn of ``model`` for tf.Transform."""
 
     def preprocessing_fn(raw: Mapping[str, tf.Tensor]) -> Tensors:
-        outputs: Tensors = {name: tf.identity(raw[name]) for name in LABELS[model]}
+        outputs: Tensors = {name: tf.identity(raw[name]) for name in labels(resolved, model)}
         for space in resolved.spaces_of(model):
             features = [f for f in resolved.of(model) if f.space == space.name]
             tokens = {f.name: _tokens(raw[f.name], f) for f in features}

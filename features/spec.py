@@ -33,7 +33,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from features import command, files
+from features import command, feedback, files
 from features.durations import DAY_S, HOUR_S
 from features.id_spaces import SPACES, IdSpace
 
@@ -211,6 +211,7 @@ FEATURES: tuple[Feature, ...] = (
     # How active the user is.
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in grid_names("any")),
     _query("user_searches_1d", _CONT, "history.user_searches_1d", models=_RANKER),
+    *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in feedback.names("any")),
     # The video.
     _candidate("video_id", _UNI, "videos.video_id", space="video"),
     _candidate("channel_id", _UNI, "videos.channel_id", space="channel"),
@@ -224,7 +225,7 @@ FEATURES: tuple[Feature, ...] = (
     *(
         _candidate(name, _CONT, f"history.{name}", models=_RANKER)
         for entity in ("video", "channel", "topic")
-        for name in grid_names(entity)
+        for name in (*grid_names(entity), *feedback.names(entity))
     ),
     # What candidate generation knew.
     _candidate(
@@ -243,11 +244,14 @@ class ResolvedSpec:
         spaces: ID spaces, as far as they are not the defaults.
         history_from_s: Unix seconds; users' history before it counts neither where models learn
             nor where they serve.
+        feedback: Kinds of feedback that the impressions of the logs got, in the order of
+            :data:`features.feedback.KINDS`: objectives of the ranker beside watch time.
     """
 
     features: tuple[Feature, ...]
     spaces: tuple[IdSpace, ...] = SPACES
     history_from_s: int = 0
+    feedback: tuple[str, ...] = ()
 
     def of(
         self, model: str, side: Side | None = None, kind: Kind | None = None
@@ -294,6 +298,8 @@ class ResolvedSpec:
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
             "history_from_s": self.history_from_s,
         }
+        if self.feedback:
+            spec["feedback"] = self.feedback
         return json.dumps(spec, indent=1) + "\n"
 
     @classmethod
@@ -304,6 +310,7 @@ class ResolvedSpec:
             features=tuple(Feature(**f) for f in spec["features"]),
             spaces=tuple(IdSpace(**s) for s in spec["spaces"]),
             history_from_s=spec.get("history_from_s", 0),  # Earlier versions have none.
+            feedback=tuple(spec.get("feedback", ())),
         )
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -364,6 +371,8 @@ def is_available(feature: Feature, have: Mapping[str, Collection[str]]) -> bool:
         return {feature.column, "release_id"} <= {*have.get("impressions", ())}
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
+    if feature.origin == "history" and feedback.kind_of(feature.column) and "feedback" not in have:
+        return False
     if (
         feature.column in {"watched_channel_ids", "last_channel_id"}
         or "_channel_" in feature.column

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec, text
+from features import feedback, spec, text
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
 from features.as_of.statistics import VideoStatistics
@@ -84,15 +84,18 @@ def query_batch(
             return _context_strings(feature, request)
         return bags.strings(feature)
 
+    rows = len(request.user_rows)
+
     def floats(feature: Feature) -> np.ndarray:
         if feature.origin == "users":
             return _table_floats(users.table, feature.column, request.user_rows)
         if feature.source == "context.example_age_s":
             ages = request.example_age_s
-            return np.zeros(len(request.user_rows), np.float32) if ages is None else ages
+            return np.zeros(rows, np.float32) if ages is None else ages
+        if feature.column not in computed and feedback.kind_of(feature.column):
+            return np.zeros(rows, np.float32)  # Nobody here said anything.
         return computed[feature.column]
 
-    rows = len(request.user_rows)
     return _batch(resolved, model, Side.QUERY, rows=rows, strings=strings, floats=floats)
 
 
@@ -185,6 +188,8 @@ def _candidate_floats(
             return computed[feature.column]
         if feature.origin == "videos":
             return _table_floats(catalogue.table, feature.column, video_rows)
+        if feature.origin == "history" and feedback.kind_of(feature.column):
+            return np.zeros(len(video_rows), np.float32)  # Nobody here said anything.
         column = (nominations or {}).get(feature.column)
         if column is None:
             return np.full(len(video_rows), np.nan, np.float32)

@@ -81,6 +81,7 @@ class Viewer:
             watches=found.watches,
             searches=found.searches,
             impressions=found.impressions,
+            feedback=found.feedback,
             from_s=from_s,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
