@@ -3,9 +3,10 @@
 import html
 import json
 import math
+from collections.abc import Sequence
 
 from features import command
-from models.evaluation import report_parts
+from models.evaluation import heads, report_parts
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure
 from models.evaluation.retrieval import MODEL
@@ -65,6 +66,13 @@ def text(evaluation: Evaluation) -> str:
             f"{_TITLES[part]}: {_subject(evaluation, part)}\n{report_parts.columns(rows)}"
         )
         blocks.extend(_verdict(evaluation, part))
+    if evaluation.heads:
+        names = (*heads.METRICS, *heads.RATES)
+        rows = [["", *(_label(name) for name in names)]]
+        for kind in evaluation.heads:
+            figures = [_figure(evaluation, heads.PART, kind, name) for name in names]
+            rows.append([kind, *(report_parts.number(figure.value) for figure in figures)])
+        blocks.append(f"Feedback of holdout impressions\n{report_parts.columns(rows)}")
     blocks.extend(f"Note: {note}" for note in evaluation.notes)
     return "\n\n".join(blocks)
 
@@ -136,6 +144,12 @@ def html_page(evaluation: Evaluation) -> str:
         body.append(_calibration_plot(evaluation))
     for kind in evaluation.calibration:
         body.append(f"<h3>{_CALIBRATION[kind]}</h3>{_calibration_table(evaluation, kind)}")
+    if evaluation.heads:
+        body.append("<h2>Feedback: the ranker's other objectives</h2>")
+        body.append(_heads_table(evaluation))
+    for kind, deciles in evaluation.heads.items():
+        body.append(f"<h3>Calibration of {html.escape(kind)} by decile</h3>")
+        body.append(_decile_table(evaluation, kind, deciles))
     settings = html.escape(json.dumps({**evaluation.settings, **evaluation.data}, indent=1))
     body.append(f"<h2>Settings and data</h2><pre>{settings}</pre>")
     return report_parts.page("Evaluation", body)
@@ -232,6 +246,29 @@ def _calibration_table(evaluation: Evaluation, kind: str) -> str:
         ]
         rows.append((name, [*cells, *(_figure_cell(figure) for figure in figures)]))
     return report_parts.table([kind, "n", *(_label(metric) for metric in metrics)], rows)
+
+
+def _heads_table(evaluation: Evaluation) -> str:
+    rows = []
+    for kind in evaluation.heads:
+        figures = [
+            _figure(evaluation, heads.PART, kind, metric)
+            for metric in (*heads.METRICS, *heads.RATES)
+        ]
+        rows.append((kind, [report_parts.cell(kind), *map(_figure_cell, figures)]))
+    header = ["feedback", *(_label(metric) for metric in (*heads.METRICS, *heads.RATES))]
+    return report_parts.table(header, rows)
+
+
+def _decile_table(evaluation: Evaluation, kind: str, deciles: Sequence[str]) -> str:
+    rows = []
+    for name in deciles:
+        figures = [
+            _figure(evaluation, heads.PART, kind, metric, slice_name=name) for metric in heads.RATES
+        ]
+        cells = [report_parts.cell(_label(name)), report_parts.cell(f"{figures[0].n:,}")]
+        rows.append((name, [*cells, *map(_figure_cell, figures)]))
+    return report_parts.table(["decile", "n", *(_label(one) for one in heads.RATES)], rows)
 
 
 # ---- plots
