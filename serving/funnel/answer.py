@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 from absl import logging
+from opentelemetry import trace
 
 from serving import errors
 from serving.events.event import AHEAD_S
@@ -18,8 +19,8 @@ from serving.funnel import candidates, sources
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
-from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.nominations import NOTHING, Nominations, Question, Source
 from serving.funnel.page import FunnelSettings, Item, Page, PageRequest
 from serving.funnel.rungs import (
     LAST_EMBEDDING,
@@ -28,9 +29,8 @@ from serving.funnel.rungs import (
     NO_RETRIEVAL,
     POPULAR,
     Ladder,
+    LastEmbeddings,
 )
-from serving.funnel.sources import Nominations, Question, Source
-from serving.funnel.tracing import Tracer
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
 
@@ -54,7 +54,7 @@ class Answer:
         *,
         pool: StagePool,
         last: LastEmbeddings,
-        tracer: Tracer,
+        tracer: trace.Tracer,
         predicate: Predicate | None = None,
     ) -> None:
         self.stages_ms: dict[str, float] = {}
@@ -73,7 +73,7 @@ class Answer:
         """Takes the time of a stage."""
         start = time.perf_counter()
         try:
-            with self._tracer.span(name):
+            with self._tracer.start_as_current_span(name):
                 yield
         finally:
             self.stages_ms[name] = 1000 * (time.perf_counter() - start)
@@ -241,14 +241,12 @@ class Answer:
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
                 self.ladder.fall(name, outcome)
-                outcome = _NOTHING
+                outcome = NOTHING
             nominations[name] = outcome
         return nominations
 
     def _nominate(self, source: Source, question: Question) -> Nominations:
-        settings = self._settings
-        wide = {sources.RETRIEVAL: settings.retrieved, sources.TRENDING: settings.trending}
-        limit = wide.get(source.name, settings.per_source)
+        limit: int = getattr(self._settings, source.limit)
         start = time.perf_counter()
         found = source.nominate(question, max(limit, self._asked.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
@@ -328,9 +326,6 @@ class Answer:
             )
             for position, video in enumerate(videos)
         )
-
-
-_NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:

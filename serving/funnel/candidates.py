@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from serving.funnel.sources import Nominations
+from serving.funnel.nominations import Nominations
 from serving.index.exact_search import RowsByNumber
 from serving.servables import signatures
 
