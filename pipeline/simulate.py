@@ -55,6 +55,12 @@ _SETTINGS = {
         "How much clicks depend on local hour, weekday, age, topic and length together: standard "
         "deviation of that part of the click logit, 0 by default.",
     ),
+    "feedback": flags.DEFINE_float(
+        "feedback",
+        None,
+        "How often people say what they think: likes, dislikes, shares and hides; 0, the default, "
+        "for never, 1 for something after each third watch, about.",
+    ),
     "back_catalogue": flags.DEFINE_float(
         "back_catalogue", None, "Part of the videos that is older than the logs."
     ),

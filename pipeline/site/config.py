@@ -41,6 +41,8 @@ class SiteConfig:
         taste_breadth: Sum of the Dirichlet parameters of tastes: 1 is one topic per user, about.
         situations: Standard deviation of the situation's part of the click logit, see
             :mod:`pipeline.site.situations`; 0 for none.
+        feedback: How often people say what they think of a watch, see
+            :mod:`pipeline.site.satisfaction`; 0 for never, which leaves no such table.
     """
 
     seed: int = 1
@@ -59,6 +61,7 @@ class SiteConfig:
     series_share: float = 0.35
     taste_breadth: float = 2.0
     situations: float = 0.0
+    feedback: float = 0.0
 
     def __post_init__(self) -> None:
         at_least = {
@@ -71,8 +74,6 @@ class SiteConfig:
         for name in ("events_per_user_day", "life_hours", "taste_breadth"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
-        if not 0 <= self.situations < float("inf"):
-            raise ValueError(f"situations must be at least 0, got {self.situations}.")
         for name in ("click_rate", "back_catalogue"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
@@ -82,6 +83,9 @@ class SiteConfig:
         self._check_proportions()
 
     def _check_proportions(self) -> None:
+        for name in ("situations", "feedback"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
         if self.events_per_user_day > 500:
             raise ValueError(
                 "events_per_user_day must be at most 500, what a day has room for, got "
@@ -172,6 +176,11 @@ class Behaviour:
         first_language: Chance that the user takes the first of two languages, in [0, 1].
         search_follow: Chance that a search is followed at once by a watch of a result, in [0, 1].
         retries: Number of draws of a user who comes upon watched videos, 1 or more.
+        satisfied_affinity: Satisfaction per unit of affinity.
+        satisfied_quality: Satisfaction per unit of production quality above 1/2.
+        satisfied_clickbait: Satisfaction that a fully misleading title takes away.
+        satisfied_niche: Satisfaction of a niche that the user prefers; subtracted for the others.
+        satisfied_bias: Satisfaction, all else 0.
         session_gap_s: Age below which a watch means that a session is on, seconds.
     """
 
@@ -207,4 +216,9 @@ class Behaviour:
     first_language: float = 0.9
     search_follow: float = 0.7
     retries: int = 4
+    satisfied_affinity: float = 0.5
+    satisfied_quality: float = 2.0
+    satisfied_clickbait: float = 3.5
+    satisfied_niche: float = 0.8
+    satisfied_bias: float = 0.5
     session_gap_s: int = HOUR_S

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import choices as site_choices
 from pipeline.site import names as site_names
+from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import world as site_world
 
 WATCH_SOURCES = ("home", "up_next", "search", "channel", "external")
@@ -18,6 +19,7 @@ _COLUMNS = {
     ),
     "watches": ("user", "video", "time", "watch_time_s", "completed", "source", "device"),
     "searches": ("user", "time", "topic", "word", "second_word", "device"),
+    "feedback": ("user", "video", "time", "kind", "of_channel"),
 }  # fmt: skip
 
 
@@ -77,9 +79,11 @@ class Tables:
         """Returns a table of the raw logs.
 
         Args:
-            table: ``impressions``, ``watches`` or ``searches``.
+            table: ``impressions``, ``watches``, ``searches`` or ``feedback``.
             columns: Columns as ``EventLog.take`` gives them.
         """
+        if table == "feedback":
+            return self._feedback(columns)
         common = {
             "user_id": self._user_ids.take(pa.array(columns["user"])),
             "time": pa.array(columns["time"]),
@@ -106,6 +110,19 @@ class Tables:
                 "surface": _named(site_behaviour.SURFACES, columns["surface"]),
                 "candidate_sources": self._source_lists.take(pa.array(columns["sources"])),
                 "retrieval_score": pa.array(columns["score"]),
+            }
+        )
+
+    def _feedback(self, columns: Columns) -> pa.Table:
+        of_channel = columns["of_channel"]
+        channels = self._world.videos.channel[columns["video"]]
+        return pa.table(
+            {
+                "user_id": self._user_ids.take(pa.array(columns["user"])),
+                "time": pa.array(columns["time"]),
+                "kind": _named(site_satisfaction.KINDS, columns["kind"]),
+                "video_id": self._video_ids.take(pa.array(columns["video"], mask=of_channel)),
+                "channel_id": self._channel_ids.take(pa.array(channels, mask=~of_channel)),
             }
         )
 

@@ -62,6 +62,9 @@ Watch time of a watch, log-normal and cut at the duration D (seconds):
         + b.watch_premium [subscription_tier_u = premium] - b.watch_phone [phone] + b.watch_tv [tv]
     completed = T >= b.completed_fraction D_v
 
+Satisfaction (:mod:`pipeline.site.satisfaction`) is another thing than watch time, and people say
+something of it, where ``feedback`` is above 0: likes, dislikes, shares, hides.
+
 So clickbait has many clicks and short watches, and the extra columns ``production_quality`` of
 videos and ``subscription_tier`` of users, which the log contract does not name, carry information.
 """
@@ -108,8 +111,9 @@ class Summary:
 
     @property
     def num_events(self) -> int:
-        """Impressions, watches and searches."""
-        return sum(self.rows.get(name, 0) for name in ("impressions", "watches", "searches"))
+        """Impressions, watches, searches and feedback."""
+        names = ("impressions", "watches", "searches", "feedback")
+        return sum(self.rows.get(name, 0) for name in names)
 
 
 def build(config: site_config.SiteConfig) -> site_world.World:
