@@ -114,6 +114,13 @@ _MAX_SHOWN = flags.DEFINE_integer(
     "max_shown", 20, "A video shown to a user so often in --shown_window_s rests; 0: no limit.", 0
 )
 _SHOWN_WINDOW_S = flags.DEFINE_integer("shown_window_s", DAY_S, "See --max_shown.", 1)
+_PAGE_VALUE = flags.DEFINE_string(
+    "page_value",
+    "watch_time_s",
+    "What a video on a page is worth, a formula of the expected watch time and the probabilities "
+    "of feedback, such as watch_time_s + 30*like - 120*hide. Other formulas than this default "
+    "order pages by themselves, without a learned order.",
+)
 _FILTER = flags.DEFINE_string(
     "filter",
     None,
@@ -241,6 +248,7 @@ def _funnel_settings() -> "page.FunnelSettings":
     return page.FunnelSettings(
         retrieved=_RETRIEVED.value,
         per_channel=_PER_CHANNEL.value,
+        page_value=_PAGE_VALUE.value,
         max_shown=_MAX_SHOWN.value,
         shown_window_s=_SHOWN_WINDOW_S.value,
         history_deadline_s=_HISTORY_DEADLINE_S.value,

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,10 @@ from serving.funnel.rungs import (
 )
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
+from serving.ordering import page_value
+
+Predictions = Mapping[str, np.ndarray]
+VALUE = "value"
 
 
 class Answer:
@@ -125,7 +129,7 @@ class Answer:
         with self.stage("retrieval"):
             found = self._candidates(embedding, filters)
         with self.stage("ranking"):
-            order, seconds = self._order(found, embedding)
+            order, said = self._order(found, embedding)
             if len(filters.resting):
                 rests = np.isin(found.rows[order], filters.resting)
                 order = np.concatenate([order[~rests], order[rests]])
@@ -137,7 +141,9 @@ class Answer:
                 k=self._asked.k,
                 cap=self._settings.per_channel,
             )
-            items = self._items(found.take(chosen), None if seconds is None else seconds[chosen])
+            items = self._items(
+                found.take(chosen), {name: values[chosen] for name, values in said.items()}
+            )
         return Page(
             request_id=uuid.uuid4().hex,
             release_id=release.version,
@@ -254,49 +260,60 @@ class Answer:
 
     def _order(
         self, found: Candidates, embedding: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns candidates best first, and their expected watch times where there are any."""
+    ) -> tuple[np.ndarray, Predictions]:
+        """Returns candidates best first, and what the ranker says of them; nothing without it."""
         known = self.viewer.is_unknown or embedding is not None
         if self._related_to is not None:
-            seconds = self._expected_watch_times(found) if self._is_ranked(found) else None
-            return candidates.related_order(found, seconds), seconds
+            said = self._predictions(found) if self._is_ranked(found) else {}
+            return candidates.related_order(found, said.get(VALUE)), said
         if known and len(found):
-            seconds = self._expected_watch_times(found)
-            order = self._by_value(found, seconds)
+            said = self._predictions(found)
+            order = self._by_value(found, said)
             if order is not None:
-                return order, seconds
+                return order, said
         if embedding is not None:
             scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
-            return np.argsort(-scores, kind="stable"), None
+            return np.argsort(-scores, kind="stable"), {}
         order = _by_turns(found, (sources.CO_WATCH, sources.POPULAR))
         if not found.counts().get(sources.CO_WATCH):
             self.ladder.rung = POPULAR
-        return order, None
+        return order, {}
 
-    def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
-        """Returns what the ranker says; None, a rung lower, where it says nothing."""
+    def _predictions(self, found: Candidates) -> Predictions:
+        """Returns what the ranker says, and the value by the page's formula.
+
+        Where it says nothing: nothing, a rung lower.
+        """
         if self._release.ranker is None:
             self.ladder.stand_on(
                 NO_RANKER, f"ranker: release {self._release.version} has no ranker"
             )
-            return None
+            return {}
         deadline_s = self._settings.ranker_deadline_s
         rank = functools.partial(
-            self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
+            self._release.predictions, self.viewer, found, deadline_s=deadline_s
         )
         try:
-            seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
-            return seconds
+            said: dict[str, np.ndarray] = self._pool.run("ranker", rank, deadline_s)
         except (errors.ModelError, errors.StageTimeoutError) as error:
             logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
             self.ladder.fall("ranker", error)
-            return None
+            return {}
+        return {**said, VALUE: self._formula.of(said)}
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
-        """Returns candidates best first: by the learned order, else by expected watch time.
+    @property
+    def _formula(self) -> page_value.PageValue:
+        return page_value.parse(self._settings.page_value)
 
-        None where there is neither: a learned order may look at expected watch times, too.
+    def _by_value(self, found: Candidates, said: Predictions) -> np.ndarray | None:
+        """Returns candidates best first: by the page's formula where that is declared.
+
+        Else by the learned order, which is one of watches, or by expected watch time. None where
+        there is neither: a learned order may look at expected watch times, too.
         """
+        seconds = said.get(page_value.WATCH_TIME)
+        if said and not self._formula.is_default:
+            return np.argsort(-said[VALUE], kind="stable")
         learned = self._release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
             columns = self._release.order_columns(self.viewer, found, seconds)
@@ -304,12 +321,15 @@ class Answer:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
 
-    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
+    def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:
         videos = self._release.shown_columns.take(shown.rows).to_pylist()
         # Plain numbers: NumPy's own are slow one by one.
         bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
         scores = shown.source_scores.T.tolist()
-        watch_times = [math.nan] * len(videos) if seconds is None else seconds.tolist()
+        nothing = [math.nan] * len(videos)
+        told = {name: values.tolist() for name, values in said.items()}
+        watch_times, values = told.get(page_value.WATCH_TIME, nothing), told.get(VALUE, nothing)
+        heads = [name for name in told if name not in {page_value.WATCH_TIME, VALUE}]
         return tuple(
             Item(
                 video_id=video["video_id"],
@@ -323,6 +343,8 @@ class Answer:
                 },
                 retrieval_score=_number(retrieval[position]),
                 expected_watch_time_s=_number(watch_times[position]),
+                feedback={kind: told[kind][position] for kind in heads},
+                value=_number(values[position]),
             )
             for position, video in enumerate(videos)
         )

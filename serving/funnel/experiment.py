@@ -13,7 +13,8 @@ the users outside. ``release`` keeps an arm on one version; without it the arm f
 Such a release is pinned in the serving root (:func:`serving.release.publication.pin`), and stays
 there until it is unpinned. A server that does not have it nevertheless serves the arm's users by
 the current release, says so, and leaves those pages out of the experiment.
-``settings`` are those of :class:`serving.funnel.page.FunnelSettings`. The first arm is the control.
+``settings`` are those of :class:`serving.funnel.page.FunnelSettings`, such as ``per_channel`` or
+the formula ``page_value``: it changes without a training. The first arm is the control.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from typing import Any
 
 from features import command
 from serving.funnel.page import FunnelSettings
+from serving.ordering import page_value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTINGS = {field.name: field for field in dataclasses.fields(FunnelSettings)}
@@ -136,6 +138,14 @@ def _fault_of(arm: Arm) -> str | None:
     if unknown:
         return f"settings of {arm.name} must be among {sorted(_SETTINGS)}, got {unknown}"
     for name, value in arm.settings.items():
+        if isinstance(_SETTINGS[name].default, str):
+            if not isinstance(value, str):
+                return f"{name} of {arm.name} must be text, got {value!r}"
+            try:
+                page_value.parse(value)
+            except command.InputError as error:
+                return f"settings of {arm.name}: {error}"
+            continue
         if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
             return f"{name} of {arm.name} must be a number of 0 or more, got {value!r}"
         if _SETTINGS[name].type is int and not isinstance(value, int):

@@ -30,6 +30,7 @@ from serving.funnel.viewer import HOME, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
 from serving.live.state import LiveState, LiveView
+from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
 from serving.servables.model import Model
@@ -160,10 +161,27 @@ class LoadedRelease:
             )
         return embedding[0]
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Kinds of feedback of which the ranker says how probable they are."""
+        return () if self.ranker is None else self.resolved.feedback
+
     def expected_watch_times(
         self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
     ) -> np.ndarray:
         """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
+
+        Raises:
+            ModelError: There is no ranker, or it failed.
+        """
+        return self.predictions(viewer, candidates, deadline_s=deadline_s)[page_value.WATCH_TIME]
+
+    def predictions(
+        self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns what the ranker says of each candidate, float32 [n], by name.
+
+        That is the expected watch time, seconds, and the probability of each of :attr:`heads`.
 
         Raises:
             ModelError: There is no ranker, or it failed.
@@ -197,13 +215,16 @@ class LoadedRelease:
             )
             inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
         output = self.ranker.predict(inputs, deadline_s=deadline_s)
-        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
-        if seconds.shape != (count,) or np.isnan(seconds).any():
-            raise errors.ModelError(
-                f"the ranker of release {self.version} must give {count} numbers, got shape "
-                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
-            )
-        return seconds
+        said = {page_value.WATCH_TIME: output["expected_watch_time_s"]}
+        said |= {kind: output[kind] for kind in self.heads}
+        for name, values in said.items():
+            said[name] = values = np.asarray(values, np.float32).reshape(-1)
+            if values.shape != (count,) or np.isnan(values).any():
+                raise errors.ModelError(
+                    f"the ranker of release {self.version} must give {count} numbers as {name}, "
+                    f"got shape {values.shape} with {int(np.isnan(values).sum())} NaN."
+                )
+        return said
 
     @functools.cached_property
     def _shared_columns(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from features.durations import DAY_S
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
+from serving.ordering import page_value
 
 MAX_K = 100
 
@@ -27,6 +28,8 @@ class FunnelSettings:
         query_tower_deadline_s: Time for the query embedding, seconds.
         sources_deadline_s: Time for all candidate sources, which run side by side, seconds.
         ranker_deadline_s: Time for ranking, seconds.
+        page_value: What a video is worth, a formula of what the ranker says of it, see
+            :mod:`serving.ordering.page_value`.
         record_deadline_s: Time to write down what is shown, seconds.
     """
 
@@ -41,6 +44,10 @@ class FunnelSettings:
     sources_deadline_s: float = 1.0
     ranker_deadline_s: float = 2.0
     record_deadline_s: float = 1.0
+    page_value: str = page_value.DEFAULT
+
+    def __post_init__(self) -> None:
+        page_value.parse(self.page_value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,8 @@ class Item:
         source_scores: Each source's own score.
         retrieval_score: Inner product with the query embedding; None without one.
         expected_watch_time_s: Expected watch time by the ranker, seconds; None on lower rungs.
+        feedback: Probability of each kind of feedback by the ranker, where it says so.
+        value: What it is worth by the page's formula; None where nothing ranked it.
     """
 
     video_id: str
@@ -101,6 +110,8 @@ class Item:
     source_scores: Mapping[str, float]
     retrieval_score: float | None
     expected_watch_time_s: float | None
+    feedback: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    value: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,8 @@ def _video(item: Item, *, debug: bool) -> http_schema.RecommendedVideo:
         sources=list(item.sources),
         retrieval_score=item.retrieval_score,
         expected_watch_time_s=item.expected_watch_time_s,
+        value=item.value,
+        feedback=dict(item.feedback) if debug else None,
         source_scores=dict(item.source_scores) if debug else None,
     )
 

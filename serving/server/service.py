@@ -31,6 +31,7 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.release import publication
 from serving.servables import reduced_precision
@@ -140,7 +141,10 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     live.seed()
 
     def load(version: str) -> LoadedRelease:
-        return live.attach(_load(config, version, backend, history, clock=clock))
+        loaded = _load(config, version, backend, history, clock=clock)
+        for formula in _formulas(config.settings, experiment, version):
+            formula.require(loaded.heads, where=f"release {version}")
+        return live.attach(loaded)
 
     def awaited(version: str) -> str:
         return backend.lacks(release.load_manifest(config.serving_root, version))
@@ -185,6 +189,21 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         hosts=config.hosts,
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
+
+
+def _formulas(
+    settings: FunnelSettings, experiment: Experiment | None, version: str
+) -> list[page_value.PageValue]:
+    """Returns the formulas by which pages of a release are made."""
+    arms = experiment.arms if experiment else ()
+    texts = {
+        str(arm.settings.get("page_value", settings.page_value))
+        for arm in arms
+        if arm.release in {None, version}
+    }
+    if not experiment or version not in experiment.releases:
+        texts.add(settings.page_value)  # Of those who are in no arm.
+    return [page_value.parse(text) for text in sorted(texts)]
 
 
 def _memory(

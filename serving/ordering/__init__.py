@@ -1,0 +1,4 @@
+"""What a page is worth and how its videos go together: plain functions of what models said.
+
+Source: Covington et al., RecSys 2016, section 4.
+"""
