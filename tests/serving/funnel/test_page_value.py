@@ -59,7 +59,7 @@ def ids(page):
 def test_page_is_in_the_order_of_its_formula(page_of):
     assert ids(page_of()) == ["v0", "v1", "v2", "v3", "v4"]
     page = page_of(page_value="watch_time_s + 50*like")
-    assert ids(page) == ["v3", "v13", "v23", "v33", "v0"]
+    assert ids(page) == ["v3", "v13", "v23", "v33", "v43"]
     first = page.items[0]
     assert (first.expected_watch_time_s, first.value) == (97.0, 147.0)
     assert first.feedback == {"like": 1.0}
