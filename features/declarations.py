@@ -19,6 +19,7 @@ import pyarrow as pa
 from features import command, feedback, spec
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
+MAX_WIDTH = 4096  # Entries of a vector: each example holds all of them.
 MAX_LENGTH = 1000  # Values of a multivalent feature: each example holds room for all of them.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Columns of examples that are no features: labels, and the vectors that hold numbers.
@@ -93,10 +94,14 @@ def _declared(entry: Any) -> Feature:
     _require_words(entry)
     _require_models(entry["models"])
     _require_numbers(entry.get("max_length", 1), entry.get("missing", 0.0))
+    if type(entry.get("width", 0)) is not int or not 0 <= entry.get("width", 0) <= MAX_WIDTH:
+        raise ValueError(f"width must be a whole number up to {MAX_WIDTH}, got {entry['width']!r}.")
+    if entry["kind"] == Kind.VECTOR.value and not entry.get("width"):
+        raise ValueError("a vector needs its width, such as 64.")
     feature = Feature(**entry)
     if "max_length" in entry and feature.kind is not Kind.MULTIVALENT:
         raise ValueError(f"max_length is for multivalent features, not {feature.kind.value} ones.")
-    if "missing" in entry and feature.categorical:
+    if "missing" in entry and feature.kind not in _NUMBERS:
         raise ValueError(f"missing is for numbers, not for {feature.kind.value} features.")
     return feature
 
@@ -235,8 +240,12 @@ def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:
         return (*_CATEGORIES, *_NUMBERS)
     if pa.types.is_string(column_type):
         return _CATEGORIES
-    is_bag = pa.types.is_list(column_type) and Kind.UNIVALENT in _kinds_of(column_type.value_type)
-    return (Kind.MULTIVALENT,) if is_bag else ()
+    if not pa.types.is_list(column_type):
+        return ()
+    of_values = _kinds_of(column_type.value_type)
+    bag = (Kind.MULTIVALENT,) if Kind.UNIVALENT in of_values else ()
+    is_vector = Kind.CONTINUOUS in of_values and not pa.types.is_boolean(column_type.value_type)
+    return (*bag, Kind.VECTOR) if is_vector else bag
 
 
 def require_known(names: Sequence[str], resolved: ResolvedSpec, *, flag: str) -> None:

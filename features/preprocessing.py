@@ -7,12 +7,14 @@ It follows from the spec; there is nothing to add here for a new feature.
 * One quantile analyzer per vector, not per feature: 60 scalar analyzers took 34 s where the
   vector took 6 s. A continuous x becomes its quantile in [0, 1) by linear interpolation. The
   powers x^2 and sqrt(x) are taken by the models, so that they cost no storage.
+* One pair of sums per column of vectors: an entry becomes its distance from the mean.
 * Query and candidate side never meet in one operation, so that a serving signature that has
   only one side keeps only its part of the graph.
 
 Source: Covington et al., RecSys 2016, section 4.1.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -80,7 +82,7 @@ def _label_spec(resolved: ResolvedSpec, model: str) -> dict[str, tf.io.FixedLenF
 
 def vectors(resolved: ResolvedSpec, model: str) -> list[tuple[Side, Kind, tuple[str, ...]]]:
     """Returns side, kind and feature names of every vector that is not empty."""
-    keys = [(side, kind) for side in Side for kind in (Kind.CONTINUOUS, Kind.BINARY)]
+    keys = [(side, kind) for side in Side for kind in spec.NUMERIC]
     named = [(side, kind, resolved.vector_names(model, side, kind)) for side, kind in keys]
     return [entry for entry in named if entry[2]]
 
@@ -107,6 +109,9 @@ def make_preprocessing_fn(
                     outputs |= _ids(mine, tokens, vocabulary)
         for side, kind, names in vectors(resolved, model):
             column = spec.vector_column(side, kind)
+            if kind is Kind.VECTOR:
+                outputs[column] = _normalised(raw[column], len(names))
+                continue
             filled = fill_missing(raw[column], resolved.of(model, side, kind))
             if kind is Kind.BINARY:
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
@@ -206,6 +211,23 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     missing = tf.constant([f.missing for f in features], tf.float32)
     filled = tf.where(tf.math.is_nan(values), tf.broadcast_to(missing, tf.shape(values)), values)
     return tf.clip_by_value(filled, -LARGEST, LARGEST)
+
+
+def _normalised(values: tf.Tensor, width: int) -> tf.Tensor:
+    """Returns vectors around 0, float32 [B, width] in [-1, 1]; 0 where a vector is missing.
+
+    Each entry is its distance from the mean of the training examples in a third of standard
+    deviations.
+    """
+    known = tf.math.is_finite(values)
+    there = tf.clip_by_value(tf.where(known, values, 0.0), -(LARGEST**0.25), LARGEST**0.25)
+    total = functools.partial(tft.sum, reduce_instance_dims=False)
+    count = tf.maximum(total(tf.cast(known, tf.float32)), 1.0)
+    mean = total(there) / count
+    variance = tf.maximum(total(tf.square(there)) / count - tf.square(mean), 0.0)
+    deviations = (there - mean) * tf.math.rsqrt(variance + 1e-8)
+    entries = tf.where(known, tf.clip_by_value(deviations / 3.0, -1.0, 1.0), 0.0)
+    return tf.ensure_shape(entries, [None, width])
 
 
 def _quantiles(values: tf.Tensor, width: int) -> tf.Tensor:

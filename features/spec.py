@@ -60,6 +60,11 @@ class Kind(str, enum.Enum):
     MULTIVALENT = "multivalent"
     CONTINUOUS = "continuous"
     BINARY = "binary"
+    VECTOR = "vector"
+
+
+# Kinds whose values stand side by side in one column of floats per side.
+NUMERIC = (Kind.CONTINUOUS, Kind.BINARY, Kind.VECTOR)
 
 
 class Side(str, enum.Enum):
@@ -81,6 +86,7 @@ class Feature:
         source: Origin of the raw value, ``<origin>.<column>``; see the module.
         space: ID space, categorical kinds only. Default: ``category``.
         max_length: Greatest number of values of a multivalent feature, its first ones.
+        width: Number of entries of a vector feature; 0 for others.
         missing: Value in place of a missing continuous or binary one, before quantiles are taken.
     """
 
@@ -91,6 +97,7 @@ class Feature:
     source: str
     space: str = ""
     max_length: int = 1
+    width: int = 0
     missing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -111,6 +118,8 @@ class Feature:
             raise ValueError(f"{self.name!r} is {self.kind.value}; only categoricals have a space.")
         if self.kind is Kind.MULTIVALENT and self.max_length < 2:
             object.__setattr__(self, "max_length", TOPICS)
+        if (self.kind is Kind.VECTOR) is not (self.width > 0):
+            raise ValueError(f"{self.name!r} is {self.kind.value}; vectors alone have a width.")
         if not math.isfinite(self.missing):
             raise ValueError(f"missing of {self.name!r} must be finite, got {self.missing}.")
 
@@ -118,6 +127,13 @@ class Feature:
     def categorical(self) -> bool:
         """Whether the values are ids of a vocabulary."""
         return self.kind in {Kind.UNIVALENT, Kind.MULTIVALENT}
+
+    @functools.cached_property
+    def entries(self) -> tuple[str, ...]:
+        """Names of its entries in the column of its kind: its own, or one for each of a vector."""
+        if self.kind is not Kind.VECTOR:
+            return (self.name,)
+        return tuple(f"{self.name}[{place}]" for place in range(self.width))
 
     @functools.cached_property
     def origin(self) -> str:
@@ -274,8 +290,8 @@ class ResolvedSpec:
         return {}
 
     def vector_names(self, model: str, side: Side, kind: Kind) -> tuple[str, ...]:
-        """Returns the feature names along the last axis of ``<side>_<kind>``."""
-        return tuple(f.name for f in self.of(model, side, kind))
+        """Returns the names of the entries along the last axis of ``<side>_<kind>``."""
+        return tuple(name for f in self.of(model, side, kind) for name in f.entries)
 
     def space(self, name: str) -> IdSpace:
         """Returns the ID space of that name; spaces that are not declared have the defaults."""
@@ -329,7 +345,7 @@ class ResolvedSpec:
 
 
 def vector_column(side: Side, kind: Kind) -> str:
-    """Name of the column that holds all continuous or all binary features of a side."""
+    """Name of the column that holds all features of a side of a kind of :data:`NUMERIC`."""
     return f"{side.value}_{kind.value}"
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, declarations, feedback, spec
+from features import command, declarations, feedback, spec, vectors
 from features.as_of import example_tables, replay
 from features.spec import ResolvedSpec
 from features.tables import logs, schema
@@ -169,6 +169,9 @@ class RawExamples:
             raise command.InputError(
                 f"table {name!r} in {self._logs} has no usable row: {self._reasons(name)}."
             )
+        features = [f for f in self._resolved.features if f.origin == name]
+        key = str(schema.table_of(name).key)
+        vectors.require(accepted, features, name=name, key=key)
         cleaning.write_part(self._output / name, accepted)
 
     def _fragments(self) -> list[logs.Fragment]:

@@ -225,7 +225,7 @@ def _described(
                 vector = spec.vector_column(side, kind)
                 matrices = {s: sample.matrix(vector, len(names)) for s, sample in samples.items()}
                 _add_numbers(names, kind, matrices, described=described, bins=bins)
-    order = [feature.name for feature in resolved.of(model)]
+    order = [f.name for f in resolved.of(model) if f.kind is not Kind.VECTOR]
     ordered = {split: {n: found[n] for n in order} for split, found in described.items()}
     return ordered, {name: bins[name] for name in order if name in bins}
 

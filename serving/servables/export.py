@@ -165,8 +165,8 @@ def _boundaries_of(
             for name, shape in servable.inputs(Side.CANDIDATE).items()
             if shape.dtype == tf.string
         }
-        for kind in (Kind.CONTINUOUS, Kind.BINARY):
-            width = len(resolved.of(spec.RANKER, Side.CANDIDATE, kind))
+        for kind in spec.NUMERIC:
+            width = len(resolved.vector_names(spec.RANKER, Side.CANDIDATE, kind))
             if width:
                 raw[spec.vector_column(Side.CANDIDATE, kind)] = tf.zeros([len(values), width])
         found: np.ndarray = servable.transformed({**raw, column: tf.constant(values)})[
