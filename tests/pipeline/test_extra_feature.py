@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, spec
+from features import command, dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
 from features.tables import logs
 from models.embeddings import SideInputs, make_tables
