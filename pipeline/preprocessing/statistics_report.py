@@ -235,11 +235,6 @@ def _relations(
 ) -> list[label_relations.Relation]:
     """Returns how the numbers of the tables videos and users go with the clicks."""
     clicked = {split: sample.numbers("clicked") > 0 for split, sample in samples.items()}
-    videos = pq.read_table(examples_dir / "videos")
-    daily = pq.read_table(examples_dir / "video_statistics", columns=["video_id", "watches"])
-    sums = daily.group_by("video_id").aggregate([("watches", "sum")])
-    place = pc.index_in(combined(videos["video_id"]), value_set=combined(sums["video_id"]))
-    watches = np.asarray(combined(sums["watches_sum"]).take(place).fill_null(0), np.float64)
     found = []
     for side in spec.Side:
         for kind in (Kind.CONTINUOUS, Kind.BINARY):
@@ -252,10 +247,7 @@ def _relations(
             for feature in chosen:
                 column = declared.index(feature)
                 pairs = {s: (m[:, column], clicked[s]) for s, m in matrices.items()}
-                of_videos = None
-                if feature.static:
-                    values = pc.cast(combined(videos[feature.column]), pa.float64(), safe=False)
-                    of_videos = (np.asarray(values.fill_null(np.nan)), watches)
+                of_videos = _with_watches(examples_dir, feature.column) if feature.static else None
                 found.append(
                     label_relations.relation(
                         feature.name,
@@ -265,6 +257,17 @@ def _relations(
                     )
                 )
     return found
+
+
+def _with_watches(examples_dir: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a column of the videos and the number of their watches, float64 [N] each."""
+    videos = pq.read_table(examples_dir / "videos", columns=["video_id", column])
+    daily = pq.read_table(examples_dir / "video_statistics", columns=["video_id", "watches"])
+    sums = daily.group_by("video_id").aggregate([("watches", "sum")])
+    place = pc.index_in(combined(videos["video_id"]), value_set=combined(sums["video_id"]))
+    watches = np.asarray(combined(sums["watches_sum"]).take(place).fill_null(0), np.float64)
+    values = pc.cast(combined(videos[column]), pa.float64(), safe=False)
+    return np.asarray(values.fill_null(np.nan)), watches
 
 
 def _add_numbers(
