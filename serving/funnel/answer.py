@@ -21,7 +21,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import NOTHING, Nominations, Question, Source
-from serving.funnel.page import FunnelSettings, Item, Page, PageRequest
+from serving.funnel.page import FunnelConfig, Item, Page, PageRequest
 from serving.funnel.rungs import (
     LAST_EMBEDDING,
     NO_HISTORY,
@@ -53,8 +53,8 @@ class Answer:
     def __init__(
         self,
         release: LoadedRelease,
-        settings: FunnelSettings,
-        asked: PageRequest,
+        settings: FunnelConfig,
+        request: PageRequest,
         *,
         pool: StagePool,
         last: LastEmbeddings,
@@ -64,7 +64,7 @@ class Answer:
         self.stages_ms: dict[str, float] = {}
         self._release = release
         self._settings = settings
-        self._asked = asked
+        self._request = request
         self._pool = pool
         self._last = last
         self._tracer = tracer
@@ -87,9 +87,9 @@ class Answer:
     def meet(self, read: Callable[[str], UserHistory], *, now: int) -> None:
         """Reads what the viewer did; without a history store the context must do."""
         with self.stage("history"):
-            user_id = self._asked.user_id
+            user_id = self._request.user_id
             try:
-                found = self._pool.run(
+                history = self._pool.run(
                     "history",
                     functools.partial(read, user_id),
                     self._settings.history_deadline_s,
@@ -97,14 +97,14 @@ class Answer:
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self.ladder.fall("history", error)
-                found = unknown_user(user_id)
+                history = unknown_user(user_id)
             # Strictly before now: an event of this very second must count for this page. What lies
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
-            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
-            if self._asked.session:
-                found = found.with_session(self._asked.session, now=now)
-            self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
+            now = max(now, min(history.newest_s + 1, now + AHEAD_S))
+            if self._request.session:
+                history = history.with_session(self._request.session, now=now)
+            self.viewer = self._release.viewer(history, now=now, context=self._request.context)
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -122,30 +122,30 @@ class Answer:
                 self.viewer,
                 release.catalogue,
                 release.video_rules,
-                asked=self._asked,
+                request=self._request,
                 settings=self._settings,
                 predicate=self._predicate,
             )
         with self.stage("retrieval"):
-            found = self._candidates(embedding, filters)
+            gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
-            order, said = self._order(found, embedding)
+            order, said = self._order(gathered, embedding)
             if len(filters.resting):
-                rests = np.isin(found.rows[order], filters.resting)
+                rests = np.isin(gathered.rows[order], filters.resting)
                 order = np.concatenate([order[~rests], order[rests]])
         with self.stage("page"):
             channels, _ = release.catalogue.channels
             chosen = candidates.capped_per_channel(
                 order,
-                channels[found.rows],
-                k=self._asked.k,
+                channels[gathered.rows],
+                k=self._request.k,
                 cap=self._settings.per_channel,
             )
             items = self._items(
-                found.take(chosen), {name: values[chosen] for name, values in said.items()}
+                gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
         return Page(
-            request_id=uuid.uuid4().hex,
+            page_id=uuid.uuid4().hex,
             release_id=release.version,
             rung=self.ladder.rung,
             reasons=tuple(self.ladder.reasons),
@@ -154,10 +154,10 @@ class Answer:
             items=items,
             stages_ms=self.stages_ms,
             sources_ms=dict(self._sources_ms),
-            nominated=found.counts(),
-            ranked=len(found),
+            nominated=gathered.counts(),
+            ranked=len(gathered),
             filtered=filters.counts(),
-            held_back=filters.examples() if self._asked.explain else {},
+            held_back=filters.examples() if self._request.explain else {},
             viewer_known_by=self.viewer.known_by,
             exposures=exposures,
         )
@@ -169,19 +169,19 @@ class Answer:
         Raises:
             UnknownVideoError: The release does not have it.
         """
-        if not self._asked.related_to:
+        if not self._request.related_to:
             return None
-        row = int(self._release.catalogue.rows(pa.array([self._asked.related_to]))[0])
+        row = int(self._release.catalogue.rows(pa.array([self._request.related_to]))[0])
         if row < 0:
             raise errors.UnknownVideoError(
-                f"video_id {self._asked.related_to!r} is not in release {self._release.version}; "
+                f"video_id {self._request.related_to!r} is not in release {self._release.version}; "
                 "a new video is once its row is in the videos table."
             )
         return row
 
-    def _is_ranked(self, found: Candidates) -> bool:
+    def _is_ranked(self, gathered: Candidates) -> bool:
         """Whether related videos are ranked for the viewer: one of whom something is known."""
-        return len(found) > 0 and not self.viewer.is_unknown
+        return len(gathered) > 0 and not self.viewer.is_unknown
 
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
@@ -202,7 +202,7 @@ class Answer:
             self.ladder.fall("query_tower", error, to=rung)
             return last
         # Without history it knows less than the one before; who looks may pretend a context.
-        if self.ladder.rung != NO_HISTORY and self._asked.record:
+        if self.ladder.rung != NO_HISTORY and self._request.record:
             self._last.put(version, user_id, embedding)
         return embedding
 
@@ -217,11 +217,12 @@ class Answer:
         )
         nominations = self._nominations(question)
         distinct = {row for n in nominations.values() for row in n.rows.tolist()}
-        if len(distinct) < self._asked.k:
+        if len(distinct) < self._request.k:
             # Popular comes in order, so its longer list begins with its shorter one.
-            wanted = self._asked.k + len(distinct)
+            wanted = self._request.k + len(distinct)
             popular = self._release.popular.fill(question, wanted)
-            if len(distinct.union(popular.rows.tolist())) < self._asked.k and len(filters.resting):
+            distinct.update(popular.rows.tolist())
+            if len(distinct) < self._request.k and len(filters.resting):
                 # Shown too often is better than an empty page, to whoever asks so often.
                 question = dataclasses.replace(question, excluded=filters.forbidden)
                 popular = self._release.popular.fill(question, wanted + len(filters.resting))
@@ -232,10 +233,10 @@ class Answer:
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        asked = self._release.sources
+        request = self._release.sources
         if question.related_to is not None:
-            asked = self._release.related_sources
-        works = {s.name: functools.partial(self._nominate, s, question) for s in asked}
+            request = self._release.related_sources
+        works = {s.name: functools.partial(self._nominate, s, question) for s in request}
         outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
@@ -254,32 +255,32 @@ class Answer:
     def _nominate(self, source: Source, question: Question) -> Nominations:
         limit: int = getattr(self._settings, source.limit)
         start = time.perf_counter()
-        found = source.nominate(question, max(limit, self._asked.k))
+        nominated = source.nominate(question, max(limit, self._request.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
-        return found
+        return nominated
 
     def _order(
-        self, found: Candidates, embedding: np.ndarray | None
+        self, gathered: Candidates, embedding: np.ndarray | None
     ) -> tuple[np.ndarray, Predictions]:
         """Returns candidates best first, and what the ranker says of them; nothing without it."""
         known = self.viewer.is_unknown or embedding is not None
         if self._related_to is not None:
-            said = self._predictions(found) if self._is_ranked(found) else {}
-            return candidates.related_order(found, said.get(VALUE)), said
-        if known and len(found):
-            said = self._predictions(found)
-            order = self._by_value(found, said)
+            said = self._predictions(gathered) if self._is_ranked(gathered) else {}
+            return candidates.related_order(gathered, said.get(VALUE)), said
+        if known and len(gathered):
+            said = self._predictions(gathered)
+            order = self._by_value(gathered, said)
             if order is not None:
                 return order, said
         if embedding is not None:
-            scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
+            scores = np.nan_to_num(gathered.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), {}
-        order = _by_turns(found, (sources.CO_WATCH, sources.POPULAR))
-        if not found.counts().get(sources.CO_WATCH):
+        order = _by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
+        if not gathered.counts().get(sources.CO_WATCH):
             self.ladder.rung = POPULAR
         return order, {}
 
-    def _predictions(self, found: Candidates) -> Predictions:
+    def _predictions(self, gathered: Candidates) -> Predictions:
         """Returns what the ranker says, and the value by the page's formula.
 
         Where it says nothing: nothing, a rung lower.
@@ -291,7 +292,7 @@ class Answer:
             return {}
         deadline_s = self._settings.ranker_deadline_s
         rank = functools.partial(
-            self._release.predictions, self.viewer, found, deadline_s=deadline_s
+            self._release.predictions, self.viewer, gathered, deadline_s=deadline_s
         )
         try:
             said: dict[str, np.ndarray] = self._pool.run("ranker", rank, deadline_s)
@@ -305,7 +306,7 @@ class Answer:
     def _formula(self) -> page_value.PageValue:
         return page_value.parse(self._settings.page_value)
 
-    def _by_value(self, found: Candidates, said: Predictions) -> np.ndarray | None:
+    def _by_value(self, gathered: Candidates, said: Predictions) -> np.ndarray | None:
         """Returns candidates best first: by the page's formula where that is declared.
 
         Else by the learned order, which is one of watches, or by expected watch time. None where
@@ -316,7 +317,7 @@ class Answer:
             return np.argsort(-said[VALUE], kind="stable")
         learned = self._release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self._release.order_columns(self.viewer, found, seconds)
+            columns = self._release.order_columns(self.viewer, gathered, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
@@ -350,15 +351,15 @@ class Answer:
         )
 
 
-def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:
+def _by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:
     """Returns the best of each of some sources, the second best of each, and so on.
 
     What none of them nominated comes last, in its order.
     """
-    place = np.full(len(found), np.inf)
+    place = np.full(len(gathered), np.inf)
     for turn, name in enumerate(names):
-        if name in found.source_names:
-            scores = found.source_scores[found.source_names.index(name)]
+        if name in gathered.source_names:
+            scores = gathered.source_scores[gathered.source_names.index(name)]
             mine = np.flatnonzero(np.isfinite(scores))
             best = mine[np.argsort(-scores[mine], kind="stable")]
             place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))

@@ -9,7 +9,7 @@ import pytest
 from features import command
 from serving.funnel import experiment as ab_experiment
 from serving.funnel.funnel import Funnel
-from serving.funnel.page import FunnelSettings, PageRequest
+from serving.funnel.page import FunnelConfig, PageRequest
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.server import service
 
@@ -81,7 +81,7 @@ def test_arm_has_a_formula_of_its_own(page_of, tmp_path):
 
 def test_formula_that_is_none_stops_the_start(tmp_path):
     with pytest.raises(command.InputError, match="there is no 'applause'"):
-        FunnelSettings(page_value="applause")
+        FunnelConfig(page_value="applause")
     path = tmp_path / "experiment.json"
     arms = [
         {"name": "control", "share": 0.5},
@@ -97,7 +97,7 @@ def test_server_does_not_start_on_a_formula_that_its_release_cannot_answer(servi
         serving_root=serving_root,
         logs=tmp_path / "logs",
         history=tmp_path / "history.sqlite",
-        settings=FunnelSettings(page_value="watch_time_s + 30*like"),
+        settings=FunnelConfig(page_value="watch_time_s + 30*like"),
     )
     with pytest.raises(command.InputError, match="reads like, but the ranker of release"):
         service.build(config)
