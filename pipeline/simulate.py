@@ -61,6 +61,11 @@ _SETTINGS = {
         "How often people say what they think: likes, dislikes, shares and hides; 0, the default, "
         "for never, 1 for something after each third watch, about.",
     ),
+    "content_width": flags.DEFINE_integer(
+        "content_width",
+        None,
+        "Width of vectors that say what a video is like from its upload on; 0, the default: none.",
+    ),
     "back_catalogue": flags.DEFINE_float(
         "back_catalogue", None, "Part of the videos that is older than the logs."
     ),

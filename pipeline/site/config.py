@@ -43,6 +43,8 @@ class SiteConfig:
             :mod:`pipeline.site.situations`; 0 for none.
         feedback: How often people say what they think of a watch, see
             :mod:`pipeline.site.satisfaction`; 0 for never, which leaves no such table.
+        content_width: Width of the content vectors of videos, see
+            :meth:`pipeline.site.events.Tables.videos`; 0 for none.
     """
 
     seed: int = 1
@@ -62,11 +64,12 @@ class SiteConfig:
     taste_breadth: float = 2.0
     situations: float = 0.0
     feedback: float = 0.0
+    content_width: int = 0
 
     def __post_init__(self) -> None:
         at_least = {
             "seed": 0, "start_s": DAY_S, "days": 1, "users": 1, "videos": 20, "channels": 2,
-            "topics": 2, "back_catalogue_days": 1,
+            "topics": 2, "back_catalogue_days": 1, "content_width": 0,
         }  # fmt: skip
         for name, bound in at_least.items():
             if getattr(self, name) < bound:

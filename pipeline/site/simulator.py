@@ -159,6 +159,18 @@ def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) ->
         sink(name, tables.events(name, columns))
 
 
+def content_feature(width: int) -> dict[str, object]:
+    """Returns the declaration of the content vectors, for ``features.json``."""
+    return {
+        "name": "content",
+        "kind": "vector",
+        "width": width,
+        "side": "candidate",
+        "models": ["candidate", "ranker"],
+        "source": "videos.content",
+    }
+
+
 def write_logs(
     config: site_config.SiteConfig, logs_dir: str | pathlib.Path, *, overwrite: bool = False
 ) -> Summary:
@@ -185,6 +197,8 @@ def write_logs(
             config.seed,
         )
         run(world, writer.write)
+        if config.content_width:
+            writer.write_features([content_feature(config.content_width)])
         if not writer.rows.get("watches"):
             raise command.InputError(
                 f"nobody watched anything: {config.users} users x {config.days} days x "
