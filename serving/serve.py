@@ -121,6 +121,16 @@ _PAGE_VALUE = flags.DEFINE_string(
     "of feedback, such as watch_time_s + 30*like - 120*hide. Other formulas than this default "
     "order pages by themselves, without a learned order.",
 )
+_DIVERSITY = flags.DEFINE_float(
+    "diversity", 0.0, "Weight of likeness to the videos above, in [0, 1]; 0: none.", 0.0, 1.0
+)
+_EXPLORED = flags.DEFINE_float(
+    "explored",
+    0.0,
+    "Share of a page's places for fresh videos of which little is known; the logs name them.",
+    0.0,
+    0.5,
+)
 _FILTER = flags.DEFINE_string(
     "filter",
     None,
@@ -249,6 +259,8 @@ def _funnel_settings() -> "page.FunnelConfig":
         retrieved=_RETRIEVED.value,
         per_channel=_PER_CHANNEL.value,
         page_value=_PAGE_VALUE.value,
+        diversity=_DIVERSITY.value,
+        explored=_EXPLORED.value,
         max_shown=_MAX_SHOWN.value,
         shown_window_s=_SHOWN_WINDOW_S.value,
         history_deadline_s=_HISTORY_DEADLINE_S.value,

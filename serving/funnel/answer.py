@@ -13,6 +13,7 @@ import pyarrow as pa
 from absl import logging
 from opentelemetry import trace
 
+from features.durations import DAY_S
 from serving import errors
 from serving.events.event import AHEAD_S
 from serving.funnel import candidates, sources
@@ -33,10 +34,11 @@ from serving.funnel.rungs import (
 )
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
-from serving.ordering import page_value
+from serving.ordering import diversity, page_value
 
 Predictions = Mapping[str, np.ndarray]
 VALUE = "value"
+_FRESH_S = 3 * DAY_S
 
 
 class Answer:
@@ -71,6 +73,7 @@ class Answer:
         self._predicate = predicate
         self.ladder = Ladder()
         self._sources_ms: dict[str, float] = {}
+        self._tried: set[int] = set()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -130,6 +133,7 @@ class Answer:
             gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
             order, said = self._order(gathered, embedding)
+            order, tried = self._rearranged(order, gathered)
             if len(filters.resting):
                 rests = np.isin(gathered.rows[order], filters.resting)
                 order = np.concatenate([order[~rests], order[rests]])
@@ -141,6 +145,7 @@ class Answer:
                 k=self._request.k,
                 cap=self._settings.per_channel,
             )
+            self._tried = set(gathered.rows[tried].tolist())
             items = self._items(
                 gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
@@ -322,6 +327,28 @@ class Answer:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
 
+    def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the order by the settings of diversity and exploration, and who was tried."""
+        settings, rows, k = self._settings, gathered.rows, self._request.k
+        if settings.diversity:
+            vectors = self._release.index.embeddings[rows][:, :-1]
+            order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
+        if not settings.explored or self._related_to is not None:
+            return order, order[:0]
+        rng = np.random.default_rng()
+        now = np.full(len(rows), self.viewer.now, np.int64)
+        counts = self._release.statistics.columns(rows, now)
+        shown, clicked = counts["video_impressions_all"], counts["video_clicks_all"]
+        if self._release.live is not None:
+            lately = self._release.live.columns(rows, now)
+            shown = shown + lately["video_live_impressions_1d"]
+            clicked = clicked + lately["video_live_watches_1d"]
+        is_fresh = self._release.catalogue.upload_times[rows] > self.viewer.now - _FRESH_S
+        slots = diversity.slots(k, settings.explored, rng)
+        return diversity.explored(
+            *(order,), shown=shown, clicked=clicked, is_fresh=is_fresh, slots=slots, k=k, rng=rng
+        )
+
     def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:
         videos = self._release.shown_columns.take(shown.rows).to_pylist()
         # Plain numbers: NumPy's own are slow one by one.
@@ -346,6 +373,7 @@ class Answer:
                 expected_watch_time_s=_number(watch_times[position]),
                 feedback={kind: told[kind][position] for kind in heads},
                 value=_number(values[position]),
+                is_explored=int(shown.rows[position]) in self._tried,
             )
             for position, video in enumerate(videos)
         )

@@ -27,7 +27,6 @@ from typing import Any
 
 from features import command
 from serving.funnel.page import FunnelConfig
-from serving.ordering import page_value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTINGS = {field.name: field for field in dataclasses.fields(FunnelConfig)}
@@ -137,17 +136,22 @@ def _fault_of(arm: Arm) -> str | None:
     unknown = sorted(set(arm.settings) - set(_SETTINGS))
     if unknown:
         return f"settings of {arm.name} must be among {sorted(_SETTINGS)}, got {unknown}"
+    return _fault_of_settings(arm)
+
+
+def _fault_of_settings(arm: Arm) -> str | None:
     for name, value in arm.settings.items():
-        if isinstance(_SETTINGS[name].default, str):
-            if not isinstance(value, str):
-                return f"{name} of {arm.name} must be text, got {value!r}"
-            try:
-                page_value.parse(value)
-            except command.InputError as error:
-                return f"settings of {arm.name}: {error}"
-            continue
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        kind = type(_SETTINGS[name].default)
+        if kind is str and not isinstance(value, str):
+            return f"{name} of {arm.name} must be text, got {value!r}"
+        if kind is not str and (
+            not isinstance(value, int | float) or isinstance(value, bool) or value < 0
+        ):
             return f"{name} of {arm.name} must be a number of 0 or more, got {value!r}"
-        if _SETTINGS[name].type is int and not isinstance(value, int):
+        if kind is int and not isinstance(value, int):
             return f"{name} of {arm.name} must be a whole number, got {value!r}"
+    try:
+        FunnelConfig(**arm.settings)
+    except command.InputError as error:
+        return f"settings of {arm.name}: {error}"
     return None

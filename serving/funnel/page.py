@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from features import command
 from features.durations import DAY_S
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
 from serving.ordering import page_value
@@ -30,6 +31,10 @@ class FunnelConfig:
         ranker_deadline_s: Time for ranking, seconds.
         page_value: What a video is worth, a formula of what the ranker says of it, see
             :mod:`serving.ordering.page_value`.
+        diversity: Weight of likeness against place, in [0, 1], see
+            :mod:`serving.ordering.diversity`; 0 leaves the order as it is.
+        explored: Share of the places of a page that go to fresh videos of which little is known,
+            in [0, 0.5].
         record_deadline_s: Time to write down what is shown, seconds.
     """
 
@@ -45,9 +50,16 @@ class FunnelConfig:
     ranker_deadline_s: float = 2.0
     record_deadline_s: float = 1.0
     page_value: str = page_value.DEFAULT
+    diversity: float = 0.0
+    explored: float = 0.0
 
     def __post_init__(self) -> None:
         page_value.parse(self.page_value)
+        for name, most in (("diversity", 1.0), ("explored", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise command.InputError(
+                    f"{name} must be in [0, {most:g}], got {getattr(self, name)}."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +113,7 @@ class Item:
         expected_watch_time_s: Expected watch time by the ranker, seconds; None on lower rungs.
         feedback: Probability of each kind of feedback by the ranker, where it says so.
         value: What it is worth by the page's formula; None where nothing ranked it.
+        is_explored: Whether it is there to learn of it, rather than for its place in the order.
     """
 
     video_id: str
@@ -112,6 +125,7 @@ class Item:
     expected_watch_time_s: float | None
     feedback: Mapping[str, float] = dataclasses.field(default_factory=dict)
     value: float | None = None
+    is_explored: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,3 +101,27 @@ def test_server_does_not_start_on_a_formula_that_its_release_cannot_answer(servi
     )
     with pytest.raises(command.InputError, match="reads like, but the ranker of release"):
         service.build(config)
+
+
+def test_diverse_page_has_other_topics(page_of):
+    def topics(page):
+        return {item.video["topics"][0] for item in page.items}
+
+    value = "watch_time_s + 1000*like"
+    assert len(topics(page_of(page_value=value))) <= 3
+    assert len(topics(page_of(page_value=value, diversity=0.9))) == 4
+
+
+def test_explored_videos_are_marked(page_of, tiny):
+    found = [page_of(explored=0.4, retrieved=48) for _ in range(10)]
+    marked = {item.video_id for page in found for item in page.items if item.is_explored}
+    # Uploaded within three days, and not shown 200 times: all of the tiny catalogue.
+    assert marked
+    assert all(len(page.items) == 5 for page in found)
+    assert not [i for i in page_of().items if i.is_explored]
+
+
+@pytest.mark.parametrize("settings", [{"diversity": 1.5}, {"explored": 0.6}, {"explored": -0.1}])
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(command.InputError, match=r"must be in \[0, "):
+        FunnelConfig(**settings)
