@@ -44,7 +44,6 @@ def main(argv: Sequence[str]) -> None:
     from serving.ordering import page_value
 
     formulas = [page_value.parse(text.strip()) for text in _VALUES.value.split(";")]
-    command.quiet_tensorflow()
     from models.evaluation import heads, ranking
     from models.evaluation.intervals import Bootstrap
     from models.ranking import model as rankers

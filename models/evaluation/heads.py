@@ -7,10 +7,10 @@ import numpy as np
 
 from features import feedback, spec
 from features.spec import ResolvedSpec, Side
+from features.tensors import side_features
 from models.evaluation import metrics
 from models.evaluation.intervals import Sheet
 from models.evaluation.ranking import BINS, Impressions, part_of
-from models.evaluation.retrieval import side_features
 
 PART = "feedback"
 _BATCH = 4096

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from models.ranking import shared_queries
-from models.ranking.model import Ranker
+from models.ranking.model import Ranker, distinct_queries
 
 Array = npt.NDArray[np.generic]
 _SCORE_BATCH = 8192
@@ -25,7 +24,7 @@ class Scorer:
         self._names = (*model.query_columns, *model.candidate_columns)
 
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            query, places = shared_queries.distinct(part, model.query_columns)
+            query, places = distinct_queries(part, model.query_columns)
             if of_heads and model.heads is not None:
                 return model.heads.logits(model.outputs_of(query, part, places=places).tops)
             return model.logits(query, part, places=places)

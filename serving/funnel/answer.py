@@ -6,14 +6,13 @@ import functools
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 from absl import logging
 from opentelemetry import trace
 
-from features.durations import DAY_S
 from serving import errors
 from serving.events.event import AHEAD_S
 from serving.funnel import candidates, sources
@@ -38,19 +37,43 @@ from serving.ordering import diversity, page_value
 
 Predictions = Mapping[str, np.ndarray]
 VALUE = "value"
-_FRESH_S = 3 * DAY_S
+
+
+@dataclasses.dataclass(frozen=True)
+class Worked:
+    """What a page was made of, for those who ask why it is as it is.
+
+    Attributes:
+        embedding: float32 [D + 1] of the viewer; None where there is none.
+        filters: Filters, with what they held back.
+        gathered: The n candidates.
+        seconds: float32 [n], expected watch times, seconds; None on lower rungs.
+        order: int [n], candidates, best first.
+        chosen: int [k], candidates on the page, best first.
+    """
+
+    embedding: np.ndarray | None
+    filters: Filters
+    gathered: Candidates
+    seconds: np.ndarray | None
+    order: np.ndarray
+    chosen: np.ndarray
 
 
 class Answer:
     """The state of one request.
 
     Attributes:
+        release: Release that answers.
+        settings: Widths and deadlines.
+        worked: What the page was made of; there after :meth:`page`.
         viewer: User who asks; there after :meth:`meet`.
         ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
     """
 
     viewer: Viewer
+    worked: Worked
 
     def __init__(
         self,
@@ -64,8 +87,8 @@ class Answer:
         predicate: Predicate | None = None,
     ) -> None:
         self.stages_ms: dict[str, float] = {}
-        self._release = release
-        self._settings = settings
+        self.release = release
+        self.settings = settings
         self._request = request
         self._pool = pool
         self._last = last
@@ -95,7 +118,7 @@ class Answer:
                 history = self._pool.run(
                     "history",
                     functools.partial(read, user_id),
-                    self._settings.history_deadline_s,
+                    self.settings.history_deadline_s,
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
@@ -107,7 +130,7 @@ class Answer:
             now = max(now, min(history.newest_s + 1, now + AHEAD_S))
             if self._request.session:
                 history = history.with_session(self._request.session, now=now)
-            self.viewer = self._release.viewer(history, now=now, context=self._request.context)
+            self.viewer = self.release.viewer(history, now=now, context=self._request.context)
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -117,18 +140,11 @@ class Answer:
         Raises:
             FilterError: What may be shown cannot be decided.
         """
-        release = self._release
+        release = self.release
         with self.stage("query_tower"):
             embedding = self._embedding()
         with self.stage("filters"):
-            filters = Filters(
-                self.viewer,
-                release.catalogue,
-                release.video_rules,
-                request=self._request,
-                settings=self._settings,
-                predicate=self._predicate,
-            )
+            filters = self.filters()
         with self.stage("retrieval"):
             gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
@@ -143,12 +159,14 @@ class Answer:
                 order,
                 channels[gathered.rows],
                 k=self._request.k,
-                cap=self._settings.per_channel,
+                cap=self.settings.per_channel,
             )
             self._tried = set(gathered.rows[tried].tolist())
             items = self._items(
                 gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
+        seconds = said.get(page_value.WATCH_TIME)
+        self.worked = Worked(embedding, filters, gathered, seconds, order, chosen)
         return Page(
             page_id=uuid.uuid4().hex,
             release_id=release.version,
@@ -167,6 +185,17 @@ class Answer:
             exposures=exposures,
         )
 
+    def filters(self) -> Filters:
+        """Returns what decides what the viewer may be shown."""
+        return Filters(
+            self.viewer,
+            self.release.catalogue,
+            self.release.video_rules,
+            request=self._request,
+            settings=self.settings,
+            predicate=self._predicate,
+        )
+
     @functools.cached_property
     def _related_to(self) -> int | None:
         """Row of the video that the page stands beside, None for a page of its own.
@@ -176,28 +205,24 @@ class Answer:
         """
         if not self._request.related_to:
             return None
-        row = int(self._release.catalogue.rows(pa.array([self._request.related_to]))[0])
+        row = int(self.release.catalogue.rows(pa.array([self._request.related_to]))[0])
         if row < 0:
             raise errors.UnknownVideoError(
-                f"video_id {self._request.related_to!r} is not in release {self._release.version}; "
+                f"video_id {self._request.related_to!r} is not in release {self.release.version}; "
                 "a new video is once its row is in the videos table."
             )
         return row
-
-    def _is_ranked(self, gathered: Candidates) -> bool:
-        """Whether related videos are ranked for the viewer: one of whom something is known."""
-        return len(gathered) > 0 and not self.viewer.is_unknown
 
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
             self.ladder.reasons.append("retrieval: nothing is known of the viewer")
             return None
-        version, user_id = self._release.version, self.viewer.user_id
-        deadline_s = self._settings.query_tower_deadline_s
+        version, user_id = self.release.version, self.viewer.user_id
+        deadline_s = self.settings.query_tower_deadline_s
         try:
             embedding = self._pool.run(
                 "query_tower",
-                functools.partial(self._release.embed, self.viewer, deadline_s=deadline_s),
+                functools.partial(self.release.embed, self.viewer, deadline_s=deadline_s),
                 deadline_s,
             )
         except (errors.ModelError, errors.StageTimeoutError) as error:
@@ -215,7 +240,7 @@ class Answer:
         question = Question(
             viewer=self.viewer,
             excluded=filters.excluded,
-            upload_times=self._release.catalogue.upload_times,
+            upload_times=self.release.catalogue.upload_times,
             embedding=embedding,
             permits=filters.allowed,
             related_to=self._related_to,
@@ -225,24 +250,24 @@ class Answer:
         if len(distinct) < self._request.k:
             # Popular comes in order, so its longer list begins with its shorter one.
             wanted = self._request.k + len(distinct)
-            popular = self._release.popular.fill(question, wanted)
+            popular = self.release.popular.fill(question, wanted)
             distinct.update(popular.rows.tolist())
             if len(distinct) < self._request.k and len(filters.resting):
                 # Shown too often is better than an empty page, to whoever asks so often.
                 question = dataclasses.replace(question, excluded=filters.forbidden)
-                popular = self._release.popular.fill(question, wanted + len(filters.resting))
+                popular = self.release.popular.fill(question, wanted + len(filters.resting))
             nominations[sources.POPULAR] = popular
         return candidates.merge(
-            nominations, embeddings=self._release.index.embeddings, query=embedding
+            nominations, embeddings=self.release.index.embeddings, query=embedding
         )
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        request = self._release.sources
+        request = self.release.sources
         if question.related_to is not None:
-            request = self._release.related_sources
+            request = self.release.related_sources
         works = {s.name: functools.partial(self._nominate, s, question) for s in request}
-        outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
+        outcomes = self._pool.run_all(works, self.settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
@@ -258,7 +283,7 @@ class Answer:
         return nominations
 
     def _nominate(self, source: Source, question: Question) -> Nominations:
-        limit: int = getattr(self._settings, source.limit)
+        limit: int = getattr(self.settings, source.limit)
         start = time.perf_counter()
         nominated = source.nominate(question, max(limit, self._request.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
@@ -270,7 +295,9 @@ class Answer:
         """Returns candidates best first, and what the ranker says of them; nothing without it."""
         known = self.viewer.is_unknown or embedding is not None
         if self._related_to is not None:
-            said = self._predictions(gathered) if self._is_ranked(gathered) else {}
+            # Ranked for a viewer of whom something is known.
+            is_ranked = len(gathered) > 0 and not self.viewer.is_unknown
+            said = self._predictions(gathered) if is_ranked else {}
             return candidates.related_order(gathered, said.get(VALUE)), said
         if known and len(gathered):
             said = self._predictions(gathered)
@@ -280,24 +307,19 @@ class Answer:
         if embedding is not None:
             scores = np.nan_to_num(gathered.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), {}
-        order = _by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
+        order = candidates.by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
         if not gathered.counts().get(sources.CO_WATCH):
             self.ladder.rung = POPULAR
         return order, {}
 
     def _predictions(self, gathered: Candidates) -> Predictions:
-        """Returns what the ranker says, and the value by the page's formula.
-
-        Where it says nothing: nothing, a rung lower.
-        """
-        if self._release.ranker is None:
-            self.ladder.stand_on(
-                NO_RANKER, f"ranker: release {self._release.version} has no ranker"
-            )
+        """Returns what the ranker says, and the value by it; nothing, a rung lower, without one."""
+        if self.release.ranker is None:
+            self.ladder.stand_on(NO_RANKER, f"ranker: release {self.release.version} has no ranker")
             return {}
-        deadline_s = self._settings.ranker_deadline_s
+        deadline_s = self.settings.ranker_deadline_s
         rank = functools.partial(
-            self._release.predictions, self.viewer, gathered, deadline_s=deadline_s
+            self.release.predictions, self.viewer, gathered, deadline_s=deadline_s
         )
         try:
             said: dict[str, np.ndarray] = self._pool.run("ranker", rank, deadline_s)
@@ -309,7 +331,7 @@ class Answer:
 
     @property
     def _formula(self) -> page_value.PageValue:
-        return page_value.parse(self._settings.page_value)
+        return page_value.parse(self.settings.page_value)
 
     def _by_value(self, gathered: Candidates, said: Predictions) -> np.ndarray | None:
         """Returns candidates best first: by the page's formula where that is declared.
@@ -320,37 +342,30 @@ class Answer:
         seconds = said.get(page_value.WATCH_TIME)
         if said and not self._formula.is_default:
             return np.argsort(-said[VALUE], kind="stable")
-        learned = self._release.order
+        learned = self.release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self._release.order_columns(self.viewer, gathered, seconds)
+            columns = self.release.order_columns(self.viewer, gathered, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
 
     def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Returns the order by the settings of diversity and exploration, and who was tried."""
-        settings, rows, k = self._settings, gathered.rows, self._request.k
+        settings, rows, k = self.settings, gathered.rows, self._request.k
         if settings.diversity:
-            vectors = self._release.index.embeddings[rows][:, :-1]
+            vectors = self.release.index.embeddings[rows][:, :-1]
             order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
         if not settings.explored or self._related_to is not None:
             return order, order[:0]
         rng = np.random.default_rng()
-        now = np.full(len(rows), self.viewer.now, np.int64)
-        counts = self._release.statistics.columns(rows, now)
-        shown, clicked = counts["video_impressions_all"], counts["video_clicks_all"]
-        if self._release.live is not None:
-            lately = self._release.live.columns(rows, now)
-            shown = shown + lately["video_live_impressions_1d"]
-            clicked = clicked + lately["video_live_watches_1d"]
-        is_fresh = self._release.catalogue.upload_times[rows] > self.viewer.now - _FRESH_S
+        shown, clicked, is_fresh = self.release.known_of(rows, self.viewer.now)
         slots = diversity.slots(k, settings.explored, rng)
         return diversity.explored(
             *(order,), shown=shown, clicked=clicked, is_fresh=is_fresh, slots=slots, k=k, rng=rng
         )
 
     def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:
-        videos = self._release.shown_columns.take(shown.rows).to_pylist()
+        videos = self.release.shown_columns.take(shown.rows).to_pylist()
         # Plain numbers: NumPy's own are slow one by one.
         bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
         scores = shown.source_scores.T.tolist()
@@ -377,21 +392,6 @@ class Answer:
             )
             for position, video in enumerate(videos)
         )
-
-
-def _by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:
-    """Returns the best of each of some sources, the second best of each, and so on.
-
-    What none of them nominated comes last, in its order.
-    """
-    place = np.full(len(gathered), np.inf)
-    for turn, name in enumerate(names):
-        if name in gathered.source_names:
-            scores = gathered.source_scores[gathered.source_names.index(name)]
-            mine = np.flatnonzero(np.isfinite(scores))
-            best = mine[np.argsort(-scores[mine], kind="stable")]
-            place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))
-    return np.argsort(place, kind="stable")
 
 
 def _number(value: float) -> float | None:

@@ -16,6 +16,7 @@ from features import command, spec, tensors
 from features.as_of import examples
 from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
 from serving import errors
@@ -24,20 +25,21 @@ from serving.funnel.candidates import Candidates
 from serving.funnel.filters import VideoRules
 from serving.funnel.nominations import Built, Source
 from serving.funnel.page_order import PageOrder
-from serving.funnel.profiles import Profiles
 from serving.funnel.sources import Popular
-from serving.funnel.viewer import HOME, Viewer
+from serving.funnel.viewer import HOME, Profiles, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
 from serving.live.state import LiveState, LiveView
 from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
-from serving.servables.model import Model
 from serving.servables.prepared_videos import PreparedVideos
+from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend
 
 _WARM_UP_CANDIDATES = 300
+# Uploaded within this time a video may be tried, see serving.ordering.diversity.
+_FRESH_S = 3 * DAY_S
 _SHOWN_COLUMNS = (
     "video_id",
     "title",
@@ -46,6 +48,7 @@ _SHOWN_COLUMNS = (
     "language",
     "duration_s",
     "upload_time",
+    "thumbnail_url",
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 
@@ -188,35 +191,25 @@ class LoadedRelease:
         """
         if self.ranker is None:
             raise errors.ModelError(f"release {self.version} has no ranker.")
-        count = len(candidates)
-        moment: dict[str, Any] = {
-            "catalogue": self.catalogue,
-            "video_rows": candidates.rows,
-            "history": viewer.history,
-            "queries": Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
-            "statistics": self.statistics,
-            "live": self.live,
-        }
-        nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
-        inputs = self._query_arrays(spec.RANKER, viewer)
-        if self.prepared is not None:
-            inputs |= self.prepared.static_inputs(candidates.rows)
-            inputs |= self.prepared.nominated_inputs(candidates.source_combinations)
-            for kind, features in self.prepared.moment.items():
+        prepared = self.prepared
+        if prepared is None:
+            inputs = self.raw_ranker_inputs(viewer, candidates)
+        else:
+            inputs = self._query_arrays(spec.RANKER, viewer)
+            inputs |= prepared.static_inputs(candidates.rows)
+            inputs |= prepared.nominated_inputs(candidates.source_combinations)
+            nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
+            moment = self._moment(viewer, candidates)
+            for kind, features in prepared.moment.items():
                 if features:
                     name = spec.vector_column(Side.CANDIDATE, kind)
                     inputs[name] = examples.candidate_numbers(
                         features, **moment, nominations=nominations
                     )
-        else:
-            nominations["candidate_sources"] = candidates.source_lists
-            batch = examples.candidate_batch(
-                self.resolved, spec.RANKER, **moment, nominations=nominations
-            )
-            inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
         output = self.ranker.predict(inputs, deadline_s=deadline_s)
         said = {page_value.WATCH_TIME: output["expected_watch_time_s"]}
         said |= {kind: output[kind] for kind in self.heads}
+        count = len(candidates)
         for name, values in said.items():
             said[name] = values = np.asarray(values, np.float32).reshape(-1)
             if values.shape != (count,) or np.isnan(values).any():
@@ -225,6 +218,48 @@ class LoadedRelease:
                     f"got shape {values.shape} with {int(np.isnan(values).sum())} NaN."
                 )
         return said
+
+    def known_of(self, rows: np.ndarray, now: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns how well videos are known: impressions, clicks, float32 [n], and who is fresh.
+
+        Args:
+            rows: int [n], of the catalogue.
+            now: Moment, Unix seconds.
+        """
+        times = np.full(len(rows), now, np.int64)
+        counts = self.statistics.columns(rows, times)
+        shown, clicked = counts["video_impressions_all"], counts["video_clicks_all"]
+        if self.live is not None:
+            lately = self.live.columns(rows, times)
+            shown = shown + lately["video_live_impressions_1d"]
+            clicked = clicked + lately["video_live_watches_1d"]
+        return shown, clicked, self.catalogue.upload_times[rows] > now - _FRESH_S
+
+    def raw_ranker_inputs(self, viewer: Viewer, candidates: Candidates) -> dict[str, np.ndarray]:
+        """Returns the inputs of the ranker's default signature, which reads videos raw, by name."""
+        nominations = {
+            "retrieval_score": pa.array(candidates.retrieval_scores),
+            "candidate_sources": candidates.source_lists,
+        }
+        batch = examples.candidate_batch(
+            self.resolved,
+            spec.RANKER,
+            **self._moment(viewer, candidates),
+            nominations=nominations,
+        )
+        inputs = self._query_arrays(spec.RANKER, viewer)
+        return inputs | tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
+
+    def _moment(self, viewer: Viewer, candidates: Candidates) -> dict[str, Any]:
+        count = len(candidates)
+        return {
+            "catalogue": self.catalogue,
+            "video_rows": candidates.rows,
+            "history": viewer.history,
+            "queries": Queries(np.zeros(count, np.int64), np.full(count, viewer.now, np.int64)),
+            "statistics": self.statistics,
+            "live": self.live,
+        }
 
     @functools.cached_property
     def _shared_columns(self) -> tuple[str, ...]:
