@@ -318,9 +318,7 @@ def train(
     if model_config.target == config.RELATIVE:
         model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
-    if model.heads is not None:
-        columns += model.heads.labels
-        model.heads.start(examples_dir, worth=labels.watch_time_s / labels.clicks)
+    columns += _started_heads(model, examples_dir, labels)
     task = RankerTask(
         model,
         holdout=_holdout(examples_dir, columns, settings),
@@ -361,6 +359,14 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[str, ...]:
+    """Starts the heads at their rates; returns the columns of their labels."""
+    if model.heads is None:
+        return ()
+    model.heads.start(examples_dir, worth=labels.watch_time_s / labels.clicks)
+    return model.heads.labels
 
 
 def _holdout(

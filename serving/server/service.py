@@ -92,9 +92,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
 
     def load(version: str) -> LoadedRelease:
         loaded = _load(config, version, backend, history, clock=clock)
-        for formula in _formulas(config.settings, experiment, version):
-            formula.require(loaded.heads, where=f"release {version}")
-        return live.attach(loaded)
+        return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
@@ -139,6 +137,15 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
+
+
+def _fit_for(
+    loaded: LoadedRelease, settings: FunnelConfig, experiment: Experiment | None
+) -> LoadedRelease:
+    """Returns the release; refuses one whose ranker does not say what a formula reads."""
+    for formula in _formulas(settings, experiment, loaded.version):
+        formula.require(loaded.heads, where=f"release {loaded.version}")
+    return loaded
 
 
 def _formulas(
