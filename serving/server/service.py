@@ -80,13 +80,9 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
+    kept = experiment.releases if experiment else ()
     live = LiveParts(
-        config.serving_root,
-        config.logs,
-        backend,
-        clock=clock,
-        is_own=log.wrote,
-        kept=experiment.releases if experiment else (),
+        *(config.serving_root, config.logs, backend), clock=clock, is_own=log.wrote, kept=kept
     )
     live.seed()
 
