@@ -112,4 +112,4 @@ def _config() -> evaluation_config.EvaluationConfig:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("examples", "candidate_model", "ranker_model"), writes=("output",))

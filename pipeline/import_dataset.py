@@ -77,4 +77,4 @@ def _require_events(writer: logs.LogWriter) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("source",), creates=("logs",))

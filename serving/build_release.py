@@ -16,6 +16,7 @@ from absl import flags
 
 from features import command
 from serving.building import settings as build_settings
+from serving.release import stored_root
 
 _DEFAULT = build_settings.Settings()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     from serving.building import assembly
 
     started = time.monotonic()
-    root = pathlib.Path(_SERVING_ROOT.value)
+    root = _SERVING_ROOT.value
     inputs = build_settings.Inputs(
         examples=pathlib.Path(_EXAMPLES.value),
         candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
@@ -69,7 +70,10 @@ def main(argv: Sequence[str]) -> None:
         exact_below=_EXACT_BELOW.value,
         force_publish=_FORCE_PUBLISH.value,
     )
-    manifest = assembly.publish(inputs, root, settings, report=lambda gate: print(gate, flush=True))
+    with stored_root.changed(root, what=f"{root}, where a release is built,") as local:
+        manifest = assembly.publish(
+            inputs, local, settings, report=lambda gate: print(gate, flush=True)
+        )
     examples = manifest.lineage["examples"]["info"]
     served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])
     parts = ", ".join(name for name, files in manifest.components.items() if files)
@@ -86,4 +90,8 @@ def _path(value: str | None) -> pathlib.Path | None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(
+        main,
+        reads=("examples", "candidate_model", "ranker_model", "page_order", "metrics"),
+        itself=("serving_root",),
+    )

@@ -12,20 +12,24 @@ A child of this process serves. A small release is swapped in there; a large one
 child, which then takes the place of the first. Port and process id stay the same.
 """
 
+import contextlib
 import os
 import pathlib
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from absl import flags, logging
 
 from features import command
 from features.durations import DAY_S
+from features.stores import locations
+from serving.events import stored_logs
 from serving.history import redis_connection
 from serving.process import cores, handover, listening, supervisor
 from serving.release import manifest as release
+from serving.release import stored_root
 
 if TYPE_CHECKING:  # They load TensorFlow, which --help and the parent do without.
     from serving.funnel import page
@@ -41,11 +45,23 @@ _PORT = flags.DEFINE_integer("port", 8080, "Port; 0 takes a free one.", 0, 65535
 _LOGS = flags.DEFINE_string(
     "logs", None, "Raw logs to add events to. Default: <serving_root>/logs."
 )
+_STATE = flags.DEFINE_string(
+    "state",
+    None,
+    "Where --logs are in an object store: directory on this machine, of this server alone, that "
+    "keeps events until they are there. Must outlive the process.",
+)
+_LOGS_DAYS = flags.DEFINE_integer(
+    "logs_days",
+    90,
+    "Where --logs are in an object store: days of events that are copied from there at the start.",
+    0,
+)
 _HISTORY = flags.DEFINE_string(
     "history",
     None,
     "History store: a SQLite file, or redis://HOST:PORT/DATABASE for replicas. "
-    "Default: <serving_root>/history.sqlite.",
+    "Default: <serving_root>/history.sqlite, or in --state.",
 )
 _HISTORY_PASSWORD_FILE = flags.DEFINE_string(
     "history_password_file",
@@ -163,14 +179,50 @@ def main(argv: Sequence[str]) -> None:
     # The likeliest mistakes, before anything that takes long.
     start_s = command.parse_time(_NOW.value, name="--now")
     redis_connection.require_no_password(_HISTORY.value or "")
-    release.current(pathlib.Path(_SERVING_ROOT.value))
+    paths = _paths()
     if _WORKER.value:
+        release.current(paths.root)
         _serve(handover.Place.from_text(_WORKER.value), start_s)
         return
-    with listening.bind(_HOST.value, _PORT.value) as bound:
+    # This process keeps copies of what is in an object store up to date, for those that serve.
+    with contextlib.ExitStack() as stack:
+        release.current(stack.enter_context(stored_root.followed(_SERVING_ROOT.value)))
+        if locations.is_remote(paths.logs_url):
+            now_s = time.time() if start_s is None else start_s
+            stack.enter_context(
+                stored_logs.synced(paths.logs_url, paths.logs, now_s=now_s, days=_LOGS_DAYS.value)
+            )
+        bound = stack.enter_context(listening.bind(_HOST.value, _PORT.value))
         code = supervisor.Supervisor(bound, announce=_announce).run()
     if code:
         raise SystemExit(code)
+
+
+class _Paths(NamedTuple):
+    """Local directories, and where the logs are when those are a part of them."""
+
+    root: pathlib.Path
+    logs: pathlib.Path
+    history: str | pathlib.Path
+    logs_url: str
+
+
+def _paths() -> _Paths:
+    """Returns what is read and written on this machine."""
+    root_url = _SERVING_ROOT.value
+    root = stored_root.mirror(root_url) if locations.is_remote(root_url) else pathlib.Path(root_url)
+    logs_url = _LOGS.value or f"{root_url.rstrip('/')}/logs"
+    if not locations.is_remote(logs_url):
+        history = _HISTORY.value or root / "history.sqlite"
+        return _Paths(root, pathlib.Path(logs_url), history, logs_url)
+    if not _STATE.value:
+        raise command.InputError(
+            f"logs in an object store ({logs_url}) need --state=DIRECTORY: events are kept there "
+            "until they are in the store. It must be on a disk of this machine and outlive the "
+            "process."
+        )
+    state = pathlib.Path(_STATE.value)
+    return _Paths(root, state / "logs", _HISTORY.value or state / "history.sqlite", logs_url)
 
 
 def _serve(place: handover.Place, start_s: int | None) -> None:
@@ -211,11 +263,11 @@ def _config(place: handover.Place, control: handover.Control) -> "service.Servic
     token = http_access.read_token(_TOKEN_FILE.value)
     if token is None and not listening.is_loopback(_HOST.value):
         logging.warning("%s may be reached by others, and no token is asked for.", _HOST.value)
-    root = pathlib.Path(_SERVING_ROOT.value)
+    paths = _paths()
     return service.ServiceConfig(
-        serving_root=root,
-        logs=pathlib.Path(_LOGS.value or root / "logs"),
-        history=_HISTORY.value or root / "history.sqlite",
+        serving_root=paths.root,
+        logs=paths.logs,
+        history=paths.history,
         history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
         model_server=_MODEL_SERVER.value,
         model_server_ca=_MODEL_SERVER_CA.value,
@@ -262,4 +314,4 @@ def _clock(start_s: int | None, started_s: float) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("experiment",), itself=("serving_root", "logs"))

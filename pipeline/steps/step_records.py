@@ -21,7 +21,7 @@ from features import command, files
 from pipeline.steps import fingerprints, stages
 from serving.release import manifest as release
 
-_DIRECTORY = "steps"
+DIRECTORY = "steps"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Record:
 
 def path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
     """Returns where the record of a stage is kept."""
-    return work / _DIRECTORY / f"{stage.name}.json"
+    return work / DIRECTORY / f"{stage.name}.json"
 
 
 def done_path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
