@@ -37,6 +37,8 @@ import pytest
 # be set by then.
 import models  # noqa: F401
 
+pytest_plugins = ("tests.store_fixtures",)
+
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 _KUAIRAND = "kuairand"
 # Begun first, so that at the end no process waits for one that has just begun the longest file.
