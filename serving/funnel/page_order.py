@@ -40,7 +40,6 @@ FILE = "page_order.json"  # In the directory that serving.learn_order writes.
 # Of columns that are logarithms, scores and flags; fitted ones stay far below.
 MAX_WEIGHT = 1e6
 _MAX_BYTES = 1 << 20
-_SOURCES = (*sources.NAMES, sources.CO_WATCH)
 _RATIO_WINDOWS = ("1h", "1d")
 PLACED = (sources.RETRIEVAL, sources.TRENDING, sources.POPULAR, sources.CO_WATCH)
 _NO_PLACE = 1000  # What was not nominated stands behind all that were.
@@ -50,7 +49,7 @@ NAMES = (
     *(f"log_watches_per_impression_{window}" for window in _RATIO_WINDOWS),
     *(EXPECTED_WATCH_TIME, "retrieval_score", "has_retrieval_score", "co_watch_score"),
     "log_age_h",
-    *(f"from_{name}" for name in _SOURCES),
+    *(f"from_{name}" for name in sources.NAMES),
     *(f"log_place_in_{name}" for name in PLACED),
 )
 
@@ -91,7 +90,7 @@ def columns(
     values.append(np.nan_to_num(_scores_of(found, sources.CO_WATCH)))
     age_h = np.maximum(now - upload_times[found.rows], 0) / HOUR_S
     values.append(np.log1p(age_h))
-    values += [np.isfinite(_scores_of(found, name)) for name in _SOURCES]
+    values += [np.isfinite(_scores_of(found, name)) for name in sources.NAMES]
     values += [np.log(_places(_scores_of(found, name))) for name in PLACED]
     return np.stack(values, axis=1).astype(np.float64)
 
