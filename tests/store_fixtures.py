@@ -44,6 +44,7 @@ def _opened(
     found = started(scheme)
     _point_to(found, monkeypatch)
     monkeypatch.setenv("WATCHNEXT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(objects.PATIENCE, "20")
     yield found
     objects.bucket_of.cache_clear()
 

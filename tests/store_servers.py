@@ -10,6 +10,7 @@ import http.server
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def program(name: str) -> str | None:
 
 def missing(scheme: str) -> str:
     """Says what is missing to run a store; "" where nothing is."""
-    if importlib.util.find_spec("obstore") is None:
+    if importlib.util.find_spec("obstore") is None or importlib.util.find_spec("boto3") is None:
         return "pip install '.[s3,gcs]'"
     name = {"s3": "versitygw", "gs": "fake-gcs-server"}[scheme]
     return "" if program(name) else f"run make stores, which builds {name}"
@@ -75,7 +76,7 @@ def running(scheme: str, directory: pathlib.Path) -> Iterator[Store]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     store = Store(scheme=scheme, port=port, directory=directory)
-    (directory / "data" / BUCKET).mkdir(parents=True)
+    (directory / "data").mkdir(parents=True)
     line, extra = {"s3": _versitygw, "gs": _fake_gcs_server}[scheme](store)
     with (directory / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -111,9 +112,10 @@ def _fake_gcs_server(store: Store) -> tuple[list[str], dict[str, str]]:
     assert found is not None
     line = [found, "-scheme=http", "-host=127.0.0.1", f"-port={store.port}", "-backend=memory"]
     line += [f"-external-url=http://127.0.0.1:{store.port}"]
-    return [*line, f"-data={store.directory / 'data'}"], {}
+    return line, {}
 
 
+_UPLOADED = re.compile(rb'"name": "([^"]+)"')
 Fault = Callable[[str, str], str]
 
 
@@ -152,9 +154,12 @@ class Proxy:
         self._server.server_close()
 
     def _handle(self, handler: http.server.BaseHTTPRequestHandler, port: int) -> None:
-        self.requests.append((handler.command, handler.path))
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        fault = self.fault(handler.command, handler.path)
+        path = handler.path
+        if path.startswith("/upload/") and (named := _UPLOADED.search(body)):
+            path = f"/{BUCKET}/{named.group(1).decode()}"  # Google's says it in the body.
+        self.requests.append((handler.command, path))
+        fault = self.fault(handler.command, path)
         if fault == "503":
             self._answer(handler, 503, [], b"<Error><Code>SlowDown</Code></Error>")
             return

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator
 
 from features import files
 from features.durations import HOUR_S
+from features.stores.clients import Meta
 from features.stores.locations import Location
-from features.stores.objects import Meta
 
 DIRECTORY = "WATCHNEXT_CACHE"
 # Locks that say that this process reads a tree; they end with the process.

@@ -25,8 +25,8 @@ from absl import logging
 
 from features import command, files
 from features.stores import cache, leases, objects
+from features.stores.clients import ConflictError, Meta
 from features.stores.locations import Location
-from features.stores.objects import ConflictError, Meta
 
 CHECKSUMS = ".checksums.json"
 WRITING = ".writing"

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from absl import logging
 
 from features import command
-from features.stores import objects
+from features.stores import clients, objects
 from features.stores.locations import Location
 
 LASTS_S = 60.0
@@ -71,7 +71,7 @@ class Holder:
 class Lease:
     """A lease that is held; use :func:`hold`."""
 
-    def __init__(self, location: Location, found: objects.Meta) -> None:
+    def __init__(self, location: Location, found: clients.Meta) -> None:
         self._location = location
         self._found = found
         self._valid_until = time.monotonic() + LASTS_S
@@ -99,14 +99,14 @@ class Lease:
             self._found = objects.at(self._location).write(
                 self._location.key, _json(renewed), mode=self._found.token
             )
-        except objects.ConflictError:
+        except clients.ConflictError:
             self._lost = "another process took it"
         else:
             self._valid_until = begun + LASTS_S
 
     def run_out(self, holder: Holder) -> None:
         """Leaves the lease there as one that ran out, which anybody may take."""
-        with contextlib.suppress(objects.ConflictError):
+        with contextlib.suppress(clients.ConflictError):
             ended = dataclasses.replace(holder, until_s=0.0)
             objects.at(self._location).write(
                 self._location.key, _json(ended), mode=self._found.token
@@ -179,7 +179,7 @@ def holder_of(location: Location) -> Holder | None:
     return None if holder is None or holder.is_gone() else holder
 
 
-def _take(location: Location, holder: Holder, *, what: str, wait_s: float) -> objects.Meta:
+def _take(location: Location, holder: Holder, *, what: str, wait_s: float) -> clients.Meta:
     bucket = objects.at(location)
     give_up = time.monotonic() + wait_s
     while True:
@@ -190,7 +190,7 @@ def _take(location: Location, holder: Holder, *, what: str, wait_s: float) -> ob
             mode = "create" if found is None else found[1].token
             try:
                 return bucket.write(location.key, content, mode=mode)
-            except objects.ConflictError:
+            except clients.ConflictError:
                 continue  # Somebody else took it just now: look who.
         if time.monotonic() >= give_up:
             raise command.InputError(f"{what} is in use by {other}. Wait until it has finished.")

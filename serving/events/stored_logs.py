@@ -21,8 +21,8 @@ from absl import logging
 from features import command
 from features.durations import DAY_S
 from features.stores import cache, directories, door, locations, objects
+from features.stores.clients import ConflictError, Meta
 from features.stores.locations import Location
-from features.stores.objects import ConflictError, Meta
 
 _STORED = ".stored"
 _PARTITION = "date="
@@ -46,26 +46,35 @@ class StoredLogs:
         self._location: Location = locations.parse(url)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            path = directory / _STORED
-            lines = path.read_text().splitlines() if path.exists() else [str(self._location)]
-            if lines[0] != str(self._location):
-                raise command.InputError(
-                    f"{directory} holds events of {lines[0]}, not of {self._location}: give a "
-                    "directory of its own."
-                )
-            self._stored = set(lines[1:])
-            self._log = path.open("a")
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.stat().st_size:
-                self._remember(str(self._location))
-        except BlockingIOError:
-            raise command.InputError(
-                f"{directory} is in use by another process: give each server a directory of its "
-                "own."
-            ) from None
+            self._log = (directory / _STORED).open("a+")
         except OSError as error:
             raise command.InputError(f"{directory} cannot be written: {error}.") from None
+        try:
+            self._stored = self._claim()
+        except BaseException:
+            self._log.close()
+            raise
         door.stands_for(directory, self._location)
+
+    def _claim(self) -> set[str]:
+        """Locks the directory for this process; returns what the store has of it."""
+        try:
+            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise command.InputError(
+                f"{self.directory} is in use by another process: give each server a directory of "
+                "its own."
+            ) from None
+        self._log.seek(0)
+        place, *names = self._log.read().splitlines() or [""]
+        if not place:
+            self._log.write(f"{self._location}\n")
+        elif place != str(self._location):
+            raise command.InputError(
+                f"{self.directory} holds events of {place}, not of {self._location}: give a "
+                "directory of its own."
+            )
+        return set(names)
 
     def pull(self, *, from_s: int | None = None) -> None:
         """Copies what the store has and the directory lacks.

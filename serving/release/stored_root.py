@@ -23,13 +23,14 @@ from absl import logging
 
 from features import command, files
 from features.stores import cache, door, leases, locations, objects
+from features.stores.clients import ConflictError, Meta
 from features.stores.locations import Location
-from features.stores.objects import ConflictError, Meta
 from serving.release import checksums, tf_serving_config
 from serving.release import manifest as release
 
 _LEASE = ".lease"
 _THREADS = 8
+_ATTEMPTS = 5
 # How long a publication waits for a rollback or a pin, and the other way round.
 _WAIT_S = 30.0
 # Seconds between two looks at CURRENT, which cost next to nothing, and two at all small files.
@@ -88,7 +89,13 @@ def read(url: str, version: str | None = None) -> pathlib.Path:
         return pathlib.Path(url)
     root = mirror(url)
     with cache.alone(root, lambda: command.InputError(f"{url} is being copied; run it again.")):
-        _copy(_State(locations.parse(url)), root, also=version)
+        for attempt in range(_ATTEMPTS):
+            try:
+                _copy(_State(locations.parse(url)), root, also=version)
+                break
+            except ConflictError:  # Something went between the listing and the reading.
+                if attempt == _ATTEMPTS - 1:
+                    raise command.InputError(f"{url} changes all the time; try again.") from None
     return root
 
 
@@ -145,6 +152,11 @@ class _State:
         for name in (release.RELEASES, release.PINNED, tf_serving_config.DIRECTORY):
             for meta in self.bucket.list(f"{self.key(name)}/"):
                 self.small[meta.key.removeprefix(self.key(""))] = meta
+        manifest = f"{release.RELEASES}/{self.current}.json"
+        if release.is_version(self.current) and manifest not in self.small:
+            # A listing that is late.
+            named = self.bucket.head(self.key(manifest))
+            self.small |= {manifest: named} if named else {}
 
     def key(self, name: str) -> str:
         """Returns the key of a file of the root."""

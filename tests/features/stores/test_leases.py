@@ -48,7 +48,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_free(place):
     ):
         pass
     child.kill()
-    child.wait()
+    child.communicate()
     with leases.hold(place, what="it"):
         pass
 
@@ -91,4 +91,5 @@ def test_one_waits_for_the_other(place):
     )
     assert child.stdout.readline() == "held\n"
     with leases.hold(place, what="it", wait_s=30):
-        assert child.wait(30) == 0
+        child.communicate(timeout=30)
+        assert child.returncode == 0
