@@ -23,7 +23,7 @@ from absl import flags
 
 from features import command
 from features.stores import door
-from pipeline.steps import commands, retraining, stages, stored_work
+from pipeline.steps import commands, declared, retraining, stored_work
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     places = stored_work.Places(
         _WORK.value or os.path.join(os.path.dirname(root.rstrip("/")), "work"),
         root,
-        stages.STAGES,
+        declared.STEPS,
     )
     job = retraining.Retraining(
         logs=pathlib.Path(_LOGS.value),
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
         work=places.work,
         flags=_flags_of_steps(),
         unrecorded_flags=_force_flags(),
-        given={stages.SERVING_ROOT: root},
+        given={declared.SERVING_ROOT: root},
         keep=places.keep,
     )
     with places.opened():
@@ -118,13 +118,13 @@ def _force_flags() -> Mapping[str, Sequence[str]]:
     return {"build_release": [f"--force_publish={reason}"]} if reason else {}
 
 
-def _print_table(steps: Sequence[retraining.Step]) -> None:
+def _print_table(steps: Sequence[retraining.StepResult]) -> None:
     for step in steps:
         print(f"{step.name:<16} {step.outcome.value:<11} {step.seconds:>8.1f} s  {step.reason}")
     print(f"{'together':<28} {sum(step.seconds for step in steps):>8.1f} s")
 
 
-def _refuse(failed: retraining.Step) -> None:
+def _refuse(failed: retraining.StepResult) -> None:
     sys.stdout.flush()
     sys.stderr.write(
         f"error: {failed.name} failed ({failed.reason}); what it said stands above.\n"

@@ -16,7 +16,7 @@ from absl import logging
 from features import files
 from features.stores import cache, directories, door, leases, locations, objects
 from features.stores.locations import Location
-from pipeline.steps import stages, step_records
+from pipeline.steps import declared, step_records
 from serving.release import stored_root
 
 _LEASE = ".lease"
@@ -32,7 +32,7 @@ class Places:
         serving_root_given: The serving root as the steps are to be given it.
     """
 
-    def __init__(self, work: str, serving_root: str, chain: Sequence[stages.Stage]) -> None:
+    def __init__(self, work: str, serving_root: str, chain: Sequence[declared.Step]) -> None:
         """Finds the places; nothing is read yet."""
         self._chain = chain
         self._location = locations.parse(work) if locations.is_remote(work) else None
@@ -51,7 +51,7 @@ class Places:
         Raises:
             InputError: The store does not take it.
         """
-        if name == stages.SERVING_ROOT:
+        if name == declared.SERVING_ROOT:
             stored_root.read(self.serving_root_given)  # The step itself has published it.
         elif self._location is not None and name == step_records.DIRECTORY:
             self._write_records(self._location)
@@ -76,8 +76,8 @@ class Places:
 
     def _read(self, location: Location) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
-        names = {stage.writes[1]: stage for stage in self._chain}
-        names.pop(stages.SERVING_ROOT, None)
+        names = {step.writes[1]: step for step in self._chain}
+        names.pop(declared.SERVING_ROOT, None)
         unsent = {n for n in names if (self.work / _UNSENT / n).exists()}
         for name in names:
             if name in unsent and files.read_complete(self.work / name) is not None:

@@ -1,4 +1,4 @@
-"""A log in memory, clean and in the order of its time, to be replayed."""
+"""A log in memory, clean and in the order of its time, for backtests."""
 
 import dataclasses
 import pathlib
@@ -40,7 +40,7 @@ class PastLog:
         present = logs.tables_in(directory)
         for needed in ("videos", "watches"):
             if needed not in present:
-                raise command.InputError(f"{directory} has no table {needed!r} to replay.")
+                raise command.InputError(f"{directory} has no table {needed!r} to test on.")
         cleaner = Cleaner(None, None, int(time.time()))
         videos = cleaner.split("videos", logs.read_table(directory, "videos"))[0]
         cleaner = dataclasses.replace(cleaner, videos=combined(videos["video_id"]))
