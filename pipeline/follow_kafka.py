@@ -22,7 +22,7 @@ from absl import flags
 
 from features import command
 from features.stores import locations
-from pipeline.kafka import messages
+from pipeline.kafka import reading as reading_settings
 from serving.events import stored_logs
 
 _BROKERS = flags.DEFINE_string("brokers", None, "HOST:PORT of brokers, with commas.", required=True)
@@ -42,8 +42,8 @@ _STATE = flags.DEFINE_string(
 _GROUP = flags.DEFINE_string("group", "watchnext", "Group of consumers; members share partitions.")
 _FORMAT = flags.DEFINE_enum(
     "format",
-    messages.JSON,
-    messages.FORMATS,
+    reading_settings.JSON,
+    reading_settings.FORMATS,
     "Form of the messages; avro_registry has a schema registry's five bytes before the record.",
 )
 _AVRO_SCHEMA = flags.DEFINE_string(
@@ -52,7 +52,7 @@ _AVRO_SCHEMA = flags.DEFINE_string(
 _FIELDS = flags.DEFINE_list(
     "fields", [], "Names in the messages that differ from ours: video_id=item.id,time=at_ms."
 )
-_TIME_UNIT = flags.DEFINE_enum("time_unit", "s", list(messages.UNITS), "Unit of the time.")
+_TIME_UNIT = flags.DEFINE_enum("time_unit", "s", list(reading_settings.UNITS), "Unit of the time.")
 _SETTINGS = flags.DEFINE_string(
     "settings",
     None,
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     from pipeline.kafka import following
 
-    reading = messages.Reading(
+    reading = reading_settings.Reading(
         kinds=_pairs(_TOPICS.value, "--topics", one_is_enough=True),
         format=_FORMAT.value,
         avro_schema=pathlib.Path(_AVRO_SCHEMA.value) if _AVRO_SCHEMA.value else None,

@@ -23,9 +23,7 @@ from features import command
 from features.stores import cache, directories, leases, locations, objects
 from features.stores.locations import Location
 
-# Environment variable: what local paths stand for, for the processes that are given them.
-STANDS_FOR = "WATCHNEXT_STANDS_FOR"
-_STANDS_FOR: dict[str, str] = json.loads(os.environ.get(STANDS_FOR) or "{}")
+_STANDS_FOR: dict[str, str] = json.loads(os.environ.get(command.STANDS_FOR) or "{}")
 
 
 def shown(path: object) -> str:
@@ -39,12 +37,13 @@ def shown(path: object) -> str:
 
 def stands_for(local: pathlib.Path, url: object) -> None:
     """Has messages of this process name a place in a store instead of a local path."""
-    _STANDS_FOR[str(local)] = str(url)
+    for path in (local, local.resolve()):
+        _STANDS_FOR[str(path)] = str(url)
 
 
 def for_children() -> str:
-    """Returns the value of :data:`STANDS_FOR` for processes that this one starts."""
-    return json.dumps(_STANDS_FOR)
+    """Returns the value of :data:`features.command.STANDS_FOR` for processes that it starts."""
+    return json.dumps(_STANDS_FOR) if _STANDS_FOR else ""
 
 
 @contextlib.contextmanager
@@ -95,7 +94,7 @@ def opened(
                 outputs[name] = (local, places[name])
                 _replace(values, name, local, remote[name])
         if remote:
-            stack.enter_context(_translated())
+            stack.enter_context(translated())
         yield
         for local, location in outputs.values():
             _publish(local, location)
@@ -144,7 +143,7 @@ def _publish(local: pathlib.Path, location: Location) -> None:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Has what the process prints name places in stores."""
     before = sys.stdout
     sys.stdout = _Translator(before)

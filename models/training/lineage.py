@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from features import dataset
+from features.stores import door
 from models.training import saved
 
 
@@ -16,7 +17,7 @@ def of_examples(examples_dir: str | os.PathLike[str], model: str) -> dict[str, A
         key: info[key] for key in ("from_s", "until_s", "train_until_s") if key in info
     }
     return {
-        "examples": str(pathlib.Path(examples_dir).resolve()),
+        "examples": door.shown(pathlib.Path(examples_dir).resolve()),
         "transform": saved.transform_fingerprint(examples_dir, model),
         **times,
     }

@@ -19,6 +19,7 @@ from absl import logging
 from features import command
 from pipeline.kafka import messages, progress
 from pipeline.kafka.progress import Partition
+from pipeline.kafka.reading import Reading
 from serving.events.event import Event, NewUser
 from serving.events.log import COMPACTION_PERIOD_S, EventLog
 
@@ -43,7 +44,7 @@ class Source:
     brokers: str
     group: str
     settings: Mapping[str, str]
-    reading: messages.Reading
+    reading: Reading
     wait_s: float = 60.0
 
 
@@ -99,7 +100,12 @@ class Follower:
         self._refusal = ""
         self._at: dict[Partition, int] = {}  # Of what is assigned: read, or known to hold nothing.
         self.counts = Counts()
-        self._consumer = self._open()
+        try:
+            self._consumer = self._open()
+        except BaseException:
+            self._log.close()
+            self._progress.close()
+            raise
 
     def __enter__(self) -> "Follower":
         return self

@@ -5,10 +5,8 @@ What a message may say, and what it must, is what ``POST /v1/events`` takes
 it does not know are ignored, since a topic is written for others too.
 """
 
-import dataclasses
 import io
 import json
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,14 +14,12 @@ import pydantic
 from absl import logging
 
 from features import command
+from pipeline.kafka.reading import AVRO_REGISTRY, UNITS, Reading
 from serving import errors
 from serving.events.event import Event, NewUser
 from serving.server import answers
 from serving.server.schema import EventIn
 
-JSON, AVRO, AVRO_REGISTRY = "json", "avro", "avro_registry"
-FORMATS = (JSON, AVRO, AVRO_REGISTRY)
-UNITS = {"s": 1, "ms": 1000, "us": 1_000_000}
 # A zero byte and the number of a schema, before what a registry's serialisers write.
 _REGISTRY_BYTES = 5
 _KNOWN = frozenset(EventIn.model_fields)
@@ -33,34 +29,6 @@ class BadMessageError(ValueError):
     """A message that holds no event; the text says why."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How the messages of topics are read.
-
-    Attributes:
-        kinds: Topic to the ``type`` of all its events; "" where each message has a ``type``.
-        format: ``json``; ``avro``, or ``avro_registry`` with a registry's five bytes before it.
-        avro_schema: File with the Avro schema that messages are written with; None for JSON.
-        fields: Our name to the name in the messages, with dots into what is nested.
-        time_unit: Unit of ``time``: ``s``, ``ms`` or ``us``.
-    """
-
-    kinds: Mapping[str, str]
-    format: str = JSON
-    avro_schema: pathlib.Path | None = None
-    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    time_unit: str = "s"
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.fields) - _KNOWN)
-        if unknown:
-            raise command.InputError(
-                f"--fields names {', '.join(unknown)}; an event has {', '.join(sorted(_KNOWN))}."
-            )
-        if (self.avro_schema is None) != (self.format == JSON):
-            raise command.InputError("--avro_schema goes with --format=avro or avro_registry.")
-
-
 class Reader:
     """Turns messages into events."""
 
@@ -68,8 +36,14 @@ class Reader:
         """Reads the schema.
 
         Raises:
-            InputError: There is none that Avro can read, or Avro is not installed.
+            InputError: There is none that Avro can read, or Avro is not installed; a field is
+                given another name that no event has.
         """
+        unknown = sorted(set(reading.fields) - _KNOWN)
+        if unknown:
+            raise command.InputError(
+                f"--fields names {', '.join(unknown)}; an event has {', '.join(sorted(_KNOWN))}."
+            )
         self._reading = reading
         self._decode = _decoder(reading)
         self._ignored: set[str] = set()

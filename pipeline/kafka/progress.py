@@ -45,18 +45,13 @@ class Progress:
         self._path = directory / f"kafka-{group}.json"
         self.dead_letters = directory / f"dead-letters-{group}.ndjson"
         self._lock = (directory / f"kafka-{group}.member").open("a+")
-        self.member = self._claim(logs_dir, group)
-        self._next: dict[Partition, int] = {}
-        if self._path.exists():
-            try:
-                for topic, partition, offset in json.loads(self._path.read_text()):
-                    self._next[topic, int(partition)] = int(offset)
-            except (ValueError, TypeError) as error:
-                raise command.InputError(
-                    f"{self._path} is damaged ({error}). Remove it to go on from the offsets that "
-                    "are committed in Kafka."
-                ) from None
-        self._lettered = self._mend()
+        try:
+            self.member = self._claim(logs_dir, group)
+            self._next = self._read()
+            self._lettered = self._mend()
+        except BaseException:
+            self.close()
+            raise
 
     def next(self, partition: Partition) -> int | None:
         """Returns the first offset that the log lacks; None where nothing is known."""
@@ -87,6 +82,18 @@ class Progress:
     def close(self) -> None:
         """Lets the next follower in."""
         self._lock.close()
+
+    def _read(self) -> dict[Partition, int]:
+        if not self._path.exists():
+            return {}
+        try:
+            rows = json.loads(self._path.read_text())
+            return {(topic, int(number)): int(offset) for topic, number, offset in rows}
+        except (ValueError, TypeError) as error:
+            raise command.InputError(
+                f"{self._path} is damaged ({error}). Remove it to go on from the offsets that are "
+                "committed in Kafka."
+            ) from None
 
     def _claim(self, logs_dir: pathlib.Path, group: str) -> str:
         try:

@@ -157,7 +157,7 @@ class Retraining:
         clock = time.monotonic()
         environment = {
             command.DONE: str(step_records.done_path(self.work, step)),
-            door.STANDS_FOR: door.for_children(),
+            command.STANDS_FOR: door.for_children(),
             **scratch,
         }
         code = _run_process(self._command(step), lock, environment)
