@@ -28,6 +28,8 @@ from features.stores.locations import Location
 from serving.release import checksums, tf_serving_config
 from serving.release import manifest as release
 
+# Directories of small files.
+_SMALL = (release.RELEASES, release.PINNED, release.PAGE_ORDER, tf_serving_config.DIRECTORY)
 _LEASE = ".lease"
 _THREADS = 8
 _ATTEMPTS = 5
@@ -149,7 +151,7 @@ class _State:
         self.current = "" if found is None else found[0].decode(errors="replace").strip()
         self.token: Meta | None = None if found is None else found[1]
         self.small: dict[str, Meta] = {}
-        for name in (release.RELEASES, release.PINNED, tf_serving_config.DIRECTORY):
+        for name in _SMALL:
             for meta in self.bucket.list(f"{self.key(name)}/"):
                 self.small[meta.key.removeprefix(self.key(""))] = meta
         manifest = f"{release.RELEASES}/{self.current}.json"
@@ -193,7 +195,7 @@ class _State:
 
     def remove_release(self, version: str) -> None:
         """Removes a release, its manifest first: what has none is no release."""
-        self.remove([f"{release.RELEASES}/{version}.json"])
+        self.remove([f"{d}/{version}.json" for d in (release.RELEASES, release.PAGE_ORDER)])
         for component in release.COMPONENTS:
             prefix = f"{self.key(component)}/{version}/"
             self.bucket.delete([meta.key for meta in self.bucket.list(prefix)])
@@ -232,7 +234,7 @@ def _copy(state: _State, root: pathlib.Path, *, also: str | None = None) -> None
 
 
 def _copy_small(state: _State, root: pathlib.Path) -> None:
-    for directory in (release.RELEASES, release.PINNED, tf_serving_config.DIRECTORY):
+    for directory in _SMALL:
         for path in (root / directory).glob("*"):
             if path.relative_to(root).as_posix() not in state.small:
                 path.unlink(missing_ok=True)
@@ -318,6 +320,7 @@ class _Push:
         removed = sorted(self._before.manifests() - there, key=int)
         for version in added:
             self._put(f"{release.RELEASES}/{release.BUILDING}{version}", b"")
+            self._put_small(release.PAGE_ORDER)
             self._put_release(version)
         self._put_small(release.PINNED)
         self._put_small(tf_serving_config.DIRECTORY)

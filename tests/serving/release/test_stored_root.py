@@ -23,6 +23,18 @@ def build(url, content="1", *, keep=3):
         return making.publish(metrics={}, gates=[], lineage={}, keep=keep).version
 
 
+def test_the_learned_order_of_a_release_goes_and_comes_with_it(url):
+    with stored_root.changed(url) as root, publication.building(root) as making:
+        for name in ("query_tower", "index", "videos"):
+            (making.directory(name) / "file").write_text(name)
+        order = root / release.PAGE_ORDER / f"{making.version}.json"
+        order.parent.mkdir()
+        order.write_text("{}")
+        version = making.publish(metrics={}, gates=[], lineage={}).version
+    root = stored_root.read(url)
+    assert (root / release.PAGE_ORDER / f"{version}.json").read_text() == "{}"
+
+
 def served(url):
     """Returns the version that a reader gets, after it was proved whole, and its content."""
     loaded = release.load(stored_root.read(url))
