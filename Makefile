@@ -28,6 +28,7 @@ help:
 	@echo "make kafka   fetch a Kafka broker for the tests of pipeline.follow_kafka (43 MB, needs Maven)"
 	@echo "make stores  build servers of object stores for their tests (needs Go)"
 	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
+	@echo "make axe     install the accessibility rules that tests of pages run (needs npm)"
 	@echo "make doctor  what is wrong with this environment"
 	@echo "make setup   only the environment"
 	@echo "make lock    resolve requirements.lock anew from setup.py"
@@ -123,6 +124,11 @@ prism: $(STAMP)
 stores:
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/fsouza/fake-gcs-server@v1.56.1
+
+.PHONY: axe
+axe:
+	@mkdir -p build/axe && cp tests/axe/package.json tests/axe/package-lock.json build/axe/
+	@npm ci --prefix build/axe --ignore-scripts --no-audit --no-fund --silent
 
 # The resolver is a tool of its own; the markers that say "Linux, x86-64, below 3.14" go, since
 # they stand on every line.

@@ -148,7 +148,7 @@ setup(
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
         "serving": ["deployment/*", "deployment/*/*"],
-        "serving.server": ["page.html"],
+        "serving.server": ["web/*"],
     },
     install_requires=_BASE,
     extras_require={

@@ -94,7 +94,6 @@ def _root() -> pathlib.Path:
 
 
 def _retrieve(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import retrieval as batch_retrieval
 
     return batch_retrieval.retrieve(
@@ -108,7 +107,6 @@ def _retrieve(chosen: release.Release) -> int:
 
 
 def _rank(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import ranking as batch_ranking
 
     return batch_ranking.rank(
@@ -121,7 +119,6 @@ def _rank(chosen: release.Release) -> int:
 
 
 def _page(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import backtest, past_funnel
 
     settings = past_funnel.BacktestConfig(

@@ -16,16 +16,14 @@ from features.tables import schema
 from models import config, losses
 from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
-from models.ranking import calibration, duration_target, shared_queries
+from models.ranking import calibration, duration_target
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
-from models.training import batches, checkpoints, lineage, loop, saved
+from models.training import batches, checkpoints, loop, saved
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
 _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
-_OBJECTIVE, _LOG_LOSS, _PER_USER = "objective", "log_loss", "per_user_loss"
-STOP_METRICS = (_OBJECTIVE, _LOG_LOSS, _PER_USER)
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
 _SCORE_BATCH = 8192
@@ -99,20 +97,21 @@ class RankerTask:
         self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
     ) -> None:
         self.model = model
-        self.stop_metric = stop_metric or _OBJECTIVE
+        self.stop_metric = stop_metric or config.OBJECTIVE
         self.higher_is_better = False
         self._holdout = None if holdout is None else _by_page(holdout)
         self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
-        if self.stop_metric == _PER_USER and holdout is not None and not self._has_pairs(holdout):
+        is_pairs = self.stop_metric == config.PER_USER_LOSS
+        if is_pairs and holdout is not None and not self._has_pairs(holdout):
             logging.warning(
                 "No page of the holdout has both a clicked and an unclicked impression, so there "
                 "is no %s: the best round is decided by %s.",
-                _PER_USER,
-                _OBJECTIVE,
+                config.PER_USER_LOSS,
+                config.OBJECTIVE,
             )
-            self.stop_metric = _OBJECTIVE
+            self.stop_metric = config.OBJECTIVE
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
@@ -123,7 +122,7 @@ class RankerTask:
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss of a batch of impressions, over all towers."""
         del step
-        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        query, places = ranker.distinct_queries(batch, self.model.query_columns)
         orders, level = self.model.orders_and_level(query, batch, places=places, training=True)
         # Each tower learns by itself: towers that share a loss would make up for each other.
         values = [losses.mean(self._losses(order + level, batch)) for order in orders]
@@ -133,7 +132,7 @@ class RankerTask:
         return tf.add_n(values) / len(orders)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        query, places = ranker.distinct_queries(batch, self.model.query_columns)
         orders, _ = self.model.orders_and_level(query, batch, places=places)
         values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
         return tf.add_n(values) / len(values)
@@ -163,9 +162,9 @@ class RankerTask:
         logits = self._score(self._holdout)
         log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
         found = {
-            _OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
-            _LOG_LOSS: log_loss,
-            _PER_USER: metrics.weighted_per_user_loss(
+            config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
+            config.LOG_LOSS: log_loss,
+            config.PER_USER_LOSS: metrics.weighted_per_user_loss(
                 logits,
                 self._holdout[_CLICKED],
                 self._holdout[_WATCH_TIME],
@@ -223,7 +222,7 @@ class Scorer:
         self._names = (*model.query_columns, *model.candidate_columns)
 
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            query, places = shared_queries.distinct(part, model.query_columns)
+            query, places = ranker.distinct_queries(part, model.query_columns)
             return model.logits(query, part, places=places)
 
         self._logits = tf.function(logits, reduce_retracing=True)
@@ -325,9 +324,10 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if (settings.stop_metric or _LOG_LOSS) not in STOP_METRICS:
+    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
         raise command.InputError(
-            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
+            f"{settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)
@@ -358,7 +358,7 @@ def train(
             "Give --memory_gb more than the training examples take."
         )
     configs = {"model": model_config, "training": settings}
-    facts = lineage.of_examples(examples_dir, spec.RANKER)
+    facts = saved.lineage_of(examples_dir, spec.RANKER)
     run = checkpoints.RunDirectory(
         f"{os.fspath(model_dir).rstrip('/')}.training",
         {"lineage": facts, "configs": config.to_json(configs)},
@@ -372,7 +372,7 @@ def train(
         metrics=result.metrics,
         lineage=facts
         | {
-            "trained_at": lineage.now(),
+            "trained_at": saved.now(),
             "steps": result.steps,
             "click_rate": labels.click_rate,
         },
