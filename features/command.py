@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
-from features import quiet
+from features.screen import quiet
 
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, files, progress
+from features import command, files
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import kuairand, movielens
 from pipeline.mapping import importing, mapping_file, proposal

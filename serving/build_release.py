@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, config_flags, progress
+from features import command, config_flags
+from features.screen import progress
 from serving.building import config as build_config
 from serving.release import stored_root
 

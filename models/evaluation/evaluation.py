@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow.dataset as ds
 from absl import logging
 
-from features import command, dataset, files, progress, provenance, spec
+from features import command, dataset, files, provenance, spec
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec
 from models.baselines import boosted_trees, live_popularity, rank_factorisation
 from models.baselines import implicit as implicit_baselines

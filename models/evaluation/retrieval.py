@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from features import command, progress, spec, tensors
+from features import command, spec, tensors
 from features.catalogue import Catalogue
 from features.durations import DAY_S
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from models.baselines.retrieval import Baseline, Queries, watch_counts
 from models.evaluation import metrics, repeat_bias

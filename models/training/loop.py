@@ -11,7 +11,8 @@ import tf_keras
 from absl import logging
 from tf_keras.optimizers import schedules
 
-from features import command, progress
+from features import command
+from features.screen import progress
 from models.config import TrainingConfig
 from models.embeddings import EmbeddingTable
 from models.training import collapse, distribution, optimizers

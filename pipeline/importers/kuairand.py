@@ -62,8 +62,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import command, feedback, progress
+from features import command, feedback
 from features.durations import HOUR_S
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import kuairand_files, source_files
 

@@ -34,7 +34,8 @@ import polars as pl
 import pyarrow as pa
 from absl import logging
 
-from features import command, progress
+from features import command
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import source_files
 

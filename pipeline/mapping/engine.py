@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from features import command
-from features import progress as bars
+from features.screen import progress as bars
 from pipeline.mapping import file_sources, streams
 from pipeline.mapping.mapping_file import Source
 

@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import dataset, files, progress, spec
+from features import dataset, files, spec
 from features.as_of import example_tables, replay
+from features.screen import progress
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import beam_options, leakage_audit, raw_examples
 from pipeline.preprocessing import job as preprocessing_job

@@ -20,9 +20,10 @@ import tensorflow_transform.beam as tft_beam
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, files, progress, spec
+from features import command, files, spec
 from features.as_of import example_tables, replay
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
 from features.tables import logs

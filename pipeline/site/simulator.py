@@ -78,8 +78,9 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from features import command, progress
+from features import command
 from features.durations import HOUR_S
+from features.screen import progress
 from features.tables import logs
 from pipeline.site import builder as site_builder
 from pipeline.site import calibration as site_calibration

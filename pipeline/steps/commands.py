@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from absl import logging
 
-from features import command, quiet
+from features import command
+from features.screen import quiet
 
 Result = TypeVar("Result")
 # What a step says of what it made; that of a retraining as a whole says nothing new.

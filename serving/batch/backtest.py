@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, progress
+from features import command
+from features.screen import progress
 from serving.batch import output as batch_output
 from serving.batch import past_funnel
 from serving.batch.page_scores import Tally

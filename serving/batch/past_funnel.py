@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import command, progress, spec, tensors
+from features import command, spec, tensors
 from features.as_of import examples
 from features.catalogue import combined
+from features.screen import progress
 from features.spec import Side
 from serving import errors
 from serving.batch.order_learning import Lessons

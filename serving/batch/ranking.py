@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, progress, spec, tensors
+from features import command, spec, tensors
 from features.as_of import live_statistics, pages, statistics
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
 from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.tables import schema
 from serving.batch import output as batch_output

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from absl import logging
 
-from features import command, progress, spec, tensors
+from features import command, spec, tensors
 from features.as_of import examples
 from features.as_of.examples import Request, Users
 from features.as_of.history import History
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.event_columns import Queries
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from serving.batch import output as batch_output
 from serving.batch import query_files

@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, progress, spec, tensors
+from features import command, dataset, files, spec, tensors
 from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.stores import door
 from models.candidate import model as candidate_model

@@ -13,7 +13,7 @@ import termios
 
 import pytest
 
-from features import progress
+from features.screen import progress
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -88,7 +88,8 @@ def test_a_bar_inside_another_shows_nothing(caplog, monkeypatch):
 
 PROGRAM = """
 from absl import logging
-from features import command, progress
+from features import command
+from features.screen import progress
 
 
 def main(argv):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from features import quiet
+from features.screen import quiet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # As TensorFlow 2.21 wrote them.

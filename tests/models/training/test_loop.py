@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from features import dataset, progress
+from features import dataset
+from features.screen import progress
 from models import config, embeddings
 from models.training import batches, checkpoints, loop
 
