@@ -32,6 +32,7 @@ NOISE = (
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] \S+:\d+\] ",
     r"E\d{4} \S+ +\d+ cuda_\w+\.cc:\d+\] "
     r"(failed call to cuInit|Unable to register cu\w+ factory)",
+    r"E\d{4} \S+ +\d+ util\.cc:\d+\] oneDNN supports DT_HALF only on",
     r"To enable the following instructions: .* rebuild TensorFlow",
 )
 _FILTER = """
@@ -125,7 +126,13 @@ class _Loader(importlib.abc.Loader):
 
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Sends what this process writes to standard error through the filter, C++ code included."""
+    """Sends what this process writes to standard error through the filter, C++ code included.
+
+    Where everything is to be shown, or no command runs, it changes nothing.
+    """
+    if os.environ.get(VARIABLE) not in {QUIET, BRIEF}:
+        yield
+        return
     sys.stderr.flush()
     try:
         original = os.dup(2)
