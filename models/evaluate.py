@@ -13,6 +13,7 @@ from absl import flags, logging
 
 from features import command
 from models.evaluation import config as evaluation_config
+from models.evaluation import protocols
 
 _DEFAULT = evaluation_config.EvaluationConfig()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
@@ -47,6 +48,13 @@ _LIVE = flags.DEFINE_bool(
 )
 _LINEAR = flags.DEFINE_bool(
     "linear", _DEFAULT.linear, "Trains linear ranking baselines, on watch time and on clicks."
+)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol",
+    _DEFAULT.protocol,
+    ["", *protocols.PROTOCOLS],
+    "Measures as figures of a public data set are published; decides --k, --exclude_watched and "
+    "--max_queries.",
 )
 _GBDT = flags.DEFINE_bool(
     "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (the extra gbdt)."
@@ -106,6 +114,7 @@ def _config() -> evaluation_config.EvaluationConfig:
             live=_LIVE.value,
             linear=_LINEAR.value,
             gbdt=_GBDT.value,
+            protocol=_PROTOCOL.value,
         )
     except ValueError as error:
         raise command.InputError(f"cannot evaluate with these flags: {error}") from None

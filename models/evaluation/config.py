@@ -12,11 +12,13 @@ class RetrievalConfig:
         exclude_watched: Never recommend what the query's watch bag holds. A label in it is then
             a miss, as it would be in production.
         list_size: Videos per query that coverage, mean age and MAP@k look at.
+        ndcg: Whether NDCG is measured at the cut-offs too, as protocols of data sets have it.
     """
 
     ks: tuple[int, ...] = (10, 50, 100, 200, 500)
     exclude_watched: bool = False
     list_size: int = 100
+    ndcg: bool = False
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
@@ -44,6 +46,8 @@ class EvaluationConfig:
         live: Whether to measure popularity as of each query too. It sees what others watched
             in the holdout before the query, which the model and the other baselines do not.
         linear: Whether to train the linear ranking baselines, on watch time and on clicks.
+        protocol: Protocol of a public data set, a key of ``models.evaluation.protocols.PROTOCOLS``,
+            which then decides ``ks``, ``exclude_watched`` and ``max_queries``; "" for none.
         gbdt: Whether to train gradient-boosted trees, on watch time and on clicks; left out with a
             note where ``lightgbm`` is not installed.
     """
@@ -57,6 +61,7 @@ class EvaluationConfig:
     live: bool = False
     linear: bool = True
     gbdt: bool = False
+    protocol: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))

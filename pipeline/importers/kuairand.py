@@ -6,6 +6,7 @@ Reads the official CSV files of KuaiRand-Pure, -1K and -27K, and the same tables
 log_standard_*, log_random_*            impressions and watches, one row each
 user_features_*, video_features_basic_* users and videos
 history_* (optional, Parquet)           per user, in order: videos watched before the log
+kuairand_video_captions, _categories    of 2026 (optional): captions, four levels of categories
 video_features_statistic_*              NEVER READ. It averages over the month that contains the
                                         log, so it holds the outcomes that are to be predicted.
 ======================================  ====================================================
@@ -39,7 +40,10 @@ watches, from the history
 videos
   ``channel_id`` = ``author_id``, ``topics`` = ``tag``, ``duration_s`` (null where it is 0 or
   unknown), ``upload_time`` = ``upload_dt`` at 00:00 UTC+8; where that is unknown the first instant
-  of the log stands in and ``upload_time_known`` is false. No title, no language.
+  of the log stands in and ``upload_time_known`` is false. No language. With the additions of 2026
+  ``title`` = ``caption``, ``cover_text`` = ``show_cover_text``, and ``category_1`` to
+  ``category_4`` the names of the four levels; without them no title. Their probabilities and ids
+  are not read.
 users
   all columns. -124 and "UNKNOWN" mean unknown and become null. No region, gender or age.
 
@@ -122,8 +126,11 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     first_s, num_unplayed = _import_log(files["log"], writer, config)
     notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
     durations = []
+    content = _content(files)
     for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
         batch = videos(rows, first_s=first_s)
+        if content is not None:
+            batch = batch.join(content, "video_id", "left", maintain_order="left")
         writer.write("videos", batch.to_arrow())
         durations.append(batch.select("video_id", "duration_s") if has_history else batch.clear())
     profiles = users(pl.concat(_read_all(files["users"], kuairand_files.USERS)))
@@ -138,8 +145,13 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
         )
         profiles = _with_history_length(profiles, history)
     writer.write("users", profiles.to_arrow())
-    writer.write_features(kuairand_files.declarations(has_history=has_history))
-    return [*notes, "the data has no searches, titles, languages, regions or devices"]
+    writer.write_features(
+        kuairand_files.declarations(
+            has_history=has_history, has_categories=bool(files["categories"])
+        )
+    )
+    titles = "" if files["captions"] else " titles,"
+    return [*notes, f"the data has no searches,{titles} languages, regions or devices"]
 
 
 def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
@@ -263,6 +275,31 @@ def users(rows: pl.DataFrame) -> pl.DataFrame:
         **{name: _known(name) for name in kuairand_files.USER_COUNTS},
         **{name: _code(name) for name in kuairand_files.USER_CODES},
     )
+
+
+def _content(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
+    """Returns captions and categories of the videos that there are, by video_id; None for none."""
+    if not files["captions"] and not files["categories"]:
+        return None
+    ids = pl.concat(_read_all(files["videos"], {"video_id": pa.int64()}))
+    content = ids.select(video_id=pl.col("video_id").cast(pl.String)).unique()
+    levels = zip(kuairand_files.CATEGORY_COLUMNS, kuairand_files.LEVELS, strict=True)
+    columns = {
+        "captions": {"title": _name("caption"), "cover_text": _name("show_cover_text")},
+        "categories": {ours: _name(f"{level}_level_category_name") for ours, level in levels},
+    }
+    types = {"captions": kuairand_files.CAPTIONS, "categories": kuairand_files.CATEGORIES}
+    for role, named in columns.items():
+        if not files[role]:
+            continue
+        found = [
+            rows.join(ids, left_on="final_video_id", right_on="video_id", how="semi")
+            for rows in _read_all(files[role], types[role])
+        ]
+        key = pl.col("final_video_id").cast(pl.String)
+        wanted = pl.concat(found).select(video_id=key, **named).unique("video_id", keep="last")
+        content = content.join(wanted, "video_id", "left")
+    return content
 
 
 def _with_history_length(profiles: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
