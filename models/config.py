@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
 HIERARCHICAL = "hierarchical"
+AVERAGE, ATTENTION = "average", "attention"
+QUERY_ENCODERS = (AVERAGE, ATTENTION)
 CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH, MIXED, HIERARCHICAL)
 EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
 RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
@@ -47,6 +49,11 @@ class CandidateConfig:
         spectral_start: Whether the embeddings of watched videos and the softmax rows start from the
             factors of how often one follows another, see :mod:`models.candidate.spectral_start`;
             only with ``item_to_item``, and not where a warm start gives them.
+        query_encoder: What else the query tower makes of the watches: ``average``, nothing, or
+            ``attention``: what a question finds in them when it looks back at them in their order,
+            see :mod:`models.candidate.attention`.
+        attention_blocks: Number of blocks of self-attention; only with ``query_encoder=attention``.
+        attention_heads: Number of heads of a block, a divisor of ``embedding_dim``.
         age_pieces: Number of pieces, each of as many training examples, of a piecewise-linear
             function of the example age that is fed too, so that the model can follow what was
             watched from day to day; 0: the value and its powers alone.
@@ -79,6 +86,9 @@ class CandidateConfig:
     linear_output: bool = True
     item_to_item: bool = False
     spectral_start: bool = False
+    query_encoder: str = AVERAGE
+    attention_blocks: int = 1
+    attention_heads: int = 4
     age_pieces: int = 0
     video_content: bool = True
     content_hidden: int = 0
@@ -100,6 +110,22 @@ class CandidateConfig:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         _require(self.embedding_dim >= 1, "embedding_dim", "be 1 or more", self.embedding_dim)
         _require(0 <= self.depth <= MAX_DEPTH, "depth", f"be in [0, {MAX_DEPTH}]", self.depth)
+        _require(
+            self.query_encoder in QUERY_ENCODERS,
+            "query_encoder",
+            f"be in {QUERY_ENCODERS}",
+            self.query_encoder,
+        )
+        _require(
+            self.attention_blocks >= 1, "attention_blocks", "be 1 or more", self.attention_blocks
+        )
+        _require(
+            self.attention_heads >= 1
+            and (self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0),
+            "attention_heads",
+            f"be 1 or more and divide embedding_dim={self.embedding_dim}",
+            self.attention_heads,
+        )
         _require(self.age_pieces >= 0, "age_pieces", "be 0 or more", self.age_pieces)
         _require(self.content_hidden >= 0, "content_hidden", "be 0 or more", self.content_hidden)
         _require(0 <= self.id_dropout < 1, "id_dropout", "be in [0, 1)", self.id_dropout)
@@ -269,7 +295,7 @@ class TrainingConfig:
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
-# a simulated site of 3,000 videos. README, Results, has what they are worth.
+# a simulated site of 3,000 videos. docs/results/candidate.md has what they are worth.
 CANDIDATE_MODEL = CandidateConfig(
     embedding_dim=128,
     depth=2,

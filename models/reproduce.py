@@ -3,6 +3,7 @@ r"""The paper's figures and tables again, with intervals: candidate generation a
     python -m models.reproduce --output=reproduction                    # on a simulated site
     python -m models.reproduce --output=reproduction --logs=logs        # on your logs
     python -m models.reproduce --output=reproduction --mode=short       # a check, in minutes
+    python -m models.reproduce --output=reproduction --parts=sequence   # beside SASRec and HSTU
 
 Writes OUTPUT/experiments/<name>.json as each experiment ends, then results.json and report.html.
 The same command again goes on where it was stopped.
@@ -16,11 +17,11 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from features import command, files
+from features import command, files, provenance
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
-_CANDIDATE, _RANKING = _PARTS = ("candidate", "ranking")
+_CANDIDATE, _RANKING, _SEQUENCE = _PARTS = ("candidate", "ranking", "sequence")
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
 SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--preset=tiny", "--seed=1"),
@@ -31,13 +32,22 @@ _LOGS = flags.DEFINE_string("logs", None, "Raw logs; without them a site is simu
 _MODE = flags.DEFINE_enum(
     "mode", experiments.FULL, experiments.MODES, "short: a check on little data, in minutes."
 )
-_ONLY_PARTS = flags.DEFINE_list("parts", list(_PARTS), f"Out of {', '.join(_PARTS)}.")
+_ONLY_PARTS = flags.DEFINE_list(
+    "parts",
+    [_CANDIDATE, _RANKING],
+    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB.",
+)
 _ONLY = flags.DEFINE_list(
     "experiments", [], "Only these; a name that there is not is answered with all that there are."
 )
 _SEEDS = flags.DEFINE_list("seeds", ["1"], "Of trainings.")
 _PREPROCESS_FLAGS = flags.DEFINE_list(
     "preprocess_flags", [], "Further flags of pipeline.preprocess, such as --holdout_days=2."
+)
+_RECTOOLS_PYTHON = flags.DEFINE_string(
+    "rectools_python",
+    "",
+    "Python with RecTools and PyTorch, for sequence models; empty: an environment in --output.",
 )
 
 
@@ -62,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
     }
     results = {
         "format": experiments.FORMAT,
+        "measured": provenance.stamp(),
         "settings": facts,
         "experiments": [json.loads(one.to_json()) for one in outcomes],
     }
@@ -81,11 +92,12 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models.paper import candidate, ranking
+    from models.paper import candidate, ranking, sequence
 
     return {
         _CANDIDATE: candidate.EXPERIMENTS,
         _RANKING: ranking.EXPERIMENTS,
+        _SEQUENCE: sequence.EXPERIMENTS,
     }
 
 
@@ -125,6 +137,7 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
         mode=_MODE.value,
         seeds=seeds,
         preprocess_flags=tuple(_PREPROCESS_FLAGS.value),
+        rectools_python=_RECTOOLS_PYTHON.value,
     )
     if not set(chosen) & set(_offered()[_RANKING]):
         return setting  # Candidate experiments make their own examples, without impressions.

@@ -36,6 +36,18 @@ _ITEM_TO_ITEM = flags.DEFINE_boolean(
     _MODEL_DEFAULT.item_to_item,
     "Add the watched videos' own embeddings to the query's, newest first, with learned weights.",
 )
+_QUERY_ENCODER = flags.DEFINE_enum(
+    "query_encoder",
+    _MODEL_DEFAULT.query_encoder,
+    config.QUERY_ENCODERS,
+    "attention: self-attention over the watches in their order besides.",
+)
+_ATTENTION_BLOCKS = flags.DEFINE_integer(
+    "attention_blocks", _MODEL_DEFAULT.attention_blocks, "Blocks of self-attention, 1 or more."
+)
+_ATTENTION_HEADS = flags.DEFINE_integer(
+    "attention_heads", _MODEL_DEFAULT.attention_heads, "Heads of a block; they divide D."
+)
 _SPECTRAL_START = flags.DEFINE_boolean(
     "spectral_start",
     _MODEL_DEFAULT.spectral_start,
@@ -160,6 +172,9 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         linear_output=_LINEAR_OUTPUT.value,
         item_to_item=_ITEM_TO_ITEM.value,
         spectral_start=_SPECTRAL_START.value,
+        query_encoder=_QUERY_ENCODER.value,
+        attention_blocks=_ATTENTION_BLOCKS.value,
+        attention_heads=_ATTENTION_HEADS.value,
         age_pieces=_AGE_PIECES.value,
         video_content=_VIDEO_CONTENT.value,
         content_hidden=_CONTENT_HIDDEN.value,

@@ -71,6 +71,18 @@ def needs_program() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def rectools_python() -> pathlib.Path:
+    """A Python with RecTools and PyTorch: RECTOOLS_PYTHON."""
+    given = os.environ.get("RECTOOLS_PYTHON", "")
+    needs(
+        "rectools",
+        present=bool(given),
+        remedy="set RECTOOLS_PYTHON to a Python in which rectools[torch] is installed",
+    )
+    return pathlib.Path(given)
+
+
+@pytest.fixture(scope="session")
 def needs_module() -> Callable[[str], Any]:
     """Gives ``needs_module(name)``: a module that an optional extra installs, or a skip."""
 
