@@ -121,7 +121,7 @@ def _import_mapping(writer: logs.LogWriter) -> list[str]:
     )
     mapping = mapping_file.load(pathlib.Path(_MAPPING.value))
     rejected = RejectedRows(pathlib.Path(_REJECTED.value) if _REJECTED.value else None)
-    return importing.import_logs(mapping, writer, options, rejected=rejected)
+    return importing.import_mapping(mapping, writer, options, rejected=rejected)
 
 
 def _import_format(writer: logs.LogWriter) -> list[str]:
