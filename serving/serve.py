@@ -136,6 +136,12 @@ _ALLOWED_HOSTS = flags.DEFINE_list(
     "any, and on loopback only those of loopback, as a page of the web could give itself its "
     "address.",
 )
+_IMAGE_HOSTS = flags.DEFINE_list(
+    "image_hosts",
+    [],
+    "Hosts from which the page may load thumbnails (column thumbnail_url of the videos table, "
+    "https alone), such as i.example.org or *.example.org. Default: none; thumbnails are drawn.",
+)
 _TRACES = flags.DEFINE_string(
     "traces", None, "OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces."
 )
@@ -206,7 +212,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
 def _config(place: handover.Place, control: handover.Control) -> "service.ServiceConfig":
     """Returns what the flags ask for."""
     from serving.server import access as http_access
-    from serving.server import service
+    from serving.server import pages, service
 
     token = http_access.read_token(_TOKEN_FILE.value)
     if token is None and not listening.is_loopback(_HOST.value):
@@ -228,6 +234,7 @@ def _config(place: handover.Place, control: handover.Control) -> "service.Servic
         experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
         token=token,
         hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
+        image_hosts=pages.image_hosts(_IMAGE_HOSTS.value),
         traces=_TRACES.value,
         hand_over_from_bytes=_HAND_OVER_FROM_MB.value << 20,
         ask_for_successor=control.ask_for_successor,

@@ -124,7 +124,11 @@ class Browser:
         self.wait(self._is_listening)
         arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         options = {"binary": program, "args": [*arguments, f"--user-data-dir={profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
         made = self._client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/session/{made.json()['value']['sessionId']}"
 
@@ -186,6 +190,10 @@ class Browser:
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
+
+    def complaints(self) -> list[str]:
+        """Returns what the console of the page was told since the last call, errors and all."""
+        return [str(entry["message"]) for entry in self._ask("se/log", {"type": "browser"})]
 
     def wait(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
         until = time.monotonic() + seconds

@@ -31,10 +31,12 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.insight.left_out import RawRankers
 from serving.release import manifest as release
 from serving.release import publication
-from serving.servables import reduced_precision
+from serving.servables import reduced_precision, signatures
 from serving.servables.embedded import EmbeddedBackend
+from serving.servables.model import Model
 from serving.servables.reduced_precision import Choices
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
 from serving.server import access as http_access
@@ -70,6 +72,7 @@ class ServiceConfig:
         token: Token that callers must know; None lets everybody in.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: URL that OpenTelemetry spans are sent to; None traces nothing.
         hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
         ask_for_successor: Function that asks for a process that loads a version, see
@@ -92,6 +95,7 @@ class ServiceConfig:
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
     hand_over_from_bytes: int = 256 << 20
     ask_for_successor: Callable[[str], None] | None = None
@@ -142,9 +146,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
-    def awaited(version: str) -> str:
-        return backend.lacks(release.load_manifest(config.serving_root, version))
-
+    awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
@@ -183,6 +185,8 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         token=config.token,
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
+        image_hosts=config.image_hosts,
+        raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
 
@@ -298,6 +302,16 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:
+    return backend.lacks(release.load_manifest(config.serving_root, version))
+
+
+def _raw_ranker(backend: Backend, loaded: LoadedRelease) -> Model:
+    if loaded.on_disk is None:
+        raise errors.ModelError(f"release {loaded.version} is on no disk.")
+    return backend.open(signatures.RANKER, loaded.on_disk)
 
 
 def _where_models_run(config: ServiceConfig) -> str:
