@@ -26,7 +26,7 @@ from serving import errors
 from serving.funnel.candidates import Candidates
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.viewer import Viewer
-from serving.servables.model import Model
+from serving.servables.signatures import Model
 
 GROUPS: Mapping[str, frozenset[str]] = {
     "user": frozenset({"users"}),
