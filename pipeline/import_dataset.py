@@ -2,7 +2,7 @@
 
     python -m pipeline.import_dataset --format=kuairand --source=KuaiRand-Pure --logs=logs
     python -m pipeline.import_dataset --format=movielens --source=ml-1m --logs=logs
-    python -m pipeline.import_dataset --propose=mapping.toml --source=plays.csv --source=films.csv
+    python -m pipeline.import_dataset --propose=mapping.toml --source=plays.csv,films.csv
     python -m pipeline.import_dataset --mapping=mapping.toml --logs=logs
 
 What maps to what in a data set, and what it lacks, is written at the top of its module in
@@ -33,11 +33,11 @@ _MAPPING = flags.DEFINE_string("mapping", None, "TOML file that says what become
 _PROPOSE = flags.DEFINE_string(
     "propose", None, "TOML file to write a first mapping of the sources to."
 )
-_SOURCE = flags.DEFINE_multi_string(
+_SOURCE = flags.DEFINE_string(
     "source",
-    [],
-    "Directory of the unpacked data set. With --propose, any number of files, directories and "
-    "addresses of databases.",
+    None,
+    "Directory of the unpacked data set. With --propose, files, directories and addresses of "
+    "databases, commas between them.",
 )
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.")
 _FROM = flags.DEFINE_string("from", None, "Keep events at or after this ISO 8601 time, UTC.")
@@ -47,6 +47,11 @@ _PAGE_GAP_MINUTES = flags.DEFINE_float(
     "page_gap_minutes",
     kuairand.DEFAULT_PAGE_GAP_MINUTES,
     "KuaiRand has no pages: a longer pause of a user starts a new one.",
+)
+_WITH_FEEDBACK = flags.DEFINE_boolean(
+    "with_feedback",
+    False,
+    "KuaiRand: likes, dislikes, shares, follows and comments become the feedback table.",
 )
 _COMPLETED_RATING = flags.DEFINE_float(
     "completed_rating",
@@ -101,7 +106,9 @@ def main(argv: Sequence[str]) -> None:
 def _propose(path: pathlib.Path) -> None:
     if path.exists() and not _OVERWRITE.value:
         raise command.InputError(f"{path} exists. Give another name, or --overwrite.")
-    proposed = proposal.propose(_SOURCE.value, directory=path.parent)
+    proposed = proposal.propose(
+        [part for part in (_SOURCE.value or "").split(",") if part], directory=path.parent
+    )
     files.atomic_write(path, proposed.text)
     print(f"Wrote {path}. What was guessed, and why, stands in it. In short:")
     for line in proposed.summary:
@@ -125,9 +132,9 @@ def _import_mapping(writer: logs.LogWriter) -> list[str]:
 
 
 def _import_format(writer: logs.LogWriter) -> list[str]:
-    if len(_SOURCE.value) != 1:
-        raise command.InputError("give --source, the directory of the unpacked data set, once.")
-    source = pathlib.Path(_SOURCE.value[0])
+    if not _SOURCE.value:
+        raise command.InputError("give --source, the directory of the unpacked data set.")
+    source = pathlib.Path(_SOURCE.value)
     notes = _FORMATS[_FORMAT.value](
         source,
         writer,
@@ -147,7 +154,9 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
 def _import_kuairand(
     source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
 ) -> list[str]:
-    config = kuairand.KuaiRandConfig(page_gap_minutes=_PAGE_GAP_MINUTES.value, **window)
+    config = kuairand.KuaiRandConfig(
+        page_gap_minutes=_PAGE_GAP_MINUTES.value, with_feedback=_WITH_FEEDBACK.value, **window
+    )
     return kuairand.import_logs(source, writer, config)
 
 
@@ -184,4 +193,4 @@ _FORMATS = {
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("source",), creates=("logs",))

@@ -29,6 +29,9 @@ impressions
 watches
   rows with ``play_time_ms`` above 0: a row that was not played is no watch.
   ``completed`` = ``long_view`` (to the end, or at least 18 s), ``source`` = ``tab_<tab>``.
+feedback, where ``with_feedback`` asks for it
+  one row for each of ``is_like``, ``is_hate`` (dislike), ``is_forward`` (share), ``is_follow`` and
+  ``is_comment`` of a log row, on its video. The data gives no moment: it is the end of the play.
 watches, from the history
   ``long_watch_seq``, in its order. The data gives no times: they are one minute apart and end one
   minute before the earlier of the user's ``last_time_ms`` and the first instant of the log, so
@@ -40,10 +43,8 @@ watches, from the history
 videos
   ``channel_id`` = ``author_id``, ``topics`` = ``tag``, ``duration_s`` (null where it is 0 or
   unknown), ``upload_time`` = ``upload_dt`` at 00:00 UTC+8; where that is unknown the first instant
-  of the log stands in and ``upload_time_known`` is false. No language. With the additions of 2026
-  ``title`` = ``caption``, ``cover_text`` = ``show_cover_text``, and ``category_1`` to
-  ``category_4`` the names of the four levels; without them no title. Their probabilities and ids
-  are not read.
+  of the log stands in and ``upload_time_known`` is false. No language; no title without the
+  additions of 2026: ``title`` = ``caption``, ``cover_text``, ``category_1`` to ``category_4``.
 users
   all columns. -124 and "UNKNOWN" mean unknown and become null. No region, gender or age.
 
@@ -64,10 +65,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command
+from features import command, feedback
 from features.durations import HOUR_S
 from features.tables import logs
-from pipeline.importers import kuairand_files, source_files
+from pipeline.importers import kuairand_content, kuairand_files, source_files
 
 DEFAULT_PAGE_GAP_MINUTES = 30.0
 LONG_VIEW_S = 18.0  # What long_view asks of a video that is not shorter.
@@ -81,6 +82,13 @@ _BYTES_PER_ROW = 75  # Of CSV; measured on all three editions.
 _UNKNOWN_CODE = -124
 _UNKNOWN_NAME = "UNKNOWN"
 _CHINA_OFFSET_S = 8 * HOUR_S
+_FEEDBACK = {
+    feedback.LIKE: "is_like",
+    feedback.DISLIKE: "is_hate",
+    feedback.SHARE: "is_forward",
+    feedback.FOLLOW: "is_follow",
+    feedback.COMMENT: "is_comment",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,12 +98,15 @@ class KuaiRandConfig:
     Attributes:
         page_gap_minutes: Pause above which a new page starts, minutes, above 0.
         from_s: First moment of the events that are kept, Unix seconds; None for no bound.
+        with_feedback: Whether likes, dislikes and so on become the feedback table: features and
+            further objectives.
         until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
         bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
             temporary files, some of the users at a time.
     """
 
     page_gap_minutes: float = DEFAULT_PAGE_GAP_MINUTES
+    with_feedback: bool = False
     from_s: int | None = None
     until_s: int | None = None
     bucket_bytes: int = BUCKET_BYTES
@@ -126,7 +137,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     first_s, num_unplayed = _import_log(files["log"], writer, config)
     notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
     durations = []
-    content = _content(files)
+    content = kuairand_content.read(files)
     for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
         batch = videos(rows, first_s=first_s)
         if content is not None:
@@ -150,8 +161,8 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
             has_history=has_history, has_categories=bool(files["categories"])
         )
     )
-    titles = "" if files["captions"] else " titles,"
-    return [*notes, f"the data has no searches,{titles} languages, regions or devices"]
+    lacks = "languages" if files["captions"] else "titles, languages"
+    return [*notes, f"the data has no searches, {lacks}, regions or devices"]
 
 
 def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
@@ -195,6 +206,20 @@ def watches(rows: pl.DataFrame) -> pl.DataFrame:
         source=_surface(),
         is_rand=pl.col("is_rand") != 0,
     )
+
+
+def feedback_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns what was said of log rows, kind by kind in the order of ``feedback.KINDS``."""
+    end = pl.col("time_ms") + pl.max_horizontal(pl.col("play_time_ms"), pl.lit(0))
+    parts = [
+        rows.filter(pl.col(flag) != 0).select(
+            *(pl.col(name).cast(pl.String) for name in ("user_id", "video_id")),
+            time=end // 1000,
+            kind=pl.lit(kind),
+        )
+        for kind, flag in _FEEDBACK.items()
+    ]
+    return pl.concat(parts)
 
 
 def history_watches(
@@ -277,31 +302,6 @@ def users(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _content(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
-    """Returns captions and categories of the videos that there are, by video_id; None for none."""
-    if not files["captions"] and not files["categories"]:
-        return None
-    ids = pl.concat(_read_all(files["videos"], {"video_id": pa.int64()}))
-    content = ids.select(video_id=pl.col("video_id").cast(pl.String)).unique()
-    levels = zip(kuairand_files.CATEGORY_COLUMNS, kuairand_files.LEVELS, strict=True)
-    columns = {
-        "captions": {"title": _name("caption"), "cover_text": _name("show_cover_text")},
-        "categories": {ours: _name(f"{level}_level_category_name") for ours, level in levels},
-    }
-    types = {"captions": kuairand_files.CAPTIONS, "categories": kuairand_files.CATEGORIES}
-    for role, named in columns.items():
-        if not files[role]:
-            continue
-        found = [
-            rows.join(ids, left_on="final_video_id", right_on="video_id", how="semi")
-            for rows in _read_all(files[role], types[role])
-        ]
-        key = pl.col("final_video_id").cast(pl.String)
-        wanted = pl.concat(found).select(video_id=key, **named).unique("video_id", keep="last")
-        content = content.join(wanted, "video_id", "left")
-    return content
-
-
 def _with_history_length(profiles: pl.DataFrame, history: pl.DataFrame) -> pl.DataFrame:
     lengths = history.select(
         pl.col("user_id").cast(pl.String), history_impressions=pl.col("history_len")
@@ -360,6 +360,9 @@ def _import_log(
             num_unplayed += shown.height - played.height
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", played.to_arrow())
+            if config.with_feedback:
+                said = _in_window(feedback_of(rows), config)
+                writer.write("feedback", said.to_arrow())
     if not first_ms:
         raise command.InputError(f"{paths[0]} has no row with a time_ms. Unpack it again.")
     return min(first_ms) // 1000, num_unplayed

@@ -114,7 +114,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: VkLsvdConf
     profiles = pl.concat(_read(metadata / "users_metadata.parquet", USERS))
     profiles = profiles.join(users, "user_id", "semi", maintain_order="left")
     writer.write("users", user_table(profiles).to_arrow())
-    writer.write_features(declarations())
+    writer.write_features(declarations(has_vectors=has_vectors))
     return [
         "THERE IS NO CLOCK: times are made of the week and the order of rows in it, so hours, "
         f"weekdays and pauses mean nothing; week 0 is put at {command.format_time(FIRST_WEEK_S)}",
@@ -220,9 +220,11 @@ def user_table(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def declarations() -> list[dict[str, Any]]:
+def declarations(*, has_vectors: bool) -> list[dict[str, Any]]:
     """Returns the extra features of this data set, as ``features.json`` holds them."""
-    return []
+    vector = {"name": "content_vector", "kind": "vector", "width": VECTOR_WIDTH}
+    place = {"side": "candidate", "models": ["candidate", "ranker"]}
+    return [{**vector, **place, "source": "videos.content_vector"}] if has_vectors else []
 
 
 def _vectors(path: pathlib.Path, item_ids: pl.Series) -> tuple[pl.DataFrame, bool]:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features import command
+from features import command, declarations, spec
 from features.tables import logs
 from pipeline.importers import vk_lsvd
 
@@ -94,6 +94,14 @@ def test_videos_that_were_shown_have_a_stand_in_and_their_vector(source):
     assert videos["12"]["duration_s"] is None
     assert videos["12"]["content_vector"] == list(range(64, 128))
     assert videos["10"]["channel_id"] == "5"
+
+
+def test_the_vector_is_declared_as_a_feature_that_its_column_answers(source):
+    logs_dir, _ = imported(source)
+    types = {name: logs.column_types(logs_dir, name) for name in logs.tables_in(logs_dir)}
+    resolved = declarations.resolve(types, logs_dir / logs.FEATURES_FILE)
+    vector = next(feature for feature in resolved.features if feature.name == "content_vector")
+    assert (vector.kind, vector.width) == (spec.Kind.VECTOR, 64)
 
 
 def test_what_counts_outcomes_of_training_is_refused(source):
