@@ -48,8 +48,7 @@ videos
 users
   all columns. -124 and "UNKNOWN" mean unknown and become null. No region, gender or age.
 
-Missing altogether: searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences
-have gaps.
+No searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences have gaps.
 
 Source: Gao et al., CIKM 2022, https://kuairand.com (CC BY-SA 4.0).
 """
@@ -156,13 +155,10 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
         )
         profiles = _with_history_length(profiles, history)
     writer.write("users", profiles.to_arrow())
-    writer.write_features(
-        kuairand_files.declarations(
-            has_history=has_history, has_categories=bool(files["categories"])
-        )
-    )
-    lacks = "languages" if files["captions"] else "titles, languages"
-    return [*notes, f"the data has no searches, {lacks}, regions or devices"]
+    has = {"has_history": has_history, "has_categories": bool(files["categories"])}
+    writer.write_features(kuairand_files.declarations(**has))
+    titles = "" if files["captions"] else " titles,"
+    return [*notes, f"the data has no searches,{titles} languages, regions or devices"]
 
 
 def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
