@@ -67,6 +67,11 @@ _SHARE = flags.DEFINE_boolean(
 _POPULARITY_BIAS = flags.DEFINE_boolean(
     "popularity_bias", _MODEL_DEFAULT.popularity_bias, "Start biases at the log of label counts."
 )
+_RECENT_BIASES = flags.DEFINE_boolean(
+    "recent_biases",
+    _MODEL_DEFAULT.recent_biases,
+    "Move biases, after the training, to what was watched within the site's last half-life.",
+)
 _NORMALISE = flags.DEFINE_boolean(
     "normalise", _MODEL_DEFAULT.normalise, "L2-normalise both embeddings."
 )
@@ -166,6 +171,7 @@ def _configs() -> tuple[config.CandidateConfig, config.TrainingConfig]:
         id_dropout=_ID_DROPOUT.value,
         share_video_embedding=_SHARE.value,
         popularity_bias=_POPULARITY_BIAS.value,
+        recent_biases=_RECENT_BIASES.value,
         normalise=_NORMALISE.value,
         temperature=_TEMPERATURE.value,
         powers=_POWERS.value,

@@ -62,7 +62,8 @@ class ReplaySettings:
         k: Number of videos on a page.
         sample: Number of watches to ask for, spread evenly over the time; 0 for all. The others
             happen too.
-        exclude_watched: Whether pages leave out what the user watched before.
+        exclude_watched: Whether pages leave out what the user watched before; None where the site
+            decides, see :class:`serving.funnel.page.PageRequest`.
         allow_learnt: Whether moments are asked for that the models of the release have learnt;
             the figures are then too good.
         workers: Number of processes that share the watches; 0 for as many as there are processors
@@ -74,7 +75,7 @@ class ReplaySettings:
     until_s: int | None = None
     k: int = 100
     sample: int = 0
-    exclude_watched: bool = True
+    exclude_watched: bool | None = None
     allow_learnt: bool = False
     workers: int = 0
     funnel: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
@@ -111,7 +112,12 @@ class PastFunnel:
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
         self.asked = self._chosen()
         self._places = np.arange(len(self.asked))
-        self._state = LiveState()
+        self._state = LiveState(half_life_s=release.site.half_life_s)
+        self._excludes_watched = (
+            not release.site.repeats
+            if settings.exclude_watched is None
+            else settings.exclude_watched
+        )
         users = log.users
         if "region" in users.column_names:
             for user, region in zip(
@@ -169,7 +175,7 @@ class PastFunnel:
             numbers = self.asked[places]
             shown = []
             for number, answer in self._answers(numbers):
-                watched = answer.viewer.watched_rows if self._settings.exclude_watched else None
+                watched = answer.viewer.watched_rows if self._excludes_watched else None
                 self.scores.add(
                     number, answer.found, answer.shown.rows, rung=answer.rung, excluded=watched
                 )
@@ -220,7 +226,7 @@ class PastFunnel:
             user_id=user_id,
             k=self._settings.k,
             context=dict(context),
-            exclude_watched=self._settings.exclude_watched,
+            exclude_watched=self._excludes_watched,
         )
         answer = _PastAnswer(
             self._release, self._funnel, asked, pool=self._pool, embedding=embedding

@@ -59,6 +59,8 @@ class Answer:
         self.stages_ms: dict[str, float] = {}
         self._release = release
         self._settings = settings
+        if asked.exclude_watched is None:
+            asked = dataclasses.replace(asked, exclude_watched=not release.site.repeats)
         self._asked = asked
         self._pool = pool
         self._last = last

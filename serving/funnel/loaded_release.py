@@ -18,6 +18,7 @@ from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
+from features.tables.site_facts import SiteFacts
 from serving import errors
 from serving.funnel import filters, page_order, sources
 from serving.funnel.candidates import Candidates
@@ -93,6 +94,11 @@ class LoadedRelease:
     withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     rules: pa.Table | None = None
 
+    @property
+    def site(self) -> SiteFacts:
+        """What the logs told of the site that the release is for."""
+        return SiteFacts() if self.found is None else self.found.site
+
     @functools.cached_property
     def video_rules(self) -> VideoRules:
         """What filters look at."""
@@ -119,7 +125,7 @@ class LoadedRelease:
             return None
         times = self.catalogue.upload_times
         return page_order.columns(
-            self.live, found, now=viewer.now, upload_times=times, seconds=seconds
+            self.live, found, viewer=viewer, upload_times=times, seconds=seconds
         )
 
     @functools.cached_property
@@ -309,6 +315,7 @@ def load(
             sources.Trending(daily, catalogue),
             sources.Fresh(catalogue),
             sources.Channels(catalogue),
+            *([sources.Again()] if found.site.repeats else []),
         ),
         popular=popular,
         prepared=prepared,

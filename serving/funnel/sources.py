@@ -7,6 +7,7 @@ trending        watched more on the last day than the week before makes one expe
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
 co_watch        what people watched after the viewer's last watches
+again           what the viewer has watched, often and lately; where people watch again
 ==============  ====================================================================================
 
 All but the first and last are made from the release's own statistics when it is loaded, so they
@@ -34,6 +35,7 @@ RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
     "channels",
 )
 CO_WATCH = "co_watch"
+AGAIN = "again"
 _HALF_LIFE_DAYS = 7.0
 # Watches in a region before its own ranking is worth more than everybody's.
 _REGION_MIN_WATCHES = 50
@@ -78,8 +80,9 @@ class Question:
     permits: Callable[[np.ndarray], np.ndarray] | None = None
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
-        """Returns bool [n]: uploaded by now, not excluded, and permitted."""
-        kept = self.upload_times[rows] <= self.viewer.now
+        """Returns bool [n]: uploaded before now, not excluded, and permitted."""
+        # Strictly before now, as all that is known: a video may be known from its first watch.
+        kept = self.upload_times[rows] < self.viewer.now
         if len(self.excluded):
             # np.isin would sort both; what is excluded is sorted already.
             place = np.searchsorted(self.excluded, rows)
@@ -236,7 +239,7 @@ class Fresh:
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
-        first = int(np.searchsorted(self._sorted_times, -question.viewer.now))
+        first = int(np.searchsorted(self._sorted_times, -question.viewer.now, side="right"))
         rows = self._order[first : first + _NEWEST]
         rows = rows[question.allowed(rows)]
         age_days = (question.viewer.now - self._catalogue.upload_times[rows]) / DAY_S
@@ -286,6 +289,30 @@ class Channels:
         rows, scores = rows[keep], scores[keep]
         # Ties between channels of equal habit: the newest upload first.
         best = np.lexsort((-self._catalogue.upload_times[rows], -scores))[:limit]
+        return Nominations(rows[best], scores[best].astype(np.float32))
+
+
+class Again:
+    """What the viewer has watched before, for sites where people watch again.
+
+    A video's score is the sum over its watches of (seconds since then) ^ -1/2: how likely something
+    is needed again falls with time as a power, and rises with use (Anderson & Schooler,
+    "Reflections of the environment in memory", 1991).
+    """
+
+    name = AGAIN
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns what was watched, best first."""
+        watches = question.viewer.history.watches
+        known = watches.video >= 0
+        rows, place = np.unique(watches.video[known], return_inverse=True)
+        since = np.maximum(question.viewer.now - watches.time[known], 1).astype(np.float64)
+        scores = np.bincount(place, weights=since**-0.5, minlength=len(rows))
+        rows = rows.astype(np.int32)
+        keep = question.allowed(rows)
+        rows, scores = rows[keep], scores[keep]
+        best = np.argsort(-scores, kind="stable")[:limit]
         return Nominations(rows[best], scores[best].astype(np.float32))
 
 

@@ -107,7 +107,11 @@ class RecommendationsRequest(_Strict):
     user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
     k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
     context: Context = pydantic.Field(default_factory=Context)
-    exclude_watched: bool = pydantic.Field(True, description="Leave out what the user watched.")
+    exclude_watched: bool | None = pydantic.Field(
+        None,
+        description="Leave out what the user watched. Where not given the site decides: `true`, "
+        "but where a tenth of the watches of its logs are repeats `false`.",
+    )
     blocked: Blocked = pydantic.Field(
         default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
     )

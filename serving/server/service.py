@@ -136,6 +136,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         clock=clock,
         is_own=log.wrote,
         kept=experiment.releases if experiment else (),
+        half_life_s=release.load_manifest(config.serving_root).site.half_life_s,
     )
     live.seed()
 
