@@ -24,7 +24,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tf_keras
 
-from features import command, preprocessing, spec
+from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
 from models.candidate import hierarchical_softmax
@@ -171,7 +171,7 @@ class CandidateModel(tf_keras.Model):
             else None
         )
         width = self._query_inputs.width(self.tables)
-        width += len(self._age_knots) if self.has_age_pieces else 0
+        width += config.age_pieces + 1 if self.has_age_pieces else 0
         for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
             layer.build([None, width])
             width = layer.units
@@ -244,33 +244,16 @@ class CandidateModel(tf_keras.Model):
         hidden /= self.config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
 
-    @property
-    def _age_knots(self) -> npt.NDArray[np.float32]:
-        """Quantiles of the age at which pieces meet, float32 [knots], ascending from 0 to 1.
-
-        They are equally spaced, but the newest piece is halved until it is a quantile wide: what
-        is served next is nearest to it.
-        """
-        knots = np.linspace(0, 1, self.config.age_pieces + 1)
-        newest = knots[1] / 2 ** np.arange(1, 16)
-        kept = newest[newest >= 1 / (preprocessing.NUM_QUANTILES + 1)]
-        return np.sort(np.concatenate([knots, kept])).astype(np.float32)
-
     def _age_pieces(self, features: Tensors) -> tf.Tensor:
-        """Returns the example age as hat functions, float32 [B, knots], each row sums to 1.
+        """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
 
-        Hat k is 1 at the k-th knot and 0 from its neighbours on.
+        Hat k is 1 at the k-th of equally spaced quantiles and 0 from its neighbours on.
         """
         names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
         column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
         age = tf.cast(column, tf.float32)[:, names.index(_AGE), tf.newaxis]
-        knots = self._age_knots
-        before = np.concatenate([np.float32([-1]), knots[:-1]])
-        after = np.concatenate([knots[1:], np.float32([2])])
-        rising = (age - before) / (knots - before)
-        falling = (after - age) / (after - knots)
-        # Beyond the ends both hats of the end stay 1.
-        return tf.nn.relu(tf.minimum(rising, falling))
+        pieces = self.config.age_pieces
+        return tf.nn.relu(1 - tf.abs(age * pieces - tf.range(pieces + 1, dtype=tf.float32)))
 
     def _with_thinned_bags(self, features: Tensors) -> dict[str, tf.Tensor]:
         """Returns the features with each value of each bag kept or replaced by 0, "missing"."""

@@ -3,8 +3,8 @@
 Softmax biases are fitted to the whole training window, and a video's popularity of last week is in
 them as much as that of the last hour. Where content turns over fast, that puts yesterday's news on
 top. So after the training the biases are moved until the model, asked as it will be served, gives
-every video the share that it had of the newest watches; the newest are those of one half-life of
-the site (:mod:`features.half_life`): hours at a news site, weeks where videos live long. What a
+every video the share that it had of the newest watches; the newest are those of half a half-life
+of the site (:mod:`features.half_life`): hours at a news site, weeks where videos live long. What a
 user likes is left as it was learnt: only the biases change.
 
 Counts of few watches are noise. With E_i the watches that the model expects of video i among the
@@ -41,6 +41,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 # Fewer of the newest watches say little; then a longer time is looked at.
 _FEWEST_WATCHES = 200
+_PART = 0.5  # Of the half-life of the site, which counts as newest.
 _ROUNDS = 4
 # The products of queries and videos are bounded, as those of the repeat bias.
 _MAX_SCORES = 200_000_000
@@ -129,7 +130,7 @@ def newest(model: CandidateModel, examples_dir: dataset.Path, *, seed: int = 0) 
     half_life_s = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s
     end_s = int(time.max()) + 1
     newest_times = np.sort(time)
-    first = end_s - int(half_life_s or 0)
+    first = end_s - int(_PART * (half_life_s or 0))
     first = min(first, int(newest_times[-_FEWEST_WATCHES]))
     counts = np.bincount(label[time >= first], minlength=model.num_videos + 1)[1:]
     low, high = _QUERIES

@@ -12,8 +12,8 @@ and a user u who clicks takes it with a probability in proportion to
 
     w_a(t) taste_u[k] near(u, a) (1 + link [k = topic of the last click of the visit])
 
-among the articles that u has not clicked. A part of the clicks goes to the archive, at random, and
-editors publish by day.
+among the articles that u has not clicked. A part of the clicks goes to the archive, some of whose
+articles are sought far more than others, and editors publish by day.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ _STEP_S = 10 * MINUTE_S
 _GONE_S = 6 * DAY_S
 _RISE_S, _FIRST_S = 1500, 300
 _NEAR, _FAR = 5.0, 0.1
+_SOUGHT = 1.3  # Standard deviation of the log of how much an article of the archive is sought.
 # Of a day's clicks and of its publications, by hour.
 _READERS = np.array(
     [30, 18, 11, 8, 8, 14, 30, 52, 68, 78, 84, 90, 92, 90, 86, 84, 84, 86, 88, 86, 82, 76, 64, 46],
@@ -120,6 +121,8 @@ class _Portal:
         self._published = np.concatenate([np.sort(old), np.sort(fresh)])
         self._pull = np.exp(config.pull * rng.standard_normal(total))
         self._life = config.life_hours * HOUR_S * np.exp(0.5 * rng.standard_normal(total))
+        sought = np.exp(_SOUGHT * rng.standard_normal(config.archive))
+        self._sought = sought / sought.sum()
         self._topic = rng.integers(0, config.topics, total)
         is_local = rng.random(total) < config.local
         self._region = np.where(is_local, rng.integers(0, config.regions, total), -1)
@@ -139,7 +142,7 @@ class _Portal:
         alive, pull = self._alive(int(times.max()))
         weights = self._weights(users, alive, pull, int(times.max()))
         total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
-        archive = np.full((len(users), config.archive), config.to_archive / config.archive)
+        archive = np.broadcast_to(config.to_archive * self._sought, (len(users), config.archive))
         chances = np.concatenate([(1 - config.to_archive) * weights / total, archive], axis=1)
         chosen, places = happenings.drawn(rng, chances)
         videos = np.concatenate([alive, np.arange(config.archive)])[chosen]
