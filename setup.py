@@ -31,6 +31,7 @@ _TENSORFLOW = [
 ]
 _PREPROCESSING = [
     *_TENSORFLOW,
+    "jinja2>=3.1,<4",
     "apache-beam>=2.75,<2.78",  # On Python 3.10, protobuf ranges leave no newer one than 2.75.
     "tensorflow-metadata>=1.21,<1.22",
     "tensorflow-transform>=1.21,<1.22",
@@ -53,9 +54,11 @@ _TRAINING = [
 ]
 _SERVING = [
     *_MODELS,
+    "cachetools>=5.3,<7",
     "fastapi>=0.115,<1",
     "grpcio>=1.71,<2",
     "httptools>=0.6,<1",
+    "opentelemetry-api>=1.28,<2",
     "prometheus-client>=0.21,<1",
     "pydantic>=2.9,<3",
     "redis>=5,<9",
@@ -107,7 +110,11 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["features*", "models*", "pipeline*", "serving*"]),
     package_data={
+        "features": ["templates/*"],
+        "models.evaluation": ["templates/*"],
+        "models.paper": ["templates/*"],
         "pipeline": ["deployment/*"],
+        "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "serving": ["deployment/*", "deployment/*/*"],
         "serving.server": ["page.html"],

@@ -17,7 +17,6 @@ from typing import Any
 from absl import flags
 
 from features import command, files
-from serving.batch import experiment_analysis
 from serving.funnel import experiment as ab_experiment
 
 _LOGS = flags.DEFINE_string("logs", None, "Raw logs.", required=True)
@@ -31,6 +30,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the resamples.")
 def main(argv: Sequence[str]) -> None:
     """Analyses, writes, prints."""
     del argv
+    from serving.batch import experiment_analysis
+
     experiment = ab_experiment.load(_EXPERIMENT.value)
     found = experiment_analysis.analyse(
         pathlib.Path(_LOGS.value),

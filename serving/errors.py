@@ -2,6 +2,7 @@
 
 ServingError
     InvalidRequestError         the caller asked for something that cannot be answered
+        UnknownVideoError       the video that it is about is not in the release
     OverloadedError             too many requests in flight; come back in ``retry_after_s``
     NotReadyError               no release is loaded yet
     HandoverError               another process was to take over with a new release, and failed
@@ -23,6 +24,10 @@ class ServingError(Exception):
 
 class InvalidRequestError(ServingError):
     """The request breaks a rule that its schema cannot express."""
+
+
+class UnknownVideoError(InvalidRequestError):
+    """The request is about a video that the release does not have."""
 
 
 class OverloadedError(ServingError):

@@ -135,6 +135,18 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             {"user_id": _ID, "time": _TIME, "query": pa.string()},
             {"device": pa.string()},
         ),
+        # Of a video or, as some kinds may be, of a channel; see features.feedback.
+        "feedback": _events(
+            "feedback",
+            {"user_id": _ID, "time": _TIME, "kind": pa.string()},
+            {
+                "video_id": _ID,
+                "channel_id": _ID,
+                "value": pa.float64(),
+                "page_id": _ID,
+                "surface": pa.string(),
+            },
+        ),
         "impressions": _events(
             "impressions",
             {

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command
+from features import command, feedback
 from features.durations import DAY_S
 from features.tables import casts, raw_tables
 
@@ -50,6 +50,10 @@ REMEDIES: Mapping[str, str] = {
     "table. Ids must be written alike: '7', '007' and '7.0' are three users.",
     "unknown_video": "The table videos does not have this video: add the row. Ids must be written "
     "alike: '7', '007' and '7.0' are three videos.",
+    "unknown_kind": f"kind is none of {', '.join(feedback.KINDS)}: write one of these, or leave "
+    "such rows out.",
+    "no_target": "The row names neither a video nor, as "
+    f"{' and '.join(sorted(feedback.OF_CHANNELS))} may, a channel alone: fill in video_id.",
     "not_a_number": "watch_time_s is null, NaN or infinite: write seconds, 0 where nothing was "
     "watched (in impressions, a null is 0 where clicked is false).",
     "negative_watch_time": "watch_time_s is below 0: write seconds.",
@@ -260,14 +264,38 @@ def _faults(
         faults["future_time"] = pc.greater(time, now_s)
     for column, reason in (("user_id", "unknown_user"), ("video_id", "unknown_video")):
         ids = known[column]
-        if ids is not None and column != table.key and table.column(column) is not None:
-            faults[reason] = pc.invert(pc.is_in(rows[column], value_set=ids.cast(pa.string())))
+        if ids is None or column == table.key or table.column(column) is None:
+            continue
+        if column in rows.column_names:
+            is_known = pc.is_in(rows[column], value_set=ids.cast(pa.string()))
+            # A row that names nothing, where it need not, names nothing that is unknown.
+            faults[reason] = pc.and_(_is_given(rows[column]), pc.invert(is_known))
+    if table.name == "feedback":
+        faults["unknown_kind"] = pc.invert(pc.is_in(rows["kind"], pa.array(feedback.KINDS)))
+        faults["no_target"] = _no_target(rows)
     if table.column("watch_time_s") is not None:
         seconds = rows["watch_time_s"]
         faults["not_a_number"] = pc.invert(pc.fill_null(pc.is_finite(seconds), False))
         faults["negative_watch_time"] = pc.less(seconds, 0)
         faults["absurd_watch_time"] = pc.greater(seconds, MAX_WATCH_TIME_S)
     return faults
+
+
+def _is_given(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Says which ids are there, bool [n]."""
+    return pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(ids), ""), False)
+
+
+def _no_target(rows: pa.Table) -> pa.ChunkedArray:
+    """Says which rows of feedback are about nothing, bool [n]."""
+    nothing = pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
+    is_given = {
+        name: _is_given(rows[name] if name in rows.column_names else nothing)
+        for name in ("video_id", "channel_id")
+    }
+    may_be_of_channel = pc.is_in(rows["kind"], pa.array(sorted(feedback.OF_CHANNELS)))
+    of_channel = pc.and_(is_given["channel_id"], may_be_of_channel)
+    return pc.invert(pc.or_(is_given["video_id"], of_channel))
 
 
 def _is_older(rows: pa.Table, key: str, is_usable: pa.ChunkedArray) -> pa.Array:
@@ -312,7 +340,7 @@ def _missing_key(table: Table, rows: pa.Table) -> pa.ChunkedArray:
 def _unusable_id(table: Table, rows: pa.Table) -> pa.ChunkedArray:
     unusable = pa.chunked_array([pa.repeat(False, rows.num_rows)])
     for name in ("user_id", "video_id"):
-        if table.column(name) is not None:
+        if table.column(name) is not None and name in rows.column_names:
             for fault in (
                 pc.match_substring_regex(rows[name], _CONTROL_CHARACTERS),
                 pc.greater(pc.utf8_length(rows[name]), MAX_ID_CHARACTERS),

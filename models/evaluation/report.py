@@ -1,10 +1,11 @@
 """An evaluation as a page of text for the terminal and as one self-contained HTML file."""
 
-import html
 import json
 import math
+from typing import Any
 
-from features import command
+from features import command, reports
+from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure
@@ -88,9 +89,7 @@ def _change(evaluation: Evaluation, part: str) -> Figure:
 
 
 def _judgement(change: Figure, metric: str) -> str:
-    if not change.excludes_zero:
-        return "not told apart, the interval holds 0"
-    return "better" if _is_better(change, metric) else "worse"
+    return _style(change, metric) or "not told apart, the interval holds 0"
 
 
 def _is_better(change: Figure, metric: str) -> bool:
@@ -118,38 +117,39 @@ def _subject(evaluation: Evaluation, part: str) -> str:
 
 def html_page(evaluation: Evaluation) -> str:
     """Returns the whole report, plots as inline SVG; it needs no other file."""
-    body = [_summary(evaluation, part) for part in measured_parts(evaluation)]
-    body += [f"<p>{html.escape(_protocol(evaluation))}</p>"]
-    body += [f'<p class="note">{html.escape(note)}</p>' for note in evaluation.notes]
-    for part in measured_parts(evaluation):
-        body.append(f"<h2>{_TITLES[part]}</h2><p>{html.escape(_subject(evaluation, part))}</p>")
-        body.append(_systems_table(evaluation, part))
-        if part == "candidate":
-            body.append(_recall_plot(evaluation))
-        body.append(_differences_table(evaluation, part))
-        body.append(_slices_table(evaluation, part))
-    if evaluation.calibration:
-        body.append(
-            "<h2>Calibration of the expected watch time</h2><p>The ranker's curve of at most five "
-            "numbers was fitted to these impressions; later days are the strict test.</p>"
-        )
-        body.append(_calibration_plot(evaluation))
-    for kind in evaluation.calibration:
-        body.append(f"<h3>{_CALIBRATION[kind]}</h3>{_calibration_table(evaluation, kind)}")
-    settings = html.escape(json.dumps({**evaluation.settings, **evaluation.data}, indent=1))
-    body.append(f"<h2>Settings and data</h2><pre>{settings}</pre>")
-    return report_parts.page("Evaluation", body)
+    return reports.render(
+        "models.evaluation",
+        "evaluation.html",
+        title="Evaluation",
+        parts=[_section(evaluation, part) for part in measured_parts(evaluation)],
+        protocol=_protocol(evaluation),
+        notes=evaluation.notes,
+        calibration=[
+            (_CALIBRATION[kind], _calibration_table(evaluation, kind))
+            for kind in evaluation.calibration
+        ],
+        calibration_plot=_calibration_plot(evaluation) if evaluation.calibration else "",
+        settings=json.dumps({**evaluation.settings, **evaluation.data}, indent=1),
+    )
 
 
-def _summary(evaluation: Evaluation, part: str) -> str:
-    """Returns whether the model is better than the best baseline, in a box."""
+def _section(evaluation: Evaluation, part: str) -> dict[str, Any]:
     found = _verdict(evaluation, part)
-    if not found:
-        return report_parts.verdict(f"{_TITLES[part]}:", "no model and baseline to compare.")
-    change = _change(evaluation, part)
-    style = "better" if _is_better(change, evaluation.main_metric(part)) else "worse"
-    style = style if change.excludes_zero else ""
-    return report_parts.verdict(f"{_TITLES[part]}:", " ".join(found), style)
+    style = ""
+    if found:
+        change = _change(evaluation, part)
+        style = _style(change, evaluation.main_metric(part))
+    return {
+        "title": _TITLES[part],
+        "style": style,
+        "verdict": " ".join(found) or "no model and baseline to compare.",
+        "subject": _subject(evaluation, part),
+        "systems": _systems_table(evaluation, part),
+        "plot": _recall_plot(evaluation) if part == "candidate" else "",
+        "differences": _differences_table(evaluation, part),
+        "metric": _label(evaluation.main_metric(part)),
+        "slices": _slices_table(evaluation, part),
+    }
 
 
 def _protocol(evaluation: Evaluation) -> str:
@@ -164,74 +164,62 @@ def _protocol(evaluation: Evaluation) -> str:
     )
 
 
-def _figure_cell(figure: Figure, style: str = "", *, signed: bool = False) -> str:
-    if math.isnan(figure.low):
-        return report_parts.cell(report_parts.number(figure.value, signed=signed), style)
-    low, high = (report_parts.number(end, signed=signed) for end in (figure.low, figure.high))
-    value = report_parts.number(figure.value, signed=signed)
-    return report_parts.cell(f"{value} <small>[{low}, {high}]</small>", style)
-
-
-def _systems_table(evaluation: Evaluation, part: str) -> str:
-    metrics = main_metrics(evaluation, part)
+def _systems_table(evaluation: Evaluation, part: str) -> Table:
+    metrics, systems = main_metrics(evaluation, part), evaluation.systems(part)
     rows = [
-        (
-            system,
-            [
-                report_parts.cell(html.escape(_label(system))),
-                *(_figure_cell(_figure(evaluation, part, system, metric)) for metric in metrics),
-            ],
-        )
-        for system in evaluation.systems(part)
+        [
+            Cell(_label(system)),
+            *(_cell(_figure(evaluation, part, system, metric)) for metric in metrics),
+        ]
+        for system in systems
     ]
-    return report_parts.table(["", *(_label(metric) for metric in metrics)], rows)
+    return Table(["", *map(_label, metrics)], rows, systems)
 
 
-def _differences_table(evaluation: Evaluation, part: str) -> str:
+def _differences_table(evaluation: Evaluation, part: str) -> Table | None:
     systems = evaluation.systems(part)
     if MODEL not in systems:
-        return ""
+        return None
     left_out = {"coverage_at_100", "mean_video_age_days_at_100", "expected_over_actual"}
     metrics = [m for m in main_metrics(evaluation, part) if m not in left_out]
     rows = []
     for system in systems[1:]:
-        cells = [report_parts.cell(html.escape(_label(system)))]
+        row = [Cell(_label(system))]
         for metric in metrics:
             change = _figure(evaluation, part, f"{MODEL}_minus_{system}", metric)
-            style = "better" if _is_better(change, metric) else "worse"
-            cells.append(_figure_cell(change, style if change.excludes_zero else "", signed=True))
-        rows.append((system, cells))
-    header = ["model minus", *(_label(metric) for metric in metrics)]
-    return f"<h3>Model minus baseline</h3>{report_parts.table(header, rows)}"
+            row.append(_cell(change, _style(change, metric), signed=True))
+        rows.append(row)
+    return Table(["model minus", *map(_label, metrics)], rows)
 
 
-def _slices_table(evaluation: Evaluation, part: str) -> str:
+def _slices_table(evaluation: Evaluation, part: str) -> Table:
     systems, metric = evaluation.systems(part)[:4], evaluation.main_metric(part)
     rows = []
     for name in evaluation.slices(part):
         figures = [_figure(evaluation, part, system, metric, slice_name=name) for system in systems]
-        cells = [
-            report_parts.cell(html.escape(_label(name))),
-            report_parts.cell(f"{figures[0].n:,}"),
-        ]
-        rows.append((name, [*cells, *(_figure_cell(figure) for figure in figures)]))
-    header = ["slice", "n", *(_label(system) for system in systems)]
-    return f"<h3>{html.escape(_label(metric))} by slice</h3>{report_parts.table(header, rows)}"
+        rows.append([Cell(_label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
+    return Table(["slice", "n", *map(_label, systems)], rows)
 
 
-def _calibration_table(evaluation: Evaluation, kind: str) -> str:
+def _calibration_table(evaluation: Evaluation, kind: str) -> Table:
     metrics = ("expected_watch_time_s", "actual_watch_time_s", "expected_over_actual")
     rows = []
     for name in evaluation.calibration[kind]:
         figures = [
             _figure(evaluation, "ranker", MODEL, metric, slice_name=name) for metric in metrics
         ]
-        cells = [
-            report_parts.cell(html.escape(_label(name))),
-            report_parts.cell(f"{figures[0].n:,}"),
-        ]
-        rows.append((name, [*cells, *(_figure_cell(figure) for figure in figures)]))
-    return report_parts.table([kind, "n", *(_label(metric) for metric in metrics)], rows)
+        rows.append([Cell(_label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
+    return Table([kind, "n", *map(_label, metrics)], rows)
+
+
+def _style(change: Figure, metric: str) -> str:
+    if not change.excludes_zero:
+        return ""
+    return "better" if _is_better(change, metric) else "worse"
+
+
+def _cell(figure: Figure, style: str = "", *, signed: bool = False) -> Cell:
+    return report_parts.figure_cell(figure, style, signed=signed)
 
 
 # ---- plots

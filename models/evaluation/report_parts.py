@@ -1,6 +1,5 @@
-"""Parts of a report: tables as text and HTML, plots as inline SVG, numbers as people write them."""
+"""Parts of a report: tables as text, plots as inline SVG, numbers as people write them."""
 
-import html
 import io
 import math
 from collections.abc import Sequence
@@ -9,35 +8,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Plot
 
+from features.reports import Cell
 from models.evaluation.intervals import Interval
-
-# Figures have their interval below them, so that a table of eight columns fits a small screen; one
-# that does not scrolls in its own box, its first column staying. Plots are turned light on dark.
-STYLE = """
-:root { color-scheme: light dark; --page: #fff; --text: #111827; --soft: #6b7280; --line: #d1d5db;
-  --row: #f3f4f6; --good: #047857; --bad: #b91c1c; --note: #fef3c7; --box: #eff6ff; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181c; --text: #e5e7eb; --soft: #9ca3af;
-  --line: #3f444d; --row: #1f2329; --good: #6ee7b7; --bad: #fca5a5; --note: #3b2f14;
-  --box: #1c2738; } svg { filter: invert(.91) hue-rotate(180deg); } }
-* { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-       max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .25rem .6rem; text-align: right; vertical-align: top; background: var(--page); }
-td { white-space: nowrap; } td small { display: block; color: var(--soft); }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; }
-td:first-child { white-space: normal; min-width: 7rem; }
-thead th { border-bottom: 2px solid var(--soft); vertical-align: bottom; }
-tbody tr:nth-child(even) td { background: var(--row); }
-tr.model td { font-weight: 600; } td.better, .better b { color: var(--good); }
-td.worse, .worse b { color: var(--bad); }
-.note, .verdict { padding: .5rem 1rem; margin: .5rem 0; border-left: 4px solid var(--soft); }
-.note { background: var(--note); } .verdict { background: var(--box); }
-.verdict.better { border-color: var(--good); } .verdict.worse { border-color: var(--bad); }
-a { color: inherit; } svg { max-width: 100%; height: auto; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-"""
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -61,27 +33,12 @@ def number(value: float, *, signed: bool = False) -> str:
     return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
 
 
-def table(header: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Returns a table; each row is its class and its cells, which are HTML already."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = (f'<tr class="{style}">{"".join(cells)}</tr>' for style, cells in rows)
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+def figure_cell(figure: Interval, style: str = "", *, signed: bool = False) -> Cell:
+    """Returns a figure with its interval, where it has one, below it."""
+    value, low, high = (
+        number(one, signed=signed) for one in (figure.value, figure.low, figure.high)
     )
-
-
-def cell(content: str, style: str = "") -> str:
-    """Returns a cell; ``content`` is HTML already."""
-    return f'<td class="{style}">{content}</td>' if style else f"<td>{content}</td>"
-
-
-def verdict(title: str, text: str, style: str = "") -> str:
-    """Returns what a report has to say in a sentence; ``style`` is ``better``, ``worse`` or ""."""
-    return (
-        f'<p class="{" ".join(filter(None, ("verdict", style)))}">'
-        f"<b>{html.escape(title)}</b> {html.escape(text)}</p>"
-    )
+    return Cell(value, "" if math.isnan(figure.low) else f"[{low}, {high}]", style)
 
 
 def svg(plot: Plot) -> str:
@@ -108,14 +65,3 @@ def error_bars(figures: Sequence[Interval]) -> list[list[float]]:
     below = [max(0.0, figure.value - figure.low) for figure in figures]
     above = [max(0.0, figure.high - figure.value) for figure in figures]
     return [[0.0 if math.isnan(one) else one for one in side] for side in (below, above)]
-
-
-def page(title: str, body: Sequence[str]) -> str:
-    """Returns a whole HTML document that needs no other file; ``body`` is HTML already."""
-    name = html.escape(title)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title>"
-        f"<style>{STYLE}</style></head><body><h1>{name}</h1>{''.join(body)}</body></html>\n"
-    )

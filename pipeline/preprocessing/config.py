@@ -18,6 +18,8 @@ OPTIONAL_TABLES = {
     "searches": "no search features",
     "users": "no demographic features, and user ids cannot be checked",
 }
+# Few logs have these, and nothing is lost without: not a word of it.
+EXTRA_TABLES = {"feedback": "no likes, hides and the like as features or objectives"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

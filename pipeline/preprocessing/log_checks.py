@@ -19,7 +19,12 @@ from features import command, declarations
 from features.catalogue import combined
 from features.tables import casts, log_columns, log_files, log_writer, logs, schema
 from features.tables import unlisted as unlisted_videos
-from pipeline.preprocessing.config import NEEDED_TABLES, OPTIONAL_TABLES, PreprocessConfig
+from pipeline.preprocessing.config import (
+    EXTRA_TABLES,
+    NEEDED_TABLES,
+    OPTIONAL_TABLES,
+    PreprocessConfig,
+)
 from pipeline.preprocessing.log_report import Counts, Finding, LogReport, shortened
 from pipeline.preprocessing.log_tallies import Copies, RejectedRows, Times
 
@@ -123,8 +128,9 @@ class _Check:
             why = f"{NEEDED_TABLES[name]}: {expected}, with at least {columns}."
             self._add(name, f"there is no such table. {why}", is_problem=True)
         elif (self._logs / name).is_dir():
-            self._add(name, f"has no files ({expected}): {OPTIONAL_TABLES[name]}.")
-        else:
+            loss = {**OPTIONAL_TABLES, **EXTRA_TABLES}[name]
+            self._add(name, f"has no files ({expected}): {loss}.")
+        elif name in OPTIONAL_TABLES:
             self._add(name, f"there is no such table: {OPTIONAL_TABLES[name]}.")
         return False
 

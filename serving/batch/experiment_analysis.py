@@ -2,8 +2,8 @@
 
 Who saw an arm stands in the logged impressions (``exposures``), those among them that still wait in
 the event log; a page's watch time is what was watched from it so far. Users are drawn again for the
-intervals, each arm by itself, because a user's pages are alike. Users that the logs saw in several
-arms (the file was changed meanwhile) are left out and counted.
+intervals, because a user's pages are alike. Users that the logs saw in several arms (the file was
+changed meanwhile) are left out and counted.
 """
 
 import dataclasses
@@ -16,17 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
+from scipy import stats
 
 from features import command
 from features.catalogue import combined
 from features.tables import logs
+from models.evaluation.intervals import Bootstrap, Figure, Sheet
+from models.evaluation.metrics import UserSums
 from serving.events import compaction
 from serving.funnel.experiment import Experiment
 
 REPLICATES = 2000
 # Below it, a split is not what the file says: more likely broken than unlucky.
 MISMATCH_P = 0.001
-_TAIL = 2.5  # Percent on either side of an interval.
 _COLUMNS = ("user_id", "page_id", "clicked", "watch_time_s", "exposures")
 # Sums per user, in this order.
 _SUMS = ("pages", "impressions", "clicks", "watch_time_s", "users")
@@ -75,39 +77,36 @@ def analyse(
         InputError: The logs cannot be read, or nobody was exposed to one of the arms.
     """
     arms, crossed, waiting = exposed(logs_dir, experiment, from_s=from_s, until_s=until_s)
-    rng = np.random.default_rng(seed)
-    values, draws = {}, {}
-    for name, arm in arms.items():
-        values[name] = _metrics(arm.sums.sum(axis=0))
-        draws[name] = _metrics(_resampled(arm.sums, replicates, rng))
     control = experiment.arms[0].name
-    answer: dict[str, Any] = {
+    others = [name for name in arms if name != control]
+    figures = _sheet(arms, control).figures(
+        Bootstrap(
+            num_users=sum(len(arm.user_ids) for arm in arms.values()),
+            replicates=replicates,
+            seed=seed,
+        )
+    )
+    return {
         "experiment": experiment.name,
         "split": _split(arms, experiment, crossed),
         "pages_waiting": waiting,
         "arms": {
             name: {
                 **dict(zip(_SUMS, arm.sums.sum(axis=0).tolist(), strict=True)),
-                "metrics": {
-                    metric: _figure(values[name][metric], draws[name][metric]) for metric in METRICS
-                },
+                "metrics": {metric: figures[f"{name}/{metric}"].to_json() for metric in METRICS},
             }
             for name, arm in arms.items()
         },
         "differences": {
             name: {
                 metric: _difference(
-                    values[name][metric],
-                    values[control][metric],
-                    draws[name][metric] - draws[control][metric],
+                    figures[f"{name}/{control}/{metric}"], figures[f"{control}/{metric}"]
                 )
                 for metric in METRICS
             }
-            for name in arms
-            if name != control
+            for name in others
         },
     }
-    return answer
 
 
 def exposed(
@@ -205,38 +204,35 @@ def _pages(rows: pa.Table, names: Sequence[str]) -> pa.Table:
 # ---- figures -------------------------------------------------------------------------------------
 
 
-def _metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the metrics of sums, [..., 5]; NaN where there is nothing to divide by."""
-    column = {name: sums[..., number] for number, name in enumerate(_SUMS)}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {name: column[top] / column[bottom] for name, (top, bottom) in METRICS.items()}
+def _sheet(arms: Mapping[str, Exposed], control: str) -> Sheet:
+    """Returns what is to be measured: ``<arm>/<metric>`` and ``<arm>/<control>/<metric>``.
+
+    Sums are over the users of ALL arms, 0 for those of others: one set of draws serves everything.
+    """
+    sheet = Sheet()
+    column = {name: number for number, name in enumerate(_SUMS)}
+    ends = np.cumsum([len(arm.user_ids) for arm in arms.values()]).tolist()
+    for (name, arm), end in zip(arms.items(), ends, strict=True):
+        sums = np.zeros((ends[-1], len(_SUMS)))
+        sums[end - len(arm.sums) : end] = arm.sums
+        for metric, (top, bottom) in METRICS.items():
+            of_users = UserSums(numerator=sums[:, column[top]], denominator=sums[:, column[bottom]])
+            sheet.add(f"{name}/{metric}", of_users, n=len(arm.user_ids))
+    for name in arms:
+        for metric in METRICS:
+            if name != control:
+                key = f"{name}/{control}/{metric}"
+                sheet.compare(key, f"{name}/{metric}", f"{control}/{metric}")
+    return sheet
 
 
-def _resampled(sums: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the sums over users drawn with replacement, float64 [replicates, 5]."""
-    count = len(sums)
-    drawn = np.empty((replicates, sums.shape[1]))
-    for number in range(replicates):
-        times = np.bincount(rng.integers(0, count, count), minlength=count)
-        drawn[number] = times @ sums
-    return drawn
-
-
-def _figure(value: Any, draws: np.ndarray) -> dict[str, float | None]:
-    low, high = np.nanpercentile(draws, [_TAIL, 100 - _TAIL])
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
-
-
-def _difference(value: Any, control: Any, draws: np.ndarray) -> dict[str, Any]:
-    figure: dict[str, Any] = _figure(value - control, draws)
-    figure["relative"] = _number((value - control) / control) if control else None
-    low, high = figure["low"], figure["high"]
-    figure["excludes_zero"] = low is not None and high is not None and (low > 0 or high < 0)
-    return figure
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _difference(change: Figure, control: Figure) -> dict[str, Any]:
+    relative = change.value / control.value if control.value else math.nan
+    return {
+        **change.to_json(),
+        "relative": relative if math.isfinite(relative) else None,
+        "excludes_zero": change.excludes_zero,
+    }
 
 
 # ---- the split -----------------------------------------------------------------------------------
@@ -247,8 +243,7 @@ def _split(arms: Mapping[str, Exposed], experiment: Experiment, crossed: int) ->
     counts = np.array([len(arm.user_ids) for arm in arms.values()], np.float64)
     shares = np.array([arm.share for arm in experiment.arms])
     expected = counts.sum() * shares / shares.sum()
-    statistic = float(((counts - expected) ** 2 / expected).sum())
-    p = chi_square_tail(statistic, len(counts) - 1)
+    p = float(stats.chisquare(counts, expected).pvalue)
     misplaced = sum(
         (place := experiment.arm_of(user_id)) is None or place.name != name
         for name, arm in arms.items()
@@ -270,16 +265,3 @@ def _split(arms: Mapping[str, Exposed], experiment: Experiment, crossed: int) ->
         "users_in_several_arms": crossed,
         "users_in_another_arm_than_now": misplaced,
     }
-
-
-def chi_square_tail(statistic: float, degrees: int) -> float:
-    """Returns the probability that a chi-square variable exceeds ``statistic``, in closed form."""
-    half = statistic / 2
-    if degrees % 2 == 0:
-        terms = (math.exp(i * math.log(half) - math.lgamma(i + 1)) if half else float(i == 0)
-                 for i in range(degrees // 2))  # fmt: skip
-        return min(math.exp(-half) * sum(terms), 1.0)
-    tail = math.erfc(math.sqrt(half))
-    for i in range(1, (degrees + 1) // 2):
-        tail += math.exp(-half) * half ** (i - 0.5) / math.gamma(i + 0.5)
-    return min(tail, 1.0)

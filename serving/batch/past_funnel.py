@@ -27,10 +27,10 @@ from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters
 from serving.funnel.fresh_shelf import Shelver
-from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import MAX_K, FunnelSettings, Item, PageRequest
-from serving.funnel.tracing import NoTracer
+from serving.funnel.rungs import LastEmbeddings
+from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
 from serving.live import seed as live_seed
 from serving.live.state import LiveState
@@ -269,7 +269,7 @@ class _PastAnswer(Answer):
         embedding: np.ndarray,
     ) -> None:
         super().__init__(
-            release, settings, asked, pool=pool, last=LastEmbeddings(), tracer=NoTracer()
+            release, settings, asked, pool=pool, last=LastEmbeddings(), tracer=NO_TRACER
         )
         self._given = embedding
         self.rung = ""

@@ -202,6 +202,7 @@ def _compact_batch(
         "searches": event_rows.raw_table(
             "searches", events.filter(pc.equal(events["kind"], Kind.SEARCH.value))
         ),
+        "feedback": event_rows.feedback(events),
         "impressions": event_rows.impressions(done, clicked[~held], seconds[~held], moment[~held]),
         "users": event_rows.new_users(root, events.filter(pc.equal(events["kind"], NewUser.KIND))),
     }

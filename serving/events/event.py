@@ -50,17 +50,28 @@ class Kind(str, enum.Enum):
     SEARCH = "search"
     IMPRESSION = "impression"
     CLICK = "click"
+    FEEDBACK = "feedback"
 
 
-def identity(kind: str, event_id: str, page_id: str, video_id: str) -> str:
+def identity(kind: str, event_id: str, *, page_id: str, video_id: str, given: str) -> str:
     """Returns what tells events of one kind of one user apart: the id that was given to them.
 
     A page shows a video once, whoever tells of it: an impression that names its page is known by
     page and video, so that one that was served here and is reported by the client too is one.
-    Video ids and event ids have no control characters, so the two forms never meet.
+    A like and a share may have one event id, as a click and a watch may. Video ids and event ids
+    have no control characters, so the forms never meet.
+
+    Args:
+        kind: Kind of event.
+        event_id: Name given by whoever reports it.
+        page_id: Page that it names; "" for none.
+        video_id: Id of the video.
+        given: Kind of feedback; "" for other events.
     """
     if kind == Kind.IMPRESSION.value and page_id:
         return f"{video_id}\x1f{page_id}"
+    if kind == Kind.FEEDBACK.value:
+        return f"{given}\x1f{event_id}"
     return event_id
 
 
@@ -73,7 +84,7 @@ class Event:
         kind: Kind of event, which decides which of the attributes below mean something.
         user_id: User who did it, or was shown it.
         time: Moment of the event, Unix seconds.
-        video_id: Id of the video; "" for a search.
+        video_id: Id of the video; "" for a search, and for feedback on a channel.
         query: The words of a search.
         watch_time_s: Seconds watched, 0 or more.
         completed: Whether the watch counts as one to the end; None where it is not known.
@@ -87,6 +98,9 @@ class Event:
         retrieval_score: Score in retrieval of a served impression, None where it had none.
         release_id: Release that chose a served impression.
         exposures: Arms of experiments of a served impression, ``experiment/arm``.
+        feedback: Kind of feedback, one of :data:`features.feedback.KINDS`; "" for other events.
+        channel_id: Id of the channel that feedback is about, in place of a video; "" for none.
+        value: Value of feedback, where 0 takes back what was given; None where it has none.
     """
 
     event_id: str
@@ -107,11 +121,20 @@ class Event:
     retrieval_score: float | None = None
     release_id: str = ""
     exposures: tuple[str, ...] = ()
+    feedback: str = ""
+    channel_id: str = ""
+    value: float | None = None
 
     @property
     def identity(self) -> str:
         """What tells the events of one kind of one user apart, see :func:`identity`."""
-        return identity(self.kind.value, self.event_id, self.page_id, self.video_id)
+        return identity(
+            self.kind.value,
+            self.event_id,
+            page_id=self.page_id,
+            video_id=self.video_id,
+            given=self.feedback,
+        )
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -25,13 +25,14 @@ _NAME = "keys-"
 
 def of(records: pa.Table) -> np.ndarray:
     """Returns a digest of each record's key, bytes [n]."""
-    names = ("user_id", "kind", "event_id", "page_id", "video_id")
+    names = ("user_id", "kind", "event_id", "page_id", "video_id", "feedback")
     rows = zip(*(records[name].to_pylist() for name in names), strict=True)
+    keys = (
+        (user_id, kind, identity(kind, event_id, page_id=page, video_id=video, given=given))
+        for user_id, kind, event_id, page, video, given in rows
+    )
     digests = [
-        hashlib.blake2b(
-            json.dumps([user_id, kind, identity(kind, *more)]).encode(), digest_size=_BYTES
-        ).digest()
-        for user_id, kind, *more in rows
+        hashlib.blake2b(json.dumps(key).encode(), digest_size=_BYTES).digest() for key in keys
     ]
     return np.array(digests, f"S{_BYTES}")
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from features import clicks
 from features.catalogue import combined
 from features.tables import log_files, logs, schema
+from serving.events.event import Kind
 
 
 def _first_rows(records: pa.Table, names: Sequence[str]) -> np.ndarray:
@@ -36,6 +37,13 @@ def raw_table(name: str, records: pa.Table) -> pa.Table:
             values = pc.if_else(pc.less(values, 0), pa.scalar(None, pa.int64()), values)
         columns[column.name] = values
     return pa.table(columns)
+
+
+def feedback(records: pa.Table) -> pa.Table:
+    """Returns rows of the feedback table; its ``kind`` is that of the feedback."""
+    given = records.filter(pc.equal(records["kind"], Kind.FEEDBACK.value))
+    given = given.set_column(given.column_names.index("kind"), "kind", given["feedback"])
+    return raw_table("feedback", given)
 
 
 def impressions(

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 from absl import logging
 
-from features import files
+from features import feedback, files
 from serving.events.event import Kind, NewUser
 
 DIRECTORY = ".event_log"
@@ -54,6 +54,9 @@ RECORD = pa.schema(
         ("release_id", pa.string()),
         ("exposures", pa.list_(pa.string())),
         ("profile", pa.string()),
+        ("feedback", pa.string()),
+        ("channel_id", pa.string()),
+        ("value", pa.float64()),
     ]
 )
 _KINDS = (*(kind.value for kind in Kind), NewUser.KIND)
@@ -132,6 +135,10 @@ def _is_record(record: Mapping[str, Any]) -> bool:
     if kind == NewUser.KIND:
         return _is_profile(record.get("profile") or "{}")
     what = record.get("query") if kind == Kind.SEARCH.value else record.get("video_id")
+    if kind == Kind.FEEDBACK.value:
+        what = record.get("video_id") or record.get("channel_id")
+        if record.get("feedback") not in feedback.KINDS:
+            return False
     is_named = what is not None and record.get("event_id") is not None
     return is_named and 0 <= record.get("time", -1) < _END_OF_TIME_S
 
@@ -186,6 +193,8 @@ def read(chosen: Sequence[Segment], *, keep_aside: bool = False) -> pa.Table:
         ("page_id", ""),
         ("source", ""),
         ("surface", ""),
+        ("feedback", ""),
+        ("channel_id", ""),
         ("watch_time_s", 0.0),
         ("clicked", False),
         ("received", 0),
@@ -213,6 +222,9 @@ def _are_records(table: pa.Table) -> bool:
     is_user = pc.equal(table["kind"], NewUser.KIND)
     is_search = pc.equal(table["kind"], Kind.SEARCH.value)
     what = pc.if_else(is_search, table["query"], table["video_id"])
+    is_feedback = pc.equal(table["kind"], Kind.FEEDBACK.value)
+    what = pc.if_else(is_feedback, pc.coalesce(what, table["channel_id"]), what)
+    is_given = pc.is_in(table["feedback"], pa.array(feedback.KINDS))
     time = table["time"]
     is_named = pc.and_(pc.is_valid(what), pc.is_valid(table["event_id"]))
     is_timed = pc.and_(pc.greater_equal(time, 0), pc.less(time, _END_OF_TIME_S))
@@ -222,6 +234,8 @@ def _are_records(table: pa.Table) -> bool:
         pc.fill_null(pc.or_(is_user, pc.and_(is_named, is_timed)), False),
         pc.fill_null(pc.is_finite(table["watch_time_s"]), True),
         pc.fill_null(pc.is_finite(table["retrieval_score"]), True),
+        pc.fill_null(pc.is_finite(table["value"]), True),
+        pc.fill_null(pc.or_(pc.invert(is_feedback), is_given), False),
     )
     profiles = table["profile"].filter(pc.fill_null(is_user, False)).drop_null().to_pylist()
     return all(pc.all(w).as_py() for w in whole) and all(_is_profile(p or "{}") for p in profiles)

@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 from absl import logging
+from opentelemetry import trace
 
 from serving import errors
 from serving.events.event import AHEAD_S
@@ -17,8 +19,8 @@ from serving.funnel import candidates, sources
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
-from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.nominations import NOTHING, Nominations, Question, Source
 from serving.funnel.page import FunnelSettings, Item, Page, PageRequest
 from serving.funnel.rungs import (
     LAST_EMBEDDING,
@@ -27,9 +29,8 @@ from serving.funnel.rungs import (
     NO_RETRIEVAL,
     POPULAR,
     Ladder,
+    LastEmbeddings,
 )
-from serving.funnel.sources import Nominations, Question, Source
-from serving.funnel.tracing import Tracer
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
 
@@ -53,7 +54,7 @@ class Answer:
         *,
         pool: StagePool,
         last: LastEmbeddings,
-        tracer: Tracer,
+        tracer: trace.Tracer,
         predicate: Predicate | None = None,
     ) -> None:
         self.stages_ms: dict[str, float] = {}
@@ -74,7 +75,7 @@ class Answer:
         """Takes the time of a stage."""
         start = time.perf_counter()
         try:
-            with self._tracer.span(name):
+            with self._tracer.start_as_current_span(name):
                 yield
         finally:
             self.stages_ms[name] = 1000 * (time.perf_counter() - start)
@@ -99,6 +100,8 @@ class Answer:
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
             now = max(now, min(found.newest_s + 1, now + AHEAD_S))
+            if self._asked.session:
+                found = found.with_session(self._asked.session, now=now)
             self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
 
     # ---- stages ------------------------------------------------------------------------------
@@ -155,6 +158,27 @@ class Answer:
             exposures=exposures,
         )
 
+    @functools.cached_property
+    def _related_to(self) -> int | None:
+        """Row of the video that the page stands beside, None for a page of its own.
+
+        Raises:
+            UnknownVideoError: The release does not have it.
+        """
+        if not self._asked.related_to:
+            return None
+        row = int(self._release.catalogue.rows(pa.array([self._asked.related_to]))[0])
+        if row < 0:
+            raise errors.UnknownVideoError(
+                f"video_id {self._asked.related_to!r} is not in release {self._release.version}; "
+                "a new video is once its row is in the videos table."
+            )
+        return row
+
+    def _is_ranked(self, found: Candidates) -> bool:
+        """Whether related videos are ranked for the viewer: one of whom something is known."""
+        return len(found) > 0 and not self.viewer.is_unknown
+
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
             self.ladder.reasons.append("retrieval: nothing is known of the viewer")
@@ -185,6 +209,7 @@ class Answer:
             upload_times=self._release.catalogue.upload_times,
             embedding=embedding,
             permits=filters.allowed,
+            related_to=self._related_to,
         )
         nominations = self._nominations(question)
         distinct = {row for n in nominations.values() for row in n.rows.tolist()}
@@ -203,10 +228,10 @@ class Answer:
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        works = {
-            source.name: functools.partial(self._nominate, source, question)
-            for source in self._release.sources
-        }
+        asked = self._release.sources
+        if question.related_to is not None:
+            asked = self._release.related_sources
+        works = {s.name: functools.partial(self._nominate, s, question) for s in asked}
         outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
@@ -218,14 +243,12 @@ class Answer:
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
                 self.ladder.fall(name, outcome)
-                outcome = _NOTHING
+                outcome = NOTHING
             nominations[name] = outcome
         return nominations
 
     def _nominate(self, source: Source, question: Question) -> Nominations:
-        settings = self._settings
-        wide = {sources.RETRIEVAL: settings.retrieved, sources.TRENDING: settings.trending}
-        limit = wide.get(source.name, settings.per_source)
+        limit: int = getattr(self._settings, source.limit)
         start = time.perf_counter()
         found = source.nominate(question, max(limit, self._asked.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
@@ -236,6 +259,9 @@ class Answer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
+        if self._related_to is not None:
+            seconds = self._expected_watch_times(found) if self._is_ranked(found) else None
+            return candidates.related_order(found, seconds), seconds
         if known and len(found):
             seconds = self._expected_watch_times(found)
             order = self._by_value(found, seconds)
@@ -302,9 +328,6 @@ class Answer:
             )
             for position, video in enumerate(videos)
         )
-
-
-_NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
 
 
 def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:

@@ -6,6 +6,11 @@ shown_too_often    shown ``max_shown`` times within ``shown_window_s``; last on 
                    could not be filled otherwise
 blocked_video      blocked by the user or the request
 blocked_channel    likewise
+hidden_video       hidden by the viewer's feedback, and not taken back
+hidden_channel     likewise
+excluded           the request leaves it out, or stands beside it
+topic              it has none of the topics that the request wants
+language           likewise of languages
 region             the video's ``regions`` do not name the viewer's, or its ``blocked_regions`` do
 age                the viewer is younger than the video's ``min_age``, or of unknown age
 withdrawn          ``withdrawn`` is true in the video's row of the videos table
@@ -21,7 +26,7 @@ catalogue has k that may be shown.
 import dataclasses
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +72,35 @@ class VideoRules:
         """Channel id to its code in the catalogue."""
         _, names = self._catalogue.channels
         return {name: code for code, name in enumerate(names.to_pylist())}
+
+    @functools.cached_property
+    def _languages(self) -> tuple[np.ndarray, Mapping[str, int]]:
+        """The language of each video, int32 [N], -1 for none, and the codes."""
+        if "language" not in self._catalogue.table.column_names:
+            return np.full(len(self._catalogue), -1, np.int32), {}
+        codes = combined(self._catalogue.table["language"]).cast(pa.string()).dictionary_encode()
+        names = {name: code for code, name in enumerate(codes.dictionary.to_pylist())}
+        return np.asarray(codes.indices.fill_null(-1), np.int32), names
+
+    def in_languages(self, wanted: Sequence[str]) -> Rule:
+        """Returns whether each video is in one of these languages."""
+        codes, names = self._languages
+        mine = [names[name] for name in wanted if name in names]
+        return lambda rows: np.isin(codes[rows], mine)
+
+    def on_topics(self, wanted: Sequence[str]) -> Rule:
+        """Returns whether each video has one of these topics."""
+        offsets, codes, names = self._catalogue.topics
+        mine = np.flatnonzero(pc.is_in(names, value_set=pa.array(wanted, names.type)))
+
+        def rule(rows: np.ndarray) -> np.ndarray:
+            lengths = offsets[rows + 1] - offsets[rows]
+            is_it = np.isin(codes[ragged_rows(offsets[rows], lengths)], mine)
+            owner = np.repeat(np.arange(len(rows)), lengths)
+            found: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
+            return found
+
+        return rule
 
     def allowed_in(self, region: str) -> Rule | None:
         """Returns whether each video may be shown in a region; None where all may everywhere.
@@ -189,14 +223,20 @@ class Filters:
             "watched": viewer.watched_rows if asked.exclude_watched else _NO_ROWS,
             "shown_too_often": _shown_too_often(viewer, settings),
             "blocked_video": _rows_of(catalogue, blocked.videos),
+            "hidden_video": _rows_of(catalogue, viewer.hidden.videos),
+            "excluded": _rows_of(catalogue, (*asked.exclude, asked.related_to)),
             "withdrawn": rules.withdrawn,
         }
-        forbidden = np.union1d(self._listed["watched"], self._listed["blocked_video"])
-        forbidden = np.union1d(forbidden, rules.withdrawn)
+        lists = [rows for name, rows in self._listed.items() if name != "shown_too_often"]
+        forbidden = np.unique(np.concatenate(lists))
         self.forbidden = forbidden.astype(np.int32)
         self.resting = np.setdiff1d(self._listed["shown_too_often"], forbidden).astype(np.int32)
         self.excluded = np.union1d(self.forbidden, self.resting).astype(np.int32)
         self._rules = dict(_rules(viewer, catalogue, rules, blocked=blocked, predicate=predicate))
+        if asked.topics:
+            self._rules["topic"] = rules.on_topics(asked.topics)
+        if asked.languages:
+            self._rules["language"] = rules.in_languages(asked.languages)
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n], whether the rules allow each video; :attr:`excluded` is not asked.
@@ -259,10 +299,10 @@ def _rules(
     predicate: Predicate | None,
 ) -> Mapping[str, Rule]:
     found: dict[str, Rule] = {}
-    codes = [rules.channel_codes[c] for c in blocked.channels if c in rules.channel_codes]
-    if codes:
-        channels, _ = catalogue.channels
-        found["blocked_channel"] = lambda rows: ~np.isin(channels[rows], codes)
+    for name, listed in (("blocked_channel", blocked), ("hidden_channel", viewer.hidden)):
+        codes = [rules.channel_codes[c] for c in listed.channels if c in rules.channel_codes]
+        if codes:
+            found[name] = functools.partial(_of_no_channel, catalogue.channels[0], codes)
     in_region = rules.allowed_in(viewer.region)
     if in_region is not None:
         found["region"] = in_region
@@ -273,6 +313,10 @@ def _rules(
     if predicate is not None:
         found["custom"] = functools.partial(_asked, predicate, viewer, catalogue)
     return found
+
+
+def _of_no_channel(channels: np.ndarray, codes: Sequence[int], rows: np.ndarray) -> np.ndarray:
+    return ~np.isin(channels[rows], codes)
 
 
 def _asked(

@@ -21,7 +21,7 @@ from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors
-from serving.funnel import filters, sources
+from serving.funnel import filters
 from serving.funnel.loaded_release import LoadedRelease
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -146,7 +146,8 @@ class Shelver:
             catalogue=catalogue,
             index=index,
             prepared=self._prepared(catalogue, rows),
-            sources=tuple(_renewed(s, index, catalogue) for s in self.release.sources),
+            # Popular videos stay those of the build.
+            sources=tuple(s.over(catalogue, index, None) for s in self.release.sources),
         )
         return _ruled(longer, videos)
 
@@ -184,17 +185,6 @@ def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
         is_withdrawn = np.asarray(combined(rules["withdrawn"]).fill_null(False))
         withdrawn = np.flatnonzero(is_withdrawn).astype(np.int32)
     return dataclasses.replace(release, rules=rules, withdrawn=withdrawn)
-
-
-def _renewed(source: sources.Source, index: ShelvedIndex, catalogue: Catalogue) -> sources.Source:
-    """Returns the source over the longer catalogue; popular and trending videos stay theirs."""
-    if isinstance(source, sources.Retrieval):
-        return sources.Retrieval(index)
-    if isinstance(source, sources.Fresh):
-        return sources.Fresh(catalogue)
-    if isinstance(source, sources.Channels):
-        return sources.Channels(catalogue)
-    return source
 
 
 def _conformed(videos: pa.Table, schema: pa.Schema) -> pa.Table:

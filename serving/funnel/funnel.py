@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Mapping
 
 from absl import logging
+from opentelemetry import trace
 
 from serving import errors
 from serving.events.event import Event, Kind
+from serving.funnel import tracing
 from serving.funnel.answer import Answer
 from serving.funnel.deadlines import StagePool
 from serving.funnel.experiment import Arm, Experiment
 from serving.funnel.filters import Predicate
-from serving.funnel.last_embeddings import LastEmbeddings
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import MAX_K, FunnelSettings, Page, PageRequest
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import Releases
-from serving.funnel.tracing import NoTracer, Tracer
+from serving.funnel.rungs import LastEmbeddings
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import HistoryStore
 
@@ -45,7 +46,7 @@ class Funnel:
         predicate: Predicate | None = None,
         experiment: Experiment | None = None,
         arm_releases: Mapping[str, Releases] | None = None,
-        tracer: Tracer | None = None,
+        tracer: trace.Tracer = tracing.NO_TRACER,
     ) -> None:
         """Wires the parts.
 
@@ -58,7 +59,7 @@ class Funnel:
             predicate: A filter of the operator's own.
             experiment: Split of users between releases or settings; None for none.
             arm_releases: The releases that its arms name, by version.
-            tracer: Receiver of spans; None traces nothing.
+            tracer: Source of spans; see :class:`serving.funnel.tracing.Traces`.
         """
         self.settings = settings or FunnelSettings()
         self._releases = releases
@@ -68,7 +69,7 @@ class Funnel:
         self._predicate = predicate
         self._experiment = experiment
         self._arm_releases = arm_releases or {}
-        self._tracer = tracer or NoTracer()
+        self._tracer = tracer
         self._pool = StagePool(STAGE_THREADS)
         self._last = LastEmbeddings()
 
@@ -83,9 +84,13 @@ class Funnel:
         if not 1 <= asked.k <= MAX_K:
             raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
         settings = self.settings
-        arm = self._experiment.arm_of(asked.user_id) if self._experiment else None
+        arm = None
+        if self._experiment and asked.user_id:  # Nobody in particular is in no arm.
+            arm = self._experiment.arm_of(asked.user_id)
         with (
-            self._tracer.span("recommend", parent=asked.traceparent) as attributes,
+            self._tracer.start_as_current_span(
+                "recommend", context=tracing.context_of(asked.traceparent)
+            ) as span,
             contextlib.ExitStack() as pinned,
         ):
             release, missing = self._pin(arm, pinned)
@@ -110,7 +115,9 @@ class Funnel:
                 page = self._recorded(page, answer, settings.record_deadline_s)
             else:
                 page = dataclasses.replace(page, recorded=None)
-            attributes |= {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+            span.set_attributes(
+                {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+            )
         return page
 
     def _pin(self, arm: Arm | None, pinned: contextlib.ExitStack) -> tuple[LoadedRelease, str]:

@@ -23,10 +23,10 @@ from serving import errors
 from serving.funnel import filters, page_order, sources
 from serving.funnel.candidates import Candidates
 from serving.funnel.filters import VideoRules
-from serving.funnel.live_sources import CoWatch, LiveTrending
+from serving.funnel.nominations import Built, Source
 from serving.funnel.page_order import PageOrder
 from serving.funnel.profiles import Profiles
-from serving.funnel.sources import Popular, Source
+from serving.funnel.sources import Popular
 from serving.funnel.viewer import HOME, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
@@ -110,12 +110,14 @@ class LoadedRelease:
     def with_live(self, state: LiveState) -> "LoadedRelease":
         """Returns the release with the live sources and features of ``state``."""
         view = LiveView(state, self.catalogue)
-        kept = [source for source in self.sources if source.name != sources.CO_WATCH]
-        live = tuple(
-            LiveTrending(view, source) if source.name == sources.TRENDING else source
-            for source in kept
-        )
-        return dataclasses.replace(self, live=view, sources=(*live, CoWatch(view)))
+        live = tuple(source.over(self.catalogue, self.index, view) for source in self.sources)
+        return dataclasses.replace(self, live=view, sources=live)
+
+    @functools.cached_property
+    def related_sources(self) -> tuple[Source, ...]:
+        """The sources of a page that stands beside a video."""
+        live = tuple(source for source in self.sources if source.name == sources.CO_WATCH)
+        return (sources.Similar(self.index), *live)
 
     def order_columns(
         self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
@@ -291,7 +293,8 @@ def load(
     logging.info(
         "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
     )
-    popular = Popular(daily, catalogue, regional_watches())
+    built = Built(catalogue=catalogue, index=index, daily=daily, regional=regional_watches())
+    asked = tuple(source.of(built) for source in sources.SOURCES)
     resolved = ResolvedSpec.load(found.videos)
     columns = found.videos / prepared_videos.DIRECTORY
     prepared = PreparedVideos.load(columns, resolved) if columns.is_dir() else None
@@ -309,15 +312,8 @@ def load(
         index=index,
         query_tower=backend.open(signatures.QUERY_TOWER, found),
         ranker=ranker,
-        sources=(
-            sources.Retrieval(index),
-            popular,
-            sources.Trending(daily, catalogue),
-            sources.Fresh(catalogue),
-            sources.Channels(catalogue),
-            *([sources.Again()] if found.site.repeats else []),
-        ),
-        popular=popular,
+        sources=asked,
+        popular=next(source for source in asked if isinstance(source, Popular)),
         prepared=prepared,
         order=page_order.of_release(serving_root, version),
         found=found,

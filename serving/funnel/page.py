@@ -55,6 +55,12 @@ class PageRequest:
             unless its people watch again (:class:`features.tables.site_facts.SiteFacts`).
         blocked: Videos and channels that the viewer does not want to see, beside what the history
             store knows.
+        exclude: Ids of videos that are left out of this page.
+        topics: Topics of which each video has one; none allows all.
+        languages: Languages of which each video has one; none allows all.
+        session: Ids of videos that the user watched lately and the history store may not know,
+            newest last.
+        related_to: Id of the video that the page stands beside; "" for a page of its own.
         explain: Whether the answer names some of the videos that were held back.
         record: Whether the page counts as shown; False is for looking at somebody's page.
         traceparent: W3C trace context of the caller; "" for none.
@@ -65,6 +71,11 @@ class PageRequest:
     context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exclude_watched: bool | None = None
     blocked: Blocked = NOTHING_BLOCKED
+    exclude: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    session: tuple[str, ...] = ()
+    related_to: str = ""
     explain: bool = False
     record: bool = True
     traceparent: str = ""

@@ -41,7 +41,6 @@ FILE = "page_order.json"  # In the directory that serving.learn_order writes.
 # Of columns that are logarithms, scores and flags; fitted ones stay far below.
 MAX_WEIGHT = 1e6
 _MAX_BYTES = 1 << 20
-_SOURCES = (*sources.NAMES, sources.CO_WATCH, sources.AGAIN)
 _RATIO_WINDOWS = ("1h", "1d")
 PLACED = (
     *(sources.RETRIEVAL, sources.TRENDING, sources.POPULAR, sources.CO_WATCH),
@@ -58,7 +57,7 @@ NAMES = (
     *("log_region_lift", "log_co_watch_score"),
     *("is_watched", "log_times_watched", "log_h_since_watched"),
     "log_age_h",
-    *(f"from_{name}" for name in _SOURCES),
+    *(f"from_{name}" for name in sources.NAMES),
     *(f"log_place_in_{name}" for name in PLACED),
 )
 
@@ -104,7 +103,7 @@ def columns(
     values += _watched(found.rows, viewer)
     age_h = np.maximum(now - upload_times[found.rows], 0) / HOUR_S
     values.append(np.log1p(age_h))
-    values += [np.isfinite(_scores_of(found, name)) for name in _SOURCES]
+    values += [np.isfinite(_scores_of(found, name)) for name in sources.NAMES]
     values += [np.log(_places(_scores_of(found, name))) for name in PLACED]
     return np.stack(values, axis=1).astype(np.float64)
 

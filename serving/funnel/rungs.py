@@ -1,46 +1,76 @@
 """The ladder: what an answer stands on when parts of the funnel fail.
 
-Rungs, best first; every answer names the one it stands on and why it is not a better one:
-
-==============  ====================================================================================
-full            candidates of all sources, ranked by expected watch time
-no_ranker       candidates of all sources, by a learned order or by retrieval score: no ranker, or
-                it failed
-no_history      the history store is gone: made from the request's context alone
-last_embedding  the query tower failed: retrieved with the last embedding that it gave the user
-no_retrieval    no embedding at all, or no index: co-watched and popular videos
-popular         popular videos of the region: nothing better holds, or nothing is known of the
-                viewer and there is no ranker
-==============  ====================================================================================
-
-Where several apply, the answer names the last of them, and gives the reasons of all.
+Every answer names the rung it stands on, of several that apply the last, and gives the reasons of
+all. A new rung is one entry of :data:`LADDER`.
 
 A viewer of whom nothing is known at all gets no retrieval: the embedding of nobody is no taste.
 The ranker still orders what is popular, trending and fresh for them, when there is one. So a new
 viewer climbs a ladder: nothing known (popular, by region where it is known), context or profile
 known (embedded from them), history.
-
-A new rung is its name in :data:`RUNGS`, and the part that it is left without in
-:data:`LEFT_WITHOUT`.
 """
 
-RUNGS = ("full", "no_ranker", "no_history", "last_embedding", "no_retrieval", "popular")
-FULL, NO_RANKER, NO_HISTORY, LAST_EMBEDDING, NO_RETRIEVAL, POPULAR = RUNGS
+import dataclasses
+import threading
 
-# The rung that is left without a part; without any other the answer is still whole.
-LEFT_WITHOUT = {
-    "ranker": NO_RANKER,
-    "history": NO_HISTORY,
-    "query_tower": NO_RETRIEVAL,
-    "retrieval": NO_RETRIEVAL,
-}
+import cachetools
+import numpy as np
+
+FULL, NO_RANKER, NO_HISTORY = "full", "no_ranker", "no_history"
+LAST_EMBEDDING, NO_RETRIEVAL, POPULAR = "last_embedding", "no_retrieval", "popular"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """What an answer can stand on.
+
+    Attributes:
+        name: Name in answers and metrics.
+        means: What such an answer is made of.
+        without: Parts (stages, or candidate sources by name) whose failure leads here.
+    """
+
+    name: str
+    means: str
+    without: tuple[str, ...] = ()
+
+
+# Best first. Without a part that none of them names an answer is still whole.
+LADDER = (
+    Rung(FULL, "candidates of all sources, ranked by expected watch time"),
+    Rung(
+        NO_RANKER,
+        "candidates of all sources, by a learned order or by retrieval score: no ranker, or it "
+        "failed",
+        without=("ranker",),
+    ),
+    Rung(
+        NO_HISTORY,
+        "the history store is gone: made from the request's context alone",
+        without=("history",),
+    ),
+    Rung(
+        LAST_EMBEDDING,
+        "the query tower failed: retrieved with the last embedding that it gave the user",
+    ),
+    Rung(
+        NO_RETRIEVAL,
+        "no embedding at all, or no index: co-watched and popular videos",
+        without=("query_tower", "retrieval"),
+    ),
+    Rung(
+        POPULAR,
+        "popular videos of the region: nothing better holds, or nothing is known of the viewer "
+        "and there is no ranker",
+    ),
+)
+RUNGS = tuple(rung.name for rung in LADDER)
 
 
 class Ladder:
     """Where one answer stands.
 
     Attributes:
-        rung: Out of :data:`RUNGS`; it only goes down.
+        rung: Name out of :data:`LADDER`; it only goes down.
         reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
         falls: The parts that failed or were late.
     """
@@ -54,15 +84,42 @@ class Ladder:
         """Notes that a part failed or was late.
 
         Args:
-            part: Name of the part, as in :data:`LEFT_WITHOUT`, or of one that the answer is whole
-                without.
+            part: Name of a part, also of one that the answer is whole without.
             why: The error, or what else there is to say.
-            to: The rung that is left, where that is not the one of :data:`LEFT_WITHOUT`.
+            to: The rung that is left, where that is not the one that names the part.
         """
         self.falls.append(part)
-        self.stand_on(to or LEFT_WITHOUT.get(part, FULL), f"{part}: {why}")
+        left = to or next((rung.name for rung in LADDER if part in rung.without), FULL)
+        self.stand_on(left, f"{part}: {why}")
 
     def stand_on(self, rung: str, reason: str) -> None:
         """Goes down to a rung, if it is not lower already."""
-        self.rung = max(self.rung, rung, key=RUNGS.index)
+        names = [one.name for one in LADDER]
+        self.rung = max(self.rung, rung, key=names.index)
         self.reasons.append(reason)
+
+
+class LastEmbeddings:
+    """The last query embedding that each user got, for :data:`LAST_EMBEDDING`; safe for threads.
+
+    Bounded by memory: the users who were not here for longest go first.
+    """
+
+    ENTRY_BYTES = 500  # What an entry takes beside its numbers: key, array, place in the order.
+
+    def __init__(self, max_bytes: int = 64 << 20) -> None:
+        # Embeddings of different releases do not fit together, so the release is in the key.
+        self._found: cachetools.LRUCache[tuple[str, str], np.ndarray] = cachetools.LRUCache(
+            max_bytes, getsizeof=lambda embedding: self.ENTRY_BYTES + embedding.nbytes
+        )
+        self._lock = threading.Lock()
+
+    def put(self, release_id: str, user_id: str, embedding: np.ndarray) -> None:
+        """Remembers the embedding of a user, float32 [D + 1]."""
+        with self._lock:
+            self._found[release_id, user_id] = embedding
+
+    def get(self, release_id: str, user_id: str) -> np.ndarray | None:
+        """Returns the last embedding that a release gave a user, None where it gave none."""
+        with self._lock:
+            return self._found.get((release_id, user_id))

@@ -3,130 +3,62 @@
 ==============  ====================================================================================
 retrieval       nearest to the query embedding in the index of the release
 popular         most watched lately, in the viewer's region where that is known
-trending        watched more on the last day than the week before makes one expect
+trending        watched most in the last minutes, hours and day
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
-co_watch        what people watched after the viewer's last watches
-again           what the viewer has watched, often and lately; where people watch again
+co_watch        what people watched after the viewer's last watches, or after a video
+again           what the viewer has watched, often and lately; where pages do not leave that out
+similar         nearest to the embedding of a video: of pages that stand beside one
 ==============  ====================================================================================
 
-All but the first and last are made from the release's own statistics when it is loaded, so they
-need no model and answer in well under a millisecond. In a server, trending and co_watch are those
-of :mod:`serving.funnel.live_sources`, which every event changes.
+All but the first need no model and answer in well under a millisecond. They are made from the
+release's own statistics when it is loaded; in a server, trending and co_watch follow every event
+(:mod:`serving.live.state`).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from features.catalogue import Catalogue, combined, ragged_rows
+from features.catalogue import Catalogue, ragged_rows
 from features.durations import DAY_S
-from serving.funnel.viewer import Viewer
+from serving.funnel import popularity
+from serving.funnel.nominations import (
+    NOTHING,
+    Built,
+    Nominations,
+    Question,
+    Source,
+)
+from serving.index.index import VideoIndex
+from serving.live.state import LiveView
 from serving.servables import signatures
 
-RETRIEVAL, POPULAR, TRENDING, FRESH, CHANNELS = NAMES = (
-    "retrieval",
-    "popular",
-    "trending",
-    "fresh",
-    "channels",
-)
-CO_WATCH = "co_watch"
-AGAIN = "again"
-_HALF_LIFE_DAYS = 7.0
-# Watches in a region before its own ranking is worth more than everybody's.
-_REGION_MIN_WATCHES = 50
-_MAX_REGIONS = 500
-_TOP = 2000  # Popular and trending videos that are kept per list.
+RETRIEVAL, POPULAR, TRENDING, CO_WATCH = "retrieval", "popular", "trending", "co_watch"
+SIMILAR, AGAIN = "similar", "again"
 _NEWEST = 2000  # Uploads among which fresh ones are chosen by topic.
+_SEEDS = 10  # Last watches of the viewer that co-watch starts from.
 
 
-@dataclasses.dataclass(frozen=True)
-class Nominations:
-    """What one source proposes.
-
-    Attributes:
-        rows: int32 [n], rows of the catalogue, each once, best first.
-        scores: float32 [n], descending; comparable within the source only.
-    """
-
-    rows: np.ndarray
-    scores: np.ndarray
-
-    def head(self, limit: int) -> "Nominations":
-        """Returns the best ones."""
-        return Nominations(self.rows[:limit], self.scores[:limit])
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What a source is asked.
-
-    Attributes:
-        viewer: User who asks, and the moment.
-        excluded: int32 sorted, rows that must not be nominated.
-        upload_times: int64 [N], of the catalogue.
-        embedding: float32 [D + 1] of the viewer, None where there is none.
-        permits: Function of rows that returns bool [n]: what filters allow; None allows all.
-    """
-
-    viewer: Viewer
-    excluded: np.ndarray
-    upload_times: np.ndarray
-    embedding: np.ndarray | None = None
-    permits: Callable[[np.ndarray], np.ndarray] | None = None
-
-    def allowed(self, rows: np.ndarray) -> np.ndarray:
-        """Returns bool [n]: uploaded before now, not excluded, and permitted."""
-        # Strictly before now, as all that is known: a video may be known from its first watch.
-        kept = self.upload_times[rows] < self.viewer.now
-        if len(self.excluded):
-            # np.isin would sort both; what is excluded is sorted already.
-            place = np.searchsorted(self.excluded, rows)
-            kept &= self.excluded[np.minimum(place, len(self.excluded) - 1)] != rows
-        if self.permits is not None:
-            kept[kept] = self.permits(rows[kept])
-        return kept
-
-    def first_allowed(self, ordered: Nominations, limit: int) -> Nominations:
-        """Returns the first ``limit`` that are allowed, looking no further than it must."""
-        look = limit + len(self.excluded)
-        while True:
-            rows = ordered.rows[:look]
-            keep = np.flatnonzero(self.allowed(rows))[:limit]
-            if len(keep) == limit or look >= len(ordered.rows):
-                return Nominations(rows[keep], ordered.scores[:look][keep])
-            look *= 4
-
-
-class Source(Protocol):
-    """A way to find candidates. Safe for threads."""
-
-    name: str
-
-    def nominate(self, question: Question, limit: int) -> Nominations:
-        """Returns at most ``limit`` allowed videos."""
-
-
-class Searchable(Protocol):
-    """What :class:`Retrieval` needs of :class:`serving.index.index.Index`."""
-
-    def __len__(self) -> int: ...
-
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rows int32 [Q, k] and scores float32 [Q, k], best first."""
-
-
-class Retrieval:
+class Retrieval(Source):
     """Nearest to the query embedding."""
 
     name = RETRIEVAL
+    limit = "retrieved"
 
-    def __init__(self, index: Searchable) -> None:
+    def __init__(self, index: VideoIndex) -> None:
         self._index = index
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source of an index."""
+        return cls(built.index)
+
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
+        """Returns the source of another index."""
+        del catalogue, live
+        return Retrieval(index)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what the index finds; searches deeper until enough of it is allowed."""
@@ -145,7 +77,34 @@ class Retrieval:
             k = min(4 * k, len(self._index))
 
 
-class Popular:
+class Similar(Source):
+    """Nearest to the embedding of the video that a page stands beside."""
+
+    name = SIMILAR
+
+    def __init__(self, index: VideoIndex) -> None:
+        self._index = index
+        self._nearest = Retrieval(index)
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source of an index."""
+        return cls(built.index)
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns the videos whose inner product with it is largest, without their biases."""
+        if question.related_to is None:
+            return NOTHING
+        rows = np.array([question.related_to])
+        embedding = np.array(self._index.embeddings[rows][0], np.float32)
+        if embedding[-1] <= signatures.UNREACHABLE_BIAS / 2:
+            return NOTHING  # It was never learnt.
+        embedding[-1] = 0.0
+        asked = dataclasses.replace(question, embedding=embedding)
+        return self._nearest.nominate(asked, limit)
+
+
+class Popular(Source):
     """Most watched lately, by region."""
 
     name = POPULAR
@@ -160,18 +119,23 @@ class Popular:
             catalogue: Catalogue of all videos.
             regional: ``region, video_id, watches`` of the last days, where it is known.
         """
-        self._overall = _decayed(daily, catalogue)
+        overall = popularity.decayed(daily, catalogue)
         newest = -catalogue.upload_times
         # Everything has its place, so that a page can always be filled.
-        order = np.lexsort((newest, -self._overall)).astype(np.int32)
-        self._everything = Nominations(order, self._overall[order].astype(np.float32))
-        self._regions = self._by_region(regional, catalogue)
+        order = np.lexsort((newest, -overall)).astype(np.int32)
+        self._everything = Nominations(order, overall[order].astype(np.float32))
+        self._regions = popularity.by_region(regional, catalogue, overall)
+
+    @classmethod
+    def of(cls, built: Built) -> "Popular":
+        """Returns the source of the statistics of a release."""
+        return cls(built.daily, built.catalogue, built.regional)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns the most watched of the region of the viewer, or of all where it has no list."""
         listed = self._regions.get(question.viewer.region)
         if listed is None:
-            listed = self._everything.head(_TOP + len(question.excluded))
+            listed = self._everything.head(popularity.TOP + len(question.excluded))
             listed = listed.head(int((listed.scores > 0).sum()))
         return question.first_allowed(listed, limit)
 
@@ -179,63 +143,73 @@ class Popular:
         """Returns ``limit`` videos of the whole catalogue, popular or not, if there are as many."""
         return question.first_allowed(self._everything, limit)
 
-    def _by_region(
-        self, regional: pa.Table | None, catalogue: Catalogue
-    ) -> Mapping[str, Nominations]:
-        if regional is None or not regional.num_rows:
-            return {}
-        region = combined(regional["region"]).dictionary_encode()
-        code = np.asarray(region.indices, np.int64)
-        rows = catalogue.rows(regional["video_id"])
-        watches = np.where(rows < 0, 0, np.asarray(combined(regional["watches"]), np.float64))
-        total = np.bincount(code, weights=watches, minlength=len(region.dictionary))
-        # Callers choose the names of regions: of any number, the most watched ones are real.
-        most = np.argsort(-total, kind="stable")[:_MAX_REGIONS]
-        most = np.sort(most[total[most] >= _REGION_MIN_WATCHES])
-        kept = np.flatnonzero((rows >= 0) & np.isin(code, most))
-        kept = kept[np.argsort(code[kept], kind="stable")]
-        bounds = np.searchsorted(code[kept], np.stack([most, most + 1]))
-        # A little of everybody's taste breaks the many ties of a small region.
-        everybody = 0.1 * self._overall / max(self._overall.sum(), 1.0)
-        lists = {}
-        for number, start, end in zip(most.tolist(), *bounds.tolist(), strict=True):
-            name, mine = region.dictionary[number].as_py(), kept[start:end]
-            if name:
-                scores = watches[mine] / total[number] + everybody[rows[mine]]
-                best = np.argsort(-scores, kind="stable")[:_TOP]
-                lists[name] = Nominations(rows[mine][best], scores[best].astype(np.float32))
-        return lists
 
+class Trending(Source):
+    """Most watched in the last minutes, hours and day, here and everywhere, in turn.
 
-class Trending:
-    """Watched more on the last day than usual."""
+    Where nothing was watched lately: watched more on the release's last day than usual.
+    """
 
     name = TRENDING
+    limit = "trending"
 
-    def __init__(self, daily: pa.Table, catalogue: Catalogue) -> None:
-        last = _day_counts(daily, catalogue, ages=(0, 1))
-        usual = _day_counts(daily, catalogue, ages=(1, 8)) / 7
+    def __init__(self, listed: Nominations, live: LiveView | None = None) -> None:
+        """Nominates.
+
+        Args:
+            listed: What trended before the release.
+            live: View of what is watched now; None without one.
+        """
+        self._listed = listed
+        self._live = live
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source; the score is how far the last day was above the usual one."""
+        last = popularity.day_counts(built.daily, built.catalogue, ages=(0, 1))
+        usual = popularity.day_counts(built.daily, built.catalogue, ages=(1, 8)) / 7
         # Standard deviations above a Poisson count of the usual size; +1 for new videos.
         surprise = (last - usual) / np.sqrt(usual + 1)
-        order = np.argsort(-surprise, kind="stable")[:_TOP].astype(np.int32)
+        order = np.argsort(-surprise, kind="stable")[: popularity.TOP].astype(np.int32)
         order = order[surprise[order] > 0]
-        self._listed = Nominations(order, surprise[order].astype(np.float32))
+        return cls(Nominations(order, surprise[order].astype(np.float32)))
+
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
+        """Returns what trends now, with the same list for where nothing does."""
+        del catalogue, index
+        return Trending(self._listed, live)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
-        """Returns the listed videos; the score is how far the last day was above the usual one."""
-        return question.first_allowed(self._listed, limit)
+        """Returns what trends; the score of what does now is 1 / (place among all + 1)."""
+        if self._live is None:
+            return question.first_allowed(self._listed, limit)
+        rows = self._live.trending_rows(question.viewer.region)
+        if not len(rows):
+            return question.first_allowed(self._listed, limit)
+        scores = (1.0 / np.arange(1, len(rows) + 1)).astype(np.float32)
+        return question.first_allowed(Nominations(rows, scores), limit)
 
 
-class Fresh:
+class Fresh(Source):
     """Newest uploads, on topics of the viewer first."""
 
-    name = FRESH
+    name = "fresh"
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         times = catalogue.upload_times
         self._order = np.argsort(-times, kind="stable").astype(np.int32)
         self._sorted_times = -times[self._order]
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source of a catalogue."""
+        return cls(built.catalogue)
+
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
+        """Returns the source of a longer catalogue."""
+        del index, live
+        return self if catalogue is self._catalogue else Fresh(catalogue)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
@@ -259,10 +233,10 @@ class Fresh:
         return (np.bincount(owner[hits], minlength=len(rows)) > 0).astype(np.float64)
 
 
-class Channels:
+class Channels(Source):
     """Newest uploads of the channels that the viewer watches."""
 
-    name = CHANNELS
+    name = "channels"
     _PER_CHANNEL = 10
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -271,6 +245,16 @@ class Channels:
         order = np.lexsort((-catalogue.upload_times, codes))
         self._order = order[codes[order] >= 0].astype(np.int32)
         self._starts = np.searchsorted(codes[self._order], np.arange(len(names) + 1))
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns the source of a catalogue."""
+        return cls(built.catalogue)
+
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
+        """Returns the source of a longer catalogue."""
+        del index, live
+        return self if catalogue is self._catalogue else Channels(catalogue)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns videos of watched channels; the score counts watches of the channel."""
@@ -292,8 +276,38 @@ class Channels:
         return Nominations(rows[best], scores[best].astype(np.float32))
 
 
-class Again:
-    """What the viewer has watched before, for sites where people watch again.
+class CoWatch(Source):
+    """What people watched after what the viewer watched last, or after the video beside."""
+
+    name = CO_WATCH
+
+    def __init__(self, live: LiveView | None = None) -> None:
+        self._live = live
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns a source that knows nothing until there is live state."""
+        del built
+        return cls()
+
+    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
+        """Returns the source of a live view."""
+        del catalogue, index
+        return CoWatch(live)
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns what followed the last watches; the score sums shares of all followers."""
+        seeds = question.viewer.liked_rows[:_SEEDS]
+        if question.related_to is not None:
+            seeds = np.array([question.related_to], np.int32)
+        if self._live is None or not len(seeds):
+            return NOTHING
+        rows, scores = self._live.rows_after(seeds)
+        return question.first_allowed(Nominations(rows, scores), limit)
+
+
+class Again(Source):
+    """What the viewer has watched before; nothing where pages leave that out.
 
     A video's score is the sum over its watches of (seconds since then) ^ -1/2: how likely something
     is needed again falls with time as a power, and rises with use (Anderson & Schooler,
@@ -301,6 +315,12 @@ class Again:
     """
 
     name = AGAIN
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns a source that needs nothing."""
+        del built
+        return cls()
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what was watched, best first."""
@@ -316,35 +336,13 @@ class Again:
         return Nominations(rows[best], scores[best].astype(np.float32))
 
 
-NOTHING = Nominations(np.zeros(0, np.int32), np.zeros(0, np.float32))
+# Each is asked for each page, side by side; for a page beside a video, only SIMILAR and CO_WATCH.
+SOURCES: tuple[type[Source], ...] = (
+    *(Retrieval, Popular, Trending, Fresh, Channels, CoWatch),
+    Again,
+)
+NAMES = tuple(source.name for source in SOURCES)
 
 
 def _lengths(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return offsets[rows + 1] - offsets[rows]
-
-
-def _activity(daily: pa.Table) -> np.ndarray:
-    """Returns what counts as popularity, float64 [n]: watches; where nobody logs them, clicks."""
-    watches = np.asarray(combined(daily["watches"]), np.float64)
-    return watches if watches.any() else np.asarray(combined(daily["clicks"]), np.float64)
-
-
-def _decayed(daily: pa.Table, catalogue: Catalogue) -> np.ndarray:
-    """Returns watches with a half-life of a week, counted back from the last day: float64 [N]."""
-    if not daily.num_rows:
-        return np.zeros(len(catalogue))
-    rows = catalogue.rows(daily["video_id"])
-    day = np.asarray(combined(daily["day"]), np.int64)
-    weight = _activity(daily) * 0.5 ** ((day.max() - day) / _HALF_LIFE_DAYS)
-    return np.bincount(rows[rows >= 0], weights=weight[rows >= 0], minlength=len(catalogue))
-
-
-def _day_counts(daily: pa.Table, catalogue: Catalogue, *, ages: tuple[int, int]) -> np.ndarray:
-    """Returns watches on the days that are ``[first, end)`` days before the last: float64 [N]."""
-    if not daily.num_rows:
-        return np.zeros(len(catalogue))
-    rows = catalogue.rows(daily["video_id"])
-    day = np.asarray(combined(daily["day"]), np.int64)
-    age = day.max() - day
-    mine = (rows >= 0) & (age >= ages[0]) & (age < ages[1])
-    return np.bincount(rows[mine], weights=_activity(daily)[mine], minlength=len(catalogue))

@@ -34,6 +34,7 @@ class Viewer:
         request: The moment, for :mod:`features.as_of.examples`.
         users: The profile as a table of one row.
         blocked: Videos and channels that the viewer does not want to see.
+        hidden: Those that the viewer hid by feedback.
         columns: Raw query-side columns that both models read, once they are made.
     """
 
@@ -45,6 +46,7 @@ class Viewer:
     request: Request
     users: Users
     blocked: Blocked = NOTHING_BLOCKED
+    hidden: Blocked = NOTHING_BLOCKED
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -96,6 +98,7 @@ class Viewer:
             request=request,
             users=Users(_one_row(profile, user_schema)),
             blocked=found.blocked,
+            hidden=found.hidden,
         )
 
     @property

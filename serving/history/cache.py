@@ -9,12 +9,12 @@ remembered and what is read anew come out the same. Rows never change; those tha
 are the oldest, and it then reads all of a user's again.
 """
 
-import collections
 import dataclasses
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+import cachetools
 import numpy as np
 import pyarrow as pa
 
@@ -55,35 +55,45 @@ class Remembered:
 
 
 class HistoryCache:
-    """What was read last of each user, bounded by memory; the store says whether it is current."""
+    """What was read last of each user; the store says whether it is current. Safe for threads.
+
+    Bounded by memory: where there is too much, those that were not read for longest go.
+    """
 
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._found: collections.OrderedDict[str, tuple[int, Remembered]] = (
-            collections.OrderedDict()
-        )
+        self._found = cachetools.LRUCache(max_bytes, getsizeof=lambda found: found.nbytes)
         self._lock = threading.Lock()
 
     def get(self, user_id: str) -> Remembered | None:
         """Returns what was remembered last."""
         with self._lock:
-            found = self._found.get(user_id)
-        return None if found is None else found[1]
+            return self._found.get(user_id)
 
-    def put(self, user_id: str, found: Remembered) -> None:
-        """Remembers, and forgets those that did not change for longest where there is too much."""
-        size = found.nbytes
+    def remember(
+        self,
+        user_id: str,
+        rows: Rows,
+        *,
+        version: Any,
+        marks: Mapping[Kind, Any],
+        most: int,
+        **told: Any,
+    ) -> UserHistory:
+        """Returns the history that rows make, and keeps both; forgets others where they are many.
+
+        Args:
+            user_id: The user.
+            rows: As :attr:`Remembered.rows`.
+            version: As :attr:`Remembered.version`.
+            marks: As :attr:`Remembered.marks`.
+            most: Number of the newest rows of each kind that the history looks at.
+            told: Profile, blocked and newest, as for :func:`user_history.history_of`.
+        """
+        history = user_history.history_of(user_id, rows, most=most, **told)
+        found = Remembered(version=version, marks=marks, rows=rows, history=history)
         with self._lock:
-            self._forget(user_id)
-            self._found[user_id] = (size, found)
-            self._bytes += size
-            while self._bytes > self._max_bytes:
-                self._forget(next(iter(self._found)))
-
-    def _forget(self, user_id: str) -> None:
-        if user_id in self._found:
-            self._bytes -= self._found.pop(user_id)[0]
+            self._found[user_id] = found
+        return history
 
 
 def grown(before: Rows, new: Rows) -> dict[Kind, pa.Table]:

@@ -102,7 +102,7 @@ return {filled, accepted, unpack(met)}
 """
 )
 
-# Arguments: prefix, user id, the version that the caller has, and of each of the four kinds what
+# Arguments: prefix, user id, the version that the caller has, and of each kind of event what
 # the caller has: the size of the order, and its members that are the oldest and the one that
 # arrived last. Returns the id of the filling (? where it alone is gone); with it nothing for an
 # unknown user, the version alone where the caller has it; else version, profile, newest, blocked,
@@ -116,7 +116,7 @@ if filled == '' and redis.call('EXISTS', prefix .. 'met') == 1 then filled = '?'
 local head = redis.call('HMGET', prefix .. 'user:' .. id, 'version', 'profile', 'newest', 'blocked')
 if not head[1] then return {filled} end
 if head[1] == ARGV[3] then return {filled, head[1]} end
-local kinds = {'watch', 'search', 'impression', 'click'}
+local kinds = {'watch', 'search', 'impression', 'click', 'feedback'}
 local function order_of(kind) return prefix .. kind .. '_order:' .. id end
 -- Rows are removed oldest first; a server that was restarted may have lost the last ones.
 local goes_on = 1

@@ -4,7 +4,7 @@ What a store promises is told in :mod:`serving.history.user_history`. Here a ser
 applies the events of a call, so that two writers cannot get between each other's steps, and an
 event that is there already changes nothing. Reads are cached by a version that every write renews.
 
-Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click):
+Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, click, feedback):
 
     user:<user id>              hash: profile, version, newest, blocked, number
     <kind>:<user id>            hash: identity -> row, a JSON list that begins with its version
@@ -51,7 +51,6 @@ from serving.history.user_history import (
     Blocked,
     UserHistory,
     by_user,
-    history_of,
     unknown_user,
 )
 
@@ -215,17 +214,16 @@ class RedisHistoryStore:
             },
         )
         marks = {kind: tuple(mine[:3]) for kind, mine in zip(Kind, kinds, strict=True)}
-        history = history_of(
+        return cache.remember(
             user_id,
             rows,
+            version=version,
+            marks=marks,
+            most=self.max_events + PRUNE_SLACK,
             profile=profile,
             blocked=blocked,
             newest=int(newest),
-            most=self.max_events + PRUNE_SLACK,
         )
-        found = Remembered(version=version, marks=marks, rows=rows, history=history)
-        cache.put(user_id, found)
-        return history
 
     def _rows(self, packed: Sequence[bytes | None]) -> list[list[Any]]:
         """Returns rows, which come newest first, oldest first; without those that are gone."""

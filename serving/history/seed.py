@@ -30,6 +30,7 @@ _TABLES: Mapping[str, Kind] = {
     "watches": Kind.WATCH,
     "searches": Kind.SEARCH,
     "impressions": Kind.IMPRESSION,
+    "feedback": Kind.FEEDBACK,
 }
 
 

@@ -19,7 +19,7 @@ from absl import logging
 from serving import errors
 from serving.events.event import Event, Kind
 from serving.history import tables
-from serving.history.cache import NO_ROWS, HistoryCache, Remembered, grown
+from serving.history.cache import NO_ROWS, HistoryCache, grown
 from serving.history.tables import KINDS, PRUNED
 from serving.history.user_history import (
     MAX_EVENTS,
@@ -28,7 +28,6 @@ from serving.history.user_history import (
     Blocked,
     UserHistory,
     by_user,
-    history_of,
     unknown_user,
 )
 
@@ -236,17 +235,16 @@ class SqliteHistoryStore:
             finally:
                 connection.execute("COMMIT")
         rows = grown(known, {kind: KINDS[kind].arrow(user_id, new[kind]) for kind in Kind})
-        history = history_of(
+        return self._cache.remember(
             user_id,
             rows,
+            version=version,
+            marks=last,
+            most=self.max_events + PRUNE_SLACK,
             profile=profile,
             blocked=blocked,
             newest=newest,
-            most=self.max_events + PRUNE_SLACK,
         )
-        found = Remembered(version=version, marks=last, rows=rows, history=history)
-        self._cache.put(user_id, found)
-        return history
 
     def user_ids(self, limit: int) -> list[str]:
         """Returns some users who have watched something."""

@@ -192,6 +192,16 @@ KINDS: Mapping[Kind, KindTable] = {
         ),
     ),
     Kind.CLICK: KindTable("clicks", (_VIDEO, _TIME, _SECONDS, _SOURCE, _PAGE)),
+    Kind.FEEDBACK: KindTable(
+        "feedback",
+        (
+            _VIDEO,
+            _TIME,
+            Column("kind", "TEXT NOT NULL", pa.string()),
+            Column("channel_id", "TEXT NOT NULL", pa.string()),
+            Column("value", "REAL", pa.float64()),
+        ),
+    ),
 }
 
 _COUNTS = tuple(KINDS[kind].table for kind in Kind)
@@ -235,10 +245,14 @@ def create(connection: sqlite3.Connection) -> str:
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(_CREATE_USERS)
     columns = {row[1] for row in connection.execute("PRAGMA table_info(users)")}
-    if "blocked" not in columns:  # A file of an earlier version.
-        connection.execute("ALTER TABLE users ADD COLUMN blocked TEXT NOT NULL DEFAULT '{}'")
-    for kind in Kind:
-        for statement in KINDS[kind].create():
+    added = {"blocked": "TEXT NOT NULL DEFAULT '{}'"} | dict.fromkeys(
+        _COUNTS, "INTEGER NOT NULL DEFAULT 0"
+    )
+    for name, kind in added.items():
+        if name not in columns:  # A file of an earlier version.
+            connection.execute(f"ALTER TABLE users ADD COLUMN {name} {kind}")
+    for event_kind in Kind:
+        for statement in KINDS[event_kind].create():
             connection.execute(statement)
     columns = {row[1] for row in connection.execute("PRAGMA table_info(impressions)")}
     if "click_time" not in columns:
@@ -260,6 +274,8 @@ def _value(event: Event, name: str) -> Any:
         return 0.0
     if name == "click_time":
         return None
+    if name == "kind":
+        return event.feedback
     return getattr(event, name)
 
 

@@ -13,14 +13,18 @@ with their events: an event that old, sent again, would be taken for a new one.
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features import event_columns
+from features import feedback as feedback_kinds
 from features.clicks import with_moments
+from features.durations import DAY_S
 from serving.events.event import Event, Kind
 from serving.history.tables import KINDS
 
@@ -77,6 +81,7 @@ class UserHistory:
         watches: ``user_id, video_id, time, watch_time_s, completed, source``, sorted by time.
         searches: ``user_id, time, query``, sorted by time.
         impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
+        feedback: ``user_id, video_id, time, kind, channel_id, value``, sorted by time.
         newest_s: Time of the newest event, Unix seconds; 0 without any.
         blocked: Videos and channels that the user does not want to see.
     """
@@ -89,6 +94,42 @@ class UserHistory:
     impressions: pa.Table
     newest_s: int
     blocked: Blocked = NOTHING_BLOCKED
+    feedback: pa.Table = dataclasses.field(default_factory=lambda: NO_ROWS[Kind.FEEDBACK])
+
+    @functools.cached_property
+    def hidden(self) -> Blocked:
+        """Videos and channels that the user hid and did not take back."""
+        if not self.feedback.num_rows:
+            return NOTHING_BLOCKED
+        rows = self.feedback.filter(pc.equal(self.feedback["kind"], feedback_kinds.HIDE))
+        last = {(row["video_id"], row["channel_id"]): row["value"] for row in rows.to_pylist()}
+        hidden = [target for target, value in last.items() if value != feedback_kinds.TAKEN_BACK]
+        return Blocked(
+            videos=tuple(video for video, _ in hidden if video),
+            channels=tuple(channel for video, channel in hidden if channel and not video),
+        )
+
+    def with_session(self, video_ids: Sequence[str], *, now: int) -> "UserHistory":
+        """Returns the history with videos watched lately that it lacks, newest last.
+
+        They count as watched to the end, in the last seconds before ``now``, Unix seconds.
+        """
+        recent = self.watches.filter(pc.greater_equal(self.watches["time"], now - DAY_S))
+        known = set(recent["video_id"].to_pylist())
+        missing = [video_id for video_id in dict.fromkeys(video_ids) if video_id not in known]
+        rows = [
+            {
+                "user_id": self.user_id,
+                "video_id": video_id,
+                "time": now - place,
+                "watch_time_s": 0.0,
+                "completed": True,
+                "source": "",
+            }
+            for place, video_id in zip(range(len(missing), 0, -1), missing, strict=True)
+        ]
+        watches = pa.Table.from_pylist(rows, schema=self.watches.schema)
+        return dataclasses.replace(self, watches=pa.concat_tables([self.watches, watches]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,4 +262,5 @@ def history_of(
         ),
         newest_s=newest,
         blocked=Blocked.from_record(json.loads(blocked)),
+        feedback=last[Kind.FEEDBACK],
     )

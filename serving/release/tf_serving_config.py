@@ -32,9 +32,14 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
 from features import files
 
 DIRECTORY = "tf_serving"
+_HEADER = "# Written with every publication and rollback; edits are lost.\n"
+# The classes of these two are in no distribution; nothing of what they say is ours to fill in.
 _MONITORING = """\
 # Prometheus metrics on the REST port.
 prometheus_config {
@@ -60,9 +65,13 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
     Args:
         serving_root: Directory in which releases are published.
         versions: Servable name to the versions that the server must hold.
+
+    Raises:
+        ValueError: No model is to be held; see the module.
     """
     directory = serving_root / DIRECTORY
-    files.atomic_write(directory / "models.config", models_config(serving_root, versions))
+    text = _HEADER + text_format.MessageToString(_models(serving_root, versions), as_utf8=True)
+    files.atomic_write(directory / "models.config", text)
     for name, content in (("monitoring.config", _MONITORING), ("batching.config", _BATCHING)):
         if not (directory / name).exists():
             files.atomic_write(directory / name, content)
@@ -71,9 +80,12 @@ def write(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> 
 def is_written(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> bool:
     """Returns whether models.config holds these versions; arguments as in :func:`write`."""
     path = serving_root / DIRECTORY / "models.config"
-    return path.exists() and path.read_text(encoding="utf-8") == models_config(
-        serving_root, versions
-    )
+    held = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), held)
+    except (FileNotFoundError, text_format.ParseError):
+        return False
+    return bool(held == _models(serving_root, versions))
 
 
 def write_batching(query_tower: str | os.PathLike[str]) -> None:
@@ -85,29 +97,18 @@ def write_batching(query_tower: str | os.PathLike[str]) -> None:
     files.atomic_write(pathlib.Path(query_tower) / "batching_params.pbtxt", _QUERY_TOWER_BATCHING)
 
 
-def models_config(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]) -> str:
-    """Returns a ModelServerConfig as text; arguments as in :func:`write`.
-
-    Raises:
-        ValueError: No model is to be held; see the module.
-    """
-    entries = [
-        _entry(name, serving_root.resolve() / name, held) for name, held in versions.items() if held
-    ]
-    if not entries:
+def _models(
+    serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]
+) -> model_server_config_pb2.ModelServerConfig:
+    config = model_server_config_pb2.ModelServerConfig()
+    for name, held in versions.items():
+        if held:
+            model = config.model_config_list.config.add(
+                name=name,
+                base_path=str(serving_root.resolve() / name),
+                model_platform="tensorflow",
+            )
+            model.model_version_policy.specific.versions.extend(sorted(map(int, set(held))))
+    if not config.model_config_list.config:
         raise ValueError(f"the model server of {serving_root} must hold some version of a model.")
-    header = "# Written with every publication and rollback; edits are lost.\n"
-    return header + "model_config_list {\n" + "".join(entries) + "}\n"
-
-
-def _entry(name: str, path: pathlib.Path, versions: Sequence[str]) -> str:
-    held = " ".join(f"versions: {version}" for version in sorted(set(versions), key=int))
-    quoted = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return (
-        "  config {\n"
-        f'    name: "{name}"\n'
-        f'    base_path: "{quoted}"\n'
-        '    model_platform: "tensorflow"\n'
-        f"    model_version_policy {{ specific {{ {held} }} }}\n"
-        "  }\n"
-    )
+    return config

@@ -5,12 +5,16 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from features import feedback
 from serving import errors
 from serving.events.event import Event, Kind, time_fault
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import Item, Page, PageRequest
 from serving.history.user_history import Blocked, UserHistory
 from serving.server import schema as http_schema
+
+# The surface of related videos, where the request names none.
+RELATED = "related"
 
 
 def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
@@ -23,9 +27,10 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     fault = None if reported.time is None else time_fault(reported.time, now=now)
     if fault:
         raise errors.InvalidRequestError(f"time of event {reported.event_id!r} {fault}.")
+    is_feedback = reported.type in feedback.KINDS
     return Event(
         event_id=reported.event_id,
-        kind=Kind(reported.type),
+        kind=Kind.FEEDBACK if is_feedback else Kind(reported.type),
         user_id=reported.user_id,
         time=min(reported.time or now, now),
         video_id=reported.video_id or "" if reported.type != "search" else "",
@@ -38,19 +43,35 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
         source=reported.source,
         surface=reported.surface,
         device=reported.device,
+        feedback=reported.type if is_feedback else "",
+        channel_id=reported.channel_id or "",
+        value=reported.value,
     )
 
 
-def request_of(asked: http_schema.RecommendationsRequest, *, traceparent: str = "") -> PageRequest:
+Asked = http_schema.RecommendationsRequest | http_schema.RelatedRequest
+
+
+def request_of(asked: Asked, *, traceparent: str = "") -> PageRequest:
     """Returns the request in the form of the funnel."""
+    record = not asked.debug if asked.record is None else asked.record
+    related_to = asked.video_id if isinstance(asked, http_schema.RelatedRequest) else ""
+    context = asked.context.known()
+    if related_to and "surface" not in asked.context.model_fields_set:
+        context["surface"] = RELATED
     return PageRequest(
-        user_id=asked.user_id,
+        user_id=asked.user_id or "",
         k=asked.k,
-        context=asked.context.known(),
+        context=context,
         exclude_watched=asked.exclude_watched,
         blocked=blocked_of(asked.blocked),
         explain=asked.debug,
-        record=not asked.debug if asked.record is None else asked.record,
+        record=record and bool(asked.user_id),
+        exclude=tuple(asked.exclude),
+        topics=tuple(asked.topics),
+        languages=tuple(asked.languages),
+        session=tuple(asked.session),
+        related_to=related_to,
         traceparent=traceparent,
     )
 
@@ -119,6 +140,7 @@ def history_answer(
     rows = release.catalogue.rows(last["video_id"])
     known = release.catalogue.table.take(rows[rows >= 0]).to_pylist()
     videos = {video["video_id"]: video for video in known}
+    last_feedback = found.feedback.slice(max(found.feedback.num_rows - limit, 0))
     searches = found.searches.slice(max(found.searches.num_rows - limit, 0)).to_pylist()
     return http_schema.HistoryAnswer(
         user_id=found.user_id,
@@ -138,6 +160,16 @@ def history_answer(
         searches=[
             http_schema.Search(query=search["query"], time=search["time"])
             for search in reversed(searches)
+        ],
+        feedback=[
+            http_schema.Feedback(
+                type=given["kind"],
+                video_id=given["video_id"] or None,
+                channel_id=given["channel_id"] or None,
+                time=given["time"],
+                value=given["value"],
+            )
+            for given in reversed(last_feedback.to_pylist())
         ],
     )
 

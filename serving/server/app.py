@@ -37,6 +37,7 @@ from serving.server.request_limits import RequestGate, WorkerPool
 _MAX_FAULTS = 20
 _PAGE = pathlib.Path(__file__).with_name("page.html")
 _STATUS: Mapping[type[errors.ServingError], int] = {
+    errors.UnknownVideoError: 404,
     errors.InvalidRequestError: 422,
     errors.OverloadedError: 503,
     errors.NotReadyError: 503,
@@ -72,12 +73,6 @@ def _described(code: int) -> dict[str, Any]:
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     code: _described(code) for code in (413, 415, 422, 503)
 }
-_DESCRIPTION = """Recommends videos and learns what is watched.
-
-Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
-(`click`, at once) and watched (`watch`, when it ends), with the answer's `request_id` as `page_id`.
-Reported events count for the next request. Errors are `application/problem+json`; a 503 names in
-`Retry-After` when to come back. Each answer carries `X-Request-ID`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +135,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
     app = fastapi.FastAPI(
         title="watchnext",
         version="1",
-        description=_DESCRIPTION,
+        description=http_docs.DESCRIPTION,
         lifespan=lifespan,
         responses=_PROBLEMS | ({401: _described(401)} if service.token else {}),
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
@@ -192,14 +187,26 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
     async def recommendations(
         asked: http_schema.RecommendationsRequest, received: Request
     ) -> Response:
+        return await answer(asked, received)
+
+    async def answer(asked: http_answers.Asked, received: Request) -> Response:
         request = http_answers.request_of(
             asked, traceparent=received.headers.get("traceparent", "")[:64]
         )
         page = await pool.run(functools.partial(service.funnel.recommend, request))
         metrics.observe_page(page)
-        answer = http_answers.page_answer(page, debug=asked.debug)
+        made = http_answers.page_answer(page, debug=asked.debug)
         # As text at once: validating and converting our own answer again costs milliseconds.
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return Response(made.model_dump_json(), media_type="application/json")
+
+    @app.post(
+        "/v1/related",
+        summary="What to watch next to a video",
+        response_model=http_schema.RecommendationsAnswer,
+        responses={404: _described(404)},
+    )
+    async def related(asked: http_schema.RelatedRequest, received: Request) -> Response:
+        return await answer(asked, received)
 
     @app.post("/v1/events", summary="Report what users did")
     async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:

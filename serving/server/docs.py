@@ -5,6 +5,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+DESCRIPTION = """Recommends videos and learns what is watched.
+
+Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
+(`click`, at once), watched (`watch`, when it ends) and said (`like`, `dislike`, `share`, `follow`,
+`comment`, `hide`), with the answer's `request_id` as `page_id`. `POST /v1/related` has what to
+watch next to a video. Reported events count for the next request. Errors are
+`application/problem+json`; a 503 names in `Retry-After` when to come back. Each answer carries
+`X-Request-ID`."""
+
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from features import feedback
 from features.durations import DAY_S
 from features.tables import schema
 from serving.events import event as events
@@ -12,6 +13,8 @@ from serving.funnel import page, rungs
 
 MAX_EVENTS = 500
 MAX_BLOCKED = 1000
+MAX_SESSION = 200
+MAX_WISHES = 100  # Topics or languages of a request.
 
 # Keys that a model does not know and that are all named; more are refused as one.
 MAX_NAMED = 20
@@ -101,10 +104,13 @@ class Blocked(_Strict):
     channels: Ids = pydantic.Field(default_factory=list, description="Channel ids.")
 
 
-class RecommendationsRequest(_Strict):
-    """Asks for a page of videos."""
+Wishes = Annotated[list[Id], pydantic.Field(max_length=MAX_WISHES), pydantic.FailFast()]
+Session = Annotated[list[Id], pydantic.Field(max_length=MAX_SESSION), pydantic.FailFast()]
 
-    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+
+class _PageRequest(_Strict):
+    """What a page of recommendations and one of related videos are asked with."""
+
     k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
     context: Context = pydantic.Field(default_factory=Context)
     exclude_watched: bool | None = pydantic.Field(
@@ -115,6 +121,20 @@ class RecommendationsRequest(_Strict):
     blocked: Blocked = pydantic.Field(
         default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
     )
+    exclude: Ids = pydantic.Field(
+        default_factory=list, description="Video ids to leave out, as those on the screen already."
+    )
+    topics: Wishes = pydantic.Field(
+        default_factory=list, description="Only videos with one of these topics; none for all."
+    )
+    languages: Wishes = pydantic.Field(
+        default_factory=list, description="Only videos in one of these languages; none for all."
+    )
+    session: Session = pydantic.Field(
+        default_factory=list,
+        description="Video ids that were watched in this session and not reported yet, newest last;"
+        " they count for this page alone. Report them all the same.",
+    )
     debug: bool = pydantic.Field(
         False, description="Explain: stage times, sources, scores, what was filtered and why."
     )
@@ -123,6 +143,23 @@ class RecommendationsRequest(_Strict):
         description="Whether the page counts as shown to the user: in the history, the logs, what "
         "is live, how often a video was shown. `false` is for looking at what somebody would "
         "see. Where not given: `true`, and with `debug` `false`.",
+    )
+
+
+class RecommendationsRequest(_PageRequest):
+    """Asks for a page of videos."""
+
+    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+
+
+class RelatedRequest(_PageRequest):
+    """Asks what to watch next to a video."""
+
+    video_id: Id = pydantic.Field(description="The video that is watched.")
+    user_id: Id | None = pydantic.Field(
+        None,
+        description="Who watches it: the videos are ranked for this user, and count as shown. "
+        "Without, they are in the order of how related they are, and nothing is recorded.",
     )
 
 
@@ -186,13 +223,18 @@ class RecommendationsAnswer(pydantic.BaseModel):
     debug: Debug | None = None
 
 
+_EVENT_TYPES = ("watch", "search", "click", "impression", *feedback.KINDS)
+
+
 class EventIn(_Strict):
     """Something that a user did or was shown."""
 
     event_id: EventId = pydantic.Field(
         description="Chosen by the sender, for example a UUID. The same id is the same event."
     )
-    type: Literal["watch", "search", "click", "impression"]
+    type: Literal[_EVENT_TYPES] = pydantic.Field(  # type: ignore[valid-type]
+        description="A `hide` keeps its video, or its channel, from all further pages of the user."
+    )
     user_id: Id
     time: int | None = pydantic.Field(
         None,
@@ -203,6 +245,12 @@ class EventIn(_Strict):
         "seconds after it.",
     )
     video_id: Id | None = None
+    channel_id: Id | None = pydantic.Field(
+        None, description="Of a hide or a follow, in place of `video_id`: the whole channel."
+    )
+    value: Annotated[float, pydantic.Field(allow_inf_nan=False)] | None = pydantic.Field(
+        None, description="Of feedback: 0 takes back what was given before."
+    )
     query: Words | None = pydantic.Field(None, description="Of a search.")
     watch_time_s: Seconds | None = pydantic.Field(None, description="Of a watch.")
     completed: bool | None = pydantic.Field(None, description="Of a watch: to the end, or nearly.")
@@ -220,8 +268,14 @@ class EventIn(_Strict):
     def _complete(self) -> "EventIn":
         if self.type == "search" and self.query is None:
             raise ValueError("a search needs `query`")
-        if self.type != "search" and self.video_id is None:
-            raise ValueError(f"a {self.type} needs `video_id`")
+        is_of_channel = self.channel_id is not None
+        if is_of_channel and self.type not in feedback.OF_CHANNELS:
+            raise ValueError(f"a {self.type} has no `channel_id`; a hide and a follow may")
+        if self.type != "search" and (self.video_id is None) is not is_of_channel:
+            either = " or `channel_id`, and not both" if self.type in feedback.OF_CHANNELS else ""
+            raise ValueError(f"a {self.type} needs `video_id`{either}")
+        if self.value is not None and self.type not in feedback.KINDS:
+            raise ValueError(f"a {self.type} has no `value`; feedback may")
         if self.type == "watch" and self.watch_time_s is None:
             raise ValueError("a watch needs `watch_time_s`")
         return self
@@ -261,6 +315,16 @@ class Search(pydantic.BaseModel):
     time: int
 
 
+class Feedback(pydantic.BaseModel):
+    """What a user said of a video or a channel."""
+
+    type: Literal[feedback.KINDS]  # type: ignore[valid-type]
+    video_id: str | None
+    channel_id: str | None
+    time: int
+    value: float | None
+
+
 class HistoryAnswer(pydantic.BaseModel):
     """What a user did last, newest first."""
 
@@ -270,6 +334,7 @@ class HistoryAnswer(pydantic.BaseModel):
     blocked: Blocked
     watches: list[WatchedVideo]
     searches: list[Search]
+    feedback: list[Feedback]
 
 
 class UsersAnswer(pydantic.BaseModel):

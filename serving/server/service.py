@@ -126,7 +126,7 @@ def open_history(path: str | pathlib.Path, *, password: str | None = None) -> Hi
 def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     predicate = filters.load_predicate(config.predicate) if config.predicate else None
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
-    tracer = tracing.open_tracer(config.traces)
+    traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
     live = LiveParts(
@@ -168,7 +168,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         predicate=predicate,
         experiment=experiment,
         arm_releases={arm.version: arm for arm in arms},
-        tracer=tracer,
+        tracer=traces.tracer,
     )
     for part in (releases, live, log, keeper):
         part.start()
@@ -184,7 +184,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         token=config.token,
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
-        on_close=_closing(releases, live, keeper, funnel, log, history, backend, tracer),
+        on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
 
 

@@ -23,6 +23,7 @@ from features.catalogue import Catalogue
 from serving import errors
 from serving.funnel import sources
 from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.nominations import Built
 from serving.funnel.page import FunnelSettings
 from serving.funnel.profiles import Profiles
 from serving.index import index
@@ -135,7 +136,8 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
     embeddings = np.zeros((COUNT, TOPICS + 1), np.float32)
     embeddings[np.arange(COUNT), np.arange(COUNT) % TOPICS] = 1
     exact = FakeIndex(embeddings)
-    popular = sources.Popular(daily, catalogue)
+    built = Built(catalogue=catalogue, index=exact, daily=daily)
+    asked = tuple(source.of(built) for source in sources.SOURCES)
     release = LoadedRelease(
         version=version,
         manifest=None,
@@ -148,14 +150,8 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
         index=exact,
         query_tower=query_tower or TopicTower(),
         ranker=PlaceRanker(resolved) if ranker == "fake" else ranker,
-        sources=(
-            sources.Retrieval(exact),
-            popular,
-            sources.Trending(daily, catalogue),
-            sources.Fresh(catalogue),
-            sources.Channels(catalogue),
-        ),
-        popular=popular,
+        sources=asked,
+        popular=next(source for source in asked if isinstance(source, sources.Popular)),
     )
     return dataclasses.replace(release, **changes)
 

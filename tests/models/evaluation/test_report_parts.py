@@ -2,7 +2,10 @@
 
 import pytest
 
+from features import reports
+from features.reports import Cell, Table
 from models.evaluation import report_parts
+from models.evaluation.intervals import Interval
 
 # Whether each cell can be seen, or scrolled to within the box of its table.
 REACHABLE = """
@@ -15,17 +18,33 @@ return [...document.querySelectorAll('th, td')].every((cell) => {
 COLOURS = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
 
 
-def figures(columns):
-    cell = report_parts.cell("0.1234 <small>[0.1000, 0.2000]</small>")
-    rows = [(name, [report_parts.cell(f"{name} by region"), *[cell] * columns]) for name in "ab"]
-    return report_parts.table(["", *(f"recall@{10 * n}" for n in range(columns))], rows)
+def figures(columns, *, title="Ranking", verdict="better.", settings=""):
+    """A report with a table of so many figures, as the template of the evaluation makes it."""
+    cell = report_parts.figure_cell(Interval(value=0.1234, low=0.1, high=0.2))
+    rows = [[Cell(f"{name} by region"), *[cell] * columns] for name in "ab"]
+    header = ["", *(f"recall@{10 * n}" for n in range(columns))]
+    part = {
+        "title": title, "verdict": verdict, "style": "better", "subject": "", "plot": "",
+        "systems": Table(header, rows), "differences": None, "metric": "",
+        "slices": Table([], []),
+    }  # fmt: skip
+    return reports.render(
+        "models.evaluation",
+        "evaluation.html",
+        title="Report",
+        parts=[part],
+        protocol="",
+        notes=[],
+        calibration=[],
+        settings=settings,
+    )
 
 
 @pytest.fixture
 def opened(chromium, tmp_path):
-    def show(*body, width, is_dark=False):
+    def show(page, *, width, is_dark=False):
         path = tmp_path / "report.html"
-        path.write_text(report_parts.page("Report", body))
+        path.write_text(page)
         chromium.look(width=width, is_dark=is_dark)
         chromium.open(path.as_uri())
         return chromium
@@ -43,7 +62,7 @@ def test_table_of_eight_figures_fits_a_small_screen(opened):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_wider_table_scrolls_in_its_box_and_the_page_does_not(opened, width):
-    browser = opened(figures(20), "<pre>" + "x" * 500 + "</pre>", width=width)
+    browser = opened(figures(20, settings="x" * 500), width=width)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     box = "document.querySelector('.scroll')"
     assert browser.run(f"return getComputedStyle({box}).overflowX") == "auto"
@@ -61,8 +80,7 @@ def luminance(colour):
 
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_report_has_the_colours_that_its_reader_likes(opened, is_dark):
-    verdict = report_parts.verdict("Ranking:", "better.", "better")
-    browser = opened(verdict, figures(3), width=1280, is_dark=is_dark)
+    browser = opened(figures(3), width=1280, is_dark=is_dark)
     text, page = map(luminance, browser.run(COLOURS))
     assert (page < 60 and text > 180) if is_dark else (page > 240 and text < 60)
     plots = (
@@ -72,6 +90,9 @@ def test_report_has_the_colours_that_its_reader_likes(opened, is_dark):
     assert ("invert" in browser.run(plots)) is is_dark
 
 
-def test_verdict_is_text(opened):
-    browser = opened(report_parts.verdict("<i>", "<b>best</b>"), width=390)
-    assert browser.text(".verdict") == "<i> <b>best</b>"
+def test_what_came_from_the_data_is_text_and_runs_nothing(opened):
+    script = "<script>document.title = 'taken'</script>"
+    browser = opened(figures(3, title=script, verdict="<b>best</b>", settings=script), width=390)
+    assert browser.text(".verdict") == f"{script}: <b>best</b>"
+    assert browser.text("pre") == script
+    assert browser.run("return document.title") == "Report"

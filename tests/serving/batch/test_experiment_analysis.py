@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import types
 
@@ -242,18 +241,6 @@ def test_arm_that_nobody_saw_yet_is_told_truly(experiment, two, log):
     record(log, *page_events(experiment, two[0], "p"))
     with pytest.raises(command.InputError, match="neither in its tables nor in its event log"):
         experiment_analysis.analyse(log.logs_dir, experiment)
-
-
-@pytest.mark.parametrize(
-    ("statistic", "degrees", "expected"),
-    [(3.841459, 1, 0.05), (5.991465, 2, 0.05), (7.814728, 3, 0.05), (18.466827, 4, 0.001)],
-)
-def test_tail_of_chi_square_is_that_of_the_tables(statistic, degrees, expected):
-    assert experiment_analysis.chi_square_tail(statistic, degrees) == pytest.approx(
-        expected, rel=1e-5
-    )
-    assert experiment_analysis.chi_square_tail(0.0, degrees) == 1.0
-    assert math.isfinite(experiment_analysis.chi_square_tail(1e4, degrees))
 
 
 def test_command_prints_and_writes(experiment, experiment_file, tmp_path, run_command):

@@ -8,11 +8,11 @@ import pytest
 
 from serving import errors
 from serving.events.event import Event, Kind
-from serving.funnel import last_embeddings, rungs, sources
+from serving.funnel import rungs, sources
 from serving.funnel.funnel import Funnel
-from serving.funnel.last_embeddings import LastEmbeddings
+from serving.funnel.nominations import Nominations, Source
 from serving.funnel.page import PageRequest
-from serving.funnel.sources import Nominations
+from serving.funnel.rungs import LastEmbeddings
 from serving.history.sqlite_store import SqliteHistoryStore
 
 
@@ -52,7 +52,15 @@ def funnel_of(tiny, history):
         funnel.close()
 
 
-class Fixed:
+class FakeSource(Source):
+    """A source that tests make themselves."""
+
+    @classmethod
+    def of(cls, built):
+        return cls()
+
+
+class Fixed(FakeSource):
     """A source that always nominates the same."""
 
     def __init__(self, name, *numbers):
@@ -64,7 +72,7 @@ class Fixed:
         return Nominations(kept, np.arange(len(kept), 0, -1).astype(np.float32))
 
 
-class Held:
+class Held(FakeSource):
     """Whatever is asked of it, it answers when the test ends."""
 
     def __init__(self):
@@ -156,7 +164,7 @@ def test_no_embedding_at_all_gives_co_watched_and_popular_by_turns(funnel_of, ti
 
 
 def test_index_that_fails_leaves_the_other_sources_to_the_ranker(funnel_of, tiny):
-    class Broken:
+    class Broken(FakeSource):
         name = sources.RETRIEVAL
 
         def nominate(self, question, limit):
@@ -170,7 +178,7 @@ def test_index_that_fails_leaves_the_other_sources_to_the_ranker(funnel_of, tiny
 
 
 def test_other_source_that_fails_is_named_and_missed_by_nobody(funnel_of, tiny):
-    class Broken:
+    class Broken(FakeSource):
         name = sources.TRENDING
 
         def nominate(self, question, limit):
@@ -270,8 +278,8 @@ def test_of_whom_only_the_region_is_known_gets_what_is_popular_there_without_mod
 
 
 def test_last_embeddings_of_long_ago_are_forgotten_first():
-    # Three entries: ids of two letters, five numbers of four bytes.
-    last = LastEmbeddings(max_bytes=3 * (last_embeddings.ENTRY_BYTES + 2 + 20))
+    # Three entries of five numbers of four bytes.
+    last = LastEmbeddings(max_bytes=3 * (LastEmbeddings.ENTRY_BYTES + 20))
     for number in range(4):
         last.put("release", f"u{number}", np.full(5, number, np.float32))
     assert last.get("release", "u0") is None

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import strategies as st
 
 from serving.funnel import candidates, sources
-from serving.funnel.sources import Nominations
+from serving.funnel.nominations import Nominations, Question
+from serving.funnel.sources import Built
 
 
 def asked(tiny, *, liked=(), excluded=(), region="", now=None, embedding=None):
     viewer = types.SimpleNamespace(
         now=now or tiny.now, region=region, liked_rows=np.array(liked, np.int64)
     )
-    return sources.Question(
+    return Question(
         viewer=viewer,
         excluded=np.array(sorted(excluded), np.int32),
         upload_times=tiny.catalogue().upload_times,
@@ -80,7 +81,8 @@ def test_trending_is_what_is_watched_more_than_usual(tiny):
     # v1: 70 a day as ever. v2: from 0 to 20. v3: from 10 a day to 25.
     usual = [(1, age, 70) for age in range(8)] + [(3, age, 10) for age in range(1, 8)]
     table = daily(tiny, [*usual, (2, 0, 20), (3, 0, 25)])
-    found = sources.Trending(table, tiny.catalogue()).nominate(asked(tiny), 10)
+    built = Built(catalogue=tiny.catalogue(), index=None, daily=table)
+    found = sources.Trending.of(built).nominate(asked(tiny), 10)
     # (20 - 0) / sqrt(1) and (25 - 10) / sqrt(11)
     assert found.rows.tolist() == [2, 3]
     np.testing.assert_allclose(found.scores, [20, 15 / 11**0.5], rtol=1e-6)
@@ -110,17 +112,13 @@ def test_retrieval_looks_deeper_when_what_it_finds_is_excluded(tiny):
     assert retrieval.nominate(question, 20).rows.tolist() == list(range(40, 48))
 
 
-@pytest.mark.parametrize("source", ["popular", "trending", "fresh", "channels"])
+@pytest.mark.parametrize("source", sources.SOURCES, ids=sources.NAMES)
 def test_empty_statistics_and_history_nominate_without_failing(tiny, source):
-    nothing = daily(tiny, [(0, 0, 0)]).slice(0, 0)
     catalogue = tiny.catalogue()
-    made = {
-        "popular": lambda: sources.Popular(nothing, catalogue),
-        "trending": lambda: sources.Trending(nothing, catalogue),
-        "fresh": lambda: sources.Fresh(catalogue),
-        "channels": lambda: sources.Channels(catalogue),
-    }[source]()
-    assert len(made.nominate(asked(tiny), 5).rows) == (5 if source == "fresh" else 0)
+    index = tiny.index(np.ones((len(catalogue), 2), np.float32))
+    nothing = daily(tiny, [(0, 0, 0)]).slice(0, 0)
+    made = source.of(Built(catalogue=catalogue, index=index, daily=nothing))
+    assert len(made.nominate(asked(tiny), 5).rows) == (5 if source is sources.Fresh else 0)
 
 
 # ---- merging and the page -----------------------------------------------------------------------

@@ -13,10 +13,9 @@ from features.catalogue import Catalogue
 from features.tables import logs
 from serving.events.event import Event, Kind
 from serving.events.log import EventLog
-from serving.funnel import sources
-from serving.funnel.live_sources import CoWatch, LiveTrending
+from serving.funnel.nominations import Nominations, Question
 from serving.funnel.recorder import Recorder
-from serving.funnel.sources import Question
+from serving.funnel.sources import CoWatch, Trending
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.live.counts import DecayedCounts, FollowCounts, RecentWatches
 from serving.live.state import Happened, LiveState, LiveView
@@ -49,15 +48,9 @@ def question(*liked, region="", excluded=()):
     )
 
 
-class Nothing:
-    name = sources.TRENDING
-
-    def nominate(self, asked, limit):
-        return sources.Nominations(np.array([19], np.int32), np.ones(1, np.float32))
-
-
 def trending_of(state, asked, limit=20):
-    return LiveTrending(LiveView(state, CATALOGUE), Nothing()).nominate(asked, limit)
+    of_build = Nominations(np.array([19], np.int32), np.ones(1, np.float32))
+    return Trending(of_build, LiveView(state, CATALOGUE)).nominate(asked, limit)
 
 
 def test_counts_halve_in_a_half_life():

@@ -297,6 +297,7 @@ def test_openapi_describes_every_route(site):
     paths = site.client.get("/openapi.json").json()["paths"]
     assert {
         "/v1/recommendations",
+        "/v1/related",
         "/v1/events",
         "/v1/release",
         "/v1/users",

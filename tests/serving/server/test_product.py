@@ -369,12 +369,12 @@ def test_stages_of_a_request_are_spans_within_the_trace_of_the_caller(running):
     thread = threading.Thread(target=collector.serve_forever)
     thread.start()
     Collector.spans.clear()
-    tracer = tracing.open_tracer(f"http://127.0.0.1:{collector.server_port}/v1/traces")
-    site = running(funnel_options={"tracer": tracer})
+    traces = tracing.Traces(f"http://127.0.0.1:{collector.server_port}/v1/traces")
+    site = running(funnel_options={"tracer": traces.tracer})
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     parent = f"00-{trace_id}-b7ad6b7169203331-01"
     page = ask(site, headers={"traceparent": parent}, context={"region": "de"}).json()
-    tracer.close()  # Sends what is left.
+    traces.close()  # Sends what is left.
     collector.shutdown()
     thread.join()
     collector.server_close()
