@@ -90,5 +90,7 @@ def joined(listed: pa.Table | None, unlisted: pa.Table) -> pa.Table:
 
 def may_be_shown(listed: pa.Table | None) -> bool:
     """Returns whether a video without a row may be shown: no column restricts whom to."""
-    names = [] if listed is None else [name for name in RULES if name in listed.column_names]
-    return all(listed[name].null_count == listed.num_rows for name in names)  # type: ignore[index]
+    if listed is None:
+        return True
+    columns = [listed[name] for name in RULES if name in listed.column_names]
+    return all(column.null_count == listed.num_rows for column in columns)

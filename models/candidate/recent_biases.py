@@ -121,9 +121,9 @@ def newest(model: CandidateModel, examples_dir: dataset.Path, *, seed: int = 0) 
     """Reads the newest watches of the training split; None where there are none to learn from."""
     ids, times = [], []
     for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
-        known = part[LABEL] > 0
-        ids.append(part[LABEL][known].astype(np.int64))
-        times.append(part["time"][known])
+        of_part = part[LABEL].astype(np.int64)
+        ids.append(of_part[of_part > 0])
+        times.append(part["time"][of_part > 0].astype(np.int64))
     label, time = np.concatenate(ids), np.concatenate(times)
     if len(label) < _FEWEST_WATCHES or BAG not in model.query_columns:
         return None
@@ -135,13 +135,14 @@ def newest(model: CandidateModel, examples_dir: dataset.Path, *, seed: int = 0) 
     counts = np.bincount(label[time >= first], minlength=model.num_videos + 1)[1:]
     low, high = _QUERIES
     wanted = int(np.clip(_MAX_SCORES // model.num_videos, low, high))
-    part = min(1.0, wanted / max(int(counts.sum()), 1))
+    drawn = min(1.0, wanted / max(int(counts.sum()), 1))
     rng = np.random.default_rng(seed)
     found: list[dict[str, Array]] = []
     columns = (*model.query_columns, LABEL, "time")
     for arrays in batches.in_parts(examples_dir, spec.CANDIDATE, columns):
-        rows = np.flatnonzero((arrays["time"] >= first) & (arrays[LABEL] > 0))
-        rows = rows[rng.random(len(rows)) < part]
+        known = arrays[LABEL].astype(np.int64) > 0
+        rows = np.flatnonzero(known & (arrays["time"].astype(np.int64) >= first))
+        rows = rows[rng.random(len(rows)) < drawn]
         found.append({name: arrays[name][rows] for name in model.query_columns})
     queries = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     if not len(queries[BAG]):

@@ -4,11 +4,11 @@ What is asked of others beside it: popularity of the last hours before the momen
 follows what in the log; popularity of the hour before each watch, live; and the oracle.
 """
 
-import collections
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +129,7 @@ def places_in(path: pathlib.Path, watches: Watches, asked: Ints) -> Ints:
     return places
 
 
-def by_score(scores: Floats, target: int) -> int:
+def by_score(scores: npt.NDArray[Any], target: int) -> int:
     """Returns the place of a video by scores, from 0; a miss where it has none above 0."""
     if scores[target] <= 0:
         return MISS
@@ -147,23 +147,23 @@ def frozen(watches: Watches, asked: Ints, cut_s: int, *, window_s: int) -> Ints:
 
 def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
     """Returns places by what followed the user's last watches in the log before ``cut_s``."""
-    followers: dict[int, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    followers: dict[int, dict[int, float]] = {}
     end = int(np.searchsorted(watches.times, cut_s))
     for rows in watches.of_user.values():
         videos = watches.videos[rows[rows < end]].tolist()
         for at, video in enumerate(videos):
             for step, after in enumerate(videos[at + 1 : at + 1 + _STEPS], start=1):
                 if after != video:
-                    followers[video][after] += 1 / step
+                    found = followers.setdefault(video, {})
+                    found[after] = found.get(after, 0.0) + 1 / step
     places = []
     for row in asked.tolist():
         scores = np.zeros(len(watches.video_ids))
         for back, video in enumerate(watches.videos[watches.before(row, _SEEDS)][::-1].tolist()):
-            found = followers.get(video)
-            if found:
-                total = sum(found.values())
-                for after, weight in found.items():
-                    scores[after] += 0.9**back * weight / total
+            after_it = followers.get(video, {})
+            total = sum(after_it.values())
+            for after, weight in after_it.items():
+                scores[after] += 0.9**back * weight / total
         places.append(by_score(scores, int(watches.videos[row])))
     return np.array(places, np.int64)
 

@@ -167,11 +167,12 @@ class RawExamples:
                 seem to be written in another way.
         """
         listed = self._clean_entities("videos") if "videos" in self._tables else None
-        window = {"from_s": self._config.from_s, "until_s": self._config.until_s}
-        found = unlisted.first_watches(self._logs, listed, **window)
+        from_s, until_s = self._config.from_s, self._config.until_s
+        found = unlisted.first_watches(self._logs, listed, from_s=from_s, until_s=until_s)
         watches = int(pc.sum(found["watches"]).as_py() or 0)
         if listed is not None and found.num_rows:
-            total = sum(f.num_rows for f in logs.fragments(self._logs, "watches", **window))
+            pieces = logs.fragments(self._logs, "watches", from_s=from_s, until_s=until_s)
+            total = sum(piece.num_rows for piece in pieces)
             text = (
                 f"{watches} of {total} watches are of {found.num_rows} videos that the table "
                 f"'videos' does not have, such as {found['video_id'][0].as_py()!r}"

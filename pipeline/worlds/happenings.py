@@ -52,15 +52,8 @@ class Happenings:
 class World(Protocol):
     """A world of watches alone.
 
-    Attributes:
-        seed: Seed of all draws.
-        days: Length of the log, days.
-        users: Number of users.
+    It is a frozen dataclass with a ``seed``, ``days`` and a number of ``users``, and more.
     """
-
-    seed: int
-    days: int
-    users: int
 
     def happen(self, start_s: int) -> Happenings:
         """Returns what happens from ``start_s``, a midnight, on."""

@@ -228,9 +228,8 @@ class _Retriever:
             # What it lifts may lie far below what was found: all of it is scored.
             scores = np.where(is_watched, -np.inf, scores)
             lifted = self._lifted(embeddings, watched[0], most, among=among, bias=bias)
-            rows, scores = (
-                np.concatenate(pair, axis=1) for pair in ((rows, lifted[0]), (scores, lifted[1]))
-            )
+            rows = np.concatenate([rows, lifted[0]], axis=1)
+            scores = np.concatenate([scores, lifted[1]], axis=1)
         else:
             scores = scores + np.where(is_watched, np.float32(bias), np.float32(0.0))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
