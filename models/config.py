@@ -58,8 +58,9 @@ class CandidateConfig:
             unseen videos will be served. Only with ``video_content``.
         share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
-        recent_biases: Whether the biases are moved, after the training, to what was watched within
-            half of the last half-life of the site, see :mod:`models.candidate.recent_biases`.
+        recent_biases: Whether the biases are moved, after the training, by what was watched of
+            late, as far as the holdout says that it helps; see
+            :mod:`models.candidate.recent_biases`.
         normalise: Whether both embeddings are L2-normalised (cosine similarity); the bias stays.
         temperature: Divisor of the inner products, above 0.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too. The paper does so in

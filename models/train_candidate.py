@@ -70,7 +70,7 @@ _POPULARITY_BIAS = flags.DEFINE_boolean(
 _RECENT_BIASES = flags.DEFINE_boolean(
     "recent_biases",
     _MODEL_DEFAULT.recent_biases,
-    "Move biases, after the training, to what was watched within half of the site's half-life.",
+    "Move biases, after the training, by what was watched of late, as far as the holdout says.",
 )
 _NORMALISE = flags.DEFINE_boolean(
     "normalise", _MODEL_DEFAULT.normalise, "L2-normalise both embeddings."

@@ -1,26 +1,32 @@
-"""Biases of the moment: each video is as likely as it was watched of late.
+"""Biases of the moment: how far what was watched of late says what is watched next.
 
-Softmax biases are fitted to the whole training window, and a video's popularity of last week is in
-them as much as that of the last hour. Where content turns over fast, that puts yesterday's news on
-top. So after the training the biases are moved until the model, asked as it will be served, gives
-every video the share that it had of the newest watches; the newest are those of half a half-life
-of the site (:mod:`features.half_life`): hours at a news site, weeks where videos live long. What a
-user likes is left as it was learnt: only the biases change.
+Softmax biases and embeddings are fitted to the whole training window, and the softmax is sure of
+what it learnt there. Where content turns over fast, both put yesterday's news on top: a user's own
+old watches pull up what stood beside them then, and is dead now. So after the training the logit z
+of each video is weighed against counts of its watches, decayed to the end of the training:
 
-Counts of few watches are noise. With E_i the watches that the model expects of video i among the
-newest and n_i those that it had, n_i is taken for a Poisson count of mean r_i E_i, and r_i for a
-draw from a gamma distribution of mean 1 and shape a. The share is moved to the posterior mean
+    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3))
 
-    r_i = (n_i + a) / (E_i + a),     var(n_i) = E_i + E_i^2 / a,
+c_ik counts the watches of video i with half-lives of a quarter of the site's own half-life
+(:mod:`features.half_life`), of it, of four of it, and without end. A ranking does not change when
+it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
 
-and a is found from the counts themselves: where the model expects what happens, it is large, and
-nothing is moved.
+    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
 
-Sources: DuMouchel, "Bayesian data mining in large frequency tables", 1999, for the shrinkage;
-Koren, "Collaborative filtering with temporal dynamics", KDD 2009, for biases that move with time.
+The few weights are those of greatest likelihood on watches that the model has not learnt, the
+holdout: the same that chooses its best round. They are held to s = 1, w = 0 by a small penalty, so
+that a handful of watches changes nothing. Where videos live long they come out so anyway: on
+KuaiRand s is .92 and no w above .1; on a log of news s is .25.
+
+The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
+left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
+
+Sources: McFadden, "Conditional logit analysis of qualitative choice behavior", 1974; Koren,
+"Collaborative filtering with temporal dynamics", KDD 2009, for biases that move with time.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,171 +34,245 @@ import numpy.typing as npt
 from absl import logging
 
 from features import dataset, spec
-from features.durations import HOUR_S
-from features.spec import Kind, Side
+from features.durations import DAY_S, HOUR_S
 from features.tables.site_facts import SiteFacts
 from models.candidate.holdout import BAG, LABEL, in_batches
 from models.candidate.model import CandidateModel
-from models.candidate.video_features import VideoFeatures
-from models.evaluation import metrics
 from models.training import batches
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-# Fewer of the newest watches say little; then a longer time is looked at.
-_FEWEST_WATCHES = 200
-_PART = 0.5  # Of the half-life of the site, which counts as newest.
-_ROUNDS = 4
-# The products of queries and videos are bounded, as those of the repeat bias.
-_MAX_SCORES = 200_000_000
-_QUERIES = (256, 8_192)
-_MOST_SHAPE = 1e6
+# In units of the half-life of the site; the last does not decay.
+PARTS = (0.25, 1.0, 4.0, np.inf)
+SCORE, NEW = "score", "new"
+NAMES = (SCORE, *(f"log_watches_{part:g}" for part in PARTS), NEW)
+_PRIOR_WATCHES = 0.3
+# Half-lives of counts stay within these; a site without a known one counts by the day.
+_SHORTEST_S, _LONGEST_S = HOUR_S / 2, 90.0 * DAY_S
+_FEWEST_LABELS = 200
+_MOST_QUERIES = 3_000
+_MOST_VIDEOS = 8_000  # Of more, the most watched half and a sample of the others.
+_RIDGE, _STEPS, _CONVERGED = 5.0, 20, 1e-3
+_LEAST_SCORE = 0.05
+_BLOCK = 512
 
 
-@dataclasses.dataclass(frozen=True)
-class Recent:
-    """The newest watches.
-
-    Attributes:
-        half_life_s: Half-life of the site, seconds; None where there are too few watches to tell.
-        window_s: Length of the time that counts as newest, seconds.
-        counts: Watches of id 1 to V in it, int64 [V].
-        queries: Query features of some of them, as they will be served, by name.
-    """
-
-    half_life_s: float | None
-    window_s: int
-    counts: npt.NDArray[np.int64]
-    queries: dict[str, Array]
-
-
-def set_biases(
-    model: CandidateModel, videos: VideoFeatures, examples_dir: dataset.Path, *, seed: int = 0
-) -> dict[str, float]:
-    """Moves the biases of a trained model, in place, to what was watched of late.
+def counts(model: CandidateModel, examples_dir: dataset.Path) -> Floats:
+    """Returns log(c + 0.3) of each video of the vocabulary, float64 [parts, V].
 
     Args:
-        model: Candidate model; its repeat bias is set.
-        videos: Content of the vocabulary's videos.
-        examples_dir: What it was trained on; the newest watches of the training split count.
-        seed: Seed of the choice of queries.
-
-    Returns:
-        Facts: ``half_life_h``, ``window_h``, ``watches``, ``shape`` (a) and ``moved``, the mean
-        absolute change of the bias, of the newest watches; empty where nothing can be told.
+        model: Candidate model.
+        examples_dir: Examples; the labels of the training split are counted.
     """
-    if model.is_hierarchical:
-        return {}
-    recent = newest(model, examples_dir, seed=seed)
-    if recent is None:
-        return {}
-    before = model.softmax_biases.rows.numpy()[1:, 0].copy()
-    expect = _Expectation(model, videos, recent)
-    expected = expect(np.zeros(model.num_videos))
-    shape = gamma_shape(recent.counts, expected)
-    target = expected * (recent.counts + shape) / (expected + shape)
-    change = np.zeros(model.num_videos)
-    for _ in range(_ROUNDS):
-        change += np.log(np.maximum(target, 1e-9) / np.maximum(expected, 1e-9))
-        expected = expect(change)
-    biases = np.concatenate([[0.0], before + change]).astype(np.float32)
-    model.softmax_biases.rows.assign(biases[:, np.newaxis])
-    facts = {
-        "half_life_h": round((recent.half_life_s or 0.0) / HOUR_S, 3),
-        "window_h": round(recent.window_s / HOUR_S, 3),
-        "watches": float(recent.counts.sum()),
-        "shape": round(shape, 4),
-        "moved": round(float(np.average(np.abs(change), weights=recent.counts)), 4),
-    }
-    logging.info(
-        "Biases of the last %(window_h).1f h: %(watches)d watches, a = %(shape).2f.", facts
-    )
-    return facts
-
-
-def gamma_shape(counts: npt.NDArray[np.int64], expected: Floats) -> float:
-    """Returns a by the method of moments: sum E^2 / sum((n - E)^2 - E), in (0, 1e6]."""
-    surplus = float(((counts - expected) ** 2 - expected).sum())
-    square = float((expected**2).sum())
-    return min(square / surplus, _MOST_SHAPE) if surplus > 0 else _MOST_SHAPE
-
-
-def newest(model: CandidateModel, examples_dir: dataset.Path, *, seed: int = 0) -> Recent | None:
-    """Reads the newest watches of the training split; None where there are none to learn from."""
     ids, times = [], []
     for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
         of_part = part[LABEL].astype(np.int64)
         ids.append(of_part[of_part > 0])
-        times.append(part["time"][of_part > 0].astype(np.int64))
+        times.append(part["time"][of_part > 0].astype(np.float64))
     label, time = np.concatenate(ids), np.concatenate(times)
-    if len(label) < _FEWEST_WATCHES or BAG not in model.query_columns:
+    site = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s or float(DAY_S)
+    since = (time.max(initial=0.0) - time) if len(time) else time
+    rows = []
+    for part_of_site in PARTS:
+        half_life = part_of_site * site
+        if np.isfinite(half_life):
+            half_life = float(np.clip(half_life, _SHORTEST_S, _LONGEST_S))
+        weights = np.exp2(-since / half_life)
+        rows.append(np.bincount(label, weights=weights, minlength=model.num_videos + 1)[1:])
+    return np.log(np.stack(rows) + _PRIOR_WATCHES)
+
+
+def fit(
+    model: CandidateModel,
+    examples_dir: dataset.Path,
+    watches: Floats,
+    *,
+    limit: int = _MOST_QUERIES,
+    seed: int = 0,
+) -> dict[str, float] | None:
+    """Returns the weights by :data:`NAMES`; None where the holdout is too small to tell them.
+
+    Args:
+        model: Candidate model that has not learnt the holdout; its repeat bias is set.
+        examples_dir: Its examples.
+        watches: What :func:`counts` returned.
+        limit: Number of watches of the holdout at most.
+        seed: Seed of the choice of watches and videos.
+    """
+    columns = [*model.query_columns, "label_video_id"]
+    queries = dataset.load(examples_dir, spec.CANDIDATE, "holdout", columns)
+    queries = batches.sample(queries, limit, seed=seed)
+    problem = _problem(model, queries, dataset.videos(examples_dir), watches, seed=seed)
+    if len(problem.target) < _FEWEST_LABELS:
         return None
-    half_life_s = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s
-    end_s = int(time.max()) + 1
-    newest_times = np.sort(time)
-    first = end_s - int(_PART * (half_life_s or 0))
-    first = min(first, int(newest_times[-_FEWEST_WATCHES]))
-    counts = np.bincount(label[time >= first], minlength=model.num_videos + 1)[1:]
-    low, high = _QUERIES
-    wanted = int(np.clip(_MAX_SCORES // model.num_videos, low, high))
-    drawn = min(1.0, wanted / max(int(counts.sum()), 1))
-    rng = np.random.default_rng(seed)
-    found: list[dict[str, Array]] = []
-    columns = (*model.query_columns, LABEL, "time")
-    for arrays in batches.in_parts(examples_dir, spec.CANDIDATE, columns):
-        known = arrays[LABEL].astype(np.int64) > 0
-        rows = np.flatnonzero(known & (arrays["time"].astype(np.int64) >= first))
-        rows = rows[rng.random(len(rows)) < drawn]
-        found.append({name: arrays[name][rows] for name in model.query_columns})
-    queries = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    if not len(queries[BAG]):
-        return None
-    _as_served(model, queries)
-    return Recent(half_life_s, end_s - first, counts.astype(np.int64), queries)
+    weights = problem.weights()
+    logging.info(
+        "Of the logit counts %.2f, of decayed watches %s.",
+        weights[0],
+        ", ".join(f"{weight:+.2f}" for weight in weights[1:-1]),
+    )
+    return dict(zip(NAMES, weights.round(6).tolist(), strict=True))
 
 
-def _as_served(model: CandidateModel, queries: dict[str, Array]) -> None:
-    """Sets the example age to the smallest, which it is when serving."""
-    column = spec.vector_column(Side.QUERY, Kind.CONTINUOUS)
-    names = model.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
-    if column in queries and "example_age_s" in names:
-        place = names.index("example_age_s")
-        queries[column] = queries[column].copy()
-        queries[column][:, place] = queries[column][:, place].min()
-
-
-class _Expectation:
-    """How many of the newest watches the model expects of each video.
+def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:
+    """Moves the biases of a model, in place.
 
     Args:
         model: Candidate model.
-        videos: Content of the vocabulary's videos.
-        recent: The newest watches.
+        watches: What :func:`counts` returned.
+        weights: Weights by :data:`NAMES`.
+
+    Returns:
+        The mean absolute change of a bias, after that of all together is taken off.
+    """
+    score, *of_counts, new = (float(weights[name]) for name in NAMES)
+    change = (np.array(of_counts) @ watches - new) / max(score, _LEAST_SCORE)
+    before = model.softmax_biases.rows.numpy()
+    after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
+    model.softmax_biases.rows.assign(after)
+    return float(np.abs(change - change.mean()).mean())
+
+
+def set_biases(
+    model: CandidateModel, examples_dir: dataset.Path, *, limit: int = _MOST_QUERIES
+) -> dict[str, float]:
+    """Fits the weights on the holdout and moves the biases of a model that has not learnt it.
+
+    Returns:
+        The weights; empty where there is too little to tell them.
+    """
+    if model.is_hierarchical or BAG not in model.query_columns:
+        return {}
+    watches = counts(model, examples_dir)
+    weights = fit(model, examples_dir, watches, limit=limit)
+    if weights is None:
+        return {}
+    apply(model, watches, weights)
+    return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What the weights are fitted on.
+
+    Attributes:
+        logits: float32 [Q, M]: of each query and candidate.
+        shared: float64 [F, M]: what does not depend on the query.
+        offset: float64 [M]: minus the log of the chance that a candidate was drawn.
+        target: int64 [Q]: which candidate was watched.
     """
 
-    def __init__(self, model: CandidateModel, videos: VideoFeatures, recent: Recent) -> None:
-        everything = {name: array[1:] for name, array in videos.arrays.items()}
-        everything[LABEL] = np.arange(1, model.num_videos + 1)
-        self._videos = in_batches(model.video_embeddings, everything).T.copy()
-        self._queries = in_batches(model.query_embeddings, recent.queries)
-        self._bags = np.asarray(recent.queries[BAG], np.int64) - 1
-        self._repeat_bias = float(model.repeat_bias.numpy())
-        self._total = float(recent.counts.sum())
+    logits: npt.NDArray[np.float32]
+    shared: Floats
+    offset: Floats
+    target: npt.NDArray[np.int64]
 
-    def __call__(self, change: Floats) -> Floats:
-        """Returns float64 [V], with ``change`` added to the biases."""
-        size, count = self._videos.shape[1], len(self._queries)
-        total = np.zeros(size)
-        step = metrics.query_batch_size(size)
-        added = change.astype(np.float32)
-        for start in range(0, count, step):
-            logits = self._queries[start : start + step] @ self._videos + added
-            if self._repeat_bias:
-                owner, place = np.nonzero(self._bags[start : start + step] >= 0)
-                rows = self._bags[start : start + step][owner, place]
-                cells = np.unique(owner * size + rows)
-                logits.reshape(-1)[cells] += self._repeat_bias
-            logits -= logits.max(axis=1, keepdims=True)
-            chances = np.exp(logits)
-            total += (chances / chances.sum(axis=1, keepdims=True)).sum(axis=0, dtype=np.float64)
-        return total * self._total / count
+    def weights(self) -> Floats:
+        """Returns the weights of greatest penalised likelihood, float64 [F + 1], by Newton."""
+        size = len(self.shared) + 1
+        prior = np.zeros(size)
+        prior[0] = 1.0
+        weights = prior.copy()
+        for _ in range(_STEPS):
+            gradient, hessian = np.zeros(size), np.zeros((size, size))
+            for start in range(0, len(self.target), _BLOCK):
+                part = self._derivatives(slice(start, start + _BLOCK), weights)
+                gradient += part[0]
+                hessian += part[1]
+            gradient -= _RIDGE * (weights - prior)
+            step = np.linalg.solve(hessian + _RIDGE * np.eye(size), gradient)
+            step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
+            weights = weights + step
+            if np.abs(step).max() < _CONVERGED:
+                break
+        return weights
+
+    def _derivatives(self, part: slice, weights: Floats) -> tuple[Floats, Floats]:
+        """Returns the gradient and the information of some queries."""
+        logits, target = self.logits[part].astype(np.float64), self.target[part]
+        scores = weights[0] * logits + weights[1:] @ self.shared + self.offset
+        scores -= scores.max(axis=1, keepdims=True)
+        p = np.exp(scores)
+        p /= p.sum(axis=1, keepdims=True)
+        mean_logit = (p * logits).sum(axis=1)
+        mean_shared = p @ self.shared.T
+        mine = np.arange(len(target)), target
+        gradient = np.concatenate(
+            [
+                [(logits[mine] - mean_logit).sum()],
+                (self.shared[:, target].T - mean_shared).sum(axis=0),
+            ]
+        )
+        weighted = p * logits
+        hessian = np.zeros((len(weights), len(weights)))
+        hessian[0, 0] = (weighted * logits).sum() - (mean_logit**2).sum()
+        hessian[0, 1:] = (weighted @ self.shared.T).sum(axis=0) - mean_logit @ mean_shared
+        hessian[1:, 0] = hessian[0, 1:]
+        hessian[1:, 1:] = (self.shared * p.sum(axis=0)) @ self.shared.T
+        hessian[1:, 1:] -= mean_shared.T @ mean_shared
+        return gradient, hessian
+
+
+def _problem(
+    model: CandidateModel,
+    queries: dict[str, Array],
+    videos: dict[str, Array],
+    watches: Floats,
+    *,
+    seed: int,
+) -> _Problem:
+    """Puts together logits and counts of the candidates: all videos, or a sample of very many."""
+    row_of = {name: row for row, name in enumerate(videos.pop("label_video_id"))}
+    labels = queries.pop("label_video_id")
+    label_rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
+    ids = np.asarray(videos[LABEL], np.int64)
+    # What is new has no counts, which says nothing against it.
+    shared = np.zeros((len(NAMES) - 1, len(ids)))
+    shared[:-1, ids > 0] = watches[:, ids[ids > 0] - 1]
+    shared[-1] = ids == 0
+    usable = np.flatnonzero(model.can_embed(videos))
+    chosen, offset = _chosen(shared[len(PARTS) - 1], usable, label_rows, seed=seed)
+    place = np.full(len(ids), -1)
+    place[chosen] = np.arange(len(chosen))
+    target = np.where(label_rows >= 0, place[label_rows], -1)
+    kept = np.flatnonzero(target >= 0)
+    queries = {name: queries[name][kept] for name in model.query_columns}
+    candidates = {name: values[chosen] for name, values in videos.items()}
+    if not len(kept):
+        return _Problem(np.zeros((0, 0), np.float32), shared, offset, kept)
+    logits = in_batches(model.query_embeddings, queries)
+    logits = logits @ in_batches(model.video_embeddings, candidates).T
+    _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
+    logits -= logits.max(axis=1, keepdims=True)
+    return _Problem(logits, shared[:, chosen], offset, target[kept])
+
+
+def _chosen(
+    popularity: Floats, usable: npt.NDArray[np.int64], labels: Array, *, seed: int
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Returns which videos are candidates, int64 [M], and minus the log of their chance."""
+    if len(usable) <= _MOST_VIDEOS:
+        return usable, np.zeros(len(usable))
+    by_count = usable[np.argsort(-popularity[usable], kind="stable")]
+    sure = np.union1d(by_count[: _MOST_VIDEOS // 2], np.intersect1d(labels, usable))
+    others = np.setdiff1d(usable, sure)
+    number = min(len(others), _MOST_VIDEOS // 2)
+    drawn = np.random.default_rng(seed).choice(others, number, replace=False)
+    offset = np.concatenate([np.zeros(len(sure)), np.full(number, np.log(len(others) / number))])
+    return np.concatenate([sure, drawn]), offset
+
+
+def _add_repeat_bias(
+    model: CandidateModel,
+    logits: npt.NDArray[np.float32],
+    bags: npt.NDArray[np.int64],
+    ids: Sequence[int] | npt.NDArray[np.int64],
+) -> None:
+    """Adds the repeat bias to what each query has watched, in place."""
+    ids = np.asarray(ids, np.int64)
+    column = np.full(int(max(ids.max(initial=0), bags.max(initial=0))) + 1, -1)
+    column[ids[ids > 0]] = np.flatnonzero(ids > 0)
+    places = np.where(bags > 0, column[bags], -1)
+    owner, at = np.nonzero(places >= 0)
+    cells = np.unique(owner * logits.shape[1] + places[owner, at])
+    logits.reshape(-1)[cells] += float(model.repeat_bias.numpy())

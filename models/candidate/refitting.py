@@ -126,8 +126,9 @@ def refit(
     else:
         logging.warning("%s has no holdout: the model stays as it is.", examples_dir)
         model.repeat_bias.assign(measured.repeat_bias)
-    if newest and model_config.recent_biases:
-        step["recent"] = recent_biases.set_biases(model, videos, examples_dir)
+    weights = opened.info["lineage"].get("recent")
+    if newest and weights:
+        recent_biases.apply(model, recent_biases.counts(model, examples_dir), weights)
     space = candidate_model.VIDEO_SPACE
     step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:

@@ -198,7 +198,7 @@ def train(
     result = loop.fit(task, examples, settings, run, workers=workers)
     fit_repeat_bias(model, videos, examples)
     if model_config.recent_biases:
-        facts |= {"recent": recent_biases.set_biases(model, videos, examples_dir)}
+        facts |= {"recent": recent_biases.set_biases(model, examples_dir)}
     result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
     if workers.is_chief:
         contents = saved.Contents(

@@ -1,4 +1,4 @@
-"""Biases are moved to what was watched of late, as far as counts say more than noise."""
+"""Biases are moved by what was watched of late, as far as watches that were kept aside say so."""
 
 import numpy as np
 import pytest
@@ -8,73 +8,116 @@ from models.candidate import recent_biases
 from models.candidate import training as candidate_training
 from models.config import CandidateConfig, TrainingConfig
 
-SIZE, NEWEST, HOT = 2_400, 240, 9
-QUICK = TrainingConfig(epochs=3, batch_size=100, learning_rate=0.02)
+SIZE, NEWEST, HOT = 1_500, 150, 9
+QUICK = TrainingConfig(epochs=2, batch_size=100, learning_rate=0.02)
 CONFIG = {"embedding_dim": 8, "depth": 1, "negatives": 16}
 
 
-@pytest.fixture(scope="module")
-def trained(world, tmp_path_factory):
-    """Examples of 2,400 s, in whose last 240 s half of the users watch v9; a model of them."""
-    root = tmp_path_factory.mktemp("recent")
-    rows = world.candidate_rows(SIZE, seed=3)
-    hot = np.arange(SIZE) >= SIZE - NEWEST
-    hot &= np.random.default_rng(0).random(SIZE) < 0.5
+def rows_of(world, size, *, hot_from, seed):
+    """From ``hot_from`` on, half of the users watch v9, whatever they watched before."""
+    rows = world.candidate_rows(size, seed=seed)
+    hot = (np.arange(size) >= hot_from) & (np.random.default_rng(seed).random(size) < 0.5)
     rows["video_id"] = np.where(hot, HOT, rows["video_id"])
-    rows["label_video_id"] = np.where(hot, f"v{HOT}".encode(), rows["label_video_id"])
-    age = (SIZE - np.arange(SIZE)) / (SIZE + 1)
-    rows["query_continuous"][:, 1] = age
-    (root / "examples").mkdir()
-    examples = world.write_examples(
-        root / "examples",
-        candidate={"train": rows, "holdout": rows, "videos": world.catalogue_rows()},
-        info={"site": {"half_life_s": 2.0 * NEWEST, "repeat_share": 0.0, "watches": SIZE}},
+    labels = [
+        f"v{HOT}".encode() if is_hot else label
+        for is_hot, label in zip(hot, rows["label_video_id"], strict=True)
+    ]
+    rows["label_video_id"] = np.array(labels, object)
+    rows["query_continuous"][:, 1] = (size - np.arange(size)) / (size + 1)
+    return rows
+
+
+def site(world, root, *, goes_on):
+    """Examples of 1,500 s, in whose last 150 s v9 is hot; after them it stays hot, or does not."""
+    train = rows_of(world, SIZE, hot_from=SIZE - NEWEST, seed=3)
+    holdout = rows_of(world, 400, hot_from=0 if goes_on else 400, seed=4)
+    holdout["query_continuous"][:, 1] = 0.0
+    root.mkdir()
+    return world.write_examples(
+        root,
+        candidate={"train": train, "holdout": holdout},
+        info={"site": {"half_life_s": 2 * NEWEST, "repeat_share": 0.0, "watches": SIZE}},
     )
-    candidate_training.train(examples, root / "model", CandidateConfig(**CONFIG), QUICK)
-    return examples, root / "model"
 
 
-def shares(model, videos, examples):
-    recent = recent_biases.newest(model, examples)
-    expected = recent_biases._Expectation(model, videos, recent)(np.zeros(model.num_videos))
-    return expected / expected.sum(), recent
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("recent")
 
 
-def test_each_video_gets_the_share_that_it_had_of_late(trained):
-    examples, directory = trained
+@pytest.fixture(scope="module")
+def hot(world, root):
+    examples = site(world, root / "hot", goes_on=True)
+    model = CandidateConfig(**CONFIG)
+    candidate_training.train(examples, root / "of_hot", model, QUICK)
+    return examples, root / "of_hot"
+
+
+def test_counts_decay_with_the_half_life_of_the_site(hot, monkeypatch):
+    monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
+    examples, directory = hot
     model = candidate_model.load(directory, examples)
-    videos = candidate_model.load_video_features(directory)
-    before, recent = shares(model, videos, examples)
-    assert recent.counts.sum() == recent.window_s == NEWEST
-    had = recent.counts[HOT - 1] / NEWEST
-    assert before[HOT - 1] < had - 0.1
+    quarter, half_life, _, endless = np.exp(recent_biases.counts(model, examples)) - 0.3
+    share = [counts[HOT - 1] / counts.sum() for counts in (quarter, half_life, endless)]
+    assert share[0] > share[1] + 0.05
+    assert share[1] > share[2] + 0.05
+    assert endless.sum() == pytest.approx(SIZE)
+
+
+def test_what_goes_on_being_watched_is_moved_up_and_tastes_stay(hot, monkeypatch):
+    monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
+    examples, directory = hot
+    model = candidate_model.load(directory, examples)
     rows = model.softmax_rows.rows.numpy().copy()
-    facts = recent_biases.set_biases(model, videos, examples)
-    after, _ = shares(model, videos, examples)
-    assert after[HOT - 1] == pytest.approx(had, abs=0.05)
-    assert facts["watches"] == NEWEST
-    assert facts["moved"] > 0
-    np.testing.assert_array_equal(model.softmax_rows.rows.numpy(), rows)  # Tastes stay.
-    again = recent_biases.set_biases(model, videos, examples)
-    assert again["moved"] < 0.2 * facts["moved"]
+    before = model.softmax_biases.rows.numpy()[:, 0].copy()
+    weights = recent_biases.set_biases(model, examples)
+    change = (model.softmax_biases.rows.numpy()[:, 0] - before)[1:]
+    assert set(weights) == set(recent_biases.NAMES)
+    assert change[HOT - 1] == change.max()
+    assert change[HOT - 1] > np.median(change) + 0.3
+    np.testing.assert_array_equal(model.softmax_rows.rows.numpy(), rows)
 
 
-def test_a_training_moves_them_where_that_is_asked(trained, tmp_path):
-    examples, plain = trained
+def test_what_was_over_at_the_end_is_not(world, root, monkeypatch):
+    monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
+    examples = site(world, root / "over", goes_on=False)
+    candidate_training.train(examples, root / "of_over", CandidateConfig(**CONFIG), QUICK)
+    model = candidate_model.load(root / "of_over", examples)
+    before = model.softmax_biases.rows.numpy()[:, 0].copy()
+    recent_biases.set_biases(model, examples)
+    change = (model.softmax_biases.rows.numpy()[:, 0] - before)[1:]
+    assert change[HOT - 1] < np.median(change)
+
+
+def test_a_training_moves_them_where_that_is_asked(hot, root):
+    examples, plain = hot
     config = CandidateConfig(**CONFIG, recent_biases=True)
-    result = candidate_training.train(examples, tmp_path / "model", config, QUICK)
-    models = [candidate_model.load(one, examples) for one in (plain, tmp_path / "model")]
-    videos = candidate_model.load_video_features(plain)
-    (before, _), (after, _) = (shares(model, videos, examples) for model in models)
-    assert after[HOT - 1] > before[HOT - 1] + 0.1
-    assert set(result.metrics)
+    candidate_training.train(examples, root / "moved", config, QUICK)
+    biases = [
+        candidate_model.load(d, examples).softmax_biases.rows.numpy()[1:, 0]
+        for d in (plain, root / "moved")
+    ]
+    assert np.abs(biases[1] - biases[0]).max() > 0.1
 
 
-def test_counts_move_nothing_where_they_are_chance_and_all_where_they_are_not():
+def test_a_handful_of_watches_changes_nothing(hot):
+    examples, directory = hot
+    model = candidate_model.load(directory, examples)
+    before = model.softmax_biases.rows.numpy().copy()
+    assert recent_biases.set_biases(model, examples, limit=50) == {}
+    np.testing.assert_array_equal(model.softmax_biases.rows.numpy(), before)
+
+
+def test_weights_of_known_truth_are_found(monkeypatch):
+    """Watches drawn from exp(.5 z + 1.2 x); of many videos most are only sampled."""
     rng = np.random.default_rng(0)
-    expected = rng.gamma(1.0, 20.0, 20_000)
-    assert recent_biases.gamma_shape(rng.poisson(expected), expected) > 50
-    for shape in (0.5, 4.0):
-        rate = rng.gamma(shape, 1 / shape, 20_000)
-        found = recent_biases.gamma_shape(rng.poisson(rate * expected), expected)
-        assert found == pytest.approx(shape, rel=0.15)
+    logits = rng.normal(0, 2, (2_000, 300)).astype(np.float32)
+    shared = np.stack([rng.normal(0, 1, 300), np.zeros(300)])
+    scores = 0.5 * logits + 1.2 * shared[0]
+    target = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    whole = recent_biases._Problem(logits, shared, np.zeros(300), target)
+    np.testing.assert_allclose(whole.weights(), [0.5, 1.2, 0.0], atol=0.06)
+    monkeypatch.setattr(recent_biases, "_MOST_VIDEOS", 120)
+    chosen, offset = recent_biases._chosen(shared[0], np.arange(300), target[:40], seed=1)
+    assert len(np.unique(chosen)) == len(chosen) < 200
+    assert np.isclose(np.exp(offset).sum(), 300)
