@@ -48,7 +48,7 @@ SPACES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VocabularySettings:
+class VocabularyConfig:
     """What somebody asks of some vocabularies; the others keep what is declared.
 
     Attributes:

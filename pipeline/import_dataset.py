@@ -48,13 +48,13 @@ def main(argv: Sequence[str]) -> None:
     with logs.LogWriter(_LOGS.value, overwrite=_OVERWRITE.value) as writer:
         if _FORMAT.value == "kuairand":
             gap = _PAGE_GAP_MINUTES.value
-            options = kuairand.Options(page_gap_minutes=gap, from_s=from_s, until_s=until_s)
+            options = kuairand.KuaiRandConfig(page_gap_minutes=gap, from_s=from_s, until_s=until_s)
             notes = kuairand.import_logs(source, writer, options)
         else:
             notes = movielens.import_logs(
                 source,
                 writer,
-                movielens.Options(
+                movielens.MovieLensConfig(
                     completed_rating=_COMPLETED_RATING.value, from_s=from_s, until_s=until_s
                 ),
             )

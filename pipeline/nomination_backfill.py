@@ -29,7 +29,7 @@ from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import log_files, log_writer, logs
 from models.candidate import model as candidate_model
-from pipeline.steps import retraining, stages
+from pipeline.steps import declared, retraining
 from serving.batch.bucketed_log import BucketedLog, Shown
 from serving.batch.past_nominations import COLUMNS, PastNominations, with_columns
 from serving.events import compaction
@@ -39,7 +39,7 @@ from serving.servables import export
 _LEAST_DAYS = 2
 RELEASE_PREFIX = "backfill-"
 _STEPS = {"preprocess", "train_candidate", "join_holdout", "refit"}
-_CHAIN = tuple(stage for stage in stages.STAGES if stage.name in _STEPS)
+_CHAIN = tuple(step for step in declared.STEPS if step.name in _STEPS)
 _MODEL = "final_candidate_model"
 _VIEW = "logs"
 
@@ -238,7 +238,7 @@ def _nominations(
     work: pathlib.Path, start_s: int, catalogue: Catalogue, users: Users
 ) -> PastNominations:
     """Opens the model of a block."""
-    examples, directory = work / stages.FINAL_EXAMPLES, work / "query_tower"
+    examples, directory = work / declared.FINAL_EXAMPLES, work / "query_tower"
     model = candidate_model.load(work / _MODEL, examples)
     with files.atomic_directory(directory) as target:
         export.export_query_tower(model, examples, target)

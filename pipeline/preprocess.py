@@ -18,7 +18,7 @@ from absl import flags
 
 from features import command, id_spaces
 from features.as_of import replay
-from features.id_spaces import VocabularySettings
+from features.id_spaces import VocabularyConfig
 from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing import log_checks
 
@@ -88,7 +88,7 @@ def main(beam_args: Sequence[str]) -> None:
         completed_only=_COMPLETED_ONLY.value,
         seed=_SEED.value,
         label=_LABEL.value,
-        vocabularies=VocabularySettings(
+        vocabularies=VocabularyConfig(
             max_size=id_spaces.parse_numbers(_MAX_SIZE.value, flag="--vocabulary_max_size"),
             min_count=id_spaces.parse_numbers(_MIN_COUNT.value, flag="--vocabulary_min_count"),
             approximate=tuple(_APPROXIMATE.value),

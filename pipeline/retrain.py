@@ -104,13 +104,13 @@ def _force_flags() -> Mapping[str, Sequence[str]]:
     return {"build_release": [f"--force_publish={reason}"]} if reason else {}
 
 
-def _print_table(steps: Sequence[retraining.Step]) -> None:
+def _print_table(steps: Sequence[retraining.StepResult]) -> None:
     for step in steps:
         print(f"{step.name:<16} {step.outcome.value:<11} {step.seconds:>8.1f} s  {step.reason}")
     print(f"{'together':<28} {sum(step.seconds for step in steps):>8.1f} s")
 
 
-def _refuse(failed: retraining.Step) -> None:
+def _refuse(failed: retraining.StepResult) -> None:
     sys.stdout.flush()
     sys.stderr.write(
         f"error: {failed.name} failed ({failed.reason}); what it said stands above.\n"

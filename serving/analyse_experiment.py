@@ -33,33 +33,33 @@ def main(argv: Sequence[str]) -> None:
     from serving.batch import experiment_analysis
 
     experiment = ab_experiment.load(_EXPERIMENT.value)
-    found = experiment_analysis.analyse(
+    analysis = experiment_analysis.analyse(
         pathlib.Path(_LOGS.value),
         experiment,
         from_s=command.parse_time(_FROM.value, name="--from"),
         until_s=command.parse_time(_UNTIL.value, name="--until"),
         seed=_SEED.value,
     )
-    files.atomic_write(_OUTPUT.value, json.dumps(found, indent=2) + "\n")
-    for line in _lines(found):
+    files.atomic_write(_OUTPUT.value, json.dumps(analysis, indent=2) + "\n")
+    for line in _lines(analysis):
         sys.stdout.write(line + "\n")
     sys.stdout.write(f"Written to {_OUTPUT.value}.\n")
 
 
-def _lines(found: Mapping[str, Any]) -> list[str]:
-    split = found["split"]
+def _lines(analysis: Mapping[str, Any]) -> list[str]:
+    split = analysis["split"]
     users = ", ".join(f"{name} {count}" for name, count in split["users"].items())
     verdict = "NOT as planned, do not trust the rest" if split["is_mismatch"] else "as planned"
     lines = [f"Users: {users}. The split is {verdict} (p = {split['p']:.3g})."]
-    if found["pages_waiting"]:
+    if analysis["pages_waiting"]:
         lines.append(
-            f"{found['pages_waiting']} pages are so new that they still wait in the event log: "
+            f"{analysis['pages_waiting']} pages are so new that they still wait in the event log: "
             "more may be clicked and watched of them."
         )
-    for name, arm in found["arms"].items():
+    for name, arm in analysis["arms"].items():
         figures = ", ".join(f"{k} {_figure(v)}" for k, v in arm["metrics"].items())
         lines.append(f"{name}: {figures}")
-    for name, metrics in found["differences"].items():
+    for name, metrics in analysis["differences"].items():
         for metric, figure in metrics.items():
             word = "differs" if figure["excludes_zero"] else "no difference shown"
             lines.append(f"{name} - control, {metric}: {_figure(figure)}: {word}")

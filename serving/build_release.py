@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving.building import settings as build_settings
+from serving.building import config as build_config
 
-_DEFAULT = build_settings.Settings()
+_DEFAULT = build_config.BuildConfig()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
     "candidate_model", None, "What train_candidate wrote.", required=True
@@ -56,14 +56,14 @@ def main(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     root = pathlib.Path(_SERVING_ROOT.value)
-    inputs = build_settings.Inputs(
+    inputs = build_config.Inputs(
         examples=pathlib.Path(_EXAMPLES.value),
         candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
         ranker_model=_path(_RANKER_MODEL.value),
         page_order=_path(_PAGE_ORDER.value),
         metrics=_path(_METRICS.value),
     )
-    settings = build_settings.Settings(
+    settings = build_config.BuildConfig(
         keep=_KEEP.value,
         recall_target=_RECALL_TARGET.value,
         exact_below=_EXACT_BELOW.value,

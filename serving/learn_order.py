@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, files
-from serving.building import settings as build_settings
+from serving.building import config as build_config
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     from serving.funnel import page_order
 
     started = time.monotonic()
-    inputs = build_settings.Inputs(
+    inputs = build_config.Inputs(
         examples=pathlib.Path(_EXAMPLES.value),
         candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
         ranker_model=pathlib.Path(_RANKER_MODEL.value) if _RANKER_MODEL.value else None,

@@ -116,9 +116,9 @@ def _rank(chosen: release.Release) -> int:
 
 def _page(chosen: release.Release) -> int:
     command.quiet_tensorflow()
-    from serving.batch import page_replay, past_funnel
+    from serving.batch import backtest, past_funnel
 
-    settings = past_funnel.ReplaySettings(
+    settings = past_funnel.BacktestConfig(
         from_s=command.parse_time(_FROM.value, name="--from") or 0,
         until_s=command.parse_time(_UNTIL.value, name="--until"),
         k=_K.value,
@@ -127,7 +127,7 @@ def _page(chosen: release.Release) -> int:
         allow_learnt=_ALLOW_LEARNT.value,
         exclude_watched=_EXCLUDE_WATCHED.value,
     )
-    outcome = page_replay.replay(
+    outcome = backtest.run(
         chosen,
         serving_root=pathlib.Path(_SERVING_ROOT.value),
         logs_dir=pathlib.Path(_LOGS.value),

@@ -235,10 +235,10 @@ def _config(place: handover.Place, control: handover.Control) -> "service.Servic
     )
 
 
-def _funnel_settings() -> "page.FunnelSettings":
+def _funnel_settings() -> "page.FunnelConfig":
     from serving.funnel import page
 
-    return page.FunnelSettings(
+    return page.FunnelConfig(
         retrieved=_RETRIEVED.value,
         per_channel=_PER_CHANNEL.value,
         max_shown=_MAX_SHOWN.value,

@@ -12,7 +12,7 @@ import pytest
 import setuptools
 from packaging import requirements, utils
 
-from pipeline.steps import stages
+from pipeline.steps import declared
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -76,16 +76,16 @@ def lock():
 
 
 def test_each_artefact_of_a_retraining_is_written_once_and_before_it_is_read():
-    written = [stages.LOGS]
-    for stage in stages.STAGES:
+    written = [declared.LOGS]
+    for stage in declared.STEPS:
         assert set(stage.reads.values()) <= set(written), stage.name
         assert stage.writes[1] not in written, stage.name
         written.append(stage.writes[1])
-    assert stages.SERVING_ROOT in written
+    assert declared.SERVING_ROOT in written
 
 
 def test_the_stages_are_binaries_and_their_flags_are_theirs():
-    for stage in stages.STAGES:
+    for stage in declared.STEPS:
         path = ROOT / (stage.binary.replace(".", "/") + ".py")
         assert path in BINARIES, stage.binary
         flags = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
@@ -98,7 +98,7 @@ def test_the_code_that_a_stage_depends_on_is_what_its_layer_may_import():
         "models": {"features", "models"},
         "serving": {"features", "models", "serving"},
     }
-    for stage in stages.STAGES:
+    for stage in declared.STEPS:
         assert set(stage.packages) == may[stage.binary.partition(".")[0]], stage.name
 
 

@@ -153,7 +153,7 @@ class Audit:
             for day, number in zip(days.tolist(), numbers.tolist(), strict=True):
                 self._seen.events[name, day] += number
 
-    def take(self) -> Seen:
+    def drain(self) -> Seen:
         """Returns what was seen since the last call."""
         seen, self._seen = self._seen, Seen()
         return seen

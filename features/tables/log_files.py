@@ -89,12 +89,12 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
     Raises:
         command.InputError: Something should hold rows and cannot be read; it names all of that.
     """
-    found = find(logs_dir, table)
-    if found.problems:
-        raise command.InputError("\n  ".join(found.problems))
-    if found.left_alone:
-        schema.warn_once(f"Table {table}: left alone: {found.notice()}.")
-    return found.files
+    listing = find(logs_dir, table)
+    if listing.problems:
+        raise command.InputError("\n  ".join(listing.problems))
+    if listing.left_alone:
+        schema.warn_once(f"Table {table}: left alone: {listing.notice()}.")
+    return listing.files
 
 
 def has_tables(logs_dir: str | os.PathLike[str]) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RetrievalSettings:
+class RetrievalConfig:
     """How retrieval is measured.
 
     Attributes:
@@ -34,7 +34,7 @@ class EvaluationConfig:
 
     Attributes:
         ks: Cut-offs of recall.
-        exclude_watched: Whether watched videos are left out, see :class:`RetrievalSettings`.
+        exclude_watched: Whether watched videos are left out, see :class:`RetrievalConfig`.
         max_queries: Holdout watches that retrieval is measured on, drawn at random where there
             are more; 0 takes all. Cost is their number times the corpus, for each system.
         replicates: Resamples of users behind an interval.
@@ -64,4 +64,4 @@ class EvaluationConfig:
             raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
         if self.max_queries < 0:
             raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
-        RetrievalSettings(ks=self.ks)
+        RetrievalConfig(ks=self.ks)

@@ -26,7 +26,7 @@ from models.baselines import retrieval as baselines
 from models.evaluation import metrics
 from models.evaluation import ranking as ranking_evaluation
 from models.evaluation import retrieval as retrieval_evaluation
-from models.evaluation.config import EvaluationConfig, RetrievalSettings
+from models.evaluation.config import EvaluationConfig, RetrievalConfig
 from models.evaluation.intervals import Bootstrap, Figure, Sheet
 from models.evaluation.retrieval import MODEL, CandidateModel, Embeddings
 
@@ -69,7 +69,7 @@ class Evaluation:
         """Returns the metric that decides: recall at about 100, or the per-user loss."""
         if part == "ranker":
             return "weighted_per_user_loss"
-        return f"recall_at_{RetrievalSettings(ks=tuple(self.settings['k'])).main_k}"
+        return f"recall_at_{RetrievalConfig(ks=tuple(self.settings['k'])).main_k}"
 
     def slices(self, part: str) -> list[str]:
         """Returns the slices of a part, ``all`` first."""
@@ -170,7 +170,7 @@ def _evaluate_retrieval(
             "Keep days out of training: python -m pipeline.preprocess --holdout_days=1"
         )
         return
-    settings = RetrievalSettings(ks=config.ks, exclude_watched=config.exclude_watched)
+    settings = RetrievalConfig(ks=config.ks, exclude_watched=config.exclude_watched)
     fitted = _retrieval_baselines(examples, train, queries, catalogue)
     embeddings = None
     if model is None:

@@ -134,15 +134,15 @@ def html_page(evaluation: Evaluation) -> str:
 
 
 def _section(evaluation: Evaluation, part: str) -> dict[str, Any]:
-    found = _verdict(evaluation, part)
+    sentences = _verdict(evaluation, part)
     style = ""
-    if found:
+    if sentences:
         change = _change(evaluation, part)
         style = _style(change, evaluation.main_metric(part))
     return {
         "title": _TITLES[part],
         "style": style,
-        "verdict": " ".join(found) or "no model and baseline to compare.",
+        "verdict": " ".join(sentences) or "no model and baseline to compare.",
         "subject": _subject(evaluation, part),
         "systems": _systems_table(evaluation, part),
         "plot": _recall_plot(evaluation) if part == "candidate" else "",

@@ -19,7 +19,7 @@ from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
 from models.baselines.retrieval import Baseline, Queries, watch_counts
 from models.evaluation import metrics, repeat_bias
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.intervals import Sheet
 
 Array = npt.NDArray[Any]
@@ -158,7 +158,7 @@ def rank_with_model(
     queries: Queries,
     *,
     catalogue: Catalogue,
-    settings: RetrievalSettings,
+    settings: RetrievalConfig,
 ) -> Ranked:
     """Ranks by inner product; ``queries`` row i is that of query embedding i."""
     videos = np.ascontiguousarray(embeddings.videos.T)
@@ -176,7 +176,7 @@ def rank_with_model(
 
 
 def rank_with_baseline(
-    baseline: Baseline, queries: Queries, *, catalogue: Catalogue, settings: RetrievalSettings
+    baseline: Baseline, queries: Queries, *, catalogue: Catalogue, settings: RetrievalConfig
 ) -> Ranked:
     """Ranks by a baseline's scores."""
     return rank_with_scores(
@@ -192,7 +192,7 @@ def rank_with_scores(
     queries: Queries,
     *,
     catalogue: Catalogue,
-    settings: RetrievalSettings,
+    settings: RetrievalConfig,
 ) -> Ranked:
     """Ranks by what ``score`` gives for a slice of the queries: float [q, N], changed in place."""
     ranks = np.empty(len(queries), np.int64)
@@ -249,7 +249,7 @@ def measure(
     queries: Queries,
     masks: Masks,
     *,
-    settings: RetrievalSettings,
+    settings: RetrievalConfig,
     user_codes: metrics.Ints,
     sheet: Sheet,
 ) -> None:
@@ -277,7 +277,7 @@ def measure(
 
 
 def _metrics_of(
-    result: Ranked, settings: RetrievalSettings, *, full: bool
+    result: Ranked, settings: RetrievalConfig, *, full: bool
 ) -> dict[str, metrics.Floats]:
     """Returns one value per query by metric; slices show the main ones only."""
     ks: Sequence[int] = settings.ks if full else (settings.main_k,)
@@ -296,7 +296,7 @@ def rank_all(
     queries: Queries,
     *,
     catalogue: Catalogue,
-    settings: RetrievalSettings,
+    settings: RetrievalConfig,
 ) -> dict[str, Ranked]:
     """Ranks with the model (where there is one) and every baseline, by system name."""
     result = {}

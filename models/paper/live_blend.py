@@ -23,7 +23,7 @@ from features.durations import HOUR_S, MINUTE_S
 from models.baselines.live_popularity import Live
 from models.baselines.retrieval import Floats, Ints, Queries
 from models.evaluation import metrics
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Embeddings, Ranked, rank_with_scores
 
 HALF_LIVES_S = (HOUR_S // 2, 3 * HOUR_S, 24 * HOUR_S)
@@ -116,7 +116,7 @@ class LiveBlend:
     weights: Floats
     loss: float = float("nan")
 
-    def rank(self, inputs: Inputs, settings: RetrievalSettings) -> Ranked:
+    def rank(self, inputs: Inputs, settings: RetrievalConfig) -> Ranked:
         """Ranks all videos for each query; those uploaded later stand last."""
 
         def score(part: slice) -> Floats:

@@ -11,7 +11,7 @@ from features.durations import HOUR_S
 from models.baselines import live_popularity
 from models.baselines.live_popularity import Live
 from models.evaluation import retrieval as retrieval_evaluation
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, live_blend
 from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
@@ -34,7 +34,7 @@ _DRAWN = {metric: metric for metric in ("recall_at_10", RECALL)}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class _Figures:
     """What was ranked, and how well.
 
     Attributes:
@@ -65,11 +65,11 @@ def news(setting: Setting) -> Experiment:
     setting = _news_setting(setting)
     lab = Lab(setting)
     seed = setting.seeds[0]
-    found = _Found(lab)
+    figures = _Figures(lab)
     trained = {name: lab.train(seed=seed, **flags) for name, flags in _MODELS.items()}
     for name, one in trained.items():
-        found.add(name, lab.rank(one), one)
-    _add_recent_popularity(found)
+        figures.add(name, lab.rank(one), one)
+    _add_recent_popularity(figures)
     blends = _fitted_on_the_day_before(setting, lab, seed)
     # Which model to blend with is decided on the day before, too.
     chosen = min((_MODEL, _CONTENT), key=lambda name: blends[name].loss)
@@ -81,8 +81,8 @@ def news(setting: Setting) -> Experiment:
             live=live,
             catalogue=lab.catalogue,
         )
-        found.add(name, blends[model or _LIVE_ONLY].rank(inputs, RetrievalSettings()))
-    changes = _changes(found)
+        figures.add(name, blends[model or _LIVE_ONLY].rank(inputs, RetrievalConfig()))
+    changes = _changes(figures)
     return Experiment(
         name="news",
         title="News: videos that live for hours",
@@ -101,44 +101,44 @@ def news(setting: Setting) -> Experiment:
             live="live_* and the blends see watches of all users before the query, as a funnel "
             "with live statistics does; the model alone knows only the user's own",
         ),
-        rows=[*found.rows, *changes],
-        plots=[Plot.bars(found.rows, list(found.ranked), _DRAWN, y_label="recall@100")],
+        rows=[*figures.rows, *changes],
+        plots=[Plot.bars(figures.rows, list(figures.ranked), _DRAWN, y_label="recall@100")],
         conclusion="; ".join(
-            f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in _told(found, changes)
+            f"{c.setting}, {c.metric}: {c}, {verdict(c)}" for c in _told(figures, changes)
         )
         + ".",
     )
 
 
-def _add_recent_popularity(found: _Found) -> None:
-    lab = found.lab
+def _add_recent_popularity(figures: _Figures) -> None:
+    lab = figures.lab
     order = np.zeros(len(lab.catalogue)) + lab.catalogue.upload_times / 1e12
     for baseline in live_popularity.fit_all(lab.train_queries, lab.queries, order):
         ranked = retrieval_evaluation.rank_with_baseline(
-            baseline, lab.queries, catalogue=lab.catalogue, settings=RetrievalSettings()
+            baseline, lab.queries, catalogue=lab.catalogue, settings=RetrievalConfig()
         )
-        found.add(baseline.name, ranked)
+        figures.add(baseline.name, ranked)
 
 
-def _changes(found: _Found) -> list[Row]:
+def _changes(figures: _Figures) -> list[Row]:
     """Returns the differences that answer the question."""
     pairs = (
-        *((_BLEND, name) for name in found.recent),
+        *((_BLEND, name) for name in figures.recent),
         (_BLEND, _LIVE_ONLY),
         (_MODEL, "live_popularity_1h"),
     )
     return [
-        found.lab.difference(
-            f"{first} minus {second}", found.ranked[first], found.ranked[second], metric=metric
+        figures.lab.difference(
+            f"{first} minus {second}", figures.ranked[first], figures.ranked[second], metric=metric
         )
         for first, second in pairs
         for metric in (MAP, RECALL, "recall_at_10")
     ]
 
 
-def _told(found: _Found, changes: Sequence[Row]) -> list[Row]:
+def _told(figures: _Figures, changes: Sequence[Row]) -> list[Row]:
     """Returns the differences that the conclusion names, each once."""
-    best = max(found.recent, key=lambda name: values_of(found.ranked[name])[RECALL].mean())
+    best = max(figures.recent, key=lambda name: values_of(figures.ranked[name])[RECALL].mean())
     of_blend = {f"{_BLEND} minus {best}", f"{_BLEND} minus {_LIVE_ONLY}"}
     told = [c for c in changes if c.setting in of_blend]
     told += [c for c in changes if c.setting.endswith("minus live_popularity_1h")]

@@ -14,7 +14,7 @@ from models.baselines import live_popularity, rank_factorisation
 from models.baselines import retrieval as baselines
 from models.evaluation import metrics
 from models.evaluation import retrieval as retrieval_evaluation
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.intervals import Interval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
@@ -113,7 +113,7 @@ def _ranked_baselines(lab: Lab) -> list[tuple[str, Ranked, float]]:
         seconds = (time.monotonic() - started) / max(1, len(fitted))
         for one in fitted:
             result = retrieval_evaluation.rank_with_baseline(
-                one, lab.queries, catalogue=catalogue, settings=RetrievalSettings()
+                one, lab.queries, catalogue=catalogue, settings=RetrievalConfig()
             )
             found.append((one.name, result, seconds))
     return found

@@ -27,7 +27,7 @@ from models.candidate.model import CandidateModel
 from models.config import CANDIDATE_MODEL, TrainingConfig
 from models.evaluation import evaluation, metrics
 from models.evaluation import retrieval as retrieval_evaluation
-from models.evaluation.config import RetrievalSettings
+from models.evaluation.config import RetrievalConfig
 from models.evaluation.intervals import Bootstrap
 from models.evaluation.retrieval import Embeddings, Ranked
 from models.paper import experiments
@@ -114,7 +114,7 @@ class Lab:
         self.user_codes = metrics.codes_of(self.queries.user_ids)
         self.num_users = int(self.user_codes.max()) + 1
         self.masks = retrieval_evaluation.slices(self.queries, self.train_queries, self.catalogue)
-        self._settings = RetrievalSettings()
+        self._settings = RetrievalConfig()
 
     @property
     def train_until_s(self) -> int:

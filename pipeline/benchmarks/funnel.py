@@ -51,9 +51,9 @@ def measure(work: pathlib.Path) -> dict[str, float]:
         load = _Loads(server.address, users, work)
         load.run(20.0, 15.0)  # Caches fill, threads start.
         for rate in (10.0, _RATE):
-            found = load.run(rate, 20.0)
-            figures[f"funnel.p50_ms_at_{rate:g}rps"] = found["p50_ms"]
-            figures[f"funnel.p99_ms_at_{rate:g}rps"] = found["p99_ms"]
+            report = load.run(rate, 20.0)
+            figures[f"funnel.p50_ms_at_{rate:g}rps"] = report["p50_ms"]
+            figures[f"funnel.p99_ms_at_{rate:g}rps"] = report["p99_ms"]
         figures["funnel.max_rps_p99_under_50ms"] = _highest_rate(load)
         # Where the machine is idle half of the time: loading a release needs some of it.
         rate = max(5.0, figures["funnel.max_rps_p99_under_50ms"] / 2)
@@ -88,8 +88,8 @@ class _Server:
     def memory_gb(self) -> float:
         """Returns memory of the server and its children, 1e9 bytes; what they share counts once."""
         rollups = (f"/proc/{pid}/smaps_rollup" for pid in _with_children(self.process.pid))
-        found = [re.search(r"Pss:\s+(\d+) kB", pathlib.Path(path).read_text()) for path in rollups]
-        return sum(int(match[1]) for match in found if match is not None) * 1024 / 1e9
+        rollup = [re.search(r"Pss:\s+(\d+) kB", pathlib.Path(path).read_text()) for path in rollups]
+        return sum(int(match[1]) for match in rollup if match is not None) * 1024 / 1e9
 
 
 def _with_children(pid: int) -> list[int]:
@@ -122,10 +122,10 @@ def _server(site: bench_million.Site, work: pathlib.Path) -> Iterator[_Server]:
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"http://([\d.]+:\d+)", line)
-        if found is None:
+        announced = re.search(r"http://([\d.]+:\d+)", line)
+        if announced is None:
             raise command.InputError(f"the server did not start; see {place / 'server.log'}.")
-        yield _Server(process, found[1], time.monotonic() - started)
+        yield _Server(process, announced[1], time.monotonic() - started)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_READY_S)
@@ -186,22 +186,22 @@ class _Loads:
 
     def report(self) -> dict[str, Any]:
         """Returns the report of the last run."""
-        found: dict[str, Any] = json.loads(self._output.read_text())
+        report: dict[str, Any] = json.loads(self._output.read_text())
         logging.info(
             "%.0f/s: p50 %.1f ms, p99 %.1f ms, %s, failures %s, load generator %.1f CPU s",
-            found["rate"],
-            found["p50_ms"],
-            found["p99_ms"],
-            found["rungs"],
-            found["failures"],
-            found["cpu_s"],
+            report["rate"],
+            report["p50_ms"],
+            report["p99_ms"],
+            report["rungs"],
+            report["failures"],
+            report["cpu_s"],
         )
-        return found
+        return report
 
 
-def _holds(found: dict[str, Any]) -> bool:
-    whole = found["rungs"].get("full", 0) == found["sent"]
-    return whole and not found["failures"] and found["p99_ms"] <= _LIMIT_MS
+def _holds(report: dict[str, Any]) -> bool:
+    whole = report["rungs"].get("full", 0) == report["sent"]
+    return whole and not report["failures"] and report["p99_ms"] <= _LIMIT_MS
 
 
 def _highest_rate(load: _Loads) -> float:
@@ -223,16 +223,16 @@ def _swap(load: _Loads, root: pathlib.Path, second: str, *, rate: float) -> dict
     files.atomic_write(root / "CURRENT", f"{second}\n")
     if process.wait(_READY_S):
         raise command.InputError("the load generator failed; it said why above.")
-    found = load.report()
-    mixed = sum(count for name, count in found["releases"].items() if name.endswith("MIXED"))
-    swapped = sum(n for name, n in found["releases"].items() if name == f"{second} marked")
-    honest = {name.partition(" ")[::2] for name in found["releases"]}
-    logging.info("Swap: answers by release and mark: %s", found["releases"])
+    report = load.report()
+    mixed = sum(count for name, count in report["releases"].items() if name.endswith("MIXED"))
+    swapped = sum(n for name, n in report["releases"].items() if name == f"{second} marked")
+    honest = {name.partition(" ")[::2] for name in report["releases"]}
+    logging.info("Swap: answers by release and mark: %s", report["releases"])
     if not swapped:
         logging.error("The new release did not serve within %.0f s: no figures.", _AFTER_SWAP_S)
         return {}
-    due, latencies = np.array(found["due_s"]), np.array(found["latencies_ms"])
-    serves_s = found["first_due_s"][second]
+    due, latencies = np.array(report["due_s"]), np.array(report["latencies_ms"])
+    serves_s = report["first_due_s"][second]
     is_during = (due >= _BEFORE_SWAP_S) & (due < serves_s + _SETTLED_S)
     before = float(np.percentile(latencies[due < _BEFORE_SWAP_S], 99))
     during = float(np.percentile(latencies[is_during], 99))
@@ -242,6 +242,6 @@ def _swap(load: _Loads, root: pathlib.Path, second: str, *, rate: float) -> dict
         "funnel.swap_p99_ms_before": before,
         "funnel.swap_p99_ms_during": during,
         "funnel.swap_p99_ratio": during / before,
-        "funnel.swap_failed_requests": float(sum(found["failures"].values())),
+        "funnel.swap_failed_requests": float(sum(report["failures"].values())),
         "funnel.swap_mixed_answers": float(mixed + wrong),
     }

@@ -79,9 +79,9 @@ def _judge(search: Search, queries: Floats, truth: Rows) -> tuple[float, npt.NDA
     rows, times = [], []
     for query in queries:
         start = time.perf_counter()
-        found = search(query[np.newaxis])
+        retrieved = search(query[np.newaxis])
         times.append(1e3 * (time.perf_counter() - start))
-        rows.append(found[0])
+        rows.append(retrieved[0])
     recall = exact_search.recall_per_query(np.stack(rows).astype(np.int32), truth).mean()
     return float(recall), np.array(times)
 
@@ -97,9 +97,9 @@ def _cheapest(
     """Returns the lowest mean time of a setting that finds as much as ours; None without one."""
     best: float | None = None
     for label, search in settings:
-        found, times = _judge(search, queries, truth)
-        logging.info("  %s %s: recall %.4f, %.3f ms", name, label, found, times.mean())
-        if found >= recall and (best is None or times.mean() < best):
+        retrieved, times = _judge(search, queries, truth)
+        logging.info("  %s %s: recall %.4f, %.3f ms", name, label, retrieved, times.mean())
+        if retrieved >= recall and (best is None or times.mean() < best):
             best = float(times.mean())
     if best is None:
         logging.warning("%s: absent, or nothing tried finds %.4f: no figure.", name, recall)
@@ -140,8 +140,8 @@ def _faiss(videos: Floats) -> Iterator[tuple[str, Search]]:
             def search(query: Floats, factor: int = factor) -> npt.NDArray[Any]:
                 refined.k_factor = factor
                 row[:, :dimension] = query
-                found: npt.NDArray[Any] = refined.search(row, K)[1]
-                return found
+                retrieved: npt.NDArray[Any] = refined.search(row, K)[1]
+                return retrieved
 
             base.nprobe = probes
             yield f"IVF{lists} probes {probes}, refine {factor}x", search
@@ -161,8 +161,8 @@ def _hnswlib(videos: Floats) -> Iterator[tuple[str, Search]]:
     for ef in (200, 300, 500, 800, 1200, 2000, 4000):
 
         def search(query: Floats) -> npt.NDArray[Any]:
-            found: npt.NDArray[Any] = graph.knn_query(query, k=K)[0].astype(np.int64)
-            return found
+            retrieved: npt.NDArray[Any] = graph.knn_query(query, k=K)[0].astype(np.int64)
+            return retrieved
 
         graph.set_ef(ef)
         yield f"ef {ef}", search

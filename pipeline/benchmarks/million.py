@@ -322,7 +322,7 @@ def _relatives(vectors: npt.NDArray[np.float32], rng: np.random.Generator) -> An
 
 def _publish(grown: pathlib.Path, root: pathlib.Path) -> None:
     from serving.building import assembly
-    from serving.building.settings import Inputs, Settings
+    from serving.building.config import BuildConfig, Inputs
 
     assembly.publish(
         Inputs(
@@ -331,7 +331,7 @@ def _publish(grown: pathlib.Path, root: pathlib.Path) -> None:
             ranker_model=grown / spec.RANKER,
         ),
         root,
-        Settings(force_publish="a benchmark of speed: the grown models are not judged"),
+        BuildConfig(force_publish="a benchmark of speed: the grown models are not judged"),
     )
 
 

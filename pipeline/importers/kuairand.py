@@ -80,7 +80,7 @@ _CHINA_OFFSET_S = 8 * HOUR_S
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class KuaiRandConfig:
     """How to read KuaiRand.
 
     Attributes:
@@ -103,13 +103,13 @@ class Options:
             )
 
 
-def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) -> list[str]:
+def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:
     """Reads the data set and writes all its tables.
 
     Args:
         source: Directory with the files, or one above it.
         writer: Writer of users, videos, watches, impressions and the feature declarations.
-        options: Choices of how to read.
+        config: Choices of how to read.
 
     Returns:
         Notes that a user of the logs should know, one clause each.
@@ -119,7 +119,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
     """
     files = kuairand_files.find_files(source)
     has_history = bool(files["history"])
-    first_s, num_unplayed = _import_log(files["log"], writer, options)
+    first_s, num_unplayed = _import_log(files["log"], writer, config)
     notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
     durations = []
     for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
@@ -130,7 +130,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
     if has_history:
         history = pl.concat(_read_all(files["history"], kuairand_files.HISTORY))
         watches = history_watches(history, pl.concat(durations), first_s=first_s)
-        watches = _in_window(watches, options)
+        watches = _in_window(watches, config)
         writer.write("watches", watches.to_arrow())
         notes.append(
             f"{watches.height:,} watches are from before the log: right order, artificial times, "
@@ -291,11 +291,11 @@ def _code(column: str) -> pl.Expr:
     return _known(column).cast(pl.Int64).cast(pl.String)
 
 
-def _in_window(events: pl.DataFrame, options: Options) -> pl.DataFrame:
-    if options.from_s is not None:
-        events = events.filter(pl.col("time") >= options.from_s)
-    if options.until_s is not None:
-        events = events.filter(pl.col("time") < options.until_s)
+def _in_window(events: pl.DataFrame, config: KuaiRandConfig) -> pl.DataFrame:
+    if config.from_s is not None:
+        events = events.filter(pl.col("time") >= config.from_s)
+    if config.until_s is not None:
+        events = events.filter(pl.col("time") < config.until_s)
     return events
 
 
@@ -309,17 +309,17 @@ def _read_all(
 
 
 def _import_log(
-    paths: Sequence[pathlib.Path], writer: logs.LogWriter, options: Options
+    paths: Sequence[pathlib.Path], writer: logs.LogWriter, config: KuaiRandConfig
 ) -> tuple[int, int]:
     """Writes impressions and watches; returns the first instant and the rows not played."""
     first_ms: list[int] = []
     num_unplayed = 0
     with writer.scratch() as scratch:
-        for rows in _buckets(paths, scratch, options.bucket_bytes):
+        for rows in _buckets(paths, scratch, config.bucket_bytes):
             first_ms.extend(rows.select(pl.col("time_ms").min()).to_series().drop_nulls())
-            shown = impressions(rows, page_gap_minutes=options.page_gap_minutes)
-            shown = _in_window(shown, options)
-            played = _in_window(watches(rows), options)
+            shown = impressions(rows, page_gap_minutes=config.page_gap_minutes)
+            shown = _in_window(shown, config)
+            played = _in_window(watches(rows), config)
             num_unplayed += shown.height - played.height
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", played.to_arrow())

@@ -60,7 +60,7 @@ _NO_GENRES = "(no genres listed)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class MovieLensConfig:
     """How to read MovieLens.
 
     Attributes:
@@ -74,13 +74,13 @@ class Options:
     until_s: int | None = None
 
 
-def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) -> list[str]:
+def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensConfig) -> list[str]:
     """Reads the data set and writes users, videos and watches.
 
     Args:
         source: Directory with the files, or one above it.
         writer: Writer of the tables and the feature declarations.
-        options: Choices of how to read.
+        config: Choices of how to read.
 
     Returns:
         Notes that a user of the logs should know, one clause each.
@@ -101,8 +101,8 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, options: Options) 
     else:
         ids = ratings.select(pl.col("userId").unique().sort())
         writer.write("users", ids.select(user_id=pl.col("userId").cast(pl.String)).to_arrow())
-    for rows in _in_window(ratings, options).iter_slices(_ROWS_PER_WRITE):
-        writer.write("watches", watches(rows, completed_rating=options.completed_rating).to_arrow())
+    for rows in _in_window(ratings, config).iter_slices(_ROWS_PER_WRITE):
+        writer.write("watches", watches(rows, completed_rating=config.completed_rating).to_arrow())
     writer.write_features(declarations(has_profiles=has_profiles))
     logging.warning(
         "MovieLens has no impressions: candidate generation can be trained on these logs, a ranker "
@@ -174,15 +174,15 @@ def declarations(*, has_profiles: bool) -> list[dict[str, Any]]:
 def _find(source: pathlib.Path) -> pathlib.Path:
     """Returns the directory that holds ratings and movies."""
     source_files.require_directory(source, expected="MovieLens' ratings and movies files")
-    found = [
+    directories = [
         directory
         for directory in (source, *sorted(source.glob("ml-*")))
         if any((directory / name).is_file() for name in ("ratings.dat", "ratings.csv"))
     ]
-    if len(found) > 1:
-        names = ", ".join(str(directory) for directory in found)
+    if len(directories) > 1:
+        names = ", ".join(str(directory) for directory in directories)
         raise command.InputError(f"{source} holds several editions ({names}). Give one of them.")
-    if not found:
+    if not directories:
         hint = ""
         if any(source.glob("**/u.data")):
             hint = " The layout of MovieLens 100K (u.data) is not supported: use ml-latest-small."
@@ -190,7 +190,7 @@ def _find(source: pathlib.Path) -> pathlib.Path:
             f"{source} lacks ratings.dat and ratings.csv: give the unpacked directory of "
             f"MovieLens 1M, 10M, 20M, 25M, 32M or latest.{hint}"
         )
-    return found[0]
+    return directories[0]
 
 
 def _read(
@@ -208,9 +208,9 @@ def _read(
         yield pl.DataFrame(pl.from_arrow(batch))
 
 
-def _in_window(ratings: pl.DataFrame, options: Options) -> pl.DataFrame:
-    if options.from_s is not None:
-        ratings = ratings.filter(pl.col("timestamp") >= options.from_s)
-    if options.until_s is not None:
-        ratings = ratings.filter(pl.col("timestamp") < options.until_s)
+def _in_window(ratings: pl.DataFrame, config: MovieLensConfig) -> pl.DataFrame:
+    if config.from_s is not None:
+        ratings = ratings.filter(pl.col("timestamp") >= config.from_s)
+    if config.until_s is not None:
+        ratings = ratings.filter(pl.col("timestamp") < config.until_s)
     return ratings

@@ -8,7 +8,7 @@ import pathlib
 from features import command
 from features.as_of import replay
 from features.durations import DAY_S
-from features.id_spaces import VocabularySettings
+from features.id_spaces import VocabularyConfig
 
 # Table to why the logs must have it, and what its absence switches off.
 NEEDED_TABLES = {"watches": "Candidate generation learns from watches"}
@@ -49,7 +49,7 @@ class PreprocessConfig:
     completed_only: bool = True
     seed: int = 0
     label: str = replay.NEXT
-    vocabularies: VocabularySettings = dataclasses.field(default_factory=VocabularySettings)
+    vocabularies: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
     max_rejected_fraction: float = 0.1
     cache: str | None = None
 

@@ -59,7 +59,7 @@ class ExampleCache:
 
     # ---- entries into the raw examples of this run --------------------------------------------
 
-    def take(
+    def bring_in(
         self, periods: Sequence[Period], raw: Raw, resolved: ResolvedSpec, *, most: int, seed: int
     ) -> int:
         """Puts the examples of ``periods`` beside those that this run has made.

@@ -43,7 +43,7 @@ class Cached:
         return [period for period in found if period.key not in self.keys]
 
 
-class Replay(beam.DoFn):
+class ReplayBuckets(beam.DoFn):
     """(bucket, clean tables) -> raw examples, tagged ``<model>_<split>``."""
 
     def __init__(
@@ -84,18 +84,18 @@ class Replay(beam.DoFn):
         digests: pa.Table | None = None,
     ) -> Iterator[Any]:
         """Replays one bucket; only the periods that are not cached where ``digests`` are given."""
-        asked: Sequence[tuple[int, int]] = replay_logic.ALWAYS
+        wanted: Sequence[tuple[int, int]] = replay_logic.ALWAYS
         if self.cached is not None and digests is not None:
-            asked = tuple((p.start, p.end) for p in self.cached.missing(digests))
+            wanted = tuple((p.start, p.end) for p in self.cached.missing(digests))
         if minutes != self._stored:  # The same for all buckets of a worker.
             self._stored, self._minutes = minutes, minutes.read().combine_chunks()
             self._live = LiveStatistics.of(self._minutes)
         tables = cleaning.tables_of(bucket)
         self._audit.begin(tables, daily, self._minutes)
-        made = self._replayer.examples(tables, daily, self._live, periods=asked)
+        made = self._replayer.examples(tables, daily, self._live, periods=wanted)
         for model, split, batch in made:
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
-        yield beam.pvalue.TaggedOutput(leakage_audit.SEEN, self._audit.take())
+        yield beam.pvalue.TaggedOutput(leakage_audit.SEEN, self._audit.drain())
 
 
 class Clean(NamedTuple):
@@ -176,7 +176,7 @@ class ReplayUsers(beam.PTransform):
     """(bucket, clean tables), and what is known beside them -> files of raw examples.
 
     The input is a tuple: the buckets, then collections of one element each, which
-    :meth:`Replay.process` takes in this order.
+    :meth:`ReplayBuckets.process` takes in this order.
 
     Args:
         replay: Makes examples.
@@ -186,7 +186,7 @@ class ReplayUsers(beam.PTransform):
 
     def __init__(
         self,
-        replay: Replay,
+        replay: ReplayBuckets,
         outputs: Mapping[str, tuple[pathlib.Path, pa.Schema]],
         directory: pathlib.Path,
     ) -> None:
@@ -250,7 +250,7 @@ def add_example_generation(
     fragments: Sequence[logs.Fragment],
     *,
     read: cleaning.ReadFragments,
-    replay: Replay,
+    replay: ReplayBuckets,
     outputs: Mapping[str, tuple[pathlib.Path, pa.Schema]],
     directory: pathlib.Path,
     has_impressions: bool,
@@ -261,7 +261,7 @@ def add_example_generation(
         pipeline: Pipeline to add to.
         fragments: Fragments of all event tables.
         read: Reader that validates and deals out.
-        replay: Replay that makes examples.
+        replay: ReplayBuckets that makes examples.
         outputs: ``<model>_<split>`` to the directory and schema of its raw examples.
         has_impressions: Whether the log has that table.
         directory: Directory that gets ``video_statistics``, ``rejected`` and the counts.

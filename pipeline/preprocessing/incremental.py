@@ -85,7 +85,7 @@ class IncrementalRun:
             keys=self._keys,
         )
 
-    def take(self, raw: Raw) -> dict[str, int]:
+    def bring_in(self, raw: Raw) -> dict[str, int]:
         """After the replay: puts cached examples beside those just made.
 
         Returns:
@@ -96,7 +96,7 @@ class IncrementalRun:
         self._made = [period for period in self._all if period.key not in self._keys]
         reused = [period for period in self._all if period.key in self._keys]
         config = self._config
-        taken = self._cache.take(
+        taken = self._cache.bring_in(
             reused, raw, self._resolved, most=config.examples_per_user, seed=config.seed
         )
         logging.info(

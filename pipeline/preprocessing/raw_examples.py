@@ -122,7 +122,7 @@ class RawExamples:
         self._replay(fragments, train_until_s, days)
         self._refuse_many_rejected()
         raw = {(m, s): directory_of(self._output, m, s) for m in spec.MODELS for s in SPLITS}
-        cached = days.take(raw) if days else {}
+        cached = days.bring_in(raw) if days else {}
         audit = leakage_audit.check_replay(
             self._output,
             raw={f"{model}_{split}": path for (model, split), path in raw.items()},
@@ -260,7 +260,7 @@ class RawExamples:
             window=(config.from_s, config.until_s),
             store_dir=self._output / _STORED,
         )
-        make = example_generation.Replay(
+        make = example_generation.ReplayBuckets(
             replay.ReplayConfig(
                 train_until_s=train_until_s,
                 examples_per_user=config.examples_per_user,

@@ -68,22 +68,22 @@ def last_day(
     """
     watches = logs.read_table(logs_dir, "watches")
     midnight_s = truth.world.config.end_s - DAY_S
-    asked = watches.filter(pc.greater_equal(watches["time"], midnight_s))
+    labels = watches.filter(pc.greater_equal(watches["time"], midnight_s))
     if is_completed:
-        asked = asked.filter(asked["completed"])
-    if not asked.num_rows:
+        labels = labels.filter(labels["completed"])
+    if not labels.num_rows:
         raise command.InputError(
             f"{logs_dir} has no watch on its last day to ask the oracle for. Simulate more users."
         )
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(asked.num_rows, size=min(number, asked.num_rows), replace=False)
-    asked = asked.take(pa.array(chosen)).sort_by("time")
-    ranks = {"oracle": _oracle_ranks(truth, asked, watches, is_completed=is_completed)}
-    label = truth.video_rows(asked["video_id"])
+    chosen = rng.choice(labels.num_rows, size=min(number, labels.num_rows), replace=False)
+    labels = labels.take(pa.array(chosen)).sort_by("time")
+    ranks = {"oracle": _oracle_ranks(truth, labels, watches, is_completed=is_completed)}
+    label = truth.video_rows(labels["video_id"])
     for name, days in (("popular of the day before", 1), ("popular of the week before", 7)):
         ranks[name] = _popularity_ranks(truth, watches, label, days=days)
     return Benchmark(
-        num_watches=asked.num_rows,
+        num_watches=labels.num_rows,
         recall={name: float((rank <= CUTOFF).mean()) for name, rank in ranks.items()},
         mean_average_precision={name: float((1 / rank).mean()) for name, rank in ranks.items()},
     )
@@ -113,16 +113,18 @@ def oracle_ranks(
         InputError: There is no such watch.
     """
     watches = _of_the_site(truth, logs.read_table(logs_dir, "watches"))
-    asked = watches.filter(pc.and_(pc.greater_equal(watches["time"], from_s), watches["completed"]))
-    if not asked.num_rows:
+    labels = watches.filter(
+        pc.and_(pc.greater_equal(watches["time"], from_s), watches["completed"])
+    )
+    if not labels.num_rows:
         raise command.InputError(
             f"{logs_dir} has no completed watch since {command.format_time(from_s)}."
         )
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(asked.num_rows, size=min(number, asked.num_rows), replace=False)
-    asked = asked.take(pa.array(chosen)).sort_by("time")
-    ranks = _oracle_ranks(truth, asked, watches, is_completed=True)
-    return asked.select(["user_id", "time", "video_id"]).append_column("rank", pa.array(ranks))
+    chosen = rng.choice(labels.num_rows, size=min(number, labels.num_rows), replace=False)
+    labels = labels.take(pa.array(chosen)).sort_by("time")
+    ranks = _oracle_ranks(truth, labels, watches, is_completed=True)
+    return labels.select(["user_id", "time", "video_id"]).append_column("rank", pa.array(ranks))
 
 
 def _of_the_site(truth: site_truth.Truth, watches: pa.Table) -> pa.Table:
@@ -141,13 +143,13 @@ def _of_the_site(truth: site_truth.Truth, watches: pa.Table) -> pa.Table:
 
 
 def _oracle_ranks(
-    truth: site_truth.Truth, asked: pa.Table, watches: pa.Table, *, is_completed: bool
+    truth: site_truth.Truth, labels: pa.Table, watches: pa.Table, *, is_completed: bool
 ) -> np.ndarray:
-    label = truth.video_rows(asked["video_id"])
+    label = truth.video_rows(labels["video_id"])
     size = max(1, _BATCH_CELLS // truth.world.config.videos)
     ranks = []
-    for first in range(0, asked.num_rows, size):
-        batch = asked.slice(first, size)
+    for first in range(0, labels.num_rows, size):
+        batch = labels.slice(first, size)
         chances = truth.watch_probability(
             batch["user_id"],
             batch["time"].to_numpy(),

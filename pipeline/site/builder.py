@@ -14,7 +14,7 @@ import numpy as np
 
 from features.durations import DAY_S, HOUR_S
 from pipeline.site import config as site_config
-from pipeline.site import shelves as site_shelves
+from pipeline.site import groups
 from pipeline.site import world as site_world
 
 _LANGUAGE_SHARES = np.array([0.52, 0.14, 0.12, 0.09, 0.07, 0.06])
@@ -168,12 +168,12 @@ def _with_follows(world: site_world.World, rng: np.random.Generator) -> site_wor
     """Lets each user follow two to six channels of the own topics, niches and languages."""
     users, channels, topics = world.users, world.channels, world.config.topics
     number, slots = world.config.users, site_config.FIRST_FOLLOWS
-    shelf = site_shelves.Shelf(
+    items = groups.GroupedItems(
         (topics, len(site_world.LANGUAGES), site_world.NICHES),
         (channels.topic, channels.language, channels.niche),
     )
-    stock = shelf.stock(np.exp(channels.pull))
-    topic = site_shelves.draw_columns(np.cumsum(users.taste, axis=1), rng.random((number, slots)))
+    stock = items.stock(np.exp(channels.pull))
+    topic = groups.draw_columns(np.cumsum(users.taste, axis=1), rng.random((number, slots)))
     niche = np.take_along_axis(users.niche, topic, axis=1)
     language = np.broadcast_to(users.languages[:, :1], topic.shape)
     found = stock.draw(rng, (topic, language, niche))

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pipeline.site import behaviour as site_behaviour
+from pipeline.site import groups
 from pipeline.site import hours as site_hours
-from pipeline.site import shelves as site_shelves
 from pipeline.site import state as site_state
 from pipeline.site import world as site_world
 
@@ -29,7 +29,7 @@ class Moment:
 
     Attributes:
         world: The site that users belong to.
-        hour: Hour with what is on its shelves.
+        hour: Hour with what is offered in it.
         state: Memory of users.
         rows: int64 [N], rows of ``state``.
         time: int64 [N], time of each, Unix seconds.
@@ -69,7 +69,7 @@ class Moment:
 def draw_topics(moment: Moment, rng: np.random.Generator, number: int) -> np.ndarray:
     """Draws topics by current interest, int64 [N, number]."""
     uniform = rng.random((len(moment.rows), number))
-    return site_shelves.draw_columns(np.cumsum(moment.wanted, axis=1), uniform)
+    return groups.draw_columns(np.cumsum(moment.wanted, axis=1), uniform)
 
 
 def draw_of_topic(moment: Moment, rng: np.random.Generator, topic: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ def draw_subscriptions(moment: Moment, rng: np.random.Generator, number: int) ->
     The next episode where the channel has one for this user, else one of its other videos.
     """
     cumulative = np.cumsum(_slot_weights(moment), axis=1)
-    slot = site_shelves.draw_columns(cumulative, rng.random((len(moment.rows), number)))
+    slot = groups.draw_columns(cumulative, rng.random((len(moment.rows), number)))
     episode = np.take_along_axis(moment.next_episodes, slot, axis=1)
     channel = np.take_along_axis(moment.state.follows[moment.rows], slot, axis=1)
     single = moment.hour.channel.draw(rng, (np.maximum(channel, 0),), strict=True)

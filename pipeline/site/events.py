@@ -41,7 +41,7 @@ class EventLog:
         self.num_events += len(columns["time"])
         self.num_pending += len(columns["time"])
 
-    def take(self) -> dict[str, Columns]:
+    def drain(self) -> dict[str, Columns]:
         """Returns all rows so far, ordered by time, and forgets them."""
         taken = {}
         for table, parts in self._parts.items():

@@ -1,11 +1,11 @@
-"""What stands on the shelves of the site in a given hour, and how popular it is.
+"""What the site offers in a given hour, and how popular it is.
 
 A video v of age a (seconds, at the middle of the hour) has popularity
 
     w_v = q_v (1 - exp(-(a + 600) / rise_v)) (exp(-a / life_v) + evergreen)
 
 so that it rises after upload and then decays. A video is there from the first full hour after its
-upload on. Episodes past the first are on the shelves of no source but ``external``: people come to
+upload on. Episodes past the first are offered by no source but ``external``: people come to
 them by watching the series in order.
 """
 
@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from features.durations import DAY_S, HOUR_S
-from pipeline.site import shelves as site_shelves
+from pipeline.site import groups
 from pipeline.site import world as site_world
 
 FRESH_S = DAY_S
@@ -39,26 +39,26 @@ class Hour:
     start_s: int
     num_videos: int
     popularity: np.ndarray
-    interest: site_shelves.Stock
-    fresh: site_shelves.Stock
-    popular: site_shelves.Stock
-    external: site_shelves.Stock
-    channel: site_shelves.Stock
+    interest: groups.Stock
+    fresh: groups.Stock
+    popular: groups.Stock
+    external: groups.Stock
+    channel: groups.Stock
 
 
 class Hours:
     """Gives the hours of a world; keeps the last one, so ask in the order of time."""
 
     def __init__(self, world: site_world.World) -> None:
-        """Puts the videos on the shelves."""
+        """Groups the videos for draws."""
         self._world = world
         videos, languages = world.videos, len(site_world.LANGUAGES)
-        self._by_taste = site_shelves.Shelf(
+        self._by_taste = groups.GroupedItems(
             (world.config.topics, languages, site_world.NICHES),
             (videos.topic, videos.language, videos.niche),
         )
-        self._by_language = site_shelves.Shelf((languages,), (videos.language,))
-        self._by_channel = site_shelves.Shelf((world.config.channels,), (videos.channel,))
+        self._by_language = groups.GroupedItems((languages,), (videos.language,))
+        self._by_channel = groups.GroupedItems((world.config.channels,), (videos.channel,))
         self._is_entry = videos.episode <= 1
         self._is_single = videos.episode == 0
         self._last: Hour | None = None

@@ -42,7 +42,7 @@ class Watches:
             user=user[order], video=video[order], time=time[order], completed=completed[order]
         )
 
-    def replay(
+    def state_before(
         self, world: site_world.World, users: np.ndarray, times: np.ndarray
     ) -> site_state.UserState:
         """Returns the memory of users [B] at times [B], from watches strictly before."""
@@ -68,7 +68,7 @@ class Oracle:
     """Knows what is watched next."""
 
     def __init__(self, world: site_world.World) -> None:
-        """Prepares the shelves of a world."""
+        """Prepares the offers of a world."""
         self._world = world
         self._hours = site_hours.Hours(world)
         _, words = site_names.topics(world.config.topics)
@@ -89,7 +89,7 @@ class Oracle:
         if history is None:
             state = site_state.UserState(self._world, users)
         else:
-            state = history.replay(self._world, users, times)
+            state = history.state_before(self._world, users, times)
         chances = np.zeros((len(users), self._world.config.videos))
         topics = np.array([self._topic(query) for query in queries or [None] * len(users)])
         hours = times // HOUR_S

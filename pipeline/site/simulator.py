@@ -151,7 +151,7 @@ def run(world: site_world.World, sink: Sink) -> None:
 
 
 def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) -> None:
-    for name, columns in log.take().items():
+    for name, columns in log.drain().items():
         sink(name, tables.events(name, columns))
 
 

@@ -1,4 +1,4 @@
-"""Runs the stages in order, and only those whose outcome no longer holds.
+"""Runs the steps in order, and only those whose outcome no longer holds.
 
 What a step is made from (its flags, the code that it runs, what it reads; for the first step the
 names, sizes and times of the log files) gives its fingerprint. A step is up to date when its
@@ -24,7 +24,7 @@ from absl import logging
 
 from features import command, files
 from features.tables import log_files
-from pipeline.steps import fingerprints, stages, step_records, work_lock
+from pipeline.steps import declared, fingerprints, step_records, work_lock
 from serving.events import compaction
 
 REPORT = "retrain.json"
@@ -46,12 +46,12 @@ class Outcome(str, enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """What became of a stage in this run.
+class StepResult:
+    """What became of a step in this run.
 
     Attributes:
-        name: Name of the stage.
-        outcome: Outcome of the stage.
+        name: Name of the step.
+        outcome: Outcome of the step.
         command: The line to type for this step alone; empty where it is skipped.
         seconds: Wall time in this run, seconds.
         reason: Reason why it was skipped, or how it failed.
@@ -85,10 +85,10 @@ class Retraining:
     work: pathlib.Path
     flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     unrecorded_flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    chain: Sequence[stages.Stage] = stages.STAGES
+    chain: Sequence[declared.Step] = declared.STEPS
 
-    def run(self) -> list[Step]:
-        """Runs what has to be run and returns what became of the stages.
+    def run(self) -> list[StepResult]:
+        """Runs what has to be run and returns what became of the declared.
 
         What servers acknowledged and did not move into the tables yet is moved first. Impressions
         of the last half hour wait: their click may still come.
@@ -105,17 +105,17 @@ class Retraining:
         with work_lock.held(self.work) as lock, _scratch(self.work) as scratch, report:
             # What servers logged until now is then in the tables, and counts as new logs.
             compaction.compact(self.logs, wall_s=time.time())
-            for number, stage in enumerate(self.chain, start=1):
-                report.write(UNFINISHED, at=stage.name)
-                title = f"[{number}/{len(self.chain)}] {stage.name}"
-                report.steps.append(self._perform(stage, title, lock, scratch))
+            for number, step in enumerate(self.chain, start=1):
+                report.write(UNFINISHED, at=step.name)
+                title = f"[{number}/{len(self.chain)}] {step.name}"
+                report.steps.append(self._perform(step, title, lock, scratch))
                 if report.steps[-1].outcome is Outcome.FAILED:
                     report.write("failed")
                     return report.steps
             report.write("done")
         return report.steps
 
-    def plan(self) -> list[Step]:
+    def plan(self) -> list[StepResult]:
         """Returns what :meth:`run` would do now; DONE marks what would be run.
 
         Raises:
@@ -126,33 +126,33 @@ class Retraining:
 
     def location(self, artefact: str) -> pathlib.Path:
         """Returns the path of an artefact."""
-        outside = {stages.LOGS: self.logs, stages.SERVING_ROOT: self.serving_root}
+        outside = {declared.LOGS: self.logs, declared.SERVING_ROOT: self.serving_root}
         return outside.get(artefact) or self.work / artefact
 
     def _perform(
-        self, stage: stages.Stage, title: str, lock: int, scratch: Mapping[str, str]
-    ) -> Step:
-        skipped = self._skipped(stage)
+        self, step: declared.Step, title: str, lock: int, scratch: Mapping[str, str]
+    ) -> StepResult:
+        skipped = self._skipped(step)
         if skipped:
             logging.warning("%s: SKIPPED: %s", title, skipped.reason)
             return skipped
-        up_to_date = self._up_to_date(stage)
+        up_to_date = self._up_to_date(step)
         if up_to_date:
             logging.info("%s: up to date; not run again", title)
             return up_to_date
-        outlook = self._outlook(stage)
+        outlook = self._outlook(step)
         logging.info("%s: %s", title, outlook.command)
         begun = step_records.Record(
-            fingerprint=self._fingerprints[stage.name], inputs=self._stamps_read(stage)
+            fingerprint=self._fingerprints[step.name], inputs=self._stamps_read(step)
         )
-        step_records.write(self.work, stage, begun)
+        step_records.write(self.work, step, begun)
         clock = time.monotonic()
-        environment = {command.DONE: str(step_records.done_path(self.work, stage)), **scratch}
-        code = _run_process(self._command(stage), lock, environment)
+        environment = {command.DONE: str(step_records.done_path(self.work, step)), **scratch}
+        code = _run_process(self._command(step), lock, environment)
         seconds = time.monotonic() - clock
-        reason = _exit_reason(code) or self._record(stage, begun, seconds)
+        reason = _exit_reason(code) or self._record(step, begun, seconds)
         if reason:
-            step_records.forget(self.work, stage)
+            step_records.forget(self.work, step)
             logging.error("%s: FAILED after %.1f s: %s", title, seconds, reason)
         else:
             logging.info("%s: done in %.1f s", title, seconds)
@@ -164,91 +164,91 @@ class Retraining:
             exit_code=code,
         )
 
-    def _skipped(self, stage: stages.Stage) -> Step | None:
-        cause = self._no_ranking() if stage.needs_ranking else ""
+    def _skipped(self, step: declared.Step) -> StepResult | None:
+        cause = self._no_ranking() if step.needs_ranking else ""
         if not cause:
             return None
-        return Step(
-            name=stage.name,
+        return StepResult(
+            name=step.name,
             outcome=Outcome.SKIPPED,
             reason=f"{cause}: there will be no ranker",
         )
 
-    def _up_to_date(self, stage: stages.Stage) -> Step | None:
-        if not self._holds(stage):
+    def _up_to_date(self, step: declared.Step) -> StepResult | None:
+        if not self._holds(step):
             return None
-        return dataclasses.replace(self._outlook(stage), outcome=Outcome.UP_TO_DATE)
+        return dataclasses.replace(self._outlook(step), outcome=Outcome.UP_TO_DATE)
 
-    def _holds(self, stage: stages.Stage) -> bool:
-        record = step_records.read(self.work, stage, self._output(stage))
+    def _holds(self, step: declared.Step) -> bool:
+        record = step_records.read(self.work, step, self._output(step))
         return (
             record is not None
-            and record.fingerprint == self._fingerprints[stage.name]
-            and record.stamp == step_records.stamp(stage, self._output(stage), record.stamp)
-            and all(self._holds(maker) for maker in self._makers(stage))
-            and record.inputs == self._stamps_read(stage)
+            and record.fingerprint == self._fingerprints[step.name]
+            and record.stamp == step_records.stamp(step, self._output(step), record.stamp)
+            and all(self._holds(maker) for maker in self._makers(step))
+            and record.inputs == self._stamps_read(step)
         )
 
-    def _makers(self, stage: stages.Stage) -> list[stages.Stage]:
-        """Returns the stages whose artefacts a stage reads, without those that are skipped."""
+    def _makers(self, step: declared.Step) -> list[declared.Step]:
+        """Returns the steps whose artefacts a step reads, without those that are skipped."""
         return [
             other
             for other in self.chain
-            if other.writes[1] in stage.reads.values() and not self._skipped(other)
+            if other.writes[1] in step.reads.values() and not self._skipped(other)
         ]
 
-    def _stamps_read(self, stage: stages.Stage) -> dict[str, str]:
+    def _stamps_read(self, step: declared.Step) -> dict[str, str]:
         return {
             maker.writes[1]: step_records.stamp(maker, self._output(maker)) or ""
-            for maker in self._makers(stage)
+            for maker in self._makers(step)
         }
 
-    def _outlook(self, stage: stages.Stage) -> Step:
-        line = shlex.join(self._command(stage))
-        return Step(name=stage.name, outcome=Outcome.DONE, command=line)
+    def _outlook(self, step: declared.Step) -> StepResult:
+        line = shlex.join(self._command(step))
+        return StepResult(name=step.name, outcome=Outcome.DONE, command=line)
 
-    def _record(self, stage: stages.Stage, begun: step_records.Record, seconds: float) -> str:
+    def _record(self, step: declared.Step, begun: step_records.Record, seconds: float) -> str:
         """Records a success and returns "", or how the step broke its word."""
-        stamp = step_records.stamp(stage, self._output(stage))
+        stamp = step_records.stamp(step, self._output(step))
         if stamp is None:
-            return f"it ended well but left nothing complete in {self._output(stage)}"
+            return f"it ended well but left nothing complete in {self._output(step)}"
         record = dataclasses.replace(
             begun, stamp=stamp, finished=step_records.utc_now(), seconds=round(seconds, 2)
         )
-        step_records.write(self.work, stage, record)
+        step_records.write(self.work, step, record)
         return ""
 
     def _no_ranking(self) -> str:
         """Returns why there is no ranker: what preprocessing says, or what the logs look like."""
-        maker = next((s for s in self.chain if s.writes[1] == stages.EXAMPLES), None)
+        maker = next((s for s in self.chain if s.writes[1] == declared.EXAMPLES), None)
         if maker is not None and self._holds(maker):
             info = files.read_complete(self._output(maker)) or {}
             return "" if info.get("has_ranking") else str(info.get("no_ranking") or _NO_IMPRESSIONS)
         return "" if log_files.find(self.logs, "impressions").files else _NO_IMPRESSIONS
 
-    def _output(self, stage: stages.Stage) -> pathlib.Path:
-        return self.location(stage.writes[1])
+    def _output(self, step: declared.Step) -> pathlib.Path:
+        return self.location(step.writes[1])
 
-    def _command(self, stage: stages.Stage) -> list[str]:
+    def _command(self, step: declared.Step) -> list[str]:
         absent = {other.writes[1] for other in self.chain if self._skipped(other)}
-        names = {*stage.reads.values(), stage.writes[1]} - absent
-        given = [*self.flags.get(stage.name, ()), *self.unrecorded_flags.get(stage.name, ())]
-        return stage.command({name: self.location(name) for name in names}, given)
+        names = {*step.reads.values(), step.writes[1]} - absent
+        given = [*self.flags.get(step.name, ()), *self.unrecorded_flags.get(step.name, ())]
+        return step.command({name: self.location(name) for name in names}, given)
 
     @functools.cached_property
     def _fingerprints(self) -> dict[str, str]:
-        """Fingerprint of each stage, as things stood when this run started."""
-        made = {stages.LOGS: fingerprints.of_tree(self.logs)}
-        for stage in self.chain:
-            made[stage.writes[1]] = fingerprints.of_value(
+        """Fingerprint of each step, as things stood when this run started."""
+        made = {declared.LOGS: fingerprints.of_tree(self.logs)}
+        for step in self.chain:
+            made[step.writes[1]] = fingerprints.of_value(
                 {
-                    "binary": stage.binary,
-                    "flags": list(self.flags.get(stage.name, ())),
-                    "code": fingerprints.of_code(stage.packages),
-                    "reads": {name: made[name] for name in stage.reads.values()},
+                    "binary": step.binary,
+                    "flags": list(self.flags.get(step.name, ())),
+                    "code": fingerprints.of_code(step.packages),
+                    "reads": {name: made[name] for name in step.reads.values()},
                 }
             )
-        return {stage.name: made[stage.writes[1]] for stage in self.chain}
+        return {step.name: made[step.writes[1]] for step in self.chain}
 
     def _require_logs(self) -> None:
         if not self.logs.is_dir() or not any(self.logs.iterdir()):
@@ -262,7 +262,7 @@ class _Report:
     """The file ``work/retrain.json``; a context that notes when the run is stopped inside."""
 
     def __init__(self, job: Retraining) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[StepResult] = []
         self._job = job
         self._started = step_records.utc_now()
         self._clock = time.monotonic()

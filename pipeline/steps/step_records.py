@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 
 from features import command, files
-from pipeline.steps import fingerprints, stages
+from pipeline.steps import declared, fingerprints
 from serving.release import manifest as release
 
 _DIRECTORY = "steps"
@@ -43,74 +43,74 @@ class Record:
     seconds: float = 0.0
 
 
-def path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
-    """Returns where the record of a stage is kept."""
-    return work / _DIRECTORY / f"{stage.name}.json"
+def path(work: pathlib.Path, step: declared.Step) -> pathlib.Path:
+    """Returns where the record of a step is kept."""
+    return work / _DIRECTORY / f"{step.name}.json"
 
 
-def done_path(work: pathlib.Path, stage: stages.Stage) -> pathlib.Path:
+def done_path(work: pathlib.Path, step: declared.Step) -> pathlib.Path:
     """Returns the file that the step makes last."""
-    return path(work, stage).with_suffix(".done")
+    return path(work, step).with_suffix(".done")
 
 
-def read(work: pathlib.Path, stage: stages.Stage, artefact: pathlib.Path) -> Record | None:
+def read(work: pathlib.Path, step: declared.Step, artefact: pathlib.Path) -> Record | None:
     """Returns the record of a finished step; None where there is none that can be read.
 
     Args:
         work: Directory of the run.
-        stage: Stage whose record it is.
+        step: Step whose record it is.
         artefact: Path of what it makes.
     """
     try:
-        record = Record(**json.loads(path(work, stage).read_text()))
+        record = Record(**json.loads(path(work, step).read_text()))
         if record.finished:
             return record
-        done = done_path(work, stage).stat().st_mtime
-        if _marker(stage, artefact).stat().st_mtime > done:
+        done = done_path(work, step).stat().st_mtime
+        if _marker(step, artefact).stat().st_mtime > done:
             return None
     except (OSError, ValueError, TypeError):
         return None
-    stamped = stamp(stage, artefact) or ""
+    stamped = stamp(step, artefact) or ""
     return dataclasses.replace(record, stamp=stamped, finished=_utc(done))
 
 
-def write(work: pathlib.Path, stage: stages.Stage, record: Record) -> None:
-    """Records that a stage starts, or succeeded."""
+def write(work: pathlib.Path, step: declared.Step, record: Record) -> None:
+    """Records that a step starts, or succeeded."""
     if not record.finished:
-        done_path(work, stage).unlink(missing_ok=True)
-    files.atomic_write(path(work, stage), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        done_path(work, step).unlink(missing_ok=True)
+    files.atomic_write(path(work, step), json.dumps(dataclasses.asdict(record), indent=1) + "\n")
 
 
-def forget(work: pathlib.Path, stage: stages.Stage) -> None:
-    """Removes the record of a stage, which failed."""
-    done_path(work, stage).unlink(missing_ok=True)
-    path(work, stage).unlink(missing_ok=True)
+def forget(work: pathlib.Path, step: declared.Step) -> None:
+    """Removes the record of a step, which failed."""
+    done_path(work, step).unlink(missing_ok=True)
+    path(work, step).unlink(missing_ok=True)
 
 
-def _marker(stage: stages.Stage, artefact: pathlib.Path) -> pathlib.Path:
+def _marker(step: declared.Step, artefact: pathlib.Path) -> pathlib.Path:
     """Returns the file that changes whenever the artefact does."""
-    is_root = stage.writes[1] == stages.SERVING_ROOT
+    is_root = step.writes[1] == declared.SERVING_ROOT
     return artefact / (release.CURRENT if is_root else files.COMPLETE)
 
 
-def stamp(stage: stages.Stage, artefact: pathlib.Path, recorded: str = "") -> str | None:
+def stamp(step: declared.Step, artefact: pathlib.Path, recorded: str = "") -> str | None:
     """Returns what identifies the artefact that stands; None where none is complete.
 
     Args:
-        stage: Stage that makes the artefact.
+        step: Step that makes the artefact.
         artefact: Path of the artefact.
         recorded: Stamp of the record to compare with. A serving root holds several releases: the
             one that a record speaks of still stands when it was followed by others, or when an
             operator rolled back behind it, which must not publish it again.
     """
-    if stage.writes[1] == stages.SERVING_ROOT:
+    if step.writes[1] == declared.SERVING_ROOT:
         if recorded and release.manifest_path(artefact, recorded).is_file():
             return recorded
         try:
             return release.current(artefact)
         except command.InputError:
             return None
-    marker = _marker(stage, artefact)
+    marker = _marker(step, artefact)
     if not marker.is_file():
         return None
     return fingerprints.of_value([marker.read_text(), marker.stat().st_mtime_ns])

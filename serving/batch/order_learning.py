@@ -2,7 +2,7 @@
 
 The weights of the conditional logit (:mod:`serving.funnel.page_order`) are found by Newton's
 method, from watches that happened after the funnel could have been asked and that its models have
-not learnt (:mod:`serving.batch.page_replay`). Negatives are sampled evenly from the candidates,
+not learnt (:mod:`serving.batch.backtest`). Negatives are sampled evenly from the candidates,
 which leaves the weights right (McFadden, 1978).
 
 A blend that is worse than one of its parts is worth nothing. So the older two thirds of the watches
@@ -99,7 +99,7 @@ class Lessons:
         """Returns what there is to learn."""
         count = len(self)
         if count < MIN_SAMPLES:
-            return Learned(None, {"watches": 0, "lessons": count, "asked": MIN_SAMPLES})
+            return Learned(None, {"watches": 0, "lessons": count, "needed": MIN_SAMPLES})
         split = count - round(_JUDGED * count)
         orders = {LEARNED: self._fitted(range(split))}
         for name, single in SINGLES.items():

@@ -1,4 +1,4 @@
-"""Measures how well replayed pages foresaw what was watched, beside what needs no model at all."""
+"""How well the pages of a backtest foresaw what was watched, beside what needs no model."""
 
 import collections
 import dataclasses
@@ -97,7 +97,7 @@ class Scores:
     def add(
         self,
         number: int,
-        found: Candidates,
+        candidates: Candidates,
         shown: np.ndarray,
         *,
         rung: str,
@@ -107,7 +107,7 @@ class Scores:
 
         Args:
             number: Number of the watch that it came before, from 0.
-            found: All candidates of the page.
+            candidates: All candidates of the page.
             shown: int [k], rows on the page.
             rung: Rung of the page, see :mod:`serving.funnel.rungs`.
             excluded: int [m], rows that could not be shown; live popularity leaves them out as
@@ -117,12 +117,12 @@ class Scores:
         hits = self.tally.hits
         self.tally.queries += 1
         self.tally.rungs[rung] += 1
-        self.tally.candidates += len(found)
+        self.tally.candidates += len(candidates)
         self.tally.longest = max(self.tally.longest, len(shown))
         hits[PAGE] += _hits(np.flatnonzero(shown == target))
-        place = np.flatnonzero(found.rows == target)
+        place = np.flatnonzero(candidates.rows == target)
         hits[CANDIDATES] += float(len(place) > 0)
-        retrieved = found.source_scores[found.source_names.index(sources.RETRIEVAL)]
+        retrieved = candidates.source_scores[candidates.source_names.index(sources.RETRIEVAL)]
         mine = retrieved[place]
         if len(place) and np.isfinite(mine[0]):
             hits[RETRIEVAL] += _hits(np.array([(retrieved > mine[0]).sum()]))

@@ -1,4 +1,4 @@
-"""The whole funnel at the moments of a log, for :mod:`serving.batch.page_replay`."""
+"""The whole funnel at the moments of a log, for :mod:`serving.batch.backtest`."""
 
 import concurrent.futures
 import dataclasses
@@ -28,7 +28,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters
 from serving.funnel.fresh_shelf import Shelver
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import MAX_K, FunnelSettings, Item, PageRequest
+from serving.funnel.page import MAX_K, FunnelConfig, Item, PageRequest
 from serving.funnel.rungs import LastEmbeddings
 from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
@@ -53,8 +53,8 @@ SCHEMA = pa.schema(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplaySettings:
-    """What to replay.
+class BacktestConfig:
+    """What to ask, of which past.
 
     Attributes:
         from_s: First second whose watches are asked for, Unix.
@@ -78,7 +78,7 @@ class ReplaySettings:
     exclude_watched: bool | None = None
     allow_learnt: bool = False
     workers: int = 0
-    funnel: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
+    funnel: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MAX_K:
@@ -86,14 +86,14 @@ class ReplaySettings:
 
 
 def opened(
-    found: Release,
+    release_on_disk: Release,
     serving_root: pathlib.Path,
     logs_dir: pathlib.Path,
-    settings: ReplaySettings,
+    settings: BacktestConfig,
 ) -> "PastFunnel":
     """Loads release and log."""
     backend = EmbeddedBackend()
-    release = loaded_release.load(serving_root, found.version, backend=backend)
+    release = loaded_release.load(serving_root, release_on_disk.version, backend=backend)
     log = PastLog.read(logs_dir, settings.until_s)
     try:
         release = Shelver.open(release, backend).with_videos(log.videos)
@@ -103,15 +103,15 @@ def opened(
 
 
 class PastFunnel:
-    """A funnel that goes through a log; see :mod:`serving.batch.page_replay`."""
+    """A funnel that goes through a log; see :mod:`serving.batch.backtest`."""
 
-    def __init__(self, release: LoadedRelease, log: PastLog, settings: ReplaySettings) -> None:
+    def __init__(self, release: LoadedRelease, log: PastLog, settings: BacktestConfig) -> None:
         self._settings = settings
         self._funnel = settings.funnel
         self._watches = log.tables["watches"]
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
-        self.asked = self._chosen()
-        self._places = np.arange(len(self.asked))
+        self.labels = self._chosen()
+        self._places = np.arange(len(self.labels))
         self._state = LiveState(half_life_s=release.site.half_life_s)
         self._excludes_watched = (
             not release.site.repeats
@@ -128,7 +128,7 @@ class PastFunnel:
             live_seed.Stream(Kind.WATCH, self._watches),
             live_seed.Stream(Kind.IMPRESSION, log.tables.get("impressions")),
         ]
-        first = [*self._times[self.asked[:1]], settings.from_s]
+        first = [*self._times[self.labels[:1]], settings.from_s]
         live_seed.seed(self._state, self._streams, until_s=int(first[0]))
         self._release = release.with_live(self._state)
         self._viewers = PastViewers(release, log.tables, users)
@@ -139,18 +139,18 @@ class PastFunnel:
 
     def _chosen(self) -> np.ndarray:
         settings = self._settings
-        asked = np.flatnonzero(self._times >= settings.from_s)
-        if 0 < settings.sample < len(asked):
-            asked = asked[np.linspace(0, len(asked) - 1, settings.sample).astype(np.int64)]
-        return asked
+        labels = np.flatnonzero(self._times >= settings.from_s)
+        if 0 < settings.sample < len(labels):
+            labels = labels[np.linspace(0, len(labels) - 1, settings.sample).astype(np.int64)]
+        return labels
 
     def lessons(self) -> Lessons:
         """Returns the candidates before each watch that was among them."""
         lessons = Lessons()
         users = self._watches["user_id"]
-        for start in range(0, len(self.asked), _BATCH):
-            for number, answer in self._answers(self.asked[start : start + _BATCH]):
-                place = np.flatnonzero(answer.found.rows == self._rows[number])
+        for start in range(0, len(self.labels), _BATCH):
+            for number, answer in self._answers(self.labels[start : start + _BATCH]):
+                place = np.flatnonzero(answer.gathered.rows == self._rows[number])
                 if answer.columns is not None and len(place):
                     user_id = users[int(number)].as_py()
                     lessons.add(answer.columns, int(place[0]), user_id=user_id)
@@ -164,7 +164,7 @@ class PastFunnel:
             return f"learned from {release.order.samples} watches"
         return "of the retrieval score" if release.ranker is None else "of expected watch time"
 
-    def take(self, number: int, count: int) -> None:
+    def keep_every(self, number: int, count: int) -> None:
         """Asks for every ``count``-th of the watches only."""
         self._places = self._places[number::count]
 
@@ -172,17 +172,17 @@ class PastFunnel:
         """Yields the output of some watches after the other."""
         for start in range(0, len(self._places), _BATCH):
             places = self._places[start : start + _BATCH]
-            numbers = self.asked[places]
+            numbers = self.labels[places]
             shown = []
             for number, answer in self._answers(numbers):
                 watched = answer.viewer.watched_rows if self._excludes_watched else None
                 self.scores.add(
-                    number, answer.found, answer.shown.rows, rung=answer.rung, excluded=watched
+                    number, answer.gathered, answer.shown.rows, rung=answer.rung, excluded=watched
                 )
                 shown.append(answer.shown)
             yield self._output(places, numbers, shown)
             logging.log_every_n_seconds(
-                logging.INFO, "%d of %d watches", 20, places[-1] + 1, len(self.asked)
+                logging.INFO, "%d of %d watches", 20, places[-1] + 1, len(self.labels)
             )
 
     def _answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "_PastAnswer"]]:
@@ -191,13 +191,13 @@ class PastFunnel:
         users = batch["user_id"].to_pylist()
         contexts = [{"surface": HOME, "device": d} for d in _strings(batch, "device")]
         embeddings = self._embeddings(users, self._times[numbers], contexts)
-        asked = [
+        answers = [
             (number, self._threads.submit(self._answer(user, number, context, embedding).finish))
             for user, number, context, embedding in zip(
                 users, numbers.tolist(), contexts, embeddings, strict=True
             )
         ]
-        for number, answer in asked:
+        for number, answer in answers:
             yield number, answer.result()
 
     def _embeddings(
@@ -222,14 +222,14 @@ class PastFunnel:
             events = stream.until(now)
             if events is not None:
                 self._state.add(events)
-        asked = PageRequest(
+        request = PageRequest(
             user_id=user_id,
             k=self._settings.k,
             context=dict(context),
             exclude_watched=self._excludes_watched,
         )
         answer = _PastAnswer(
-            self._release, self._funnel, asked, pool=self._pool, embedding=embedding
+            self._release, self._funnel, request, pool=self._pool, embedding=embedding
         )
         answer.viewer = self._viewers.viewer(user_id, now, context)
         answer.gather()
@@ -262,14 +262,14 @@ class _PastAnswer(Answer):
     def __init__(
         self,
         release: LoadedRelease,
-        settings: FunnelSettings,
-        asked: PageRequest,
+        settings: FunnelConfig,
+        request: PageRequest,
         *,
         pool: StagePool,
         embedding: np.ndarray,
     ) -> None:
         super().__init__(
-            release, settings, asked, pool=pool, last=LastEmbeddings(), tracer=NO_TRACER
+            release, settings, request, pool=pool, last=LastEmbeddings(), tracer=NO_TRACER
         )
         self._given = embedding
         self.rung = ""
@@ -284,10 +284,10 @@ class _PastAnswer(Answer):
             self.viewer,
             self._release.catalogue,
             self._release.video_rules,
-            asked=self._asked,
+            request=self._request,
             settings=self._settings,
         )
-        self.found = super()._candidates(self._embedding(), filters)
+        self.gathered = super()._candidates(self._embedding(), filters)
 
     def finish(self) -> "_PastAnswer":
         """Ranks what :meth:`gather` found: that looks at whole minutes before the moment only."""
@@ -296,12 +296,12 @@ class _PastAnswer(Answer):
 
     def _candidates(self, embedding: np.ndarray | None, filters: Filters) -> Candidates:
         del embedding, filters
-        return self.found
+        return self.gathered
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+    def _by_value(self, candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
         if self._release.order is None:
-            self.columns = self._release.order_columns(self.viewer, found, seconds)
-        return super()._by_value(found, seconds)
+            self.columns = self._release.order_columns(self.viewer, candidates, seconds)
+        return super()._by_value(candidates, seconds)
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
         del seconds

@@ -1,4 +1,4 @@
-"""A log in memory, clean and in the order of its time, to be replayed."""
+"""A log in memory, clean and in the order of its time, for backtests."""
 
 import dataclasses
 import pathlib
@@ -39,7 +39,7 @@ class PastLog:
         """
         present = logs.tables_in(directory)
         if "watches" not in present:
-            raise command.InputError(f"{directory} has no table 'watches' to replay.")
+            raise command.InputError(f"{directory} has no table 'watches' to test on.")
         cleaner = Cleaner(None, None, int(time.time()))
         listed = None
         if "videos" in present:

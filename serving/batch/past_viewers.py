@@ -93,17 +93,17 @@ class PastViewers:
             profile = self.profiles.table.slice(row, 1).to_pylist()[0]
             profile = {k: v for k, v in profile.items() if k != "user_id" and v is not None}
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
-        asked = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
+        known = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
         return Viewer(
             user_id=user_id,
             now=now,
             profile=profile,
-            context=asked,
+            context=known,
             history=self._before(self.codes[user_id], now),
             request=Request(
                 queries=queries,
                 user_rows=np.array([row]),
-                context={name: pa.array([value], pa.string()) for name, value in asked.items()},
+                context={name: pa.array([value], pa.string()) for name, value in known.items()},
             ),
             users=self.profiles,
         )

@@ -25,8 +25,8 @@ from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
 from serving.building import gates, skew, trials, user_queries
+from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
-from serving.building.settings import Inputs, Settings
 from serving.funnel import page_order
 from serving.index import index
 from serving.release import manifest as release
@@ -47,7 +47,7 @@ class GatesFailedError(command.InputError):
 def publish(
     inputs: Inputs,
     serving_root: pathlib.Path,
-    settings: Settings,
+    settings: BuildConfig,
     *,
     report: Callable[[Gate], None] = lambda gate: logging.info("%s", gate),
 ) -> release.Manifest:
@@ -105,7 +105,7 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
     """
     info = _require_inputs(inputs)
     train_until_s = int(str(info["train_until_s"]))
-    settings = Settings(exact_below=sys.maxsize)
+    settings = BuildConfig(exact_below=sys.maxsize)
     with publication.building(root) as build:
         assembly = _Assembly(inputs, settings, build, lambda gate: logging.debug("%s", gate))
         # Popular and trending videos are those of the days before.
@@ -140,8 +140,8 @@ def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
     return {"path": str(directory.resolve()), "info": files.read_complete(directory)}
 
 
-def _require_passed(found: list[Gate], force_publish: str) -> None:
-    failing = gates.failed(found)
+def _require_passed(judged: list[Gate], force_publish: str) -> None:
+    failing = gates.failed(judged)
     if not failing:
         return
     rules = "; ".join(f"{gate.rule}: {gate.value}, asked {gate.threshold}" for gate in failing)
@@ -149,7 +149,7 @@ def _require_passed(found: list[Gate], force_publish: str) -> None:
         logging.warning("Publishing although %s. Reason given: %s", rules, force_publish)
         return
     raise GatesFailedError(
-        f"nothing was published, since {len(failing)} of {len(found)} gates failed: {rules}. "
+        f"nothing was published, since {len(failing)} of {len(judged)} gates failed: {rules}. "
         'Publish it all the same with --force_publish="REASON", which is recorded.'
     )
 
@@ -160,7 +160,7 @@ class _Assembly:
     def __init__(
         self,
         inputs: Inputs,
-        settings: Settings,
+        settings: BuildConfig,
         build: publication.Build,
         report: Callable[[Gate], None],
     ) -> None:
@@ -329,8 +329,8 @@ class _Assembly:
         path.parent.mkdir(exist_ok=True)
         page_order.PageOrder.load(directory / page_order.FILE).save(path)
 
-    def _add(self, *found: Gate) -> None:
-        for gate in found:
+    def _add(self, *judged: Gate) -> None:
+        for gate in judged:
             self.gates.append(gate)
             self._report(gate)
 

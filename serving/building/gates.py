@@ -142,9 +142,9 @@ def collapse(
     elif len(queries) < _FEWEST_USERS:
         reason = f"{len(queries)} held-out users who had watched anything"
     if reason:
-        asked = f"at least {_FEWEST_VIDEOS} videos and {_FEWEST_USERS} users to tell"
+        threshold = f"at least {_FEWEST_VIDEOS} videos and {_FEWEST_USERS} users to tell"
         return [
-            Gate(rule=rule, value=reason, threshold=asked, verdict=NOT_CHECKED)
+            Gate(rule=rule, value=reason, threshold=threshold, verdict=NOT_CHECKED)
             for rule in (spread_rule, overlap_rule)
         ]
     lists = index.search(queries, k)[0].astype(np.int64)
@@ -181,17 +181,17 @@ def skew_proof(servable: str, skew: Skew) -> Gate:
     )
 
 
-def trial(component: str, problem: str, *, found: str) -> Gate:
+def trial(component: str, problem: str, *, account: str) -> Gate:
     """The written files load and answer.
 
     Args:
         component: Name of the component that was tried.
         problem: Account of what went wrong, "" for nothing.
-        found: Account of what was seen when nothing went wrong.
+        account: Account of what was seen when nothing went wrong.
     """
     return _gate(
         f"the written {component} loads and answers",
-        problem or found,
+        problem or account,
         "finite answers that fit together",
         passed=not problem,
     )
@@ -273,8 +273,8 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
         found.append(_gate(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
     else:
         value = f"{listed} videos" if checks else "not refitted"
-        asked = f"{2 * COLLAPSE_K} videos to tell"
-        found.append(Gate(rule=rules[0], value=value, threshold=asked, verdict=NOT_CHECKED))
+        threshold = f"{2 * COLLAPSE_K} videos to tell"
+        found.append(Gate(rule=rules[0], value=value, threshold=threshold, verdict=NOT_CHECKED))
     new = checks.get("new", {})
     count, recall = int(new.get("watches", 0)), new.get("final")
     if count >= _FEWEST_NEW and recall is not None:
@@ -283,8 +283,8 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
         value = f"{recall:.4f} of {count}, chance {chance:.4f}"
         found.append(_gate(rules[1], value, "above chance", passed=passed))
     else:
-        value, asked = f"{count} such watches", f"{_FEWEST_NEW} to tell"
-        found.append(Gate(rule=rules[1], value=value, threshold=asked, verdict=NOT_CHECKED))
+        value, threshold = f"{count} such watches", f"{_FEWEST_NEW} to tell"
+        found.append(Gate(rule=rules[1], value=value, threshold=threshold, verdict=NOT_CHECKED))
     return found
 
 
@@ -313,7 +313,7 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
         Gate(
             rule="order of pages against its best part alone",
             value=f"{judged.get('lessons', 0)} held-out watches of candidates",
-            threshold=f"at least {judged.get('asked', 1)} to learn from",
+            threshold=f"at least {judged.get('needed', 1)} to learn from",
             verdict=NOT_CHECKED,
         )
     ]
@@ -325,15 +325,15 @@ def _against_chance(
     """Fails where a random order is surely as good: also the better end of the interval is."""
     figure = figures.get(key, {})
     value = figure.get("value")
-    rule, asked = (
+    rule, threshold = (
         f"{key} against chance",
         f"{_WORD[more_is_better]} {chance:.4f} within the interval",
     )
     if not _is_number(value):
-        return Gate(rule=rule, value="no figure", threshold=asked, verdict=NOT_CHECKED)
+        return Gate(rule=rule, value="no figure", threshold=threshold, verdict=NOT_CHECKED)
     low, high = _bounds(figure)
     passed = high >= chance if more_is_better else low <= chance
-    return _gate(rule, f"{value:.4f} [{low:.4f}, {high:.4f}]", asked, passed=passed)
+    return _gate(rule, f"{value:.4f} [{low:.4f}, {high:.4f}]", threshold, passed=passed)
 
 
 def _bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
@@ -354,10 +354,10 @@ def _against_baselines(
     }
     rule = f"{part} {metric} against the best of {len(baselines)} baselines"
     sign = 1 if more_is_better else -1
-    asked = f"interval of the difference not wholly {'below' if more_is_better else 'above'} 0"
+    threshold = f"interval of the difference not wholly {'below' if more_is_better else 'above'} 0"
     model = figures.get(f"{part}.model{end}", {}).get("value")
     if not baselines or not _is_number(model):
-        return Gate(rule=rule, value="no figures", threshold=asked, verdict=NOT_CHECKED)
+        return Gate(rule=rule, value="no figures", threshold=threshold, verdict=NOT_CHECKED)
     # The smaller model minus baseline, the better the baseline.
     name = min(baselines, key=lambda baseline: sign * baselines[baseline]["value"])
     best = baselines[name]
@@ -365,7 +365,7 @@ def _against_baselines(
     return _gate(
         rule,
         f"{model:.4f}; minus {name}: {best['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
-        asked,
+        threshold,
         passed=max(sign * low, sign * high) >= 0,
     )
 

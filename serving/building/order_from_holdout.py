@@ -5,9 +5,9 @@ import pathlib
 from features import dataset
 from serving.batch import past_funnel
 from serving.batch.order_learning import Learned, Lessons
-from serving.batch.past_funnel import ReplaySettings
+from serving.batch.past_funnel import BacktestConfig
 from serving.building import assembly
-from serving.building.settings import Inputs
+from serving.building.config import Inputs
 
 
 def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches: int) -> Learned:
@@ -23,6 +23,6 @@ def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches
     from_s, until_s = int(str(info["train_until_s"])), int(str(info["until_s"]))
     if from_s >= until_s:
         return Lessons().learned()
-    settings = ReplaySettings(from_s=from_s, until_s=until_s, sample=watches)
-    found = assembly.unpublished(inputs, root)
-    return past_funnel.opened(found, root, logs_dir, settings).lessons().learned()
+    settings = BacktestConfig(from_s=from_s, until_s=until_s, sample=watches)
+    unpublished = assembly.unpublished(inputs, root)
+    return past_funnel.opened(unpublished, root, logs_dir, settings).lessons().learned()

@@ -43,8 +43,8 @@ def query_tower(
             problem = "" if np.isfinite(scores).all() else "scores are not finite"
     if not problem:
         problem = _video_problem(loaded, index, resolved=resolved, catalogue=catalogue)
-    found = f"{answered} requests, {min(_VIDEOS, len(index))} videos as indexed"
-    return trial("query tower", problem, found=found)
+    account = f"{answered} requests, {min(_VIDEOS, len(index))} videos as indexed"
+    return trial("query tower", problem, account=account)
 
 
 def ranker(saved_model: Path) -> Gate:
@@ -59,7 +59,7 @@ def ranker(saved_model: Path) -> Gate:
         elif not (np.isfinite(expected) & (expected >= 0)).all():
             problem = "an expected watch time is negative or not finite"
         answered += 1
-    return trial("ranker", problem, found=f"{answered} requests")
+    return trial("ranker", problem, account=f"{answered} requests")
 
 
 def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Gate:
@@ -78,7 +78,7 @@ def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Ga
     )
     problem = "" if gap <= _PREPARED_TOLERANCE else f"logits of prepared videos differ by {gap:.2g}"
     count = sum(len(values) for values in logits[half:])
-    return trial("prepared ranker", problem, found=f"{count} videos score as raw ones do")
+    return trial("prepared ranker", problem, account=f"{count} videos score as raw ones do")
 
 
 def rules(catalogue: Catalogue) -> Gate:
@@ -88,14 +88,14 @@ def rules(catalogue: Catalogue) -> Gate:
         columns = filters.rule_columns(catalogue.table)
         names = ", ".join(columns.column_names) or names
         withdrawn = filters.withdrawn_rows(catalogue, catalogue.table)
-        found = filters.VideoRules(filters.ruled(catalogue, columns), withdrawn)
+        account = filters.VideoRules(filters.ruled(catalogue, columns), withdrawn)
         for region in ("", _a_region(columns)):
-            found.allowed_in(region)
+            account.allowed_in(region)
         if len(withdrawn) == len(catalogue):
             problem = "every video is withdrawn, so that nothing could be shown"
     except command.InputError as error:
         problem = str(error)
-    return trial("filters", problem, found=f"{names} of {len(catalogue)} videos")
+    return trial("filters", problem, account=f"{names} of {len(catalogue)} videos")
 
 
 def _a_region(columns: pa.Table) -> str:

@@ -109,8 +109,8 @@ def settle(logs_dir: str | os.PathLike[str], store: str) -> None:
 
     To be called within :func:`paused`, and before it is filled.
     """
-    found = segments(pathlib.Path(logs_dir))
-    _settle([s for s in found if s.stream == OWED and owed_to(store, s)])
+    present = segments(pathlib.Path(logs_dir))
+    _settle([s for s in present if s.stream == OWED and owed_to(store, s)])
 
 
 def _settle(owed: Sequence[Segment]) -> None:
@@ -145,13 +145,13 @@ class _Batch:
     is_last: bool
 
 
-def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
+def _choose(present: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
     ripe = [
         s
-        for s in found
+        for s in present
         if s.stream == PAGES and s.is_sealed and (flush or s.end_s <= wall_s - CLICK_WINDOW_S)
     ]
-    oldest = _oldest_needed(found, wall_s)
+    oldest = _oldest_needed(present, wall_s)
     pages: list[Segment] = []
     size = 0
     for segment in ripe:
@@ -160,19 +160,19 @@ def _choose(found: Sequence[Segment], *, wall_s: float, flush: bool) -> _Batch:
         pages.append(segment)
         size += segment.size
     return _Batch(
-        events=[s for s in found if s.stream == EVENTS and s.is_sealed],
+        events=[s for s in present if s.stream == EVENTS and s.is_sealed],
         pages=pages,
-        evidence=[s for s in found if s.stream in IN_TABLES and s.end_s >= oldest],
-        growing=[s for s in found if s.stream == EVENTS and not s.is_sealed],
-        younger=_younger(found, pages),
+        evidence=[s for s in present if s.stream in IN_TABLES and s.end_s >= oldest],
+        growing=[s for s in present if s.stream == EVENTS and not s.is_sealed],
+        younger=_younger(present, pages),
         is_last=len(pages) == len(ripe),
     )
 
 
-def _younger(found: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
+def _younger(present: Sequence[Segment], pages: Sequence[Segment]) -> list[Segment]:
     """Returns segments of impressions that a click or watch may have come from instead."""
     until_s = max((s.end_s for s in pages), default=0) + CLICK_WINDOW_S
-    rest = [s for s in found if s.stream == PAGES and s not in pages]
+    rest = [s for s in present if s.stream == PAGES and s not in pages]
     return [s for s in rest if s.start_s <= until_s]
 
 
@@ -253,10 +253,10 @@ def waiting_impressions(logs_dir: str | os.PathLike[str]) -> Iterator[pa.Table]:
         return
     with paused(root):
         event_commits.recover(root)
-        found = segments(root)
+        present = segments(root)
         moved = event_keys.moved(root / DIRECTORY)
-        pages, _ = event_keys.not_moved(read([s for s in found if s.stream == PAGES]), moved)
-        others = read([s for s in found if s.stream != PAGES])
+        pages, _ = event_keys.not_moved(read([s for s in present if s.stream == PAGES]), moved)
+        others = read([s for s in present if s.stream != PAGES])
         yield event_rows.with_outcomes(pages, *_outcomes(pages, [others], beside=read([])))
 
 
@@ -278,9 +278,9 @@ def _engagements(records: pa.Table) -> pa.Table:
 
 def _drop_what_is_old(root: pathlib.Path, wall_s: float) -> None:
     """Removes events that no impression waits for, and keys that nobody sends again."""
-    found = segments(root)
-    oldest = _oldest_needed(found, wall_s)
-    for segment in found:
+    present = segments(root)
+    oldest = _oldest_needed(present, wall_s)
+    for segment in present:
         if segment.stream == EVIDENCE and segment.end_s < oldest:
             segment.path.unlink(missing_ok=True)
         if segment.stream == OWED and segment.end_s < wall_s - OWED_S:
@@ -289,9 +289,9 @@ def _drop_what_is_old(root: pathlib.Path, wall_s: float) -> None:
     event_keys.drop_old(root / DIRECTORY, wall_s=wall_s)
 
 
-def _oldest_needed(found: Sequence[Segment], wall_s: float) -> float:
+def _oldest_needed(present: Sequence[Segment], wall_s: float) -> float:
     """Returns the time from which on clicks may still meet an impression that waits."""
-    waiting = [segment.start_s for segment in found if segment.stream == PAGES]
+    waiting = [segment.start_s for segment in present if segment.stream == PAGES]
     return min([wall_s - CLICK_WINDOW_S, *waiting])
 
 

@@ -89,7 +89,7 @@ class Event:
         watch_time_s: Seconds watched, 0 or more.
         completed: Whether the watch counts as one to the end; None where it is not known.
         clicked: Whether an impression is already known to have been clicked.
-        page_id: The page (``request_id`` of the answer) that showed the video; "" if none did.
+        page_id: The page that showed the video; "" if none did.
         position: Place of an impression on its page, 0 is first; -1 where it is not known.
         source: Place that a watch came from, for example ``home`` or ``search``.
         surface: Kind of page of an impression.

@@ -1,7 +1,7 @@
 """The segment files of the event log: their names, which are still being written, their records.
 
-:func:`record_of` says what is a record, to all who read them: the history store's replay, whoever
-follows other processes, and compaction, which keeps aside what is none.
+:func:`record_of` says what is a record, to all who read them: a history store that catches
+up, whoever follows other processes, and compaction, which keeps aside what is none.
 """
 
 import contextlib

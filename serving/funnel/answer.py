@@ -21,7 +21,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import NOTHING, Nominations, Question, Source
-from serving.funnel.page import FunnelSettings, Item, Page, PageRequest
+from serving.funnel.page import FunnelConfig, Item, Page, PageRequest
 from serving.funnel.rungs import (
     LAST_EMBEDDING,
     NO_HISTORY,
@@ -49,8 +49,8 @@ class Answer:
     def __init__(
         self,
         release: LoadedRelease,
-        settings: FunnelSettings,
-        asked: PageRequest,
+        settings: FunnelConfig,
+        request: PageRequest,
         *,
         pool: StagePool,
         last: LastEmbeddings,
@@ -60,9 +60,9 @@ class Answer:
         self.stages_ms: dict[str, float] = {}
         self._release = release
         self._settings = settings
-        if asked.exclude_watched is None:
-            asked = dataclasses.replace(asked, exclude_watched=not release.site.repeats)
-        self._asked = asked
+        if request.exclude_watched is None:
+            request = dataclasses.replace(request, exclude_watched=not release.site.repeats)
+        self._request = request
         self._pool = pool
         self._last = last
         self._tracer = tracer
@@ -85,9 +85,9 @@ class Answer:
     def meet(self, read: Callable[[str], UserHistory], *, now: int) -> None:
         """Reads what the viewer did; without a history store the context must do."""
         with self.stage("history"):
-            user_id = self._asked.user_id
+            user_id = self._request.user_id
             try:
-                found = self._pool.run(
+                history = self._pool.run(
                     "history",
                     functools.partial(read, user_id),
                     self._settings.history_deadline_s,
@@ -95,14 +95,14 @@ class Answer:
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self.ladder.fall("history", error)
-                found = unknown_user(user_id)
+                history = unknown_user(user_id)
             # Strictly before now: an event of this very second must count for this page. What lies
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
-            now = max(now, min(found.newest_s + 1, now + AHEAD_S))
-            if self._asked.session:
-                found = found.with_session(self._asked.session, now=now)
-            self.viewer = self._release.viewer(found, now=now, context=self._asked.context)
+            now = max(now, min(history.newest_s + 1, now + AHEAD_S))
+            if self._request.session:
+                history = history.with_session(self._request.session, now=now)
+            self.viewer = self._release.viewer(history, now=now, context=self._request.context)
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -120,28 +120,28 @@ class Answer:
                 self.viewer,
                 release.catalogue,
                 release.video_rules,
-                asked=self._asked,
+                request=self._request,
                 settings=self._settings,
                 predicate=self._predicate,
             )
         with self.stage("retrieval"):
-            found = self._candidates(embedding, filters)
+            gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
-            order, seconds = self._order(found, embedding)
+            order, seconds = self._order(gathered, embedding)
             if len(filters.resting):
-                rests = np.isin(found.rows[order], filters.resting)
+                rests = np.isin(gathered.rows[order], filters.resting)
                 order = np.concatenate([order[~rests], order[rests]])
         with self.stage("page"):
             channels, _ = release.catalogue.channels
             chosen = candidates.capped_per_channel(
                 order,
-                channels[found.rows],
-                k=self._asked.k,
+                channels[gathered.rows],
+                k=self._request.k,
                 cap=self._settings.per_channel,
             )
-            items = self._items(found.take(chosen), None if seconds is None else seconds[chosen])
+            items = self._items(gathered.take(chosen), None if seconds is None else seconds[chosen])
         return Page(
-            request_id=uuid.uuid4().hex,
+            page_id=uuid.uuid4().hex,
             release_id=release.version,
             rung=self.ladder.rung,
             reasons=tuple(self.ladder.reasons),
@@ -150,10 +150,10 @@ class Answer:
             items=items,
             stages_ms=self.stages_ms,
             sources_ms=dict(self._sources_ms),
-            nominated=found.counts(),
-            ranked=len(found),
+            nominated=gathered.counts(),
+            ranked=len(gathered),
             filtered=filters.counts(),
-            held_back=filters.examples() if self._asked.explain else {},
+            held_back=filters.examples() if self._request.explain else {},
             viewer_known_by=self.viewer.known_by,
             exposures=exposures,
         )
@@ -165,19 +165,19 @@ class Answer:
         Raises:
             UnknownVideoError: The release does not have it.
         """
-        if not self._asked.related_to:
+        if not self._request.related_to:
             return None
-        row = int(self._release.catalogue.rows(pa.array([self._asked.related_to]))[0])
+        row = int(self._release.catalogue.rows(pa.array([self._request.related_to]))[0])
         if row < 0:
             raise errors.UnknownVideoError(
-                f"video_id {self._asked.related_to!r} is not in release {self._release.version}; "
+                f"video_id {self._request.related_to!r} is not in release {self._release.version}; "
                 "a new video is once its row is in the videos table."
             )
         return row
 
-    def _is_ranked(self, found: Candidates) -> bool:
+    def _is_ranked(self, gathered: Candidates) -> bool:
         """Whether related videos are ranked for the viewer: one of whom something is known."""
-        return len(found) > 0 and not self.viewer.is_unknown
+        return len(gathered) > 0 and not self.viewer.is_unknown
 
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
@@ -198,7 +198,7 @@ class Answer:
             self.ladder.fall("query_tower", error, to=rung)
             return last
         # Without history it knows less than the one before; who looks may pretend a context.
-        if self.ladder.rung != NO_HISTORY and self._asked.record:
+        if self.ladder.rung != NO_HISTORY and self._request.record:
             self._last.put(version, user_id, embedding)
         return embedding
 
@@ -213,11 +213,12 @@ class Answer:
         )
         nominations = self._nominations(question)
         distinct = {row for n in nominations.values() for row in n.rows.tolist()}
-        if len(distinct) < self._asked.k:
+        if len(distinct) < self._request.k:
             # Popular comes in order, so its longer list begins with its shorter one.
-            wanted = self._asked.k + len(distinct)
+            wanted = self._request.k + len(distinct)
             popular = self._release.popular.fill(question, wanted)
-            if len(distinct.union(popular.rows.tolist())) < self._asked.k and len(filters.resting):
+            distinct.update(popular.rows.tolist())
+            if len(distinct) < self._request.k and len(filters.resting):
                 # Shown too often is better than an empty page, to whoever asks so often.
                 question = dataclasses.replace(question, excluded=filters.forbidden)
                 popular = self._release.popular.fill(question, wanted + len(filters.resting))
@@ -228,10 +229,10 @@ class Answer:
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        asked = self._release.sources
+        request = self._release.sources
         if question.related_to is not None:
-            asked = self._release.related_sources
-        works = {s.name: functools.partial(self._nominate, s, question) for s in asked}
+            request = self._release.related_sources
+        works = {s.name: functools.partial(self._nominate, s, question) for s in request}
         outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
@@ -250,32 +251,32 @@ class Answer:
     def _nominate(self, source: Source, question: Question) -> Nominations:
         limit: int = getattr(self._settings, source.limit)
         start = time.perf_counter()
-        found = source.nominate(question, max(limit, self._asked.k))
+        nominated = source.nominate(question, max(limit, self._request.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
-        return found
+        return nominated
 
     def _order(
-        self, found: Candidates, embedding: np.ndarray | None
+        self, gathered: Candidates, embedding: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns candidates best first, and their expected watch times where there are any."""
         known = self.viewer.is_unknown or embedding is not None
         if self._related_to is not None:
-            seconds = self._expected_watch_times(found) if self._is_ranked(found) else None
-            return candidates.related_order(found, seconds), seconds
-        if known and len(found):
-            seconds = self._expected_watch_times(found)
-            order = self._by_value(found, seconds)
+            seconds = self._expected_watch_times(gathered) if self._is_ranked(gathered) else None
+            return candidates.related_order(gathered, seconds), seconds
+        if known and len(gathered):
+            seconds = self._expected_watch_times(gathered)
+            order = self._by_value(gathered, seconds)
             if order is not None:
                 return order, seconds
         if embedding is not None:
-            scores = np.nan_to_num(found.retrieval_scores, nan=-np.inf)
+            scores = np.nan_to_num(gathered.retrieval_scores, nan=-np.inf)
             return np.argsort(-scores, kind="stable"), None
-        order = _by_turns(found, (sources.CO_WATCH, sources.POPULAR))
-        if not found.counts().get(sources.CO_WATCH):
+        order = _by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
+        if not gathered.counts().get(sources.CO_WATCH):
             self.ladder.rung = POPULAR
         return order, None
 
-    def _expected_watch_times(self, found: Candidates) -> np.ndarray | None:
+    def _expected_watch_times(self, gathered: Candidates) -> np.ndarray | None:
         """Returns what the ranker says; None, a rung lower, where it says nothing."""
         if self._release.ranker is None:
             self.ladder.stand_on(
@@ -284,7 +285,7 @@ class Answer:
             return None
         deadline_s = self._settings.ranker_deadline_s
         rank = functools.partial(
-            self._release.expected_watch_times, self.viewer, found, deadline_s=deadline_s
+            self._release.expected_watch_times, self.viewer, gathered, deadline_s=deadline_s
         )
         try:
             seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
@@ -294,14 +295,14 @@ class Answer:
             self.ladder.fall("ranker", error)
             return None
 
-    def _by_value(self, found: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+    def _by_value(self, gathered: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
         """Returns candidates best first: by the learned order, else by expected watch time.
 
         None where there is neither: a learned order may look at expected watch times, too.
         """
         learned = self._release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self._release.order_columns(self.viewer, found, seconds)
+            columns = self._release.order_columns(self.viewer, gathered, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
@@ -330,15 +331,15 @@ class Answer:
         )
 
 
-def _by_turns(found: Candidates, names: Sequence[str]) -> np.ndarray:
+def _by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:
     """Returns the best of each of some sources, the second best of each, and so on.
 
     What none of them nominated comes last, in its order.
     """
-    place = np.full(len(found), np.inf)
+    place = np.full(len(gathered), np.inf)
     for turn, name in enumerate(names):
-        if name in found.source_names:
-            scores = found.source_scores[found.source_names.index(name)]
+        if name in gathered.source_names:
+            scores = gathered.source_scores[gathered.source_names.index(name)]
             mine = np.flatnonzero(np.isfinite(scores))
             best = mine[np.argsort(-scores[mine], kind="stable")]
             place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))

@@ -13,7 +13,7 @@ the users outside. ``release`` keeps an arm on one version; without it the arm f
 Such a release is pinned in the serving root (:func:`serving.release.publication.pin`), and stays
 there until it is unpinned. A server that does not have it nevertheless serves the arm's users by
 the current release, says so, and leaves those pages out of the experiment.
-``settings`` are those of :class:`serving.funnel.page.FunnelSettings`. The first arm is the control.
+``settings`` are those of :class:`serving.funnel.page.FunnelConfig`. The first arm is the control.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from features import command
-from serving.funnel.page import FunnelSettings
+from serving.funnel.page import FunnelConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SETTINGS = {field.name: field for field in dataclasses.fields(FunnelSettings)}
+_SETTINGS = {field.name: field for field in dataclasses.fields(FunnelConfig)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ from features import command
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.tables import schema
 from serving import errors
-from serving.funnel.page import FunnelSettings, PageRequest
+from serving.funnel.page import FunnelConfig, PageRequest
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import Blocked
 
@@ -202,8 +202,8 @@ class Filters:
         catalogue: Catalogue,
         rules: VideoRules,
         *,
-        asked: PageRequest,
-        settings: FunnelSettings,
+        request: PageRequest,
+        settings: FunnelConfig,
         predicate: Predicate | None = None,
     ) -> None:
         """Prepares everything that does not depend on a single video.
@@ -212,19 +212,19 @@ class Filters:
             viewer: User who asks.
             catalogue: Videos of the release.
             rules: Rules of the videos of ``catalogue``.
-            asked: Page request, with what it blocks.
+            request: Page request, with what it blocks.
             settings: Limits of what is shown again.
             predicate: The custom filter.
         """
         self._catalogue = catalogue
         self._refused: dict[str, list[np.ndarray]] = {}
-        blocked = viewer.blocked | asked.blocked
+        blocked = viewer.blocked | request.blocked
         self._listed = {
-            "watched": viewer.watched_rows if asked.exclude_watched else _NO_ROWS,
+            "watched": viewer.watched_rows if request.exclude_watched else _NO_ROWS,
             "shown_too_often": _shown_too_often(viewer, settings),
             "blocked_video": _rows_of(catalogue, blocked.videos),
             "hidden_video": _rows_of(catalogue, viewer.hidden.videos),
-            "excluded": _rows_of(catalogue, (*asked.exclude, asked.related_to)),
+            "excluded": _rows_of(catalogue, (*request.exclude, request.related_to)),
             "withdrawn": rules.withdrawn,
         }
         lists = [rows for name, rows in self._listed.items() if name != "shown_too_often"]
@@ -233,13 +233,13 @@ class Filters:
         self.resting = np.setdiff1d(self._listed["shown_too_often"], forbidden).astype(np.int32)
         self.excluded = np.union1d(self.forbidden, self.resting).astype(np.int32)
         self._rules = dict(_rules(viewer, catalogue, rules, blocked=blocked, predicate=predicate))
-        if asked.topics:
-            self._rules["topic"] = rules.on_topics(asked.topics)
-        if asked.languages:
-            self._rules["language"] = rules.in_languages(asked.languages)
+        if request.topics:
+            self._rules["topic"] = rules.on_topics(request.topics)
+        if request.languages:
+            self._rules["language"] = rules.in_languages(request.languages)
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
-        """Returns bool [n], whether the rules allow each video; :attr:`excluded` is not asked.
+        """Returns bool [n], whether the rules allow each video; :attr:`excluded` is not request.
 
         Raises:
             FilterError: The custom filter failed.
@@ -261,11 +261,13 @@ class Filters:
 
     def examples(self, limit: int = 5) -> dict[str, list[str]]:
         """Returns the ids of some videos that each filter held back."""
-        found = {name: rows for name, rows in self._listed.items() if len(rows)}
+        held_back = {name: rows for name, rows in self._listed.items() if len(rows)}
         for name, refused in list(self._refused.items()):
-            found[name] = np.unique(np.concatenate(refused))
+            held_back[name] = np.unique(np.concatenate(refused))
         ids = self._catalogue.video_ids
-        return {name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in found.items()}
+        return {
+            name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in held_back.items()
+        }
 
 
 def load_predicate(name: str) -> Predicate:
@@ -334,7 +336,7 @@ def _asked(
     return answer
 
 
-def _shown_too_often(viewer: Viewer, settings: FunnelSettings) -> np.ndarray:
+def _shown_too_often(viewer: Viewer, settings: FunnelConfig) -> np.ndarray:
     if not settings.max_shown:
         return _NO_ROWS
     shown = viewer.history.impressions

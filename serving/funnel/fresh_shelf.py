@@ -107,7 +107,7 @@ class Shelver:
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
-        found = release.found
+        found = release.on_disk
         if found is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
         embed = backend.open(signatures.QUERY_TOWER, found, signature=signatures.EMBED_VIDEOS)

@@ -21,7 +21,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.experiment import Arm, Experiment
 from serving.funnel.filters import Predicate
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import MAX_K, FunnelSettings, Page, PageRequest
+from serving.funnel.page import MAX_K, FunnelConfig, Page, PageRequest
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import Releases
 from serving.funnel.rungs import LastEmbeddings
@@ -41,7 +41,7 @@ class Funnel:
         releases: Releases,
         history: HistoryStore,
         recorder: Recorder | None,
-        settings: FunnelSettings | None = None,
+        settings: FunnelConfig | None = None,
         clock: Callable[[], float] = time.time,
         predicate: Predicate | None = None,
         experiment: Experiment | None = None,
@@ -61,7 +61,7 @@ class Funnel:
             arm_releases: The releases that its arms name, by version.
             tracer: Source of spans; see :class:`serving.funnel.tracing.Traces`.
         """
-        self.settings = settings or FunnelSettings()
+        self.settings = settings or FunnelConfig()
         self._releases = releases
         self._history = history
         self._recorder = recorder
@@ -73,7 +73,7 @@ class Funnel:
         self._pool = StagePool(STAGE_THREADS)
         self._last = LastEmbeddings()
 
-    def recommend(self, asked: PageRequest) -> Page:
+    def recommend(self, request: PageRequest) -> Page:
         """Returns a page, on the best rung that holds.
 
         Raises:
@@ -81,15 +81,15 @@ class Funnel:
             NotReadyError: No release is loaded.
             FilterError: What may be shown cannot be decided.
         """
-        if not 1 <= asked.k <= MAX_K:
-            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {asked.k}.")
+        if not 1 <= request.k <= MAX_K:
+            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {request.k}.")
         settings = self.settings
         arm = None
-        if self._experiment and asked.user_id:  # Nobody in particular is in no arm.
-            arm = self._experiment.arm_of(asked.user_id)
+        if self._experiment and request.user_id:  # Nobody in particular is in no arm.
+            arm = self._experiment.arm_of(request.user_id)
         with (
             self._tracer.start_as_current_span(
-                "recommend", context=tracing.context_of(asked.traceparent)
+                "recommend", context=tracing.context_of(request.traceparent)
             ) as span,
             contextlib.ExitStack() as pinned,
         ):
@@ -101,7 +101,7 @@ class Funnel:
             answer = Answer(
                 release,
                 settings,
-                asked,
+                request,
                 pool=self._pool,
                 last=self._last,
                 tracer=self._tracer,
@@ -111,12 +111,12 @@ class Funnel:
                 answer.ladder.fall("experiment", missing)
             answer.meet(self._history.read, now=int(self._clock()))
             page = answer.page(exposures)
-            if asked.record:
+            if request.record:
                 page = self._recorded(page, answer, settings.record_deadline_s)
             else:
                 page = dataclasses.replace(page, recorded=None)
             span.set_attributes(
-                {"release": page.release_id, "rung": page.rung, "page": page.request_id}
+                {"release": page.release_id, "rung": page.rung, "page": page.page_id}
             )
         return page
 
@@ -145,7 +145,7 @@ class Funnel:
             except errors.ServingError as error:
                 # The viewer must not pay for our disk.
                 logging.log_every_n_seconds(
-                    logging.ERROR, "Page %s is not recorded: %s", 1, page.request_id, error
+                    logging.ERROR, "Page %s is not recorded: %s", 1, page.page_id, error
                 )
                 recorded = False
         return dataclasses.replace(page, recorded=recorded, stages_ms=answer.stages_ms)
@@ -158,12 +158,12 @@ class Funnel:
 def _impressions(page: Page, viewer: Viewer) -> list[Event]:
     return [
         Event(
-            event_id=f"{page.request_id}/{item.position}",
+            event_id=f"{page.page_id}/{item.position}",
             kind=Kind.IMPRESSION,
             user_id=viewer.user_id,
             time=page.now,
             video_id=item.video_id,
-            page_id=page.request_id,
+            page_id=page.page_id,
             position=item.position,
             surface=viewer.context["surface"],
             device=viewer.context["device"],

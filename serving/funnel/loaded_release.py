@@ -70,7 +70,7 @@ class LoadedRelease:
         prepared: Contributions of videos alone to the ranker; None where it reads them raw.
         live: View of what everybody watches now, in the rows of the catalogue; None without one.
         order: Learned order of pages; None for that of expected watch time or retrieval score.
-        found: The release on disk; None in tests.
+        on_disk: The release on disk; None in tests.
         withdrawn: int32, sorted: rows of videos that nobody is shown any more.
         rules: Rules from :func:`serving.funnel.filters.current_rules`; None where they are as they
             were built.
@@ -90,7 +90,7 @@ class LoadedRelease:
     prepared: PreparedVideos | None = None
     live: LiveView | None = None
     order: PageOrder | None = None
-    found: release.Release | None = None
+    on_disk: release.Release | None = None
     withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     rules: pa.Table | None = None
 
@@ -120,14 +120,14 @@ class LoadedRelease:
         return (sources.Similar(self.index), *live)
 
     def order_columns(
-        self, viewer: Viewer, found: Candidates, seconds: np.ndarray | None
+        self, viewer: Viewer, candidates: Candidates, seconds: np.ndarray | None
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
         if self.live is None:
             return None
         times = self.catalogue.upload_times
         return page_order.columns(
-            self.live, found, viewer=viewer, upload_times=times, seconds=seconds
+            self.live, candidates, viewer=viewer, upload_times=times, seconds=seconds
         )
 
     @functools.cached_property
@@ -136,13 +136,13 @@ class LoadedRelease:
         have = self.catalogue.table.column_names
         return self.catalogue.table.select([name for name in _SHOWN_COLUMNS if name in have])
 
-    def viewer(self, found: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
+    def viewer(self, history: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
         """Returns who asks; the profile is the store's, where it has none the release's."""
-        if not found.profile:
-            found = dataclasses.replace(found, profile=self.profiles.of(found.user_id))
+        if not history.profile:
+            history = dataclasses.replace(history, profile=self.profiles.of(history.user_id))
         columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
-            found,
+            history,
             now=now,
             context=context,
             catalogue=self.catalogue,
@@ -282,41 +282,41 @@ def load(
         ModelError: Its models cannot answer.
     """
     start = time.monotonic()
-    found = release.load(serving_root, version)
+    on_disk = release.load(serving_root, version)
     logging.info("Release %s: files verified; loading.", version)
-    catalogue = Catalogue(pq.read_table(found.videos / "videos.parquet").combine_chunks())
-    daily = pq.read_table(found.videos / "video_statistics.parquet")
+    catalogue = Catalogue(pq.read_table(on_disk.videos / "videos.parquet").combine_chunks())
+    daily = pq.read_table(on_disk.videos / "video_statistics.parquet")
     # The manifest's checksums were compared a moment ago.
-    index = Index.load(found.index, hash_contents=False)
+    index = Index.load(on_disk.index, hash_contents=False)
     _require_same_videos(version, index, catalogue)
     _require_rules(version, catalogue)
     logging.info(
         "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
     )
     built = Built(catalogue=catalogue, index=index, daily=daily, regional=regional_watches())
-    asked = tuple(source.of(built) for source in sources.SOURCES)
-    resolved = ResolvedSpec.load(found.videos)
-    columns = found.videos / prepared_videos.DIRECTORY
+    opened = tuple(source.of(built) for source in sources.SOURCES)
+    resolved = ResolvedSpec.load(on_disk.videos)
+    columns = on_disk.videos / prepared_videos.DIRECTORY
     prepared = PreparedVideos.load(columns, resolved) if columns.is_dir() else None
     ranker = None
-    if found.ranker is not None:
+    if on_disk.ranker is not None:
         signature = signatures.SCORE_PREPARED if prepared else signatures.DEFAULT
-        ranker = backend.open(signatures.RANKER, found, signature=signature)
+        ranker = backend.open(signatures.RANKER, on_disk, signature=signature)
     loaded = LoadedRelease(
         version=version,
-        manifest=found.manifest,
+        manifest=on_disk.manifest,
         resolved=resolved,
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=Profiles(pq.read_table(found.videos / "users.parquet")),
+        profiles=Profiles(pq.read_table(on_disk.videos / "users.parquet")),
         index=index,
-        query_tower=backend.open(signatures.QUERY_TOWER, found),
+        query_tower=backend.open(signatures.QUERY_TOWER, on_disk),
         ranker=ranker,
-        sources=asked,
-        popular=next(source for source in asked if isinstance(source, Popular)),
+        sources=opened,
+        popular=next(source for source in opened if isinstance(source, Popular)),
         prepared=prepared,
         order=page_order.of_release(serving_root, version),
-        found=found,
+        on_disk=on_disk,
         withdrawn=filters.withdrawn_rows(catalogue, catalogue.table),
     )
     loaded.warm_up()

@@ -101,7 +101,7 @@ class Source(abc.ABC):
 
     Attributes:
         name: Name in answers, logs, settings and features.
-        limit: The field of :class:`serving.funnel.page.FunnelSettings` that says how many it
+        limit: The field of :class:`serving.funnel.page.FunnelConfig` that says how many it
             nominates.
     """
 

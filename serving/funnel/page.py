@@ -11,7 +11,7 @@ MAX_K = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FunnelSettings:
+class FunnelConfig:
     """How wide the funnel is, how long its stages may take, and what it holds back.
 
     Attributes:
@@ -109,7 +109,7 @@ class Page:
     """An answer.
 
     Attributes:
-        request_id: Name of the page in the logs (``page_id``).
+        page_id: Name of the page, as it stands in the logs.
         release_id: The one release that everything on it comes from.
         rung: Rung that it stands on, see :mod:`serving.funnel.rungs`.
         reasons: Reasons why the rung is not ``full``, or what else is not as it should be.
@@ -129,7 +129,7 @@ class Page:
             were not to be.
     """
 
-    request_id: str
+    page_id: str
     release_id: str
     rung: str
     reasons: tuple[str, ...]

@@ -64,7 +64,7 @@ NAMES = (
 
 def columns(
     view: LiveView,
-    found: Candidates,
+    candidates: Candidates,
     *,
     viewer: Viewer,
     upload_times: np.ndarray,
@@ -74,13 +74,13 @@ def columns(
 
     Args:
         view: View of what everybody watches now.
-        found: The n candidates of a page.
+        candidates: The n candidates of a page.
         viewer: User who asks, and the moment.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times, seconds; None without a ranker.
     """
     now = viewer.now
-    live = view.columns(found.rows, np.full(len(found), now, np.int64))
+    live = view.columns(candidates.rows, np.full(len(candidates), now, np.int64))
     values = [
         np.log1p(live[f"video_live_{measure}_{window}"])
         for measure in ("watches", "impressions")
@@ -91,20 +91,20 @@ def columns(
         watches = live[f"video_live_watches_{window}"] + 0.5
         values.append(np.log(watches / (live[f"video_live_impressions_{window}"] + 5.0)))
     values.append(
-        np.zeros(len(found)) if seconds is None else np.log(np.maximum(seconds, 0) + 1e-3)
+        np.zeros(len(candidates)) if seconds is None else np.log(np.maximum(seconds, 0) + 1e-3)
     )
-    scored = np.isfinite(found.retrieval_scores)
-    best = found.retrieval_scores[scored].max() if scored.any() else 0.0
-    values += [np.where(scored, found.retrieval_scores - best, 0.0), scored]
-    values.append(np.nan_to_num(_scores_of(found, sources.CO_WATCH)))
-    rates, lift = view.rates(found.rows, region=viewer.region, now_s=now)
+    scored = np.isfinite(candidates.retrieval_scores)
+    best = candidates.retrieval_scores[scored].max() if scored.any() else 0.0
+    values += [np.where(scored, candidates.retrieval_scores - best, 0.0), scored]
+    values.append(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)))
+    rates, lift = view.rates(candidates.rows, region=viewer.region, now_s=now)
     values += [*np.log(rates + 0.1), lift]
-    values.append(np.log(np.nan_to_num(_scores_of(found, sources.CO_WATCH)) + 1e-3))
-    values += _watched(found.rows, viewer)
-    age_h = np.maximum(now - upload_times[found.rows], 0) / HOUR_S
+    values.append(np.log(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)) + 1e-3))
+    values += _watched(candidates.rows, viewer)
+    age_h = np.maximum(now - upload_times[candidates.rows], 0) / HOUR_S
     values.append(np.log1p(age_h))
-    values += [np.isfinite(_scores_of(found, name)) for name in sources.NAMES]
-    values += [np.log(_places(_scores_of(found, name))) for name in PLACED]
+    values += [np.isfinite(_scores_of(candidates, name)) for name in sources.NAMES]
+    values += [np.log(_places(_scores_of(candidates, name))) for name in PLACED]
     return np.stack(values, axis=1).astype(np.float64)
 
 
@@ -122,10 +122,10 @@ def _watched(rows: np.ndarray, viewer: Viewer) -> list[np.ndarray]:
     return [times > 0, np.log1p(times), np.where(times > 0, np.log(hours + 0.1), 0.0)]
 
 
-def _scores_of(found: Candidates, name: str) -> np.ndarray:
-    if name not in found.source_names:
-        return np.full(len(found), np.nan, np.float32)
-    return found.source_scores[found.source_names.index(name)]
+def _scores_of(candidates: Candidates, name: str) -> np.ndarray:
+    if name not in candidates.source_names:
+        return np.full(len(candidates), np.nan, np.float32)
+    return candidates.source_scores[candidates.source_names.index(name)]
 
 
 def _places(scores: np.ndarray) -> np.ndarray:

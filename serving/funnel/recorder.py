@@ -32,7 +32,7 @@ from serving.events.segments import Segment
 from serving.history.user_history import Applied, HistoryStore
 from serving.live.state import LiveState
 
-_REPLAY_BATCH = 2000
+_CATCH_UP_BATCH = 2000
 
 
 class Recorder:
@@ -110,7 +110,7 @@ class Recorder:
         return max(time.time() - min(waiting), 0.0) if waiting else 0.0
 
 
-def replay(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
+def catch_up(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
     """Applies what the event log holds and the store may not have; returns what was new.
 
     That is what no table has yet, what is owed to this store, and clicks, which are in no table.
@@ -143,7 +143,7 @@ def bring(
             profiles[record["user_id"]] = json.loads(record.get("profile") or "{}")
         elif Kind(record["kind"]) in kinds:
             events.append(Event.from_record(record))
-        if len(events) >= _REPLAY_BATCH:
+        if len(events) >= _CATCH_UP_BATCH:
             applied += _apply_unknown(history, events, profiles)
             events = []
     applied += _apply_unknown(history, events, profiles)

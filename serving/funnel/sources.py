@@ -70,10 +70,10 @@ class Retrieval(Source):
             rows, scores = self._index.search(question.embedding[np.newaxis], k)
             # The rest has no embedding: it comes last, and only because nothing else is left.
             valid = (rows[0] >= 0) & (scores[0] > signatures.UNREACHABLE_BIAS / 2)
-            found = Nominations(rows[0][valid], scores[0][valid])
-            keep = question.allowed(found.rows)
+            nominations = Nominations(rows[0][valid], scores[0][valid])
+            keep = question.allowed(nominations.rows)
             if keep.sum() >= limit or k >= len(self._index) or not valid.all():
-                return Nominations(found.rows[keep], found.scores[keep]).head(limit)
+                return Nominations(nominations.rows[keep], nominations.scores[keep]).head(limit)
             k = min(4 * k, len(self._index))
 
 

@@ -52,7 +52,7 @@ class Viewer:
     @classmethod
     def of(
         cls,
-        found: UserHistory,
+        stored: UserHistory,
         *,
         now: int,
         context: Mapping[str, Any],
@@ -63,7 +63,7 @@ class Viewer:
         """Puts together what the store and the request say.
 
         Args:
-            found: The user's history, from the store.
+            stored: The user's history, from the store.
             now: Moment of the request, Unix seconds.
             context: ``device``, ``surface``, and columns of the users table, which override
                 those of the profile.
@@ -72,33 +72,33 @@ class Viewer:
             from_s: Start of what has influence on features, Unix seconds: the release has learnt
                 nothing of what happened before.
         """
-        profile = dict(found.profile)
+        profile = dict(stored.profile)
         profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}
-        asked = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
+        known = {name: str(context.get(name) or "") for name in REQUEST_COLUMNS}
         history = History.of(
             catalogue,
             None,
-            watches=found.watches,
-            searches=found.searches,
-            impressions=found.impressions,
+            watches=stored.watches,
+            searches=stored.searches,
+            impressions=stored.impressions,
             from_s=from_s,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
         request = Request(
             queries=queries,
             user_rows=np.zeros(1, np.int64),
-            context={name: pa.array([value], pa.string()) for name, value in asked.items()},
+            context={name: pa.array([value], pa.string()) for name, value in known.items()},
         )
         return cls(
-            user_id=found.user_id,
+            user_id=stored.user_id,
             now=now,
             profile=profile,
-            context=asked,
+            context=known,
             history=history,
             request=request,
             users=Users(_one_row(profile, user_schema)),
-            blocked=found.blocked,
-            hidden=found.hidden,
+            blocked=stored.blocked,
+            hidden=stored.hidden,
         )
 
     @property

@@ -62,22 +62,22 @@ def top_k(scores: Floats, k: int) -> tuple[Rows, Floats]:
     """
     count = scores.shape[1]
     if k < count:
-        found = np.argpartition(scores, count - k, axis=1)[:, count - k :]
-        found.sort(axis=1)
+        retrieved = np.argpartition(scores, count - k, axis=1)[:, count - k :]
+        retrieved.sort(axis=1)
     else:
-        found = np.broadcast_to(np.arange(count), scores.shape)
-    values = np.take_along_axis(scores, found, axis=1)
+        retrieved = np.broadcast_to(np.arange(count), scores.shape)
+    values = np.take_along_axis(scores, retrieved, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
-    columns = np.take_along_axis(found, order, axis=1).astype(np.int32)
+    columns = np.take_along_axis(retrieved, order, axis=1).astype(np.int32)
     return columns, np.take_along_axis(values, order, axis=1)
 
 
-def recall_per_query(found: Rows, truth: Rows) -> npt.NDArray[np.float64]:
+def recall_per_query(retrieved: Rows, truth: Rows) -> npt.NDArray[np.float64]:
     """Returns the share of each true list that was found, float64 [Q] in [0, 1].
 
     Args:
-        found: int32 [Q, any]; rows below 0 count as nothing.
+        retrieved: int32 [Q, any]; rows below 0 count as nothing.
         truth: int32 [Q, k], no repeats within a list.
     """
-    hits = [np.isin(true, row).sum() for row, true in zip(found, truth, strict=True)]
+    hits = [np.isin(true, row).sum() for row, true in zip(retrieved, truth, strict=True)]
     return np.asarray(hits, np.float64) / max(1, truth.shape[1])

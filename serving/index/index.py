@@ -147,8 +147,8 @@ class Index:
             rows: int32 [M], the videos that may be returned, each once.
         """
         self._require_queries(queries, k)
-        found, scores = exact_search.search(self.embeddings[rows], queries, k)
-        return rows[found].astype(np.int32), scores
+        retrieved, scores = exact_search.search(self.embeddings[rows], queries, k)
+        return rows[retrieved].astype(np.int32), scores
 
     def _require_queries(self, queries: Floats, k: int) -> None:
         if queries.ndim != 2 or queries.shape[1] != self.dimension or queries.dtype != np.float32:
@@ -204,10 +204,10 @@ class Index:
         Raises:
             IndexRefusedError: Too few are found, or a score is not the inner product.
         """
-        found, scores = self.search(queries, truth.shape[1])
-        recall = float(exact_search.recall_per_query(found, truth).mean())
+        retrieved, scores = self.search(queries, truth.shape[1])
+        recall = float(exact_search.recall_per_query(retrieved, truth).mean())
         needed = self.details["self_test_recall"] - _SELF_TEST_SLACK
-        products = np.einsum("qkd,qd->qk", self.embeddings[found], queries)
+        products = np.einsum("qkd,qd->qk", self.embeddings[retrieved], queries)
         if recall < needed or not np.allclose(
             scores, products, rtol=_SCORE_TOLERANCE, atol=_SCORE_TOLERANCE
         ):
@@ -275,7 +275,7 @@ def build(
         scann.serialize(str(path / index_files.SCANN))
     queries = tuning_queries[held_out][:_SELF_TEST_QUERIES]
     truth, _ = exact_search.search(embeddings, queries, _SELF_TEST_K)
-    found, _ = searcher(queries, truth.shape[1])
+    retrieved, _ = searcher(queries, truth.shape[1])
     index_files.write(
         path,
         index_files.IndexFiles(
@@ -288,7 +288,7 @@ def build(
                 "partitioning": dataclasses.asdict(scann.partitioning) if scann else None,
                 "search": dataclasses.asdict(settings) if settings else None,
                 "repeat_bias": repeat_bias,
-                "self_test_recall": float(exact_search.recall_per_query(found, truth).mean()),
+                "self_test_recall": float(exact_search.recall_per_query(retrieved, truth).mean()),
                 "report": dataclasses.asdict(report),
             },
         ),
@@ -316,8 +316,8 @@ def _measure(
     k: int,
 ) -> IndexReport:
     truth, _ = exact_search.search(embeddings, queries, k)
-    found, _ = searcher(queries, k)
-    recalls = exact_search.recall_per_query(found, truth)
+    retrieved, _ = searcher(queries, k)
+    recalls = exact_search.recall_per_query(retrieved, truth)
     by_slice = {name: float(recalls[mask].mean()) for name, mask in slices.items() if mask.any()}
     times_ms = index_tuning.query_times_ms(searcher, queries, k)
     return IndexReport(
@@ -349,7 +349,7 @@ def _load_scann(
     except (ImportError, RuntimeError, ValueError, OSError) as error:
         _warn_without_scann(str(error), len(content.embeddings))
         return None
-    return _approximate(scann, index_tuning.SearchSettings(**details["search"]))
+    return _approximate(scann, index_tuning.SearchConfig(**details["search"]))
 
 
 def _warn_without_scann(reason: str, count: int) -> None:
@@ -366,7 +366,7 @@ def _exact(embeddings: Floats) -> index_tuning.Searcher:
 
 
 def _approximate(
-    scann: index_tuning.ScannSearcher, settings: index_tuning.SearchSettings
+    scann: index_tuning.ScannSearcher, settings: index_tuning.SearchConfig
 ) -> index_tuning.Searcher:
     return lambda queries, k: scann.search(queries, k, settings=settings)
 

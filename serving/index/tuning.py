@@ -58,7 +58,7 @@ class Partitioning:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchSettings:
+class SearchConfig:
     """What may change between two searches of one built index.
 
     Attributes:
@@ -71,13 +71,11 @@ class SearchSettings:
     reorder: int
     k: int
 
-    def scaled_to(self, k: int, *, num_leaves: int) -> "SearchSettings":
+    def scaled_to(self, k: int, *, num_leaves: int) -> "SearchConfig":
         """Returns settings for another k: more results need more leaves and reordering."""
         ratio = max(1.0, k / self.k)
         leaves = min(num_leaves, int(np.ceil(self.leaves_to_search * ratio)))
-        return SearchSettings(
-            leaves_to_search=leaves, reorder=max(k, int(self.reorder * ratio)), k=k
-        )
+        return SearchConfig(leaves_to_search=leaves, reorder=max(k, int(self.reorder * ratio)), k=k)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,7 @@ class Trial:
     """
 
     partitioning: Partitioning | None
-    search: SearchSettings | None
+    search: SearchConfig | None
     recall: float
     mean_ms: float
 
@@ -133,7 +131,7 @@ class ScannSearcher:
         self.partitioning = partitioning
         self._embeddings = embeddings
 
-    def search(self, queries: Floats, k: int, *, settings: SearchSettings) -> tuple[Rows, Floats]:
+    def search(self, queries: Floats, k: int, *, settings: SearchConfig) -> tuple[Rows, Floats]:
         """Returns rows int32 [Q, min(k, N)] and exact scores float32, best first."""
         k = min(k, len(self._embeddings))
         used = settings.scaled_to(k, num_leaves=self.partitioning.num_leaves)
@@ -144,8 +142,8 @@ class ScannSearcher:
             if len(queries) > 1
             else self._native.search_batched
         )
-        found, scores = search(np.ascontiguousarray(queries), *limits)
-        rows = found.astype(np.int32)
+        retrieved, scores = search(np.ascontiguousarray(queries), *limits)
+        rows = retrieved.astype(np.int32)
         # Too few videos in the leaves visited: ScaNN pads with row 0 and a score of NaN.
         short = np.isnan(scores).any(axis=1)
         if short.any():
@@ -299,11 +297,11 @@ def tune_search(
     return trials
 
 
-def _ladder(num_leaves: int, k: int) -> Iterator[list[SearchSettings]]:
+def _ladder(num_leaves: int, k: int) -> Iterator[list[SearchConfig]]:
     leaves = sorted({max(1, round(num_leaves * fraction)) for fraction in _LEAF_FRACTIONS})
     for ratio in _REORDER_RATIOS:
         yield [
-            SearchSettings(leaves_to_search=count, reorder=int(k * ratio), k=k) for count in leaves
+            SearchConfig(leaves_to_search=count, reorder=int(k * ratio), k=k) for count in leaves
         ]
 
 
@@ -312,7 +310,7 @@ def _fewest_leaves(
     queries: Floats,
     truth: Rows,
     *,
-    ladder: list[SearchSettings],
+    ladder: list[SearchConfig],
     target: float,
 ) -> Trial:
     """Bisects the ladder, since recall grows with the leaves; its top where none reaches."""
@@ -336,8 +334,6 @@ def _fewest_leaves(
     )
 
 
-def _recall(
-    searcher: ScannSearcher, queries: Floats, truth: Rows, settings: SearchSettings
-) -> float:
-    found, _ = searcher.search(queries, settings.k, settings=settings)
-    return float(exact_search.recall_per_query(found, truth).mean())
+def _recall(searcher: ScannSearcher, queries: Floats, truth: Rows, settings: SearchConfig) -> float:
+    retrieved, _ = searcher.search(queries, settings.k, settings=settings)
+    return float(exact_search.recall_per_query(retrieved, truth).mean())

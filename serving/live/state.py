@@ -171,9 +171,9 @@ class LiveState:
             if region := self._region_of.get(user_id):
                 places.setdefault(region, []).append(place)
         for region, mine in places.items():
-            found = self._by_region.pop(region, None) or RecentWatches()
-            self._by_region[region] = found
-            found.add(numbers[mine], events.times[mine].astype(np.float64))
+            videos = self._by_region.pop(region, None) or RecentWatches()
+            self._by_region[region] = videos
+            videos.add(numbers[mine], events.times[mine].astype(np.float64))
             if len(self._by_region) > _MAX_REGIONS:
                 quietest, _ = self._by_region.popitem(last=False)
                 self._lists.pop(quietest, None)
@@ -206,16 +206,16 @@ class LiveState:
         """
         with self._lock:
             key = region if region in self._by_region else ""
-            found = self._lists.get(key)
-            if found is None or found[0] != self._watches:
+            videos = self._lists.get(key)
+            if videos is None or videos[0] != self._watches:
                 lists = [self._trending.top(n, _LISTED) for n in range(len(self.half_lives_s))]
                 if key:
                     lists += [
                         self._by_region[key].top(h, _LISTED, at_least=_REGION_MIN_WATCHES)
                         for h in self._region_half_lives_s
                     ]
-                found = self._lists[key] = (self._watches, _in_turn(lists))
-            return self._generation, found[1]
+                videos = self._lists[key] = (self._watches, _in_turn(lists))
+            return self._generation, videos[1]
 
     def rates(
         self, numbers: np.ndarray, *, region: str, now_s: int
@@ -249,10 +249,10 @@ class LiveState:
         """Returns the generation, numbers watched after these, best first, and their scores."""
         with self._lock:
             generation, scores = self._generation, self._follows.after(numbers)
-        found = np.fromiter(scores.keys(), np.int64, len(scores))
+        videos = np.fromiter(scores.keys(), np.int64, len(scores))
         values = np.fromiter(scores.values(), np.float64, len(scores))
-        order = np.lexsort((found, -values))
-        return generation, found[order], values[order]
+        order = np.lexsort((videos, -values))
+        return generation, videos[order], values[order]
 
     def statistics(self, now_s: int) -> tuple[int, LiveStatistics]:
         """Returns the generation, and the counts by minute, whose rows are numbers.
@@ -360,10 +360,10 @@ class _Minutes:
 
 def _in_turn(lists: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the first of each list, then the second of each, and so on; each number once."""
-    width = max((len(found) for found in lists), default=0)
+    width = max((len(videos) for videos in lists), default=0)
     table = np.full((width, len(lists)), -1, np.int64)
-    for column, found in enumerate(lists):
-        table[: len(found), column] = found
+    for column, videos in enumerate(lists):
+        table[: len(videos), column] = videos
     flat = table[table >= 0]
     _, first = np.unique(flat, return_index=True)
     return flat[np.sort(first)]
@@ -445,9 +445,9 @@ class LiveView:
         while True:
             numbering = self._current()
             numbers = numbering.number_of[watched_rows]
-            generation, found, scores = self.state.following(numbers[numbers >= 0].tolist())
+            generation, videos, scores = self.state.following(numbers[numbers >= 0].tolist())
             if generation == numbering.generation:
-                rows = numbering.rows(found)
+                rows = numbering.rows(videos)
                 return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
 
     def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:

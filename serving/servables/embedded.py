@@ -43,12 +43,12 @@ class EmbeddedBackend:
         )
 
     def open(
-        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
+        self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns a signature of a model, loaded once for all that are in use."""
-        directory = {"query_tower": found.query_tower, "ranker": found.ranker}[component]
+        directory = {"query_tower": on_disk.query_tower, "ranker": on_disk.ranker}[component]
         if directory is None:
-            raise ValueError(f"release {found.version} has no {component}.")
+            raise ValueError(f"release {on_disk.version} has no {component}.")
         opened = self._opened.get(directory)
         if opened is None:
             opened = self._opened[directory] = OpenedModel(directory)
@@ -59,7 +59,7 @@ class EmbeddedBackend:
             return reduced_precision.FasterOf(
                 opened.model(signature),
                 opened.model(reduced),
-                version=found.version,
+                version=on_disk.version,
                 choices=self._choices,
             )
         return opened.model(reduced_precision.scoring_signature(signature, self._precision))
@@ -93,9 +93,9 @@ class OpenedModel:
         graph = tf.Graph()
         with graph.as_default():
             self._session = v1.Session(graph=graph, config=config)
-            found = v1.saved_model.load(self._session, [v1.saved_model.SERVING], str(directory))
+            loaded = v1.saved_model.load(self._session, [v1.saved_model.SERVING], str(directory))
         self.name = f"{directory.parent.name}/{directory.name}"
-        self.signatures: Mapping[str, Any] = found.signature_def
+        self.signatures: Mapping[str, Any] = loaded.signature_def
 
     def model(self, signature: str) -> "EmbeddedModel":
         """Returns one of its signatures."""
@@ -139,8 +139,8 @@ class EmbeddedModel:
         self.signature = signature
         self._opened = opened if isinstance(opened, OpenedModel) else OpenedModel(opened)
         self._name = self._opened.name
-        found = self._opened.signatures.get(signature)
-        if found is None:
+        loaded = self._opened.signatures.get(signature)
+        if loaded is None:
             have = sorted(self._opened.signatures)
             raise errors.ModelError(f"{self._name} has no signature {signature!r}, only {have}.")
         self._failures = (tf.errors.OpError, ValueError, TypeError)
@@ -149,11 +149,11 @@ class EmbeddedModel:
                 tuple(tf.TensorShape(info.tensor_shape).as_list()),
                 tf.dtypes.as_dtype(info.dtype).as_numpy_dtype,
             )
-            for name, info in found.inputs.items()
+            for name, info in loaded.inputs.items()
         }
-        self._outputs = list(found.outputs)
-        outputs = [found.outputs[name].name for name in self._outputs]
-        names = [found.inputs[name].name for name in self._inputs]
+        self._outputs = list(loaded.outputs)
+        outputs = [loaded.outputs[name].name for name in self._outputs]
+        names = [loaded.inputs[name].name for name in self._inputs]
         # A call takes one that is free, or waits: more at a time than cores are for no good.
         self._free: queue.SimpleQueue[Callable[..., list[np.ndarray]]] = queue.SimpleQueue()
         for pool in range(cores.num_for_models()):

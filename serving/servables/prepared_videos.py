@@ -214,8 +214,8 @@ def parts_of(
         raw = examples.candidate_batch(resolved, spec.RANKER, catalogue=catalogue, video_rows=block)
         arrays = tensors.to_arrays(raw, resolved, spec.RANKER, Side.CANDIDATE)
         with np.errstate(over="ignore"):  # It is told below, of which video.
-            found = np.asarray(prepare(arrays)[PARTS], DTYPE)
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+            prepared = np.asarray(prepare(arrays)[PARTS], DTYPE)
+        bad = np.flatnonzero(~np.isfinite(prepared).all(axis=1))
         if len(bad):
             names = catalogue.video_ids.take(block[bad[:3]]).to_pylist()
             raise command.InputError(
@@ -224,8 +224,8 @@ def parts_of(
                 "with a lower learning rate."
             )
         if parts is None:
-            parts = np.empty((len(rows), found.shape[1]), DTYPE)
-        parts[start : start + len(block)] = found
+            parts = np.empty((len(rows), prepared.shape[1]), DTYPE)
+        parts[start : start + len(block)] = prepared
     if parts is None:
         raise ValueError("rows must be one or more, got none.")
     return parts

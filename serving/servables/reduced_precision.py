@@ -80,7 +80,7 @@ class Choices:
         digest = hashlib.sha256(self.cpu.encode()).hexdigest()[:12]
         return self._directory / f"{version}-{digest}.json"
 
-    def found(self, version: str) -> Choice | None:
+    def known(self, version: str) -> Choice | None:
         """Returns the choice for a release; None where there is none, or none that can be read."""
         try:
             choice = Choice(**json.loads(self._path(version).read_text(encoding="utf-8")))
@@ -98,7 +98,7 @@ class Choices:
                 old.unlink(missing_ok=True)
             temporary.write_text(json.dumps(dataclasses.asdict(choice)), encoding="utf-8")
             try:
-                if self.found(version) is None:
+                if self.known(version) is None:
                     path.unlink(missing_ok=True)  # One that cannot be read.
                 with contextlib.suppress(FileExistsError):
                     path.hardlink_to(temporary)
@@ -106,7 +106,7 @@ class Choices:
                 temporary.unlink()
         except OSError as error:
             logging.warning("The choice of the precision is not remembered: %s", error)
-        return self.found(version) or choice
+        return self.known(version) or choice
 
 
 class FasterOf:
@@ -130,7 +130,7 @@ class FasterOf:
         self._lock = threading.Lock()
         self._seconds: dict[str, list[float]] = {FLOAT32: [], BFLOAT16: []}
         self._gap = 0.0
-        found = choices.found(version) if choices else None
+        found = choices.known(version) if choices else None
         if found is not None:
             self._choose(found, "as was found before")
 
@@ -188,10 +188,10 @@ class FasterOf:
         )
 
 
-def scoring_signature(asked: str, precision: str) -> str:
+def scoring_signature(signature: str, precision: str) -> str:
     """Returns the signature to call where one is asked for, in ``float32`` or ``bfloat16``."""
-    is_there = asked == signatures.SCORE_PREPARED and precision == BFLOAT16
-    return signatures.SCORE_BFLOAT16 if is_there else asked
+    is_there = signature == signatures.SCORE_PREPARED and precision == BFLOAT16
+    return signatures.SCORE_BFLOAT16 if is_there else signature
 
 
 def of(model: Model | None) -> str:

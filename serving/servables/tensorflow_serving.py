@@ -43,7 +43,7 @@ class Backend(Protocol):
     """A place where models run."""
 
     def open(
-        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
+        self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns one signature of the model ``query_tower`` or ``ranker`` of a release."""
 
@@ -116,11 +116,11 @@ class TensorFlowServingBackend:
         self._turns = itertools.count()
 
     def open(
-        self, component: str, found: release.Release, *, signature: str = signatures.DEFAULT
+        self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns one signature of the model, of this version of the release."""
         signature = reduced_precision.scoring_signature(signature, self._precision)
-        return TensorFlowServingModel(self, component, int(found.version), signature)
+        return TensorFlowServingModel(self, component, int(on_disk.version), signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
         """Returns why the models of a release cannot be asked yet; "" where they can.

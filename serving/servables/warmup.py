@@ -2,7 +2,7 @@
 
 The server answers them before it calls a version available, so that no user pays for lazy
 initialisation. A version that cannot answer them is never served, and the old one stays: that
-makes them the last guard as well. The embedded backend replays the same file.
+makes them the last guard as well. The embedded backend runs the same file.
 """
 
 import os

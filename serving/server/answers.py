@@ -52,25 +52,25 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
 Asked = http_schema.RecommendationsRequest | http_schema.RelatedRequest
 
 
-def request_of(asked: Asked, *, traceparent: str = "") -> PageRequest:
+def request_of(body: Asked, *, traceparent: str = "") -> PageRequest:
     """Returns the request in the form of the funnel."""
-    record = not asked.debug if asked.record is None else asked.record
-    related_to = asked.video_id if isinstance(asked, http_schema.RelatedRequest) else ""
-    context = asked.context.known()
-    if related_to and "surface" not in asked.context.model_fields_set:
+    record = not body.debug if body.record is None else body.record
+    related_to = body.video_id if isinstance(body, http_schema.RelatedRequest) else ""
+    context = body.context.known()
+    if related_to and "surface" not in body.context.model_fields_set:
         context["surface"] = RELATED
     return PageRequest(
-        user_id=asked.user_id or "",
-        k=asked.k,
+        user_id=body.user_id or "",
+        k=body.k,
         context=context,
-        exclude_watched=asked.exclude_watched,
-        blocked=blocked_of(asked.blocked),
-        explain=asked.debug,
-        record=record and bool(asked.user_id),
-        exclude=tuple(asked.exclude),
-        topics=tuple(asked.topics),
-        languages=tuple(asked.languages),
-        session=tuple(asked.session),
+        exclude_watched=body.exclude_watched,
+        blocked=blocked_of(body.blocked),
+        explain=body.debug,
+        record=record and bool(body.user_id),
+        exclude=tuple(body.exclude),
+        topics=tuple(body.topics),
+        languages=tuple(body.languages),
+        session=tuple(body.session),
         related_to=related_to,
         traceparent=traceparent,
     )
@@ -100,7 +100,8 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
             recorded=bool(page.recorded),
         )
     return http_schema.RecommendationsAnswer.model_construct(
-        request_id=page.request_id,
+        page_id=page.page_id,
+        request_id=page.page_id,
         release_id=page.release_id,
         rung=page.rung,
         now=page.now,
@@ -133,20 +134,20 @@ def _described(video: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def history_answer(
-    found: UserHistory, release: LoadedRelease, *, limit: int
+    history: UserHistory, release: LoadedRelease, *, limit: int
 ) -> http_schema.HistoryAnswer:
     """Returns the last watches and searches, newest first, with titles where they are known."""
-    last = found.watches.slice(max(found.watches.num_rows - limit, 0))
+    last = history.watches.slice(max(history.watches.num_rows - limit, 0))
     rows = release.catalogue.rows(last["video_id"])
     known = release.catalogue.table.take(rows[rows >= 0]).to_pylist()
     videos = {video["video_id"]: video for video in known}
-    last_feedback = found.feedback.slice(max(found.feedback.num_rows - limit, 0))
-    searches = found.searches.slice(max(found.searches.num_rows - limit, 0)).to_pylist()
+    last_feedback = history.feedback.slice(max(history.feedback.num_rows - limit, 0))
+    searches = history.searches.slice(max(history.searches.num_rows - limit, 0)).to_pylist()
     return http_schema.HistoryAnswer(
-        user_id=found.user_id,
-        is_known=found.is_known,
-        profile=dict(found.profile) or release.profiles.of(found.user_id),
-        blocked=http_schema.Blocked(**found.blocked.to_record()),
+        user_id=history.user_id,
+        is_known=history.is_known,
+        profile=dict(history.profile) or release.profiles.of(history.user_id),
+        blocked=http_schema.Blocked(**history.blocked.to_record()),
         watches=[
             http_schema.WatchedVideo(
                 video_id=watch["video_id"],

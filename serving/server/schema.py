@@ -208,10 +208,11 @@ class Debug(pydantic.BaseModel):
 class RecommendationsAnswer(pydantic.BaseModel):
     """A page of videos, best first."""
 
-    request_id: str = pydantic.Field(
+    page_id: str = pydantic.Field(
         description="Names this page. Send it back as `page_id` of clicks and watches."
     )
-    release_id: str
+    request_id: str = pydantic.Field(description="The same by its older name.", deprecated=True)
+    release_id: str = pydantic.Field(description="Version of the release that all comes from.")
     rung: Literal[rungs.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
         description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
         "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
@@ -256,7 +257,7 @@ class EventIn(_Strict):
     completed: bool | None = pydantic.Field(None, description="Of a watch: to the end, or nearly.")
     clicked: bool = pydantic.Field(False, description="Of an impression, if it is known already.")
     page_id: PageId = pydantic.Field(
-        "", description="`request_id` of the answer that showed the video."
+        "", description="`page_id` of the answer that showed the video."
     )
     position: int | None = pydantic.Field(None, ge=0, le=100_000)
     source: Word = pydantic.Field("", description="Of a watch: where it came from.")

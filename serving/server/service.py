@@ -23,7 +23,7 @@ from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
 from serving.funnel.funnel import Funnel
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import FunnelSettings
+from serving.funnel.page import FunnelConfig
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history import redis_connection, redis_store
@@ -87,7 +87,7 @@ class ServiceConfig:
     precision: str = reduced_precision.AUTO
     threads: int = 8
     max_waiting: int = 64
-    settings: FunnelSettings = dataclasses.field(default_factory=FunnelSettings)
+    settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: str | None = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
@@ -341,7 +341,7 @@ def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
         if history.is_empty:
             compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
             _fill(history, log.logs_dir, now_s=now_s)
-        recorder.replay(history, log.logs_dir)
+        recorder.catch_up(history, log.logs_dir)
 
 
 def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:

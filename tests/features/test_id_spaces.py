@@ -1,14 +1,14 @@
 import pytest
 
 from features import command, id_spaces
-from features.id_spaces import IdSpace, VocabularySettings
+from features.id_spaces import IdSpace, VocabularyConfig
 from features.spec import ResolvedSpec
 
 SPACES = (IdSpace(name="video"), IdSpace(name="search_token", min_count=2))
 
 
 def applied(**settings):
-    return {s.name: s for s in VocabularySettings(**settings).applied(SPACES)}
+    return {s.name: s for s in VocabularyConfig(**settings).applied(SPACES)}
 
 
 def test_settings_change_what_they_name_and_nothing_else():

@@ -24,7 +24,7 @@ from serving import errors
 from serving.funnel import sources
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import Built
-from serving.funnel.page import FunnelSettings
+from serving.funnel.page import FunnelConfig
 from serving.funnel.profiles import Profiles
 from serving.index import index
 from serving.release import publication
@@ -178,7 +178,7 @@ class OneRelease:
 def patient(**changes):
     """Settings whose deadlines a busy machine does not miss."""
     stages = ("history", "query_tower", "sources", "ranker", "record")
-    return FunnelSettings(**{f"{stage}_deadline_s": 120.0 for stage in stages} | changes)
+    return FunnelConfig(**{f"{stage}_deadline_s": 120.0 for stage in stages} | changes)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from models.ranking import model as ranker
 from models.training import saved
 from pipeline.preprocessing import job as preprocessing_job
 from serving.building import assembly
-from serving.building import settings as build_settings
+from serving.building import config as build_config
 
 FIRST_DAY_S = 1_700_006_400  # 2023-11-15 00:00 UTC
 DAYS = 4
@@ -41,8 +41,8 @@ class SmallSite:
     ranker_model: pathlib.Path
 
     @property
-    def inputs(self) -> build_settings.Inputs:
-        return build_settings.Inputs(
+    def inputs(self) -> build_config.Inputs:
+        return build_config.Inputs(
             examples=self.examples,
             candidate_model=self.candidate_model,
             ranker_model=self.ranker_model,
@@ -65,7 +65,7 @@ def small_site(tmp_path_factory):
 def small_release(small_site, tmp_path_factory):
     """A serving root with one release of the small site."""
     root = tmp_path_factory.mktemp("serving_root")
-    assembly.publish(small_site.inputs, root, build_settings.Settings())
+    assembly.publish(small_site.inputs, root, build_config.BuildConfig())
     return root
 
 

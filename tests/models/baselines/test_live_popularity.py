@@ -9,7 +9,7 @@ from features.durations import HOUR_S
 from models.baselines import live_popularity
 from models.baselines import retrieval as baselines
 from models.baselines.live_popularity import Live
-from models.evaluation.retrieval import Embeddings, RetrievalSettings
+from models.evaluation.retrieval import Embeddings, RetrievalConfig
 from models.paper import live_blend
 from models.paper.live_blend import Inputs
 
@@ -87,7 +87,7 @@ def test_a_blend_recovers_the_weights_that_labels_were_drawn_with(site):
 def test_a_blend_never_ranks_a_video_before_its_upload(site):
     blend = live_blend.LiveBlend(weights=np.zeros(len(live_blend.NAMES)))
     some = site.take(slice(0, 50))
-    ranked = blend.rank(some, RetrievalSettings())
+    ranked = blend.rank(some, RetrievalConfig())
     there = (some.catalogue.upload_times[None] <= some.queries.times[:, None]).sum(axis=1)
     # All scores are equal, and a label stands after its equals but before what is not there.
     np.testing.assert_array_equal(ranked.ranks, there)

@@ -71,7 +71,7 @@ def write_official(folder, *, edition="pure", log=None, random=None, users=None,
 
 def imported(source, logs_dir, **options):
     with logs.LogWriter(logs_dir) as writer:
-        notes = kuairand.import_logs(source, writer, kuairand.Options(**options))
+        notes = kuairand.import_logs(source, writer, kuairand.KuaiRandConfig(**options))
     return notes
 
 
@@ -437,7 +437,7 @@ def test_empty_csv_is_named(tmp_path, content):
 
 def test_page_gap_must_be_positive():
     with pytest.raises(command.InputError, match="--page_gap_minutes must be above 0, got 0"):
-        kuairand.Options(page_gap_minutes=0)
+        kuairand.KuaiRandConfig(page_gap_minutes=0)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def latest(tmp_path):
 def imported(source, **options):
     logs_dir = source.parent / "logs"
     with logs.LogWriter(logs_dir) as writer:
-        movielens.import_logs(source, writer, movielens.Options(**options))
+        movielens.import_logs(source, writer, movielens.MovieLensConfig(**options))
     return logs_dir
 
 
@@ -135,7 +135,7 @@ def test_10m_layout_without_users_and_in_utf8_is_read(one_m):
 def test_directory_above_the_data_set_will_do(latest):
     logs_dir = latest.parent / "logs"
     with logs.LogWriter(logs_dir) as writer:
-        movielens.import_logs(latest.parent, writer, movielens.Options())
+        movielens.import_logs(latest.parent, writer, movielens.MovieLensConfig())
     assert logs.tables_in(logs_dir) == {"watches", "videos", "users"}
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from features import command, dataset, spec
-from features.id_spaces import VocabularySettings
+from features.id_spaces import VocabularyConfig
 from features.spec import ResolvedSpec
 from features.tables import logs
 from pipeline.preprocessing import cleaning, raw_examples, table_files
@@ -209,7 +209,7 @@ def test_future_events_are_set_aside_and_do_not_move_the_holdout(tmp_path):
 
 def test_a_space_that_is_not_there_is_refused_by_name(tmp_path):
     logs_dir = write(tmp_path / "logs", good_tables())
-    wrong = VocabularySettings(max_size={"channel": 5})
+    wrong = VocabularyConfig(max_size={"channel": 5})
     refuse(logs_dir, tmp_path / "examples", "'channel', but.*are video,", vocabularies=wrong)
 
 
@@ -218,7 +218,7 @@ def test_vocabulary_settings_reach_spec_vocabulary_and_marker(tmp_path):
     tables["watches"] = pa.concat_tables([tables["watches"], tables["watches"].slice(0, 1)])
     logs_dir = write(tmp_path / "logs", tables)
     output = tmp_path / "examples"
-    asked = VocabularySettings(max_size={"video": 1}, approximate=("video",))
+    asked = VocabularyConfig(max_size={"video": 1}, approximate=("video",))
     info = preprocessing_job.run(
         str(logs_dir), str(output), PreprocessConfig(vocabularies=asked), []
     )

@@ -36,7 +36,7 @@ def output(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(kuairand_dir, output):
     with logs.LogWriter(output / "logs") as writer:
-        kuairand.import_logs(kuairand_dir, writer, kuairand.Options())
+        kuairand.import_logs(kuairand_dir, writer, kuairand.KuaiRandConfig())
     return raw_examples.RawExamples(
         logs_dir=output / "logs",
         output=output,

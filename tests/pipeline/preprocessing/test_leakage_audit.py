@@ -88,7 +88,7 @@ def seen(events=None, **config):
     audit.begin(events, daily, minutes)
     for _ in replayer.examples(events, daily, LiveStatistics.of(minutes)):
         pass
-    return audit.take()
+    return audit.drain()
 
 
 def leaking(found):

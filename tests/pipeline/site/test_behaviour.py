@@ -113,7 +113,7 @@ def test_popularity_rises_after_upload_and_then_decays(world):
     assert late < 0.1 * peak
 
 
-def test_a_video_is_on_no_shelf_before_its_upload(world):
+def test_a_video_is_not_offered_before_its_upload(world):
     hours = site_hours.Hours(world)
     video = world.config.videos - 1
     before = int(world.videos.upload_time[video]) // 3600 * 3600

@@ -188,7 +188,7 @@ def test_the_curves_of_figure_4_are_the_popularity_of_the_simulator(truth, tmp_p
     hours = _START_S + 3600 * np.array([5, 50, 120])
     rows = np.array([0, 70, 149])
     shares = freshness.true_shares(directory / "site.npz", hours, rows)
-    shelves = site_hours.Hours(truth.world)
+    offers = site_hours.Hours(truth.world)
     for hour, found in zip(hours, shares, strict=True):
-        popularity = shelves.at(int(hour)).popularity
+        popularity = offers.at(int(hour)).popularity
         np.testing.assert_allclose(found, popularity[rows] / popularity.sum(), rtol=1e-9)

@@ -1,4 +1,4 @@
-"""The runner, with stages that take milliseconds in place of the real ones."""
+"""The runner, with steps that take milliseconds in place of the real ones."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from features import command
 from features.tables import logs as log_tables
-from pipeline.steps import retraining, stages, step_records, work_lock
+from pipeline.steps import declared, retraining, step_records, work_lock
 
 Outcome = retraining.Outcome
 
@@ -46,25 +46,25 @@ pathlib.Path(os.environ["WATCHNEXT_DONE"]).touch()
 """
 
 CHAIN = (
-    stages.Stage(
+    declared.Step(
         name="prepare",
         binary="prepare",
-        reads={"logs": stages.LOGS},
-        writes=("out", stages.EXAMPLES),
+        reads={"logs": declared.LOGS},
+        writes=("out", declared.EXAMPLES),
         packages=(),
     ),
-    stages.Stage(
+    declared.Step(
         name="rank",
         binary="rank",
-        reads={"examples": stages.EXAMPLES},
+        reads={"examples": declared.EXAMPLES},
         writes=("out", "ranker"),
         packages=(),
         needs_ranking=True,
     ),
-    stages.Stage(
+    declared.Step(
         name="judge",
         binary="judge",
-        reads={"examples": stages.EXAMPLES, "ranker": "ranker"},
+        reads={"examples": declared.EXAMPLES, "ranker": "ranker"},
         writes=("out", "verdict"),
         packages=(),
     ),
@@ -83,8 +83,8 @@ def site(root, monkeypatch):
     """Logs, the three binaries, and ``site.job(**settings)``, ``site.ran()``."""
     binaries = root / "binaries"
     binaries.mkdir()
-    for stage in CHAIN:
-        (binaries / f"{stage.binary}.py").write_text(STEP)
+    for step in CHAIN:
+        (binaries / f"{step.binary}.py").write_text(STEP)
     logs = root / "logs"
     (logs / "impressions").mkdir(parents=True)
     (logs / "impressions" / "part.parquet").write_text("rows")

@@ -9,7 +9,7 @@ import pytest
 
 from features import command, files
 from serving.building import assembly
-from serving.building import settings as build_settings
+from serving.building import config as build_config
 from serving.index import index
 from serving.release import manifest as release
 from serving.release import publication
@@ -78,7 +78,7 @@ def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
     inputs = without_ranker(small_site, page_order=worse_than_popularity(tmp_path))
     seen = []
     with pytest.raises(assembly.GatesFailedError, match=r"nothing was published.*live_watches_1h"):
-        assembly.publish(inputs, tmp_path / "root", build_settings.Settings(), report=seen.append)
+        assembly.publish(inputs, tmp_path / "root", build_config.BuildConfig(), report=seen.append)
     assert "FAIL" in [gate.verdict for gate in seen]
     assert release.versions(tmp_path / "root") == []
     assert release.stated_current(tmp_path / "root") is None
@@ -86,7 +86,7 @@ def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
 
 def test_a_forced_release_records_the_reason(small_site, tmp_path):
     inputs = without_ranker(small_site, page_order=worse_than_popularity(tmp_path))
-    settings = build_settings.Settings(force_publish="the baseline is broken today")
+    settings = build_config.BuildConfig(force_publish="the baseline is broken today")
     assembly.publish(inputs, tmp_path / "root", settings)
     found = release.load(tmp_path / "root")
     assert found.manifest.forced == "the baseline is broken today"
@@ -107,14 +107,14 @@ def test_a_missing_input_is_named_before_anything_is_written(
 ):
     inputs = dataclasses.replace(small_site.inputs, **changes)
     with pytest.raises(command.InputError, match=message):
-        assembly.publish(inputs, tmp_path / "root", build_settings.Settings())
+        assembly.publish(inputs, tmp_path / "root", build_config.BuildConfig())
     assert not (tmp_path / "root").exists()
 
 
 @pytest.mark.parametrize("settings", [{"keep": 1}, {"recall_target": 0.0}, {"recall_target": 1.1}])
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(command.InputError, match="must be"):
-        build_settings.Settings(**settings)
+        build_config.BuildConfig(**settings)
 
 
 def test_build_release_publishes_and_says_what_to_do_next(small_site, tmp_path):

@@ -260,7 +260,7 @@ def test_a_page_order_that_is_surely_worse_than_one_of_its_parts_fails(high, ver
 
 
 def test_without_watches_to_learn_an_order_from_it_is_said_that_none_was_judged():
-    (gate,) = gates.page_order({"lessons": 12, "asked": 200})
+    (gate,) = gates.page_order({"lessons": 12, "needed": 200})
     assert (gate.verdict, gate.value) == ("not checked", "12 held-out watches of candidates")
 
 

@@ -179,7 +179,7 @@ def test_damaged_record_costs_itself_alone_whoever_reads_it(tmp_path, damaged):
     assert ids(news(follower)) == ["e1", "e2"]
     assert follower.damaged == 1
     history = SqliteHistoryStore(tmp_path / "history.sqlite")
-    assert recorder.replay(history, log.logs_dir) == 2
+    assert recorder.catch_up(history, log.logs_dir) == 2
     assert log.compact() == {"watches": 2}
     assert [p.read_bytes() for p in path.parent.glob("*.damaged")] == [damaged + b"\n"]
     log.close()

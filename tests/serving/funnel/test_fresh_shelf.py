@@ -14,7 +14,7 @@ from serving.events.event import Event, Kind
 from serving.funnel import filters, loaded_release
 from serving.funnel.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 from serving.funnel.nominations import Question
-from serving.funnel.page import FunnelSettings, PageRequest
+from serving.funnel.page import FunnelConfig, PageRequest
 from serving.history.user_history import unknown_user
 from serving.release import manifest as release
 from serving.servables.embedded import EmbeddedBackend
@@ -137,8 +137,8 @@ def test_a_later_row_of_a_video_reaches_the_release_that_serves(built, backend, 
         viewer,
         after.catalogue,
         after.video_rules,
-        asked=PageRequest(user_id="u", k=1),
-        settings=FunnelSettings(),
+        request=PageRequest(user_id="u", k=1),
+        settings=FunnelConfig(),
     )
     assert np.flatnonzero(~found.allowed(rows)).tolist() == [7]
     assert found.forbidden.tolist() == [3]

@@ -95,7 +95,7 @@ def test_pages_of_one_second_do_not_run_ahead_of_the_clock(funnel_of, history, t
     for _ in range(300):
         before = history.read("u").impressions["time"].to_pylist()
         page = funnel.recommend(PageRequest(user_id="u", k=1))
-        seen[page.request_id] = (page.now, sum(time < page.now for time in before))
+        seen[page.page_id] = (page.now, sum(time < page.now for time in before))
     assert {now for now, _ in seen.values()} == {tiny.now + 1}
     written = history.read("u").impressions["time"].to_pylist()
     assert len(written) == 300
@@ -111,7 +111,7 @@ def test_click_in_the_second_before_its_page_is_the_pages(funnel_of, history, ti
     page = funnel.recommend(PageRequest(user_id="u", k=2))
     assert page.now == tiny.now + 1
     named, bare = (item.video_id for item in page.items)
-    for video, more in ((named, {"page_id": page.request_id}), (bare, {})):
+    for video, more in ((named, {"page_id": page.page_id}), (bare, {})):
         click = Event(
             event_id=video, kind=Kind.CLICK, user_id="u", time=tiny.now, video_id=video, **more
         )
@@ -298,7 +298,7 @@ def test_served_page_reaches_history_and_log_as_it_was_shown(funnel_of, history,
     logged = logs.read_table(tmp_path / "logs", "impressions").to_pylist()
     log.close()
     for row, item in zip(logged, page.items, strict=True):
-        assert (row["page_id"], row["position"]) == (page.request_id, item.position)
+        assert (row["page_id"], row["position"]) == (page.page_id, item.position)
         assert (row["surface"], row["device"]) == ("home", "phone")
         assert row["candidate_sources"] == list(item.sources)
         assert row["retrieval_score"] == pytest.approx(item.retrieval_score)

@@ -59,7 +59,7 @@ class Site:
             bring=lambda segments: recorder.bring(self.history, segments),
         )
         self.live = LiveState()
-        recorder.replay(self.history, self.logs_dir)
+        recorder.catch_up(self.history, self.logs_dir)
         self.log.compact()
         self.recorder = Recorder(self.history, self.log, self.live)
 

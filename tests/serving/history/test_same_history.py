@@ -77,7 +77,7 @@ class Site:
         assert answer["rung"] == "full", answer
         if self.from_s is None or answer["now"] >= self.from_s:
             inputs = self.running.releases.current.ranker.asked[-1]
-            self.pages[answer["request_id"]] = inputs
+            self.pages[answer["page_id"]] = inputs
         return answer
 
 
@@ -94,7 +94,7 @@ def visit(site, rng, user, at):
     site.happens("search", user, at, query="cats")
     first = site.page(user, at + 2)
     shown = [item["video_id"] for item in first["items"]]
-    named = {"page_id": first["request_id"]}
+    named = {"page_id": first["page_id"]}
     site.happens("click", user, at + 10, video_id=shown[0], **named)
     # A page between a click and its watch, and one between an impression and its click.
     site.page(user, at + 11)

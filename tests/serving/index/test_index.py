@@ -120,7 +120,7 @@ def test_scann_gives_every_query_its_k_even_from_few_leaves():
     embeddings = clustered(3000)
     tree = index_tuning.Partitioning(num_leaves=50, spherical=True, soar=True)
     searcher = index_tuning.build_searcher(embeddings, tree, k=10)
-    few = index_tuning.SearchSettings(leaves_to_search=1, reorder=2000, k=2000)
+    few = index_tuning.SearchConfig(leaves_to_search=1, reorder=2000, k=2000)
     for count in (1, 5):
         rows, scores = searcher.search(queries_like(count), 2000, settings=few)
         assert [len(set(row)) for row in rows.tolist()] == [2000] * count
@@ -145,7 +145,7 @@ def test_a_moved_scann_index_loads_and_answers_the_same(tmp_path, monkeypatch):
         index_tuning.Partitioning(num_leaves=20, spherical=True, soar=False),
         k=10,
     )
-    settings = index_tuning.SearchSettings(leaves_to_search=20, reorder=100, k=10)
+    settings = index_tuning.SearchConfig(leaves_to_search=20, reorder=100, k=10)
     best = index_tuning.Trial(
         partitioning=searcher.partitioning, search=settings, recall=1.0, mean_ms=0.0
     )

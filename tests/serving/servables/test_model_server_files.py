@@ -22,7 +22,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import errors
-from serving.funnel.page import FunnelSettings, PageRequest
+from serving.funnel.page import FunnelConfig, PageRequest
 from serving.release import manifest as release
 from serving.release import tf_serving_config
 from serving.servables import reduced_precision, signatures, warmup
@@ -33,7 +33,7 @@ from serving.server import service
 REAL = "TENSORFLOW_MODEL_SERVER"
 SERVERS = ["stubs", *(["real"] if os.environ.get(REAL) else [])]
 START_S = 120
-PATIENT = FunnelSettings(
+PATIENT = FunnelConfig(
     history_deadline_s=120,
     query_tower_deadline_s=120,
     sources_deadline_s=120,

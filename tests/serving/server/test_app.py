@@ -87,7 +87,7 @@ def test_profile_of_a_new_user_is_kept(site):
 def test_click_on_a_page_reaches_the_logs(site):
     page = recommend(site, k=2, context={"region": "de"})
     video = page["items"][1]["video_id"]
-    common = {"user_id": "u", "video_id": video, "page_id": page["request_id"]}
+    common = {"user_id": "u", "video_id": video, "page_id": page["page_id"]}
     report(
         site,
         {"event_id": "c", "type": "click", **common},

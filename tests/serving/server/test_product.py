@@ -386,7 +386,7 @@ def test_stages_of_a_request_are_spans_within_the_trace_of_the_caller(running):
     assert {span.parent_span_id for span in spans.values()} == {root.span_id}
     attributes = {a.key: a.value.string_value for a in root.attributes}
     assert attributes == {
-        "release": page["release_id"], "rung": "full", "page": page["request_id"]
+        "release": page["release_id"], "rung": "full", "page": page["page_id"]
     }  # fmt: skip
 
 

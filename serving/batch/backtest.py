@@ -1,4 +1,4 @@
-"""Replays a log through the whole funnel: what it would have shown before each watch.
+"""Backtest: what the whole funnel would have shown before each watch of a log.
 
 The log goes by in the order of its time. Before each watch the funnel is asked for its user with
 what was known strictly before that second: the user's own past, what everybody watched until then,
@@ -26,7 +26,7 @@ from features import command
 from serving.batch import output as batch_output
 from serving.batch import past_funnel
 from serving.batch.page_scores import Tally
-from serving.batch.past_funnel import ReplaySettings
+from serving.batch.past_funnel import BacktestConfig
 from serving.release.manifest import Release
 
 _QUERIES_PER_WORKER = 1500  # A process takes some ten seconds to start.
@@ -35,12 +35,12 @@ _MOST_WORKERS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a replay found.
+    """What a backtest came to.
 
     Attributes:
         rows: Number of rows written.
         queries: Number of watches that were asked for.
-        seconds: Wall time of the replay itself, without loading, seconds.
+        seconds: Wall time of the backtest itself, without loading, seconds.
         text: Hit rates beside those of live popularity.
     """
 
@@ -50,45 +50,45 @@ class Outcome:
     text: str
 
 
-def replay(
-    found: Release,
+def run(
+    release: Release,
     *,
     serving_root: pathlib.Path,
     logs_dir: pathlib.Path,
     output: pathlib.Path,
-    settings: ReplaySettings,
+    settings: BacktestConfig,
 ) -> Outcome:
     """Writes ``query_id, user_id, time, watched_video_id, rank, video_id, sources``.
 
     Args:
-        found: Release whose pages are replayed.
+        release: Release whose pages are judged.
         serving_root: Directory in which it was published.
         logs_dir: Raw logs, from before the release until after ``from_s``.
         output: Parquet file to write; it appears when it is whole.
         settings: Period, widths and sampling, see
-            :class:`serving.batch.past_funnel.ReplaySettings`.
+            :class:`serving.batch.past_funnel.BacktestConfig`.
 
     Raises:
         command.InputError: The logs cannot be used, or have no watch to ask for.
     """
-    inside = _learnt_at(found, settings.from_s)
+    inside = _learnt_at(release, settings.from_s)
     if inside and not settings.allow_learnt:
         raise command.InputError(
             f"{inside}, so its pages would be judged on what they know. Ask from then on, or build "
             f"a release with --until={command.format_time(settings.from_s)}. --allow_learnt asks "
             "all the same; its figures are too good."
         )
-    run = past_funnel.opened(found, serving_root, logs_dir, settings)
-    if not len(run.asked):
+    past = past_funnel.opened(release, serving_root, logs_dir, settings)
+    if not len(past.labels):
         raise command.InputError(
             f"{logs_dir} has no watch at or after {command.format_time(settings.from_s)} and "
             "before --until; check both."
         )
     start = time.monotonic()
-    logging.info("Pages are in the order %s.", run.order_in_words)
-    count = settings.workers or _workers_for(len(run.asked))
+    logging.info("Pages are in the order %s.", past.order_in_words)
+    count = settings.workers or _workers_for(len(past.labels))
     shards = [
-        _Shard(found, serving_root, logs_dir, settings, number, count) for number in range(count)
+        _Shard(release, serving_root, logs_dir, settings, number, count) for number in range(count)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -102,9 +102,9 @@ def replay(
             processes.submit(_write_shard, *pair)
             for pair in zip(shards[1:], paths[1:], strict=True)
         ]
-        run.take(0, count)
-        batch_output.write(paths[0], past_funnel.SCHEMA, run.pages())
-        tally = sum((other.result() for other in others), run.scores.tally)
+        past.keep_every(0, count)
+        batch_output.write(paths[0], past_funnel.SCHEMA, past.pages())
+        tally = sum((other.result() for other in others), past.scores.tally)
         together = pa.concat_tables([pq.read_table(path) for path in paths])
         rows = batch_output.write(
             output,
@@ -118,35 +118,35 @@ def replay(
     return Outcome(rows=rows, queries=tally.queries, seconds=seconds, text=text)
 
 
-def _learnt_at(found: Release, from_s: int) -> str:
+def _learnt_at(release: Release, from_s: int) -> str:
     """Returns in words that a release has learnt what happened at a time; "" where it has not."""
-    learnt_until_s = found.learnt_until_s
+    learnt_until_s = release.learnt_until_s
     if learnt_until_s is None or from_s >= learnt_until_s:
         return ""
     return (
-        f"release {found.version} has learnt everything before "
+        f"release {release.version} has learnt everything before "
         f"{command.format_time(learnt_until_s)}"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """What one process does of a replay: every ``count``-th watch. All watches happen in each."""
+    """What one process does of a backtest: every ``count``-th watch. All watches happen in each."""
 
-    found: Release
+    release: Release
     serving_root: pathlib.Path
     logs_dir: pathlib.Path
-    settings: ReplaySettings
+    settings: BacktestConfig
     number: int
     count: int
 
 
 def _write_shard(shard: _Shard, path: pathlib.Path) -> Tally:
     """Runs in a process of its own."""
-    run = past_funnel.opened(shard.found, shard.serving_root, shard.logs_dir, shard.settings)
-    run.take(shard.number, shard.count)
-    batch_output.write(path, past_funnel.SCHEMA, run.pages())
-    return run.scores.tally
+    past = past_funnel.opened(shard.release, shard.serving_root, shard.logs_dir, shard.settings)
+    past.keep_every(shard.number, shard.count)
+    batch_output.write(path, past_funnel.SCHEMA, past.pages())
+    return past.scores.tally
 
 
 def _workers_for(queries: int) -> int:

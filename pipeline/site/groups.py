@@ -1,9 +1,9 @@
 """Weighted draws out of many items that lie in a hierarchy of groups, and their exact chances.
 
-A shelf holds the items in the order of their groups, for instance topic, then language within the
+Grouped items stand in the order of their groups, for instance topic, then language within the
 topic, then niche. A stock gives each item a weight. A draw names a group at the finest level and
 takes an item of it with probability weight / sum of weights; where the group has no weight it
-falls back to the group one level up, at last to the whole shelf. One draw is a binary search, so
+falls back to the group one level up, at last to all items. One draw is a binary search, so
 a million videos cost little more than a thousand.
 """
 
@@ -28,7 +28,7 @@ def draw_columns(cumulative: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     return np.minimum(columns, cumulative.shape[1] - 1)
 
 
-class Shelf:
+class GroupedItems:
     """Items in the order of their groups.
 
     Attributes:
@@ -65,21 +65,21 @@ class Shelf:
         running = np.zeros(len(self.order) + 1)
         np.cumsum(weights[self.order], out=running[1:])
         masses = [running[bounds[1:]] - running[bounds[:-1]] for bounds in self._bounds]
-        return Stock(shelf=self, weights=weights, running=running, masses=masses)
+        return Stock(items=self, weights=weights, running=running, masses=masses)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stock:
-    """A shelf with weights.
+    """Grouped items with weights.
 
     Attributes:
-        shelf: Shelf with the items.
+        items: The items in the order of their groups.
         weights: float [V], weight of each item.
-        running: float64 [V + 1], running sums in the order of the shelf.
+        running: float64 [V + 1], running sums in the order of the items.
         masses: float64 [groups] for each level, sums of the groups.
     """
 
-    shelf: Shelf
+    items: GroupedItems
     weights: np.ndarray
     running: np.ndarray
     masses: list[np.ndarray]
@@ -97,10 +97,10 @@ class Stock:
         Returns:
             int64 [...], item, or -1 where there is none.
         """
-        keys = self.shelf._keys(digits)
+        keys = self.items._keys(digits)
         low = np.zeros(keys[-1].shape, np.int64)
-        high = np.full(keys[-1].shape, 0 if strict else len(self.shelf.order))
-        for key, bounds, mass in zip(keys, self.shelf._bounds, self.masses, strict=True):
+        high = np.full(keys[-1].shape, 0 if strict else len(self.items.order))
+        for key, bounds, mass in zip(keys, self.items._bounds, self.masses, strict=True):
             has_some = mass[key] > 0
             low = np.where(has_some, bounds[key], low)
             high = np.where(has_some, bounds[key + 1], high)
@@ -108,7 +108,7 @@ class Stock:
         # Rounding must not lead past the last item that has weight.
         target = np.minimum(start + rng.random(low.shape) * (end - start), np.nextafter(end, 0))
         place = np.searchsorted(self.running, target, side="right") - 1
-        items = self.shelf.order[np.clip(place, 0, len(self.shelf.order) - 1)]
+        items = self.items.order[np.clip(place, 0, len(self.items.order) - 1)]
         return np.where(end > start, items, -1)
 
     def spread(self, wishes: np.ndarray, *, strict: bool = False) -> np.ndarray:
@@ -128,9 +128,9 @@ class Stock:
             mass = self.masses[depth]
             has_some = mass > 0
             share = np.where(has_some, wish / np.where(has_some, mass, 1), 0)
-            chances += share[:, self.shelf._item_keys[depth]]
+            chances += share[:, self.items._item_keys[depth]]
             unmet = np.where(has_some, 0, wish)
-            wish = unmet.reshape(batch, -1, self.shelf.sizes[depth]).sum(axis=2)
+            wish = unmet.reshape(batch, -1, self.items.sizes[depth]).sum(axis=2)
         if self.running[-1] > 0 and not strict:
             chances += wish / self.running[-1]
         return chances * self.weights

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pipeline.site import shelves as site_shelves
+from pipeline.site import groups
 
 # Items 0-3 in group (0, 0), (0, 1), (0, 1), (1, 0).
 _FIRST, _SECOND = np.array([0, 0, 0, 1]), np.array([0, 1, 1, 0])
 
 
 @pytest.fixture
-def shelf():
-    return site_shelves.Shelf((2, 2), (_FIRST, _SECOND))
+def items():
+    return groups.GroupedItems((2, 2), (_FIRST, _SECOND))
 
 
 def _wish(first, second):
@@ -20,30 +20,30 @@ def _wish(first, second):
     return wish
 
 
-def test_a_group_gives_its_items_by_weight(shelf):
-    stock = shelf.stock(np.array([5.0, 1.0, 3.0, 7.0]))
+def test_a_group_gives_its_items_by_weight(items):
+    stock = items.stock(np.array([5.0, 1.0, 3.0, 7.0]))
     np.testing.assert_allclose(stock.spread(_wish(0, 1)), [[0, 1 / 4, 3 / 4, 0]])
 
 
-def test_an_empty_group_falls_back_to_the_next_larger_one(shelf):
-    stock = shelf.stock(np.array([6.0, 0.0, 0.0, 7.0]))
+def test_an_empty_group_falls_back_to_the_next_larger_one(items):
+    stock = items.stock(np.array([6.0, 0.0, 0.0, 7.0]))
     np.testing.assert_allclose(stock.spread(_wish(0, 1)), [[1, 0, 0, 0]])
 
 
-def test_an_empty_first_level_falls_back_to_the_whole_shelf(shelf):
-    stock = shelf.stock(np.array([1.0, 1.0, 2.0, 0.0]))
+def test_an_empty_first_level_falls_back_to_the_all_items(items):
+    stock = items.stock(np.array([1.0, 1.0, 2.0, 0.0]))
     np.testing.assert_allclose(stock.spread(_wish(1, 0)), [[1 / 4, 1 / 4, 1 / 2, 0]])
 
 
-def test_strict_gives_nothing_rather_than_fall_back_to_the_whole_shelf(shelf):
-    stock = shelf.stock(np.array([1.0, 1.0, 2.0, 0.0]))
+def test_strict_gives_nothing_rather_than_fall_back_to_the_all_items(items):
+    stock = items.stock(np.array([1.0, 1.0, 2.0, 0.0]))
     rng = np.random.default_rng(0)
     assert stock.draw(rng, (np.array([1]), np.array([0])), strict=True).tolist() == [-1]
     assert stock.spread(_wish(1, 0), strict=True).sum() == 0
 
 
-def test_an_empty_shelf_gives_nothing(shelf):
-    stock = shelf.stock(np.zeros(4))
+def test_an_empty_items_gives_nothing(items):
+    stock = items.stock(np.zeros(4))
     drawn = stock.draw(np.random.default_rng(0), (np.array([0, 1]), np.array([1, 0])))
     assert drawn.tolist() == [-1, -1]
     assert stock.spread(_wish(0, 0)).sum() == 0
@@ -53,7 +53,7 @@ def test_draws_come_as_often_as_their_chances_say():
     rng = np.random.default_rng(3)
     first, second = rng.integers(0, 3, 40), rng.integers(0, 2, 40)
     weights = rng.random(40) * (rng.random(40) < 0.6)
-    stock = site_shelves.Shelf((3, 2), (first, second)).stock(weights)
+    stock = groups.GroupedItems((3, 2), (first, second)).stock(weights)
     wishes = rng.dirichlet(np.ones(6))
     drawn_wish = rng.choice(6, size=200_000, p=wishes)
     drawn = stock.draw(rng, (drawn_wish // 2, drawn_wish % 2))
@@ -68,4 +68,4 @@ def test_columns_are_drawn_by_the_weights_of_their_row():
     # Running sums of the weights (1, 0, 3): a column without weight is never drawn.
     cumulative = np.array([[1.0, 1.0, 4.0]])
     uniform = np.array([[0.0, 0.2499, 0.25, 0.9999]])
-    assert site_shelves.draw_columns(cumulative, uniform).tolist() == [[0, 0, 2, 2]]
+    assert groups.draw_columns(cumulative, uniform).tolist() == [[0, 0, 2, 2]]

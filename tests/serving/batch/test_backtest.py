@@ -9,8 +9,8 @@ import pytest
 from features import command
 from features.tables import logs
 from features.tables.log_writer import LogWriter
-from serving.batch import page_replay
-from serving.batch.past_funnel import ReplaySettings
+from serving.batch import backtest
+from serving.batch.past_funnel import BacktestConfig
 from serving.release import manifest as release
 
 SAMPLE = 40
@@ -27,12 +27,12 @@ def run(world, logs_dir, output, **settings):
     settings.setdefault("sample", SAMPLE)
     settings.setdefault("allow_learnt", True)
     settings.setdefault("k", 10)
-    outcome = page_replay.replay(
+    outcome = backtest.run(
         release.load(world.serving_root),
         serving_root=world.serving_root,
         logs_dir=logs_dir,
         output=output,
-        settings=ReplaySettings(**settings),
+        settings=BacktestConfig(**settings),
     )
     return outcome, pq.read_table(output)
 

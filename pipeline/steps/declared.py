@@ -12,7 +12,7 @@ SERVING_ROOT = "serving_root"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
+class Step:
     """A binary, the artefacts that it reads, and the artefact that it must leave complete.
 
     Attributes:
@@ -45,22 +45,22 @@ class Stage:
         return [sys.executable, "-m", self.binary, *paths, *flags]
 
 
-STAGES = (
-    Stage(
+STEPS = (
+    Step(
         name="preprocess",
         binary="pipeline.preprocess",
         reads={"logs": LOGS},
         writes=("examples", EXAMPLES),
         packages=("features", "pipeline"),
     ),
-    Stage(
+    Step(
         name="train_candidate",
         binary="models.train_candidate",
         reads={"examples": EXAMPLES},
         writes=("model", "candidate_model"),
         packages=("features", "models"),
     ),
-    Stage(
+    Step(
         name="train_ranker",
         binary="models.train_ranker",
         reads={"examples": EXAMPLES},
@@ -68,7 +68,7 @@ STAGES = (
         packages=("features", "models"),
         needs_ranking=True,
     ),
-    Stage(
+    Step(
         name="evaluate",
         binary="models.evaluate",
         reads={
@@ -79,7 +79,7 @@ STAGES = (
         writes=("output", "evaluation"),
         packages=("features", "models"),
     ),
-    Stage(
+    Step(
         # By models that have not learnt the watches that it learns from.
         name="learn_order",
         binary="serving.learn_order",
@@ -92,7 +92,7 @@ STAGES = (
         writes=("output", "page_order"),
         packages=("features", "models", "serving"),
     ),
-    Stage(
+    Step(
         # After it was measured: what serves knows all that is in the holdout, too.
         name="join_holdout",
         binary="pipeline.join_holdout",
@@ -100,7 +100,7 @@ STAGES = (
         writes=("output", FINAL_EXAMPLES),
         packages=("features", "pipeline"),
     ),
-    Stage(
+    Step(
         name="refit",
         binary="models.refit",
         reads={
@@ -111,7 +111,7 @@ STAGES = (
         writes=("output", "final_candidate_model"),
         packages=("features", "models"),
     ),
-    Stage(
+    Step(
         name="build_release",
         binary="serving.build_release",
         reads={

@@ -31,7 +31,7 @@ class Inputs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class BuildConfig:
     """How it is made.
 
     Attributes:
