@@ -28,8 +28,8 @@ _MEASURES: Mapping[str, Callable[[Ints], Floats]] = {
     "recall_at_100": lambda places: (places < 100).astype(np.float64),
     "map_at_100": lambda places: np.where(places < 100, 1 / (places + 1.0), 0.0),
 }
-# Days before the end at which a release is made: both days after them lie in the last two weeks.
-_CUTS = {experiments.SHORT: (1,), experiments.FULL: (8, 1)}
+# Days before the end at which a release is made; it is asked about the day after.
+_CUTS = {experiments.SHORT: (1,), experiments.FULL: (1,)}
 _QUERIES = {experiments.SHORT: 400, experiments.FULL: 6_000}
 _PAGES = {experiments.SHORT: 100, experiments.FULL: 1_500}
 
@@ -54,7 +54,7 @@ _WORLDS: Mapping[str, _World] = {
         "the simulated news site, watches alone",
         {
             experiments.SHORT: ("--preset=news", "--users=300", "--videos=800", "--days=5"),
-            experiments.FULL: ("--preset=news", "--users=4000", "--days=16"),
+            experiments.FULL: ("--preset=news", "--users=3000", "--days=11"),
         },
         is_bared=True,
     ),

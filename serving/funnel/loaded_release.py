@@ -97,7 +97,7 @@ class LoadedRelease:
     @property
     def site(self) -> SiteFacts:
         """What the logs told of the site that the release is for."""
-        return SiteFacts() if self.found is None else self.found.site
+        return SiteFacts() if self.manifest is None else self.manifest.site
 
     @functools.cached_property
     def video_rules(self) -> VideoRules:

@@ -149,7 +149,11 @@ class _PageRequest(_Strict):
 class RecommendationsRequest(_PageRequest):
     """Asks for a page of videos."""
 
-    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+    user_id: Id | None = pydantic.Field(
+        None,
+        description="Any id; one that was never seen is a new user. Without, the page is made of "
+        "`context` and `session`, and nothing is recorded.",
+    )
 
 
 class RelatedRequest(_PageRequest):
