@@ -142,7 +142,7 @@ def test_release_is_described(site):
 @pytest.mark.parametrize(
     ("path", "body", "where"),
     [
-        ("recommendations", {}, "user_id"),
+        ("recommendations", {"user_id": ""}, "user_id"),
         ("recommendations", {"user_id": ""}, "user_id"),
         ("recommendations", {"user_id": "x" * 257}, "user_id"),
         ("recommendations", {"user_id": "a\x00b"}, "user_id"),
