@@ -326,6 +326,8 @@ class Again(Source):
         """Returns what was watched, best first."""
         watches = question.viewer.history.watches
         known = watches.video >= 0
+        if not known.any():
+            return NOTHING
         rows, place = np.unique(watches.video[known], return_inverse=True)
         since = np.maximum(question.viewer.now - watches.time[known], 1).astype(np.float64)
         scores = np.bincount(place, weights=since**-0.5, minlength=len(rows))

@@ -143,7 +143,6 @@ def test_release_is_described(site):
     ("path", "body", "where"),
     [
         ("recommendations", {"user_id": ""}, "user_id"),
-        ("recommendations", {"user_id": ""}, "user_id"),
         ("recommendations", {"user_id": "x" * 257}, "user_id"),
         ("recommendations", {"user_id": "a\x00b"}, "user_id"),
         ("recommendations", {"user_id": "u", "k": 0}, "k"),
