@@ -67,6 +67,12 @@ _SERVING = [
     "uvicorn>=0.32,<1",
     "uvloop>=0.20,<1",
 ]
+# Sources of `import_dataset --mapping`; SQLite and files need DuckDB alone.
+_MAPPING = ["duckdb>=1.5,<3", "tomli>=2.0,<3; python_version < '3.11'"]
+_POSTGRESQL = ["adbc-driver-postgresql>=1.5,<2"]
+_DATABASES = ["connectorx>=0.4.2,<0.5"]
+_DELTA = ["deltalake>=1.2,<2"]
+_ICEBERG = ["pyiceberg[pyarrow,sql-sqlite]>=0.10,<0.13"]
 _GBDT = ["lightgbm>=4.5,<5"]
 _FACTORISATION = ["implicit>=0.7.2,<0.8", "threadpoolctl>=3.5,<4"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
@@ -98,7 +104,8 @@ def _union(*requirements: list[str]) -> list[str]:
     return sorted({requirement for group in requirements for requirement in group})
 
 
-_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _TEST)
+_SOURCES = _union(_MAPPING, _POSTGRESQL, _DATABASES, _DELTA, _ICEBERG)
+_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _SOURCES, _TEST)
 
 setup(
     name="watchnext",
@@ -124,6 +131,11 @@ setup(
         "preprocessing": _union(_PREPROCESSING),
         "training": _union(_TRAINING),
         "serving": _union(_SERVING),
+        "mapping": _MAPPING,
+        "postgresql": _union(_MAPPING, _POSTGRESQL),
+        "databases": _union(_MAPPING, _DATABASES),
+        "delta": _union(_MAPPING, _DELTA),
+        "iceberg": _union(_MAPPING, _ICEBERG),
         "gbdt": _GBDT,
         "factorisation": _FACTORISATION,
         "tracing": _TRACING,

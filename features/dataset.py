@@ -17,7 +17,7 @@ Path = str | os.PathLike[str]
 
 
 def info(examples_dir: Path) -> dict[str, object]:
-    """Returns what preprocess recorded about the examples; see WORKSPACE.md for the keys."""
+    """Returns what ``pipeline/preprocessing/job.py`` recorded about the examples."""
     return files.require_complete(examples_dir, what="examples", made_by=_MADE_BY)
 
 

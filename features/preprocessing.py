@@ -14,12 +14,15 @@ Source: Covington et al., RecSys 2016, section 4.1.
 """
 
 import math
+import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from features import spec
+from features import command, spec
 from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
@@ -100,7 +103,7 @@ def make_preprocessing_fn(
             if kind is Kind.BINARY:
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
             else:
-                outputs[column] = _quantiles(filled, len(names))
+                outputs[column] = _quantiles(filled, len(names), name=_boundaries_of(column))
         return outputs
 
     return preprocessing_fn
@@ -197,12 +200,44 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     return tf.clip_by_value(filled, -LARGEST, LARGEST)
 
 
-def _quantiles(values: tf.Tensor, width: int) -> tf.Tensor:
+def _quantiles(values: tf.Tensor, width: int, *, name: str) -> tf.Tensor:
     boundaries = tft.quantiles(
         values, num_buckets=NUM_QUANTILES + 1, epsilon=0.001, reduce_instance_dims=False
     )
-    boundaries = tf.ensure_shape(boundaries, [width, None])
+    boundaries = tf.ensure_shape(boundaries, [width, None], name=name)
     return tf.ensure_shape(interpolated_quantile(values, boundaries), [None, width])
+
+
+def _boundaries_of(column: str) -> str:
+    """Returns the name in the transform graph of a vector's boundaries."""
+    return f"{column}_boundaries"
+
+
+def boundaries(examples_dir: str | os.PathLike[str], model: str, side: Side) -> np.ndarray:
+    """Returns the quantile boundaries of a side's continuous vector, float32 [F, Q].
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        side: Side that has continuous features.
+
+    Raises:
+        command.InputError: The transform graph was made before its boundaries had a name.
+    """
+    directory = pathlib.Path(examples_dir) / "transform_fn" / model / "transform_fn"
+    graph = tf.saved_model.load(str(directory)).transform_fn.graph
+    name = _boundaries_of(spec.vector_column(side, Kind.CONTINUOUS))
+    try:
+        (given,) = graph.get_operation_by_name(name).inputs
+    except KeyError:
+        raise command.InputError(
+            f"{directory} names no {name}: an earlier version made it. Run pipeline.preprocess "
+            "again, and train on what it writes."
+        ) from None
+    # tf.Transform puts what analyzers found beside the function, not into it.
+    captured = {inner.name: outer for outer, inner in graph.captures}
+    found: np.ndarray = captured[given.name].numpy()
+    return found
 
 
 def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:

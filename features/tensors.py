@@ -1,6 +1,7 @@
-"""Raw example columns as arrays in the shape that serving signatures and models take."""
+"""Example columns as arrays in the shape that serving signatures and models take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,3 +68,42 @@ def signature_shapes(
         if width:
             shapes[spec.vector_column(side, kind)] = ("float32", [None, width])
     return shapes
+
+
+def side_columns(resolved: ResolvedSpec, model: str, side: Side) -> list[str]:
+    """Returns the names of the inputs of one side of a model, each once."""
+    names = [f.name for f in resolved.of(model, side) if f.categorical]
+    names += [
+        spec.vector_column(side, f.kind) for f in resolved.of(model, side) if not f.categorical
+    ]
+    return list(dict.fromkeys(names))
+
+
+def side_features(
+    resolved: ResolvedSpec, model: str, side: Side, arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the inputs of one side of a model, by name; those that are not there are left out."""
+    return {name: arrays[name] for name in side_columns(resolved, model, side) if name in arrays}
+
+
+def in_batches(
+    tower: Callable[[dict[str, np.ndarray]], Any],
+    features: Mapping[str, np.ndarray],
+    size: int = 4096,
+) -> np.ndarray:
+    """Runs a model over many rows, some at a time.
+
+    Args:
+        tower: Function of arrays by name that gives float32 [n, width].
+        features: Arrays by name, leading dimension N.
+        size: Number of rows at a time.
+
+    Returns:
+        float32 [N, width].
+    """
+    rows = len(next(iter(features.values())))
+    parts = [
+        tower({name: array[start : start + size] for name, array in features.items()})
+        for start in range(0, max(rows, 1), size)
+    ]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts])

@@ -273,7 +273,7 @@ class TrainingConfig:
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
-# a simulated site of 3,000 videos. README, Results, has what they are worth.
+# a simulated site of 3,000 videos. docs/results/candidate.md has what they are worth.
 CANDIDATE_MODEL = CandidateConfig(
     embedding_dim=128,
     depth=2,

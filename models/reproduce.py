@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from features import command, files
+from features import command, files, provenance
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
     }
     results = {
         "format": experiments.FORMAT,
+        "measured": provenance.stamp(),
         "settings": facts,
         "experiments": [json.loads(one.to_json()) for one in outcomes],
     }

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     """Fills in, and says what to run next."""
     del argv
     command.quiet_tensorflow()
-    from pipeline import nomination_backfill
+    from pipeline.paper import nomination_backfill
 
     output = pathlib.Path(_OUTPUT.value)
     step_flags = commands.split_flags(

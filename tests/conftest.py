@@ -11,6 +11,7 @@ import base64
 import contextlib
 import dataclasses
 import fcntl
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -65,6 +66,19 @@ def needs_program() -> Callable[..., str]:
         needs(part, present=found is not None, remedy=f"install {wanted} and put it on PATH")
         assert found is not None
         return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def needs_module() -> Callable[[str], Any]:
+    """Gives ``needs_module(name)``: a module that an optional extra installs, or a skip."""
+
+    def find(name: str) -> Any:
+        part = name.partition(".")[0]
+        is_there = importlib.util.find_spec(part) is not None
+        needs(part, present=is_there, remedy=f"install {part}: see the extras in setup.py")
+        return importlib.import_module(name)
 
     return find
 

@@ -40,11 +40,21 @@ def with_pages(impressions: pa.Table) -> pa.Table:
     return with_ids.append_column(PAGE_TIME, pa.array(start[number]))
 
 
+def begins(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Returns whether each impression begins a page, bool [n], by users and pauses alone.
+
+    Args:
+        users: Code of the user of each impression, int [n]; those of a user stand together.
+        times: Unix seconds, int64 [n], ascending within a user.
+    """
+    is_new = np.ones(len(users), bool)
+    is_new[1:] = (users[1:] != users[:-1]) | (np.diff(times) > PAGE_GAP_S)
+    return is_new
+
+
 def _pages_by_gap(users: pa.Array, time: np.ndarray) -> pa.Array:
     names = users.dictionary_encode()
     code = np.asarray(names.indices)
-    is_new = (code[1:] != code[:-1]) | (np.diff(time) > PAGE_GAP_S)
-    is_new = np.concatenate([[True], is_new])[: len(code)]
-    first = np.maximum.accumulate(np.where(is_new, np.arange(len(code)), 0))
+    first = np.maximum.accumulate(np.where(begins(code, time), np.arange(len(code)), 0))
     started = pa.array(time[first]).cast(pa.string())
     return pc.binary_join_element_wise(users.take(pa.array(first)), started, " ")

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from features import command
-from features.tables import schema
+from features.tables import log_writer, schema
 
 _SUFFIXES = (".parquet", ".parq", ".pq")
 _MAGIC = (b"PAR1", b"PARE")  # The second: with an encrypted footer, which reading then names.
@@ -74,7 +74,19 @@ class Found:
 
 def find(logs_dir: str | os.PathLike[str], table: str) -> Found:
     """Looks at all that lies in the directory of a table, or in a file or directory .parquet."""
-    return _Search(pathlib.Path(logs_dir)).run(table)
+    root = pathlib.Path(logs_dir)
+    return _Search(root, _SUFFIXES).run(root / table, root / f"{table}.parquet")
+
+
+def find_data(path: pathlib.Path, suffixes: Sequence[str]) -> Found:
+    """Looks at all that lies in a directory of rows that need not be ours.
+
+    Args:
+        path: Directory as Spark, Hive and others write them, or a file.
+        suffixes: Ends of the names of files that hold rows besides Parquet, in lower case.
+    """
+    real = path.resolve()
+    return _Search(real, (*_SUFFIXES, *suffixes)).run(real)
 
 
 def table_at(path: pathlib.Path) -> str:
@@ -133,7 +145,8 @@ def strays(root: pathlib.Path) -> list[str]:
     for path in sorted(root.iterdir()):
         name = path.name.lower().partition(".")[0]
         table = next((t for t in schema.TABLES if name in {t, t.rstrip("s")}), "")
-        if path.name.startswith((".", "_")) or table_at(path):
+        is_known = path.name == log_writer.FEATURES_FILE or table_at(path)
+        if path.name.startswith((".", "_")) or is_known:
             continue
         if path.is_file() and path.name.lower().endswith((*_SUFFIXES, ".csv", ".json", ".gz")):
             way = f" For example: mkdir {root / table} && mv {path} {root / table}" if table else ""
@@ -149,8 +162,9 @@ def strays(root: pathlib.Path) -> list[str]:
 class _Search:
     """Walks through one table, links last, so that what they lead to twice is read once."""
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: pathlib.Path, suffixes: Sequence[str]) -> None:
         self._root = root
+        self._suffixes = tuple(suffixes)
         real = root.resolve()
         self._seen = {_identity(path.stat()) for path in (real, *real.parents) if path.exists()}
         self._links: list[pathlib.Path] = []
@@ -158,8 +172,8 @@ class _Search:
         self._left_alone: list[tuple[pathlib.Path, str]] = []
         self._problems: list[str] = []
 
-    def run(self, table: str) -> Found:
-        for path in (self._root / table, self._root / f"{table}.parquet"):
+    def run(self, *starts: pathlib.Path) -> Found:
+        for path in starts:
             if path.is_symlink():
                 self._links.append(path)
             elif path.exists():
@@ -215,7 +229,7 @@ class _Search:
         if name.endswith(_UNFINISHED):
             self._left_alone.append((path, "not finished"))
             return
-        if not name.endswith(_SUFFIXES):
+        if not name.endswith(self._suffixes):
             try:
                 with path.open("rb") as file:
                     head = file.read(4)

@@ -1,11 +1,11 @@
 """The candidate model's look at the holdout: next watches ranked among the whole corpus."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features import tensors
 from models.candidate.model import CandidateModel
 from models.evaluation import metrics
 from models.training import batches, collapse
@@ -17,7 +17,6 @@ K = 100
 # The product of all queries and all videos is bounded, so that a look at a corpus of millions
 # does not take longer than the epoch before it.
 _MAX_HOLDOUT_SCORES = 4e9
-_EMBED_BATCH = 4096
 
 
 class Holdout:
@@ -46,8 +45,8 @@ class Holdout:
 
     def evaluate(self, model: CandidateModel) -> dict[str, float]:
         """Returns the metrics by name."""
-        queries = in_batches(model.query_embeddings, self._queries)
-        videos = in_batches(model.video_embeddings, self._videos)
+        queries = tensors.in_batches(model.query_embeddings, self._queries)
+        videos = tensors.in_batches(model.video_embeddings, self._videos)
         can_embed = model.can_embed(self._videos)
         # A video without an embedding cannot be recommended, and a label among them is a miss.
         places = np.where(can_embed, np.cumsum(can_embed) - 1, -1)
@@ -68,13 +67,3 @@ class Holdout:
             RECALL: metrics.recall_at_k(ranks, K),
             **collapse.measure(queries, videos[can_embed]),
         }
-
-
-def in_batches(tower: Any, features: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-    """Runs a tower over many rows, a few thousand at a time; float32 [N, width]."""
-    rows = len(next(iter(features.values())))
-    parts = [
-        tower({name: array[i : i + _EMBED_BATCH] for name, array in features.items()}).numpy()
-        for i in range(0, rows, _EMBED_BATCH)
-    ]
-    return np.concatenate(parts)

@@ -28,7 +28,7 @@ from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
 from models.candidate import hierarchical_softmax
-from models.candidate.video_features import VIDEO_ID, VideoFeatures
+from models.candidate.video_features import VIDEO_ID
 from models.config import HIERARCHICAL, CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.training import saved
@@ -355,7 +355,6 @@ def save(
     directory: str | os.PathLike[str],
     *,
     contents: saved.Contents,
-    videos: VideoFeatures | None = None,
 ) -> None:
     """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
 
@@ -363,16 +362,8 @@ def save(
         model: Model to save.
         directory: Model directory, created or replaced.
         contents: Content of the model directory besides the weights.
-        videos: Content of the vocabulary's videos, so that all can be embedded from the
-            directory alone.
     """
-    saved.write(
-        directory,
-        kind=spec.CANDIDATE,
-        model=model,
-        contents=contents,
-        arrays=videos.arrays if videos else {},
-    )
+    saved.write(directory, kind=spec.CANDIDATE, model=model, contents=contents)
 
 
 def load(
@@ -393,8 +384,3 @@ def load(
     )
     opened.restore(model)
     return model
-
-
-def load_video_features(directory: str | os.PathLike[str]) -> VideoFeatures:
-    """Reads the content of the vocabulary's videos from a model directory."""
-    return VideoFeatures(saved.read_arrays(directory))

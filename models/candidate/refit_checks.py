@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features import dataset, spec
-from models.candidate.holdout import LABEL, in_batches
+from features import dataset, spec, tensors
+from models.candidate.holdout import LABEL
 from models.candidate.model import CandidateModel
 from models.evaluation import metrics
 
@@ -62,7 +62,7 @@ class Side:
         return cls(
             model,
             {name: values[order] for name, values in arrays.items()},
-            in_batches(model.video_embeddings, catalogue),
+            tensors.in_batches(model.video_embeddings, catalogue),
             np.asarray(catalogue[LABEL]) > 0,
             video_ids,
         )
@@ -109,7 +109,7 @@ def compare(measured: Side, final: Side) -> dict[str, Any]:
 
 def _scores(side: Side) -> npt.NDArray[np.float32]:
     """Returns the logits of all videos, minus infinity for those without an embedding."""
-    queries = in_batches(
+    queries = tensors.in_batches(
         side.model.query_embeddings, {n: side.queries[n] for n in side.model.query_columns}
     )
     scores: npt.NDArray[np.float32] = queries @ side.videos.T

@@ -35,7 +35,7 @@ from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
 from models.config import CandidateConfig, TrainingConfig
-from models.training import batches, checkpoints, lineage, loop, saved, warm_start
+from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
@@ -109,7 +109,7 @@ def refit(
     )
     label_counts = candidate_training.label_counts_of(examples_dir, model)
     warm_start.apply(model, vocabularies, old_model=measured, old_vocabularies=old)
-    step = dataclasses.asdict(settings) | {"at": lineage.now(), "steps": 0}
+    step = dataclasses.asdict(settings) | {"at": saved.now(), "steps": 0}
     newest = batches.count(examples_dir, spec.CANDIDATE, "holdout")
     if newest:
         step["steps"] = _train(
@@ -143,7 +143,7 @@ def refit(
         lineage=opened.info["lineage"]
         | {"transform": saved.transform_fingerprint(examples_dir, spec.CANDIDATE), "refit": step},
     )
-    candidate_model.save(model, output, contents=contents, videos=videos)
+    candidate_model.save(model, output, contents=contents)
     return step
 
 

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import tensorflow as tf
 from absl import logging
 
-from features import command, dataset, spec
+from features import command, dataset, spec, tensors
 from features.spec import ResolvedSpec
 from models import config, losses
 from models.candidate import hierarchical_softmax, negatives, recent_biases, spectral_start
 from models.candidate import model as candidate_model
-from models.candidate.holdout import BAG, LABEL, MAP, RECALL, Holdout, K, in_batches
+from models.candidate.holdout import BAG, LABEL, MAP, RECALL, Holdout, K
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
 from models.config import CandidateConfig, TrainingConfig
 from models.evaluation import metrics, repeat_bias
-from models.training import batches, distribution, lineage, loop, saved, warm_start
+from models.training import batches, distribution, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -179,7 +179,7 @@ def train(
         space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
         for space in model.vocabulary_sizes
     }
-    facts = lineage.of_examples(examples_dir, spec.CANDIDATE)
+    facts = saved.lineage_of(examples_dir, spec.CANDIDATE)
     if warm_start_from is None:
         _start_from_counts(examples_dir, model, seed=settings.seed)
     else:
@@ -205,9 +205,9 @@ def train(
             configs=configs,
             vocabularies=vocabularies,
             metrics=result.metrics,
-            lineage=facts | {"trained_at": lineage.now(), "steps": result.steps},
+            lineage=facts | {"trained_at": saved.now(), "steps": result.steps},
         )
-        candidate_model.save(model, model_dir, contents=contents, videos=videos)
+        candidate_model.save(model, model_dir, contents=contents)
         run.remove()
     workers.wait_for_all()
     return result
@@ -297,8 +297,8 @@ def fit_repeat_bias(
     everything = {n: array[1:] for n, array in videos.arrays.items()}
     everything[LABEL] = np.arange(1, model.num_videos + 1)
     mass = repeat_bias.bag_mass(
-        in_batches(model.query_embeddings, some),
-        in_batches(model.video_embeddings, everything),
+        tensors.in_batches(model.query_embeddings, some),
+        tensors.in_batches(model.video_embeddings, everything),
         bags - 1,
         batch=metrics.query_batch_size(model.num_videos),
     )

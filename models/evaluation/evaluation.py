@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.dataset as ds
 from absl import logging
 
-from features import command, dataset, files, spec
+from features import command, dataset, files, provenance, spec
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
 from models.baselines import boosted_trees, live_popularity, rank_factorisation
@@ -81,6 +81,7 @@ class Evaluation:
         """Returns the text of metrics.json."""
         document = {
             "format": 1,
+            "measured": provenance.stamp(),
             "settings": self.settings,
             "data": self.data,
             "notes": self.notes,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from features.as_of import pages
 from models.evaluation import pair_counts
 from models.evaluation import repeat_bias as repeats
 
@@ -266,8 +267,8 @@ def pair_loss_by_user(
     watch = np.where(is_click, np.asarray(watch_time_s, np.float64), 0.0)
     if not (np.isfinite(watch).all() and (watch >= 0).all()):
         raise ValueError("watch_time_s must be finite and >= 0 for every clicked impression.")
-    pages = codes_of(page_ids)
-    groups = user_codes * (pages.max(initial=0) + 1) + pages
+    page_codes = codes_of(page_ids)
+    groups = user_codes * (page_codes.max(initial=0) + 1) + page_codes
     ahead, equal, unclicked = pair_counts.unclicked_rivals(
         np.asarray(scores, np.float64), is_click, groups
     )
@@ -278,21 +279,18 @@ def pair_loss_by_user(
     )
 
 
-def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike, gap_s: int = 1800) -> Ints:
-    """Returns int64 [n] page codes for a log without pages: a new page after a pause > gap_s.
+def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
+    """Returns int64 [n] page codes for a log without pages, see :mod:`features.as_of.pages`.
 
     Args:
         user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
         times: Time of each row, int64 [n], Unix seconds.
-        gap_s: Longest pause within a page, seconds.
     """
     users, seconds = codes_of(user_ids), np.asarray(times, np.int64)
     order = np.lexsort((seconds, users))
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = (np.diff(users[order]) != 0) | (np.diff(seconds[order]) > gap_s)
-    pages = np.empty(len(order), np.int64)
-    pages[order] = np.cumsum(is_new) - 1
-    return pages
+    codes = np.empty(len(order), np.int64)
+    codes[order] = np.cumsum(pages.begins(users[order], seconds[order])) - 1
+    return codes
 
 
 def auc(scores: npt.ArrayLike, clicked: npt.ArrayLike) -> float:

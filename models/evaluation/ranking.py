@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from features import spec
+from features import spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
 from models import config
 from models.baselines.ranking import Scores
 from models.evaluation import metrics
 from models.evaluation.intervals import Sheet
-from models.evaluation.retrieval import MODEL, side_features
+from models.evaluation.retrieval import MODEL
 
 Array = npt.NDArray[Any]
 BINS = 10
@@ -93,8 +93,8 @@ def score_with_ranker(
     model: Ranker, resolved: ResolvedSpec, impressions: Impressions, batch: int = 4096
 ) -> Scores:
     """Returns the ranker's logits and expected watch times for every impression."""
-    query = side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
-    candidate = side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
+    query = tensors.side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
+    candidate = tensors.side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
     logits, seconds = [], []
     for start in range(0, len(impressions), batch):
         videos = _part(candidate, start, batch)

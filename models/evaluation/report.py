@@ -56,15 +56,11 @@ def text(evaluation: Evaluation) -> str:
     blocks = []
     for part in measured_parts(evaluation):
         metrics = main_metrics(evaluation, part)
-        rows = [["", *(_label(metric) for metric in metrics)]]
+        rows = [["", *(label(metric) for metric in metrics)]]
         for system in evaluation.systems(part):
             figures = [_figure(evaluation, part, system, metric) for metric in metrics]
-            rows.append(
-                [_label(system), *(report_parts.number(figure.value) for figure in figures)]
-            )
-        blocks.append(
-            f"{_TITLES[part]}: {_subject(evaluation, part)}\n{report_parts.columns(rows)}"
-        )
+            rows.append([label(system), *(report_parts.number(figure.value) for figure in figures)])
+        blocks.append(f"{_TITLES[part]}: {subject(evaluation, part)}\n{report_parts.columns(rows)}")
         blocks.extend(_verdict(evaluation, part))
     blocks.extend(f"Note: {note}" for note in evaluation.notes)
     return "\n\n".join(blocks)
@@ -77,7 +73,7 @@ def _verdict(evaluation: Evaluation, part: str) -> list[str]:
         return []
     metric, change = evaluation.main_metric(part), _change(evaluation, part)
     return [
-        f"Model minus {_label(systems[1])}, the best baseline: {_label(metric)} "
+        f"Model minus {label(systems[1])}, the best baseline: {label(metric)} "
         f"{_interval(change, signed=True)}: {_judgement(change, metric)}."
     ]
 
@@ -97,7 +93,8 @@ def _is_better(change: Figure, metric: str) -> bool:
     return (change.value < 0) == falls
 
 
-def _subject(evaluation: Evaluation, part: str) -> str:
+def subject(evaluation: Evaluation, part: str) -> str:
+    """Returns what a part was measured on, in a sentence."""
     data = evaluation.data
     if part == "candidate":
         asked, every = data["candidate_queries"], data["candidate_holdout_examples"]
@@ -143,11 +140,11 @@ def _section(evaluation: Evaluation, part: str) -> dict[str, Any]:
         "title": _TITLES[part],
         "style": style,
         "verdict": " ".join(sentences) or "no model and baseline to compare.",
-        "subject": _subject(evaluation, part),
+        "subject": subject(evaluation, part),
         "systems": _systems_table(evaluation, part),
         "plot": _recall_plot(evaluation) if part == "candidate" else "",
         "differences": _differences_table(evaluation, part),
-        "metric": _label(evaluation.main_metric(part)),
+        "metric": label(evaluation.main_metric(part)),
         "slices": _slices_table(evaluation, part),
     }
 
@@ -168,12 +165,12 @@ def _systems_table(evaluation: Evaluation, part: str) -> Table:
     metrics, systems = main_metrics(evaluation, part), evaluation.systems(part)
     rows = [
         [
-            Cell(_label(system)),
+            Cell(label(system)),
             *(_cell(_figure(evaluation, part, system, metric)) for metric in metrics),
         ]
         for system in systems
     ]
-    return Table(["", *map(_label, metrics)], rows, systems)
+    return Table(["", *map(label, metrics)], rows, systems)
 
 
 def _differences_table(evaluation: Evaluation, part: str) -> Table | None:
@@ -184,12 +181,12 @@ def _differences_table(evaluation: Evaluation, part: str) -> Table | None:
     metrics = [m for m in main_metrics(evaluation, part) if m not in left_out]
     rows = []
     for system in systems[1:]:
-        row = [Cell(_label(system))]
+        row = [Cell(label(system))]
         for metric in metrics:
             change = _figure(evaluation, part, f"{MODEL}_minus_{system}", metric)
             row.append(_cell(change, _style(change, metric), signed=True))
         rows.append(row)
-    return Table(["model minus", *map(_label, metrics)], rows)
+    return Table(["model minus", *map(label, metrics)], rows)
 
 
 def _slices_table(evaluation: Evaluation, part: str) -> Table:
@@ -197,8 +194,8 @@ def _slices_table(evaluation: Evaluation, part: str) -> Table:
     rows = []
     for name in evaluation.slices(part):
         figures = [_figure(evaluation, part, system, metric, slice_name=name) for system in systems]
-        rows.append([Cell(_label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
-    return Table(["slice", "n", *map(_label, systems)], rows)
+        rows.append([Cell(label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
+    return Table(["slice", "n", *map(label, systems)], rows)
 
 
 def _calibration_table(evaluation: Evaluation, kind: str) -> Table:
@@ -208,8 +205,8 @@ def _calibration_table(evaluation: Evaluation, kind: str) -> Table:
         figures = [
             _figure(evaluation, "ranker", MODEL, metric, slice_name=name) for metric in metrics
         ]
-        rows.append([Cell(_label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
-    return Table([kind, "n", *map(_label, metrics)], rows)
+        rows.append([Cell(label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
+    return Table([kind, "n", *map(label, metrics)], rows)
 
 
 def _style(change: Figure, metric: str) -> str:
@@ -238,7 +235,7 @@ def _recall_plot(evaluation: Evaluation) -> str:
             width=0.76 / len(systems),
             yerr=report_parts.error_bars(figures),
             color=_MODEL_COLOUR if system == MODEL else next(colours),
-            label=_label(system),
+            label=label(system),
             capsize=2,
             error_kw={"linewidth": 1},
         )
@@ -289,6 +286,6 @@ def _interval(figure: Figure, *, signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
     """Returns a key as people write it: ``recall_at_10`` is recall@10."""
     return _LABELS.get(name) or name.replace("_at_", "@").replace("_", " ")

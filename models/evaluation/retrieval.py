@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from features import command, spec
+from features import command, spec, tensors
 from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
@@ -91,32 +91,14 @@ def embed(
     video_features: Mapping[str, Array],
 ) -> Embeddings:
     """Runs both towers in batches over transformed features."""
-    queries = side_features(resolved, spec.CANDIDATE, Side.QUERY, query_features)
-    videos = side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features)
+    queries = tensors.side_features(resolved, spec.CANDIDATE, Side.QUERY, query_features)
+    videos = tensors.side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features)
     return Embeddings(
-        queries=_in_batches(model.query_embeddings, queries),
-        videos=_in_batches(model.video_embeddings, videos),
+        queries=tensors.in_batches(model.query_embeddings, queries),
+        videos=tensors.in_batches(model.video_embeddings, videos),
         embeddable=np.asarray(model.can_embed(videos), bool),
         repeat_bias=float(model.repeat_bias),
     )
-
-
-def side_features(
-    resolved: ResolvedSpec, model: str, side: Side, arrays: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Returns the transformed inputs of one side of a model, by name."""
-    names = [f.name for f in resolved.of(model, side) if f.categorical]
-    names += [spec.vector_column(side, f.kind) for f in resolved.of(model, side)]
-    return {name: arrays[name] for name in dict.fromkeys(names) if name in arrays}
-
-
-def _in_batches(
-    tower: Callable[[Mapping[str, Array]], Any], features: Mapping[str, Array], size: int = 4096
-) -> Array:
-    rows = len(next(iter(features.values())))
-    starts = range(0, max(rows, 1), size)
-    parts = [tower({n: v[i : i + size] for n, v in features.items()}) for i in starts]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
 def aligned(queries: Queries, arrays: Mapping[str, Array]) -> Queries:

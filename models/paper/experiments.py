@@ -90,7 +90,7 @@ class Setting:
             label: Part of the name of the directory.
             *flags: Further flags of pipeline.preprocess.
             candidate_only: Whether impressions are left out, which most of the time would go to.
-            features: JSON of extra features, see ``features.json`` in WORKSPACE.md.
+            features: JSON of extra features, see ``features.json`` in docs/features.md.
         """
         flags = (*self.preprocess_flags, *flags)
         directory = self.directory(f"examples-{label}", *flags, candidate_only, features)

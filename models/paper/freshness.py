@@ -7,11 +7,10 @@ import pathlib
 import numpy as np
 import numpy.typing as npt
 
-from features import dataset, spec
+from features import dataset, spec, tensors
 from features.durations import DAY_S, HOUR_S
 from features.spec import Kind, ResolvedSpec, Side
 from models.baselines import retrieval as baselines
-from models.evaluation import retrieval as retrieval_evaluation
 from models.paper import experiments
 from models.paper.experiments import (
     LINES,
@@ -261,12 +260,11 @@ def _predicted(lab: Lab, trained: Trained, starts: Ints, chosen: Ints, *, swept:
     """Returns float64 [days, chosen], the mean probability that queries of a day get."""
     model = lab.open(trained)
     resolved = ResolvedSpec.load(lab.examples)
-    train = dataset.load(lab.examples, spec.CANDIDATE, "train", [*_query_columns(resolved), "time"])
+    query = tensors.side_columns(resolved, spec.CANDIDATE, Side.QUERY)
+    train = dataset.load(lab.examples, spec.CANDIDATE, "train", [*query, "time"])
     column = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS).index(_AGE)
     vector = spec.vector_column(Side.QUERY, Kind.CONTINUOUS)
-    videos = retrieval_evaluation.side_features(
-        resolved, spec.CANDIDATE, Side.CANDIDATE, lab.videos
-    )
+    videos = tensors.side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, lab.videos)
     embedded = np.asarray(model.video_embeddings(videos))
     known = model.can_embed(videos)
     rng = np.random.default_rng(0)
@@ -290,12 +288,6 @@ def _predicted(lab: Lab, trained: Trained, starts: Ints, chosen: Ints, *, swept:
             queries = {name: values[picked] for name, values in train.items()}
         shares[day] = _probabilities(model.query_embeddings(queries), embedded, known)[chosen]
     return shares
-
-
-def _query_columns(resolved: ResolvedSpec) -> list[str]:
-    features = resolved.of(spec.CANDIDATE, Side.QUERY)
-    names = [f.name if f.categorical else spec.vector_column(Side.QUERY, f.kind) for f in features]
-    return list(dict.fromkeys(names))
 
 
 def _probabilities(

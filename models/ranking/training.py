@@ -16,10 +16,10 @@ from features.tables import schema
 from models import config, losses
 from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
-from models.ranking import calibration, duration_target, shared_queries
+from models.ranking import calibration, duration_target
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
-from models.training import batches, checkpoints, lineage, loop, saved
+from models.training import batches, checkpoints, loop, saved
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -123,7 +123,7 @@ class RankerTask:
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss of a batch of impressions, over all towers."""
         del step
-        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        query, places = ranker.distinct_queries(batch, self.model.query_columns)
         orders, level = self.model.orders_and_level(query, batch, places=places, training=True)
         # Each tower learns by itself: towers that share a loss would make up for each other.
         values = [losses.mean(self._losses(order + level, batch)) for order in orders]
@@ -133,7 +133,7 @@ class RankerTask:
         return tf.add_n(values) / len(orders)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        query, places = shared_queries.distinct(batch, self.model.query_columns)
+        query, places = ranker.distinct_queries(batch, self.model.query_columns)
         orders, _ = self.model.orders_and_level(query, batch, places=places)
         values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
         return tf.add_n(values) / len(values)
@@ -223,7 +223,7 @@ class Scorer:
         self._names = (*model.query_columns, *model.candidate_columns)
 
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            query, places = shared_queries.distinct(part, model.query_columns)
+            query, places = ranker.distinct_queries(part, model.query_columns)
             return model.logits(query, part, places=places)
 
         self._logits = tf.function(logits, reduce_retracing=True)
@@ -358,7 +358,7 @@ def train(
             "Give --memory_gb more than the training examples take."
         )
     configs = {"model": model_config, "training": settings}
-    facts = lineage.of_examples(examples_dir, spec.RANKER)
+    facts = saved.lineage_of(examples_dir, spec.RANKER)
     run = checkpoints.RunDirectory(
         f"{os.fspath(model_dir).rstrip('/')}.training",
         {"lineage": facts, "configs": config.to_json(configs)},
@@ -372,7 +372,7 @@ def train(
         metrics=result.metrics,
         lineage=facts
         | {
-            "trained_at": lineage.now(),
+            "trained_at": saved.now(),
             "steps": result.steps,
             "click_rate": labels.click_rate,
         },

@@ -7,13 +7,13 @@
       metrics.json          holdout metrics
       weights.*             TensorFlow checkpoint
       vocabulary_*.parquet  tokens; the token of id i is row i - 1
-      arrays.npz            constant look-ups, where the model has any
 
 A model knows the fingerprint of the transform graph whose ids and quantiles it was trained on;
 it refuses to work with another.
 """
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
@@ -21,20 +21,18 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 import tf_keras
 
-from features import command, files, spec
+from features import command, dataset, files, spec
 from features.spec import ResolvedSpec
 from models import config
 
 Path = str | os.PathLike[str]
 _Config = TypeVar("_Config")
-_WEIGHTS, _ARRAYS, _CONFIG, _METRICS = "weights", "arrays.npz", "config.json", "metrics.json"
+_WEIGHTS, _CONFIG, _METRICS = "weights", "config.json", "metrics.json"
 _MADE_BY = {
     spec.CANDIDATE: "python -m models.train_candidate --examples=EXAMPLES --model=MODEL",
     spec.RANKER: "python -m models.train_ranker --examples=EXAMPLES --model=MODEL",
@@ -114,7 +112,6 @@ def write(
     kind: str,
     model: tf_keras.Model,
     contents: Contents,
-    arrays: Mapping[str, npt.NDArray[Any]],
 ) -> None:
     """Writes a model directory under a temporary name, then renames it.
 
@@ -123,7 +120,6 @@ def write(
         kind: Kind of model, ``candidate`` or ``ranker``.
         model: Model whose weights, ``resolved`` and ``vocabulary_sizes`` are saved.
         contents: Content of the directory besides the weights.
-        arrays: Constant look-ups by name; may be empty.
     """
     with files.atomic_directory(directory) as temporary:
         # write(), not save(): no checkpoint bookkeeping files with temporary names in them.
@@ -135,8 +131,6 @@ def write(
         for space, tokens in contents.vocabularies.items():
             table = pa.table({"token": pa.array(tokens, pa.string())})
             pq.write_table(table, _vocabulary_path(temporary, space))
-        if arrays:
-            np.savez(temporary / _ARRAYS, **arrays)  # type: ignore[arg-type]
         files.mark_complete(
             temporary,
             {
@@ -184,18 +178,27 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
     )
 
 
+def lineage_of(examples_dir: Path, model: str) -> dict[str, Any]:
+    """Returns paths, times and the transform's fingerprint of the examples; JSON values."""
+    info = dataset.info(examples_dir)
+    times: dict[str, Any] = {
+        key: info[key] for key in ("from_s", "until_s", "train_until_s") if key in info
+    }
+    return {
+        "examples": str(pathlib.Path(examples_dir).resolve()),
+        "transform": transform_fingerprint(examples_dir, model),
+        **times,
+    }
+
+
+def now() -> str:
+    """Returns the time, UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def read_lineage(directory: Path) -> dict[str, Any]:
     """Returns what a complete model directory says it was made from."""
     return dict((files.read_complete(directory) or {}).get("lineage", {}))
-
-
-def read_arrays(directory: Path) -> dict[str, npt.NDArray[Any]]:
-    """Returns the constant look-ups of a model directory; empty where it has none."""
-    path = pathlib.Path(directory) / _ARRAYS
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def vocabulary(directory: Path, space: str) -> list[str]:

@@ -304,7 +304,7 @@ def _grow_model(
         metrics=info["metrics"],
         lineage={**info["lineage"], "transform": saved.transform_fingerprint(examples, kind)},
     )
-    saved.write(grown_site / kind, kind=kind, model=grown, contents=contents, arrays={})
+    saved.write(grown_site / kind, kind=kind, model=grown, contents=contents)
 
 
 def _configs(source: pathlib.Path) -> dict[str, Any]:

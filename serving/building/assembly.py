@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, spec
+from features import command, dataset, files, spec, tensors
 from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
@@ -28,7 +28,8 @@ from serving.building import gates, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
-from serving.index import index
+from serving.index import building as index_building
+from serving.index.index import Index
 from serving.release import manifest as release
 from serving.release import publication, tf_serving_config
 from serving.servables import export, prepared_videos, signatures, warmup
@@ -208,9 +209,11 @@ class _Assembly:
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
-        videos = user_queries.embed(
+        videos = tensors.in_batches(
             functools.partial(export.video_embeddings, model),
-            user_queries.side_features(self._resolved, Side.CANDIDATE, dataset.videos(examples)),
+            tensors.side_features(
+                self._resolved, spec.CANDIDATE, Side.CANDIDATE, dataset.videos(examples)
+            ),
         )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
         queries, slices = users.embeddings, users.slices
@@ -221,7 +224,7 @@ class _Assembly:
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
-        report = index.build(
+        report = index_building.build(
             built,
             self._catalogue.video_ids,
             videos,
@@ -240,7 +243,7 @@ class _Assembly:
         """Judges the towers and the index as they were written."""
         examples = self._inputs.examples
         directory = self._build.directory(signatures.QUERY_TOWER)
-        loaded = index.Index.load(self._build.directory("index"))
+        loaded = Index.load(self._build.directory("index"))
         info = dataset.info(examples)
         watched = user_queries.watched_then(
             _table(examples / "video_statistics"),

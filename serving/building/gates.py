@@ -19,8 +19,9 @@ from features import command
 from models import spread
 from serving.building.skew import MAX_ROWS, TOLERANCE, Skew
 from serving.index import files as index_files
+from serving.index.building import IndexReport
 from serving.index.exact_search import Floats
-from serving.index.index import Index, IndexReport
+from serving.index.index import Index
 
 PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from absl import logging
 
-from features import command, dataset, spec
+from features import command, dataset, spec, tensors
 from features.catalogue import Catalogue, combined
 from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
@@ -21,25 +20,6 @@ from serving.index.exact_search import Floats
 NUM_QUERIES = 2000
 _BATCH = 4096
 _LIGHT_WATCHES = 10
-
-
-def side_features(
-    resolved: ResolvedSpec, side: Side, arrays: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """Returns the transformed inputs of one tower."""
-    names = [f.name for f in resolved.of(spec.CANDIDATE, side) if f.categorical]
-    names += [spec.vector_column(side, f.kind) for f in resolved.of(spec.CANDIDATE, side)]
-    return {name: arrays[name] for name in dict.fromkeys(names) if name in arrays}
-
-
-def embed(tower: Callable[..., Any], features: Mapping[str, npt.NDArray[Any]]) -> Floats:
-    """Runs a tower in batches: float32 [n, D + 1]."""
-    count = len(next(iter(features.values())))
-    parts = [
-        np.asarray(tower({name: values[at : at + _BATCH] for name, values in features.items()}))
-        for at in range(0, count, _BATCH)
-    ]
-    return np.concatenate(parts).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +77,10 @@ def of_held_out_users(
     if "watched_video_ids" in arrays:
         watches = (arrays["watched_video_ids"] > 0).sum(axis=1).astype(np.int64)
     return UserQueries(
-        embed(model.query_embeddings, side_features(resolved, Side.QUERY, arrays)),
+        tensors.in_batches(
+            model.query_embeddings,
+            tensors.side_features(resolved, spec.CANDIDATE, Side.QUERY, arrays),
+        ),
         arrays["user_id"],
         watches,
     )

@@ -7,7 +7,6 @@ ranker from the ranker's own transform.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,8 @@ from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
 from serving.index.index import VideoIndex
 from serving.servables import prepared_videos, signatures
-from serving.servables.model import Model
+from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend
-
-_BATCH = 4096
 
 
 class StackedRows:
@@ -136,8 +133,9 @@ class Shelver:
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
-        embeddings = self._embeddings(
-            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE)
+        embeddings = tensors.in_batches(
+            lambda videos: self.embed.predict(videos)["embedding"],
+            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
         )
         index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
@@ -150,14 +148,6 @@ class Shelver:
             sources=tuple(s.over(catalogue, index, None) for s in self.release.sources),
         )
         return _ruled(longer, videos)
-
-    def _embeddings(self, inputs: Mapping[str, np.ndarray]) -> Floats:
-        count = len(next(iter(inputs.values())))
-        parts = [
-            self.embed.predict({n: v[at : at + _BATCH] for n, v in inputs.items()})["embedding"]
-            for at in range(0, count, _BATCH)
-        ]
-        return np.concatenate(parts).astype(np.float32)
 
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray

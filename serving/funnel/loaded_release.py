@@ -25,16 +25,15 @@ from serving.funnel.candidates import Candidates
 from serving.funnel.filters import VideoRules
 from serving.funnel.nominations import Built, Source
 from serving.funnel.page_order import PageOrder
-from serving.funnel.profiles import Profiles
 from serving.funnel.sources import Popular
-from serving.funnel.viewer import HOME, Viewer
+from serving.funnel.viewer import HOME, Profiles, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
 from serving.live.state import LiveState, LiveView
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
-from serving.servables.model import Model
 from serving.servables.prepared_videos import PreparedVideos
+from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend
 
 _WARM_UP_CANDIDATES = 300

@@ -1,5 +1,6 @@
 """The user who asks, in the form that features are computed from."""
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -8,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features import spec
 from features.as_of.examples import Request, Users
 from features.as_of.history import History
-from features.catalogue import Catalogue
+from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
 from serving.history.user_history import NOTHING_BLOCKED, Blocked, UserHistory
 
@@ -157,3 +159,31 @@ def _one_row(profile: Mapping[str, Any], user_schema: pa.Schema) -> pa.Table:
             # Of another type than in the logs the model learned from: then it is not known.
             columns[field.name] = pa.nulls(1, field.type)
     return pa.table(columns) if columns else pa.table({"user_id": pa.array([""], pa.string())})
+
+
+class Profiles:
+    """The users that a release knows: rows of the users table as of its build; safe for threads.
+
+    Found by id without a look at all of them.
+
+    What a row costs beside the table is four bytes, a fraction of what a dictionary of ids would.
+
+    Attributes:
+        table: ``user_id``, which is unique, and the other columns of the users table.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+        self._ids = combined(self.table["user_id"])
+        self._by_id = np.asarray(pc.sort_indices(self._ids)).astype(np.int32)
+
+    def of(self, user_id: str) -> dict[str, Any]:
+        """Returns what is known of a user by column, without nulls; nothing of a stranger."""
+        place = bisect.bisect_left(self._by_id, user_id, key=self._id)
+        if place == len(self._by_id) or self._id(self._by_id[place]) != user_id:
+            return {}
+        values: dict[str, Any] = self.table.slice(int(self._by_id[place]), 1).to_pylist()[0]
+        return {k: v for k, v in values.items() if k != "user_id" and v is not None}
+
+    def _id(self, row: np.int32) -> str:
+        return str(self._ids[int(row)].as_py())

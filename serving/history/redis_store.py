@@ -51,6 +51,7 @@ from serving.history.user_history import (
     Blocked,
     UserHistory,
     by_user,
+    explained,
     unknown_user,
 )
 
@@ -327,14 +328,8 @@ class RedisHistoryStore:
             logging.log_every_n_seconds(logging.INFO, "Another server fills %s.", 10, self.path)
             time.sleep(0.2)
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (redis.RedisError, OSError) as error:
-            raise errors.HistoryUnavailableError(
-                f"the history store {self.path} cannot be {what}: {error}."
-            ) from error
+    def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return explained(str(self.path), what, redis.RedisError)
 
 
 def _named(filled: bytes | None, met: bytes | None) -> bytes | None:

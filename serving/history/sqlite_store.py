@@ -28,6 +28,7 @@ from serving.history.user_history import (
     Blocked,
     UserHistory,
     by_user,
+    explained,
     unknown_user,
 )
 
@@ -311,14 +312,8 @@ class SqliteHistoryStore:
                 connection.close()
         self._connections = alive
 
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise errors.HistoryUnavailableError(
-                f"the history store {self.path} cannot be {what}: {error}."
-            ) from error
+    def _explained(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return explained(str(self.path), what, sqlite3.Error)
 
 
 def _user_key(

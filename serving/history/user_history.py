@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from features import event_columns
 from features import feedback as feedback_kinds
 from features.clicks import with_moments
 from features.durations import DAY_S
+from serving import errors
 from serving.events.event import Event, Kind
 from serving.history.tables import KINDS
 
@@ -224,6 +225,26 @@ def by_user(events: Sequence[Event]) -> dict[str, list[Event]]:
     for event in events:
         grouped.setdefault(event.user_id, []).append(event)
     return grouped
+
+
+@contextlib.contextmanager
+def explained(store: str, what: str, failure: type[Exception]) -> Iterator[None]:
+    """Makes failures of a database one error that names the store.
+
+    Args:
+        store: Its path or address, as it may be shown.
+        what: What was tried: ``read``, ``written``.
+        failure: What its client raises.
+
+    Raises:
+        HistoryUnavailableError: One of them, or the system, failed.
+    """
+    try:
+        yield
+    except (failure, OSError) as error:
+        raise errors.HistoryUnavailableError(
+            f"the history store {store} cannot be {what}: {error}."
+        ) from error
 
 
 def unknown_user(user_id: str) -> UserHistory:

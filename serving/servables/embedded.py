@@ -17,7 +17,7 @@ from serving import errors
 from serving.process import cores
 from serving.release import manifest as release
 from serving.servables import reduced_precision, signatures
-from serving.servables.model import Arrays, Model
+from serving.servables.signatures import Arrays, Model
 
 
 class EmbeddedBackend:

@@ -8,7 +8,7 @@ names.
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ import tensorflow_transform as tft
 from absl import logging
 
 from features import preprocessing, spec, tensors
-from features.spec import Feature, Kind, ResolvedSpec, Side
+from features.spec import Kind, ResolvedSpec, Side
 from models.candidate.model import CandidateModel
 from models.ranking.model import Ranker
-from serving.servables import prepared_videos, signatures, transform_boundaries
+from serving.servables import prepared_videos, signatures
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
@@ -118,7 +118,10 @@ def _score_prepared(
     }
     boundaries = None
     if moment[Kind.CONTINUOUS]:
-        boundaries = _boundaries_of(servable, resolved, examples_dir, moment[Kind.CONTINUOUS])
+        names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
+        rows = [names.index(feature.name) for feature in moment[Kind.CONTINUOUS]]
+        fitted = preprocessing.boundaries(examples_dir, spec.RANKER, Side.CANDIDATE)
+        boundaries = tf.constant(fitted[rows])
 
     def numbers(kind: Kind, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         column = spec.vector_column(Side.CANDIDATE, kind)
@@ -138,33 +141,6 @@ def _score_prepared(
         return {"logit": logits, "expected_watch_time_s": model.seconds(logits, parts)}
 
     return _function(score, {**query_inputs, **candidate_inputs})
-
-
-def _boundaries_of(
-    servable: "_Servable", resolved: ResolvedSpec, examples_dir: Path, moment: Sequence[Feature]
-) -> tf.Tensor:
-    """Returns the quantile boundaries of some candidate-side features, float32 [F, Q]."""
-    column = spec.vector_column(Side.CANDIDATE, Kind.CONTINUOUS)
-
-    def quantiles(values: np.ndarray) -> np.ndarray:
-        raw = {
-            name: tf.fill([len(values), *shape.shape[1:]], "")
-            for name, shape in servable.inputs(Side.CANDIDATE).items()
-            if shape.dtype == tf.string
-        }
-        for kind in (Kind.CONTINUOUS, Kind.BINARY):
-            width = len(resolved.of(spec.RANKER, Side.CANDIDATE, kind))
-            if width:
-                raw[spec.vector_column(Side.CANDIDATE, kind)] = tf.zeros([len(values), width])
-        found: np.ndarray = servable.transformed({**raw, column: tf.constant(values)})[
-            column
-        ].numpy()
-        return found
-
-    graph = pathlib.Path(examples_dir) / "transform_fn" / spec.RANKER / "transform_fn"
-    boundaries = transform_boundaries.candidate_continuous(graph, resolved, quantiles)
-    names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
-    return tf.constant(boundaries[[names.index(f.name) for f in moment]])
 
 
 def video_embeddings(model: CandidateModel, features: Mapping[str, tf.Tensor]) -> tf.Tensor:

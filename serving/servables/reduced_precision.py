@@ -27,7 +27,7 @@ import numpy as np
 from absl import logging
 
 from serving.servables import signatures
-from serving.servables.model import Arrays, Model
+from serving.servables.signatures import Arrays, Model
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 AUTO = "auto"

@@ -1,4 +1,4 @@
-"""Names of the two servables and of their signatures.
+"""The two servables: names of their signatures, and what the funnel sees of one, wherever it runs.
 
 Inputs are named as in the feature spec: univalent string [B], multivalent string [B, max_length]
 padded with "", vectors float32 [B, F] with NaN for missing; :func:`features.tensors.to_arrays`
@@ -22,6 +22,11 @@ both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
 """
 
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
 DEFAULT = "serving_default"
@@ -34,3 +39,21 @@ TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
 # Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.
 UNREACHABLE_BIAS = -10_000.0
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Model(Protocol):
+    """One signature of one model version. Safe for threads."""
+
+    def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
+        """Returns the outputs by name.
+
+        Args:
+            inputs: Name to array: strings as object arrays of str, numbers in the signature's
+                dtype.
+            deadline_s: Seconds that the answer may take; None for the backend's default.
+
+        Raises:
+            ModelError: See the subclasses.
+        """

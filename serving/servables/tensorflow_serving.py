@@ -19,7 +19,7 @@ from features import command
 from serving import errors
 from serving.release import manifest as release
 from serving.servables import reduced_precision, signatures
-from serving.servables.model import Arrays, Model
+from serving.servables.signatures import Arrays, Model
 from serving.servables.tensor_protos import from_proto, to_proto
 
 # TensorFlow Serving's own default is 4 x cores; more callers than it has threads are refused.

@@ -1,27 +1,33 @@
-"""The deployment files: they parse, and what they name exists and fits together."""
+"""Deployment files parse, and the commands, paths and names in them exist and fit together."""
 
-import configparser
-import contextlib
-import os
 import pathlib
 import re
 import shlex
-import socket
-import subprocess
-import time
 
 import pytest
-import redis
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEPLOYMENT = ROOT / "serving" / "deployment"
+from tests.serving.deployment_files import (
+    DEPLOYMENT,
+    ROOT,
+    compose,
+    dockerfile,
+    kubernetes_documents,
+    pod_of,
+    texts_of_the_repository,
+    units,
+)
+
 SHARED = {
     "compose": "/srv/watchnext",
     "kubernetes": "/srv/watchnext",
     "systemd": "/var/lib/watchnext",
 }
+
+
 USER = 10001
+
+
 # Flags of the stock tensorflow_model_server 2.19 that are used here.
 MODEL_SERVER_FLAGS = {
     "port",
@@ -36,29 +42,12 @@ MODEL_SERVER_FLAGS = {
 }
 
 
-def compose():
-    return yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())
-
-
 def compose_services():
     for name, service in compose()["services"].items():
         command = [*service.get("entrypoint", []), *service["command"]]
         mounts = [volume.split(":")[1] for volume in service["volumes"]]
         writable = [v.split(":")[1] for v in service["volumes"] if not v.endswith(":ro")]
         yield f"compose {name}", command, mounts, writable
-
-
-def kubernetes_documents():
-    for path in sorted((DEPLOYMENT / "kubernetes").glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            yield path.name, document
-
-
-def pod_of(document):
-    spec = document["spec"]
-    if document["kind"] == "CronJob":
-        spec = spec["jobTemplate"]["spec"]
-    return spec["template"]["spec"] if "template" in spec else None
 
 
 def kubernetes_containers():
@@ -76,15 +65,6 @@ def kubernetes_containers():
             )
 
 
-def units():
-    directory = DEPLOYMENT / "systemd"
-    for path in sorted([*directory.glob("*.service"), *directory.glob("*.timer")]):
-        parser = configparser.ConfigParser(strict=True, interpolation=None)
-        parser.optionxform = str
-        parser.read_string(path.read_text().replace("\\\n", " "))
-        yield path.name, parser
-
-
 def unit_commands():
     for name, unit in units():
         if "Service" in unit:
@@ -94,7 +74,11 @@ def unit_commands():
 
 
 COMMANDS = [*compose_services(), *kubernetes_containers(), *unit_commands()]
+
+
 OURS = [entry for entry in COMMANDS if "-m" in entry[1]]
+
+
 MODEL_SERVERS = [entry for entry in COMMANDS if entry[1][0].endswith("tensorflow_model_server")]
 
 
@@ -153,15 +137,6 @@ LOADING = {
     "--max_num_load_retries=1",
     "--load_retry_interval_micros=1000000",
 }
-
-
-def texts_of_the_repository():
-    """Every text that people read or run, with its name."""
-    folders = ("features", "models", "serving", "pipeline", "tests", "docs", ".ci")
-    for path in [*ROOT.glob("*"), *(p for f in folders for p in (ROOT / f).rglob("*"))]:
-        binary = {".png", ".pyc", ".gz"}
-        if path.is_file() and path.suffix not in binary and path != pathlib.Path(__file__):
-            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 
 def start_lines():
@@ -244,113 +219,6 @@ def test_units_name_units_that_exist():
                 assert other in found or other == "network.target"
 
 
-# ---- systemd -------------------------------------------------------------------------------------
-
-SERVICES = [n for n, u in units() if n.endswith(".service") and not n.endswith("@.service")]
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_unit_that_fails_is_said_so(name):
-    unit = dict(units())[name]
-    assert unit["Unit"]["OnFailure"] == "watchnext-failed@%n.service"
-    if unit["Service"].get("Restart") == "always":  # It fails only where its starts are counted.
-        starts = int(unit["Unit"]["StartLimitIntervalSec"]) / int(unit["Service"]["RestartSec"])
-        assert int(unit["Unit"]["StartLimitBurst"]) <= starts
-
-
-def test_what_units_write_to_is_made_by_systemd_and_what_they_read_by_another_unit():
-    made = {d for _, unit in units() if "Service" in unit
-            for d in unit["Service"].get("StateDirectory", "").split()}  # fmt: skip
-    assert {f"watchnext/{d}" for d in ("logs", "work", "serving_root", "state")} == made
-    for name in SERVICES:
-        text = (DEPLOYMENT / "systemd" / name).read_text()
-        assert set(re.findall(r"/var/lib/(watchnext/\w+)", text)) <= made
-        assert "/srv/" not in text
-    sysusers = (DEPLOYMENT / "systemd" / "watchnext.sysusers").read_text()
-    assert {dict(units())[n]["Service"]["User"] for n in SERVICES} == {"watchnext"}
-    assert re.search(r"^u watchnext ", sysusers, re.MULTILINE)
-
-
-def test_units_are_what_systemd_understands(needs_program, tmp_path):
-    program = needs_program("systemd-analyze")
-    for path in (DEPLOYMENT / "systemd").iterdir():
-        text = path.read_text()
-        for missing in ("/opt/watchnext/bin/python", "/usr/bin/tensorflow_model_server"):
-            text = text.replace(missing, "/bin/true")  # It asks whether programs are there.
-        (tmp_path / path.name).write_text(text)
-    for name, _ in units():
-        instance = name.replace("@.", "@watchnext-funnel.service.")
-        (tmp_path / instance).write_text((tmp_path / name).read_text())
-        done = subprocess.run(
-            [program, "verify", "--man=no", str(tmp_path / instance)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = [line for line in (done.stdout + done.stderr).splitlines() if "watchnext" in line]
-        assert not said
-
-
-# ---- images --------------------------------------------------------------------------------------
-
-
-def dockerfile():
-    return (DEPLOYMENT / "Dockerfile").read_text()
-
-
-def test_what_images_are_made_of_goes_to_the_builder_and_nothing_else():
-    rules = (ROOT / ".dockerignore").read_text().split("\n")
-    assert "*" in rules
-    passed = {rule[1:] for rule in rules if rule.startswith("!")}
-    copied = set()
-    for path in (DEPLOYMENT / "Dockerfile", ROOT / "pipeline" / "deployment" / "Dockerfile"):
-        for line in re.findall(r"^COPY (.+)$", path.read_text(), re.MULTILINE):
-            copied |= set(line.split()[:-1])
-    assert copied == passed
-    assert all((ROOT / name).exists() for name in passed)
-
-
-def test_the_image_of_a_funnel_holds_nothing_of_training():
-    targets = re.split(r"^FROM ", dockerfile(), flags=re.MULTILINE)
-    (serving,) = (t for t in targets if t.startswith("sources AS serving"))
-    (extras,) = re.findall(r"'\.\[(.+)\]'", serving)
-    assert set(extras.split(",")) <= {"serving", "tracing"}
-    (retrain,) = (t for t in targets if t.startswith("sources AS retrain"))
-    assert "preprocessing,training" in retrain
-
-
-def test_images_take_nothing_whose_hash_is_not_in_the_lock():
-    (checked,) = re.findall(r"pip wheel (.+)", dockerfile())
-    assert {"--no-deps", "--require-hashes"} <= set(checked.split())
-    assert "requirements.lock" in checked
-    for command in re.findall(r"pip install (.+)", dockerfile()):
-        assert "--no-index --find-links /wheels" in command
-
-
-def images():
-    for name, service in compose()["services"].items():
-        yield f"compose {name}", service["image"]
-    for name, document in kubernetes_documents():
-        pod = pod_of(document)
-        for container in [*pod["containers"], *pod.get("initContainers", [])] if pod else []:
-            yield f"kubernetes {name}", container["image"]
-
-
-def test_every_image_has_a_tag_and_ours_are_built():
-    tagged = dict(re.findall(r"--target (\w+) +-t (\S+)", dockerfile()))
-    for name, image in images():
-        repository, _, tag = image.partition(":")
-        assert re.match(r"\d", tag), (name, image)
-        if repository.startswith("watchnext"):
-            assert image in tagged.values(), name
-    for service in compose()["services"].values():
-        if service["image"].startswith("watchnext"):
-            assert tagged[service["build"]["target"]] == service["image"]
-            context = (DEPLOYMENT / service["build"]["context"]).resolve()
-            assert context == ROOT
-            assert (context / service["build"]["dockerfile"]).exists()
-
-
 # ---- compose and Kubernetes ----------------------------------------------------------------------
 
 
@@ -419,103 +287,3 @@ def test_readiness_is_a_real_prediction_through_the_funnel():
             if container["name"] == "funnel":
                 assert probes["startupProbe"]["httpGet"]["path"] == "/readyz"
     assert "/readyz" in str(compose()["services"]["funnel"]["healthcheck"])
-
-
-def redis_scripts():
-    """The shell that starts Redis, and how it is given its password."""
-    text = compose()["services"]["redis"]["command"][0].replace("$$", "$")
-    yield pytest.param(text, id="compose")
-    for name, document in kubernetes_documents():
-        pod = pod_of(document)
-        if pod and name == "redis.yaml":
-            yield pytest.param(pod["containers"][0]["args"][0], id="kubernetes")
-
-
-@pytest.mark.parametrize("script", list(redis_scripts()))
-def test_redis_keeps_what_it_acknowledged_and_shows_its_password_to_nobody(
-    script, needs_program, tmp_path
-):
-    needs_program("redis-server")
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "password").write_text("of-redis\n")
-    for path, own in {
-        "/data": str(tmp_path),
-        "/run/secrets/redis_password": str(tmp_path / "password"),
-        "/tmp/redis.conf": str(tmp_path / "redis.conf"),
-    }.items():
-        script = script.replace(path, own)
-    script = script.replace("umask 077\n", f"umask 077\nexport PORT={port}\n")
-    script = script.replace('echo "appendonly yes"', 'echo "port $PORT"; echo "appendonly yes"')
-    process = subprocess.Popen(
-        ["sh", "-c", script],
-        env={**os.environ, "REDISCLI_AUTH": "of-redis"},
-        stdout=subprocess.DEVNULL,
-    )
-    client = redis.Redis(port=port, password="of-redis")
-    while True:
-        assert process.poll() is None
-        with contextlib.suppress(redis.ConnectionError):
-            settings = client.config_get()
-            break
-        time.sleep(0.02)
-    assert (settings["maxmemory-policy"], settings["appendonly"]) == ("noeviction", "yes")
-    assert settings["maxmemory"] == str(3 << 30)
-    with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
-        stranger.ping()
-    assert "of-redis" not in pathlib.Path(f"/proc/{process.pid}/cmdline").read_text()
-    assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
-    process.terminate()  # It is Redis itself that is told to stop, and saves.
-    assert process.wait(60) == 0
-    client.close()
-
-
-def test_no_password_stands_in_an_address_or_on_a_command_line():
-    for name, text in texts_of_the_repository():
-        if not name.startswith("tests/"):
-            assert not re.search(r"redis://[^\s@/]*:[^\s@/]+@", text), name
-            assert "--requirepass" not in text, name
-
-
-@pytest.mark.parametrize(("command", "has_failed"), [("exit 0", False), ("exit 3", True)])
-def test_the_nightly_run_begins_at_once_and_ends_when_it_is_told(tmp_path, command, has_failed):
-    script = (
-        (DEPLOYMENT / "nightly.sh").read_text().replace("/tmp/failed", str(tmp_path / "failed"))
-    )
-    (tmp_path / "nightly.sh").write_text(script)
-    (tmp_path / "failed").touch()
-    with subprocess.Popen(
-        ["sh", tmp_path / "nightly.sh", "sh", "-c", f"echo made; {command}"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout.readline() == "made\n"
-        (seconds,) = re.fullmatch(r"Next run in (\d+) s\.\n", process.stdout.readline()).groups()
-        at = time.gmtime(time.time() + int(seconds))
-        assert (at.tm_hour, at.tm_min) in {(3, 0), (2, 59)}
-        assert (tmp_path / "failed").exists() == has_failed
-        process.terminate()
-        assert process.wait(60) == 0
-
-
-# ---- installing ----------------------------------------------------------------------------------
-
-TOLD = re.compile(r"\b(?:pip3?|pipx|uv(?: pip)?|poetry|conda)\s+(?:install|add|download)\b(.*)")
-OURS_BY_NAME = re.compile(r"""(?<![\w./@:-])["'`]?watchnext(?=\[|[<=>~!]=|["'`\s.,;:)]|$)""")
-
-
-def test_nobody_is_told_to_install_the_package_from_an_index():
-    """Its name is on none, so whoever took it there would be installed."""
-    for name, text in texts_of_the_repository():
-        for line in text.replace("\\\n", " ").splitlines():
-            for arguments in TOLD.findall(line):
-                assert not OURS_BY_NAME.search(arguments), (name, line)
-        if pathlib.PurePath(name).name.startswith(("requirements", "constraints")):
-            assert not OURS_BY_NAME.search(text), name
-
-
-@pytest.mark.parametrize("line", ["pip install watchnext", "pip install -U 'watchnext[serving]'",
-                                  "pip install watchnext==0.1"])  # fmt: skip
-def test_the_search_for_such_lines_finds_them(line):
-    assert OURS_BY_NAME.search(TOLD.findall(line)[0])

@@ -25,8 +25,8 @@ from serving.funnel import sources
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import Built
 from serving.funnel.page import FunnelConfig
-from serving.funnel.profiles import Profiles
-from serving.index import index
+from serving.funnel.viewer import Profiles
+from serving.index import building
 from serving.release import publication
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -279,7 +279,7 @@ def publish(serving_root, *, has_ranker=True, **columns):
         queries = np.zeros((40, TOPICS + 1), np.float32)
         queries[np.arange(40), np.arange(40) % TOPICS] = 1
         queries[:, -1] = 1
-        index.build(
+        building.build(
             build.directory("index"),
             release.catalogue.video_ids,
             release.index.embeddings,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from models import config, losses
 from models.ranking import model as ranker
-from models.ranking import shared_queries
 from models.ranking import training as ranker_training
 
 
@@ -21,7 +20,7 @@ def test_runs_of_equal_queries_by_hand():
         "query_continuous": np.array([[0.5], [0.5], [0.5], [0.25], [0.25]], np.float32),
         "video_id": np.arange(5),
     }
-    query, places = shared_queries.distinct(rows, ("bag", "region", "query_continuous"))
+    query, places = ranker.distinct_queries(rows, ("bag", "region", "query_continuous"))
     assert places.numpy().tolist() == [0, 0, 1, 2, 3]
     assert {name: values.numpy().tolist() for name, values in query.items()} == {
         "bag": [[1, 2], [1, 3], [1, 3], [1, 2]],
@@ -35,7 +34,7 @@ def test_runs_of_equal_queries_by_hand():
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=12))
 def test_each_row_finds_its_own_query_again(values):
     rows = {"a": np.array([a for a, _ in values]), "b": np.array([[b, b] for _, b in values])}
-    query, places = shared_queries.distinct(rows, rows)
+    query, places = ranker.distinct_queries(rows, rows)
     for name, column in rows.items():
         np.testing.assert_array_equal(tf.gather(query[name], places), column)
     runs = 1 + sum(first != second for first, second in itertools.pairwise(values))
@@ -62,7 +61,7 @@ def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwi
         model.level.output_layer.kernel.assign(tf.ones_like(model.level.output_layer.kernel))
     task = ranker_training.RankerTask(model, holdout=None, stop_metric="")
     rows = pages(world, same=same)
-    query, _ = shared_queries.distinct(rows, model.query_columns)
+    query, _ = ranker.distinct_queries(rows, model.query_columns)
     assert query["region"].shape[0] == (12 if same else 60)
 
     def row_by_row():

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pytest
 
 from features import command
@@ -78,10 +77,3 @@ def test_settings_of_another_version_are_an_input_error(tmp_path, world, model):
     path.write_text(json.dumps(configs))
     with pytest.raises(command.InputError, match=r"does not fit this version.*attention_heads"):
         ranker.load(tmp_path / "m")
-
-
-def test_arrays_come_back_without_pickle(tmp_path, world, model):
-    assert saved.read_arrays(tmp_path) == {}
-    np.savez(tmp_path / "arrays.npz", objects=np.array([{}], object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        saved.read_arrays(tmp_path)

@@ -1,12 +1,6 @@
-"""The leakage audit: clean logs pass it, and every planted leak is caught and named.
-
-A leak is planted where a mistake would be made: in the comparison of times, in the day of a
-statistic, in what a transform is fitted on. Nothing that the audit itself is made of is changed.
-"""
+"""What the audit finds: nothing in clean logs, and each leak that is planted in the code."""
 
 import dataclasses
-import json
-import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -14,85 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import clicks, event_columns, files, spec
-from features.as_of import examples, held_out, history, leakage, live_statistics, replay, statistics
+from features import clicks, event_columns
+from features.as_of import history, leakage, replay, statistics
 from features.as_of.live_statistics import LiveStatistics
 from features.as_of.statistics import VideoStatistics
-from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.event_columns import Queries
-from features.tables import logs
-from pipeline.preprocessing import job as preprocessing_job
-from pipeline.preprocessing import leakage_audit, transforming
-from pipeline.preprocessing.config import PreprocessConfig
-
-T0 = 1_699_920_000  # the first second of a UTC day
-VIDEOS = pa.table({"video_id": list("abcd"), "upload_time": [T0 - 10**6] * 4})
-USERS = pa.table({"user_id": ["u", "v"]})
-TRAIN_UNTIL = T0 + 3 * DAY_S
-
-
-def tables():
-    """Two users; a page of two impressions and the watches of them, every few hours, for 4 days."""
-    rows = [
-        (user, "abcd"[(i + k) % 4], T0 + i * 9_000 + 7 * code, i)
-        for code, user in enumerate("uv")
-        for i in range(38)
-        for k in range(2)
-    ]
-    shown = {
-        "user_id": [r[0] for r in rows],
-        "video_id": [r[1] for r in rows],
-        "time": [r[2] + n % 2 for n, r in enumerate(rows)],
-        "clicked": [n % 2 == 0 for n in range(len(rows))],
-        "watch_time_s": [9.0 * (n % 2 == 0) for n in range(len(rows))],
-        "page_id": [f"{r[0]}-{r[3]}" for r in rows],
-    }
-    watched = rows[::2]
-    watches = {
-        "user_id": [r[0] for r in watched],
-        "video_id": [r[1] for r in watched],
-        "time": [r[2] + 5 for r in watched],
-        "watch_time_s": [9.0] * len(watched),
-    }
-    searches = {
-        "user_id": watches["user_id"],
-        "time": [t - 3 for t in watches["time"]],
-        "query": ["cat videos"] * len(watched),
-    }
-    return {
-        "watches": pa.table(watches),
-        "impressions": pa.table(shown),
-        "searches": pa.table(searches),
-    }
-
-
-def seen(events=None, **config):
-    """Replays with an audit and returns what it saw."""
-    events = tables() if events is None else events
-    resolved = spec.resolve(
-        {"videos": VIDEOS.column_names, "users": [], "context": []}
-        | {name: table.column_names for name, table in events.items()}
-    )
-    catalogue = Catalogue(VIDEOS)
-    audit = leakage.Audit(resolved, catalogue, train_until_s=TRAIN_UNTIL)
-    replayer = replay.Replayer(
-        replay.ReplayConfig(train_until_s=TRAIN_UNTIL, **config),
-        resolved=resolved,
-        catalogue=catalogue,
-        users=examples.Users(USERS),
-        audit=audit,
-    )
-    daily = statistics.daily_counts(events["watches"], events["impressions"])
-    minutes = live_statistics.minute_counts(catalogue, events["watches"], events["impressions"])
-    audit.begin(events, daily, minutes)
-    for _ in replayer.examples(events, daily, LiveStatistics.of(minutes)):
-        pass
-    return audit.drain()
-
-
-def leaking(found):
-    return {key for key, finding in found.findings.items() if finding.leaking}
+from pipeline.preprocessing import leakage_audit
+from tests.pipeline.preprocessing.leaks import T0, TRAIN_UNTIL, leaking, not_strictly, seen, tables
 
 
 def test_clean_logs_pass_and_offsets_are_those_of_the_log():
@@ -158,16 +81,6 @@ def test_what_is_seen_equals_the_obvious_reference(watched, shown):
             known = [offset for offset in expected if offset is not None]
             finding = leakage.Finding(len(expected), len(known), 0, max(known, default=None))
             assert got.get((model, split, "watches"), leakage.Finding()) == finding
-
-
-# ---- leaks in the code that makes features ------------------------------------------------------
-
-
-def not_strictly(key, user, now):
-    """``visible`` with a ``<=``: what happens at the moment itself is seen."""
-    end = np.searchsorted(key, event_columns.user_time_key(user, now), side="right")
-    start = np.searchsorted(key, event_columns.user_time_key(user, np.zeros_like(now)))
-    return start, end
 
 
 def test_less_or_equal_in_place_of_less_is_caught(monkeypatch):
@@ -314,130 +227,3 @@ def test_parts_add_up():
     key = ("ranker", "train", "live")
     total = leakage.merged([leakage.Seen({key: a}), leakage.Seen({key: a}), leakage.Seen()])
     assert total.findings == {key: leakage.Finding(10, 6, 2, -4)}
-
-
-# ---- the job -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def logs_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("audit") / "logs"
-    with logs.LogWriter(directory) as writer:
-        for name, table in ({"videos": VIDEOS, "users": USERS} | tables()).items():
-            writer.write(name, table)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def small_logs_dir(tmp_path_factory):
-    """Without impressions, so without a ranker: its transform takes most of the time."""
-    directory = tmp_path_factory.mktemp("audit") / "logs"
-    with logs.LogWriter(directory) as writer:
-        writer.write("videos", VIDEOS)
-        writer.write("watches", tables()["watches"])
-    return directory
-
-
-def run(logs_dir, output, **settings):
-    return preprocessing_job.run(str(logs_dir), str(output), PreprocessConfig(**settings), [])
-
-
-def refused(logs_dir, tmp_path, match, **settings):
-    output = tmp_path / "examples"
-    with pytest.raises(leakage_audit.LeakageError, match=match):
-        run(logs_dir, output, **settings)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_job_writes_down_what_it_looked_at(logs_dir, tmp_path):
-    info = run(logs_dir, tmp_path / "examples")
-    audit = info["audit"]
-    assert files.read_complete(tmp_path / "examples")["audit"] == json.loads(json.dumps(audit))
-    assert set(audit["inputs"]) == {
-        f"{model}_{split}" for model in spec.MODELS for split in ("train", "holdout")
-    }
-    assert audit["newest_training_label"] < info["train_until_s"]
-    assert audit["transforms"]["candidate"]["newest"] == audit["newest_training_label"]
-    assert audit["excused"] == []
-    # Nothing that carried it stays behind.
-    assert not [p for p in (tmp_path / "examples").iterdir() if p.name.startswith(".")]
-
-
-def test_the_job_fails_on_a_leak_and_leaves_nothing(logs_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(event_columns, "visible", not_strictly)
-    refused(logs_dir, tmp_path, "of the candidate model have inputs from 'watches'")
-
-
-def test_a_held_out_run_without_its_flag_fails(logs_dir, tmp_path, monkeypatch):
-    # As if somebody had made training examples of held-out watches the default.
-    over = held_out.HeldOutHistory.over
-    make = replay.Replayer._candidate_batch
-
-    def leaky(self, labels, codes, past, *, is_train):
-        rows = self._catalogue.rows(labels["video_id"])
-        if is_train:
-            past = over(past, until_s=self._config.train_until_s, labels=rows)
-        return make(self, labels, codes, past, is_train=is_train)
-
-    monkeypatch.setattr(replay.Replayer, "_candidate_batch", leaky)
-    refused(logs_dir, tmp_path, "train examples of the candidate model.*'watches'")
-
-
-def test_a_held_out_run_with_its_flag_says_so_and_passes(small_logs_dir, tmp_path, caplog):
-    info = run(small_logs_dir, tmp_path / "examples", label=replay.HELD_OUT)
-    assert "candidate train watches" in info["audit"]["excused"]
-    assert info["audit"]["inputs"]["candidate_train"]["watches"]["leaking"] > 0
-    assert "LEAK" in caplog.text
-
-
-def test_the_flag_excuses_nothing_but_training_examples(logs_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "visible", not_strictly)
-    monkeypatch.setattr(event_columns, "visible", not_strictly)
-    refused(logs_dir, tmp_path, "holdout examples", label=replay.HELD_OUT)
-
-
-def test_statistics_that_count_events_a_day_too_early_fail_the_job(logs_dir, tmp_path, monkeypatch):
-    count = statistics.daily_counts
-
-    def early(watches, impressions):
-        daily = count(watches, impressions)
-        return daily.set_column(1, "day", pa.compute.subtract(daily["day"], 1))
-
-    monkeypatch.setattr(statistics, "daily_counts", early)
-    refused(logs_dir, tmp_path, "of which the video statistics have 0 there")
-
-
-def test_a_vocabulary_fitted_on_the_holdout_too_fails(small_logs_dir, tmp_path, monkeypatch):
-    row_groups = transforming.row_groups
-
-    def all_splits(directory: pathlib.Path):
-        both = row_groups(directory)
-        if directory.name == "train" and directory.parent.name == "candidate_examples":
-            both += row_groups(directory.parent / "holdout")
-        return both
-
-    monkeypatch.setattr(transforming, "row_groups", all_splits)
-    refused(small_logs_dir, tmp_path, "quantiles of the candidate model were fitted on")
-
-
-def test_a_token_that_no_training_example_has_fails(small_logs_dir, tmp_path, monkeypatch):
-    # A vocabulary that was brought from elsewhere: from the logs of another week, say.
-    vocabulary = leakage_audit.dataset.vocabulary
-
-    def with_another(directory, model, space):
-        return [*vocabulary(directory, model, space), *(["z"] if space == "video" else [])]
-
-    monkeypatch.setattr(leakage_audit.dataset, "vocabulary", with_another)
-    refused(small_logs_dir, tmp_path, "1 of 5 tokens.*'video'.*'z'")
-
-
-def test_an_example_on_the_wrong_side_of_the_split_fails_the_job(logs_dir, tmp_path, monkeypatch):
-    labels = replay.Replayer._labels
-
-    def mixed(self, watches, periods):
-        split = labels(self, watches, periods)
-        together = pa.concat_tables(split.values())
-        return {replay.TRAIN: together, replay.HOLDOUT: together.slice(0, 0)}
-
-    monkeypatch.setattr(replay.Replayer, "_labels", mixed)
-    refused(logs_dir, tmp_path, "a training example of 2023")

@@ -7,11 +7,11 @@ import pytest
 from features import command
 from serving.building import gates
 from serving.building.skew import Skew
-from serving.index import index
+from serving.index import building, index
 
 
 def report(recall=1.0, slices=None):
-    return index.IndexReport(
+    return building.IndexReport(
         kind="scann",
         count=1000,
         dimension=9,
@@ -63,7 +63,7 @@ def test_embeddings_that_are_not_finite_or_all_the_same_fail():
 
 def build_index(directory, embeddings):
     ids = pa.array([str(i) for i in range(len(embeddings))])
-    index.build(
+    building.build(
         directory,
         ids,
         embeddings,

@@ -2,7 +2,7 @@ import random
 
 import pyarrow as pa
 
-from serving.funnel.profiles import Profiles
+from serving.funnel.viewer import Profiles
 
 # Of one byte, of several, with a common beginning, and in no order.
 IDS = ["b", "", "a", "é", "zz", "z", "😀", "ab", "B", "10", "9"]

@@ -8,7 +8,7 @@ import pytest
 
 from features import command
 from models import environment
-from serving.index import exact_search, index
+from serving.index import building, exact_search, index
 from serving.index import files as index_files
 from serving.index import tuning as index_tuning
 
@@ -36,7 +36,7 @@ def ids(count: int) -> pa.Array:
 
 
 def build(*arguments, exact_below=20_000, **more):
-    return index.build(*arguments, recall_target=0.95, exact_below=exact_below, **more)
+    return building.build(*arguments, recall_target=0.95, exact_below=exact_below, **more)
 
 
 @pytest.fixture

@@ -3,9 +3,8 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 
-from features import command, preprocessing, spec
+from features import command, spec
 from features.catalogue import Catalogue
 from features.spec import Feature, Kind, Side
 from serving.funnel import loaded_release
@@ -16,7 +15,6 @@ from serving.servables import (
     prepared_videos,
     reduced_precision,
     signatures,
-    transform_boundaries,
     warmup,
 )
 from serving.servables.embedded import EmbeddedBackend, EmbeddedModel
@@ -193,23 +191,3 @@ def test_history_categorical_of_a_video_is_not_prepared():
     odd = feature("last_device", Kind.UNIVALENT, "history.last_device")
     assert prepared_videos.is_supported(RESOLVED)
     assert not prepared_videos.is_supported(spec.ResolvedSpec(features=(odd,)))
-
-
-def test_boundaries_are_found_and_a_graph_without_them_is_refused(small_site):
-    resolved = spec.ResolvedSpec.load(small_site.examples)
-    graph = small_site.examples / "transform_fn" / spec.RANKER / "transform_fn"
-    features = resolved.of(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
-    (expected,) = (
-        constant
-        for constant in transform_boundaries._constants(graph, len(features))
-        if constant.shape[1] > 1
-    )
-
-    def quantiles(values):
-        filled = preprocessing.fill_missing(tf.constant(values), features)
-        return preprocessing.interpolated_quantile(filled, tf.constant(expected)).numpy()
-
-    found = transform_boundaries.candidate_continuous(graph, resolved, quantiles)
-    np.testing.assert_array_equal(found, expected)
-    with pytest.raises(RuntimeError, match="has no constant that gives its quantiles"):
-        transform_boundaries.candidate_continuous(graph, resolved, lambda values: values)

@@ -1,161 +1,26 @@
+"""Requests to TensorFlow Serving: versions, deadlines, replicas, TLS, and pages over it."""
+
 import concurrent.futures
-import pathlib
 import subprocess
 import threading
 import time
 import types
 
 import grpc
-import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from features import command
 from serving import errors
 from serving.funnel.page import PageRequest
-from serving.servables import tensor_protos
 from serving.servables.embedded import EmbeddedBackend, EmbeddedModel
 from serving.servables.tensorflow_serving import (
     SYSTEM_CERTIFICATES,
     TensorFlowServingBackend,
 )
 from serving.server import service
-
-VERSION = "20231114000000"
-
-
-class Lengths(tf.Module):
-    """Gives, per row, the number x weight + characters of the name."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = tf.Variable(2.0)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, 2], tf.float32, name="numbers"),
-            tf.TensorSpec([None], tf.string, name="name"),
-        ]
-    )
-    def __call__(self, numbers, name):
-        size = tf.cast(tf.strings.length(name, "UTF8_CHAR"), tf.float32)
-        return {"score": tf.reduce_sum(numbers, 1) * self.weight + size, "name": name}
-
-
-@pytest.fixture(scope="module")
-def saved_model(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("serving") / "query_tower" / VERSION
-    module = Lengths()
-    tf.saved_model.save(module, str(directory), signatures={"serving_default": module.__call__})
-    return directory
-
-
-class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """A PredictionService that runs the real SavedModel, with faults on request."""
-
-    def __init__(self, directory: pathlib.Path):
-        self._model = EmbeddedModel(directory)
-        self.requests = []
-        self.abort = None
-        self.hold = None
-        self.answer_version = None
-        self.in_flight = self.most_in_flight = 0
-        self._lock = threading.Lock()
-
-    def Predict(self, request, context):  # noqa: N802
-        with self._lock:
-            self.requests.append(request)
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            if self.hold is not None:
-                self.hold.wait(5)
-            if self.abort is not None:
-                context.abort(self.abort, "as the test wants it")
-            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-            answer = predict_pb2.PredictResponse()
-            answer.model_spec.CopyFrom(request.model_spec)
-            answer.model_spec.version.value = self.answer_version or int(VERSION)
-            for name, array in self._model.predict(inputs).items():
-                answer.outputs[name].CopyFrom(tf.make_tensor_proto(array))
-            return answer
-        finally:
-            with self._lock:
-                self.in_flight -= 1
-
-
-@pytest.fixture
-def server(saved_model):
-    servicer = Servicer(saved_model)
-    running = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, running)
-    port = running.add_insecure_port("127.0.0.1:0")
-    running.start()
-    yield types.SimpleNamespace(servicer=servicer, address=f"127.0.0.1:{port}", grpc=running)
-    running.stop(None).wait()
-
-
-def release_at(directory):
-    return types.SimpleNamespace(version=VERSION, query_tower=directory, ranker=None)
-
-
-@pytest.fixture(params=["embedded", "tensorflow_serving"])
-def model(request, saved_model):
-    if request.param == "embedded":
-        yield EmbeddedBackend().open("query_tower", release_at(saved_model))
-        return
-    server = request.getfixturevalue("server")
-    backend = TensorFlowServingBackend(server.address)
-    yield backend.open("query_tower", release_at(saved_model))
-    backend.close()
-
-
-INPUTS = {
-    "numbers": np.array([[1, 2], [3, 4]], np.float32),
-    "name": np.array(["cats", "ünï"], object),
-}
-
-
-def test_both_backends_give_the_same_answer(model):
-    outputs = model.predict(INPUTS)
-    # (1 + 2) * 2 + 4 characters, (3 + 4) * 2 + 3 characters.
-    np.testing.assert_array_equal(outputs["score"], np.array([10, 17], np.float32))
-    assert outputs["name"].tolist() == [b"cats", "ünï".encode()]
-
-
-def test_both_backends_refuse_missing_inputs(model):
-    with pytest.raises(errors.ModelError):
-        model.predict({"numbers": INPUTS["numbers"]})
-
-
-def test_embedded_model_refuses_wrong_shapes(saved_model):
-    with pytest.raises(errors.ModelError, match=r"'numbers' .* shape \(None, 2\), got \(2, 7\)"):
-        EmbeddedModel(saved_model).predict({**INPUTS, "numbers": np.zeros((2, 7), np.float32)})
-
-
-def test_both_backends_answer_many_threads(model):
-    def ask(number):
-        inputs = {**INPUTS, "numbers": np.full((2, 2), number, np.float32)}
-        return float(model.predict(inputs)["score"][0])
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(50))) == [4.0 * n + 4 for n in range(50)]
-
-
-def test_embedded_model_names_what_is_missing_and_unknown(saved_model):
-    loaded = EmbeddedModel(saved_model)
-    with pytest.raises(errors.ModelError, match=r"missing \['name'\], unknown \['nmae'\]"):
-        loaded.predict({"numbers": INPUTS["numbers"], "nmae": INPUTS["name"]})
-
-
-def test_signature_that_is_not_there_is_refused(saved_model):
-    with pytest.raises(errors.ModelError, match="has no signature 'classify'"):
-        EmbeddedModel(saved_model, "classify")
-
-
-# ---- TensorFlow Serving --------------------------------------------------------------------------
+from tests.serving.servables.stub_server import INPUTS, VERSION, Servicer, release_at
 
 
 @pytest.fixture
@@ -497,50 +362,3 @@ def test_publication_under_a_model_server_is_waited_for_and_then_serves(
     assert not [record for record in ours if record.levelname == "ERROR"]
     built.on_close()
     running.stop(None).wait()
-
-
-# ---- protos --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.array([[1.5, -2], [0, np.inf]], np.float32),
-        np.arange(6, dtype=np.int64).reshape(2, 3),
-        np.array([True, False]),
-        np.array([[0.1, -3], [1e-6, 65504]], np.float16),
-        np.zeros((0, 4), np.float32),
-        np.array([["a", ""], ["ü", "b"]], object),
-        np.array(3.0),
-    ],
-)
-def test_protos_are_those_of_tensorflow(array):
-    proto = predict_pb2.PredictRequest().inputs["x"]
-    tensor_protos.to_proto(array, proto)
-    expected = np.vectorize(lambda v: v.encode() if isinstance(v, str) else v, otypes=[object])
-    wanted = expected(array) if array.dtype == object else array
-    np.testing.assert_array_equal(tf.make_ndarray(proto), wanted)
-    np.testing.assert_array_equal(tensor_protos.from_proto(proto), wanted)
-    np.testing.assert_array_equal(tensor_protos.from_proto(tf.make_tensor_proto(array)), wanted)
-
-
-def test_trailing_repetitions_are_restored():
-    proto = predict_pb2.PredictRequest().inputs["x"]
-    proto.dtype = types_pb2.DT_FLOAT
-    proto.tensor_shape.dim.add().size = 4
-    proto.float_val.extend([1.0, 2.0])
-    assert tensor_protos.from_proto(proto).tolist() == [1.0, 2.0, 2.0, 2.0]
-
-
-def test_half_precision_comes_as_bits_of_integers():
-    values = np.array([0.1, -3, 65504], np.float16)
-    proto = predict_pb2.PredictRequest().inputs["x"]
-    proto.dtype = types_pb2.DT_HALF
-    proto.tensor_shape.dim.add().size = 3
-    proto.half_val.extend(values.view(np.uint16).tolist())
-    np.testing.assert_array_equal(tensor_protos.from_proto(proto), values)
-
-
-def test_dtype_that_no_signature_has_is_refused():
-    with pytest.raises(errors.ModelError, match="dtype"):
-        tensor_protos.to_proto(np.array([1j]), predict_pb2.PredictRequest().inputs["x"])

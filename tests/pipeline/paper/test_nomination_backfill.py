@@ -11,7 +11,7 @@ from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs
-from pipeline import nomination_backfill
+from pipeline.paper import nomination_backfill
 from serving.batch import bucketed_log, past_nominations
 
 DAY0 = 19_000 * DAY_S

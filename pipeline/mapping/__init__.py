@@ -1,0 +1,4 @@
+"""Anybody's files and databases to logs, as one mapping file says.
+
+Imports preprocessing and what lies below it.
+"""

@@ -1,0 +1,1 @@
+from tests.models.evaluation.small_examples import examples_dir, measured  # noqa: F401

@@ -1,0 +1,1 @@
+from tests.pipeline.steps.chains import root, site  # noqa: F401

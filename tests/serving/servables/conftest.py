@@ -1,0 +1,1 @@
+from tests.serving.servables.stub_server import model, saved_model, server  # noqa: F401

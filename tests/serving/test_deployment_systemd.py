@@ -1,0 +1,52 @@
+"""Units of systemd."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.serving.deployment_files import DEPLOYMENT, units
+
+SERVICES = [n for n, u in units() if n.endswith(".service") and not n.endswith("@.service")]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_unit_that_fails_is_said_so(name):
+    unit = dict(units())[name]
+    assert unit["Unit"]["OnFailure"] == "watchnext-failed@%n.service"
+    if unit["Service"].get("Restart") == "always":  # It fails only where its starts are counted.
+        starts = int(unit["Unit"]["StartLimitIntervalSec"]) / int(unit["Service"]["RestartSec"])
+        assert int(unit["Unit"]["StartLimitBurst"]) <= starts
+
+
+def test_what_units_write_to_is_made_by_systemd_and_what_they_read_by_another_unit():
+    made = {d for _, unit in units() if "Service" in unit
+            for d in unit["Service"].get("StateDirectory", "").split()}  # fmt: skip
+    assert {f"watchnext/{d}" for d in ("logs", "work", "serving_root", "state")} == made
+    for name in SERVICES:
+        text = (DEPLOYMENT / "systemd" / name).read_text()
+        assert set(re.findall(r"/var/lib/(watchnext/\w+)", text)) <= made
+        assert "/srv/" not in text
+    sysusers = (DEPLOYMENT / "systemd" / "watchnext.sysusers").read_text()
+    assert {dict(units())[n]["Service"]["User"] for n in SERVICES} == {"watchnext"}
+    assert re.search(r"^u watchnext ", sysusers, re.MULTILINE)
+
+
+def test_units_are_what_systemd_understands(needs_program, tmp_path):
+    program = needs_program("systemd-analyze")
+    for path in (DEPLOYMENT / "systemd").iterdir():
+        text = path.read_text()
+        for missing in ("/opt/watchnext/bin/python", "/usr/bin/tensorflow_model_server"):
+            text = text.replace(missing, "/bin/true")  # It asks whether programs are there.
+        (tmp_path / path.name).write_text(text)
+    for name, _ in units():
+        instance = name.replace("@.", "@watchnext-funnel.service.")
+        (tmp_path / instance).write_text((tmp_path / name).read_text())
+        done = subprocess.run(
+            [program, "verify", "--man=no", str(tmp_path / instance)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = [line for line in (done.stdout + done.stderr).splitlines() if "watchnext" in line]
+        assert not said
