@@ -14,15 +14,18 @@ it is divided by s, so what comes out is a change of the bias of each video, and
     b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
 
 The few weights are those of greatest likelihood on watches that the model has not learnt, the
-holdout: the same that chooses its best round. They are held to s = 1, w = 0 by a small penalty, so
-that a handful of watches changes nothing. Where videos live long they come out so anyway: on
-KuaiRand s is .92 and no w above .1; on a log of news s is .25.
+holdout: the same that chooses its best round. But a day of news is a dozen videos that everybody
+watched, and how these fared is as many observations, however many the watches were. So the
+likelihood counts for as much as watches of different videos would (the design effect of clusters),
+and a penalty holds the weights to what is usual for sites that forget as fast: s = 1, w = 0 where
+the half-life is days, s = .25 and .75 for the shortest counts where it is up to six hours.
 
 The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
 left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
 
-Sources: McFadden, "Conditional logit analysis of qualitative choice behavior", 1974; Koren,
-"Collaborative filtering with temporal dynamics", KDD 2009, for biases that move with time.
+Sources: Kish, "Survey Sampling", 1965, for the design effect; McFadden, "Conditional logit analysis
+of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temporal dynamics", KDD
+2009, for biases that move with time.
 """
 
 import dataclasses
@@ -33,10 +36,10 @@ import numpy as np
 import numpy.typing as npt
 from absl import logging
 
-from features import dataset, spec
+from features import dataset, spec, tensors
 from features.durations import DAY_S, HOUR_S
 from features.tables.site_facts import SiteFacts
-from models.candidate.holdout import BAG, LABEL, in_batches
+from models.candidate.holdout import BAG, LABEL
 from models.candidate.model import CandidateModel
 from models.training import batches
 
@@ -52,7 +55,11 @@ _SHORTEST_S, _LONGEST_S = HOUR_S / 2, 90.0 * DAY_S
 _FEWEST_LABELS = 200
 _MOST_QUERIES = 3_000
 _MOST_VIDEOS = 8_000  # Of more, the most watched half and a sample of the others.
-_RIDGE, _STEPS, _CONVERGED = 5.0, 20, 1e-3
+# One over the variance of weights from site to site and day to day, around what is usual.
+_RIDGE, _STEPS, _CONVERGED = 200.0, 20, 1e-3
+# What is usual: of sites that forget within hours, less with each further half-life of 12 hours.
+_FAST_SCORE, _FAST_SHORT = 0.25, 0.75
+_FAST_S, _SLOWER_S = 6 * HOUR_S, 12 * HOUR_S
 _LEAST_SCORE = 0.05
 _BLOCK = 512
 
@@ -105,13 +112,23 @@ def fit(
     problem = _problem(model, queries, dataset.videos(examples_dir), watches, seed=seed)
     if len(problem.target) < _FEWEST_LABELS:
         return None
-    weights = problem.weights()
+    weights = problem.weights(usual(SiteFacts.of_info(dataset.info(examples_dir)).half_life_s))
     logging.info(
         "Of the logit counts %.2f, of decayed watches %s.",
         weights[0],
         ", ".join(f"{weight:+.2f}" for weight in weights[1:-1]),
     )
     return dict(zip(NAMES, weights.round(6).tolist(), strict=True))
+
+
+def usual(half_life_s: float | None) -> Floats:
+    """Returns the weights that are usual for a site, float64 [F], in the order of :data:`NAMES`."""
+    fast = 0.0
+    if half_life_s is not None:
+        fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
+    found = np.zeros(len(NAMES))
+    found[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
+    return found
 
 
 def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:
@@ -167,18 +184,22 @@ class _Problem:
     offset: Floats
     target: npt.NDArray[np.int64]
 
-    def weights(self) -> Floats:
+    @property
+    def design_effect(self) -> float:
+        """Mean number of watches of the video of a watch, itself included, 1 or more."""
+        together = np.bincount(self.target)
+        return float((together**2).sum() / together.sum())
+
+    def weights(self, prior: Floats) -> Floats:
         """Returns the weights of greatest penalised likelihood, float64 [F + 1], by Newton."""
-        size = len(self.shared) + 1
-        prior = np.zeros(size)
-        prior[0] = 1.0
+        size, effect = len(self.shared) + 1, self.design_effect
         weights = prior.copy()
         for _ in range(_STEPS):
             gradient, hessian = np.zeros(size), np.zeros((size, size))
             for start in range(0, len(self.target), _BLOCK):
                 part = self._derivatives(slice(start, start + _BLOCK), weights)
-                gradient += part[0]
-                hessian += part[1]
+                gradient += part[0] / effect
+                hessian += part[1] / effect
             gradient -= _RIDGE * (weights - prior)
             step = np.linalg.solve(hessian + _RIDGE * np.eye(size), gradient)
             step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
@@ -240,8 +261,8 @@ def _problem(
     candidates = {name: values[chosen] for name, values in videos.items()}
     if not len(kept):
         return _Problem(np.zeros((0, 0), np.float32), shared, offset, kept)
-    logits = in_batches(model.query_embeddings, queries)
-    logits = logits @ in_batches(model.video_embeddings, candidates).T
+    logits = tensors.in_batches(model.query_embeddings, queries)
+    logits = logits @ tensors.in_batches(model.video_embeddings, candidates).T
     _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
     logits -= logits.max(axis=1, keepdims=True)
     return _Problem(logits, shared[:, chosen], offset, target[kept])

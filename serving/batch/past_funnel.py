@@ -290,7 +290,10 @@ class _PastAnswer(Answer):
         self.gathered = super()._candidates(self._embedding(), filters)
 
     def finish(self) -> "_PastAnswer":
-        """Ranks what :meth:`gather` found: that looks at whole minutes before the moment only."""
+        """Ranks what :meth:`gather` found, while the log goes on.
+
+        What it looks at is of whole minutes before the moment, or was looked up then.
+        """
         self.rung = self.page().rung
         return self
 
@@ -300,7 +303,9 @@ class _PastAnswer(Answer):
 
     def _by_value(self, candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
         if self._release.order is None:
-            self.columns = self._release.order_columns(self.viewer, candidates, seconds)
+            self.columns = self._release.order_columns(
+                self.viewer, candidates, seconds, self._rates
+            )
         return super()._by_value(candidates, seconds)
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:

@@ -33,6 +33,7 @@ from serving.funnel.rungs import (
 )
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
+from serving.live.state import Rates
 
 
 class Answer:
@@ -68,6 +69,7 @@ class Answer:
         self._tracer = tracer
         self._predicate = predicate
         self.ladder = Ladder()
+        self._rates: Rates | None = None
         self._sources_ms: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -223,9 +225,11 @@ class Answer:
                 question = dataclasses.replace(question, excluded=filters.forbidden)
                 popular = self._release.popular.fill(question, wanted + len(filters.resting))
             nominations[sources.POPULAR] = popular
-        return candidates.merge(
+        gathered = candidates.merge(
             nominations, embeddings=self._release.index.embeddings, query=embedding
         )
+        self._rates = self._release.rates(self.viewer, gathered)
+        return gathered
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
@@ -302,7 +306,7 @@ class Answer:
         """
         learned = self._release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self._release.order_columns(self.viewer, gathered, seconds)
+            columns = self._release.order_columns(self.viewer, gathered, seconds, self._rates)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")

@@ -29,7 +29,8 @@ from serving.funnel.sources import Popular
 from serving.funnel.viewer import HOME, Profiles, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
-from serving.live.state import LiveState, LiveView
+from serving.live.state import LiveState, Rates
+from serving.live.view import LiveView
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
 from serving.servables.prepared_videos import PreparedVideos
@@ -118,15 +119,33 @@ class LoadedRelease:
         live = tuple(source for source in self.sources if source.name == sources.CO_WATCH)
         return (sources.Similar(self.index), *live)
 
+    def rates(self, viewer: Viewer, candidates: Candidates) -> Rates | None:
+        """Returns how much the candidates are watched at this very moment; None without live state.
+
+        Whoever looks at the past asks before the state goes on.
+        """
+        if self.live is None:
+            return None
+        return self.live.rates(candidates.rows, region=viewer.region, now_s=viewer.now)
+
     def order_columns(
-        self, viewer: Viewer, candidates: Candidates, seconds: np.ndarray | None
+        self,
+        viewer: Viewer,
+        candidates: Candidates,
+        seconds: np.ndarray | None,
+        rates: Rates | None,
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
-        if self.live is None:
+        if self.live is None or rates is None:
             return None
         times = self.catalogue.upload_times
         return page_order.columns(
-            self.live, candidates, viewer=viewer, upload_times=times, seconds=seconds
+            self.live,
+            candidates,
+            viewer=viewer,
+            upload_times=times,
+            seconds=seconds,
+            rates=rates,
         )
 
     @functools.cached_property

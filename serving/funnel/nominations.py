@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.catalogue import Catalogue
 from serving.funnel.viewer import Viewer
 from serving.index.index import VideoIndex
-from serving.live.state import LiveView
+from serving.live.view import LiveView
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,8 @@ from features.durations import HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
 from serving.funnel.viewer import Viewer
-from serving.live.state import LiveView
+from serving.live.state import Rates
+from serving.live.view import LiveView
 
 DIRECTORY = "page_order"
 FILE = "page_order.json"  # In the directory that serving.learn_order writes.
@@ -69,6 +70,7 @@ def columns(
     viewer: Viewer,
     upload_times: np.ndarray,
     seconds: np.ndarray | None,
+    rates: Rates,
 ) -> np.ndarray:
     """Returns x, float64 [n, len(NAMES)].
 
@@ -78,6 +80,7 @@ def columns(
         viewer: User who asks, and the moment.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times, seconds; None without a ranker.
+        rates: Of the candidates, at that moment.
     """
     now = viewer.now
     live = view.columns(candidates.rows, np.full(len(candidates), now, np.int64))
@@ -97,8 +100,7 @@ def columns(
     best = candidates.retrieval_scores[scored].max() if scored.any() else 0.0
     values += [np.where(scored, candidates.retrieval_scores - best, 0.0), scored]
     values.append(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)))
-    rates, lift = view.rates(candidates.rows, region=viewer.region, now_s=now)
-    values += [*np.log(rates + 0.1), lift]
+    values += [*np.log(rates.counts + 0.1), rates.region_lift]
     values.append(np.log(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)) + 1e-3))
     values += _watched(candidates.rows, viewer)
     age_h = np.maximum(now - upload_times[candidates.rows], 0) / HOUR_S

@@ -32,7 +32,7 @@ from serving.funnel.nominations import (
     Source,
 )
 from serving.index.index import VideoIndex
-from serving.live.state import LiveView
+from serving.live.view import LiveView
 from serving.servables import signatures
 
 RETRIEVAL, POPULAR, TRENDING, CO_WATCH = "retrieval", "popular", "trending", "co_watch"

@@ -100,6 +100,28 @@ def test_a_training_moves_them_where_that_is_asked(hot, root):
     assert np.abs(biases[1] - biases[0]).max() > 0.1
 
 
+def test_what_is_usual_depends_on_how_fast_a_site_forgets():
+    for hours, score in ((1, 0.25), (6, 0.25), (18, 0.625), (700, 1.0)):
+        found = recent_biases.usual(hours * 3600.0)
+        assert found[0] == pytest.approx(score, abs=1e-6)
+        assert found[1] == pytest.approx(1 - score, abs=1e-6)
+    assert recent_biases.usual(None).tolist() == [1, 0, 0, 0, 0, 0]
+
+
+def test_watches_of_one_video_are_one_observation():
+    """However many watch the one video of the day, it says little of all others."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (600, 40)).astype(np.float32)
+    shared = np.stack([np.eye(40)[3], np.zeros(40)])
+    usual = np.array([1.0, 0.0, 0.0])
+    moved = []
+    for target in (np.full(600, 3), np.arange(600) % 40):
+        problem = recent_biases._Problem(logits, shared, np.zeros(40), target)
+        moved.append((problem.design_effect, np.abs(problem.weights(usual) - usual).max()))
+    assert [effect for effect, _ in moved] == [600, 15]
+    assert moved[0][1] < 0.05
+
+
 def test_a_handful_of_watches_changes_nothing(hot):
     examples, directory = hot
     model = candidate_model.load(directory, examples)
@@ -116,7 +138,9 @@ def test_weights_of_known_truth_are_found(monkeypatch):
     scores = 0.5 * logits + 1.2 * shared[0]
     target = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
     whole = recent_biases._Problem(logits, shared, np.zeros(300), target)
-    np.testing.assert_allclose(whole.weights(), [0.5, 1.2, 0.0], atol=0.06)
+    monkeypatch.setattr(recent_biases, "_RIDGE", 1.0)
+    found = whole.weights(np.array([1.0, 0.0, 0.0]))
+    np.testing.assert_allclose(found, [0.5, 1.2, 0.0], atol=0.06)
     monkeypatch.setattr(recent_biases, "_MOST_VIDEOS", 120)
     chosen, offset = recent_biases._chosen(shared[0], np.arange(300), target[:40], seed=1)
     assert len(np.unique(chosen)) == len(chosen) < 200

@@ -12,7 +12,8 @@ from serving.events.event import Kind
 from serving.funnel import page_order
 from serving.funnel.candidates import Candidates
 from serving.funnel.page_order import NAMES, PageOrder
-from serving.live.state import Happened, LiveState, LiveView
+from serving.live.state import Happened, LiveState
+from serving.live.view import LiveView
 
 
 def _viewer(now, *, region, watched):
@@ -41,12 +42,14 @@ def test_columns_hold_what_is_known_of_each_candidate_before_the_moment():
         source_scores=np.array([[3.0, np.nan, np.nan], [np.nan, 0.5, 0.2]], np.float32),
         retrieval_scores=np.array([3.0, 1.0, np.nan], np.float32),
     )
+    view = LiveView(state, catalogue)
     x = page_order.columns(
-        LiveView(state, catalogue),
+        view,
         found,
         viewer=_viewer(10_800, region="here", watched={1: [100, 7_200]}),
         upload_times=catalogue.upload_times,
         seconds=None,
+        rates=view.rates(found.rows, region="here", now_s=10_800),
     )
     by_name = dict(zip(NAMES, x.T, strict=True))
     log3, far = np.log(3.0), np.log(1000.0)
