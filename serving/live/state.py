@@ -1,7 +1,8 @@
 """What everybody watches now: kept in memory, seeded from the logs, updated by each event.
 
-One object outlives releases. It knows videos by numbers of its own; a :class:`serving.live.view.LiveView` translates
-between those and the rows of one release's catalogue. It holds
+One object outlives releases. It knows videos by numbers of its own; a
+:class:`serving.live.view.LiveView` translates between those and rows of a release's catalogue.
+It holds
 
 * counts that halve in minutes to a day, over all users and by region (trending);
 * what was watched soon after what (co-watch);
