@@ -36,6 +36,7 @@ _BAGS = (
     "watched_channel_ids",
     "last_channel_id",
     "watched_topics",
+    "watched_ages",
     "search_tokens",
     "last_search_tokens",
 )

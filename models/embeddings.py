@@ -87,11 +87,21 @@ class EmbeddingTable(tf_keras.layers.Layer):
         Returns:
             Weighted sum of each bag, float32 [B, width].
         """
+        known = tf.cast(ids > 0, tf.float32)
+        return tf.linalg.matvec(self.members(ids), known * weights, transpose_a=True)
+
+    def members(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the embedding of each member of each bag, zero for id 0.
+
+        Args:
+            ids: int32 or int64 [B, L]; 0 is no member of the bag.
+
+        Returns:
+            Embeddings, float32 [B, L, width].
+        """
         grouped = _Grouped.of(tf.reshape(tf.cast(ids, tf.int32), [-1]))
         members = tf.gather(tf.gather(self.rows, grouped.distinct), grouped.places)
-        members = tf.reshape(members, [*tf.unstack(tf.shape(ids)), self.width])
-        known = tf.cast(ids > 0, tf.float32)
-        return tf.linalg.matvec(members, known * weights, transpose_a=True)
+        return tf.reshape(members, [*tf.unstack(tf.shape(ids)), self.width])
 
     def read(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the embeddings of several features, all from one read of the table.

@@ -4,6 +4,7 @@ r"""The paper's figures and tables again, with intervals: candidate generation a
     python -m models.reproduce --output=reproduction --logs=logs        # on your logs
     python -m models.reproduce --output=reproduction --mode=short       # a check, in minutes
     python -m models.reproduce --output=reproduction --parts=worlds     # hard worlds, in an hour
+    python -m models.reproduce --output=reproduction --parts=sequence   # beside SASRec and HSTU
 
 Writes OUTPUT/experiments/<name>.json as each experiment ends, then results.json and report.html.
 The same command again goes on where it was stopped.
@@ -21,7 +22,10 @@ from features import command, files, provenance
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
-_CANDIDATE, _RANKING, _WORLDS = _PARTS = ("candidate", "ranking", "worlds")
+_CANDIDATE, _RANKING, _SEQUENCE, _WORLDS = _PARTS = (
+    *("candidate", "ranking"),
+    *("sequence", "worlds"),
+)
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
 SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--preset=tiny", "--seed=1"),
@@ -35,7 +39,8 @@ _MODE = flags.DEFINE_enum(
 _ONLY_PARTS = flags.DEFINE_list(
     "parts",
     [_CANDIDATE, _RANKING],
-    f"Out of {', '.join(_PARTS)}. worlds: hard worlds of watches alone, with every default.",
+    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB; worlds are logs "
+    "of watches alone, with every default.",
 )
 _ONLY = flags.DEFINE_list(
     "experiments", [], "Only these; a name that there is not is answered with all that there are."
@@ -44,13 +49,17 @@ _SEEDS = flags.DEFINE_list("seeds", ["1"], "Of trainings.")
 _PREPROCESS_FLAGS = flags.DEFINE_list(
     "preprocess_flags", [], "Further flags of pipeline.preprocess, such as --holdout_days=2."
 )
+_RECTOOLS_PYTHON = flags.DEFINE_string(
+    "rectools_python",
+    "",
+    "Python with RecTools and PyTorch, for sequence models; empty: an environment in --output.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
     del argv
     _refuse_unknown_parts()
-    command.quiet_tensorflow()
     from models.paper import report
 
     chosen = _chosen()
@@ -87,11 +96,12 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models.paper import candidate, ranking, worlds
+    from models.paper import candidate, ranking, sequence, worlds
 
     return {
         _CANDIDATE: candidate.EXPERIMENTS,
         _RANKING: ranking.EXPERIMENTS,
+        _SEQUENCE: sequence.EXPERIMENTS,
         _WORLDS: worlds.EXPERIMENTS,
     }
 
@@ -134,6 +144,7 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
         mode=_MODE.value,
         seeds=seeds,
         preprocess_flags=tuple(_PREPROCESS_FLAGS.value),
+        rectools_python=_RECTOOLS_PYTHON.value,
     )
     if not set(chosen) & set(_offered()[_RANKING]):
         return setting  # Candidate experiments make their own examples, without impressions.

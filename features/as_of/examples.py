@@ -257,6 +257,7 @@ class _QueryBags:
         lengths, values = {
             "watched_video_ids": lambda: self._videos,
             "last_video_id": lambda: self._videos,
+            "watched_ages": self._ages,
             "watched_channel_ids": lambda: self._channels,
             "last_channel_id": lambda: self._channels,
             "watched_topics": lambda: self._topics,
@@ -279,6 +280,10 @@ class _QueryBags:
     def _videos(self) -> tuple[np.ndarray, pa.Array]:
         lengths, rows = self._watched
         return lengths, self._history.catalogue.video_ids.take(pa.array(rows))
+
+    def _ages(self) -> tuple[np.ndarray, pa.Array]:
+        lengths, ages = self._history.watched_ages(self._queries, spec.WATCH_BAG)
+        return lengths, pa.array(ages).cast(pa.string())
 
     @functools.cached_property
     def _channels(self) -> tuple[np.ndarray, pa.Array]:

@@ -175,6 +175,19 @@ class History:
         start, end = self.seen_completed(queries)
         return _newest_first(self.completed.video, start, end, limit)
 
+    def watched_ages(self, queries: Queries, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns how long ago the watches of :meth:`watched_rows` were, in the same order.
+
+        In powers of two, since it matters less, the longer ago it was.
+
+        Returns:
+            lengths int64 [q] and the largest n with 2^n seconds or more, int64 [sum of lengths].
+        """
+        start, end = self.seen_completed(queries)
+        lengths, times = _newest_first(self.completed.time, start, end, limit)
+        seconds = np.repeat(queries.now, lengths) - times
+        return lengths, np.log2(seconds).astype(np.int64)
+
     def last_search_rows(self, queries: Queries, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns lengths int64 [q] and rows of :attr:`search_tokens`, newest first."""
         start, end = self._seen_searches(queries)

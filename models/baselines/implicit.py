@@ -99,7 +99,7 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     import threadpoolctl
     from implicit import als, bpr
 
-    matrix, row_of = _matrix(train, len(order))
+    matrix, row_of = watch_matrix(train, len(order))
     # With as many factors as videos a factorisation only repeats what it has seen.
     factors = max(1, min(_FACTORS, len(order) // 5))
     # implicit starts its own threads and asks that BLAS start none.
@@ -137,8 +137,13 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     ]
 
 
-def _matrix(train: Queries, num_videos: int) -> tuple[Any, dict[str, int]]:
-    """Returns who watched what, CSR float32 [U, N] of ones, and the row of each user id."""
+def watch_matrix(train: Queries, num_videos: int) -> tuple[Any, dict[str, int]]:
+    """Returns who watched what, CSR float32 [U, N] of ones, and the row of each user id.
+
+    Args:
+        train: Training examples: labels and the watches before them.
+        num_videos: Number of videos N of the catalogue.
+    """
     from scipy import sparse
 
     names, codes = np.unique(train.user_ids.astype(str), return_inverse=True)

@@ -27,17 +27,20 @@ import tf_keras
 from features import command, spec
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
-from models.candidate import hierarchical_softmax
+from models.candidate import hierarchical_softmax, layers
+from models.candidate.attention import SequenceEncoder
 from models.candidate.video_features import VIDEO_ID
-from models.config import HIERARCHICAL, CandidateConfig
+from models.config import ATTENTION, HIERARCHICAL, CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.training import saved
 
 Array = npt.NDArray[np.generic]
 VIDEO_SPACE = "video"
 _WATCHES, _AGE = "watched_video_ids", "example_age_s"
+# How long ago each watch was, where a data set declares it; read by attention alone in its order.
+_WATCH_AGES, _WATCH_AGE_SPACE = "watch_ages", "watch_age"
 # The spaces whose embeddings are as wide as the softmax's: 256 each in the paper, section 3.5.
-_WIDE_SPACES = (VIDEO_SPACE, "search_token")
+_WIDE_SPACES = (VIDEO_SPACE, "search_token", _WATCH_AGE_SPACE)
 _SOFTMAX_STDDEV = 0.02
 
 
@@ -113,6 +116,11 @@ class CandidateModel(tf_keras.Model):
         """Whether the layers read the example age piece by piece too."""
         return bool(self.config.age_pieces) and self._reads(_AGE)
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether watched videos are read in their order."""
+        return self.config.query_encoder == ATTENTION and self._reads(_WATCHES)
+
     def _reads(self, name: str) -> bool:
         return any(feature.name == name for feature in self._query_inputs.features)
 
@@ -162,16 +170,20 @@ class CandidateModel(tf_keras.Model):
     def _make_query_layers(self, seed: int) -> None:
         config = self.config
         self.hidden_layers = [
-            _dense(units, seed=seed + 200 + i, activation="relu", name=f"hidden_{i}")
+            layers.dense(units, seed=seed + 200 + i, activation="relu", name=f"hidden_{i}")
             for i, units in enumerate(config.hidden)
         ]
         self.output_layer = (
-            _dense(config.embedding_dim, seed=seed + 300, name="query_output")
+            layers.dense(config.embedding_dim, seed=seed + 300, name="query_output")
             if config.linear_output or not config.depth
             else None
         )
         width = self._query_inputs.width(self.tables)
         width += config.age_pieces + 1 if self.has_age_pieces else 0
+        if self.has_attention:
+            self.sequence_encoder = SequenceEncoder(
+                config, places=self._places(), context=width, seed=seed + 500
+            )
         for layer in [*self.hidden_layers, *([self.output_layer] if self.output_layer else [])]:
             layer.build([None, width])
             width = layer.units
@@ -179,13 +191,16 @@ class CandidateModel(tf_keras.Model):
     def _make_place_weights(self) -> None:
         if not self.has_item_to_item:
             return
-        places = next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
         # Newest first; models/baselines/retrieval.py weighs the watches of its item-to-item lists
         # likewise.
-        initial = tf.constant_initializer(1 / np.sqrt(1.0 + np.arange(places)))
+        initial = tf.constant_initializer(1 / np.sqrt(1.0 + np.arange(self._places())))
         self.place_weights = self.add_weight(
-            name="place_weights", shape=[places], initializer=initial
+            name="place_weights", shape=[self._places()], initializer=initial
         )
+
+    def _places(self) -> int:
+        """Returns L, the greatest number of watches that a query has."""
+        return next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
 
     def _make_content_layers(self, seed: int) -> None:
         self.content_layers: list[tf_keras.layers.Dense] = []
@@ -195,10 +210,10 @@ class CandidateModel(tf_keras.Model):
         if self.config.content_hidden:
             units = self.config.content_hidden
             self.content_layers.append(
-                _dense(units, seed=seed + 400, activation="relu", name="content_hidden")
+                layers.dense(units, seed=seed + 400, activation="relu", name="content_hidden")
             )
         out = self.config.embedding_dim + 1
-        self.content_layers.append(_dense(out, seed=seed + 401, name="content_output"))
+        self.content_layers.append(layers.dense(out, seed=seed + 401, name="content_output"))
         for layer in self.content_layers:
             layer.build([None, width])
             width = layer.units
@@ -222,48 +237,49 @@ class CandidateModel(tf_keras.Model):
 
     def query_vectors(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
         """Returns u of each query and a 1, float32 [B, D + 1], whatever the loss."""
-        if training and self.config.bag_dropout:
-            features = self._with_thinned_bags(features)
-        hidden = self._query_inputs.dense(features, self.tables)
+        config = self.config
+        if training and config.bag_dropout:
+            bags = [f.name for f in self._query_inputs.features if f.kind is Kind.MULTIVALENT]
+            features = layers.thinned(features, bags, config.bag_dropout)
+        inputs = self._query_inputs.dense(features, self.tables)
         if self.has_age_pieces:
-            hidden = tf.concat([hidden, self._age_pieces(features)], axis=1)
+            names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+            column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
+            ages = tf.cast(column, tf.float32)[:, names.index(_AGE)]
+            inputs = tf.concat([inputs, layers.age_pieces(ages, config.age_pieces)], axis=1)
         dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
+        hidden = inputs
         for layer in self.hidden_layers:
-            hidden = _apply(layer, hidden, dtype)
-            if training and self.config.dropout:
-                hidden = tf.nn.dropout(hidden, self.config.dropout)
+            hidden = layers.apply(layer, hidden, dtype)
+            if training and config.dropout:
+                hidden = tf.nn.dropout(hidden, config.dropout)
         if self.output_layer is not None:
-            hidden = _apply(self.output_layer, hidden, dtype)
-        if self.has_item_to_item:
-            watched = tf.convert_to_tensor(features[_WATCHES])
-            # A thinned bag sums to less than the whole one will when it is served.
-            weights = self.place_weights / (1 - self.config.bag_dropout if training else 1.0)
-            hidden += self.tables[VIDEO_SPACE].weighted_sum(watched, weights)
-        if self.config.normalise:
+            hidden = layers.apply(self.output_layer, hidden, dtype)
+        if self.has_item_to_item or self.has_attention:
+            hidden += self._of_watches(features, inputs, training=training)
+        if config.normalise:
             hidden = tf.math.l2_normalize(hidden, axis=1)
-        hidden /= self.config.temperature
+        hidden /= config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
 
-    def _age_pieces(self, features: Tensors) -> tf.Tensor:
-        """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
-
-        Hat k is 1 at the k-th of equally spaced quantiles and 0 from its neighbours on.
-        """
-        names = self.resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
-        column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
-        age = tf.cast(column, tf.float32)[:, names.index(_AGE), tf.newaxis]
-        pieces = self.config.age_pieces
-        return tf.nn.relu(1 - tf.abs(age * pieces - tf.range(pieces + 1, dtype=tf.float32)))
-
-    def _with_thinned_bags(self, features: Tensors) -> dict[str, tf.Tensor]:
-        """Returns the features with each value of each bag kept or replaced by 0, "missing"."""
-        thinned = dict(features)
-        for feature in self._query_inputs.features:
-            if feature.kind is Kind.MULTIVALENT:
-                ids = tf.convert_to_tensor(features[feature.name])
-                kept = tf.random.uniform(tf.shape(ids)) >= self.config.bag_dropout
-                thinned[feature.name] = tf.where(kept, ids, tf.zeros_like(ids))
-        return thinned
+    def _of_watches(self, features: Tensors, inputs: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """Returns what the watches themselves add to u, float32 [B, D]."""
+        ids = tf.convert_to_tensor(features[_WATCHES])
+        known = ids > 0
+        watches = self.tables[VIDEO_SPACE].members(ids)
+        added = tf.zeros([tf.shape(ids)[0], self.config.embedding_dim])
+        if self.has_item_to_item:
+            # A thinned bag sums to less than the whole one will when it is served.
+            weights = self.place_weights / (1 - self.config.bag_dropout if training else 1.0)
+            weights *= tf.cast(known, tf.float32)
+            added += tf.linalg.matvec(watches, weights, transpose_a=True)
+        if self.has_attention:
+            if self._reads(_WATCH_AGES):
+                ages = tf.convert_to_tensor(features[_WATCH_AGES])
+                there = tf.cast(ages > 0, tf.float32)[:, :, tf.newaxis]
+                watches += self.tables[_WATCH_AGE_SPACE].members(ages) * there
+            added += self.sequence_encoder(watches, known, inputs)
+        return added
 
     def video_embeddings(self, video_features: Tensors, *, training: bool = False) -> tf.Tensor:
         """Returns v and the bias of each video.
@@ -331,23 +347,6 @@ class CandidateModel(tf_keras.Model):
             logs[1:-1] = hierarchical_softmax.popularity_biases(label_counts)
             logs[-1] = 0.0  # A tree has one inner node less than leaves.
         self.softmax_biases.rows.assign(logs[:, np.newaxis])
-
-
-def _apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
-    if dtype == tf.float32:
-        return layer(inputs)
-    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
-    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
-
-
-def _dense(
-    units: int, *, seed: int, name: str, activation: str | None = None
-) -> tf_keras.layers.Dense:
-    initializer = tf_keras.initializers.GlorotUniform(seed=seed)
-    return tf_keras.layers.Dense(
-        units, activation=activation, kernel_initializer=initializer, name=name
-    )
 
 
 def save(

@@ -42,6 +42,7 @@ class Setting:
         mode: Extent of the run: ``short`` (a check that everything works, in minutes) or ``full``.
         seeds: Seeds of trainings; an experiment that can afford it repeats itself with each.
         preprocess_flags: Flags of pipeline.preprocess, for all examples that are made.
+        rectools_python: Python that has RecTools; "": an environment is made where one is needed.
     """
 
     logs: pathlib.Path
@@ -50,6 +51,7 @@ class Setting:
     mode: str
     seeds: tuple[int, ...]
     preprocess_flags: tuple[str, ...] = ()
+    rectools_python: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

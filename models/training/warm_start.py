@@ -29,6 +29,9 @@ _MEANING = (
     "embedding_dim",
     "linear_output",
     "item_to_item",
+    "query_encoder",
+    "attention_blocks",
+    "attention_heads",
     "age_pieces",
     "share_video_embedding",
     "normalise",
@@ -148,17 +151,19 @@ def _copy_dense(model: tf_keras.Model, old_model: tf_keras.Model) -> tuple[list[
 
 
 def _dense(model: tf_keras.Model) -> dict[str, Any]:
-    """Returns all trainable weights that are no rows of a table, by layer and name."""
-    seen = {id(table.rows) for table in loop.tables_of(model).values()}
-    named: dict[str, Any] = {}
-    # Layers that were built by hand give their weights no prefix.
-    layers = [m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)]
-    for layer in [*layers, model]:
+    """Returns all trainable weights that are no rows of a table, by layers and name."""
+    tables = {id(table.rows) for table in loop.tables_of(model).values()}
+    # Layers that were built by hand give their weights no prefix, and layers within a layer would
+    # share a name: so all that hold a weight stand in it, the outermost first.
+    holders: dict[int, list[str]] = {}
+    for layer in (m for m in model.submodules if isinstance(m, tf_keras.layers.Layer)):
         for variable in layer.trainable_weights:
-            if id(variable) not in seen:
-                seen.add(id(variable))
-                named[f"{layer.name}/{variable.name}"] = variable
-    return named
+            holders.setdefault(id(variable), []).append(layer.name)
+    return {
+        "/".join([*holders.get(id(variable), [model.name]), variable.name]): variable
+        for variable in model.trainable_weights
+        if id(variable) not in tables
+    }
 
 
 def _require_compatible(model: tf_keras.Model, old_model: tf_keras.Model) -> None:

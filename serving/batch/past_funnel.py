@@ -106,7 +106,7 @@ class PastFunnel:
     """A funnel that goes through a log; see :mod:`serving.batch.backtest`."""
 
     def __init__(self, release: LoadedRelease, log: PastLog, settings: BacktestConfig) -> None:
-        self._settings = settings
+        self.settings = settings
         self._funnel = settings.funnel
         self._watches = log.tables["watches"]
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
@@ -130,7 +130,7 @@ class PastFunnel:
         ]
         first = [*self._times[self.labels[:1]], settings.from_s]
         live_seed.seed(self._state, self._streams, until_s=int(first[0]))
-        self._release = release.with_live(self._state)
+        self.release = release.with_live(self._state)
         self._viewers = PastViewers(release, log.tables, users)
         self._pool = _Inline(1)
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "answer")
@@ -138,7 +138,7 @@ class PastFunnel:
         self.scores = Scores(release.catalogue, self._rows, self._times)
 
     def _chosen(self) -> np.ndarray:
-        settings = self._settings
+        settings = self.settings
         labels = np.flatnonzero(self._times >= settings.from_s)
         if 0 < settings.sample < len(labels):
             labels = labels[np.linspace(0, len(labels) - 1, settings.sample).astype(np.int64)]
@@ -159,7 +159,7 @@ class PastFunnel:
     @property
     def order_in_words(self) -> str:
         """What decides the order of pages."""
-        release = self._release
+        release = self.release
         if release.order is not None:
             return f"learned from {release.order.samples} watches"
         return "of the retrieval score" if release.ranker is None else "of expected watch time"
@@ -205,14 +205,14 @@ class PastFunnel:
     ) -> np.ndarray:
         """Returns the query embeddings of many moments, each from what was before it."""
         raw = examples.query_batch(
-            self._release.resolved,
+            self.release.resolved,
             spec.CANDIDATE,
             request=self._viewers.request(users, times, contexts),
             users=self._viewers.profiles,
             history=self._viewers.history,
         )
-        inputs = tensors.to_arrays(raw, self._release.resolved, spec.CANDIDATE, Side.QUERY)
-        return np.asarray(self._release.query_tower.predict(inputs)["embedding"], np.float32)
+        inputs = tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.QUERY)
+        return np.asarray(self.release.query_tower.predict(inputs)["embedding"], np.float32)
 
     def _answer(
         self, user_id: str, number: int, context: Mapping[str, str], embedding: np.ndarray
@@ -224,12 +224,12 @@ class PastFunnel:
                 self._state.add(events)
         request = PageRequest(
             user_id=user_id,
-            k=self._settings.k,
+            k=self.settings.k,
             context=dict(context),
             exclude_watched=self._excludes_watched,
         )
         answer = _PastAnswer(
-            self._release, self._funnel, request, pool=self._pool, embedding=embedding
+            self.release, self._funnel, request, pool=self._pool, embedding=embedding
         )
         answer.viewer = self._viewers.viewer(user_id, now, context)
         answer.gather()
@@ -250,7 +250,7 @@ class PastFunnel:
                 "time": batch["time"],
                 "watched_video_id": batch["video_id"],
                 "rank": ranks,
-                "video_id": self._release.catalogue.video_ids.take(pa.array(rows)),
+                "video_id": self.release.catalogue.video_ids.take(pa.array(rows)),
                 "sources": pa.concat_arrays([page.source_lists for page in shown]),
             }
         )
@@ -282,10 +282,10 @@ class _PastAnswer(Answer):
         """Asks the sources, of which some only know the present."""
         filters = Filters(
             self.viewer,
-            self._release.catalogue,
-            self._release.video_rules,
+            self.release.catalogue,
+            self.release.video_rules,
             request=self._request,
-            settings=self._settings,
+            settings=self.settings,
         )
         self.gathered = super()._candidates(self._embedding(), filters)
 
@@ -302,10 +302,8 @@ class _PastAnswer(Answer):
         return self.gathered
 
     def _by_value(self, candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
-        if self._release.order is None:
-            self.columns = self._release.order_columns(
-                self.viewer, candidates, seconds, self._rates
-            )
+        if self.release.order is None:
+            self.columns = self.release.order_columns(self.viewer, candidates, seconds, self._rates)
         return super()._by_value(candidates, seconds)
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,18 +10,42 @@ import pytest
 from models.paper import freshness
 from models.paper.candidate import EXPERIMENTS
 
-CHOSEN = ["figure_4", "figure_6", "ceiling"]
+CHOSEN = ["figure_4", "figure_6", "ceiling", "sequence_models"]
+# Stands for a Python with RecTools: what it trains recommends what was watched last, or nothing.
+RECTOOLS = """\
+import json, pathlib, sys
+import numpy as np
+if sys.argv[1] == "-c":
+    sys.exit(0)
+inputs, settings, output = sys.argv[2:]
+arrays, output = np.load(inputs), pathlib.Path(output)
+epochs = json.loads(pathlib.Path(settings).read_text())["epochs"]
+ends, videos = arrays["query_offsets"][1:], int(arrays["num_videos"])
+last = arrays["query_rows"][np.maximum(ends - 1, 0)]
+for epoch in range(1, epochs + 1):
+    queries = np.eye(videos, dtype=np.float32)[last] * (epoch == 1)
+    known = np.ones(videos, bool)
+    np.savez(output / f"epoch_{epoch}.npz", queries=queries, videos=np.eye(videos), known=known)
+facts = {"seconds": [1.0] * epochs, "query_ms": 2.0}
+(output / "facts.json").write_text(json.dumps(facts))
+"""
 
 
 @pytest.fixture(scope="module")
 def reproduced(world, run_command, tmp_path_factory):
     """Figures 4 and 6 and the oracle's share, measured twice: the second run finds the first."""
     output = tmp_path_factory.mktemp("reproduced") / "out"
+    stand_in = output.parent / "python"
+    (output.parent / "rectools.py").write_text(RECTOOLS)
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {output.parent}/rectools.py "$@"\n')
+    stand_in.chmod(0o755)
     line = (
         "models.reproduce",
         "--mode=short",
         f"--logs={world.logs}",
         f"--output={output}",
+        "--parts=candidate,sequence",
+        f"--rectools_python={stand_in}",
         f"--experiments={','.join(CHOSEN)}",
     )
     first = run_command(*line)
@@ -74,6 +99,26 @@ def test_no_model_reaches_the_oracle(reproduced):
     share = rows["model", "share of the oracle's map_at_100"]["value"]
     assert 0 < share < 1
     assert rows["oracle", "recall_at_100"]["value"] > rows["model", "recall_at_100"]["value"]
+
+
+def test_sequence_models_stand_beside_ours_with_their_cost(reproduced):
+    rows, found = rows_of(reproduced[0], "sequence_models")
+    ours, peers = {"model", "model, attention"}, {"SASRec", "HSTU"}
+    names = found["plots"][0]["series"][0]["x"]
+    assert ours | peers | {"EASE", "item cosine", "popularity of the last day"} <= set(names)
+    for name in names:
+        for metric in ("recall_at_10", "recall_at_100", "map_at_100"):
+            row = rows[name, metric]
+            assert row["low"] <= row["value"] <= row["high"]
+        assert rows[name, "ms of a query"]["value"] > 0
+    # The better epoch of the stand-in, and its time with that of the scores.
+    assert rows["SASRec", "map_at_100"]["seconds"] == 2.0
+    assert rows["SASRec", "ms of a query"]["value"] > 2.0
+    for other in {*names} - ours:
+        for name in ours:
+            assert rows[f"{name} minus {other}", "recall_at_100"]["n"] > 0
+    assert ("model, attention minus model", "map_at_100") in rows
+    assert ("model minus model, attention", "map_at_100") not in rows
 
 
 def test_correlation_is_pearsons_over_what_is_known_and_0_where_nothing_varies():

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import event_columns, spec
+from features.as_of.examples import Request, Users, query_batch
 from features.as_of.history import NEVER_S, History
 from features.catalogue import Catalogue
 from features.event_columns import Queries
+from features.spec import Feature, ResolvedSpec
 
 VIDEOS = pa.table(
     {
@@ -52,6 +54,31 @@ def test_bag_holds_completed_watches_strictly_before_now_newest_first():
     lengths, rows = history.watched_rows(one_query(), 50)
     assert lengths.tolist() == [2]
     assert rows.tolist() == [2, 0]  # c, a
+    lengths, ages = history.watched_ages(one_query(), 50)
+    assert lengths.tolist() == [2]
+    assert ages.tolist() == [3, 4]  # 10 s and 30 s
+
+
+def test_ages_of_watches_are_powers_of_two_in_the_order_of_the_bag():
+    ago_s = {"a": 1, "b": 3, "c": 4, "d": 86_400}
+    table = watches(*[("u", video, T0 - ago, 1, True) for video, ago in ago_s.items()])
+    ages = Feature(
+        name="watch_ages",
+        kind="multivalent",
+        side="query",
+        models=("candidate",),
+        source="history.watched_ages",
+        space="watch_age",
+        max_length=3,
+    )
+    batch = query_batch(
+        ResolvedSpec(features=(ages,)),
+        "candidate",
+        request=Request(one_query(), np.array([-1]), {}),
+        users=Users(pa.table({"user_id": pa.array([], pa.string())})),
+        history=History.of(CATALOGUE, {"u": 0}, watches=table),
+    )
+    assert batch["watch_ages"].to_pylist() == [["0", "1", "2"]]
 
 
 def test_bag_keeps_the_newest_when_it_is_full():

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from features import command
 from models import config
+from models.candidate import layers
 from models.candidate import model as candidate_model
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
@@ -83,11 +84,8 @@ def test_thinned_bags_add_up_to_as_much_as_whole_ones(world, queries):
     np.testing.assert_allclose(thinned.reshape(FEATURES, repeats, -1).mean(axis=1), whole, rtol=0.1)
 
 
-def test_an_age_is_read_by_its_two_nearest_pieces(world, queries):
-    model = make(world, age_pieces=4)
-    ages = [0.0, 0.25, 0.4, 0.999999]
-    continuous = np.stack([queries["query_continuous"][:4, 0], ages], axis=1)
-    found = model._age_pieces({"query_continuous": continuous}).numpy()
+def test_an_age_is_read_by_its_two_nearest_pieces():
+    found = layers.age_pieces(tf.constant([0.0, 0.25, 0.4, 0.999999]), 4).numpy()
     expected = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0.4, 0.6, 0, 0], [0, 0, 0, 0, 1]]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

@@ -167,6 +167,35 @@ def test_a_video_that_a_model_without_content_does_not_know_is_out_of_reach(smal
     assert embeddings[1].numpy().tolist() == [0.0] * 8 + [signatures.UNREACHABLE_BIAS]
 
 
+def test_an_attention_tower_takes_and_gives_what_an_average_does(small_site, query_tower, tmp_path):
+    model = candidate_model.CandidateModel(
+        ResolvedSpec.load(small_site.examples),
+        dataset.vocabulary_sizes(small_site.examples, spec.CANDIDATE),
+        config.CandidateConfig(
+            embedding_dim=8,
+            depth=1,
+            query_encoder=config.ATTENTION,
+            attention_blocks=2,
+            attention_heads=2,
+        ),
+    )
+    kernel = model.sequence_encoder.output_layer.kernel
+    kernel.assign(np.random.default_rng(1).normal(size=kernel.shape))
+    export.export_query_tower(model, small_site.examples, tmp_path / "query_tower")
+    served = tf.saved_model.load(str(tmp_path / "query_tower")).signatures
+    for name in (signatures.DEFAULT, signatures.EMBED_VIDEOS):
+        assert inputs_of(served[name]) == inputs_of(query_tower.signatures[name])
+        assert outputs_of(served[name]) == outputs_of(query_tower.signatures[name])
+    name, raw = warmup.query_tower_requests(small_site.examples)[2]
+    inputs = {key: tf.constant(values) for key, values in raw.items()}
+    features = served[signatures.TRANSFORM_QUERY](**inputs)
+    # Its order counts, also behind the signature.
+    turned = {**inputs, "watched_video_ids": inputs["watched_video_ids"][:, ::-1]}
+    found, other = (served[name](**given)["embedding"] for given in (inputs, turned))
+    np.testing.assert_allclose(found, model.query_embeddings(features), rtol=1e-4, atol=1e-5)
+    assert np.abs(found - other).max() > 1e-3
+
+
 def test_a_ranker_of_relative_watch_time_answers_in_seconds(small_site, tmp_path):
     # f(d) rises from .5 to 2 over the twenty groups of duration; the logit stays without it.
     factors = np.geomspace(0.5, 2, 20).astype(np.float32)

@@ -1,0 +1,54 @@
+"""Parts of the query tower: dense layers, the example age in pieces, and thinned bags."""
+
+from collections.abc import Collection
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from models.embeddings import Tensors
+
+
+def dense(units: int, *, seed: int, name: str, **settings: Any) -> tf_keras.layers.Dense:
+    """Returns a dense layer whose kernel starts as Glorot and Bengio have it.
+
+    Args:
+        units: Width of the output.
+        seed: Seed of the kernel.
+        name: Name of the layer.
+        **settings: Further arguments of the layer.
+    """
+    initializer = tf_keras.initializers.GlorotUniform(seed=seed)
+    return tf_keras.layers.Dense(units, kernel_initializer=initializer, name=name, **settings)
+
+
+def apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
+    if dtype == tf.float32:
+        return layer(inputs)
+    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
+    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
+
+
+def age_pieces(ages: tf.Tensor, pieces: int) -> tf.Tensor:
+    """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
+
+    Hat k is 1 at the k-th of equally spaced quantiles and 0 from its neighbours on.
+
+    Args:
+        ages: Quantiles of the example age, float32 [B], in [0, 1).
+        pieces: Number of pieces between the hats' tips, 1 or more.
+    """
+    return tf.nn.relu(
+        1 - tf.abs(ages[:, tf.newaxis] * pieces - tf.range(pieces + 1, dtype=tf.float32))
+    )
+
+
+def thinned(features: Tensors, bags: Collection[str], rate: float) -> dict[str, tf.Tensor]:
+    """Returns the features with each value of each bag kept, or at ``rate`` replaced by 0."""
+    kept_some = dict(features)
+    for name in bags:
+        ids = tf.convert_to_tensor(features[name])
+        kept = tf.random.uniform(tf.shape(ids)) >= rate
+        kept_some[name] = tf.where(kept, ids, tf.zeros_like(ids))
+    return kept_some
