@@ -39,8 +39,8 @@ _MODE = flags.DEFINE_enum(
 _ONLY_PARTS = flags.DEFINE_list(
     "parts",
     [_CANDIDATE, _RANKING],
-    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB; worlds are logs "
-    "of watches alone, with every default.",
+    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB; worlds are "
+    "logs of watches alone, with every default.",
 )
 _ONLY = flags.DEFINE_list(
     "experiments", [], "Only these; a name that there is not is answered with all that there are."

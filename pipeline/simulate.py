@@ -67,7 +67,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _write_world() -> None:
     """Writes the logs of a world of watches alone."""
-    changes = {name: flag.value for name, flag in _SETTINGS.items() if flag.value is not None}
+    changes = _SETTINGS.given()
+    start_s = changes.pop("start_s", site_config.DEFAULT_START_S)
     unknown = sorted(set(changes) - _OF_WORLDS)
     if unknown or _ORACLE.value:
         names = ", ".join(f"--{name}" for name in unknown or ["oracle_watches"])
@@ -77,8 +78,7 @@ def _write_world() -> None:
         )
     if min(changes.get(name, 1) for name in _OF_WORLDS - {"seed"}) < 1:
         raise command.InputError("--users and --days must be 1 or more.")
-    world = dataclasses.replace(worlds.WORLDS[_PRESET.value], **changes)  # type: ignore[type-var]
-    start_s = command.parse_time(_START.value, name="--start") or site_config.DEFAULT_START_S
+    world = worlds.world(_PRESET.value, **changes)
     started = time.monotonic()
     rows = happenings.write_logs(world, start_s, _LOGS.value, overwrite=_OVERWRITE.value)
     print(f"Wrote {_LOGS.value} in {time.monotonic() - started:.1f} s:")

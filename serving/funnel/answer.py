@@ -44,6 +44,7 @@ class Worked:
         embedding: float32 [D + 1] of the viewer; None where there is none.
         filters: Filters, with what they held back.
         gathered: The n candidates.
+        rates: How much they were watched at the moment of the page; None without live state.
         seconds: float32 [n], expected watch times, seconds; None on lower rungs.
         order: int [n], candidates, best first.
         chosen: int [k], candidates on the page, best first.
@@ -52,6 +53,7 @@ class Worked:
     embedding: np.ndarray | None
     filters: Filters
     gathered: Candidates
+    rates: Rates | None
     seconds: np.ndarray | None
     order: np.ndarray
     chosen: np.ndarray
@@ -160,7 +162,7 @@ class Answer:
                 cap=self.settings.per_channel,
             )
             items = self._items(gathered.take(chosen), None if seconds is None else seconds[chosen])
-        self.worked = Worked(embedding, filters, gathered, seconds, order, chosen)
+        self.worked = Worked(embedding, filters, gathered, self._rates, seconds, order, chosen)
         return Page(
             page_id=uuid.uuid4().hex,
             release_id=release.version,
