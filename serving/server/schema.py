@@ -115,8 +115,7 @@ class _PageRequest(_Strict):
     context: Context = pydantic.Field(default_factory=Context)
     exclude_watched: bool | None = pydantic.Field(
         None,
-        description="Leave out what the user watched. Where not given the site decides: `true`, "
-        "but where a tenth of the watches of its logs are repeats `false`.",
+        description="Leave out what the user watched. Where not given, unless people watch again.",
     )
     blocked: Blocked = pydantic.Field(
         default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
@@ -151,8 +150,8 @@ class RecommendationsRequest(_PageRequest):
 
     user_id: Id | None = pydantic.Field(
         None,
-        description="Any id; one that was never seen is a new user. Without, the page is made of "
-        "`context` and `session`, and nothing is recorded.",
+        description="Any id, also a new one. Without, `context` and `session` make the page, and "
+        "nothing is recorded.",
     )
 
 
