@@ -135,4 +135,4 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("source",), creates=("logs",))

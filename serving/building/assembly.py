@@ -21,6 +21,7 @@ from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
+from features.stores import door
 from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
@@ -85,7 +86,7 @@ def publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
             lineage={
-                "examples": {"path": str(inputs.examples.resolve()), "info": info},
+                "examples": {"path": door.shown(inputs.examples.resolve()), "info": info},
                 "candidate_model": _lineage(inputs.candidate_model),
                 "ranker_model": _lineage(inputs.ranker_model),
                 "index": assembly.index_report,
@@ -139,7 +140,7 @@ def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
 def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
     if directory is None:
         return None
-    return {"path": str(directory.resolve()), "info": files.read_complete(directory)}
+    return {"path": door.shown(directory.resolve()), "info": files.read_complete(directory)}
 
 
 def _require_passed(judged: list[Gate], force_publish: str) -> None:

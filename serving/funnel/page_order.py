@@ -36,8 +36,9 @@ from serving.funnel.candidates import Candidates
 from serving.funnel.viewer import Viewer
 from serving.live.state import Rates
 from serving.live.view import LiveView
+from serving.release import manifest as release
 
-DIRECTORY = "page_order"
+DIRECTORY = release.PAGE_ORDER
 FILE = "page_order.json"  # In the directory that serving.learn_order writes.
 # Of columns that are logarithms, scores and flags; fitted ones stay far below.
 MAX_WEIGHT = 1e6

@@ -150,8 +150,7 @@ class RecommendationsRequest(_PageRequest):
 
     user_id: Id | None = pydantic.Field(
         None,
-        description="Any id, also a new one. Without, `context` and `session` make the page, and "
-        "nothing is recorded.",
+        description="Any id. Without, it is made of `context` and `session`, and not recorded.",
     )
 
 
