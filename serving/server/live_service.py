@@ -273,5 +273,6 @@ class LiveParts:
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
-    same = len(first.catalogue) == len(second.catalogue)
+    # What was known by its first watch alone may have a row by now.
+    same = first.catalogue.table.equals(second.catalogue.table)
     return same and first.rules == second.rules
