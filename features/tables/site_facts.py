@@ -15,9 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import half_life
 from features.catalogue import combined
-from features.tables import logs
+from features.tables import half_life, logs
 
 # Of a larger log, whole users are drawn until there are about so many watches.
 MOST_WATCHES = 5_000_000
@@ -34,8 +33,8 @@ class SiteFacts:
     """Facts of a site.
 
     Attributes:
-        half_life_s: Half-life of what is watched, seconds, see :mod:`features.half_life`; None
-            where there are too few watches to tell.
+        half_life_s: Half-life of what is watched, seconds, see :mod:`features.tables.half_life`;
+            None where there are too few watches to tell.
         repeat_share: Part of the watches whose user had watched the video before; None as above.
         watches: Number of watches that they were told from.
     """

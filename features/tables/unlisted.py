@@ -9,7 +9,9 @@ import time
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from absl import logging
 
+from features import command
 from features.catalogue import combined
 from features.tables import logs, schema
 
@@ -68,6 +70,39 @@ def first_watches(
             "watches": found[f"{_COUNT}_sum"],
         }
     ).sort_by([("upload_time", "ascending"), ("video_id", "ascending")])
+
+
+def checked(
+    logs_dir: str | os.PathLike[str],
+    listed: pa.Table | None,
+    *,
+    from_s: int | None,
+    until_s: int | None,
+    most: float,
+) -> pa.Table:
+    """Returns what :func:`first_watches` finds, and refuses too much of it.
+
+    Raises:
+        command.InputError: More than ``most`` of the watches, in [0, 1], are of videos that a table
+            of videos does not have: its ids seem to be written in another way.
+    """
+    found = first_watches(logs_dir, listed, from_s=from_s, until_s=until_s)
+    if listed is None or not found.num_rows:
+        return found
+    watches = int(pc.sum(found["watches"]).as_py() or 0)
+    pieces = logs.fragments(logs_dir, "watches", from_s=from_s, until_s=until_s)
+    total = sum(piece.num_rows for piece in pieces)
+    text = (
+        f"{watches} of {total} watches are of {found.num_rows} videos that the table 'videos' does "
+        f"not have, such as {found['video_id'][0].as_py()!r}"
+    )
+    if watches > most * total:
+        raise command.InputError(
+            f"{text}: more than --max_rejected_fraction={most}. {schema.REMEDIES['unknown_video']} "
+            "Or leave out the table: videos then exist from their first watch."
+        )
+    logging.warning("%s: they exist from their first watch.", text)
+    return found
 
 
 def _by_video(watches: pa.Table) -> pa.Table:

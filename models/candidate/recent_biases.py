@@ -8,8 +8,8 @@ of each video is weighed against counts of its watches, decayed to the end of th
     P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3))
 
 c_ik counts the watches of video i with half-lives of a quarter of the site's own half-life
-(:mod:`features.half_life`), of it, of four of it, and without end. A ranking does not change when
-it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
+(:mod:`features.tables.half_life`), of it, of four of it, and without end. A ranking does not change
+when it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
 
     b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
 

@@ -167,23 +167,13 @@ class RawExamples:
                 seem to be written in another way.
         """
         listed = self._clean_entities("videos") if "videos" in self._tables else None
-        from_s, until_s = self._config.from_s, self._config.until_s
-        found = unlisted.first_watches(self._logs, listed, from_s=from_s, until_s=until_s)
-        watches = int(pc.sum(found["watches"]).as_py() or 0)
-        if listed is not None and found.num_rows:
-            pieces = logs.fragments(self._logs, "watches", from_s=from_s, until_s=until_s)
-            total = sum(piece.num_rows for piece in pieces)
-            text = (
-                f"{watches} of {total} watches are of {found.num_rows} videos that the table "
-                f"'videos' does not have, such as {found['video_id'][0].as_py()!r}"
-            )
-            if watches > self._config.max_rejected_fraction * total:
-                raise command.InputError(
-                    f"{text}: more than --max_rejected_fraction="
-                    f"{self._config.max_rejected_fraction}. {schema.REMEDIES['unknown_video']} Or "
-                    "leave out the table: videos then exist from their first watch."
-                )
-            logging.warning("%s: they exist from their first watch.", text)
+        found = unlisted.checked(
+            self._logs,
+            listed,
+            from_s=self._config.from_s,
+            until_s=self._config.until_s,
+            most=self._config.max_rejected_fraction,
+        )
         self._counts["videos", "unlisted"] += found.num_rows
         cleaning.write_part(self._output / "videos", unlisted.joined(listed, found))
 

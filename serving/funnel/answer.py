@@ -32,35 +32,13 @@ from serving.funnel.rungs import (
     LastEmbeddings,
 )
 from serving.funnel.viewer import Viewer
+from serving.funnel.worked import Worked
 from serving.history.user_history import UserHistory, unknown_user
 from serving.live.state import Rates
 from serving.ordering import diversity, page_value
 
 Predictions = Mapping[str, np.ndarray]
 VALUE = "value"
-
-
-@dataclasses.dataclass(frozen=True)
-class Worked:
-    """What a page was made of, for those who ask why it is as it is.
-
-    Attributes:
-        embedding: float32 [D + 1] of the viewer; None where there is none.
-        filters: Filters, with what they held back.
-        gathered: The n candidates.
-        rates: How much they were watched at the moment of the page; None without live state.
-        seconds: float32 [n], expected watch times, seconds; None on lower rungs.
-        order: int [n], candidates, best first.
-        chosen: int [k], candidates on the page, best first.
-    """
-
-    embedding: np.ndarray | None
-    filters: Filters
-    gathered: Candidates
-    rates: Rates | None
-    seconds: np.ndarray | None
-    order: np.ndarray
-    chosen: np.ndarray
 
 
 class Answer:
@@ -266,7 +244,9 @@ class Answer:
         gathered = candidates.merge(
             nominations, embeddings=self.release.index.embeddings, query=embedding
         )
-        self._rates = self.release.rates(self.viewer, gathered)
+        live, viewer = self.release.live, self.viewer
+        if live is not None:  # Of this very moment: what looks at the past goes on meanwhile.
+            self._rates = live.rates(gathered.rows, region=viewer.region, now_s=viewer.now)
         return gathered
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:

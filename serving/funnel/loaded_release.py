@@ -43,14 +43,8 @@ _WARM_UP_CANDIDATES = 300
 # Uploaded within this time a video may be tried, see serving.ordering.diversity.
 _FRESH_S = 3 * DAY_S
 _SHOWN_COLUMNS = (
-    "video_id",
-    "title",
-    "channel_id",
-    "topics",
-    "language",
-    "duration_s",
-    "upload_time",
-    "thumbnail_url",
+    *("video_id", "title", "channel_id", "topics"),
+    *("language", "duration_s", "upload_time"),
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 
@@ -124,15 +118,6 @@ class LoadedRelease:
         live = tuple(source for source in self.sources if source.name == sources.CO_WATCH)
         return (sources.Similar(self.index), *live)
 
-    def rates(self, viewer: Viewer, candidates: Candidates) -> Rates | None:
-        """Returns how much the candidates are watched at this very moment; None without live state.
-
-        Whoever looks at the past asks before the state goes on.
-        """
-        if self.live is None:
-            return None
-        return self.live.rates(candidates.rows, region=viewer.region, now_s=viewer.now)
-
     def order_columns(
         self,
         viewer: Viewer,
@@ -143,12 +128,10 @@ class LoadedRelease:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
         if self.live is None or rates is None:
             return None
-        times = self.catalogue.upload_times
         return page_order.columns(
-            self.live,
-            candidates,
+            *(self.live, candidates),
             viewer=viewer,
-            upload_times=times,
+            upload_times=self.catalogue.upload_times,
             seconds=seconds,
             rates=rates,
         )

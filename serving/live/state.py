@@ -92,8 +92,8 @@ class LiveState:
         Args:
             max_videos: Number of videos to know; of more, those without an event of late are
                 forgotten, and the others get new numbers.
-            half_life_s: Half-life of the site, seconds (:mod:`features.half_life`), by which counts
-                of several lengths are chosen; None where it is not known.
+            half_life_s: Half-life of the site, seconds, by which counts of several lengths are
+                chosen; None where it is not known.
         """
         self._max_videos = max_videos
         self.half_lives_s = half_lives(half_life_s)

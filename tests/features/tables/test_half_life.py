@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from features import half_life
 from features.durations import DAY_S, HOUR_S
+from features.tables import half_life
 
 
 def watches(life_h, *, days=10, per_quarter=40, seed=0):
