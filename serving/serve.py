@@ -129,6 +129,13 @@ _TOKEN_FILE = flags.DEFINE_string(
     "File with the bearer token that callers must send. Default: the environment variable "
     "WATCHNEXT_TOKEN; without either everybody is let in.",
 )
+_ADMIN_TOKEN_FILE = flags.DEFINE_string(
+    "admin_token_file",
+    None,
+    "File with the bearer token for the console (/console), without which nothing can be changed "
+    "from it. Default: the environment variable WATCHNEXT_ADMIN_TOKEN; without either the console "
+    "can be read by whoever may ask for pages.",
+)
 _ALLOWED_HOSTS = flags.DEFINE_list(
     "allowed_hosts",
     [],
@@ -233,6 +240,9 @@ def _config(place: handover.Place, control: handover.Control) -> "service.Servic
         predicate=_FILTER.value,
         experiment=pathlib.Path(_EXPERIMENT.value) if _EXPERIMENT.value else None,
         token=token,
+        admin_token=http_access.read_token(
+            _ADMIN_TOKEN_FILE.value, variable=http_access.ADMIN_TOKEN_VARIABLE
+        ),
         hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
         image_hosts=pages.image_hosts(_IMAGE_HOSTS.value),
         traces=_TRACES.value,

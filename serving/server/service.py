@@ -31,6 +31,7 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.release import manifest as release
 from serving.release import publication
@@ -70,6 +71,8 @@ class ServiceConfig:
         predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
         experiment: JSON file that splits users between releases or settings; None for none.
         token: Token that callers must know; None lets everybody in.
+        admin_token: Token for the console; None asks for ``token`` there, too, and then nothing can
+            be changed from it.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
@@ -94,6 +97,7 @@ class ServiceConfig:
     predicate: str | None = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
+    admin_token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
@@ -183,6 +187,8 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         max_waiting=config.max_waiting,
         clock=clock,
         token=config.token,
+        admin_token=config.admin_token,
+        console=_console(config, backend, history, live),
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
@@ -302,6 +308,22 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _console(
+    config: ServiceConfig, backend: Backend, history: HistoryStore, live: LiveParts
+) -> Console:
+    def load(version: str) -> LoadedRelease:
+        # Without a shelf of its own: that would take the place of the one of what serves.
+        return _load(config, version, backend, history, clock=time.time).with_live(live.state)
+
+    return Console(
+        serving_root=config.serving_root,
+        logs=config.logs,
+        load=load,
+        size_bytes=functools.partial(_size_bytes, config),
+        limit_bytes=config.hand_over_from_bytes,
+    )
 
 
 def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:
