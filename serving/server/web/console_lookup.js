@@ -24,7 +24,7 @@ async function user(id) {
       make("p", {}, make("a", { href: "/#" + new URLSearchParams({ user: found.user_id }) }, "Home of this user"), " · ",
         make("a", { href: "#" + new URLSearchParams({ tab: "pages", user: found.user_id }) }, "Pages side by side"))),
     make("section", { class: "card wide" }, make("h2", {}, "What was served, and what followed"),
-      found.happened.length ? table("What happened, newest first", ["When", "What", "Video", ""],
+      found.happened.length ? table("What happened, newest first", ["When", "What", "Video", "What followed"],
         found.happened.map((one) => [moment(one.time), one.kind, one.video_id ? named(one) : "-", one.told || "-"]))
         : make("p", { class: "soft" }, "Nothing is remembered.")));
 }

@@ -21,7 +21,7 @@ function state(one) {
 }
 
 function listed(found, detail, back) {
-  return table("Releases", ["Release", "State", "Gates passed", "Size", "Before it", ""], found.releases.map((one) => [
+  return table("Releases", ["Release", "State", "Gates passed", "Size", "Before it", "Actions"], found.releases.map((one) => [
     one.release_id, state(one), one.fault ? "-" : `${one.gates_passed} of ${one.gates}`, one.fault ? "-" : megabytes(one.size_bytes), one.previous ?? "-",
     make("span", { class: "row" },
       make("button", { class: "plain", type: "button", "data-detail": one.release_id, onclick: politely(() => detail(one.release_id)) }, "Details"),
