@@ -2,51 +2,103 @@
 
 A binary ends with ``command.run(main)``. An :class:`InputError` then becomes one message on
 standard error and exit code 2, never a traceback: it says what is wrong, where, and what to do.
+What a code means is in :data:`EXIT_CODES`.
 """
 
+import contextlib
 import datetime
+import inspect
 import logging as std_logging
 import os
 import pathlib
 import shlex
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
+from features import quiet
+
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
 DONE = "WATCHNEXT_DONE"
+# Environment variable: what local paths stand for, JSON, for processes that are given such paths.
+STANDS_FOR = "WATCHNEXT_STANDS_FOR"
+_STORES = ("s3://", "gs://")
+
+
+# Exit code to what it means, of all commands. Somebody else's signals are 128 and their number.
+EXIT_CODES = {
+    0: "It is done. Also after --help, and when a server or the demo was asked to stop.",
+    1: "It failed: by a fault, with a traceback; `doctor` found a problem; a step was killed.",
+    2: "Bad input: a flag, a file, logs that teach nothing, a gate. The message says which.",
+    130: "Stopped by Ctrl-C (SIGINT). What was made so far is there whole or not at all.",
+    143: "Stopped by SIGTERM.",
+}
 
 
 class InputError(Exception):
     """Something that the caller gave cannot be used: what is wrong, where, what to do."""
 
 
-def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], None],
+    *,
+    reads: Sequence[str] = (),
+    creates: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    updates: Sequence[str] = (),
+    itself: Sequence[str] = (),
+    passes_unknown_flags: bool = False,
+) -> None:
     """Parses flags and runs ``main``.
+
+    Flags whose paths may be in an object store (``s3://``, ``gs://``) are named here; ``main``
+    finds local paths in them (:mod:`features.stores.door`).
 
     Args:
         main: Function of the program's name, and of the flags that it did not define where it
             passes them on.
+        reads: Flags that name a file or directory that is read.
+        creates: Flags that name a directory that is created, where nothing may be without
+            ``--overwrite``.
+        writes: Flags that name one that is created or replaced.
+        updates: Flags that name a directory that is gone on with, if it is there.
+        itself: Flags that ``main`` wants as they are.
         passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
             behind their flag included (``--runner DirectRunner``, Beam's options), which then
             refuses what nobody knows; otherwise it is an error.
 
     Raises:
-        SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
+        SystemExit: One of :data:`EXIT_CODES`.
     """
     done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
+        quiet.begin(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else None)
+        # The processor does it, unless somebody names a card.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
         show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
+        paths = {
+            "reads": reads,
+            "creates": creates,
+            "writes": writes,
+            "updates": updates,
+            "itself": itself,
+        }
         try:
-            main(argv)
+            with _doors(paths):
+                main(argv)
         except InputError as error:
             _refuse(str(error))
+        except KeyboardInterrupt:
+            _end("stopped.", code=128 + signal.SIGINT)
         if done:
             pathlib.Path(done).touch()
 
@@ -65,23 +117,59 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
     app.run(guarded, flags_parser=parse)
 
 
+@contextlib.contextmanager
+def _doors(paths: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Has flags that name paths in object stores name local ones meanwhile."""
+    every = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    values = {n: v for n, v in every.items() if isinstance(v, str) and v.startswith(_STORES)}
+    if not values and not os.environ.get(STANDS_FOR):
+        yield
+        return
+    from features.stores import door
+
+    if not values:
+        with door.translated():
+            yield
+        return
+    given = dict(values)
+    overwrite = "overwrite" in flags.FLAGS and bool(flags.FLAGS["overwrite"].value)
+    try:
+        with door.opened(values, **paths, overwrite=overwrite):
+            for name, local in values.items():
+                flags.FLAGS[name].value = local
+            yield
+    except InputError as error:
+        raise InputError(door.shown(error)) from error
+    finally:
+        for name, value in given.items():
+            flags.FLAGS[name].value = value
+
+
 def show_progress() -> None:
-    """Writes our progress lines and everybody's warnings to standard error."""
+    """Writes our progress lines and everybody's errors to standard error.
+
+    Where ``--verbosity`` was given, here or to the command that started this process, it writes
+    everybody's lines of that level instead.
+    """
     logging.use_absl_handler()
     # A log line per message is for people; the prefix that matters to them is the time.
     logging.get_absl_handler().setFormatter(
         std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
     )
-    logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    logging.set_verbosity(logging.INFO)
+    if not flags.FLAGS.is_parsed():  # In a process that another started: there are none.
+        flags.FLAGS.mark_as_parsed()
+    verbosity = quiet.asked()
+    if verbosity is None:
+        logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.set_verbosity(logging.INFO if verbosity is None else verbosity)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
-    """Keeps our progress lines and everybody's warnings: TensorFlow and Beam say much at INFO."""
-    if record.levelno >= std_logging.WARNING:
+    """Keeps our lines and everybody's errors: TensorFlow and Beam say much below that."""
+    if record.levelno >= std_logging.ERROR:
         return True
     path = pathlib.Path(record.pathname)
     return _OUR_CODE in path.parents and "site-packages" not in path.parts
@@ -91,21 +179,42 @@ _HELP = ("help", "h", "?", "helpshort", "helpfull", "helpxml")
 
 
 def _print_help(name: str) -> NoReturn:
-    """Prints docstring and flags as absl does, and ends with code 0, which absl does not."""
+    """Prints docstring and flags, and ends with code 0, which absl does not."""
     if name == "helpxml":
         flags.FLAGS.write_help_in_xml_format(sys.stdout)
+    elif name == "helpfull":
+        app.usage(shorthelp=False, writeto_stdout=True)
     else:
-        app.usage(shorthelp=name != "helpfull", writeto_stdout=True)
+        sys.stdout.write(_help_text())
     sys.stdout.flush()
     raise SystemExit(0)
 
 
+def _help_text() -> str:
+    """Returns the docstring of the program, and its own flags in the order of their definition."""
+    lines = [inspect.cleandoc(sys.modules["__main__"].__doc__ or ""), "", "Flags:"]
+    width, margin = min(shutil.get_terminal_size((100, 24)).columns, 100), " " * 6
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        is_required = any("must have a value" in (v.message or "") for v in flag.validators)
+        default = "" if flag.default is None else f"default: {flag.default_as_str}"
+        facts = [flag.parser.syntactic_help, "required" if is_required else default]
+        told = "; ".join(filter(None, facts))
+        name = f"[no]{flag.name}" if flag.boolean else flag.name
+        lines.append(f"  --{name}" + (f"  ({told})" if told else ""))
+        lines += textwrap.wrap(flag.help, width, initial_indent=margin, subsequent_indent=margin)
+    return "\n".join([*lines, "", "--helpfull shows the flags of libraries too.", ""])
+
+
 def _refuse(message: str) -> NoReturn:
+    _end(f"error: {message}", code=2)
+
+
+def _end(message: str, *, code: int) -> NoReturn:
     logging.flush()
     sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def shell_line(binary: str, **given: object) -> str:
@@ -148,9 +257,3 @@ def format_time(seconds: int) -> str:
     """Returns the ISO 8601 form, UTC, of Unix seconds."""
     moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def quiet_tensorflow() -> None:
-    """Silences TensorFlow's start-up chatter; call before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

@@ -262,7 +262,7 @@ class SideInputs:
     """Turns the features of one side into one dense vector; holds no weights of its own.
 
     The order is fixed: embeddings in the order of the spec, then continuous values, their
-    squares and square roots, then binary values.
+    squares and square roots, then binary values, then vectors.
 
     Args:
         resolved: Declarations of the data set.
@@ -291,10 +291,11 @@ class SideInputs:
         )
         self._categorical = tuple(f for f in self.features if f.categorical)
         self._vectors: list[_Vector] = []
-        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        for kind in spec.NUMERIC:
             names = resolved.vector_names(model, side, kind)
-            group = [f.name for f in of_group(resolved.of(model, side, kind))]
-            kept = [name for name in group if name not in exclude]
+            features = of_group(resolved.of(model, side, kind))
+            group = [name for f in features for name in f.entries]
+            kept = [name for f in features if f.name not in exclude for name in f.entries]
             if kept:
                 vector = _Vector(
                     column=spec.vector_column(side, kind),

@@ -55,7 +55,6 @@ def main(argv: Sequence[str]) -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
     del argv
     _refuse_unknown_parts()
-    command.quiet_tensorflow()
     from models.paper import report
 
     chosen = _chosen()
@@ -145,4 +144,4 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs",), updates=("output",))

@@ -46,7 +46,6 @@ _STEP_FLAGS = {
 def main(argv: Sequence[str]) -> None:
     """Fills in, and says what to run next."""
     del argv
-    command.quiet_tensorflow()
     from pipeline.paper import nomination_backfill
 
     output = pathlib.Path(_OUTPUT.value)
@@ -76,4 +75,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs",), creates=("output",), updates=("work",))

@@ -23,6 +23,7 @@ the release has learnt is refused: it would be judged on what it knows. Writes q
 time, watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
 """
 
+import functools
 import pathlib
 import sys
 import time
@@ -32,6 +33,7 @@ from absl import flags
 
 from features import command
 from serving.release import manifest as release
+from serving.release import stored_root
 
 _RETRIEVE, _RANK, _PAGE = "retrieve", "rank", "page"
 
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     for name, value in needed[_STAGE.value].items():
         if not value:
             raise command.InputError(f"--stage={_STAGE.value} needs --{name}.")
-    chosen = release.load(_SERVING_ROOT.value, _RELEASE.value)
+    chosen = release.load(_root(), _RELEASE.value)
     run = {_RETRIEVE: _retrieve, _RANK: _rank, _PAGE: _page}[_STAGE.value]
     rows = run(chosen)
     seconds = time.monotonic() - started
@@ -86,8 +88,12 @@ def main(argv: Sequence[str]) -> None:
     )
 
 
+@functools.cache
+def _root() -> pathlib.Path:
+    return stored_root.read(_SERVING_ROOT.value, _RELEASE.value)
+
+
 def _retrieve(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import retrieval as batch_retrieval
 
     return batch_retrieval.retrieve(
@@ -101,7 +107,6 @@ def _retrieve(chosen: release.Release) -> int:
 
 
 def _rank(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import ranking as batch_ranking
 
     return batch_ranking.rank(
@@ -114,7 +119,6 @@ def _rank(chosen: release.Release) -> int:
 
 
 def _page(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import backtest, past_funnel
 
     settings = past_funnel.BacktestConfig(
@@ -128,7 +132,7 @@ def _page(chosen: release.Release) -> int:
     )
     outcome = backtest.run(
         chosen,
-        serving_root=pathlib.Path(_SERVING_ROOT.value),
+        serving_root=_root(),
         logs_dir=pathlib.Path(_LOGS.value),
         output=pathlib.Path(_OUTPUT.value),
         settings=settings,
@@ -138,4 +142,6 @@ def _page(chosen: release.Release) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(
+        main, reads=("queries", "candidates", "logs"), writes=("output",), itself=("serving_root",)
+    )

@@ -16,6 +16,9 @@ which orders nothing, and leaves the towers free to say what tells a user's impr
 There may be several towers over the same embeddings, each with a loss of its own, whose expected
 watch times are averaged: small data leaves a single one at the mercy of its seed.
 
+Where the logs have feedback, the towers say besides how probable each kind of it is
+(:mod:`models.ranking.heads`).
+
 The first layer is split (:mod:`models.ranking.layers`): the query's part of the product is computed
 once per request, and in training once per page; the video's own part once per release; the rest
 per row. The sum is what the concatenated layer would give.
@@ -40,7 +43,8 @@ from models.config import RankerConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.ranking import calibration, duration_target
 from models.ranking import layers as ranker_layers
-from models.ranking.layers import Level, Tower, VideoParts
+from models.ranking.heads import Heads
+from models.ranking.layers import Level, Outputs, Tower, VideoParts
 from models.training import saved
 
 # Of the weights of single ids: an id is seen in few steps, each must count.
@@ -112,6 +116,11 @@ class Ranker(tf_keras.Model):
             for i in range(config.towers)
         ]
         self.level = Level(widths.query, seed=seed + 400) if config.pairwise else None
+        self.heads = None
+        if resolved.feedback:
+            width = self.towers[0].top_width
+            kinds = resolved.feedback
+            self.heads = Heads(kinds, width=width, towers=config.towers, seed=seed + 500)
         self.calibration = calibration.Calibration()
         self._duration = None
         if config.target == configs.RELATIVE:
@@ -137,6 +146,18 @@ class Ranker(tf_keras.Model):
         return columns
 
     def orders_and_level(
+        self, query_features: Tensors, candidate_features: Tensors, **settings: Any
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns both parts of x; arguments as in :meth:`logits`.
+
+        Returns:
+            The order logit of each tower, float32 [N] each; and the part of the query alone,
+            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
+        """
+        outputs = self.outputs_of(query_features, candidate_features, **settings)
+        return outputs.orders, outputs.level
+
+    def outputs_of(
         self,
         query_features: Tensors,
         candidate_features: Tensors,
@@ -145,13 +166,8 @@ class Ranker(tf_keras.Model):
         training: bool = False,
         products: tf.DType = tf.float32,
         video_parts: VideoParts | None = None,
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns both parts of x; arguments as in :meth:`logits`.
-
-        Returns:
-            The order logit of each tower, float32 [N] each; and the part of the query alone,
-            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
-        """
+    ) -> Outputs:
+        """Returns what all that the ranker says is made of; arguments as in :meth:`logits`."""
         is_prepared = video_parts is not None
         if video_parts is None:
             video_parts = self.video_parts(candidate_features)
@@ -165,13 +181,14 @@ class Ranker(tf_keras.Model):
         settings = {"dropout": dropout, "products": products, "places": places}
         wide = video_parts.wide + self._wide(candidate_features, static=False)
         outputs = [
-            tower(query, part, moment, **settings) + wide
+            tower(query, part, moment, **settings)
             for tower, part in zip(self.towers, video_parts.towers, strict=True)
         ]
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
-        return [tf.squeeze(output, axis=1) for output in outputs], level
+        orders = [tf.squeeze(output + wide, axis=1) for output, _ in outputs]
+        return Outputs(orders, level, [top for _, top in outputs])
 
     def video_parts(self, candidate_features: Tensors) -> VideoParts:
         """Returns what videos alone contribute, whoever they are shown to.
@@ -234,7 +251,7 @@ class Ranker(tf_keras.Model):
         Returns:
             Logit x of each candidate, float32 [N].
         """
-        orders, level = self.orders_and_level(
+        outputs = self.outputs_of(
             query_features,
             candidate_features,
             places=places,
@@ -242,12 +259,26 @@ class Ranker(tf_keras.Model):
             products=products,
             video_parts=video_parts,
         )
-        logits = [order + level for order in orders]
+        return self.logits_from(outputs)
+
+    def logits_from(self, outputs: Outputs) -> tf.Tensor:
+        """Returns x of each candidate, float32 [N], see :meth:`logits`."""
+        logits = [order + outputs.level for order in outputs.orders]
         if len(logits) == 1:
             together = logits[0]
         else:
             together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
         return self.calibration(together)
+
+    def feedback_from(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns the probability of each kind of feedback, float32 [N] in [0, 1], by name."""
+        return {} if self.heads is None else self.heads(outputs.tops)
+
+    def feedback_probabilities(
+        self, query_features: Tensors, candidate_features: Tensors
+    ) -> dict[str, tf.Tensor]:
+        """Returns what :meth:`feedback_from` does; arguments as in :meth:`logits`."""
+        return self.feedback_from(self.outputs_of(query_features, candidate_features))
 
     def expected_watch_time_s(
         self, query_features: Tensors, candidate_features: Tensors

@@ -17,6 +17,7 @@ import tf_keras
 from absl import logging
 
 from features import command
+from features.stores import door
 from models import config
 from models.training import loop, saved
 
@@ -121,7 +122,7 @@ def from_directory(
     trained = saved.read_lineage(directory)
     return {
         "warm_start": {
-            "model": str(pathlib.Path(directory).resolve()),
+            "model": door.shown(pathlib.Path(directory).resolve()),
             "trained_at": trained.get("trained_at", ""),
             "ids_kept": summary.kept,
         }

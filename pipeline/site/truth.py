@@ -26,6 +26,7 @@ from pipeline.site import behaviour as site_behaviour
 from pipeline.site import config as site_config
 from pipeline.site import events as site_events
 from pipeline.site import oracle as site_oracle
+from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import world as site_world
 
 DIRECTORY = "truth"
@@ -206,6 +207,22 @@ class Truth:
         users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
         m = self._watch_location(users, videos, devices)
         return site_behaviour.completed_probability(self.world, m, videos)
+
+    def satisfaction(self, user_ids: Ids, video_ids: Ids) -> np.ndarray:
+        """Returns what a watch is worth to its user, float64 [n] in (-1, 1)."""
+        users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
+        return site_satisfaction.satisfaction(self.world, users, videos)
+
+    def feedback_probability(self, kind: str, user_ids: Ids, video_ids: Ids) -> np.ndarray:
+        """Returns the probability that a watch gets a kind of feedback, float64 [n].
+
+        Args:
+            kind: One of :data:`pipeline.site.satisfaction.KINDS`.
+            user_ids: Users who watch, [n].
+            video_ids: Videos that are watched, [n].
+        """
+        users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
+        return site_satisfaction.probability(self.world, kind, users, videos)
 
     def watch_probability(
         self,

@@ -12,6 +12,7 @@ from fastapi import Request
 from features import command
 from serving.process import listening
 from serving.server import pages
+from serving.server.config import ANY_HOST
 from serving.server.request_limits import ASGIApp, Receive, Scope, Send
 
 TOKEN_VARIABLE = "WATCHNEXT_TOKEN"
@@ -45,7 +46,6 @@ def read_token(path: str | None, *, variable: str = TOKEN_VARIABLE) -> str | Non
     return token
 
 
-ANY_HOST = "*"
 _HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -28,6 +28,7 @@ from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
 from serving.server import docs as http_docs
 from serving.server import schema as http_schema
+from serving.server.config import ANY_HOST
 from serving.server.metrics import Metrics
 from serving.server.readiness import Readiness
 from serving.server.request_limits import RequestGate, WorkerPool
@@ -112,7 +113,7 @@ class Service:
     admin_token: str | None = None
     console: Console | None = None
     history_losses: Callable[[], int] = lambda: 0
-    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
     readiness_holds_s: float = 2.0

@@ -1,6 +1,5 @@
 """Puts the parts of a server together: release, models, history, event log, funnel."""
 
-import dataclasses
 import functools
 import pathlib
 import threading
@@ -33,77 +32,22 @@ from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
+from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.release import publication
-from serving.servables import reduced_precision, signatures
+from serving.servables import signatures
 from serving.servables.embedded import EmbeddedBackend
 from serving.servables.reduced_precision import Choices
 from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
-from serving.server import access as http_access
 from serving.server import model_server_wait
 from serving.server.app import Service
+from serving.server.config import ServiceConfig
 from serving.server.live_service import LiveParts
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * DAY_S
 _CHOICES = ".precision"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
-    """Where the parts are.
-
-    Attributes:
-        serving_root: Directory in which releases are published.
-        logs: Raw logs, read to fill an empty history store, and added to.
-        history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
-        history_password: Password of the Redis server; None asks without.
-        model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
-            models in this process.
-        model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
-        model_server_wait_s: Longest wait at the start until it has the release, seconds.
-        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
-            :mod:`serving.servables.reduced_precision`.
-        threads: Number of requests worked on at a time.
-        max_waiting: Number of requests that may wait for a thread.
-        settings: Widths and deadlines of the funnel.
-        predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
-        experiment: JSON file that splits users between releases or settings; None for none.
-        token: Token that callers must know; None lets everybody in.
-        admin_token: Token for the console; None asks for ``token`` there, too, and then nothing can
-            be changed from it.
-        hosts: Names by which callers may call the server, see
-            :func:`serving.server.access.allowed_hosts`.
-        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
-        traces: URL that OpenTelemetry spans are sent to; None traces nothing.
-        hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
-        ask_for_successor: Function that asks for a process that loads a version, see
-            :class:`serving.process.handover.Control`; None where nobody could start one.
-        is_successor: Whether another process serves with the same stores meanwhile.
-    """
-
-    serving_root: pathlib.Path
-    logs: pathlib.Path
-    history: str | pathlib.Path
-    history_password: str | None = dataclasses.field(default=None, repr=False)
-    model_server: str | None = None
-    model_server_ca: str | None = None
-    model_server_wait_s: float = 0.0
-    precision: str = reduced_precision.AUTO
-    threads: int = 8
-    max_waiting: int = 64
-    settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
-    predicate: str | None = None
-    experiment: pathlib.Path | None = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    admin_token: str | None = dataclasses.field(default=None, repr=False)
-    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
-    image_hosts: frozenset[str] = frozenset()
-    traces: str | None = None
-    hand_over_from_bytes: int = 256 << 20
-    ask_for_successor: Callable[[str], None] | None = None
-    is_successor: bool = False
 
 
 def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> Service:
@@ -137,18 +81,15 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
+    kept = experiment.releases if experiment else ()
     live = LiveParts(
-        config.serving_root,
-        config.logs,
-        backend,
-        clock=clock,
-        is_own=log.wrote,
-        kept=experiment.releases if experiment else (),
+        *(config.serving_root, config.logs, backend), clock=clock, is_own=log.wrote, kept=kept
     )
     live.seed()
 
     def load(version: str) -> LoadedRelease:
-        return live.attach(_load(config, version, backend, history, clock=clock))
+        loaded = _load(config, version, backend, history, clock=clock)
+        return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
@@ -197,6 +138,30 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     )
 
 
+def _fit_for(
+    loaded: LoadedRelease, settings: FunnelConfig, experiment: Experiment | None
+) -> LoadedRelease:
+    """Returns the release; refuses one whose ranker does not say what a formula reads."""
+    for formula in _formulas(settings, experiment, loaded.version):
+        formula.require(loaded.heads, where=f"release {loaded.version}")
+    return loaded
+
+
+def _formulas(
+    settings: FunnelConfig, experiment: Experiment | None, version: str
+) -> list[page_value.PageValue]:
+    """Returns the formulas by which pages of a release are made."""
+    arms = experiment.arms if experiment else ()
+    texts = {
+        str(arm.settings.get("page_value", settings.page_value))
+        for arm in arms
+        if arm.release in {None, version}
+    }
+    if not experiment or version not in experiment.releases:
+        texts.add(settings.page_value)  # Of those who are in no arm.
+    return [page_value.parse(text) for text in sorted(texts)]
+
+
 def _memory(
     config: ServiceConfig, clock: Callable[[], float]
 ) -> tuple[HistoryStore, EventLog, HistoryKeeper]:
@@ -232,7 +197,7 @@ def _hand_over(config: ServiceConfig, version: str) -> bool:
     """Asks for a successor where the release is large; returns whether it is."""
     if config.ask_for_successor is None:
         return False
-    if _size_bytes(config, version) < config.hand_over_from_bytes:
+    if _size_bytes(config, version) < config.hand_over_from_mb << 20:
         return False
     config.ask_for_successor(version)
     return True
@@ -322,7 +287,7 @@ def _console(
         logs=config.logs,
         load=load,
         size_bytes=functools.partial(_size_bytes, config),
-        limit_bytes=config.hand_over_from_bytes,
+        limit_bytes=config.hand_over_from_mb << 20,
     )
 
 
