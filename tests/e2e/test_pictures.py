@@ -15,7 +15,7 @@ import pytest
 from tests.serving.server.browsing import SCREENS, keep, press, seek, shown, text, wait_for_heading
 from tests.serving.server.console_site import ADMIN
 
-# The page with all its files, packed, in bytes; it is 25 kB, and should not grow unnoticed.
+# The page with all its files, packed, in bytes; it is 18 kB, and should not grow unnoticed.
 MAX_WEIGHT = 40_000
 
 
