@@ -361,7 +361,7 @@ def _make(world: World) -> None:
 
 
 def _spoil(logs_dir: pathlib.Path) -> None:
-    """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown video, 1 from the future."""
+    """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown user, 1 from the future."""
     from features.tables import logs
 
     good = logs.read_table(logs_dir, "watches")
@@ -375,7 +375,7 @@ def _spoil(logs_dir: pathlib.Path) -> None:
     for name, value in (
         ("watch_time_s", -1.0),
         ("watch_time_s", -2.0),
-        ("video_id", "no such video"),
+        ("user_id", "no such user"),
         ("time", 4_000_000_000),
     ):
         logs.append(logs_dir, "watches", changed(name, value))

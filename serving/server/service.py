@@ -81,11 +81,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
-    kept = experiment.releases if experiment else ()
-    live = LiveParts(
-        *(config.serving_root, config.logs, backend), clock=clock, is_own=log.wrote, kept=kept
-    )
-    live.seed()
+    live = _live(config, backend, log, experiment, clock=clock)
 
     def load(version: str) -> LoadedRelease:
         loaded = _load(config, version, backend, history, clock=clock)
@@ -136,6 +132,28 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
+
+
+def _live(
+    config: ServiceConfig,
+    backend: Backend,
+    log: EventLog,
+    experiment: Experiment | None,
+    *,
+    clock: Callable[[], float],
+) -> LiveParts:
+    """Returns the live parts, seeded."""
+    live = LiveParts(
+        config.serving_root,
+        config.logs,
+        backend,
+        clock=clock,
+        is_own=log.wrote,
+        kept=experiment.releases if experiment else (),
+        half_life_s=release.load_manifest(config.serving_root).site.half_life_s,
+    )
+    live.seed()
+    return live
 
 
 def _fit_for(
