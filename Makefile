@@ -26,6 +26,7 @@ help:
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
 	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
 	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
+	@echo "make axe     install the accessibility rules that tests of pages run (needs npm)"
 	@echo "make doctor  what is wrong with this environment"
 	@echo "make setup   only the environment"
 	@echo "make lock    resolve requirements.lock anew from setup.py"
@@ -112,6 +113,11 @@ flink: $(STAMP)
 prism: $(STAMP)
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install "github.com/apache/beam/sdks/v2/go/cmd/prism@v$$( \
 	  $(PYTHON) -c 'import importlib.metadata as m; print(m.version("apache-beam"))')"
+
+.PHONY: axe
+axe:
+	@mkdir -p build/axe && cp tests/axe/package.json tests/axe/package-lock.json build/axe/
+	@npm ci --prefix build/axe --ignore-scripts --no-audit --no-fund --silent
 
 # The resolver is a tool of its own; the markers that say "Linux, x86-64, below 3.14" go, since
 # they stand on every line.

@@ -129,7 +129,7 @@ setup(
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
-        "serving.server": ["page.html"],
+        "serving.server": ["web/*"],
     },
     install_requires=_BASE,
     extras_require={

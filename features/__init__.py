@@ -2,3 +2,7 @@
 
 Imports nothing of ours.
 """
+
+from features import quiet
+
+quiet.install()

@@ -2,22 +2,39 @@
 
 A binary ends with ``command.run(main)``. An :class:`InputError` then becomes one message on
 standard error and exit code 2, never a traceback: it says what is wrong, where, and what to do.
+What a code means is in :data:`EXIT_CODES`.
 """
 
 import datetime
+import inspect
 import logging as std_logging
 import os
 import pathlib
 import shlex
+import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
+from features import quiet
+
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
 DONE = "WATCHNEXT_DONE"
+
+
+# Exit code to what it means, of all commands. Somebody else's signals are 128 and their number.
+EXIT_CODES = {
+    0: "It is done. Also after --help, and when a server or the demo was asked to stop.",
+    1: "It failed: by a fault, with a traceback; `doctor` found a problem; a step was killed.",
+    2: "Bad input: a flag, a file, logs that teach nothing, a gate. The message says which.",
+    130: "Stopped by Ctrl-C (SIGINT). What was made so far is there whole or not at all.",
+    143: "Stopped by SIGTERM.",
+}
 
 
 class InputError(Exception):
@@ -35,11 +52,14 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             refuses what nobody knows; otherwise it is an error.
 
     Raises:
-        SystemExit: Code 0 after success or --help, 2 for a bad flag or an :class:`InputError`.
+        SystemExit: One of :data:`EXIT_CODES`.
     """
     done = os.environ.pop(DONE, "")  # What this binary starts is not this binary.
 
     def guarded(argv: Sequence[str]) -> None:
+        quiet.begin(flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else None)
+        # The processor does it, unless somebody names a card.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
         show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
@@ -47,6 +67,8 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             main(argv)
         except InputError as error:
             _refuse(str(error))
+        except KeyboardInterrupt:
+            _end("stopped.", code=128 + signal.SIGINT)
         if done:
             pathlib.Path(done).touch()
 
@@ -66,22 +88,30 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
 
 
 def show_progress() -> None:
-    """Writes our progress lines and everybody's warnings to standard error."""
+    """Writes our progress lines and everybody's errors to standard error.
+
+    Where ``--verbosity`` was given, here or to the command that started this process, it writes
+    everybody's lines of that level instead.
+    """
     logging.use_absl_handler()
     # A log line per message is for people; the prefix that matters to them is the time.
     logging.get_absl_handler().setFormatter(
         std_logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S")
     )
-    logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    logging.set_verbosity(logging.INFO)
+    if not flags.FLAGS.is_parsed():  # In a process that another started: there are none.
+        flags.FLAGS.mark_as_parsed()
+    verbosity = quiet.asked()
+    if verbosity is None:
+        logging.get_absl_handler().addFilter(_is_ours_or_serious)
+    logging.set_verbosity(logging.INFO if verbosity is None else verbosity)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent
 
 
 def _is_ours_or_serious(record: std_logging.LogRecord) -> bool:
-    """Keeps our progress lines and everybody's warnings: TensorFlow and Beam say much at INFO."""
-    if record.levelno >= std_logging.WARNING:
+    """Keeps our lines and everybody's errors: TensorFlow and Beam say much below that."""
+    if record.levelno >= std_logging.ERROR:
         return True
     path = pathlib.Path(record.pathname)
     return _OUR_CODE in path.parents and "site-packages" not in path.parts
@@ -91,21 +121,42 @@ _HELP = ("help", "h", "?", "helpshort", "helpfull", "helpxml")
 
 
 def _print_help(name: str) -> NoReturn:
-    """Prints docstring and flags as absl does, and ends with code 0, which absl does not."""
+    """Prints docstring and flags, and ends with code 0, which absl does not."""
     if name == "helpxml":
         flags.FLAGS.write_help_in_xml_format(sys.stdout)
+    elif name == "helpfull":
+        app.usage(shorthelp=False, writeto_stdout=True)
     else:
-        app.usage(shorthelp=name != "helpfull", writeto_stdout=True)
+        sys.stdout.write(_help_text())
     sys.stdout.flush()
     raise SystemExit(0)
 
 
+def _help_text() -> str:
+    """Returns the docstring of the program, and its own flags in the order of their definition."""
+    lines = [inspect.cleandoc(sys.modules["__main__"].__doc__ or ""), "", "Flags:"]
+    width, margin = min(shutil.get_terminal_size((100, 24)).columns, 100), " " * 6
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        is_required = any("must have a value" in (v.message or "") for v in flag.validators)
+        default = "" if flag.default is None else f"default: {flag.default_as_str}"
+        facts = [flag.parser.syntactic_help, "required" if is_required else default]
+        told = "; ".join(filter(None, facts))
+        name = f"[no]{flag.name}" if flag.boolean else flag.name
+        lines.append(f"  --{name}" + (f"  ({told})" if told else ""))
+        lines += textwrap.wrap(flag.help, width, initial_indent=margin, subsequent_indent=margin)
+    return "\n".join([*lines, "", "--helpfull shows the flags of libraries too.", ""])
+
+
 def _refuse(message: str) -> NoReturn:
+    _end(f"error: {message}", code=2)
+
+
+def _end(message: str, *, code: int) -> NoReturn:
     logging.flush()
     sys.stdout.flush()
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"{message}\n")
     sys.stderr.flush()
-    raise SystemExit(2)
+    raise SystemExit(code)
 
 
 def shell_line(binary: str, **given: object) -> str:
@@ -148,9 +199,3 @@ def format_time(seconds: int) -> str:
     """Returns the ISO 8601 form, UTC, of Unix seconds."""
     moment = datetime.datetime.fromtimestamp(seconds, tz=datetime.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def quiet_tensorflow() -> None:
-    """Silences TensorFlow's start-up chatter; call before TensorFlow is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")

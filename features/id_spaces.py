@@ -8,8 +8,10 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from features import command
+from features.config import Flag
 
 # What tf.Transform's sketch holds at most. It is exact below its size.
 MAX_APPROXIMATE_SIZE = 200_000
@@ -47,19 +49,26 @@ SPACES = (
 )
 
 
+_MaxSize = Annotated[Mapping[str, int], Flag("vocabulary_max_size")]
+_MinCount = Annotated[Mapping[str, int], Flag("vocabulary_min_count")]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
     """What somebody asks of some vocabularies; the others keep what is declared.
 
     Attributes:
-        max_size: Value of :attr:`IdSpace.max_size` by name of the space.
-        min_count: Value of :attr:`IdSpace.min_count` by name of the space.
-        approximate: Spaces that are to be approximate.
+        max_size: Largest number of ids of a vocabulary, the most frequent ones, by ID space:
+            video=1000000,search_token=200000.
+        min_count: Number of times below which an id is out of vocabulary, by ID space:
+            search_token=2.
+        approximate: ID spaces with so many ids that their frequencies are estimated, in bounded
+            memory, and not counted: video,search_token.
     """
 
-    max_size: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    min_count: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    approximate: Sequence[str] = ()
+    max_size: _MaxSize = dataclasses.field(default_factory=dict)
+    min_count: _MinCount = dataclasses.field(default_factory=dict)
+    approximate: Annotated[tuple[str, ...], Flag("approximate_vocabularies")] = ()
 
     def applied(self, spaces: Sequence[IdSpace]) -> tuple[IdSpace, ...]:
         """Returns the spaces with these settings.
@@ -109,29 +118,6 @@ class VocabularyConfig:
                 f"--vocabulary_max_size={name}=NUMBER."
             )
         return dataclasses.replace(changed, min_count=1)
-
-
-def parse_numbers(entries: Sequence[str], *, flag: str) -> dict[str, int]:
-    """Returns space -> number of entries ``space=number``.
-
-    Args:
-        entries: Entries of the flag, for example ``["video=1000000", "search_token=200000"]``.
-        flag: Name of the flag in the error.
-
-    Raises:
-        command.InputError: An entry has another form, or a space comes twice.
-    """
-    numbers: dict[str, int] = {}
-    for entry in entries:
-        name, _, number = entry.partition("=")
-        if not name or not number.isdecimal() or name in numbers:
-            again = " (a space may come only once)" if name in numbers else ""
-            raise command.InputError(
-                f"{flag} must be a list such as video=1000000,search_token=200000, "
-                f"got {entry!r}{again}."
-            )
-        numbers[name] = int(number)
-    return numbers
 
 
 def embedding_width(vocabulary_size: int) -> int:

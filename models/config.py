@@ -1,14 +1,17 @@
 """Settings of the models and their training: plain values that check themselves.
 
-A default stands here once; the binaries quote it in their flags. Every saved model holds its
-settings as ``config.json``.
+Each setting stands here once, with its default, bounds and meaning; the flags of the commands and
+their help follow from it (:mod:`features.config_flags`). Every saved model holds its settings as
+``config.json``.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from features.config import Bounds, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
 HIERARCHICAL = "hierarchical"
@@ -21,15 +24,21 @@ SECONDS, RELATIVE = "seconds", "relative"
 RANKER_TARGETS = (SECONDS, RELATIVE)
 ADAM, ADAGRAD = "adam", "adagrad"
 OPTIMIZERS = (ADAM, ADAGRAD)
+MAP, RECALL = "map_at_100", "recall_at_100"
+CANDIDATE_STOP_METRICS = (MAP, RECALL)
+OBJECTIVE, LOG_LOSS, PER_USER_LOSS = "objective", "log_loss", "per_user_loss"
+RANKER_STOP_METRICS = (OBJECTIVE, LOG_LOSS, PER_USER_LOSS)
 MAX_DEPTH = 4
 _SEEN_EXAMPLES = 4_000_000
 
 _Config = TypeVar("_Config")
 
 
-def _require(condition: bool, name: str, rule: str, value: object) -> None:  # noqa: FBT001
-    if not condition:
-        raise ValueError(f"{name} must {rule}, got {value!r}.")
+_Count = Annotated[int, Bounds(ge=1)]
+_CountOr0 = Annotated[int, Bounds(ge=0)]
+_Weight = Annotated[float, Bounds(ge=0)]
+_Share = Annotated[float, Bounds(ge=0, lt=1)]
+_Rate = Annotated[float, Bounds(gt=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,77 +82,54 @@ class CandidateConfig:
         bag_dropout: Chance that a training step does not see a value of a query's bag, such as
             a watch, in [0, 1). It keeps the model from learning users by heart.
         exclude: Names of features that the model does not read, for ablations.
-        loss: ``sampled``, ``full``, ``in_batch``, ``mixed`` (in-batch and sampled) or
-            ``hierarchical``, which has no content of videos and cannot be indexed.
+        loss: What the softmax is over: ``sampled`` negatives, the ``full`` vocabulary, ``in_batch``
+            labels, ``mixed`` (in-batch and sampled), or a ``hierarchical`` tree, for comparisons:
+            it has no content of videos, cannot be indexed and so not be released.
         negatives: S, sampled negatives per step, shared by the batch.
-        sampler_power: Exponent of the negatives' weights, (label count + smoothing) ** power; 0:
-            uniform.
+        sampler_power: Exponent of the negatives' weights, (label count + smoothing) ** power; 1:
+            as often as they are labels, 0: uniform.
         sampler_smoothing: Addend to each label count.
     """
 
-    embedding_dim: int = 64
-    depth: int = 2
+    embedding_dim: _Count = 64
+    depth: Annotated[int, Bounds(ge=0, le=MAX_DEPTH)] = 2
     linear_output: bool = True
     item_to_item: bool = False
     spectral_start: bool = False
-    query_encoder: str = AVERAGE
-    attention_blocks: int = 1
-    attention_heads: int = 4
-    age_pieces: int = 0
+    query_encoder: Annotated[str, OneOf(*QUERY_ENCODERS)] = AVERAGE
+    attention_blocks: _Count = 1
+    attention_heads: _Count = 4
+    age_pieces: _CountOr0 = 0
     video_content: bool = True
-    content_hidden: int = 0
-    id_dropout: float = 0.1
+    content_hidden: _CountOr0 = 0
+    id_dropout: _Share = 0.1
     share_video_embedding: bool = False
     popularity_bias: bool = True
     normalise: bool = False
-    temperature: float = 1.0
+    temperature: _Rate = 1.0
     powers: bool = True
-    dropout: float = 0.0
-    bag_dropout: float = 0.0
+    dropout: _Share = 0.0
+    bag_dropout: _Share = 0.0
     exclude: tuple[str, ...] = ()
-    loss: str = SAMPLED
-    negatives: int = 2048
-    sampler_power: float = 1.0
-    sampler_smoothing: float = 1.0
+    loss: Annotated[str, OneOf(*CANDIDATE_LOSSES)] = SAMPLED
+    negatives: _Count = 2048
+    sampler_power: Annotated[float, Bounds(ge=0, le=4)] = 1.0
+    sampler_smoothing: _Weight = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
-        _require(self.embedding_dim >= 1, "embedding_dim", "be 1 or more", self.embedding_dim)
-        _require(0 <= self.depth <= MAX_DEPTH, "depth", f"be in [0, {MAX_DEPTH}]", self.depth)
-        _require(
-            self.query_encoder in QUERY_ENCODERS,
-            "query_encoder",
-            f"be in {QUERY_ENCODERS}",
-            self.query_encoder,
-        )
-        _require(
-            self.attention_blocks >= 1, "attention_blocks", "be 1 or more", self.attention_blocks
-        )
-        _require(
-            self.attention_heads >= 1
-            and (self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0),
-            "attention_heads",
-            f"be 1 or more and divide embedding_dim={self.embedding_dim}",
-            self.attention_heads,
-        )
-        _require(self.age_pieces >= 0, "age_pieces", "be 0 or more", self.age_pieces)
-        _require(self.content_hidden >= 0, "content_hidden", "be 0 or more", self.content_hidden)
-        _require(0 <= self.id_dropout < 1, "id_dropout", "be in [0, 1)", self.id_dropout)
-        _require(self.temperature > 0, "temperature", "be above 0", self.temperature)
-        _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
-        _require(0 <= self.bag_dropout < 1, "bag_dropout", "be in [0, 1)", self.bag_dropout)
-        _require(self.loss in CANDIDATE_LOSSES, "loss", f"be in {CANDIDATE_LOSSES}", self.loss)
-        alone = not (self.normalise or self.share_video_embedding)
-        _require(
-            alone or self.loss != HIERARCHICAL,
+        check(self)
+        require(
+            self.loss != HIERARCHICAL or not (self.normalise or self.share_video_embedding),
             "loss",
             "not be hierarchical with normalise or share_video_embedding",
             self.loss,
         )
-        _require(self.negatives >= 1, "negatives", "be 1 or more", self.negatives)
-        _require(0 <= self.sampler_power <= 4, "sampler_power", "be in [0, 4]", self.sampler_power)
-        _require(
-            self.sampler_smoothing >= 0, "sampler_smoothing", "be 0 or more", self.sampler_smoothing
+        require(
+            self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0,
+            "attention_heads",
+            f"divide embedding_dim={self.embedding_dim}",
+            self.attention_heads,
         )
 
     @property
@@ -157,15 +143,16 @@ class RankerConfig:
     """Settings of the ranker (paper section 4).
 
     Attributes:
-        hidden: Widths of the ReLU layers, bottom first; () is a linear model. The paper's best
+        hidden: Widths of the ReLU layers, bottom first; none: a linear model. The paper's best
             is 1024, 512, 256.
         towers: Number of such towers that are averaged, 1 or more; cost grows with it, and the loss
             varies less with the seed.
-        loss: Loss of single impressions: ``exact`` (odds are expected watch time at any click
-            rate), ``weighted`` (the paper's, for small click rates) or ``logistic`` (odds of a
-            click).
+        loss: Loss of single impressions: ``exact`` (exp(x), the odds, is expected watch time at
+            any click rate), ``weighted`` (the paper's, for click rates near 0) or ``logistic``
+            (odds of a click, from clicks alone).
         target: Weight of a click: ``seconds`` watched, or ``relative``, seconds in relation to
-            videos of like duration, see :mod:`models.ranking.duration_target`.
+            videos of like duration, so that long videos do not win by length; expected seconds are
+            mapped back (:mod:`models.ranking.duration_target`).
         watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
             the target is relative.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too.
@@ -180,33 +167,27 @@ class RankerConfig:
         exclude: Names of features that the model does not read, for ablations.
     """
 
-    hidden: tuple[int, ...] = (512, 256)
-    towers: int = 1
-    loss: str = EXACT
-    target: str = SECONDS
-    watch_cap_s: float = 0.0
+    hidden: Annotated[tuple[int, ...], Bounds(ge=1)] = (512, 256)
+    towers: _Count = 1
+    loss: Annotated[str, OneOf(*RANKER_LOSSES)] = EXACT
+    target: Annotated[str, OneOf(*RANKER_TARGETS)] = SECONDS
+    watch_cap_s: _Weight = 0.0
     powers: bool = True
-    pairwise: float = 0.3
+    pairwise: _Weight = 0.3
     wide: bool = False
-    dropout: float = 0.0
+    dropout: _Share = 0.0
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
         object.__setattr__(self, "exclude", tuple(self.exclude))
-        _require(all(w >= 1 for w in self.hidden), "hidden", "be widths of 1 or more", self.hidden)
-        _require(self.towers >= 1, "towers", "be 1 or more", self.towers)
-        _require(self.loss in RANKER_LOSSES, "loss", f"be in {RANKER_LOSSES}", self.loss)
-        _require(self.target in RANKER_TARGETS, "target", f"be in {RANKER_TARGETS}", self.target)
-        _require(
+        check(self)
+        require(
             (self.loss, self.target) != (LOGISTIC, RELATIVE),
             "target",
             f"be {SECONDS} with loss={LOGISTIC}, which reads no watch time",
             self.target,
         )
-        _require(self.watch_cap_s >= 0, "watch_cap_s", "be 0 or more", self.watch_cap_s)
-        _require(self.pairwise >= 0, "pairwise", "be 0 or more", self.pairwise)
-        _require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,8 +196,8 @@ class TrainingConfig:
 
     Attributes:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
-            by the number of examples, see :meth:`fitted_to`.
-        batch_size: B, examples per step; 0: by the number of examples, see :meth:`fitted_to`.
+            4 to 20, by the number of examples (:meth:`fitted_to`).
+        batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
             that of dense weights.
@@ -232,44 +213,33 @@ class TrainingConfig:
             holdout and a checkpoint.
         patience: Rounds without a better holdout metric before training stops; 0: half of the
             epochs, at least 3.
-        stop_metric: Holdout metric that decides; "" is the model's own default.
+        stop_metric: Holdout metric that decides which weights are best; ``objective`` is the
+            training loss of the ranker, pairs included. Empty: that of the model, which is recall
+            of a candidate model, MAP where there are up to 200 videos.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
         memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
         mixed_precision: Whether layers of the candidate model multiply in bfloat16 while they are
             trained; weights, loss and softmax stay in float32, and so does what is saved.
     """
 
-    epochs: int = 12
-    batch_size: int = 0
-    learning_rate: float = 0.001
-    embedding_learning_rate: float = 0.0
+    epochs: _CountOr0 = 12
+    batch_size: _CountOr0 = 0
+    learning_rate: _Rate = 0.001
+    embedding_learning_rate: _Weight = 0.0
     decay: bool = False
-    optimizer: str = ADAM
-    embedding_optimizer: str = ""
-    clip_norm: float = 0.0
-    seed: int = 1
-    evaluations_per_epoch: int = 1
-    patience: int = 3
+    optimizer: Annotated[str, OneOf(*OPTIMIZERS)] = ADAM
+    embedding_optimizer: Annotated[str, OneOf("", *OPTIMIZERS)] = ""
+    clip_norm: _Weight = 0.0
+    seed: _CountOr0 = 1
+    evaluations_per_epoch: _Count = 1
+    patience: _CountOr0 = 3
     stop_metric: str = ""
-    holdout_examples: int = 20_000
-    memory_gb: float = 3.0
+    holdout_examples: _CountOr0 = 20_000
+    memory_gb: _Weight = 3.0
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        rounds = self.evaluations_per_epoch
-        _require(rounds >= 1, "evaluations_per_epoch", "be 1 or more", rounds)
-        not_negative = ("embedding_learning_rate", "clip_norm", "holdout_examples", "memory_gb")
-        for name in (*not_negative, "epochs", "patience", "batch_size", "seed"):
-            _require(getattr(self, name) >= 0, name, "be 0 or more", getattr(self, name))
-        _require(math.isfinite(self.clip_norm), "clip_norm", "be finite", self.clip_norm)
-        _require(self.learning_rate > 0, "learning_rate", "be above 0", self.learning_rate)
-        _require(
-            self.embedding_optimizer in {"", *OPTIMIZERS},
-            "embedding_optimizer",
-            f"be in {OPTIMIZERS} or empty",
-            self.embedding_optimizer,
-        )
-        _require(self.optimizer in OPTIMIZERS, "optimizer", f"be in {OPTIMIZERS}", self.optimizer)
+        check(self)
 
     def fitted_to(self, num_examples: int) -> "TrainingConfig":
         """Returns the settings with what is 0 ("by the number of examples") chosen.
@@ -293,6 +263,28 @@ class TrainingConfig:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefitConfig:
+    """How a measured candidate model learns the newest before it serves.
+
+    Attributes:
+        epochs: Passes over all examples at most, 1 or more; never more steps than half of those
+            of the first training, but one pass.
+        learning_rate: Learning rate of all weights at the start, above 0; it falls to 0.
+        newest_weight: Number of times that an example of the holdout counts, 1 or more: what is
+            watched next is more like the newest days than like all days together.
+        seed: Seed of new rows, the order of examples and the negatives.
+    """
+
+    epochs: _Count = 3
+    learning_rate: _Rate = 0.001
+    newest_weight: _Count = 7
+    seed: _CountOr0 = 1
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
 # a simulated site of 3,000 videos. docs/results/candidate.md has what they are worth.
@@ -308,7 +300,12 @@ CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run.
 RANKER_TRAINING = TrainingConfig(
-    epochs=3, decay=True, holdout_examples=100_000, evaluations_per_epoch=2, patience=6
+    epochs=3,
+    decay=True,
+    holdout_examples=100_000,
+    evaluations_per_epoch=2,
+    patience=6,
+    stop_metric=OBJECTIVE,
 )
 
 
@@ -334,17 +331,3 @@ def from_mapping(config_class: type[_Config], values: Mapping[str, Any]) -> _Con
             f"and no {missing}."
         )
     return config_class(**values)
-
-
-def parse_widths(texts: Sequence[str]) -> tuple[int, ...]:
-    """Returns layer widths from a flag: ["512", "256"] or, for a linear model, [] or ["none"].
-
-    Raises:
-        ValueError: A part is not a whole number.
-    """
-    words = [text.strip() for text in texts if text.strip()]
-    if [word.lower() for word in words] in ([], ["none"]):
-        return ()
-    if not all(word.isdigit() for word in words):
-        raise ValueError(f"hidden must be whole numbers such as 512,256, got {','.join(texts)!r}.")
-    return tuple(int(word) for word in words)

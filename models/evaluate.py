@@ -11,53 +11,22 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from features import command
+from features import command, config_flags
 from models.evaluation import config as evaluation_config
 
-_DEFAULT = evaluation_config.EvaluationConfig()
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _CANDIDATE_MODEL = flags.DEFINE_string(
     "candidate_model", None, "What models.train_candidate wrote."
 )
 _RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What models.train_ranker wrote.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
-_K = flags.DEFINE_list("k", [str(k) for k in _DEFAULT.ks], "Cut-offs of recall.")
-_EXCLUDE_WATCHED = flags.DEFINE_bool(
-    "exclude_watched",
-    _DEFAULT.exclude_watched,
-    "Never recommend what the user watched; a holdout watch of such a video is then a miss.",
-)
-_MAX_QUERIES = flags.DEFINE_integer(
-    "max_queries",
-    _DEFAULT.max_queries,
-    "Holdout watches to measure retrieval on, drawn at random; 0 for all.",
-    lower_bound=0,
-)
-_SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "Of draws, resamples and learned baselines.")
-_BOOTSTRAP = flags.DEFINE_integer(
-    "bootstrap", _DEFAULT.replicates, "Resamples of users behind an interval.", lower_bound=1
-)
-_FACTORISATION = flags.DEFINE_bool(
-    "factorisation",
-    _DEFAULT.factorisation,
-    "Fits matrix factorisations too: WARP, and ALS and BPR (the extra factorisation).",
-)
-_LIVE = flags.DEFINE_bool(
-    "live", _DEFAULT.live, "Measures popularity as of each query too, which sees the holdout."
-)
-_LINEAR = flags.DEFINE_bool(
-    "linear", _DEFAULT.linear, "Trains linear ranking baselines, on watch time and on clicks."
-)
-_GBDT = flags.DEFINE_bool(
-    "gbdt", _DEFAULT.gbdt, "Trains boosted trees, on watch time and clicks (the extra gbdt)."
-)
+_SETTINGS = config_flags.define(evaluation_config.EvaluationConfig())
 
 
 def main(argv: Sequence[str]) -> None:
     """Turns flags into a config, loads the models, measures and writes."""
     del argv
-    config = _config()
-    command.quiet_tensorflow()
+    config = _SETTINGS.build()
     from models.evaluation import evaluation, report
 
     candidate_model = ranker = None
@@ -92,23 +61,6 @@ def main(argv: Sequence[str]) -> None:
         serving_root="SERVING_ROOT",
     )
     print(f"Next: {following}")
-
-
-def _config() -> evaluation_config.EvaluationConfig:
-    try:
-        return evaluation_config.EvaluationConfig(
-            ks=tuple(int(k) for k in _K.value),
-            exclude_watched=_EXCLUDE_WATCHED.value,
-            max_queries=_MAX_QUERIES.value,
-            replicates=_BOOTSTRAP.value,
-            seed=_SEED.value,
-            factorisation=_FACTORISATION.value,
-            live=_LIVE.value,
-            linear=_LINEAR.value,
-            gbdt=_GBDT.value,
-        )
-    except ValueError as error:
-        raise command.InputError(f"cannot evaluate with these flags: {error}") from None
 
 
 if __name__ == "__main__":

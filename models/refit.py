@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
+from models import config
 
 _EXAMPLES = flags.DEFINE_string(
     "examples", None, "What pipeline.join_holdout wrote.", required=True
@@ -18,34 +19,15 @@ _MEASURED_EXAMPLES = flags.DEFINE_string(
 )
 _MODEL = flags.DEFINE_string("model", None, "What models.train_candidate wrote.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
-_EPOCHS = flags.DEFINE_integer(
-    "epochs",
-    3,
-    "Passes over all examples; fewer where they would take over half of the first training.",
-    lower_bound=1,
-)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.001, "At the start; it falls to 0.")
-_NEWEST_WEIGHT = flags.DEFINE_integer(
-    "newest_weight", 7, "How often an example of the holdout counts.", lower_bound=1
-)
-_SEED = flags.DEFINE_integer("seed", 1, "Of everything random.", lower_bound=0)
+_SETTINGS = config_flags.define(config.RefitConfig())
 
 
 def main(argv: Sequence[str]) -> None:
     """Refits, and says what to run next."""
     del argv
-    command.quiet_tensorflow()
+    settings = _SETTINGS.build()
     from models.candidate import refitting
 
-    try:
-        settings = refitting.RefitConfig(
-            epochs=_EPOCHS.value,
-            learning_rate=_LEARNING_RATE.value,
-            newest_weight=_NEWEST_WEIGHT.value,
-            seed=_SEED.value,
-        )
-    except ValueError as error:
-        raise command.InputError(str(error)) from None
     step = refitting.refit(
         _EXAMPLES.value,
         _MODEL.value,

@@ -55,7 +55,6 @@ def main(argv: Sequence[str]) -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
     del argv
     _refuse_unknown_parts()
-    command.quiet_tensorflow()
     from models.paper import report
 
     chosen = _chosen()

@@ -2,3 +2,5 @@
 
 May import every layer below.
 """
+
+import features  # noqa: F401 - quiet, where a command started this process

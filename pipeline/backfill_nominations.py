@@ -46,7 +46,6 @@ _STEP_FLAGS = {
 def main(argv: Sequence[str]) -> None:
     """Fills in, and says what to run next."""
     del argv
-    command.quiet_tensorflow()
     from pipeline.paper import nomination_backfill
 
     output = pathlib.Path(_OUTPUT.value)

@@ -13,40 +13,24 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
 from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing import log_checks
 
-_DEFAULT = preprocessing_config.PreprocessConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _REJECTED = flags.DEFINE_string(
     "rejected", None, "Directory to write the rows to that are set aside, with their reasons."
 )
-_FROM = flags.DEFINE_string("from", None, "Checks events from this ISO 8601 time on, UTC.")
-_UNTIL = flags.DEFINE_string("until", None, "Checks events before this ISO 8601 time, UTC.")
-_HOLDOUT_DAYS = flags.DEFINE_float(
-    "holdout_days", _DEFAULT.holdout_days, "Last days that will be kept out of training."
-)
-_COMPLETED_ONLY = flags.DEFINE_bool(
-    "completed_only", _DEFAULT.completed_only, "Whether only completed watches will be labels."
-)
-_MAX_REJECTED = flags.DEFINE_float(
-    "max_rejected_fraction",
-    _DEFAULT.max_rejected_fraction,
-    "It is a problem when a table loses more of its rows than this, duplicates not counted.",
+_SETTINGS = config_flags.define(
+    preprocessing_config.PreprocessConfig(),
+    without={"examples_per_user", "seed", "label", "vocabularies", "cache"},
 )
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the report; exits with 2 where there is a problem."""
     del argv
-    config = preprocessing_config.PreprocessConfig(
-        from_s=command.parse_time(_FROM.value, name="--from"),
-        until_s=command.parse_time(_UNTIL.value, name="--until"),
-        holdout_days=_HOLDOUT_DAYS.value,
-        completed_only=_COMPLETED_ONLY.value,
-        max_rejected_fraction=_MAX_REJECTED.value,
-    )
+    config = _SETTINGS.build()
     rejected = pathlib.Path(_REJECTED.value) if _REJECTED.value else None
     report = log_checks.check(pathlib.Path(_LOGS.value), config, rejected_dir=rejected)
     print(report)

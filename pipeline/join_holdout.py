@@ -20,7 +20,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.",
 
 def main(beam_args: Sequence[str]) -> None:
     """Joins, and says what to run next."""
-    command.quiet_tensorflow()
     from pipeline.preprocessing import holdout_joining
 
     info = holdout_joining.run(_EXAMPLES.value, _OUTPUT.value, beam_args[1:])

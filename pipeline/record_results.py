@@ -42,7 +42,6 @@ _TOLD = {
 def main(argv: Sequence[str]) -> None:
     """Reads a measurement, and writes its table."""
     del argv
-    command.quiet_tensorflow()
     from pipeline.benchmarks import results
 
     measured = results.read(pathlib.Path(_MEASURED.value), _PART.value, _METRICS.value)

@@ -7,18 +7,17 @@ r"""Writes the raw logs of a simulated video site, and its truth.
 ``pipeline/site/simulator.py`` tells how the site works. Same flags and seed, same logs.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
+from features.config import declared
 from pipeline.site import benchmark as site_benchmark
 from pipeline.site import config as site_config
 from pipeline.site import simulator
 
-_DEFAULT = site_config.SiteConfig()
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.", required=True)
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs holds.")
 _PRESET = flags.DEFINE_enum(
@@ -28,37 +27,16 @@ _PRESET = flags.DEFINE_enum(
     "Sizes to start from: tiny (tests), small (a laptop, seconds), medium (10 million events), "
     "news (videos live for hours). Other flags change single settings.",
 )
-_START = flags.DEFINE_string("start", None, "First day, ISO 8601, UTC; 2022-05-01 by default.")
 _ORACLE = flags.DEFINE_integer(
     "oracle_watches",
     0,
     "Watches of the last day on which to measure how well the truth itself, and popularity, "
     "would have retrieved them; 0 for none.",
 )
-_SETTINGS = {
-    "seed": flags.DEFINE_integer("seed", None, "Chooses the site and what happens."),
-    "days": flags.DEFINE_integer("days", None, "Length of the logs."),
-    "users": flags.DEFINE_integer("users", None, "Number of users."),
-    "videos": flags.DEFINE_integer("videos", None, "Number of videos at the end."),
-    "channels": flags.DEFINE_integer(
-        "channels", None, "Number of channels; grows with --videos where it is not given."
-    ),
-    "topics": flags.DEFINE_integer("topics", None, "Number of topics."),
-    "events_per_user_day": flags.DEFINE_float(
-        "events_per_user_day", None, "Impressions, watches and searches of an average user a day."
-    ),
-    "click_rate": flags.DEFINE_float("click_rate", None, "Clicked part of the home page, about."),
-    "life_hours": flags.DEFINE_float("life_hours", None, "How fast popularity fades."),
-    "situations": flags.DEFINE_float(
-        "situations",
-        None,
-        "How much clicks depend on local hour, weekday, age, topic and length together: standard "
-        "deviation of that part of the click logit, 0 by default.",
-    ),
-    "back_catalogue": flags.DEFINE_float(
-        "back_catalogue", None, "Part of the videos that is older than the logs."
-    ),
-}
+_SETTINGS = config_flags.define(
+    site_config.SiteConfig,
+    unset={setting.name: "that of --preset" for setting in declared(site_config.SiteConfig)},
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -77,19 +55,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _config() -> site_config.SiteConfig:
-    changes = {name: flag.value for name, flag in _SETTINGS.items() if flag.value is not None}
-    start_s = command.parse_time(_START.value, name="--start")
-    if start_s is not None:
-        changes["start_s"] = start_s
+    given = _SETTINGS.given()
     preset = site_config.PRESETS[_PRESET.value]
-    if "videos" in changes and "channels" not in changes:
-        changes["channels"] = site_config.channels_for(
-            preset, changes["videos"], changes.get("topics", preset.topics)
-        )
-    try:
-        config = dataclasses.replace(preset, **changes)
-    except ValueError as error:
-        raise command.InputError(f"--preset={_PRESET.value} with these flags: {error}") from None
+    grown = {}
+    if "videos" in given and "channels" not in given:
+        topics = given.get("topics", preset.topics)
+        grown["channels"] = site_config.channels_for(preset, given["videos"], topics)
+    config = _SETTINGS.changed(preset, **grown)
     if config.end_s > time.time():
         raise command.InputError(
             f"the logs would last until {command.format_time(config.end_s)}, after the clock, and "

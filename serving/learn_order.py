@@ -18,14 +18,10 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from features import command, files
+from features import command, config_flags, files
 from serving.building import config as build_config
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
-_CANDIDATE_MODEL = flags.DEFINE_string(
-    "candidate_model", None, "What train_candidate wrote; not what refit made of it.", required=True
-)
-_RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What train_ranker wrote, if it did.")
+_INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
 _WATCHES = flags.DEFINE_integer(
@@ -36,17 +32,12 @@ _WATCHES = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Turns flags into arguments and hands over."""
     del argv
-    command.quiet_tensorflow()
+    inputs = _INPUTS.build()
     from serving.batch import order_learning
     from serving.building import order_from_holdout
     from serving.funnel import page_order
 
     started = time.monotonic()
-    inputs = build_config.Inputs(
-        examples=pathlib.Path(_EXAMPLES.value),
-        candidate_model=pathlib.Path(_CANDIDATE_MODEL.value),
-        ranker_model=pathlib.Path(_RANKER_MODEL.value) if _RANKER_MODEL.value else None,
-    )
     logs_dir = pathlib.Path(_LOGS.value)
     with files.atomic_directory(_OUTPUT.value) as output:
         with tempfile.TemporaryDirectory(dir=output, prefix=".release") as root:
@@ -64,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
             learned.order.save(output / page_order.FILE)
         files.mark_complete(output, {"judged": learned.figures})
     following = command.shell_line(
-        "pipeline.join_holdout", examples=_EXAMPLES.value, output="FINAL_EXAMPLES"
+        "pipeline.join_holdout", examples=inputs.examples, output="FINAL_EXAMPLES"
     )
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"

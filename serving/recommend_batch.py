@@ -87,7 +87,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _retrieve(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import retrieval as batch_retrieval
 
     return batch_retrieval.retrieve(
@@ -101,7 +100,6 @@ def _retrieve(chosen: release.Release) -> int:
 
 
 def _rank(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import ranking as batch_ranking
 
     return batch_ranking.rank(
@@ -114,7 +112,6 @@ def _rank(chosen: release.Release) -> int:
 
 
 def _page(chosen: release.Release) -> int:
-    command.quiet_tensorflow()
     from serving.batch import backtest, past_funnel
 
     settings = past_funnel.BacktestConfig(

@@ -38,6 +38,7 @@ import pytest
 # be set by then.
 import models  # noqa: F401
 
+_QUIET = ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY", "CUDA_VISIBLE_DEVICES")
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 _KUAIRAND = "kuairand"
 # Begun first, so that at the end no process waits for one that has just begun the longest file.
@@ -124,7 +125,11 @@ class Browser:
         self.wait(self._is_listening)
         arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         options = {"binary": program, "args": [*arguments, f"--user-data-dir={profile}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
         made = self._client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
         self._session = f"/session/{made.json()['value']['sessionId']}"
 
@@ -186,6 +191,10 @@ class Browser:
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
+
+    def complaints(self) -> list[str]:
+        """Returns what the console of the page was told since the last call, errors and all."""
+        return [str(entry["message"]) for entry in self._ask("se/log", {"type": "browser"})]
 
     def wait(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
         until = time.monotonic() + seconds
@@ -273,20 +282,30 @@ class World:
     def examples(self) -> pathlib.Path:
         return self.work / "examples"
 
+    @property
+    def said(self) -> pathlib.Path:
+        """What the commands wrote to standard error."""
+        return self.logs.with_name("said.txt")
+
 
 def _run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: text for name, text in os.environ.items() if name not in _QUIET}
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=_CHECKOUT,
         capture_output=True,
         text=True,
         check=False,
+        env=environment,
     )
 
 
 @pytest.fixture(scope="session")
 def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs one of our binaries as a user would; the test looks at code and output."""
+    """Runs one of our binaries as a user would; the test looks at code and output.
+
+    None of what keeps TensorFlow quiet in the tests reaches it: it must be quiet by itself.
+    """
     return _run_command
 
 
@@ -325,11 +344,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def _make(world: World) -> None:
     simulate = ("pipeline.simulate", "--preset=tiny", "--seed=1", f"--logs={world.logs}")
-    made = _run_command(*simulate)
-    assert made.returncode == 0, made.stderr
+    simulated = _run_command(*simulate)
+    assert simulated.returncode == 0, simulated.stderr
     _spoil(world.logs)
     made = _run_command(*world.retrain)
     assert made.returncode == 0, made.stdout + made.stderr
+    world.said.write_text(simulated.stderr + made.stderr)
 
 
 def _spoil(logs_dir: pathlib.Path) -> None:

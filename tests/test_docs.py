@@ -87,9 +87,10 @@ def places():
 
 
 def defined(path):
-    """Names that a module, or any module of a folder, defines at its top."""
-    names = set()
-    for file in path.glob("*.py") if path.is_dir() else [path]:
+    """Names that a module defines at its top; of a folder also those of its files."""
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    names = {file.stem for file in path.iterdir()} if path.is_dir() else set()
+    for file in files:
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names.add(node.name)

@@ -1,7 +1,6 @@
 """What holds of the repository as a whole: lists that must be true, commands that must answer."""
 
 import ast
-import os
 import pathlib
 import re
 import runpy
@@ -84,14 +83,6 @@ def test_each_artefact_of_a_retraining_is_written_once_and_before_it_is_read():
     assert declared.SERVING_ROOT in written
 
 
-def test_the_stages_are_binaries_and_their_flags_are_theirs():
-    for stage in declared.STEPS:
-        path = ROOT / (stage.binary.replace(".", "/") + ".py")
-        assert path in BINARIES, stage.binary
-        flags = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
-        assert {*stage.reads, stage.writes[0]} <= flags, stage.name
-
-
 def test_the_code_that_a_stage_depends_on_is_what_its_layer_may_import():
     may = {
         "pipeline": {"features", "pipeline"},
@@ -102,9 +93,6 @@ def test_the_code_that_a_stage_depends_on_is_what_its_layer_may_import():
         assert set(stage.packages) == may[stage.binary.partition(".")[0]], stage.name
 
 
-# Binaries
-
-
 def test_only_binaries_are_exempt_from_the_ban_on_flags():
     exempt = {
         path
@@ -112,100 +100,6 @@ def test_only_binaries_are_exempt_from_the_ban_on_flags():
         if "TID251" in rules and path.endswith(".py")
     }
     assert exempt == {str(path.relative_to(ROOT)) for path in BINARIES}
-
-
-def run_binary(path, *flags, python=()):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    line = [sys.executable, *python, "-m", module(path), *flags]
-    return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
-
-
-@pytest.mark.parametrize("path", BINARIES, ids=module)
-def test_a_binary_answers_help_with_its_docstring_before_it_imports_what_is_heavy(path):
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    helped = run_binary(path, "--help", python=["-X", "importtime"])
-    assert helped.returncode == 0
-    assert docstring.splitlines()[0] in helped.stdout
-    assert "Traceback" not in helped.stderr
-    # Each line of that option ends in the name of a module, indented by depth.
-    loaded = {
-        line.rpartition("|")[2].strip().partition(".")[0] for line in helped.stderr.split("\n")
-    }
-    assert "absl" in loaded
-    heavy = {"tensorflow", "tf_keras", "apache_beam", "tensorflow_transform", "scipy", "matplotlib"}
-    assert not heavy & loaded
-
-
-@pytest.mark.parametrize("flag", ["-h", "-help", "--helpshort", "--helpfull", "--helpxml"])
-def test_help_has_several_names(flag):
-    helped = run_binary(ROOT / "serving" / "rollback.py", "--to=1", flag)
-    assert helped.returncode == 0
-    assert "serving_root" in helped.stdout
-    assert helped.stderr == ""
-    # These two tell of every module that has flags.
-    assert ("absl.logging" in helped.stdout) == (flag in {"--helpfull", "--helpxml"})
-
-
-@pytest.mark.parametrize("path", BINARIES, ids=module)
-def test_a_binary_refuses_an_unknown_flag_and_what_is_no_flag(path):
-    required = re.findall(r'DEFINE_\w+\(\s*"(\w+)"[^()]*required=True', path.read_text())
-    values = {"format": "kuairand", "stage": "page"}
-    given = [f"--{name}={values.get(name, 'x')}" for name in required]
-    for wrong in ("--no_such_flag=1", "no_such_flag"):
-        refused = run_binary(path, *given, wrong)
-        assert refused.returncode == 2, refused.stderr
-        assert "no_such_flag" in refused.stderr
-        assert "Traceback" not in refused.stderr
-
-
-def flags_of(binary, *, required=False):
-    """Returns the names of the flags of a binary, from its source."""
-    only = r"[^()]*required=True" if required else ""
-    path = ROOT / (binary.replace(".", "/") + ".py")
-    return set(re.findall(rf'DEFINE_\w+\(\s*"(\w+)"{only}', path.read_text()))
-
-
-def told_lines():
-    """Yields binary and flags of each command line that a message is made of."""
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "command.shell_line":
-                (binary,) = [argument.value for argument in node.args]
-                yield pytest.param(
-                    binary, {k.arg for k in node.keywords if k.arg}, id=f"{module(path)}-{binary}"
-                )
-
-
-@pytest.mark.parametrize(("binary", "given"), list(told_lines()))
-def test_a_command_that_a_message_tells_to_run_has_its_flags_and_all_that_it_needs(binary, given):
-    assert ROOT / (binary.replace(".", "/") + ".py") in BINARIES
-    assert given <= flags_of(binary)
-    assert flags_of(binary, required=True) <= given
-
-
-def mentioned_lines(text):
-    """Yields binary and flags of each ``python -m`` line in a text; quoted flags are a value."""
-    joined = re.sub(r"\\\n\s*", " ", text)
-    for binary, rest in re.findall(r"python -m ([a-z]+(?:\.[a-z_]+)+)([^`\n#]*)", joined):
-        unquoted = re.sub(r'"[^"]*"|\'[^\']*\'', "", rest)
-        yield binary, set(re.findall(r"--(\w+)", unquoted))
-
-
-@pytest.mark.parametrize(
-    "path",
-    [*SOURCES, *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_a_command_in_a_text_is_there_and_has_the_flags_that_it_is_given(path):
-    for binary, given in mentioned_lines(path.read_text()):
-        source = ROOT / (binary.replace(".", "/") + ".py")
-        if binary.partition(".")[0] not in PACKAGES:
-            continue
-        assert source.exists(), binary
-        # Beam's flags are not ours.
-        if source in BINARIES and "passes_unknown_flags" not in source.read_text():
-            known = flags_of(binary)
-            assert all({name, name.removeprefix("no")} & known for name in given), (binary, given)
 
 
 def test_a_funnel_replica_loads_neither_beam_nor_tf_transform():

@@ -7,12 +7,12 @@ import numpy.typing as npt
 
 from features import tensors
 from models.candidate.model import CandidateModel
+from models.config import MAP, RECALL
 from models.evaluation import metrics
 from models.training import batches, collapse
 
 Array = npt.NDArray[np.generic]
 LABEL, BAG = "video_id", "watched_video_ids"
-MAP, RECALL = "map_at_100", "recall_at_100"
 K = 100
 # The product of all queries and all videos is bounded, so that a look at a corpus of millions
 # does not take longer than the epoch before it.

@@ -34,7 +34,7 @@ from models.candidate import refit_checks
 from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
-from models.config import CandidateConfig, TrainingConfig
+from models.config import CandidateConfig, RefitConfig, TrainingConfig
 from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
@@ -42,31 +42,6 @@ Array = npt.NDArray[Any]
 _SPLIT, _NEWEST = "train", "newest"
 # It may cost so much of the first training.
 _MOST_OF_FIRST = 0.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RefitConfig:
-    """How to learn the newest.
-
-    Attributes:
-        epochs: Passes over all examples at most, 1 or more; never more steps than half of those
-            of the first training, but one pass.
-        learning_rate: Learning rate of all weights at the start, above 0; it falls to 0.
-        newest_weight: Number of times that an example of the holdout counts, 1 or more: what is
-            watched next is more like the newest days than like all days together.
-        seed: Seed of new rows, the order of examples and the negatives.
-    """
-
-    epochs: int = 3
-    learning_rate: float = 0.001
-    newest_weight: int = 7
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.newest_weight < 1:
-            raise ValueError("epochs and newest_weight must be 1 or more.")
-        if self.learning_rate <= 0:
-            raise ValueError("learning_rate must be above 0.")
 
 
 def refit(

@@ -14,16 +14,15 @@ from features.spec import ResolvedSpec
 from models import config, losses
 from models.candidate import hierarchical_softmax, negatives, spectral_start
 from models.candidate import model as candidate_model
-from models.candidate.holdout import BAG, LABEL, MAP, RECALL, Holdout, K
+from models.candidate.holdout import BAG, LABEL, Holdout, K
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
-from models.config import CandidateConfig, TrainingConfig
+from models.config import CANDIDATE_STOP_METRICS, MAP, RECALL, CandidateConfig, TrainingConfig
 from models.evaluation import metrics, repeat_bias
 from models.training import batches, distribution, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
-STOP_METRICS = (MAP, RECALL)
 # Repeats are rare, so it takes many examples to tell how rare; but each is a pass over the corpus.
 _MAX_REPEAT_SCORES = 200_000_000
 _REPEAT_EXAMPLES = (512, 16_384)
@@ -258,9 +257,9 @@ def _check(
     model_config: CandidateConfig,
     settings: TrainingConfig,
 ) -> None:
-    if (settings.stop_metric or RECALL) not in STOP_METRICS:
+    if settings.stop_metric not in {"", *CANDIDATE_STOP_METRICS}:
         raise command.InputError(
-            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+            f"stop_metric must be one of {CANDIDATE_STOP_METRICS}, got {settings.stop_metric!r}."
         )
     if not batches.count(examples_dir, spec.CANDIDATE, "train"):
         raise command.InputError(

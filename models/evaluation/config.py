@@ -1,6 +1,9 @@
-"""What an evaluation measures and how: plain values, quoted by the flags of models.evaluate."""
+"""What an evaluation measures and how: plain values, the flags of models.evaluate."""
 
 import dataclasses
+from typing import Annotated
+
+from features.config import Bounds, Flag, check, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,13 +17,13 @@ class RetrievalConfig:
         list_size: Videos per query that coverage, mean age and MAP@k look at.
     """
 
-    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
+    ks: Annotated[tuple[int, ...], Bounds(ge=1)] = (10, 50, 100, 200, 500)
     exclude_watched: bool = False
     list_size: int = 100
 
     def __post_init__(self) -> None:
-        if not self.ks or min(self.ks) < 1:
-            raise ValueError(f"ks must be one or more numbers above 0, got {self.ks}.")
+        check(self)
+        require(bool(self.ks), "ks", "be one or more numbers", self.ks)
 
     @property
     def main_k(self) -> int:
@@ -34,24 +37,25 @@ class EvaluationConfig:
 
     Attributes:
         ks: Cut-offs of recall.
-        exclude_watched: Whether watched videos are left out, see :class:`RetrievalConfig`.
+        exclude_watched: Whether what the user watched is left out of what is recommended; a holdout
+            watch of such a video is then a miss.
         max_queries: Holdout watches that retrieval is measured on, drawn at random where there
             are more; 0 takes all. Cost is their number times the corpus, for each system.
         replicates: Resamples of users behind an interval.
         seed: Seed of the drawn queries, the resamples and the learned baselines.
         factorisation: Whether to fit matrix factorisations beside the other retrieval baselines:
-            WARP, and ALS and BPR where ``implicit`` is installed.
+            WARP, and ALS and BPR (the extra factorisation) where it is installed.
         live: Whether to measure popularity as of each query too. It sees what others watched
             in the holdout before the query, which the model and the other baselines do not.
         linear: Whether to train the linear ranking baselines, on watch time and on clicks.
-        gbdt: Whether to train gradient-boosted trees, on watch time and on clicks; left out with a
-            note where ``lightgbm`` is not installed.
+        gbdt: Whether to train gradient-boosted trees, on watch time and on clicks (the extra gbdt;
+            left out with a note where it is not installed).
     """
 
-    ks: tuple[int, ...] = (10, 50, 100, 200, 500)
+    ks: Annotated[tuple[int, ...], Flag("k"), Bounds(ge=1)] = (10, 50, 100, 200, 500)
     exclude_watched: bool = False
-    max_queries: int = 20_000
-    replicates: int = 1000
+    max_queries: Annotated[int, Bounds(ge=0)] = 20_000
+    replicates: Annotated[int, Flag("bootstrap"), Bounds(ge=1)] = 1000
     seed: int = 0
     factorisation: bool = False
     live: bool = False
@@ -60,8 +64,5 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
-        if self.replicates < 1:
-            raise ValueError(f"replicates must be at least 1, got {self.replicates}.")
-        if self.max_queries < 0:
-            raise ValueError(f"max_queries must be 0 (all) or more, got {self.max_queries}.")
-        RetrievalConfig(ks=self.ks)
+        check(self)
+        require(bool(self.ks), "ks", "be one or more numbers", self.ks)

@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 
 from features import spec
 from features.spec import ResolvedSpec, Side
+from models.config import MAP, RECALL
 from models.evaluation import metrics
 from models.paper import choices, experiments, freshness, news, references
 from models.paper.experiments import (
@@ -24,9 +25,7 @@ from models.paper.experiments import (
     Setting,
 )
 from models.paper.retrieval_lab import (
-    MAP,
     PAPER,
-    RECALL,
     Lab,
     Trained,
     find,

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models import config
+from models.config import MAP
 from models.paper.experiments import BARS, Experiment, Plot, Row, Series, Setting
-from models.paper.retrieval_lab import MAP, PAPER, Lab, find, sentences
+from models.paper.retrieval_lab import PAPER, Lab, find, sentences
 
 
 def video_content(setting: Setting) -> Experiment:

@@ -11,6 +11,7 @@ from features import dataset, spec, tensors
 from features.durations import DAY_S, HOUR_S
 from features.spec import Kind, ResolvedSpec, Side
 from models.baselines import retrieval as baselines
+from models.config import MAP, RECALL
 from models.paper import experiments
 from models.paper.experiments import (
     LINES,
@@ -21,7 +22,7 @@ from models.paper.experiments import (
     Series,
     Setting,
 )
-from models.paper.retrieval_lab import MAP, RECALL, Lab, Trained, verdict
+from models.paper.retrieval_lab import Lab, Trained, verdict
 
 _AGE = "example_age_s"
 _WITH, _POWERS, _WITHOUT = "with example age", "with its powers alone", "without"

@@ -10,13 +10,14 @@ from features import command
 from features.durations import HOUR_S
 from models.baselines import live_popularity
 from models.baselines.live_popularity import Live
+from models.config import MAP, RECALL
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, live_blend
 from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
 from models.paper.live_blend import Inputs
-from models.paper.retrieval_lab import MAP, RECALL, Lab, Trained, values_of, verdict
+from models.paper.retrieval_lab import Lab, Trained, values_of, verdict
 
 _SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--users=300", "--videos=800", "--days=5", "--seed=1"),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from models.baselines import implicit as implicit_baselines
 from models.baselines import live_popularity, rank_factorisation
 from models.baselines import retrieval as baselines
+from models.config import MAP, RECALL
 from models.evaluation import metrics
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
@@ -19,7 +20,7 @@ from models.evaluation.intervals import Interval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
 from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
-from models.paper.retrieval_lab import MAP, PAPER, RECALL, Lab, Trained, values_of, verdict
+from models.paper.retrieval_lab import PAPER, Lab, Trained, values_of, verdict
 
 _MODEL = "model"
 _ORACLE_WATCHES = {experiments.SHORT: 200, experiments.FULL: 2000}

@@ -24,7 +24,7 @@ from models.baselines.retrieval import Queries
 from models.candidate import model as candidate_model
 from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
-from models.config import CANDIDATE_MODEL, TrainingConfig
+from models.config import CANDIDATE_MODEL, MAP, RECALL, TrainingConfig
 from models.evaluation import evaluation, metrics
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
@@ -33,7 +33,6 @@ from models.evaluation.retrieval import Embeddings, Ranked
 from models.paper import experiments
 from models.paper.experiments import Row, Setting
 
-MAP, RECALL = "map_at_100", "recall_at_100"
 MEASURED = (MAP, RECALL, "recall_at_10", "mean_age_days_at_100")
 # The paper's model, where it differs from what models.train_candidate does by default.
 PAPER: Mapping[str, Any] = {

@@ -14,13 +14,13 @@ from features.spec import ResolvedSpec, Side
 from models.baselines import ease
 from models.baselines import implicit as implicit_baselines
 from models.baselines import retrieval as baselines
-from models.config import ATTENTION
+from models.config import ATTENTION, MAP, RECALL
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, sequence_peers
 from models.paper.experiments import Experiment, Plot, Row, Setting
-from models.paper.retrieval_lab import MAP, RECALL, Lab, Trained, values_of, verdict
+from models.paper.retrieval_lab import Lab, Trained, values_of, verdict
 from models.paper.sequence_peers import PeerConfig
 
 Array = npt.NDArray[Any]

@@ -24,8 +24,6 @@ from models.training import batches, checkpoints, loop, saved
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
 _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
-_OBJECTIVE, _LOG_LOSS, _PER_USER = "objective", "log_loss", "per_user_loss"
-STOP_METRICS = (_OBJECTIVE, _LOG_LOSS, _PER_USER)
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
 _SCORE_BATCH = 8192
@@ -99,20 +97,21 @@ class RankerTask:
         self, model: Ranker, *, holdout: Mapping[str, Array] | None, stop_metric: str
     ) -> None:
         self.model = model
-        self.stop_metric = stop_metric or _OBJECTIVE
+        self.stop_metric = stop_metric or config.OBJECTIVE
         self.higher_is_better = False
         self._holdout = None if holdout is None else _by_page(holdout)
         self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
-        if self.stop_metric == _PER_USER and holdout is not None and not self._has_pairs(holdout):
+        is_pairs = self.stop_metric == config.PER_USER_LOSS
+        if is_pairs and holdout is not None and not self._has_pairs(holdout):
             logging.warning(
                 "No page of the holdout has both a clicked and an unclicked impression, so there "
                 "is no %s: the best round is decided by %s.",
-                _PER_USER,
-                _OBJECTIVE,
+                config.PER_USER_LOSS,
+                config.OBJECTIVE,
             )
-            self.stop_metric = _OBJECTIVE
+            self.stop_metric = config.OBJECTIVE
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
@@ -163,9 +162,9 @@ class RankerTask:
         logits = self._score(self._holdout)
         log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
         found = {
-            _OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
-            _LOG_LOSS: log_loss,
-            _PER_USER: metrics.weighted_per_user_loss(
+            config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
+            config.LOG_LOSS: log_loss,
+            config.PER_USER_LOSS: metrics.weighted_per_user_loss(
                 logits,
                 self._holdout[_CLICKED],
                 self._holdout[_WATCH_TIME],
@@ -325,9 +324,10 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if (settings.stop_metric or _LOG_LOSS) not in STOP_METRICS:
+    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
         raise command.InputError(
-            f"stop_metric must be one of {STOP_METRICS}, got {settings.stop_metric!r}."
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
+            f"{settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)

@@ -118,7 +118,6 @@ class _Steps:
     """A model in training on made-up examples."""
 
     def __init__(self, case: Case) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow as tf
 
         from models import config

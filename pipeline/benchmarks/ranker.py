@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, spec
+from features import dataset, files, spec
 from features.spec import ResolvedSpec, Side
 from pipeline.steps import commands
 
@@ -42,7 +42,6 @@ Arrays = Mapping[str, np.ndarray]
 
 def measure(work: pathlib.Path) -> dict[str, float]:
     """Returns latencies of 500 candidates, their ratios, and training examples a second."""
-    command.quiet_tensorflow()
     examples = _examples(work)
     resolved = ResolvedSpec.load(examples)
     inputs = len(resolved.of(spec.RANKER))

@@ -1,12 +1,13 @@
 """Settings of the preprocessing job."""
 
 import dataclasses
-import math
 import os
 import pathlib
+from typing import Annotated
 
 from features import command
 from features.as_of import replay
+from features.config import Bounds, OneOf, Time, check
 from features.durations import DAY_S
 from features.id_spaces import VocabularyConfig
 
@@ -28,45 +29,40 @@ class PreprocessConfig:
     """Settings of the preprocessing job.
 
     Attributes:
-        from_s: First second of events to read, Unix; None for all.
-        until_s: First second not to read, Unix; None for all.
-        holdout_days: Last days, up to ``until`` or the newest event, that are not trained on.
+        from_s: First moment of the events that are read, an ISO 8601 time, UTC; servers count no
+            earlier ones. Default: all.
+        until_s: First moment of the events that are not read, an ISO 8601 time, UTC. Default: all
+            are read.
+        holdout_days: Last days, up to ``--until`` or the newest event, that are not trained on; 0
+            trains on all.
         examples_per_user: Largest number K of candidate examples of one user; 0 for all (section
             3.4).
         completed_only: Whether only completed watches are labels of candidate examples.
         seed: Seed of the choice of K.
         label: Watch that a candidate example of the training split predicts: the ``next``, or a
-            ``held_out`` one, which leaks the future and is for experiments (Figure 5).
+            ``held_out`` one, from all other watches, which leaks the future into training and is
+            for experiments (Figure 5).
         vocabularies: Sizes and cuts of vocabularies.
-        max_rejected_fraction: The job fails when a table loses more of its rows, in [0, 1].
-            Exact duplicates do not count: nothing is lost with them.
-        cache: Directory in which raw examples are kept by day for later runs; None for none.
+        max_rejected_fraction: Part of the rows of a table, in [0, 1], above which its loss is a
+            problem and preprocessing refuses the logs. Exact duplicates do not count: nothing is
+            lost with them.
+        cache: Directory that keeps raw examples by day: a later run replays only the days that are
+            new or have changed. Needs ``--until``. Default: none is kept.
     """
 
-    from_s: int | None = None
-    until_s: int | None = None
-    holdout_days: float = 1.0
-    examples_per_user: int = 64
+    from_s: Annotated[int | None, Time()] = None
+    until_s: Annotated[int | None, Time()] = None
+    holdout_days: Annotated[float, Bounds(ge=0)] = 1.0
+    examples_per_user: Annotated[int, Bounds(ge=0)] = 64
     completed_only: bool = True
     seed: int = 0
-    label: str = replay.NEXT
+    label: Annotated[str, OneOf(*replay.LABELS)] = replay.NEXT
     vocabularies: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
-    max_rejected_fraction: float = 0.1
+    max_rejected_fraction: Annotated[float, Bounds(ge=0, le=1)] = 0.1
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.holdout_days < math.inf:
-            raise command.InputError(f"holdout_days must be 0 or more, got {self.holdout_days}.")
-        if self.examples_per_user < 0:
-            raise command.InputError(
-                f"examples_per_user must be 0 (all) or more, got {self.examples_per_user}."
-            )
-        if self.label not in replay.LABELS:
-            raise command.InputError(f"label must be in {replay.LABELS}, got {self.label!r}.")
-        if not 0 <= self.max_rejected_fraction <= 1:
-            raise command.InputError(
-                f"max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
-            )
+        check(self)
         if self.cache is not None:
             self._refuse_ragged_days()
 

@@ -3,7 +3,9 @@
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Annotated
 
+from features.config import Bounds, Time, check, require
 from features.durations import DAY_S, HOUR_S
 from pipeline.site import names as site_names
 
@@ -25,11 +27,11 @@ class SiteConfig:
 
     Attributes:
         seed: Seed of all draws: same seed and settings, same site and same logs.
-        start_s: First second of the logs, Unix seconds, a midnight UTC.
+        start_s: First day of the logs, an ISO 8601 time, UTC; a midnight.
         days: Length of the logs, days.
         users: Number of users, all of whom exist from the start.
         videos: Number of videos at the end of the logs.
-        channels: Number of channels.
+        channels: Number of channels, which grows with ``--videos`` where it is not given.
         topics: Number of topics.
         events_per_user_day: Impressions, watches and searches of an average user, per day.
         click_rate: Part of the impressions on the home page that are clicked, in (0, 1).
@@ -39,71 +41,44 @@ class SiteConfig:
         back_catalogue_days: Time from the first upload to the start, days.
         series_share: Part of the channels that run an episodic series, in [0, 1].
         taste_breadth: Sum of the Dirichlet parameters of tastes: 1 is one topic per user, about.
-        situations: Standard deviation of the situation's part of the click logit, see
-            :mod:`pipeline.site.situations`; 0 for none.
+        situations: How much clicks depend on local hour, weekday, age, topic and length together:
+            standard deviation of that part of the click logit (:mod:`pipeline.site.situations`);
+            0 for none.
     """
 
-    seed: int = 1
-    start_s: int = DEFAULT_START_S
-    days: int = 14
-    users: int = 2_000
-    videos: int = 2_500
-    channels: int = 150
-    topics: int = 24
-    events_per_user_day: float = 10.0
-    click_rate: float = 0.10
-    life_hours: float = 60.0
-    evergreen: float = 0.03
-    back_catalogue: float = 0.5
-    back_catalogue_days: int = 60
-    series_share: float = 0.35
-    taste_breadth: float = 2.0
-    situations: float = 0.0
+    seed: Annotated[int, Bounds(ge=0)] = 1
+    start_s: Annotated[int, Time(), Bounds(ge=DAY_S)] = DEFAULT_START_S
+    days: Annotated[int, Bounds(ge=1)] = 14
+    users: Annotated[int, Bounds(ge=1)] = 2_000
+    videos: Annotated[int, Bounds(ge=20)] = 2_500
+    channels: Annotated[int, Bounds(ge=2)] = 150
+    topics: Annotated[int, Bounds(ge=2, le=site_names.MAX_TOPICS)] = 24
+    events_per_user_day: Annotated[float, Bounds(gt=0, le=500)] = 10.0
+    click_rate: Annotated[float, Bounds(gt=0, lt=1)] = 0.10
+    life_hours: Annotated[float, Bounds(gt=0)] = 60.0
+    evergreen: Annotated[float, Bounds(ge=0, le=1)] = 0.03
+    back_catalogue: Annotated[float, Bounds(gt=0, lt=1)] = 0.5
+    back_catalogue_days: Annotated[int, Bounds(ge=1)] = 60
+    series_share: Annotated[float, Bounds(ge=0, le=1)] = 0.35
+    taste_breadth: Annotated[float, Bounds(gt=0)] = 2.0
+    situations: Annotated[float, Bounds(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
-        at_least = {
-            "seed": 0, "start_s": DAY_S, "days": 1, "users": 1, "videos": 20, "channels": 2,
-            "topics": 2, "back_catalogue_days": 1,
-        }  # fmt: skip
-        for name, bound in at_least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} must be at least {bound}, got {getattr(self, name)}.")
-        for name in ("events_per_user_day", "life_hours", "taste_breadth"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
-        if not 0 <= self.situations < float("inf"):
-            raise ValueError(f"situations must be at least 0, got {self.situations}.")
-        for name in ("click_rate", "back_catalogue"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
-        for name in ("evergreen", "series_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
-        self._check_proportions()
-
-    def _check_proportions(self) -> None:
-        if self.events_per_user_day > 500:
-            raise ValueError(
-                "events_per_user_day must be at most 500, what a day has room for, got "
-                f"{self.events_per_user_day}."
-            )
-        if self.topics > site_names.MAX_TOPICS:
-            raise ValueError(
-                f"topics must be at most {site_names.MAX_TOPICS}, which have names, "
-                f"got {self.topics}."
-            )
-        if self.channels < self.topics:
-            raise ValueError(
-                f"channels must be at least topics ({self.topics}), so that each topic has one, "
-                f"got {self.channels}."
-            )
-        if self.videos * self.back_catalogue < self.topics:
-            raise ValueError(
-                f"videos must be enough for one old video per topic ({self.topics} topics, "
-                f"{self.back_catalogue:.0%} old), got {self.videos}."
-            )
-        if self.start_s % DAY_S:
-            raise ValueError(f"start (start_s) must be a midnight UTC, got {self.start_s}.")
+        check(self)
+        require(
+            self.channels >= self.topics,
+            "channels",
+            f"be at least topics ({self.topics}), so that each topic has one",
+            self.channels,
+        )
+        require(
+            self.videos * self.back_catalogue >= self.topics,
+            "videos",
+            f"be enough for one old video per topic ({self.topics} topics, "
+            f"{self.back_catalogue:.0%} old)",
+            self.videos,
+        )
+        require(self.start_s % DAY_S == 0, "start_s", "be a midnight UTC", self.start_s)
 
     @property
     def end_s(self) -> int:

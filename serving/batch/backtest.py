@@ -94,7 +94,9 @@ def run(
     with (
         tempfile.TemporaryDirectory(dir=output.parent, prefix=".pages") as temporary,
         concurrent.futures.ProcessPoolExecutor(
-            max(count - 1, 1), mp_context=multiprocessing.get_context("spawn")
+            max(count - 1, 1),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=command.show_progress,
         ) as processes,
     ):
         paths = [pathlib.Path(temporary) / f"{shard.number}.parquet" for shard in shards]

@@ -105,7 +105,7 @@ class PastFunnel:
     """A funnel that goes through a log; see :mod:`serving.batch.backtest`."""
 
     def __init__(self, release: LoadedRelease, log: PastLog, settings: BacktestConfig) -> None:
-        self._settings = settings
+        self.settings = settings
         self._funnel = settings.funnel
         self._watches = log.tables["watches"]
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
@@ -124,7 +124,7 @@ class PastFunnel:
         ]
         first = [*self._times[self.labels[:1]], settings.from_s]
         live_seed.seed(self._state, self._streams, until_s=int(first[0]))
-        self._release = release.with_live(self._state)
+        self.release = release.with_live(self._state)
         self._viewers = PastViewers(release, log.tables, users)
         self._pool = _Inline(1)
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "answer")
@@ -132,7 +132,7 @@ class PastFunnel:
         self.scores = Scores(release.catalogue, self._rows, self._times)
 
     def _chosen(self) -> np.ndarray:
-        settings = self._settings
+        settings = self.settings
         labels = np.flatnonzero(self._times >= settings.from_s)
         if 0 < settings.sample < len(labels):
             labels = labels[np.linspace(0, len(labels) - 1, settings.sample).astype(np.int64)]
@@ -153,7 +153,7 @@ class PastFunnel:
     @property
     def order_in_words(self) -> str:
         """What decides the order of pages."""
-        release = self._release
+        release = self.release
         if release.order is not None:
             return f"learned from {release.order.samples} watches"
         return "of the retrieval score" if release.ranker is None else "of expected watch time"
@@ -169,7 +169,7 @@ class PastFunnel:
             numbers = self.labels[places]
             shown = []
             for number, answer in self._answers(numbers):
-                watched = answer.viewer.watched_rows if self._settings.exclude_watched else None
+                watched = answer.viewer.watched_rows if self.settings.exclude_watched else None
                 self.scores.add(
                     number, answer.gathered, answer.shown.rows, rung=answer.rung, excluded=watched
                 )
@@ -199,14 +199,14 @@ class PastFunnel:
     ) -> np.ndarray:
         """Returns the query embeddings of many moments, each from what was before it."""
         raw = examples.query_batch(
-            self._release.resolved,
+            self.release.resolved,
             spec.CANDIDATE,
             request=self._viewers.request(users, times, contexts),
             users=self._viewers.profiles,
             history=self._viewers.history,
         )
-        inputs = tensors.to_arrays(raw, self._release.resolved, spec.CANDIDATE, Side.QUERY)
-        return np.asarray(self._release.query_tower.predict(inputs)["embedding"], np.float32)
+        inputs = tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.QUERY)
+        return np.asarray(self.release.query_tower.predict(inputs)["embedding"], np.float32)
 
     def _answer(
         self, user_id: str, number: int, context: Mapping[str, str], embedding: np.ndarray
@@ -218,12 +218,12 @@ class PastFunnel:
                 self._state.add(events)
         request = PageRequest(
             user_id=user_id,
-            k=self._settings.k,
+            k=self.settings.k,
             context=dict(context),
-            exclude_watched=self._settings.exclude_watched,
+            exclude_watched=self.settings.exclude_watched,
         )
         answer = _PastAnswer(
-            self._release, self._funnel, request, pool=self._pool, embedding=embedding
+            self.release, self._funnel, request, pool=self._pool, embedding=embedding
         )
         answer.viewer = self._viewers.viewer(user_id, now, context)
         answer.gather()
@@ -244,7 +244,7 @@ class PastFunnel:
                 "time": batch["time"],
                 "watched_video_id": batch["video_id"],
                 "rank": ranks,
-                "video_id": self._release.catalogue.video_ids.take(pa.array(rows)),
+                "video_id": self.release.catalogue.video_ids.take(pa.array(rows)),
                 "sources": pa.concat_arrays([page.source_lists for page in shown]),
             }
         )
@@ -276,10 +276,10 @@ class _PastAnswer(Answer):
         """Asks the sources, of which some only know the present."""
         filters = Filters(
             self.viewer,
-            self._release.catalogue,
-            self._release.video_rules,
+            self.release.catalogue,
+            self.release.video_rules,
             request=self._request,
-            settings=self._settings,
+            settings=self.settings,
         )
         self.gathered = super()._candidates(self._embedding(), filters)
 
@@ -293,8 +293,8 @@ class _PastAnswer(Answer):
         return self.gathered
 
     def _by_value(self, candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
-        if self._release.order is None:
-            self.columns = self._release.order_columns(self.viewer, candidates, seconds)
+        if self.release.order is None:
+            self.columns = self.release.order_columns(self.viewer, candidates, seconds)
         return super()._by_value(candidates, seconds)
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:

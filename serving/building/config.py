@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
+from typing import Annotated
 
-from features import command
+from features.config import Bounds, check
 from serving.release.publication import KEEP, MIN_KEEP
 
 RECALL_TARGET = 0.95
@@ -17,10 +18,14 @@ class Inputs:
 
     Attributes:
         examples: Examples directory of pipeline.preprocess.
-        candidate_model: Model directory of models.train_candidate.
-        ranker_model: Model directory of models.train_ranker; None publishes without a ranker.
-        page_order: Directory of serving.learn_order; None publishes without a learned order.
-        metrics: metrics.json of models.evaluate, or its directory; None leaves gates unchecked.
+        candidate_model: Model directory of models.train_candidate or, where it serves, of
+            models.refit.
+        ranker_model: Model directory of models.train_ranker; without one there are no expected
+            watch times.
+        page_order: Directory of serving.learn_order; without one pages follow the ranker, or
+            retrieval.
+        metrics: metrics.json of models.evaluate, or its directory; without it the gates of metrics
+            are not checked.
     """
 
     examples: pathlib.Path
@@ -35,24 +40,18 @@ class BuildConfig:
     """How it is made.
 
     Attributes:
-        keep: Newest releases to keep, at least 2.
-        recall_target: Mean recall of the index to reach, in (0, 1].
+        keep: Newest releases to keep, at least 2, so that one can be rolled back; the current one
+            and the one before it always stay.
+        recall_target: Mean recall@200 of the index to reach, in (0, 1].
         exact_below: Number of videos below which a catalogue is searched exactly.
-        force_publish: Reason to publish although a gate fails; "" refuses.
+        force_publish: Reason to publish although a gate fails, recorded in the manifest; without
+            one it is refused.
     """
 
-    keep: int = KEEP
-    recall_target: float = RECALL_TARGET
-    exact_below: int = EXACT_BELOW
+    keep: Annotated[int, Bounds(ge=MIN_KEEP)] = KEEP
+    recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
+    exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
     force_publish: str = ""
 
     def __post_init__(self) -> None:
-        if self.keep < MIN_KEEP:
-            raise command.InputError(
-                f"--keep must be {MIN_KEEP} or more, so that a release can be rolled "
-                f"back, got {self.keep}."
-            )
-        if not 0 < self.recall_target <= 1:
-            raise command.InputError(
-                f"--recall_target must be in (0, 1], got {self.recall_target}."
-            )
+        check(self)

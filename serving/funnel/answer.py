@@ -35,16 +35,41 @@ from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
 
 
+@dataclasses.dataclass(frozen=True)
+class Worked:
+    """What a page was made of, for those who ask why it is as it is.
+
+    Attributes:
+        embedding: float32 [D + 1] of the viewer; None where there is none.
+        filters: Filters, with what they held back.
+        gathered: The n candidates.
+        seconds: float32 [n], expected watch times, seconds; None on lower rungs.
+        order: int [n], candidates, best first.
+        chosen: int [k], candidates on the page, best first.
+    """
+
+    embedding: np.ndarray | None
+    filters: Filters
+    gathered: Candidates
+    seconds: np.ndarray | None
+    order: np.ndarray
+    chosen: np.ndarray
+
+
 class Answer:
     """The state of one request.
 
     Attributes:
+        release: Release that answers.
+        settings: Widths and deadlines.
+        worked: What the page was made of; there after :meth:`page`.
         viewer: User who asks; there after :meth:`meet`.
         ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
     """
 
     viewer: Viewer
+    worked: Worked
 
     def __init__(
         self,
@@ -58,8 +83,8 @@ class Answer:
         predicate: Predicate | None = None,
     ) -> None:
         self.stages_ms: dict[str, float] = {}
-        self._release = release
-        self._settings = settings
+        self.release = release
+        self.settings = settings
         self._request = request
         self._pool = pool
         self._last = last
@@ -88,7 +113,7 @@ class Answer:
                 history = self._pool.run(
                     "history",
                     functools.partial(read, user_id),
-                    self._settings.history_deadline_s,
+                    self.settings.history_deadline_s,
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
@@ -100,7 +125,7 @@ class Answer:
             now = max(now, min(history.newest_s + 1, now + AHEAD_S))
             if self._request.session:
                 history = history.with_session(self._request.session, now=now)
-            self.viewer = self._release.viewer(history, now=now, context=self._request.context)
+            self.viewer = self.release.viewer(history, now=now, context=self._request.context)
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -110,18 +135,11 @@ class Answer:
         Raises:
             FilterError: What may be shown cannot be decided.
         """
-        release = self._release
+        release = self.release
         with self.stage("query_tower"):
             embedding = self._embedding()
         with self.stage("filters"):
-            filters = Filters(
-                self.viewer,
-                release.catalogue,
-                release.video_rules,
-                request=self._request,
-                settings=self._settings,
-                predicate=self._predicate,
-            )
+            filters = self.filters()
         with self.stage("retrieval"):
             gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
@@ -135,9 +153,10 @@ class Answer:
                 order,
                 channels[gathered.rows],
                 k=self._request.k,
-                cap=self._settings.per_channel,
+                cap=self.settings.per_channel,
             )
             items = self._items(gathered.take(chosen), None if seconds is None else seconds[chosen])
+        self.worked = Worked(embedding, filters, gathered, seconds, order, chosen)
         return Page(
             page_id=uuid.uuid4().hex,
             release_id=release.version,
@@ -156,6 +175,17 @@ class Answer:
             exposures=exposures,
         )
 
+    def filters(self) -> Filters:
+        """Returns what decides what the viewer may be shown."""
+        return Filters(
+            self.viewer,
+            self.release.catalogue,
+            self.release.video_rules,
+            request=self._request,
+            settings=self.settings,
+            predicate=self._predicate,
+        )
+
     @functools.cached_property
     def _related_to(self) -> int | None:
         """Row of the video that the page stands beside, None for a page of its own.
@@ -165,10 +195,10 @@ class Answer:
         """
         if not self._request.related_to:
             return None
-        row = int(self._release.catalogue.rows(pa.array([self._request.related_to]))[0])
+        row = int(self.release.catalogue.rows(pa.array([self._request.related_to]))[0])
         if row < 0:
             raise errors.UnknownVideoError(
-                f"video_id {self._request.related_to!r} is not in release {self._release.version}; "
+                f"video_id {self._request.related_to!r} is not in release {self.release.version}; "
                 "a new video is once its row is in the videos table."
             )
         return row
@@ -181,12 +211,12 @@ class Answer:
         if self.viewer.is_unknown:
             self.ladder.reasons.append("retrieval: nothing is known of the viewer")
             return None
-        version, user_id = self._release.version, self.viewer.user_id
-        deadline_s = self._settings.query_tower_deadline_s
+        version, user_id = self.release.version, self.viewer.user_id
+        deadline_s = self.settings.query_tower_deadline_s
         try:
             embedding = self._pool.run(
                 "query_tower",
-                functools.partial(self._release.embed, self.viewer, deadline_s=deadline_s),
+                functools.partial(self.release.embed, self.viewer, deadline_s=deadline_s),
                 deadline_s,
             )
         except (errors.ModelError, errors.StageTimeoutError) as error:
@@ -204,7 +234,7 @@ class Answer:
         question = Question(
             viewer=self.viewer,
             excluded=filters.excluded,
-            upload_times=self._release.catalogue.upload_times,
+            upload_times=self.release.catalogue.upload_times,
             embedding=embedding,
             permits=filters.allowed,
             related_to=self._related_to,
@@ -214,24 +244,24 @@ class Answer:
         if len(distinct) < self._request.k:
             # Popular comes in order, so its longer list begins with its shorter one.
             wanted = self._request.k + len(distinct)
-            popular = self._release.popular.fill(question, wanted)
+            popular = self.release.popular.fill(question, wanted)
             distinct.update(popular.rows.tolist())
             if len(distinct) < self._request.k and len(filters.resting):
                 # Shown too often is better than an empty page, to whoever asks so often.
                 question = dataclasses.replace(question, excluded=filters.forbidden)
-                popular = self._release.popular.fill(question, wanted + len(filters.resting))
+                popular = self.release.popular.fill(question, wanted + len(filters.resting))
             nominations[sources.POPULAR] = popular
         return candidates.merge(
-            nominations, embeddings=self._release.index.embeddings, query=embedding
+            nominations, embeddings=self.release.index.embeddings, query=embedding
         )
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        request = self._release.sources
+        request = self.release.sources
         if question.related_to is not None:
-            request = self._release.related_sources
+            request = self.release.related_sources
         works = {s.name: functools.partial(self._nominate, s, question) for s in request}
-        outcomes = self._pool.run_all(works, self._settings.sources_deadline_s)
+        outcomes = self._pool.run_all(works, self.settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
@@ -247,7 +277,7 @@ class Answer:
         return nominations
 
     def _nominate(self, source: Source, question: Question) -> Nominations:
-        limit: int = getattr(self._settings, source.limit)
+        limit: int = getattr(self.settings, source.limit)
         start = time.perf_counter()
         nominated = source.nominate(question, max(limit, self._request.k))
         self._sources_ms[source.name] = 1000 * (time.perf_counter() - start)
@@ -276,14 +306,12 @@ class Answer:
 
     def _expected_watch_times(self, gathered: Candidates) -> np.ndarray | None:
         """Returns what the ranker says; None, a rung lower, where it says nothing."""
-        if self._release.ranker is None:
-            self.ladder.stand_on(
-                NO_RANKER, f"ranker: release {self._release.version} has no ranker"
-            )
+        if self.release.ranker is None:
+            self.ladder.stand_on(NO_RANKER, f"ranker: release {self.release.version} has no ranker")
             return None
-        deadline_s = self._settings.ranker_deadline_s
+        deadline_s = self.settings.ranker_deadline_s
         rank = functools.partial(
-            self._release.expected_watch_times, self.viewer, gathered, deadline_s=deadline_s
+            self.release.expected_watch_times, self.viewer, gathered, deadline_s=deadline_s
         )
         try:
             seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
@@ -298,15 +326,15 @@ class Answer:
 
         None where there is neither: a learned order may look at expected watch times, too.
         """
-        learned = self._release.order
+        learned = self.release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self._release.order_columns(self.viewer, gathered, seconds)
+            columns = self.release.order_columns(self.viewer, gathered, seconds)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
 
     def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
-        videos = self._release.shown_columns.take(shown.rows).to_pylist()
+        videos = self.release.shown_columns.take(shown.rows).to_pylist()
         # Plain numbers: NumPy's own are slow one by one.
         bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
         scores = shown.source_scores.T.tolist()

@@ -25,10 +25,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from features import command
+from features.config import RuleError, declared
 from serving.funnel.page import FunnelConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SETTINGS = {field.name: field for field in dataclasses.fields(FunnelConfig)}
+_SETTINGS = {setting.name: setting for setting in declared(FunnelConfig)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +137,12 @@ def _fault_of(arm: Arm) -> str | None:
     if unknown:
         return f"settings of {arm.name} must be among {sorted(_SETTINGS)}, got {unknown}"
     for name, value in arm.settings.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-            return f"{name} of {arm.name} must be a number of 0 or more, got {value!r}"
-        if _SETTINGS[name].type is int and not isinstance(value, int):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return f"{name} of {arm.name} must be a number, got {value!r}"
+        if _SETTINGS[name].kind is int and not isinstance(value, int):
             return f"{name} of {arm.name} must be a whole number, got {value!r}"
+    try:
+        FunnelConfig(**arm.settings)
+    except RuleError as error:
+        return f"{error.name} of {arm.name} must {error.rule}, got {error.value!r}"
     return None

@@ -252,22 +252,28 @@ class Filters:
                 kept &= passed
         return kept
 
+    def shows(self, rows: np.ndarray, *, now: int) -> np.ndarray:
+        """Returns bool [n], whether each may be shown at all, if last; raises FilterError."""
+        kept = (self._catalogue.upload_times[rows] <= now) & ~np.isin(rows, self.forbidden)
+        return np.asarray(kept & self.allowed(rows), bool)
+
+    def verdicts(self, row: int) -> dict[str, bool]:
+        """Returns whether a video passes each filter, by name; raises FilterError."""
+        passed = {name: row not in rows for name, rows in self._listed.items()}
+        return passed | {n: bool(rule(np.array([row]))[0]) for n, rule in self._rules.items()}
+
+    def _held_back(self) -> dict[str, np.ndarray]:
+        refused = {name: np.unique(np.concatenate(r)) for name, r in list(self._refused.items())}
+        return {name: rows for name, rows in {**self._listed, **refused}.items() if len(rows)}
+
     def counts(self) -> dict[str, int]:
         """Returns how many videos each filter held back, among those that a source looked at."""
-        counts = {name: len(rows) for name, rows in self._listed.items()}
-        for name, refused in list(self._refused.items()):
-            counts[name] = len(np.unique(np.concatenate(refused)))
-        return {name: count for name, count in counts.items() if count}
+        return {name: len(rows) for name, rows in self._held_back().items()}
 
     def examples(self, limit: int = 5) -> dict[str, list[str]]:
         """Returns the ids of some videos that each filter held back."""
-        held_back = {name: rows for name, rows in self._listed.items() if len(rows)}
-        for name, refused in list(self._refused.items()):
-            held_back[name] = np.unique(np.concatenate(refused))
-        ids = self._catalogue.video_ids
-        return {
-            name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in held_back.items()
-        }
+        ids, held = self._catalogue.video_ids, self._held_back()
+        return {name: ids.take(pa.array(rows[:limit])).to_pylist() for name, rows in held.items()}
 
 
 def load_predicate(name: str) -> Predicate:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from absl import logging
 from opentelemetry import trace
@@ -62,12 +62,12 @@ class Funnel:
             tracer: Source of spans; see :class:`serving.funnel.tracing.Traces`.
         """
         self.settings = settings or FunnelConfig()
-        self._releases = releases
+        self.releases = releases
         self._history = history
         self._recorder = recorder
         self._clock = clock
         self._predicate = predicate
-        self._experiment = experiment
+        self.experiment = experiment
         self._arm_releases = arm_releases or {}
         self._tracer = tracer
         self._pool = StagePool(STAGE_THREADS)
@@ -81,44 +81,88 @@ class Funnel:
             NotReadyError: No release is loaded.
             FilterError: What may be shown cannot be decided.
         """
-        if not 1 <= request.k <= MAX_K:
-            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {request.k}.")
-        settings = self.settings
-        arm = None
-        if self._experiment and request.user_id:  # Nobody in particular is in no arm.
-            arm = self._experiment.arm_of(request.user_id)
         with (
             self._tracer.start_as_current_span(
                 "recommend", context=tracing.context_of(request.traceparent)
             ) as span,
             contextlib.ExitStack() as pinned,
         ):
-            release, missing = self._pin(arm, pinned)
-            exposures: tuple[str, ...] = ()
-            if self._experiment and arm and not missing:
-                exposures = (self._experiment.exposure(arm),)
-                settings = dataclasses.replace(settings, **arm.settings)
-            answer = Answer(
-                release,
-                settings,
-                request,
-                pool=self._pool,
-                last=self._last,
-                tracer=self._tracer,
-                predicate=self._predicate,
-            )
-            if missing:
-                answer.ladder.fall("experiment", missing)
-            answer.meet(self._history.read, now=int(self._clock()))
+            answer, exposures = self._begun(request, pinned)
             page = answer.page(exposures)
             if request.record:
-                page = self._recorded(page, answer, settings.record_deadline_s)
+                page = self._recorded(page, answer)
             else:
                 page = dataclasses.replace(page, recorded=None)
             span.set_attributes(
                 {"release": page.release_id, "rung": page.rung, "page": page.page_id}
             )
         return page
+
+    @contextlib.contextmanager
+    def looking(
+        self,
+        request: PageRequest,
+        *,
+        release: Releases | None = None,
+        settings: FunnelConfig | None = None,
+    ) -> Iterator[Answer]:
+        """Gives an answer that has met its viewer, for looking; nothing of it is recorded.
+
+        Args:
+            request: Page request.
+            release: Holder of another release to answer from; None takes that of the viewer.
+            settings: Other settings; None takes those of the viewer.
+
+        Raises:
+            InvalidRequestError, NotReadyError: As in :meth:`recommend`.
+        """
+        request = dataclasses.replace(request, record=False)
+        with contextlib.ExitStack() as pinned:
+            answer, _ = self._begun(request, pinned, release=release, settings=settings)
+            yield answer
+
+    def arm_of(self, user_id: str) -> str:
+        """Returns ``experiment/arm`` of a user; "" for one outside any experiment."""
+        arm = self.experiment.arm_of(user_id) if self.experiment else None
+        return self.experiment.exposure(arm) if self.experiment and arm else ""
+
+    def _begun(
+        self,
+        request: PageRequest,
+        pinned: contextlib.ExitStack,
+        *,
+        release: Releases | None = None,
+        settings: FunnelConfig | None = None,
+    ) -> tuple[Answer, tuple[str, ...]]:
+        """Returns an answer that has met its viewer, and the arms that its page belongs to."""
+        if not 1 <= request.k <= MAX_K:
+            raise errors.InvalidRequestError(f"k must be in [1, {MAX_K}], got {request.k}.")
+        arm = None
+        if self.experiment and request.user_id:  # Nobody in particular is in no arm.
+            arm = self.experiment.arm_of(request.user_id)
+        if release is None:
+            pinned_release, missing = self._pin(arm, pinned)
+        else:
+            pinned_release, missing = pinned.enter_context(release.pin()), ""
+        exposures: tuple[str, ...] = ()
+        chosen = settings or self.settings
+        if self.experiment and arm and not missing:
+            exposures = (self.experiment.exposure(arm),)
+            if settings is None:
+                chosen = dataclasses.replace(chosen, **arm.settings)
+        answer = Answer(
+            pinned_release,
+            chosen,
+            request,
+            pool=self._pool,
+            last=self._last,
+            tracer=self._tracer,
+            predicate=self._predicate,
+        )
+        if missing:
+            answer.ladder.fall("experiment", missing)
+        answer.meet(self._history.read, now=int(self._clock()))
+        return answer, exposures
 
     def _pin(self, arm: Arm | None, pinned: contextlib.ExitStack) -> tuple[LoadedRelease, str]:
         """Returns the release for a request, and why it is not the one that the arm is kept on."""
@@ -128,9 +172,9 @@ class Funnel:
                 return pinned.enter_context(self._arm_releases[arm.release].pin()), missing
             except errors.NotReadyError as error:
                 missing = f"arm {arm.name} is kept on release {arm.release}, not had here: {error}"
-        return pinned.enter_context(self._releases.pin()), missing
+        return pinned.enter_context(self.releases.pin()), missing
 
-    def _recorded(self, page: Page, answer: Answer, deadline_s: float) -> Page:
+    def _recorded(self, page: Page, answer: Answer) -> Page:
         if self._recorder is None or not page.items:
             return page
         with answer.stage("record"):
@@ -140,7 +184,7 @@ class Funnel:
                 answer.viewer.profile,
             )
             try:
-                self._pool.run("record", record, deadline_s)
+                self._pool.run("record", record, answer.settings.record_deadline_s)
                 recorded = True
             except errors.ServingError as error:
                 # The viewer must not pay for our disk.

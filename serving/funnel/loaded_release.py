@@ -44,6 +44,7 @@ _SHOWN_COLUMNS = (
     "language",
     "duration_s",
     "upload_time",
+    "thumbnail_url",
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 
@@ -169,8 +170,49 @@ class LoadedRelease:
         """
         if self.ranker is None:
             raise errors.ModelError(f"release {self.version} has no ranker.")
+        prepared = self.prepared
+        if prepared is None:
+            inputs = self.raw_ranker_inputs(viewer, candidates)
+        else:
+            inputs = self._query_arrays(spec.RANKER, viewer)
+            inputs |= prepared.static_inputs(candidates.rows)
+            inputs |= prepared.nominated_inputs(candidates.source_combinations)
+            nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
+            moment = self._moment(viewer, candidates)
+            for kind, features in prepared.moment.items():
+                if features:
+                    name = spec.vector_column(Side.CANDIDATE, kind)
+                    inputs[name] = examples.candidate_numbers(
+                        features, **moment, nominations=nominations
+                    )
+        output = self.ranker.predict(inputs, deadline_s=deadline_s)
+        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
         count = len(candidates)
-        moment: dict[str, Any] = {
+        if seconds.shape != (count,) or np.isnan(seconds).any():
+            raise errors.ModelError(
+                f"the ranker of release {self.version} must give {count} numbers, got shape "
+                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
+            )
+        return seconds
+
+    def raw_ranker_inputs(self, viewer: Viewer, candidates: Candidates) -> dict[str, np.ndarray]:
+        """Returns the inputs of the ranker's default signature, which reads videos raw, by name."""
+        nominations = {
+            "retrieval_score": pa.array(candidates.retrieval_scores),
+            "candidate_sources": candidates.source_lists,
+        }
+        batch = examples.candidate_batch(
+            self.resolved,
+            spec.RANKER,
+            **self._moment(viewer, candidates),
+            nominations=nominations,
+        )
+        inputs = self._query_arrays(spec.RANKER, viewer)
+        return inputs | tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
+
+    def _moment(self, viewer: Viewer, candidates: Candidates) -> dict[str, Any]:
+        count = len(candidates)
+        return {
             "catalogue": self.catalogue,
             "video_rows": candidates.rows,
             "history": viewer.history,
@@ -178,31 +220,6 @@ class LoadedRelease:
             "statistics": self.statistics,
             "live": self.live,
         }
-        nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
-        inputs = self._query_arrays(spec.RANKER, viewer)
-        if self.prepared is not None:
-            inputs |= self.prepared.static_inputs(candidates.rows)
-            inputs |= self.prepared.nominated_inputs(candidates.source_combinations)
-            for kind, features in self.prepared.moment.items():
-                if features:
-                    name = spec.vector_column(Side.CANDIDATE, kind)
-                    inputs[name] = examples.candidate_numbers(
-                        features, **moment, nominations=nominations
-                    )
-        else:
-            nominations["candidate_sources"] = candidates.source_lists
-            batch = examples.candidate_batch(
-                self.resolved, spec.RANKER, **moment, nominations=nominations
-            )
-            inputs |= tensors.to_arrays(batch, self.resolved, spec.RANKER, Side.CANDIDATE)
-        output = self.ranker.predict(inputs, deadline_s=deadline_s)
-        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
-        if seconds.shape != (count,) or np.isnan(seconds).any():
-            raise errors.ModelError(
-                f"the ranker of release {self.version} must give {count} numbers, got shape "
-                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
-            )
-        return seconds
 
     @functools.cached_property
     def _shared_columns(self) -> tuple[str, ...]:

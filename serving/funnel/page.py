@@ -2,12 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from features.config import Bounds, check
 from features.durations import DAY_S
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
 
 MAX_K = 100
+
+
+_Count = Annotated[int, Bounds(ge=1, le=10_000)]
+_CountOr0 = Annotated[int, Bounds(ge=0, le=10_000)]
+_Deadline = Annotated[float, Bounds(ge=0.001)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,24 +29,31 @@ class FunnelConfig:
         max_shown: Number of times within ``shown_window_s`` that a video is shown to a user before
             it is held back; 0 sets no limit.
         shown_window_s: Length of that window, seconds.
-        history_deadline_s: Time to read what the viewer did, seconds.
-        query_tower_deadline_s: Time for the query embedding, seconds.
-        sources_deadline_s: Time for all candidate sources, which run side by side, seconds.
-        ranker_deadline_s: Time for ranking, seconds.
-        record_deadline_s: Time to write down what is shown, seconds.
+        history_deadline_s: Time to read what the viewer did, seconds; then a page is made without
+            history.
+        query_tower_deadline_s: Time for the query embedding, seconds; then the user's last one
+            stands in.
+        sources_deadline_s: Time for all candidate sources, which run side by side, seconds; a page
+            is made without late ones.
+        ranker_deadline_s: Time for ranking, seconds; then pages are ordered by retrieval score.
+        record_deadline_s: Time to write down what is shown, seconds; then a page is answered
+            without.
     """
 
-    retrieved: int = 250
-    trending: int = 100
-    per_source: int = 50
-    per_channel: int = 3
-    max_shown: int = 20
-    shown_window_s: int = DAY_S
-    history_deadline_s: float = 1.0
-    query_tower_deadline_s: float = 1.0
-    sources_deadline_s: float = 1.0
-    ranker_deadline_s: float = 2.0
-    record_deadline_s: float = 1.0
+    retrieved: _Count = 250
+    trending: _CountOr0 = 100
+    per_source: _CountOr0 = 50
+    per_channel: Annotated[int, Bounds(ge=1)] = 3
+    max_shown: Annotated[int, Bounds(ge=0)] = 20
+    shown_window_s: Annotated[int, Bounds(ge=1)] = DAY_S
+    history_deadline_s: _Deadline = 1.0
+    query_tower_deadline_s: _Deadline = 1.0
+    sources_deadline_s: _Deadline = 1.0
+    ranker_deadline_s: _Deadline = 2.0
+    record_deadline_s: _Deadline = 1.0
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

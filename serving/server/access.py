@@ -11,11 +11,14 @@ from fastapi import Request
 
 from features import command
 from serving.process import listening
+from serving.server import pages
+from serving.server.config import ANY_HOST
 from serving.server.request_limits import ASGIApp, Receive, Scope, Send
 
 TOKEN_VARIABLE = "WATCHNEXT_TOKEN"
-# Nothing of anybody's is behind these: whether it lives, the empty page, what the API looks like.
-_OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+# Nothing of anybody's is behind these, nor behind the files of the pages: whether it lives, the
+# empty pages, what the API looks like.
+_OPEN = frozenset({*pages.PAGES, "/docs", "/openapi.json", "/healthz", "/readyz"})
 _MIN_LENGTH = 16
 
 
@@ -45,7 +48,6 @@ def read_token(path: str | None) -> str | None:
     return token
 
 
-ANY_HOST = "*"
 _HOST = re.compile(r"\[[0-9a-f:.]+\]|[a-z0-9._-]+")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -119,6 +121,10 @@ def _without_port(host: str) -> str:
     return name.strip("[]") if name.startswith("[") else name.rstrip(".")
 
 
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith(pages.ASSETS)
+
+
 class BearerGate:
     """ASGI middleware: lets through what carries the token."""
 
@@ -138,7 +144,7 @@ class BearerGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN:
+        if scope["type"] == "http" and not _is_open(scope["path"]):
             given = dict(scope["headers"]).get(b"authorization", b"")
             kind, _, token = given.partition(b" ")
             # Takes as long for a wrong token as for the right one.

@@ -2,8 +2,10 @@
 
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import numpy as np
 
 from features import feedback
 from serving import errors
@@ -11,6 +13,7 @@ from serving.events.event import Event, Kind, time_fault
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import Item, Page, PageRequest
 from serving.history.user_history import Blocked, UserHistory
+from serving.server import pages
 from serving.server import schema as http_schema
 
 # The surface of related videos, where the request names none.
@@ -83,8 +86,10 @@ def blocked_of(given: http_schema.Blocked) -> Blocked:
     )
 
 
-def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer:
-    """Returns a page in the form of the API."""
+def page_answer(
+    page: Page, *, debug: bool, hosts: Collection[str] = ()
+) -> http_schema.RecommendationsAnswer:
+    """Returns a page in the form of the API; thumbnails are those of ``hosts``."""
     explained = None
     if debug:
         explained = http_schema.Debug(
@@ -105,12 +110,42 @@ def page_answer(page: Page, *, debug: bool) -> http_schema.RecommendationsAnswer
         release_id=page.release_id,
         rung=page.rung,
         now=page.now,
-        items=[_video(item, debug=debug) for item in page.items],
+        items=[_video(item, debug=debug, hosts=hosts) for item in page.items],
         debug=explained,
     )
 
 
-def _video(item: Item, *, debug: bool) -> http_schema.RecommendedVideo:
+def videos_answer(
+    release: LoadedRelease, rows: np.ndarray, *, source: str, hosts: Collection[str] = ()
+) -> list[http_schema.RecommendedVideo]:
+    """Returns videos that no page chose, in the form of those on a page.
+
+    Args:
+        release: Release whose catalogue has them.
+        rows: int [n], of the catalogue.
+        source: Name of what found them.
+        hosts: Hosts of thumbnails.
+    """
+    videos = release.shown_columns.take(rows).to_pylist()
+    return [
+        _video(
+            Item(
+                video_id=video["video_id"],
+                position=position,
+                video=video,
+                sources=(source,),
+                source_scores={},
+                retrieval_score=None,
+                expected_watch_time_s=None,
+            ),
+            debug=False,
+            hosts=hosts,
+        )
+        for position, video in enumerate(videos)
+    ]
+
+
+def _video(item: Item, *, debug: bool, hosts: Collection[str]) -> http_schema.RecommendedVideo:
     return http_schema.RecommendedVideo(
         video_id=item.video_id,
         position=item.position,
@@ -118,6 +153,7 @@ def _video(item: Item, *, debug: bool) -> http_schema.RecommendedVideo:
         language=item.video.get("language"),
         duration_s=item.video.get("duration_s"),
         upload_time=item.video["upload_time"],
+        thumbnail_url=pages.thumbnail(item.video.get("thumbnail_url"), hosts),
         sources=list(item.sources),
         retrieval_score=item.retrieval_score,
         expected_watch_time_s=item.expected_watch_time_s,

@@ -1,22 +1,18 @@
 """The funnel over HTTP: routes, problem answers, the page. See ``/docs`` for the API."""
 
-import base64
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
-import pathlib
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 import fastapi
 import fastapi.exceptions
 from absl import logging
 from fastapi import Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from serving import errors
 from serving.funnel.funnel import Funnel
@@ -24,18 +20,19 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history.user_history import HistoryStore
+from serving.insight.left_out import RawRankers
 from serving.servables import reduced_precision
 from serving.server import access as http_access
 from serving.server import answers as http_answers
 from serving.server import docs as http_docs
-from serving.server import request_bodies
+from serving.server import pages, request_bodies, viewer_routes
 from serving.server import schema as http_schema
+from serving.server.config import ANY_HOST
 from serving.server.metrics import Metrics
 from serving.server.readiness import Readiness
 from serving.server.request_limits import RequestGate, WorkerPool
 
 _MAX_FAULTS = 20
-_PAGE = pathlib.Path(__file__).with_name("page.html")
 _STATUS: Mapping[type[errors.ServingError], int] = {
     errors.UnknownVideoError: 404,
     errors.InvalidRequestError: 422,
@@ -92,6 +89,8 @@ class Service:
         history_losses: Function that returns how often the history store lost all that it held.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
+        raw_rankers: Rankers that can be asked with features missing.
         readiness_holds_s: Seconds for which the outcome of a probe of the models is believed.
         on_close: Function called once the last request is answered.
     """
@@ -106,7 +105,9 @@ class Service:
     clock: Callable[[], float] = time.time
     token: str | None = None
     history_losses: Callable[[], int] = lambda: 0
-    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
+    hosts: frozenset[str] = frozenset({ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
+    raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
     readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
 
@@ -150,8 +151,15 @@ def create_app(service: Service) -> fastapi.FastAPI:
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
     _add_lookups(app, service, pool)
+    viewer_routes.add(
+        app,
+        service.funnel,
+        pool.run,
+        hosts=service.image_hosts,
+        rankers=service.raw_rankers,
+    )
     _add_operations(app, service, operations, metrics)
-    _add_page(app)
+    pages.web(app, hosts=service.image_hosts).add_to(app)
     return app
 
 
@@ -195,7 +203,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         )
         page = await pool.run(functools.partial(service.funnel.recommend, request))
         metrics.observe_page(page)
-        made = http_answers.page_answer(page, debug=asked.debug)
+        made = http_answers.page_answer(page, debug=asked.debug, hosts=service.image_hosts)
         # As text at once: validating and converting our own answer again costs milliseconds.
         return Response(made.model_dump_json(), media_type="application/json")
 
@@ -288,39 +296,6 @@ def _add_operations(
     async def prometheus() -> Response:
         text = await operations.run(metrics.text)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _add_page(app: fastapi.FastAPI) -> None:
-    pages = {"/": _PAGE.read_text(encoding="utf-8"), "/docs": http_docs.render(app.openapi())}
-    for path, html in pages.items():
-        headers = {"content-security-policy": _policy(html), "referrer-policy": "no-referrer"}
-        answer = functools.partial(HTMLResponse, html, headers=headers)
-        app.add_api_route(path, _always(answer), include_in_schema=False)
-
-
-def _always(answer: Callable[[], HTMLResponse]) -> Callable[[], Awaitable[HTMLResponse]]:
-    async def page() -> HTMLResponse:
-        return answer()
-
-    return page
-
-
-_NONE = "'none'"
-
-
-def _policy(html: str) -> str:
-    """Allows the page's own script and style, by their hashes, and talking to this server."""
-
-    def hashes(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
-        digests = (hashlib.sha256(text.encode()).digest() for text in found)
-        return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-
-    return (
-        f"default-src 'none'; script-src {hashes('script') or _NONE}; style-src {hashes('style')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
 
 
 # ---- problems ------------------------------------------------------------------------------------

@@ -14,20 +14,6 @@ watch next to a video. Reported events count for the next request. Errors are
 `application/problem+json`; a 503 names in `Retry-After` when to come back. Each answer carries
 `X-Request-ID`."""
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1a1a1a; background: #fff; }
-h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-h2 code { font-size: 1rem; overflow-wrap: anywhere; } .scroll { overflow-x: auto; }
-code { background: #f2f2f2; padding: 0 .25em; border-radius: 3px; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem;
-         border-bottom: 1px solid #ddd; }
-@media (prefers-color-scheme: dark) { body { color: #eee; background: #16181c; }
-  code { background: #2a2d33; } th, td, h2 { border-color: #444; } a { color: #8ab4f8; } }
-"""
-
 
 def render(document: Mapping[str, Any]) -> str:
     """Returns the HTML of an OpenAPI document."""
@@ -36,12 +22,14 @@ def render(document: Mapping[str, Any]) -> str:
         [
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{_text(info['title'])} API</title><style>{_STYLE}</style></head><body>",
+            f"<title>{_text(info['title'])} API</title>",
+            '<link rel="icon" href="/assets/icon.svg">',
+            '<link rel="stylesheet" href="/assets/api.css"></head><body><main>',
             f"<h1>{_text(info['title'])} API</h1>{_paragraphs(info.get('description', ''))}",
             "<p>The same for machines: <a href='openapi.json'>openapi.json</a>.</p>",
             *_operations(document),
             *_schemas(document),
-            "</body></html>",
+            "</main></body></html>",
         ]
     )
 
@@ -62,7 +50,7 @@ def _operations(document: Mapping[str, Any]) -> Iterator[str]:
                     )
                     for parameter in parameters
                 ]
-                yield _table(("Parameter", "Type", ""), rows)
+                yield _table(("Parameter", "Type", "Rules"), rows)
             body = operation.get("requestBody", {}).get("content", {})
             for kind, content in body.items():
                 yield f"<p>Body (<code>{_text(kind)}</code>): {_type(content['schema'])}</p>"
@@ -92,7 +80,7 @@ def _schemas(document: Mapping[str, Any]) -> Iterator[str]:
             for field, of in schema.get("properties", {}).items()
         ]
         if rows:
-            yield _table(("Field (* required)", "Type", ""), rows)
+            yield _table(("Field (* required)", "Type", "Meaning"), rows)
 
 
 def _type(schema: Mapping[str, Any]) -> str:
@@ -136,7 +124,7 @@ def _rules(schema: Mapping[str, Any]) -> str:
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
+    return f"<div class='scroll' tabindex='0'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _paragraphs(text: str) -> str:

@@ -159,6 +159,14 @@ class RelatedRequest(_PageRequest):
     )
 
 
+class WhyRequest(RecommendationsRequest):
+    """Asks why videos are on a page or not; nothing is recorded."""
+
+    video_ids: Annotated[list[Id], pydantic.Field(min_length=1, max_length=20)] = pydantic.Field(
+        description="Videos to tell of, on the page or not."
+    )
+
+
 class RecommendedVideo(pydantic.BaseModel):
     """A video on the page."""
 
@@ -170,6 +178,9 @@ class RecommendedVideo(pydantic.BaseModel):
     language: str | None
     duration_s: float | None
     upload_time: int = pydantic.Field(description="Unix seconds.")
+    thumbnail_url: str | None = pydantic.Field(
+        None, description="Of the videos table, where the server allows its host."
+    )
     sources: list[str] = pydantic.Field(description="Who nominated it.")
     retrieval_score: float | None = pydantic.Field(
         description="Inner product of query and video embedding."
@@ -218,6 +229,14 @@ class RecommendationsAnswer(pydantic.BaseModel):
     now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
     items: list[RecommendedVideo]
     debug: Debug | None = None
+
+
+class SearchAnswer(pydantic.BaseModel):
+    """Videos by the words of their titles, channels and topics, best first."""
+
+    query: str
+    items: list[RecommendedVideo]
+    more: bool = pydantic.Field(description="Whether a further page has videos.")
 
 
 _EVENT_TYPES = ("watch", "search", "click", "impression", *feedback.KINDS)

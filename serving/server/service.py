@@ -1,6 +1,5 @@
 """Puts the parts of a server together: release, models, history, event log, funnel."""
 
-import dataclasses
 import functools
 import pathlib
 import threading
@@ -23,7 +22,6 @@ from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
 from serving.funnel.funnel import Funnel
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import FunnelConfig
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history import redis_connection, redis_store
@@ -31,71 +29,22 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.insight.left_out import RawRankers
 from serving.release import manifest as release
 from serving.release import publication
-from serving.servables import reduced_precision
+from serving.servables import signatures
 from serving.servables.embedded import EmbeddedBackend
 from serving.servables.reduced_precision import Choices
+from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
-from serving.server import access as http_access
 from serving.server import model_server_wait
 from serving.server.app import Service
+from serving.server.config import ServiceConfig
 from serving.server.live_service import LiveParts
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * DAY_S
 _CHOICES = ".precision"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
-    """Where the parts are.
-
-    Attributes:
-        serving_root: Directory in which releases are published.
-        logs: Raw logs, read to fill an empty history store, and added to.
-        history: SQLite file, or ``redis://HOST:PORT/DATABASE``.
-        history_password: Password of the Redis server; None asks without.
-        model_server: ``host:port`` of TensorFlow Serving, or several with commas; None runs
-            models in this process.
-        model_server_ca: PEM file of authorities, or ``system``; None asks without TLS.
-        model_server_wait_s: Longest wait at the start until it has the release, seconds.
-        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
-            :mod:`serving.servables.reduced_precision`.
-        threads: Number of requests worked on at a time.
-        max_waiting: Number of requests that may wait for a thread.
-        settings: Widths and deadlines of the funnel.
-        predicate: ``MODULE:FUNCTION``, a filter of the operator's own; None for none.
-        experiment: JSON file that splits users between releases or settings; None for none.
-        token: Token that callers must know; None lets everybody in.
-        hosts: Names by which callers may call the server, see
-            :func:`serving.server.access.allowed_hosts`.
-        traces: URL that OpenTelemetry spans are sent to; None traces nothing.
-        hand_over_from_bytes: Size from which on releases are for another process to load, bytes.
-        ask_for_successor: Function that asks for a process that loads a version, see
-            :class:`serving.process.handover.Control`; None where nobody could start one.
-        is_successor: Whether another process serves with the same stores meanwhile.
-    """
-
-    serving_root: pathlib.Path
-    logs: pathlib.Path
-    history: str | pathlib.Path
-    history_password: str | None = dataclasses.field(default=None, repr=False)
-    model_server: str | None = None
-    model_server_ca: str | None = None
-    model_server_wait_s: float = 0.0
-    precision: str = reduced_precision.AUTO
-    threads: int = 8
-    max_waiting: int = 64
-    settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
-    predicate: str | None = None
-    experiment: pathlib.Path | None = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    hosts: frozenset[str] = frozenset({http_access.ANY_HOST})
-    traces: str | None = None
-    hand_over_from_bytes: int = 256 << 20
-    ask_for_successor: Callable[[str], None] | None = None
-    is_successor: bool = False
 
 
 def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> Service:
@@ -142,9 +91,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     def load(version: str) -> LoadedRelease:
         return live.attach(_load(config, version, backend, history, clock=clock))
 
-    def awaited(version: str) -> str:
-        return backend.lacks(release.load_manifest(config.serving_root, version))
-
+    awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
         published=lambda: release.current(config.serving_root),
@@ -183,6 +130,8 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         token=config.token,
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
+        image_hosts=config.image_hosts,
+        raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
 
@@ -222,7 +171,7 @@ def _hand_over(config: ServiceConfig, version: str) -> bool:
     """Asks for a successor where the release is large; returns whether it is."""
     if config.ask_for_successor is None:
         return False
-    if _size_bytes(config, version) < config.hand_over_from_bytes:
+    if _size_bytes(config, version) < config.hand_over_from_mb << 20:
         return False
     config.ask_for_successor(version)
     return True
@@ -298,6 +247,16 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:
+    return backend.lacks(release.load_manifest(config.serving_root, version))
+
+
+def _raw_ranker(backend: Backend, loaded: LoadedRelease) -> Model:
+    if loaded.on_disk is None:
+        raise errors.ModelError(f"release {loaded.version} is on no disk.")
+    return backend.open(signatures.RANKER, loaded.on_disk)
 
 
 def _where_models_run(config: ServiceConfig) -> str:

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import re
 import shutil
 import socket
 
@@ -45,6 +46,14 @@ def server(world, tmp_path_factory):
     with demo_server.running(arguments, port=port) as running:
         running.wait_until_ready()
         yield running
+
+
+def test_the_commands_that_made_it_said_nothing_but_what_is_theirs_to_say(world):
+    said = world.said.read_text().splitlines()
+    assert len(said) > 20
+    ours = re.compile(r"\d\d:\d\d:\d\d \S|  +\S")  # Or a further line of a message.
+    assert [line for line in said if not ours.match(line)] == []
+    assert not [line for line in said if re.search(r"absl|site-packages|Warning\b|oneDNN", line)]
 
 
 def page(server, user, k=20):

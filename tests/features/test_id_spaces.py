@@ -1,6 +1,6 @@
 import pytest
 
-from features import command, id_spaces
+from features import command
 from features.id_spaces import IdSpace, VocabularyConfig
 from features.spec import ResolvedSpec
 
@@ -45,23 +45,6 @@ def test_an_approximate_space_has_no_frequency_cut():
 def test_what_cannot_be_is_refused_with_the_spaces_there_are(settings, message):
     with pytest.raises(command.InputError, match=message):
         applied(**settings)
-
-
-def test_lists_of_numbers_are_parsed():
-    parse = id_spaces.parse_numbers
-    assert parse(["video=10", "topic=2"], flag="--x") == {"video": 10, "topic": 2}
-    assert parse([], flag="--x") == {}
-
-
-@pytest.mark.parametrize("entry", ["video", "video=", "=5", "video=-1", "video=1e6", "video=5=5"])
-def test_a_bad_entry_is_named(entry):
-    with pytest.raises(command.InputError, match=f"--x must be a list.*got '{entry}'"):
-        id_spaces.parse_numbers([entry], flag="--x")
-
-
-def test_a_space_given_twice_is_refused():
-    with pytest.raises(command.InputError, match="only once"):
-        id_spaces.parse_numbers(["a=1", "a=2"], flag="--x")
 
 
 def test_sizes_are_kept_in_the_spec():

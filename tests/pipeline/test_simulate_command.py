@@ -49,7 +49,7 @@ def test_it_says_what_it_wrote_and_what_to_run_next(tmp_path):
         (("--preset=huge",), "preset"),
         (("--users=many",), "users"),
         (("--sise=3",), "sise"),
-        (("--users=0",), "users must be at least 1, got 0"),
+        (("--users=0",), "--users must be 1 or more, got 0"),
         (("--start=tomorrow",), "--start must be an ISO 8601 time"),
         (("--start=2022-05-01T10:00",), "must be a midnight UTC"),
         (("--start=2199-01-01",), "after the clock"),

@@ -1,6 +1,7 @@
 """The binary, as an operator runs it."""
 
 import contextlib
+import re
 import signal
 import socket
 import threading
@@ -107,3 +108,4 @@ def test_a_life_of_a_server(serving_root, tmp_path, serve):
     assert set(codes) <= {200, "ConnectError", "ReadError", "RemoteProtocolError"}
     assert "Got SIGTERM: draining." in again.log
     assert "Stopped." in again.log
+    assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in again.log.splitlines()), again.log

@@ -76,7 +76,7 @@ class PlaceRanker:
 
     def predict(self, inputs, *, deadline_s=None):
         self.asked.append(inputs)
-        number = np.array([int(v[1:]) for v in inputs["video_id"]])
+        number = np.array([int(v[1:] or 0) for v in inputs["video_id"]])
         score = np.nan_to_num(inputs["candidate_continuous"][:, self._score])
         return {"expected_watch_time_s": (10 * score + number / COUNT).astype(np.float32)}
 

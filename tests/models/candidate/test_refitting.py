@@ -5,12 +5,12 @@ from features import command
 from models.candidate import model as candidate_model
 from models.candidate import refit_checks, refitting
 from models.candidate import training as candidate_training
-from models.config import CandidateConfig, TrainingConfig
+from models.config import CandidateConfig, RefitConfig, TrainingConfig
 from models.training import saved
 
 SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
 QUICK = TrainingConfig(epochs=20, batch_size=100, learning_rate=0.02, patience=20)
-REFIT = refitting.RefitConfig(epochs=6, learning_rate=0.02)
+REFIT = RefitConfig(epochs=6, learning_rate=0.02)
 # Everybody watches it on the days of the holdout, and nobody knew it before.
 YOUNG = "v17"
 
@@ -144,7 +144,7 @@ def test_figures_stay_those_of_the_measured_model(site):
 def test_it_takes_at_most_half_of_the_steps_of_the_first_training(site):
     measured = site.train()
     steps = saved.read_lineage(measured)["steps"]
-    _, step = site.refit(measured, refitting.RefitConfig(epochs=1000))
+    _, step = site.refit(measured, RefitConfig(epochs=1000))
     assert 0 < step["steps"] <= steps / 2
 
 
@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_served_is_refused(site):
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"learning_rate": 0.0}, {"newest_weight": 0}])
 def test_settings_are_checked(bad):
     with pytest.raises(ValueError, match="must be"):
-        refitting.RefitConfig(**bad)
+        RefitConfig(**bad)
 
 
 def test_a_model_agrees_with_itself_and_not_with_one_of_other_weights(site):

@@ -113,5 +113,5 @@ def test_clicks_have_no_relative_target():
 
 
 def test_an_unknown_target_is_refused():
-    with pytest.raises(ValueError, match="target must be in"):
+    with pytest.raises(ValueError, match="target must be one of"):
         RankerConfig(target="minutes")

@@ -163,13 +163,13 @@ def test_an_episode_is_named_after_its_channel():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"users": 0}, "users must be at least 1, got 0"),
-        ({"click_rate": 1.5}, "click_rate must be between 0 and 1, got 1.5"),
+        ({"users": 0}, "users must be 1 or more, got 0"),
+        ({"click_rate": 1.5}, r"click_rate must be in \(0, 1\), got 1.5"),
         ({"topics": 200}, "channels must be at least topics"),
-        ({"topics": 100_000}, "topics must be at most"),
+        ({"topics": 100_000}, "topics must be in"),
         ({"start_s": 1_651_363_201}, "must be a midnight UTC"),
         ({"life_hours": float("nan")}, "life_hours must be above 0, got nan"),
-        ({"events_per_user_day": 501.0}, "at most 500"),
+        ({"events_per_user_day": 501.0}, r"must be in \(0, 500\]"),
         ({"videos": 40, "channels": 30}, "videos must be enough"),
     ],
 )

@@ -385,16 +385,3 @@ def test_port_in_use_is_one_clear_message():
         port = taken.getsockname()[1]
         with pytest.raises(command.InputError, match=f"cannot listen on 127.0.0.1:{port}"):
             listening.require_free_port("127.0.0.1", port)
-
-
-# ---- the page ------------------------------------------------------------------------------------
-
-
-def test_page_needs_nothing_from_elsewhere(site):
-    answer = site.client.get("/")
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
-    assert "https://" not in answer.text
-    policy = answer.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe" not in policy

@@ -1,0 +1,76 @@
+"""Settings of a server: plain values, readable without TensorFlow."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Annotated
+
+from features.config import Bounds, Flag, OneOf, check
+from serving.funnel.page import FunnelConfig
+from serving.servables import reduced_precision
+
+ANY_HOST = "*"
+_PRECISIONS = (reduced_precision.AUTO, reduced_precision.FLOAT32, reduced_precision.BFLOAT16)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """Where the parts are.
+
+    Attributes:
+        serving_root: Directory in which releases are published.
+        logs: Raw logs, read to fill an empty history store, and added to.
+        history: History store: a SQLite file, or ``redis://HOST:PORT/DATABASE`` for replicas.
+        history_password: Password of the Redis server; None asks without.
+        model_server: HOST:PORT of TensorFlow Serving's gRPC, or several replicas with commas.
+            Default: models run in here.
+        model_server_ca: PEM file of the authorities behind the model servers' certificates, or
+            ``system`` for those of the machine. Default: no TLS.
+        model_server_wait_s: Longest wait at the start until the model server has loaded the
+            release, seconds.
+        precision: Precision in which the ranker multiplies. ``bfloat16`` is faster on some machines
+            and changes expected watch times by about a per cent, and so the order of videos of
+            nearly the same value. ``auto`` tries which is faster here, and remembers it; with
+            ``--model_server`` it is ``float32``.
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread; more get 503.
+        settings: Widths and deadlines of the funnel.
+        predicate: MODULE:FUNCTION of your own that filters: takes the viewer, the catalogue and
+            rows, returns whether each video may be shown (bool array).
+        experiment: JSON file that splits users between releases or settings.
+        token: Token that callers must know; None lets everybody in.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
+        traces: OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces.
+        hand_over_from_mb: Size, in megabytes, from which on a new release is loaded by a new
+            process, which then takes over without a pause; smaller ones are loaded by the process
+            that serves. For a while there are two.
+        ask_for_successor: Function that asks for a process that loads a version, see
+            :class:`serving.process.handover.Control`; None where nobody could start one.
+        is_successor: Whether another process serves with the same stores meanwhile.
+    """
+
+    serving_root: pathlib.Path
+    logs: pathlib.Path
+    history: str
+    history_password: str | None = dataclasses.field(default=None, repr=False)
+    model_server: str | None = None
+    model_server_ca: str | None = None
+    model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
+    precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
+    threads: Annotated[int, Bounds(ge=1, le=256)] = 8
+    max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
+    settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
+    predicate: Annotated[str | None, Flag("filter")] = None
+    experiment: pathlib.Path | None = None
+    token: str | None = dataclasses.field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
+    traces: str | None = None
+    hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
+    ask_for_successor: Callable[[str], None] | None = None
+    is_successor: bool = False
+
+    def __post_init__(self) -> None:
+        check(self)

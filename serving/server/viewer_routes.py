@@ -1,0 +1,114 @@
+"""Routes for those who look at videos beside their page: one, some by words, and why."""
+
+import functools
+from collections.abc import Awaitable, Callable, Collection
+from typing import Annotated, Any
+
+import fastapi
+import numpy as np
+
+from serving.funnel.funnel import Funnel
+from serving.funnel.page import PageRequest
+from serving.insight import why
+from serving.insight.explanations import Explanation
+from serving.insight.left_out import RawRankers
+from serving.insight.title_search import TitleSearch
+from serving.server import answers as http_answers
+from serving.server import schema as http_schema
+
+MAX_FOUND = 500
+# A release that was replaced is still pinned by requests; more than two are not searched at once.
+_SEARCHED_RELEASES = 2
+
+# Runs some work on a thread.
+Run = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+def add(
+    app: fastapi.FastAPI,
+    funnel: Funnel,
+    run: Run,
+    *,
+    hosts: Collection[str],
+    rankers: RawRankers,
+) -> None:
+    """Adds the routes.
+
+    Args:
+        app: Application.
+        funnel: Maker of pages.
+        run: Function that runs some work on a thread.
+        hosts: Hosts of thumbnails.
+        rankers: Rankers that can be asked with features missing.
+    """
+
+    @functools.lru_cache(_SEARCHED_RELEASES)
+    def words(version: str) -> TitleSearch:
+        del version
+        return TitleSearch()
+
+    @app.get("/v1/videos/{video_id:path}", summary="A video, as on a page")
+    async def video(video_id: http_schema.Id) -> http_schema.RecommendedVideo:
+        def found() -> http_schema.RecommendedVideo:
+            with funnel.releases.pin() as release:
+                row = release.catalogue.row_of.get(video_id)
+                if row is None:
+                    raise fastapi.HTTPException(
+                        404, f"Release {release.version} has no video {video_id!r}."
+                    )
+                (answer,) = http_answers.videos_answer(
+                    release, np.array([row]), source="catalogue", hosts=hosts
+                )
+                return answer
+
+        result: http_schema.RecommendedVideo = await run(found)
+        return result
+
+    @app.get("/v1/search", summary="Videos by the words of title, channel and topics")
+    async def search(
+        q: http_schema.Words,
+        user_id: http_schema.Id,
+        k: Annotated[int, fastapi.Query(ge=1, le=100)] = 20,
+        offset: Annotated[int, fastapi.Query(ge=0, le=MAX_FOUND)] = 0,
+    ) -> http_schema.SearchAnswer:
+        """What the user may not be shown is left out; what was watched is not.
+
+        Recorded is nothing: report a `search` event for a search that somebody made.
+        """
+
+        def found() -> http_schema.SearchAnswer:
+            request = PageRequest(user_id=user_id, exclude_watched=False)
+            with funnel.looking(request) as answer:
+                filters, release = answer.filters(), answer.release
+                rows = words(release.version).find(
+                    release.catalogue,
+                    q,
+                    limit=offset + k + 1,
+                    permits=lambda rows: filters.shows(rows, now=answer.viewer.now),
+                )
+                return http_schema.SearchAnswer(
+                    query=q,
+                    items=http_answers.videos_answer(
+                        release, rows[offset : offset + k], source="search", hosts=hosts
+                    ),
+                    more=len(rows) > offset + k,
+                )
+
+        result: http_schema.SearchAnswer = await run(found)
+        return result
+
+    @app.post("/v1/why", summary="Why videos are on a page, or why not")
+    async def why_(asked: http_schema.WhyRequest) -> Explanation:
+        """The page is made once more and recorded nowhere: it is the page of now.
+
+        Told are the filters, the sources and their scores, the place after each stage, what the
+        groups of features contribute to the expected watch time (with the group minus without it),
+        the nearest of what was watched, and which stage dropped a video that is not on the page.
+        """
+
+        def explained() -> Explanation:
+            with funnel.looking(http_answers.request_of(asked)) as answer:
+                return why.explain(answer, asked.video_ids, rankers)
+
+        result: Explanation = await run(explained)
+        return result
