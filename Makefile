@@ -25,6 +25,8 @@ help:
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group)"
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
 	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
+	@echo "make kafka   fetch a Kafka broker for the tests of pipeline.follow_kafka (43 MB, needs Maven)"
+	@echo "make stores  build servers of object stores for their tests (needs Go)"
 	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
 	@echo "make axe     install the accessibility rules that tests of pages run (needs npm)"
 	@echo "make helm    build Helm for the tests of the chart (needs Go)"
@@ -111,6 +113,10 @@ doctor: $(STAMP)
 flink: $(STAMP)
 	@$(PYTHON) -m pipeline.flink_cluster --fetch
 
+.PHONY: kafka
+kafka: $(STAMP)
+	@$(PYTHON) -c 'from pipeline.kafka.broker import KAFKA; print("Kafka is in", KAFKA.fetch())'
+
 # Go's module proxy checks what it downloads against its public checksum database.
 .PHONY: prism
 prism: $(STAMP)
@@ -136,6 +142,11 @@ dist: $(STAMP)
 audit: $(STAMP)
 	@$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit
 	@build/audit/bin/pip-audit --disable-pip --require-hashes --requirement=requirements.lock
+
+.PHONY: stores
+stores:
+	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/fsouza/fake-gcs-server@v1.56.1
 
 .PHONY: axe
 axe:

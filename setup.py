@@ -8,6 +8,8 @@ of years ago. Beam takes this file as --setup_file.
     pip install '.[preprocessing]'   + simulate, import, preprocess, on any Beam runner
     pip install '.[training]'        + train, evaluate, build releases
     pip install '.[serving]'         a funnel replica; no Beam, no tf.Transform
+    pip install '.[s3]', '.[gcs]'    + paths in object stores
+    pip install '.[serving,kafka]'   + events from Kafka
 
 In the checkout: the distribution is on no package index, and its name there is anybody's to take.
 """
@@ -75,6 +77,16 @@ _DELTA = ["deltalake>=1.2,<2"]
 _ICEBERG = ["pyiceberg[pyarrow,sql-sqlite]>=0.10,<0.13"]
 _GBDT = ["lightgbm>=4.5,<5"]
 _FACTORISATION = ["implicit>=0.7.2,<0.8", "threadpoolctl>=3.5,<4"]
+# boto3 finds credentials; Google's library comes with tfx-bsl, too.
+_S3 = ["boto3>=1.34,<2", "obstore>=0.11,<0.13"]
+_GCS = [
+    "google-api-core>=2.15,<3",
+    "google-auth>=2.30,<3",
+    "google-cloud-storage>=2.18,<4",
+    "requests>=2.31,<3",
+    "urllib3>=2,<3",
+]
+_KAFKA = ["confluent-kafka>=2.6,<3", "fastavro>=1.9,<2"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
 # Skinny, with what it needs to keep runs in SQLite; a tracking server needs no more here.
 _MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
@@ -110,7 +122,19 @@ def _union(*requirements: list[str]) -> list[str]:
 
 
 _SOURCES = _union(_MAPPING, _POSTGRESQL, _DATABASES, _DELTA, _ICEBERG)
-_EVERYTHING = _union(_TRAINING, _SERVING, _GBDT, _FACTORISATION, _TRACING, _MLFLOW, _SOURCES, _TEST)
+_EVERYTHING = _union(
+    _TRAINING,
+    _SERVING,
+    _GBDT,
+    _FACTORISATION,
+    _S3,
+    _GCS,
+    _KAFKA,
+    _TRACING,
+    _MLFLOW,
+    _SOURCES,
+    _TEST,
+)
 
 setup(
     name="watchnext",
@@ -128,6 +152,7 @@ setup(
         "pipeline": ["deployment/*"],
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
+        "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
         "serving.server": ["web/*"],
     },
@@ -143,6 +168,9 @@ setup(
         "iceberg": _union(_MAPPING, _ICEBERG),
         "gbdt": _GBDT,
         "factorisation": _FACTORISATION,
+        "s3": _S3,
+        "gcs": _GCS,
+        "kafka": _KAFKA,
         "tracing": _TRACING,
         "mlflow": _MLFLOW,
         "bench": _BENCH,

@@ -5,6 +5,7 @@ standard error and exit code 2, never a traceback: it says what is wrong, where,
 What a code means is in :data:`EXIT_CODES`.
 """
 
+import contextlib
 import datetime
 import inspect
 import logging as std_logging
@@ -15,7 +16,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
@@ -25,6 +26,9 @@ from features import quiet
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
 DONE = "WATCHNEXT_DONE"
+# Environment variable: what local paths stand for, JSON, for processes that are given such paths.
+STANDS_FOR = "WATCHNEXT_STANDS_FOR"
+_STORES = ("s3://", "gs://")
 
 
 # Exit code to what it means, of all commands. Somebody else's signals are 128 and their number.
@@ -41,12 +45,30 @@ class InputError(Exception):
     """Something that the caller gave cannot be used: what is wrong, where, what to do."""
 
 
-def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], None],
+    *,
+    reads: Sequence[str] = (),
+    creates: Sequence[str] = (),
+    writes: Sequence[str] = (),
+    updates: Sequence[str] = (),
+    itself: Sequence[str] = (),
+    passes_unknown_flags: bool = False,
+) -> None:
     """Parses flags and runs ``main``.
+
+    Flags whose paths may be in an object store (``s3://``, ``gs://``) are named here; ``main``
+    finds local paths in them (:mod:`features.stores.door`).
 
     Args:
         main: Function of the program's name, and of the flags that it did not define where it
             passes them on.
+        reads: Flags that name a file or directory that is read.
+        creates: Flags that name a directory that is created, where nothing may be without
+            ``--overwrite``.
+        writes: Flags that name one that is created or replaced.
+        updates: Flags that name a directory that is gone on with, if it is there.
+        itself: Flags that ``main`` wants as they are.
         passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
             behind their flag included (``--runner DirectRunner``, Beam's options), which then
             refuses what nobody knows; otherwise it is an error.
@@ -63,8 +85,16 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
         show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
+        paths = {
+            "reads": reads,
+            "creates": creates,
+            "writes": writes,
+            "updates": updates,
+            "itself": itself,
+        }
         try:
-            main(argv)
+            with _doors(paths):
+                main(argv)
         except InputError as error:
             _refuse(str(error))
         except KeyboardInterrupt:
@@ -85,6 +115,34 @@ def run(main: Callable[[Sequence[str]], None], *, passes_unknown_flags: bool = F
             _refuse(f"{error} See --help.")
 
     app.run(guarded, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _doors(paths: Mapping[str, Sequence[str]]) -> Iterator[None]:
+    """Has flags that name paths in object stores name local ones meanwhile."""
+    every = {name: flags.FLAGS[name].value for name in flags.FLAGS}
+    values = {n: v for n, v in every.items() if isinstance(v, str) and v.startswith(_STORES)}
+    if not values and not os.environ.get(STANDS_FOR):
+        yield
+        return
+    from features.stores import door
+
+    if not values:
+        with door.translated():
+            yield
+        return
+    given = dict(values)
+    overwrite = "overwrite" in flags.FLAGS and bool(flags.FLAGS["overwrite"].value)
+    try:
+        with door.opened(values, **paths, overwrite=overwrite):
+            for name, local in values.items():
+                flags.FLAGS[name].value = local
+            yield
+    except InputError as error:
+        raise InputError(door.shown(error)) from error
+    finally:
+        for name, value in given.items():
+            flags.FLAGS[name].value = value
 
 
 def show_progress() -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from features import command, spec
+from features import command, feedback, spec
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
+MAX_WIDTH = 4096  # Entries of a vector: each example holds all of them.
 MAX_LENGTH = 1000  # Values of a multivalent feature: each example holds room for all of them.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Columns of examples that are no features: labels, and the vectors that hold numbers.
@@ -94,10 +95,14 @@ def _declared(entry: Any) -> Feature:
     _require_words(entry)
     _require_models(entry["models"])
     _require_numbers(entry.get("max_length", 1), entry.get("missing", 0.0))
+    if type(entry.get("width", 0)) is not int or not 0 <= entry.get("width", 0) <= MAX_WIDTH:
+        raise ValueError(f"width must be a whole number up to {MAX_WIDTH}, got {entry['width']!r}.")
+    if entry["kind"] == Kind.VECTOR.value and not entry.get("width"):
+        raise ValueError("a vector needs its width, such as 64.")
     feature = Feature(**entry)
     if "max_length" in entry and feature.kind is not Kind.MULTIVALENT:
         raise ValueError(f"max_length is for multivalent features, not {feature.kind.value} ones.")
-    if "missing" in entry and feature.categorical:
+    if "missing" in entry and feature.kind not in _NUMBERS:
         raise ValueError(f"missing is for numbers, not for {feature.kind.value} features.")
     return feature
 
@@ -189,7 +194,8 @@ def _unanswerable(feature: Feature, types: Types) -> str | None:
             f'only their columns can be its features; give "models": ["{RANKER}"].'
         )
     if origin == "history" and not spec.is_available(feature, types):
-        return f"{reads} the logs have not what it is made of: searches, channel_id or topics."
+        made_of = "searches, feedback, channel_id or topics"
+        return f"{reads} the logs have not what it is made of: {made_of}."
     return _unfit_for_a_model(feature)
 
 
@@ -220,10 +226,11 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
     elif origin == "live":
         names = spec.live_names()
     elif is_query:
-        names = (*spec.grid_names("any"), "user_searches_1d")
+        names = (*spec.grid_names("any"), "user_searches_1d", *feedback.names("any"))
         number = dict.fromkeys(_BAGS, _CATEGORIES)
     else:
-        names = (n for entity in ("video", "channel", "topic") for n in spec.grid_names(entity))
+        entities = ("video", "channel", "topic")
+        names = (n for e in entities for n in (*spec.grid_names(e), *feedback.names(e)))
     return {**number, **dict.fromkeys(names, (Kind.CONTINUOUS,))}
 
 
@@ -234,8 +241,12 @@ def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:
         return (*_CATEGORIES, *_NUMBERS)
     if pa.types.is_string(column_type):
         return _CATEGORIES
-    is_bag = pa.types.is_list(column_type) and Kind.UNIVALENT in _kinds_of(column_type.value_type)
-    return (Kind.MULTIVALENT,) if is_bag else ()
+    if not pa.types.is_list(column_type):
+        return ()
+    of_values = _kinds_of(column_type.value_type)
+    bag = (Kind.MULTIVALENT,) if Kind.UNIVALENT in of_values else ()
+    is_vector = Kind.CONTINUOUS in of_values and not pa.types.is_boolean(column_type.value_type)
+    return (*bag, Kind.VECTOR) if is_vector else bag
 
 
 def require_known(names: Sequence[str], resolved: ResolvedSpec, *, flag: str) -> None:

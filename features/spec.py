@@ -33,7 +33,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from features import command, files
+from features import command, feedback, files
 from features.durations import DAY_S, HOUR_S
 from features.id_spaces import SPACES, IdSpace
 
@@ -60,6 +60,11 @@ class Kind(str, enum.Enum):
     MULTIVALENT = "multivalent"
     CONTINUOUS = "continuous"
     BINARY = "binary"
+    VECTOR = "vector"
+
+
+# Kinds whose values stand side by side in one column of floats per side.
+NUMERIC = (Kind.CONTINUOUS, Kind.BINARY, Kind.VECTOR)
 
 
 class Side(str, enum.Enum):
@@ -81,6 +86,7 @@ class Feature:
         source: Origin of the raw value, ``<origin>.<column>``; see the module.
         space: ID space, categorical kinds only. Default: ``category``.
         max_length: Greatest number of values of a multivalent feature, its first ones.
+        width: Number of entries of a vector feature; 0 for others.
         missing: Value in place of a missing continuous or binary one, before quantiles are taken.
     """
 
@@ -91,6 +97,7 @@ class Feature:
     source: str
     space: str = ""
     max_length: int = 1
+    width: int = 0
     missing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -111,6 +118,8 @@ class Feature:
             raise ValueError(f"{self.name!r} is {self.kind.value}; only categoricals have a space.")
         if self.kind is Kind.MULTIVALENT and self.max_length < 2:
             object.__setattr__(self, "max_length", TOPICS)
+        if (self.kind is Kind.VECTOR) is not (self.width > 0):
+            raise ValueError(f"{self.name!r} is {self.kind.value}; vectors alone have a width.")
         if not math.isfinite(self.missing):
             raise ValueError(f"missing of {self.name!r} must be finite, got {self.missing}.")
 
@@ -118,6 +127,13 @@ class Feature:
     def categorical(self) -> bool:
         """Whether the values are ids of a vocabulary."""
         return self.kind in {Kind.UNIVALENT, Kind.MULTIVALENT}
+
+    @functools.cached_property
+    def entries(self) -> tuple[str, ...]:
+        """Names of its entries in the column of its kind: its own, or one for each of a vector."""
+        if self.kind is not Kind.VECTOR:
+            return (self.name,)
+        return tuple(f"{self.name}[{place}]" for place in range(self.width))
 
     @functools.cached_property
     def origin(self) -> str:
@@ -211,6 +227,7 @@ FEATURES: tuple[Feature, ...] = (
     # How active the user is.
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in grid_names("any")),
     _query("user_searches_1d", _CONT, "history.user_searches_1d", models=_RANKER),
+    *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in feedback.names("any")),
     # The video.
     _candidate("video_id", _UNI, "videos.video_id", space="video"),
     _candidate("channel_id", _UNI, "videos.channel_id", space="channel"),
@@ -224,7 +241,7 @@ FEATURES: tuple[Feature, ...] = (
     *(
         _candidate(name, _CONT, f"history.{name}", models=_RANKER)
         for entity in ("video", "channel", "topic")
-        for name in grid_names(entity)
+        for name in (*grid_names(entity), *feedback.names(entity))
     ),
     # What candidate generation knew.
     _candidate(
@@ -243,11 +260,14 @@ class ResolvedSpec:
         spaces: ID spaces, as far as they are not the defaults.
         history_from_s: Unix seconds; users' history before it counts neither where models learn
             nor where they serve.
+        feedback: Kinds of feedback that the impressions of the logs got, in the order of
+            :data:`features.feedback.KINDS`: objectives of the ranker beside watch time.
     """
 
     features: tuple[Feature, ...]
     spaces: tuple[IdSpace, ...] = SPACES
     history_from_s: int = 0
+    feedback: tuple[str, ...] = ()
 
     def of(
         self, model: str, side: Side | None = None, kind: Kind | None = None
@@ -270,8 +290,8 @@ class ResolvedSpec:
         return {}
 
     def vector_names(self, model: str, side: Side, kind: Kind) -> tuple[str, ...]:
-        """Returns the feature names along the last axis of ``<side>_<kind>``."""
-        return tuple(f.name for f in self.of(model, side, kind))
+        """Returns the names of the entries along the last axis of ``<side>_<kind>``."""
+        return tuple(name for f in self.of(model, side, kind) for name in f.entries)
 
     def space(self, name: str) -> IdSpace:
         """Returns the ID space of that name; spaces that are not declared have the defaults."""
@@ -294,6 +314,8 @@ class ResolvedSpec:
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
             "history_from_s": self.history_from_s,
         }
+        if self.feedback:
+            spec["feedback"] = self.feedback
         return json.dumps(spec, indent=1) + "\n"
 
     @classmethod
@@ -304,6 +326,7 @@ class ResolvedSpec:
             features=tuple(Feature(**f) for f in spec["features"]),
             spaces=tuple(IdSpace(**s) for s in spec["spaces"]),
             history_from_s=spec.get("history_from_s", 0),  # Earlier versions have none.
+            feedback=tuple(spec.get("feedback", ())),
         )
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -322,7 +345,7 @@ class ResolvedSpec:
 
 
 def vector_column(side: Side, kind: Kind) -> str:
-    """Name of the column that holds all continuous or all binary features of a side."""
+    """Name of the column that holds all features of a side of a kind of :data:`NUMERIC`."""
     return f"{side.value}_{kind.value}"
 
 
@@ -364,6 +387,8 @@ def is_available(feature: Feature, have: Mapping[str, Collection[str]]) -> bool:
         return {feature.column, "release_id"} <= {*have.get("impressions", ())}
     if feature.origin == "history" and "search" in feature.column:
         return "searches" in have
+    if feature.origin == "history" and feedback.kind_of(feature.column) and "feedback" not in have:
+        return False
     if (
         feature.column in {"watched_channel_ids", "last_channel_id"}
         or "_channel_" in feature.column

@@ -33,8 +33,8 @@ def to_arrays(
             arrays[feature.name] = combined(batch[feature.name]).to_numpy(zero_copy_only=False)
         elif feature.kind is Kind.MULTIVALENT:
             arrays[feature.name] = padded(combined(batch[feature.name]), feature.max_length)
-    for kind in (Kind.CONTINUOUS, Kind.BINARY):
-        width = len(resolved.of(model, side, kind))
+    for kind in spec.NUMERIC:
+        width = len(resolved.vector_names(model, side, kind))
         if width:
             name = spec.vector_column(side, kind)
             values = combined(batch[name]).flatten().to_numpy(zero_copy_only=False)
@@ -63,8 +63,8 @@ def signature_shapes(
         return [None] if feature.kind is Kind.UNIVALENT else [None, feature.max_length]
 
     shapes = {f.name: ("string", shape(f)) for f in resolved.of(model, side) if f.categorical}
-    for kind in (Kind.CONTINUOUS, Kind.BINARY):
-        width = len(resolved.of(model, side, kind))
+    for kind in spec.NUMERIC:
+        width = len(resolved.vector_names(model, side, kind))
         if width:
             shapes[spec.vector_column(side, kind)] = ("float32", [None, width])
     return shapes

@@ -160,9 +160,6 @@ class RankerConfig:
             loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
             0, the logit has a part that reads the query alone and is left out of the pairs, so
             that their loss does not pull at how long a user watches. The paper has neither.
-        wide: Whether one weight for each id of the candidate's univalent features (video, channel,
-            ...) is added to the logit, beside the tower: what a video itself is worth needs few
-            examples then, where an embedding needs many.
         dropout: Share of hidden units dropped during training, in [0, 1).
         exclude: Names of features that the model does not read, for ablations.
     """
@@ -174,7 +171,6 @@ class RankerConfig:
     watch_cap_s: _Weight = 0.0
     powers: bool = True
     pairwise: _Weight = 0.3
-    wide: bool = False
     dropout: _Share = 0.0
     exclude: tuple[str, ...] = ()
 

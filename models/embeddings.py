@@ -28,8 +28,6 @@ class EmbeddingTable(tf_keras.layers.Layer):
         width: Width of an embedding.
         seed: Seed of the initial values, which are normal.
         stddev: Standard deviation of the initial values, 0.05 unless told; 0 starts at zero.
-        adagrad_rate: Rate of Adagrad; above 0, the rows are trained by it and with first steps of
-            about that length, whatever the other tables are trained by.
         name: Name of the layer.
     """
 
@@ -40,11 +38,9 @@ class EmbeddingTable(tf_keras.layers.Layer):
         *,
         seed: int,
         stddev: float = _STDDEV,
-        adagrad_rate: float = 0.0,
         name: str,
     ) -> None:
         super().__init__(name=name)
-        self.adagrad_rate = adagrad_rate
         self.size = size
         self.width = width
         initial = (
@@ -76,19 +72,6 @@ class EmbeddingTable(tf_keras.layers.Layer):
             Mean of each bag, float32 [B, width].
         """
         return self.read([ids])[0]
-
-    def weighted_sum(self, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Returns the sum of the embeddings of each bag's known ids, times their weights.
-
-        Args:
-            ids: int32 or int64 [B, L]; 0 is no member of the bag.
-            weights: float32 [L], of the places in a bag.
-
-        Returns:
-            Weighted sum of each bag, float32 [B, width].
-        """
-        known = tf.cast(ids > 0, tf.float32)
-        return tf.linalg.matvec(self.members(ids), known * weights, transpose_a=True)
 
     def members(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the embedding of each member of each bag, zero for id 0.
@@ -262,7 +245,7 @@ class SideInputs:
     """Turns the features of one side into one dense vector; holds no weights of its own.
 
     The order is fixed: embeddings in the order of the spec, then continuous values, their
-    squares and square roots, then binary values.
+    squares and square roots, then binary values, then vectors.
 
     Args:
         resolved: Declarations of the data set.
@@ -291,10 +274,11 @@ class SideInputs:
         )
         self._categorical = tuple(f for f in self.features if f.categorical)
         self._vectors: list[_Vector] = []
-        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        for kind in spec.NUMERIC:
             names = resolved.vector_names(model, side, kind)
-            group = [f.name for f in of_group(resolved.of(model, side, kind))]
-            kept = [name for name in group if name not in exclude]
+            features = of_group(resolved.of(model, side, kind))
+            group = [name for f in features for name in f.entries]
+            kept = [name for f in features if f.name not in exclude for name in f.entries]
             if kept:
                 vector = _Vector(
                     column=spec.vector_column(side, kind),

@@ -55,4 +55,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("examples", "measured_examples", "model"), writes=("output",))

@@ -144,4 +144,4 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs",), updates=("output",))

@@ -60,4 +60,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     huge_pages.restart()
-    command.run(main)
+    command.run(main, reads=("examples", "warm_start"), writes=("model",))

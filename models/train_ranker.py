@@ -46,4 +46,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("examples",), writes=("model",))

@@ -62,4 +62,4 @@ def _earlier(output: pathlib.Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, writes=("output",))

@@ -31,7 +31,7 @@ _WORKER_PYTHON = flags.DEFINE_string(
 def main(_: Sequence[str]) -> None:
     """Fetches, or starts and waits."""
     if _FETCH.value:
-        sys.stdout.write(f"Flink is in {jars.fetch()}\n")
+        sys.stdout.write(f"Flink is in {jars.FLINK.fetch()}\n")
         return
     if not _DIRECTORY.value:
         raise command.InputError("give --directory=DIR, where the cluster keeps its files.")

@@ -45,6 +45,11 @@ _PAGE_GAP_MINUTES = flags.DEFINE_float(
     kuairand.DEFAULT_PAGE_GAP_MINUTES,
     "KuaiRand has no pages: a longer pause of a user starts a new one.",
 )
+_WITH_FEEDBACK = flags.DEFINE_boolean(
+    "with_feedback",
+    False,
+    "KuaiRand: likes, dislikes, shares, follows and comments become the feedback table.",
+)
 _COMPLETED_RATING = flags.DEFINE_float(
     "completed_rating",
     movielens.DEFAULT_COMPLETED_RATING,
@@ -120,7 +125,12 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
     until_s = command.parse_time(_UNTIL.value, name="--until")
     if _FORMAT.value == "kuairand":
         gap = _PAGE_GAP_MINUTES.value
-        options = kuairand.KuaiRandConfig(page_gap_minutes=gap, from_s=from_s, until_s=until_s)
+        options = kuairand.KuaiRandConfig(
+            page_gap_minutes=gap,
+            with_feedback=_WITH_FEEDBACK.value,
+            from_s=from_s,
+            until_s=until_s,
+        )
         notes = kuairand.import_logs(source, writer, options)
     else:
         rating = _COMPLETED_RATING.value
@@ -135,4 +145,4 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("source",), creates=("logs",))

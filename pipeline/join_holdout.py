@@ -35,4 +35,4 @@ def main(beam_args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, passes_unknown_flags=True)
+    command.run(main, reads=("examples",), writes=("output",), passes_unknown_flags=True)

@@ -187,4 +187,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("users",), writes=("output",))

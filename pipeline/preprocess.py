@@ -55,4 +55,6 @@ def _check_logs(config: preprocessing_config.PreprocessConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, passes_unknown_flags=True)
+    command.run(
+        main, reads=("logs",), writes=("examples",), updates=("cache",), passes_unknown_flags=True
+    )

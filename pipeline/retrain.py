@@ -11,6 +11,7 @@ one run at a time may use a --work directory.
         --until=2022-05-08 --candidate_flags="--epochs=2" --preprocess_flags="--holdout_days=2"
 """
 
+import os
 import pathlib
 import shlex
 import signal
@@ -21,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from features import command
-from pipeline.steps import commands, retraining, tracking
+from features.stores import door
+from pipeline.steps import commands, declared, retraining, stored_work, tracking
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -69,14 +71,26 @@ def main(argv: Sequence[str]) -> None:
     del argv
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    serving_root = pathlib.Path(_SERVING_ROOT.value)
+    root = _SERVING_ROOT.value
+    places = stored_work.Places(
+        _WORK.value or os.path.join(os.path.dirname(root.rstrip("/")), "work"),
+        root,
+        declared.STEPS,
+    )
     job = retraining.Retraining(
         logs=pathlib.Path(_LOGS.value),
-        serving_root=serving_root,
-        work=pathlib.Path(_WORK.value) if _WORK.value else serving_root.parent / "work",
+        serving_root=places.serving_root,
+        work=places.work,
         flags=_flags_of_steps(),
         unrecorded_flags=_force_flags(),
+        given={declared.SERVING_ROOT: root},
+        keep=places.keep,
     )
+    with places.opened():
+        _run(job)
+
+
+def _run(job: retraining.Retraining) -> None:
     if _DRY_RUN.value:
         for step in job.plan():
             would_run = step.outcome is retraining.Outcome.DONE
@@ -92,9 +106,9 @@ def main(argv: Sequence[str]) -> None:
         tracker.record(job, steps)
     if steps[-1].outcome is retraining.Outcome.FAILED:
         _refuse(steps[-1])
-    print(f"Wrote a release in {serving_root}; report: {job.work / retraining.REPORT}")
+    print(f"Wrote a release in {job.serving_root}; report: {job.work / retraining.REPORT}")
     print(f"Metrics: {job.location('evaluation') / 'metrics.json'}")
-    following = command.shell_line("serving.serve", serving_root=serving_root, logs=job.logs)
+    following = command.shell_line("serving.serve", serving_root=job.serving_root, logs=job.logs)
     print(f"Next: {following}")
 
 
@@ -125,7 +139,7 @@ def _refuse(failed: retraining.StepResult) -> None:
     sys.stdout.flush()
     sys.stderr.write(
         f"error: {failed.name} failed ({failed.reason}); what it said stands above.\n"
-        f"  This step alone: {failed.command}\n"
+        f"  This step alone: {door.shown(failed.command)}\n"
         f"  All, going on from here: {shlex.join([sys.executable, '-m', 'pipeline.retrain'])} "
         f"{shlex.join(sys.argv[1:])}\n"
     )
@@ -139,4 +153,4 @@ def _stop(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs",), itself=("serving_root", "work"))

@@ -71,4 +71,4 @@ def _config() -> site_config.SiteConfig:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, creates=("logs",))

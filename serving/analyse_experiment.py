@@ -73,4 +73,4 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs", "experiment"), writes=("output",))

@@ -7,7 +7,6 @@ r"""Trained models -> a release that serves: index, SavedModels, manifest; gated
 Prints every gate. When one fails nothing is published and the exit code is 2.
 """
 
-import pathlib
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from absl import flags
 
 from features import command, config_flags
 from serving.building import config as build_config
+from serving.release import stored_root
 
 _INPUTS = config_flags.define(build_config.Inputs)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -31,8 +31,11 @@ def main(argv: Sequence[str]) -> None:
     from serving.building import assembly
 
     started = time.monotonic()
-    root = pathlib.Path(_SERVING_ROOT.value)
-    manifest = assembly.publish(inputs, root, settings, report=lambda gate: print(gate, flush=True))
+    root = _SERVING_ROOT.value
+    with stored_root.changed(root, what=f"{root}, where a release is built,") as local:
+        manifest = assembly.publish(
+            inputs, local, settings, report=lambda gate: print(gate, flush=True)
+        )
     examples = manifest.lineage["examples"]["info"]
     served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])
     parts = ", ".join(name for name, files in manifest.components.items() if files)
@@ -45,4 +48,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(
+        main,
+        reads=("examples", "candidate_model", "ranker_model", "page_order", "metrics"),
+        itself=("serving_root",),
+    )

@@ -64,4 +64,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(
+        main, reads=("examples", "candidate_model", "ranker_model", "logs"), writes=("output",)
+    )

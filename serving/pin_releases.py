@@ -8,6 +8,7 @@ holding its models. ``serving.serve --experiment`` pins by itself where it may w
 root. Nothing unpins by itself: do it when the experiment is over.
 """
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from absl import flags
 from features import command
 from serving.funnel import experiment as ab_experiment
 from serving.release import manifest as release
-from serving.release import publication
+from serving.release import publication, stored_root
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
 _EXPERIMENT = flags.DEFINE_string("experiment", None, "JSON file whose releases are pinned.")
@@ -26,9 +27,16 @@ _UNPIN = flags.DEFINE_string("unpin", None, "Name of an experiment that is over.
 def main(argv: Sequence[str]) -> None:
     """Pins, unpins, and says what is pinned then."""
     del argv
-    root = _SERVING_ROOT.value
     if bool(_EXPERIMENT.value) == bool(_UNPIN.value):
         raise command.InputError("give either --experiment=FILE or --unpin=NAME.")
+    with stored_root.changed(_SERVING_ROOT.value) as root:
+        _change(root)
+        pins = release.pins(root)
+    for name, versions in pins.items():
+        sys.stdout.write(f"Pinned by {name}: {', '.join(versions)}\n")
+
+
+def _change(root: pathlib.Path) -> None:
     if _EXPERIMENT.value:
         experiment = ab_experiment.load(_EXPERIMENT.value)
         have = release.versions(root)
@@ -43,11 +51,9 @@ def main(argv: Sequence[str]) -> None:
             pinned = ", ".join(release.pins(root)) or "nothing"
             raise command.InputError(f"{root} has no pins of {_UNPIN.value}; there is {pinned}.")
         publication.pin(root, _UNPIN.value, ())
-    for name, versions in release.pins(root).items():
-        sys.stdout.write(f"Pinned by {name}: {', '.join(versions)}\n")
     if not release.pins(root):
         sys.stdout.write("Nothing is pinned.\n")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("experiment",), itself=("serving_root",))

@@ -23,6 +23,7 @@ the release has learnt is refused: it would be judged on what it knows. Writes q
 time, watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
 """
 
+import functools
 import pathlib
 import sys
 import time
@@ -32,6 +33,7 @@ from absl import flags
 
 from features import command
 from serving.release import manifest as release
+from serving.release import stored_root
 
 _RETRIEVE, _RANK, _PAGE = "retrieve", "rank", "page"
 
@@ -77,13 +79,18 @@ def main(argv: Sequence[str]) -> None:
     for name, value in needed[_STAGE.value].items():
         if not value:
             raise command.InputError(f"--stage={_STAGE.value} needs --{name}.")
-    chosen = release.load(_SERVING_ROOT.value, _RELEASE.value)
+    chosen = release.load(_root(), _RELEASE.value)
     run = {_RETRIEVE: _retrieve, _RANK: _rank, _PAGE: _page}[_STAGE.value]
     rows = run(chosen)
     seconds = time.monotonic() - started
     sys.stdout.write(
         f"Wrote {_OUTPUT.value}: {rows} rows by release {chosen.version} in {seconds:.0f} s.\n"
     )
+
+
+@functools.cache
+def _root() -> pathlib.Path:
+    return stored_root.read(_SERVING_ROOT.value, _RELEASE.value)
 
 
 def _retrieve(chosen: release.Release) -> int:
@@ -125,7 +132,7 @@ def _page(chosen: release.Release) -> int:
     )
     outcome = backtest.run(
         chosen,
-        serving_root=pathlib.Path(_SERVING_ROOT.value),
+        serving_root=_root(),
         logs_dir=pathlib.Path(_LOGS.value),
         output=pathlib.Path(_OUTPUT.value),
         settings=settings,
@@ -135,4 +142,6 @@ def _page(chosen: release.Release) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(
+        main, reads=("queries", "candidates", "logs"), writes=("output",), itself=("serving_root",)
+    )

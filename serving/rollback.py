@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command
-from serving.release import publication
+from serving.release import publication, stored_root
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
 _TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")
@@ -22,7 +22,8 @@ def main(argv: Sequence[str]) -> None:
     """Turns flags into arguments and hands over."""
     del argv
     root = _SERVING_ROOT.value
-    old, new = publication.rollback(root, _TO.value)
+    with stored_root.changed(root, also=_TO.value) as local:
+        old, new = publication.rollback(local, _TO.value)
     sys.stdout.write(
         f"Release {new} serves now instead of {old}.\n"
         f"Undo: {command.shell_line('serving.rollback', serving_root=root, to=old)}\n"
@@ -30,4 +31,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, itself=("serving_root",))

@@ -12,19 +12,24 @@ A child of this process serves. A small release is swapped in there; a large one
 child, which then takes the place of the first. Port and process id stay the same.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from absl import flags, logging
 
 from features import command, config_flags
+from features.stores import locations
+from serving.events import stored_logs
 from serving.history import redis_connection
 from serving.process import cores, handover, listening, supervisor
 from serving.release import manifest as release
+from serving.release import stored_root
 from serving.server.config import ServiceConfig
 
 _SETTINGS = config_flags.define(
@@ -37,12 +42,27 @@ _SETTINGS = config_flags.define(
         "ask_for_successor",
         "is_successor",
     },
-    unset={"logs": "<serving_root>/logs", "history": "<serving_root>/history.sqlite"},
+    unset={
+        "logs": "<serving_root>/logs",
+        "history": "<serving_root>/history.sqlite, or in --state",
+    },
 )
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen on; 0.0.0.0 is open to everybody."
 )
 _PORT = flags.DEFINE_integer("port", 8080, "Port; 0 takes a free one.", 0, 65535)
+_STATE = flags.DEFINE_string(
+    "state",
+    None,
+    "Where --logs are in an object store: directory on this machine, of this server alone, that "
+    "keeps events until they are there. Must outlive the process.",
+)
+_LOGS_DAYS = flags.DEFINE_integer(
+    "logs_days",
+    90,
+    "Where --logs are in an object store: days of events that are copied from there at the start.",
+    0,
+)
 _HISTORY_PASSWORD_FILE = flags.DEFINE_string(
     "history_password_file",
     None,
@@ -92,16 +112,54 @@ def main(argv: Sequence[str]) -> None:
     del argv
     # The likeliest mistakes, before anything that takes long.
     start_s = command.parse_time(_NOW.value, name="--now")
-    settings = _settings()
-    redis_connection.require_no_password(str(settings.history))
-    release.current(settings.serving_root)
+    paths = _paths()
+    redis_connection.require_no_password(paths.history)
+    _settings()  # What breaks a rule is said before anything is copied.
     if _WORKER.value:
+        release.current(paths.root)
         _serve(handover.Place.from_text(_WORKER.value), start_s)
         return
-    with listening.bind(_HOST.value, _PORT.value) as bound:
+    # This process keeps copies of what is in an object store up to date, for those that serve.
+    with contextlib.ExitStack() as stack:
+        release.current(stack.enter_context(stored_root.followed(flags.FLAGS.serving_root)))
+        if locations.is_remote(paths.logs_url):
+            now_s = time.time() if start_s is None else start_s
+            stack.enter_context(
+                stored_logs.synced(paths.logs_url, paths.logs, now_s=now_s, days=_LOGS_DAYS.value)
+            )
+        bound = stack.enter_context(listening.bind(_HOST.value, _PORT.value))
         code = supervisor.Supervisor(bound, announce=_announce).run()
     if code:
         raise SystemExit(code)
+
+
+class _Paths(NamedTuple):
+    """Local directories, and where the logs are when those are a part of them."""
+
+    root: pathlib.Path
+    logs: pathlib.Path
+    history: str
+    logs_url: str
+
+
+def _paths() -> _Paths:
+    """Returns what is read and written on this machine."""
+    root_url = flags.FLAGS.serving_root
+    root = stored_root.mirror(root_url) if locations.is_remote(root_url) else pathlib.Path(root_url)
+    logs_url = flags.FLAGS.logs or f"{root_url.rstrip('/')}/logs"
+    history = flags.FLAGS.history
+    if not locations.is_remote(logs_url):
+        return _Paths(
+            root, pathlib.Path(logs_url), history or str(root / "history.sqlite"), logs_url
+        )
+    if not _STATE.value:
+        raise command.InputError(
+            f"logs in an object store ({logs_url}) need --state=DIRECTORY: events are kept there "
+            "until they are in the store. It must be on a disk of this machine and outlive the "
+            "process."
+        )
+    state = pathlib.Path(_STATE.value)
+    return _Paths(root, state / "logs", history or str(state / "history.sqlite"), logs_url)
 
 
 def _serve(place: handover.Place, start_s: int | None) -> None:
@@ -153,12 +211,8 @@ def _config(place: handover.Place, control: handover.Control) -> ServiceConfig:
 
 
 def _settings() -> ServiceConfig:
-    root = pathlib.Path(flags.FLAGS.serving_root)
-    given = _SETTINGS.given()
-    return _SETTINGS.build(
-        logs=given.get("logs") or root / "logs",
-        history=given.get("history") or str(root / "history.sqlite"),
-    )
+    paths = _paths()
+    return _SETTINGS.build(serving_root=paths.root, logs=paths.logs, history=paths.history)
 
 
 def _announce(address: str) -> None:
@@ -173,4 +227,4 @@ def _clock(start_s: int | None, started_s: float) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("experiment",), itself=("serving_root", "logs"))

@@ -38,6 +38,8 @@ import pytest
 # be set by then.
 import models  # noqa: F401
 
+pytest_plugins = ("tests.store_fixtures",)
+
 _QUIET = ("TF_CPP_MIN_LOG_LEVEL", "GRPC_VERBOSITY", "CUDA_VISIBLE_DEVICES")
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 _KUAIRAND = "kuairand"

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from features import clicks, text
+from features.as_of import feedback_events
+from features.as_of.feedback_events import FeedbackEvents
 from features.catalogue import Catalogue, combined, filled
 from features.event_columns import Events, user_time_key, watch_time_ms
 
@@ -76,6 +78,15 @@ def impression_events(
     row = row[by_moment]
     clicked = Events.of_sorted(clicked_key[by_moment], shown.video[row], nothing[row])
     return shown, clicked, shown.time[row]
+
+
+def feedback(
+    catalogue: Catalogue, users: Mapping[str, int] | None, table: pa.Table | None
+) -> FeedbackEvents:
+    """Returns what users said of videos and channels."""
+    if table is None or not table.num_rows:
+        return feedback_events.NOTHING
+    return FeedbackEvents.of(catalogue, _user_codes(users, table), table)
 
 
 def _in_order(key: np.ndarray, detail: np.ndarray, counts: np.ndarray) -> np.ndarray:

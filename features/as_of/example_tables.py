@@ -39,7 +39,7 @@ def example_schema(resolved: ResolvedSpec, model: str) -> pa.Schema:
         examples.candidate_batch(
             resolved, model, catalogue=catalogue, video_rows=nobody.astype(np.int32)
         ),
-        label_batch(pa.table(labels), model),
+        label_batch(pa.table(labels), model, said=resolved.feedback),
     ).schema
 
 

@@ -5,8 +5,8 @@ funnel for the one request it answers; the columns are those of :mod:`features.s
 
 * univalent: string, ``""`` where missing;
 * multivalent: list<string>, the first ``max_length`` values, empty where missing;
-* continuous and binary: one list<float> of fixed length per side, ``query_continuous`` and so
-  on, NaN where missing, in the order of ``ResolvedSpec.vector_names``.
+* continuous, binary and vector: one list<float> of fixed length per side and kind,
+  ``query_continuous`` and so on, NaN where missing, in the order of ``ResolvedSpec.vector_names``.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec, text
+from features import feedback, ragged, spec, text, vectors
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
 from features.as_of.statistics import VideoStatistics
@@ -84,16 +84,21 @@ def query_batch(
             return _context_strings(feature, request)
         return bags.strings(feature)
 
+    rows = len(request.user_rows)
+
     def floats(feature: Feature) -> np.ndarray:
         if feature.origin == "users":
             return _table_floats(users.table, feature.column, request.user_rows)
         if feature.source == "context.example_age_s":
             ages = request.example_age_s
-            return np.zeros(len(request.user_rows), np.float32) if ages is None else ages
+            return np.zeros(rows, np.float32) if ages is None else ages
+        if feature.column not in computed and feedback.kind_of(feature.column):
+            return np.zeros(rows, np.float32)  # Nobody here said anything.
         return computed[feature.column]
 
-    rows = len(request.user_rows)
-    return _batch(resolved, model, Side.QUERY, rows=rows, strings=strings, floats=floats)
+    made: dict[str, Any] = {"strings": strings, "floats": floats}
+    made["vectors_of"] = functools.partial(_table_vectors, users.table, rows=request.user_rows)
+    return _batch(resolved, model, Side.QUERY, rows=rows, **made)
 
 
 def candidate_batch(
@@ -139,7 +144,9 @@ def candidate_batch(
         return _given_strings(nominations, feature, len(video_rows))
 
     rows = len(video_rows)
-    return _batch(resolved, model, Side.CANDIDATE, rows=rows, strings=strings, floats=floats)
+    made: dict[str, Any] = {"strings": strings, "floats": floats}
+    made["vectors_of"] = functools.partial(_table_vectors, catalogue.table, rows=video_rows)
+    return _batch(resolved, model, Side.CANDIDATE, rows=rows, **made)
 
 
 def candidate_numbers(
@@ -185,6 +192,8 @@ def _candidate_floats(
             return computed[feature.column]
         if feature.origin == "videos":
             return _table_floats(catalogue.table, feature.column, video_rows)
+        if feature.origin == "history" and feedback.kind_of(feature.column):
+            return np.zeros(len(video_rows), np.float32)  # Nobody here said anything.
         column = (nominations or {}).get(feature.column)
         if column is None:
             return np.full(len(video_rows), np.nan, np.float32)
@@ -207,6 +216,7 @@ def _batch(
     rows: int,
     strings: Callable[[Feature], pa.Array],
     floats: Callable[[Feature], np.ndarray],
+    vectors_of: Callable[[Feature], np.ndarray],
 ) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {}
     for feature in resolved.of(model, side):
@@ -217,6 +227,10 @@ def _batch(
         if features:
             matrix = _matrix(features, rows, floats)
             columns[spec.vector_column(side, kind)] = vector_array(matrix)
+    dense = [vectors_of(feature) for feature in resolved.of(model, side, Kind.VECTOR)]
+    if dense:
+        name = spec.vector_column(side, Kind.VECTOR)
+        columns[name] = vector_array(np.concatenate(dense, axis=1))
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -234,12 +248,6 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
     rows, width = matrix.shape
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix, np.float32).reshape(-1))
-
-
-def list_array(lengths: np.ndarray, values: pa.Array) -> pa.ListArray:
-    """Returns list<...> [n] of consecutive runs of ``values``."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 class _QueryBags:
@@ -262,11 +270,11 @@ class _QueryBags:
             "last_channel_id": lambda: self._channels,
             "watched_topics": lambda: self._topics,
             "search_tokens": lambda: self._tokens(*self._searched),
-            "last_search_tokens": lambda: self._tokens(*_first(*self._searched, 1)),
+            "last_search_tokens": lambda: self._tokens(*ragged.first(*self._searched, 1)),
         }[feature.column]()
         if feature.kind is Kind.MULTIVALENT:
-            return list_array(*_cut(lengths, values, feature.max_length))
-        return _scattered(*_cut(lengths, values, 1))
+            return ragged.list_array(*ragged.cut(lengths, values, feature.max_length))
+        return _scattered(*ragged.cut(lengths, values, 1))
 
     @functools.cached_property
     def _watched(self) -> tuple[np.ndarray, np.ndarray]:
@@ -300,33 +308,14 @@ class _QueryBags:
         offsets, codes, names = self._history.catalogue.topics
         counts = offsets[rows + 1] - offsets[rows]
         flat = codes[ragged_rows(offsets[rows], counts)] if len(codes) else codes[:0]
-        return _sum_runs(counts, lengths), names.take(pa.array(flat))
+        return ragged.sum_runs(counts, lengths), names.take(pa.array(flat))
 
     def _tokens(self, lengths: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, pa.Array]:
         offsets, values = text.flat_tokens(self._history.search_tokens)
         counts = offsets[rows + 1] - offsets[rows]
-        return _sum_runs(counts, lengths), values.take(pa.array(ragged_rows(offsets[rows], counts)))
-
-
-def _sum_runs(counts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Sums consecutive runs of ``counts``; run i has ``lengths[i]`` members."""
-    totals = np.concatenate([[0], np.cumsum(counts)])
-    ends = np.cumsum(lengths)
-    return (totals[ends] - totals[ends - lengths]).astype(np.int64)
-
-
-def _first(lengths: np.ndarray, values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keeps the first ``limit`` members of each run."""
-    kept = np.minimum(lengths, limit)
-    return kept, values[ragged_rows(np.cumsum(lengths) - lengths, kept)]
-
-
-def _cut(lengths: np.ndarray, values: pa.Array, limit: int) -> tuple[np.ndarray, pa.Array]:
-    """Keeps the first ``limit`` of each run of values."""
-    if not len(lengths) or lengths.max() <= limit:
-        return lengths, values
-    lengths, chosen = _first(lengths, np.arange(len(values)), limit)
-    return lengths, values.take(pa.array(chosen))
+        return ragged.sum_runs(counts, lengths), values.take(
+            pa.array(ragged_rows(offsets[rows], counts))
+        )
 
 
 def _scattered(lengths: np.ndarray, values: pa.Array) -> pa.Array:
@@ -350,12 +339,19 @@ def _table_strings(table: pa.Table, feature: Feature, rows: np.ndarray) -> pa.Ar
         taken = _as_lists(taken.cast(pa.string()))
     taken = taken.cast(pa.list_(pa.string()))
     lengths = np.asarray(pc.fill_null(pc.list_value_length(taken), 0), np.int64)
-    return list_array(*_cut(lengths, filled(taken.flatten(), pa.string(), ""), feature.max_length))
+    return ragged.list_array(
+        *ragged.cut(lengths, filled(taken.flatten(), pa.string(), ""), feature.max_length)
+    )
+
+
+def _table_vectors(table: pa.Table, feature: Feature, *, rows: np.ndarray) -> np.ndarray:
+    taken = _taken(_combined_column(table, feature.column, len(rows)), rows)
+    return vectors.of_column(taken, feature.width)
 
 
 def _as_lists(column: pa.Array) -> pa.ListArray:
     lengths = np.asarray(column.is_valid(), np.int64)
-    return list_array(lengths, column.drop_null())
+    return ragged.list_array(lengths, column.drop_null())
 
 
 def _combined_column(table: pa.Table, name: str, rows: int) -> pa.Array:

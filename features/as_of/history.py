@@ -25,9 +25,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import clicks, event_columns, spec
-from features.as_of import event_tables
+from features import clicks, event_columns, feedback, spec
+from features.as_of import event_tables, feedback_events
 from features.as_of.entity_lookup import NEVER_S, EntityLookup
+from features.as_of.feedback_events import FeedbackEvents
 from features.catalogue import Catalogue, ragged_rows
 from features.event_columns import Events, Queries, user_time_key, visible
 
@@ -47,6 +48,7 @@ class History:
         search_key: Keys of the searches, int64 [s] sorted, see :func:`user_time_key`.
         search_tokens: list<string> [s], tokens of each search, in the same order.
         from_s: Unix seconds; what happened earlier has no influence on an answer.
+        feedback: What the users said of videos and channels.
     """
 
     catalogue: Catalogue
@@ -59,6 +61,7 @@ class History:
     search_key: np.ndarray
     search_tokens: pa.ListArray
     from_s: int
+    feedback: FeedbackEvents
 
     @classmethod
     def of(
@@ -69,6 +72,7 @@ class History:
         watches: pa.Table | None,
         searches: pa.Table | None = None,
         impressions: pa.Table | None = None,
+        feedback: pa.Table | None = None,
         from_s: int = 0,
     ) -> "History":
         """Builds a history from tables in the layout of the raw logs.
@@ -82,6 +86,8 @@ class History:
             searches: Searches with columns ``user_id, time, query``.
             impressions: ``user_id, video_id, time, clicked``; with the moments of the clicks, or
                 they are found, see :func:`features.clicks.with_moments`.
+            feedback: What users said, ``user_id, video_id, time, kind``, optional ``channel_id``
+                and ``value``.
             from_s: Nothing before it counts, Unix seconds: training may read a part of a log, and
                 serving then must not see more of it.
         """
@@ -101,6 +107,7 @@ class History:
             search_key=search_key,
             search_tokens=tokens,
             from_s=from_s,
+            feedback=event_tables.feedback(catalogue, users, feedback),
         )
 
     # ---- what a question sees -----------------------------------------------------------------
@@ -210,7 +217,11 @@ class History:
                 for kind, lookup in self._of_user.items()
             }
         )
-        return _named("any", grid)
+        named = _named("any", grid)
+        if len(self.feedback):
+            said = feedback_events.counts(self.feedback.of_user, queries, None, self._seen_feedback)
+            named |= dict(zip(feedback.names("any"), said.T, strict=True))
+        return named
 
     def video_grid(self, queries: Queries, video_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the grids of a video, of its channel and of its topics, float32 [q] each.
@@ -231,11 +242,19 @@ class History:
         }
         grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
-        return (
+        named = (
             _named("video", grid[:count])
             | _named("channel", grid[count : 2 * count])
             | _named("topic", _per_video(grid[2 * count :], lengths))
         )
+        if len(self.feedback):
+            lookups = self._feedback_of_entities
+            said = feedback_events.counts(lookups, *asked, self._seen_feedback)[place]
+            of_topics = _largest(said[2 * count :], lengths)
+            parts = (said[:count], said[count : 2 * count], of_topics)
+            for entity, part in zip(("video", "channel", "topic"), parts, strict=True):
+                named |= dict(zip(feedback.names(entity), part.T, strict=True))
+        return named
 
     def _entities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the entities of videos as numbers that do not overlap, -1 for none.
@@ -264,6 +283,13 @@ class History:
         everyone = np.arange(count)
         owner = np.concatenate([everyone, everyone, np.repeat(everyone, lengths)])
         return owner, np.concatenate(numbers)
+
+    def _seen_feedback(self, queries: Queries) -> tuple[np.ndarray, np.ndarray]:
+        return self._bounds(self.feedback.events, queries)
+
+    @functools.cached_property
+    def _feedback_of_entities(self) -> Mapping[str, EntityLookup]:
+        return self.feedback.lookups(self._entities, len(self.catalogue))
 
     @property
     def _events(self) -> dict[str, Events]:
@@ -333,6 +359,16 @@ def _per_video(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         starts = (np.cumsum(lengths) - lengths)[some]
         result[some, :-since] = np.maximum.reduceat(pairs[:, :-since], starts)
         result[some, -since:] = np.minimum.reduceat(pairs[:, -since:], starts)
+    return result
+
+
+def _largest(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reduces counts of (query, topic) pairs to the largest of each query."""
+    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
+    some = lengths > 0
+    if len(pairs):
+        starts = (np.cumsum(lengths) - lengths)[some]
+        result[some] = np.maximum.reduceat(pairs, starts)
     return result
 
 

@@ -31,7 +31,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec
+from features import feedback, spec
 from features.as_of import live_statistics
 from features.as_of.earlier_events import EarlierEvents, clicks_of
 from features.as_of.entity_lookup import NEVER_S
@@ -137,6 +137,9 @@ class Audit:
         )
         self._names = combined(names.unique())
         self._earlier = {name: EarlierEvents.of(self._names, t) for name, t in tables.items()}
+        for kind in feedback.KINDS if "feedback" in tables else ():
+            said = tables["feedback"].filter(pc.equal(tables["feedback"]["kind"], kind))
+            self._earlier[f"{kind}s"] = EarlierEvents.of(self._names, said)
         self._pages: pl.DataFrame | None = None
         happened = {name: tables[name] for name in ("watches", "impressions") if name in tables}
         if "impressions" in tables:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec
+from features import feedback, spec
 from features.as_of import examples, live_statistics, pages, statistics
 from features.as_of.examples import Request, Users
 from features.as_of.held_out import HeldOutHistory
@@ -101,10 +101,14 @@ class Replayer:
             periods: Examples are made of events in these [start, end) only, Unix seconds; what
                 came before them is history all the same.
         """
-        labels = self._labels(tables.get("watches"), periods)
+        labels = self._labels(tables.get("watches"), tables.get("feedback"), periods)
         impressions = None
         if "impressions" in tables:
             impressions = pages.with_pages(tables["impressions"])
+            if "feedback" in tables:
+                impressions = feedback.with_outcomes(
+                    impressions, tables["feedback"], self._spec.feedback, self._catalogue.table
+                )
             impressions = impressions.filter(_within(impressions, periods))
         asked = [*labels.values(), *([] if impressions is None else [impressions])]
         names = sorted({u for t in asked for u in pc.unique(t["user_id"]).to_pylist()})
@@ -115,6 +119,7 @@ class Replayer:
             watches=tables.get("watches"),
             searches=tables.get("searches"),
             impressions=tables.get("impressions"),
+            feedback=tables.get("feedback"),
         )
         yield from self._candidate_examples(labels, codes, history)
         if impressions is not None:
@@ -124,12 +129,18 @@ class Replayer:
     # ---- candidate generation ----------------------------------------------------------------
 
     def _labels(
-        self, watches: pa.Table | None, periods: Sequence[tuple[int, int]]
+        self,
+        watches: pa.Table | None,
+        said: pa.Table | None,
+        periods: Sequence[tuple[int, int]],
     ) -> dict[str, pa.Table]:
-        """Returns split -> the watches to predict."""
+        """Returns split -> the watches to predict: those that nobody was sorry for."""
         if watches is None:
             return {}
         config = self._config
+        if said is not None:
+            regretted = feedback.is_regretted(watches, said, self._catalogue.table)
+            watches = watches.filter(pc.invert(regretted))
         if config.completed_only and "completed" in watches.column_names:
             watches = watches.filter(pc.fill_null(watches["completed"], True))
         is_train = pc.less(watches["time"], config.train_until_s)
@@ -227,7 +238,7 @@ class Replayer:
             live=live,
             nominations=_nominations(impressions),
         )
-        labels = label_batch(impressions, spec.RANKER)
+        labels = label_batch(impressions, spec.RANKER, said=self._spec.feedback)
         batch = examples.join(query.take(pa.array(page_of)), candidate, labels)
         if self._audit is not None:
             self._audit.ranking(batch, history, request.queries, rows)
@@ -345,8 +356,14 @@ def _distinct_requests(request: Request) -> tuple[np.ndarray, np.ndarray]:
     return first, number.reshape(-1)
 
 
-def label_batch(events: pa.Table, model: str) -> pa.RecordBatch:
-    """Returns the label and pass-through columns of a model's examples."""
+def label_batch(events: pa.Table, model: str, *, said: Sequence[str] = ()) -> pa.RecordBatch:
+    """Returns the label and pass-through columns of a model's examples.
+
+    Args:
+        events: Watches or impressions, n rows.
+        model: Name of the model.
+        said: Kinds of feedback that are labels; 0 where ``events`` tell nothing of them.
+    """
     columns = {
         "user_id": combined(events["user_id"]),
         "time": combined(events["time"]),
@@ -362,4 +379,8 @@ def label_batch(events: pa.Table, model: str) -> pa.RecordBatch:
             "clicked": combined(events["clicked"]).cast(pa.float32()),
             "watch_time_s": combined(events["watch_time_s"]).cast(pa.float32()),
         }
+        for name in map(feedback.label, said):
+            told = name in events.column_names
+            nothing = pa.array(np.zeros(events.num_rows, np.float32))
+            columns[name] = combined(events[name]) if told else nothing
     return pa.RecordBatch.from_pydict(columns)

@@ -23,6 +23,7 @@ from models.baselines import boosted_trees, live_popularity, rank_factorisation
 from models.baselines import implicit as implicit_baselines
 from models.baselines import ranking as ranking_baselines
 from models.baselines import retrieval as baselines
+from models.evaluation import heads as head_evaluation
 from models.evaluation import metrics
 from models.evaluation import ranking as ranking_evaluation
 from models.evaluation import retrieval as retrieval_evaluation
@@ -46,6 +47,7 @@ class Evaluation:
         figures: Figures by key.
         calibration: Names of the groups of impressions that calibration looks at, in order, by
             ``decile`` of the expectation, ``duration`` and ``position``.
+        heads: Names of the deciles of the probability that each kind of feedback has.
         notes: Sentences that a reader must know: parts that could not be measured, inferred pages.
     """
 
@@ -53,6 +55,7 @@ class Evaluation:
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
     figures: dict[str, Figure] = dataclasses.field(default_factory=dict)
     calibration: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    heads: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def systems(self, part: str) -> list[str]:
@@ -282,6 +285,9 @@ def _evaluate_ranking(
     ranking_evaluation.measure(systems, impressions, masks, sheet)
     if model is not None:
         result.calibration = ranking_evaluation.calibrate(systems[0], resolved, impressions, sheet)
+    if resolved.feedback and isinstance(model, head_evaluation.Ranker):
+        probabilities = head_evaluation.predict(model, resolved, impressions)
+        result.heads = head_evaluation.measure(probabilities, impressions, sheet)
     result.figures |= sheet.figures(examples.bootstrap(impressions.user_codes))
     _describe_impressions(impressions, result)
 

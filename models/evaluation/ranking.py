@@ -97,8 +97,8 @@ def score_with_ranker(
     candidate = tensors.side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
     logits, seconds = [], []
     for start in range(0, len(impressions), batch):
-        videos = _part(candidate, start, batch)
-        logits.append(np.asarray(model.logits(_part(query, start, batch), videos)).reshape(-1))
+        videos = part_of(candidate, start, batch)
+        logits.append(np.asarray(model.logits(part_of(query, start, batch), videos)).reshape(-1))
         seconds.append(np.asarray(model.seconds(logits[-1], videos)).reshape(-1))
     expected = np.concatenate(seconds).astype(np.float64) if _predicts_seconds(model) else None
     scores = np.concatenate(logits).astype(np.float64)
@@ -110,7 +110,8 @@ def _predicts_seconds(model: Ranker) -> bool:
     return getattr(getattr(model, "config", None), "loss", "") != config.LOGISTIC
 
 
-def _part(features: Mapping[str, Array], start: int, size: int) -> dict[str, Array]:
+def part_of(features: Mapping[str, Array], start: int, size: int) -> dict[str, Array]:
+    """Returns some rows of features by name."""
     return {name: values[start : start + size] for name, values in features.items()}
 
 

@@ -2,11 +2,12 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from features import command, reports
 from features.reports import Cell, Table
-from models.evaluation import report_parts
+from models.evaluation import heads, report_parts
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure
 from models.evaluation.retrieval import MODEL
@@ -62,6 +63,13 @@ def text(evaluation: Evaluation) -> str:
             rows.append([label(system), *(report_parts.number(figure.value) for figure in figures)])
         blocks.append(f"{_TITLES[part]}: {subject(evaluation, part)}\n{report_parts.columns(rows)}")
         blocks.extend(_verdict(evaluation, part))
+    if evaluation.heads:
+        names = (*heads.METRICS, *heads.RATES)
+        rows = [["", *(label(name) for name in names)]]
+        for kind in evaluation.heads:
+            figures = [_figure(evaluation, heads.PART, kind, name) for name in names]
+            rows.append([kind, *(report_parts.number(figure.value) for figure in figures)])
+        blocks.append(f"Feedback of holdout impressions\n{report_parts.columns(rows)}")
     blocks.extend(f"Note: {note}" for note in evaluation.notes)
     return "\n\n".join(blocks)
 
@@ -126,6 +134,11 @@ def html_page(evaluation: Evaluation) -> str:
             for kind in evaluation.calibration
         ],
         calibration_plot=_calibration_plot(evaluation) if evaluation.calibration else "",
+        heads=_heads_table(evaluation) if evaluation.heads else None,
+        deciles=[
+            (kind, _decile_table(evaluation, kind, deciles))
+            for kind, deciles in evaluation.heads.items()
+        ],
         settings=json.dumps({**evaluation.settings, **evaluation.data}, indent=1),
     )
 
@@ -217,6 +230,25 @@ def _style(change: Figure, metric: str) -> str:
 
 def _cell(figure: Figure, style: str = "", *, signed: bool = False) -> Cell:
     return report_parts.figure_cell(figure, style, signed=signed)
+
+
+def _heads_table(evaluation: Evaluation) -> Table:
+    names = (*heads.METRICS, *heads.RATES)
+    rows = [
+        [Cell(kind), *(_cell(_figure(evaluation, heads.PART, kind, name)) for name in names)]
+        for kind in evaluation.heads
+    ]
+    return Table(["feedback", *map(label, names)], rows)
+
+
+def _decile_table(evaluation: Evaluation, kind: str, deciles: Sequence[str]) -> Table:
+    rows = []
+    for name in deciles:
+        figures = [
+            _figure(evaluation, heads.PART, kind, metric, slice_name=name) for metric in heads.RATES
+        ]
+        rows.append([Cell(label(name)), Cell(f"{figures[0].n:,}"), *map(_cell, figures)])
+    return Table(["decile", "n", *map(label, heads.RATES)], rows)
 
 
 # ---- plots

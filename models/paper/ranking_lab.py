@@ -31,7 +31,7 @@ from models.evaluation.intervals import Bootstrap
 from models.evaluation.ranking import Impressions
 from models.paper import experiments
 from models.paper.experiments import Row, Setting
-from models.ranking import duration_target
+from models.ranking import duration_target, scoring
 from models.ranking import training as ranker_training
 from models.ranking.model import Ranker
 from models.training import batches, checkpoints, loop
@@ -207,7 +207,7 @@ class Lab:
         took_s = time.monotonic() - started
         run.remove()
         logging.info("%s: %s", path.name, result.summary())
-        score = ranker_training.Scorer(model)
+        score = scoring.Scorer(model)
         before = np.asarray(model.seconds(score(self.holdout), self.holdout))
         task.calibrate()
         logits = score(self.holdout)

@@ -39,24 +39,36 @@ class VideoParts(NamedTuple):
 
     Attributes:
         towers: v K_v of the first layer of each tower, float32 [N, units] each.
-        wide: Sum of the single-id weights of static features, float32 [N, 1]; 0 without them.
         factor: Expected watch time over exp(x), float32 [N, 1]; 1 where the target is seconds.
     """
 
     towers: list[tf.Tensor]
-    wide: tf.Tensor
     factor: tf.Tensor
 
     def together(self) -> tf.Tensor:
-        """Returns them side by side, float32 [N, towers x units + 2]."""
-        return tf.concat([*self.towers, self.wide, self.factor], axis=1)
+        """Returns them side by side, float32 [N, towers x units + 1]."""
+        return tf.concat([*self.towers, self.factor], axis=1)
 
     @classmethod
     def apart(cls, together: tf.Tensor, units: int) -> "VideoParts":
         """Undoes :meth:`together`; ``units`` are those of a tower's first layer."""
-        num_towers = (together.shape[1] - 2) // units
-        *towers, wide, factor = tf.split(together, [units] * num_towers + [1, 1], axis=1)
-        return cls(towers, wide, factor)
+        num_towers = (together.shape[1] - 1) // units
+        *towers, factor = tf.split(together, [units] * num_towers + [1], axis=1)
+        return cls(towers, factor)
+
+
+class Outputs(NamedTuple):
+    """What the towers make of impressions.
+
+    Attributes:
+        orders: Order logit of each tower, float32 [N] each.
+        level: Part of the query alone, float32 [Q] or [N], or a scalar 0 where there is none.
+        tops: What the last layer of each tower reads, float32 [N, top_width] each.
+    """
+
+    orders: list[tf.Tensor]
+    level: tf.Tensor
+    tops: list[tf.Tensor]
 
 
 class SplitDense(tf_keras.layers.Layer):
@@ -136,6 +148,7 @@ class Tower(tf_keras.layers.Layer):
     def __init__(self, widths: Widths, hidden: Sequence[int], *, seed: int, name: str) -> None:
         super().__init__(name=name)
         units_of = (*hidden, 1)
+        self.top_width = units_of[len(hidden) - 1] if hidden else 1
         self.first_layer = SplitDense(widths, units_of[0], seed=seed + 200, name="first_layer")
         self.upper_layers = []
         for i, units in enumerate(units_of[1:]):
@@ -153,15 +166,21 @@ class Tower(tf_keras.layers.Layer):
         dropout: float = 0.0,
         products: tf.DType = tf.float32,
         places: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        """Returns float32 [N, 1]; arguments as of :class:`SplitDense`."""
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Computes the output; arguments as of :class:`SplitDense`.
+
+        Returns:
+            The output, float32 [N, 1], and what its layer reads, float32 [N, ``top_width``]: the
+            last hidden layer, and the output itself where there is none.
+        """
         hidden = self.first_layer(query, video_part, moment, products=products, places=places)
+        top = hidden
         for layer in self.upper_layers:
-            hidden = tf.nn.relu(hidden)
+            top = tf.nn.relu(hidden)
             if dropout:
-                hidden = tf.nn.dropout(hidden, dropout)
-            hidden = _product(hidden, layer.kernel, products) + layer.bias
-        return hidden
+                top = tf.nn.dropout(top, dropout)
+            hidden = _product(top, layer.kernel, products) + layer.bias
+        return hidden, top
 
     def set_bias(self, value: float) -> None:
         """Sets the bias of the output."""

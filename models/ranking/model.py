@@ -2,10 +2,6 @@
 
     x = MLP([query inputs, candidate inputs]),   expected watch time = exp(x) seconds
 
-Beside the tower, x has one weight for each id of the candidate's univalent features: what a
-video is worth to everybody is then learnt from few impressions (Cheng et al., DLRS 2016, "Wide &
-Deep Learning for Recommender Systems"; the paper has no such weights, ``wide=False`` is as there).
-
 The paper's metric is the order within a user, so pairs of a user's impressions have a loss of
 their own beside that of single ones (``pairwise``). It reads what is left of x without its *level*,
 
@@ -15,6 +11,9 @@ which orders nothing, and leaves the towers free to say what tells a user's impr
 
 There may be several towers over the same embeddings, each with a loss of its own, whose expected
 watch times are averaged: small data leaves a single one at the mercy of its seed.
+
+Where the logs have feedback, the towers say besides how probable each kind of it is
+(:mod:`models.ranking.heads`).
 
 The first layer is split (:mod:`models.ranking.layers`): the query's part of the product is computed
 once per request, and in training once per page; the video's own part once per release; the rest
@@ -33,25 +32,16 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
-from features.spec import Kind, ResolvedSpec, Side
+from features.spec import ResolvedSpec, Side
 from models import config as configs
 from models import embeddings, losses
 from models.config import RankerConfig
-from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.embeddings import SideInputs, Tensors
 from models.ranking import calibration, duration_target
 from models.ranking import layers as ranker_layers
-from models.ranking.layers import Level, Tower, VideoParts
+from models.ranking.heads import Heads
+from models.ranking.layers import Level, Outputs, Tower, VideoParts
 from models.training import saved
-
-# Of the weights of single ids: an id is seen in few steps, each must count.
-_WIDE_RATE = 0.1
-
-
-def _wide_table(space: str, size: int, *, seed: int) -> EmbeddingTable:
-    """Returns the table of one weight for each id of a space, all 0."""
-    return EmbeddingTable(
-        size, 1, seed=seed, stddev=0, adagrad_rate=_WIDE_RATE, name=f"wide_{space}"
-    )
 
 
 class Ranker(tf_keras.Model):
@@ -95,13 +85,6 @@ class Ranker(tf_keras.Model):
                 raise command.InputError(f"The ranker has no {side} feature left to read.")
         features = (*self._query_inputs.features, *candidate_features)
         self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
-        self._wide_features = tuple(
-            f for f in candidate_features if config.wide and f.kind is Kind.UNIVALENT
-        )
-        self.wide_tables = {
-            space: _wide_table(space, vocabulary_sizes[space], seed=seed)
-            for space in sorted({f.space for f in self._wide_features})
-        }
         widths = ranker_layers.Widths(
             query=self._query_inputs.width(self.tables),
             video=self._video_inputs.width(self.tables),
@@ -112,6 +95,11 @@ class Ranker(tf_keras.Model):
             for i in range(config.towers)
         ]
         self.level = Level(widths.query, seed=seed + 400) if config.pairwise else None
+        self.heads = None
+        if resolved.feedback:
+            width = self.towers[0].top_width
+            kinds = resolved.feedback
+            self.heads = Heads(kinds, width=width, towers=config.towers, seed=seed + 500)
         self.calibration = calibration.Calibration()
         self._duration = None
         if config.target == configs.RELATIVE:
@@ -137,6 +125,18 @@ class Ranker(tf_keras.Model):
         return columns
 
     def orders_and_level(
+        self, query_features: Tensors, candidate_features: Tensors, **settings: Any
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns both parts of x; arguments as in :meth:`logits`.
+
+        Returns:
+            The order logit of each tower, float32 [N] each; and the part of the query alone,
+            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
+        """
+        outputs = self.outputs_of(query_features, candidate_features, **settings)
+        return outputs.orders, outputs.level
+
+    def outputs_of(
         self,
         query_features: Tensors,
         candidate_features: Tensors,
@@ -145,33 +145,28 @@ class Ranker(tf_keras.Model):
         training: bool = False,
         products: tf.DType = tf.float32,
         video_parts: VideoParts | None = None,
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns both parts of x; arguments as in :meth:`logits`.
-
-        Returns:
-            The order logit of each tower, float32 [N] each; and the part of the query alone,
-            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
-        """
+    ) -> Outputs:
+        """Returns what all that the ranker says is made of; arguments as in :meth:`logits`."""
         is_prepared = video_parts is not None
         if video_parts is None:
             video_parts = self.video_parts(candidate_features)
         query = self._query_inputs.dense(query_features, self.tables)
-        moment = tf.zeros([tf.shape(video_parts.wide)[0], 0])
+        moment = tf.zeros([tf.shape(video_parts.factor)[0], 0])
         if self._moment_inputs.columns:
             moment = self._moment_inputs.dense(
                 candidate_features, self.tables, of_group=is_prepared
             )
         dropout = self.config.dropout if training else 0.0
         settings = {"dropout": dropout, "products": products, "places": places}
-        wide = video_parts.wide + self._wide(candidate_features, static=False)
         outputs = [
-            tower(query, part, moment, **settings) + wide
+            tower(query, part, moment, **settings)
             for tower, part in zip(self.towers, video_parts.towers, strict=True)
         ]
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
-        return [tf.squeeze(output, axis=1) for output in outputs], level
+        orders = [tf.squeeze(output + wide, axis=1) for output, _ in outputs]
+        return Outputs(orders, level, [top for _, top in outputs])
 
     def video_parts(self, candidate_features: Tensors) -> VideoParts:
         """Returns what videos alone contribute, whoever they are shown to.
@@ -186,27 +181,17 @@ class Ranker(tf_keras.Model):
         factor = self.duration_factor(candidate_features)
         return VideoParts(
             towers=[tower.first_layer.video_part(video) for tower in self.towers],
-            wide=tf.zeros([rows, 1]) + self._wide(candidate_features, static=True),
             factor=tf.ones([rows, 1]) if factor is None else factor[:, tf.newaxis],
         )
 
     @property
     def video_parts_width(self) -> int:
         """Columns of what :meth:`video_parts` gives, side by side."""
-        return len(self.towers) * self.towers[0].first_layer.units + 2
+        return len(self.towers) * self.towers[0].first_layer.units + 1
 
     def video_parts_from(self, together: tf.Tensor) -> VideoParts:
         """Undoes ``together()`` of :meth:`video_parts`, float32 [N, :attr:`video_parts_width`]."""
         return VideoParts.apart(together, self.towers[0].first_layer.units)
-
-    def _wide(self, candidate_features: Tensors, *, static: bool) -> tf.Tensor:
-        """Returns the sum of single-id weights, float32 [N, 1], or 0 where there are none."""
-        weights = [
-            self.wide_tables[feature.space].lookup(candidate_features[feature.name])
-            for feature in self._wide_features
-            if feature.static is static
-        ]
-        return tf.add_n(weights) if weights else tf.constant(0.0)
 
     def logits(
         self,
@@ -234,7 +219,7 @@ class Ranker(tf_keras.Model):
         Returns:
             Logit x of each candidate, float32 [N].
         """
-        orders, level = self.orders_and_level(
+        outputs = self.outputs_of(
             query_features,
             candidate_features,
             places=places,
@@ -242,12 +227,26 @@ class Ranker(tf_keras.Model):
             products=products,
             video_parts=video_parts,
         )
-        logits = [order + level for order in orders]
+        return self.logits_from(outputs)
+
+    def logits_from(self, outputs: Outputs) -> tf.Tensor:
+        """Returns x of each candidate, float32 [N], see :meth:`logits`."""
+        logits = [order + outputs.level for order in outputs.orders]
         if len(logits) == 1:
             together = logits[0]
         else:
             together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
         return self.calibration(together)
+
+    def feedback_from(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns the probability of each kind of feedback, float32 [N] in [0, 1], by name."""
+        return {} if self.heads is None else self.heads(outputs.tops)
+
+    def feedback_probabilities(
+        self, query_features: Tensors, candidate_features: Tensors
+    ) -> dict[str, tf.Tensor]:
+        """Returns what :meth:`feedback_from` does; arguments as in :meth:`logits`."""
+        return self.feedback_from(self.outputs_of(query_features, candidate_features))
 
     def expected_watch_time_s(
         self, query_features: Tensors, candidate_features: Tensors

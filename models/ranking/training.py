@@ -19,6 +19,7 @@ from models.evaluation import metrics
 from models.ranking import calibration, duration_target
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
+from models.ranking.scoring import Scorer
 from models.training import batches, checkpoints, loop, saved
 
 Path = str | os.PathLike[str]
@@ -26,7 +27,6 @@ Array = npt.NDArray[np.generic]
 _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
-_SCORE_BATCH = 8192
 _PAIRS_BATCH = 1024
 # The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
 _TOLERATED_BIAS = 0.1
@@ -103,6 +103,7 @@ class RankerTask:
         self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
+        self._score_heads = Scorer(model, of_heads=True)
         is_pairs = self.stop_metric == config.PER_USER_LOSS
         if is_pairs and holdout is not None and not self._has_pairs(holdout):
             logging.warning(
@@ -123,13 +124,16 @@ class RankerTask:
         """Returns the mean loss of a batch of impressions, over all towers."""
         del step
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
-        orders, level = self.model.orders_and_level(query, batch, places=places, training=True)
+        outputs = self.model.outputs_of(query, batch, places=places, training=True)
+        orders, level = outputs.orders, outputs.level
         # Each tower learns by itself: towers that share a loss would make up for each other.
         values = [losses.mean(self._losses(order + level, batch)) for order in orders]
         if self.model.config.pairwise:
             pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
             values.append(self.model.config.pairwise * tf.add_n(pairs))
-        return tf.add_n(values) / len(orders)
+        total = tf.add_n(values) / len(orders)
+        heads = self.model.heads
+        return total if heads is None else total + heads.loss(outputs.tops, batch)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
@@ -172,6 +176,8 @@ class RankerTask:
                 self._holdout[_PAGE],
             ),
         }
+        if self.model.heads is not None:
+            found |= self.model.heads.log_losses(self._score_heads(self._holdout), self._holdout)
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def calibrate(self) -> None:
@@ -187,6 +193,8 @@ class RankerTask:
         curve = calibration.fit(self._score(self._holdout), clicked * worth, negative)
         self.model.calibration.set(curve)
         logging.info("Calibrated on the holdout: %s", curve)
+        if self.model.heads is not None:
+            self.model.heads.calibrate(self._score_heads(self._holdout), self._holdout)
 
     def _holdout_pair_loss(self) -> float:
         if self._holdout is None or not self.model.config.pairwise:
@@ -209,36 +217,6 @@ def _by_page(arrays: Mapping[str, Array]) -> dict[str, Array]:
     }
     order = np.lexsort((codes[_PAGE], codes[_USER]))
     return {name: array[order] for name, array in {**arrays, **codes}.items()}
-
-
-class Scorer:
-    """Scores many impressions in batches, compiled once; fastest where pages stand together.
-
-    Args:
-        model: Ranker that scores.
-    """
-
-    def __init__(self, model: Ranker) -> None:
-        self._names = (*model.query_columns, *model.candidate_columns)
-
-        def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
-            query, places = ranker.distinct_queries(part, model.query_columns)
-            return model.logits(query, part, places=places)
-
-        self._logits = tf.function(logits, reduce_retracing=True)
-
-    def __call__(self, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        """Returns the logit of each impression, float32 [n].
-
-        Args:
-            impressions: Transformed features of both sides by name, leading dimension n.
-        """
-        parts = [np.zeros(0, np.float32)]
-        for start in range(0, len(impressions[self._names[0]]), _SCORE_BATCH):
-            rows = slice(start, start + _SCORE_BATCH)
-            part = {name: tf.constant(impressions[name][rows]) for name in self._names}
-            parts.append(self._logits(part).numpy())
-        return np.concatenate(parts)
 
 
 def capped(watch_time_s: tf.Tensor, cap_s: float) -> tf.Tensor:
@@ -340,6 +318,7 @@ def train(
     if model_config.target == config.RELATIVE:
         model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
+    columns += _started_heads(model, examples_dir, labels)
     task = RankerTask(
         model,
         holdout=_holdout(examples_dir, columns, settings),
@@ -380,6 +359,14 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[str, ...]:
+    """Starts the heads at their rates; returns the columns of their labels."""
+    if model.heads is None:
+        return ()
+    model.heads.start(examples_dir, worth=labels.watch_time_s / labels.clicks)
+    return model.heads.labels
 
 
 def _holdout(

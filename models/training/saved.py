@@ -28,6 +28,7 @@ import tf_keras
 
 from features import command, dataset, files, spec
 from features.spec import ResolvedSpec
+from features.stores import door
 from models import config
 
 Path = str | os.PathLike[str]
@@ -185,7 +186,7 @@ def lineage_of(examples_dir: Path, model: str) -> dict[str, Any]:
         key: info[key] for key in ("from_s", "until_s", "train_until_s") if key in info
     }
     return {
-        "examples": str(pathlib.Path(examples_dir).resolve()),
+        "examples": door.shown(pathlib.Path(examples_dir).resolve()),
         "transform": transform_fingerprint(examples_dir, model),
         **times,
     }

@@ -17,13 +17,13 @@ import tf_keras
 from absl import logging
 
 from features import command
+from features.stores import door
 from models import config
 from models.training import loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
 # The softmax has a row per video as the table of watched videos has.
 _SPACES = {"softmax_rows": "video", "softmax_biases": "video"}
-_WIDE = "wide_"  # The ranker's one weight per id.
 # Settings that decide what a weight means, not only how it was found.
 _MEANING = (
     "embedding_dim",
@@ -88,7 +88,7 @@ def apply(
         if old is None or old.width != table.width:
             anew.append(name)
             continue
-        space = _SPACES.get(name, name.removeprefix(_WIDE))
+        space = _SPACES.get(name, name)
         ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
         rows = table.rows.numpy()
         rows[ids] = old.rows.numpy()[old_ids]
@@ -121,7 +121,7 @@ def from_directory(
     trained = saved.read_lineage(directory)
     return {
         "warm_start": {
-            "model": str(pathlib.Path(directory).resolve()),
+            "model": door.shown(pathlib.Path(directory).resolve()),
             "trained_at": trained.get("trained_at", ""),
             "ids_kept": summary.kept,
         }

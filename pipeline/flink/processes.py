@@ -138,7 +138,7 @@ class Cluster:
     # ---- start and stop ------------------------------------------------------------------------
 
     def __enter__(self) -> "Cluster":
-        self._jars = jars.jars()
+        self._jars = jars.FLINK.jars()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
         self._write_worker()

@@ -28,6 +28,9 @@ impressions
 watches
   rows with ``play_time_ms`` above 0: a row that was not played is no watch.
   ``completed`` = ``long_view`` (to the end, or at least 18 s), ``source`` = ``tab_<tab>``.
+feedback, where ``with_feedback`` asks for it
+  one row for each of ``is_like``, ``is_hate`` (dislike), ``is_forward`` (share), ``is_follow`` and
+  ``is_comment`` of a log row, on its video. The data gives no moment: it is the end of the play.
 watches, from the history
   ``long_watch_seq``, in its order. The data gives no times: they are one minute apart and end one
   minute before the earlier of the user's ``last_time_ms`` and the first instant of the log, so
@@ -60,7 +63,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command
+from features import command, feedback
 from features.durations import HOUR_S
 from features.tables import logs
 from pipeline.importers import kuairand_files, source_files
@@ -77,6 +80,13 @@ _BYTES_PER_ROW = 75  # Of CSV; measured on all three editions.
 _UNKNOWN_CODE = -124
 _UNKNOWN_NAME = "UNKNOWN"
 _CHINA_OFFSET_S = 8 * HOUR_S
+_FEEDBACK = {
+    feedback.LIKE: "is_like",
+    feedback.DISLIKE: "is_hate",
+    feedback.SHARE: "is_forward",
+    feedback.FOLLOW: "is_follow",
+    feedback.COMMENT: "is_comment",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,12 +96,15 @@ class KuaiRandConfig:
     Attributes:
         page_gap_minutes: Pause above which a new page starts, minutes, above 0.
         from_s: First moment of the events that are kept, Unix seconds; None for no bound.
+        with_feedback: Whether likes, dislikes and so on become the feedback table: features and
+            further objectives.
         until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
         bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
             temporary files, some of the users at a time.
     """
 
     page_gap_minutes: float = DEFAULT_PAGE_GAP_MINUTES
+    with_feedback: bool = False
     from_s: int | None = None
     until_s: int | None = None
     bucket_bytes: int = BUCKET_BYTES
@@ -183,6 +196,20 @@ def watches(rows: pl.DataFrame) -> pl.DataFrame:
         source=_surface(),
         is_rand=pl.col("is_rand") != 0,
     )
+
+
+def feedback_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns what was said of log rows, kind by kind in the order of ``feedback.KINDS``."""
+    end = pl.col("time_ms") + pl.max_horizontal(pl.col("play_time_ms"), pl.lit(0))
+    parts = [
+        rows.filter(pl.col(flag) != 0).select(
+            *(pl.col(name).cast(pl.String) for name in ("user_id", "video_id")),
+            time=end // 1000,
+            kind=pl.lit(kind),
+        )
+        for kind, flag in _FEEDBACK.items()
+    ]
+    return pl.concat(parts)
 
 
 def history_watches(
@@ -323,6 +350,9 @@ def _import_log(
             num_unplayed += shown.height - played.height
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", played.to_arrow())
+            if config.with_feedback:
+                said = _in_window(feedback_of(rows), config)
+                writer.write("feedback", said.to_arrow())
     if not first_ms:
         raise command.InputError(f"{paths[0]} has no row with a time_ms. Unpack it again.")
     return min(first_ms) // 1000, num_unplayed

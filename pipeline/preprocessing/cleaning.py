@@ -34,6 +34,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
         *("user_id", "video_id", "time", "clicked", "click_time", "watch_time_s", "page_id"),
         *("position", "surface", "device", "candidate_sources", "retrieval_score", "release_id"),
     ),
+    "feedback": ("user_id", "video_id", "time", "kind", "channel_id", "value", "page_id"),
 }
 EVENT_TABLES = tuple(COLUMNS)
 ROW_HASH = "row_hash"

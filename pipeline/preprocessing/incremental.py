@@ -62,6 +62,7 @@ class IncrementalRun:
         return json.dumps(
             {
                 "features": [dataclasses.asdict(f) for f in self._resolved.features],
+                "feedback": self._resolved.feedback,
                 "from_s": config.from_s,
                 "examples_per_user": config.examples_per_user,
                 "completed_only": config.completed_only,

@@ -24,6 +24,7 @@ from features import command, files, spec
 from features.as_of import example_tables, replay
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec
+from features.stores import door
 from features.tables import logs
 from pipeline.preprocessing import (
     beam_options,
@@ -95,6 +96,7 @@ def run(
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
         info["beam_args"] = list(beam_args)
         statistics_report.write(output, made.resolved, info)
+        info["logs"] = door.shown(logs_dir)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features import feedback
 from features.catalogue import combined
 from features.durations import DAY_S
 from features.tables import schema
@@ -77,19 +78,17 @@ def digests(
         for key, hashes in entities.items():
             if key in rows.columns:
                 rows = rows.join(pl.DataFrame(pl.from_arrow(hashes)), on=key, how="left")
-        start = until_s + (rows["time"].cast(pl.Int64) - until_s) // DAY_S * DAY_S
-        salted = rows.with_columns(table=pl.lit(name))
-        parts.append(
-            pa.table(
-                {
-                    "start": start.to_arrow(),
-                    "rows": np.ones(len(rows), np.int64),
-                    "digest": salted.hash_rows(seed=seed).to_arrow(),
-                },
-                _SCHEMA,
-            )
-        )
+        digest = rows.with_columns(table=pl.lit(name)).hash_rows(seed=seed).to_arrow()
+        for time in _told_of(name, rows["time"].cast(pl.Int64)):
+            start = until_s + (time - until_s) // DAY_S * DAY_S
+            columns = [start.to_arrow(), pa.array(np.ones(len(rows), np.int64)), digest]
+            parts.append(pa.table(columns, schema=_SCHEMA))
     return merge(parts)
+
+
+def _told_of(name: str, time: pl.Series) -> tuple[pl.Series, ...]:
+    """Returns times of whose periods events tell: feedback also of what it may be an outcome of."""
+    return (time, time - feedback.WINDOW_S) if name == "feedback" else (time,)
 
 
 def _with_all_columns(name: str, table: pa.Table) -> pa.Table:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from features import command, declarations, spec
+from features import command, declarations, feedback, spec, vectors
 from features.as_of import example_tables, replay
 from features.spec import ResolvedSpec
 from features.tables import logs, schema
@@ -169,6 +169,9 @@ class RawExamples:
             raise command.InputError(
                 f"table {name!r} in {self._logs} has no usable row: {self._reasons(name)}."
             )
+        features = [f for f in self._resolved.features if f.origin == name]
+        key = str(schema.table_of(name).key)
+        vectors.require(accepted, features, name=name, key=key)
         cleaning.write_part(self._output / name, accepted)
 
     def _fragments(self) -> list[logs.Fragment]:
@@ -195,7 +198,26 @@ class RawExamples:
         resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
         from_s = self._config.from_s or 0
-        return dataclasses.replace(resolved, spaces=spaces, history_from_s=from_s)
+        said = self._kinds_of_feedback() if "feedback" in self._tables else ()
+        # Of what is never said there is nothing to count.
+        features = tuple(
+            f
+            for f in resolved.features
+            if f.origin != "history" or feedback.kind_of(f.column) in {"", *said}
+        )
+        objectives = said if "impressions" in self._tables else ()
+        return dataclasses.replace(
+            resolved, features=features, spaces=spaces, history_from_s=from_s, feedback=objectives
+        )
+
+    def _kinds_of_feedback(self) -> tuple[str, ...]:
+        """Returns the kinds that the logs have, in the order of ``feedback.KINDS``."""
+        found = set()
+        from_s, until_s = self._config.from_s, self._config.until_s
+        for fragment in logs.fragments(self._logs, "feedback", from_s=from_s, until_s=until_s):
+            rows = logs.read_fragment(fragment, columns=["kind"], from_s=from_s, until_s=until_s)
+            found.update(pc.unique(rows["kind"]).to_pylist())
+        return tuple(kind for kind in feedback.KINDS if kind in found)
 
     # ---- replay ----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from features.as_of.replay import HOLDOUT, TRAIN
 from features.catalogue import combined
 from features.spec import Feature, Kind, ResolvedSpec
 from pipeline.preprocessing import raw_examples, transforming
-from pipeline.statistics import drift
+from pipeline.statistics import drift, label_relations
 from pipeline.statistics import page as statistics_page
 from pipeline.statistics import tables as table_statistics
 from pipeline.statistics.tables import QUANTILES, shortened
@@ -53,6 +53,11 @@ def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str,
             ", ".join(drifted[:5]),
             ", ..." if len(drifted) > 5 else "",
         )
+    for relation in report["relations"]["columns"]:
+        for warning in relation["warnings"]:
+            logging.warning(
+                "Feature %s %s. %s", relation["feature"], warning, label_relations.REMEDY
+            )
 
 
 def build(
@@ -61,10 +66,12 @@ def build(
     """Returns the report; arguments as for :func:`write`.
 
     ``rows``, ``counts``, ``vocabulary_sizes``; ``tables``: see :mod:`pipeline.statistics.tables`;
-    ``features``: per ``<model>_<split>`` and feature; ``drift``: the distance and its formula, and
-    the features by it, see :mod:`pipeline.statistics.drift`.
+    ``features``: per ``<model>_<split>`` and feature; ``relations`` of declared columns to the
+    label, see :mod:`pipeline.statistics.label_relations`; ``drift``: the distance and its formula,
+    and the features by it, see :mod:`pipeline.statistics.drift`.
     """
     features: dict[str, dict[str, Any]] = {}
+    relations: list[label_relations.Relation] = []
     drifted: list[dict[str, Any]] = []
     sampled: dict[str, int] = {}
     models = []
@@ -85,6 +92,8 @@ def build(
             sampled |= {f"{model}_{split}": sample.rows for split, sample in samples.items()}
             described, bins = _described(examples_dir, resolved, model, samples)
             features |= {f"{model}_{split}": columns for split, columns in described.items()}
+            if model == spec.RANKER:
+                relations = _relations(examples_dir, resolved, samples)
             drifted += [
                 _drift(model, name, both, is_expected=name in expected)
                 for name, both in bins.items()
@@ -102,6 +111,10 @@ def build(
             until_s=info["until_s"],
         ),
         "features": features,
+        "relations": {
+            "remedy": label_relations.REMEDY,
+            "columns": [relation.to_json() for relation in relations],
+        },
         "drift": {
             "distance": drift.FORMULA,
             "warn_above": drift.WARN_ABOVE,
@@ -145,6 +158,10 @@ class _Sample:
         """Returns a vector column, float32 [rows, width]."""
         parts = [c.flatten().to_numpy(zero_copy_only=False) for c in self._columns(name)]
         return np.concatenate(parts).reshape(-1, width)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Returns a column of numbers, [rows]."""
+        return np.concatenate([c.to_numpy(zero_copy_only=False) for c in self._columns(name)])
 
     def counted(self, name: str) -> "_Counted":
         """Returns how often each value of a categorical column occurs."""
@@ -208,9 +225,49 @@ def _described(
                 vector = spec.vector_column(side, kind)
                 matrices = {s: sample.matrix(vector, len(names)) for s, sample in samples.items()}
                 _add_numbers(names, kind, matrices, described=described, bins=bins)
-    order = [feature.name for feature in resolved.of(model)]
+    order = [f.name for f in resolved.of(model) if f.kind is not Kind.VECTOR]
     ordered = {split: {n: found[n] for n in order} for split, found in described.items()}
     return ordered, {name: bins[name] for name in order if name in bins}
+
+
+def _relations(
+    examples_dir: pathlib.Path, resolved: ResolvedSpec, samples: Mapping[str, _Sample]
+) -> list[label_relations.Relation]:
+    """Returns how the numbers of the tables videos and users go with the clicks."""
+    clicked = {split: sample.numbers("clicked") > 0 for split, sample in samples.items()}
+    found = []
+    for side in spec.Side:
+        for kind in (Kind.CONTINUOUS, Kind.BINARY):
+            declared = resolved.of(spec.RANKER, side, kind)
+            chosen = [f for f in declared if f.origin == "users" or f.static]
+            if not chosen:
+                continue
+            vector = spec.vector_column(side, kind)
+            matrices = {s: sample.matrix(vector, len(declared)) for s, sample in samples.items()}
+            for feature in chosen:
+                column = declared.index(feature)
+                pairs = {s: (m[:, column], clicked[s]) for s, m in matrices.items()}
+                of_videos = _with_watches(examples_dir, feature.column) if feature.static else None
+                found.append(
+                    label_relations.relation(
+                        feature.name,
+                        train=pairs[TRAIN],
+                        holdout=pairs.get(HOLDOUT),
+                        videos=of_videos,
+                    )
+                )
+    return found
+
+
+def _with_watches(examples_dir: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a column of the videos and the number of their watches, float64 [N] each."""
+    videos = pq.read_table(examples_dir / "videos", columns=["video_id", column])
+    daily = pq.read_table(examples_dir / "video_statistics", columns=["video_id", "watches"])
+    sums = daily.group_by("video_id").aggregate([("watches", "sum")])
+    place = pc.index_in(combined(videos["video_id"]), value_set=combined(sums["video_id"]))
+    watches = np.asarray(combined(sums["watches_sum"]).take(place).fill_null(0), np.float64)
+    values = pc.cast(combined(videos[column]), pa.float64(), safe=False)
+    return np.asarray(values.fill_null(np.nan)), watches
 
 
 def _add_numbers(

@@ -44,6 +44,11 @@ class SiteConfig:
         situations: How much clicks depend on local hour, weekday, age, topic and length together:
             standard deviation of that part of the click logit (:mod:`pipeline.site.situations`);
             0 for none.
+        feedback: How often people say what they think of a watch: likes, dislikes, shares and hides
+            (:mod:`pipeline.site.satisfaction`); 0 for never, 1 for something after each third
+            watch, about.
+        content_width: Width of vectors that say what a video is like from its upload on; 0 for
+            none.
     """
 
     seed: Annotated[int, Bounds(ge=0)] = 1
@@ -62,6 +67,8 @@ class SiteConfig:
     series_share: Annotated[float, Bounds(ge=0, le=1)] = 0.35
     taste_breadth: Annotated[float, Bounds(gt=0)] = 2.0
     situations: Annotated[float, Bounds(ge=0)] = 0.0
+    feedback: Annotated[float, Bounds(ge=0)] = 0.0
+    content_width: Annotated[int, Bounds(ge=0)] = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -147,6 +154,11 @@ class Behaviour:
         first_language: Chance that the user takes the first of two languages, in [0, 1].
         search_follow: Chance that a search is followed at once by a watch of a result, in [0, 1].
         retries: Number of draws of a user who comes upon watched videos, 1 or more.
+        satisfied_affinity: Satisfaction per unit of affinity.
+        satisfied_quality: Satisfaction per unit of production quality above 1/2.
+        satisfied_clickbait: Satisfaction that a fully misleading title takes away.
+        satisfied_niche: Satisfaction of a niche that the user prefers; subtracted for the others.
+        satisfied_bias: Satisfaction, all else 0.
         session_gap_s: Age below which a watch means that a session is on, seconds.
     """
 
@@ -182,4 +194,9 @@ class Behaviour:
     first_language: float = 0.9
     search_follow: float = 0.7
     retries: int = 4
+    satisfied_affinity: float = 0.5
+    satisfied_quality: float = 2.0
+    satisfied_clickbait: float = 3.5
+    satisfied_niche: float = 0.8
+    satisfied_bias: float = 0.5
     session_gap_s: int = HOUR_S

@@ -7,10 +7,12 @@ import pyarrow.compute as pc
 from pipeline.site import behaviour as site_behaviour
 from pipeline.site import choices as site_choices
 from pipeline.site import names as site_names
+from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import world as site_world
 
 WATCH_SOURCES = ("home", "up_next", "search", "channel", "external")
 Columns = dict[str, np.ndarray]
+_CONTENT_NOISE = 0.3  # In standard deviations of an entry.
 _COLUMNS = {
     "impressions": (
         "user", "video", "time", "clicked", "watch_time_s", "page", "position", "surface",
@@ -18,6 +20,7 @@ _COLUMNS = {
     ),
     "watches": ("user", "video", "time", "watch_time_s", "completed", "source", "device"),
     "searches": ("user", "time", "topic", "word", "second_word", "device"),
+    "feedback": ("user", "video", "time", "kind", "of_channel"),
 }  # fmt: skip
 
 
@@ -77,9 +80,11 @@ class Tables:
         """Returns a table of the raw logs.
 
         Args:
-            table: ``impressions``, ``watches`` or ``searches``.
+            table: ``impressions``, ``watches``, ``searches`` or ``feedback``.
             columns: Columns as ``EventLog.take`` gives them.
         """
+        if table == "feedback":
+            return self._feedback(columns)
         common = {
             "user_id": self._user_ids.take(pa.array(columns["user"])),
             "time": pa.array(columns["time"]),
@@ -109,6 +114,19 @@ class Tables:
             }
         )
 
+    def _feedback(self, columns: Columns) -> pa.Table:
+        of_channel = columns["of_channel"]
+        channels = self._world.videos.channel[columns["video"]]
+        return pa.table(
+            {
+                "user_id": self._user_ids.take(pa.array(columns["user"])),
+                "time": pa.array(columns["time"]),
+                "kind": _named(site_satisfaction.KINDS, columns["kind"]),
+                "video_id": self._video_ids.take(pa.array(columns["video"], mask=of_channel)),
+                "channel_id": self._channel_ids.take(pa.array(channels, mask=~of_channel)),
+            }
+        )
+
     def _queries(self, columns: Columns) -> pa.Array:
         first = columns["topic"].astype(np.int64) * self._words_per_topic
         one = self._words.take(pa.array(first + columns["word"]))
@@ -133,7 +151,12 @@ class Tables:
         )
 
     def videos(self) -> pa.Table:
-        """Returns the videos table; ``production_quality`` is an extra column."""
+        """Returns the videos table; ``production_quality`` is an extra column.
+
+        So is ``content``, where the site has it: a random projection of what a video is like (its
+        topics, hidden niche, language, quality, clickbait), with noise. A title or a picture would
+        say as much of it the moment it is uploaded.
+        """
         videos = self._world.videos
         picks = np.random.default_rng([self._world.config.seed, 5]).integers(
             0, 1 << 16, (len(videos.topic), 3)
@@ -148,8 +171,10 @@ class Tables:
             topic_words=self._topic_words,
             picks=picks,
         )
+        content = self._content()
         return pa.table(
             {
+                **({} if content is None else {"content": content}),
                 "video_id": self._video_ids,
                 "upload_time": pa.array(videos.upload_time),
                 "channel_id": self._channel_ids.take(pa.array(videos.channel)),
@@ -160,6 +185,28 @@ class Tables:
                 "production_quality": pa.array(np.round(videos.quality.astype(np.float64), 3)),
             }
         )
+
+    def _content(self) -> pa.Array | None:
+        config, videos = self._world.config, self._world.videos
+        if not config.content_width:
+            return None
+        rng = np.random.default_rng([config.seed, 10])
+        topics = np.eye(config.topics)
+        liking = np.concatenate(
+            [
+                topics[videos.topic] + 0.3 * topics[videos.second_topic],
+                # Of a topic: people have a niche of each.
+                np.eye(3 * config.topics)[3 * videos.topic.astype(np.int64) + videos.niche],
+                np.eye(len(site_world.LANGUAGES))[videos.language],
+                (videos.quality[:, None] - 0.5) * 2,
+                videos.clickbait[:, None] * 2 - 1,
+            ],
+            axis=1,
+        )
+        projection = rng.normal(size=(liking.shape[1], config.content_width))
+        found = liking @ projection / np.sqrt(liking.shape[1])
+        found += _CONTENT_NOISE * found.std() * rng.normal(size=found.shape)
+        return pa.array(found.astype(np.float32).tolist(), pa.list_(pa.float32()))
 
     def _topics(self) -> pa.ListArray:
         videos = self._world.videos

@@ -62,6 +62,9 @@ Watch time of a watch, log-normal and cut at the duration D (seconds):
         + b.watch_premium [subscription_tier_u = premium] - b.watch_phone [phone] + b.watch_tv [tv]
     completed = T >= b.completed_fraction D_v
 
+Satisfaction (:mod:`pipeline.site.satisfaction`) is another thing than watch time, and people say
+something of it, where ``feedback`` is above 0: likes, dislikes, shares, hides.
+
 So clickbait has many clicks and short watches, and the extra columns ``production_quality`` of
 videos and ``subscription_tier`` of users, which the log contract does not name, carry information.
 """
@@ -108,8 +111,9 @@ class Summary:
 
     @property
     def num_events(self) -> int:
-        """Impressions, watches and searches."""
-        return sum(self.rows.get(name, 0) for name in ("impressions", "watches", "searches"))
+        """Impressions, watches, searches and feedback."""
+        names = ("impressions", "watches", "searches", "feedback")
+        return sum(self.rows.get(name, 0) for name in names)
 
 
 def build(config: site_config.SiteConfig) -> site_world.World:
@@ -155,6 +159,18 @@ def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) ->
         sink(name, tables.events(name, columns))
 
 
+def content_feature(width: int) -> dict[str, object]:
+    """Returns the declaration of the content vectors, for ``features.json``."""
+    return {
+        "name": "content",
+        "kind": "vector",
+        "width": width,
+        "side": "candidate",
+        "models": ["candidate", "ranker"],
+        "source": "videos.content",
+    }
+
+
 def write_logs(
     config: site_config.SiteConfig, logs_dir: str | pathlib.Path, *, overwrite: bool = False
 ) -> Summary:
@@ -181,6 +197,8 @@ def write_logs(
             config.seed,
         )
         run(world, writer.write)
+        if config.content_width:
+            writer.write_features([content_feature(config.content_width)])
         if not writer.rows.get("watches"):
             raise command.InputError(
                 f"nobody watched anything: {config.users} users x {config.days} days x "

@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from pipeline.site import behaviour as site_behaviour
 from pipeline.site import config as site_config
 from pipeline.site import events as site_events
 from pipeline.site import oracle as site_oracle
+from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import world as site_world
 
 DIRECTORY = "truth"
@@ -180,25 +181,6 @@ class Truth:
             m, self.world.behaviour.watch_noise, self.world.videos.duration_s[videos]
         )
 
-    def expected_impression_watch_time_s(
-        self,
-        user_ids: Ids,
-        video_ids: Ids,
-        *,
-        devices: str | Sequence[str] | None = None,
-        **circumstances: Any,
-    ) -> np.ndarray:
-        """Returns P(click) x E[T of a watch], seconds, float64 [n]: what a ranker should predict.
-
-        Args:
-            user_ids: Users who see them, [n].
-            video_ids: Videos that are seen, [n].
-            devices: [n] or one for all; None for each user's usual device.
-            **circumstances: Circumstances as for ``click_probability``.
-        """
-        clicks = self.click_probability(user_ids, video_ids, **circumstances)
-        return clicks * self.expected_watch_time_s(user_ids, video_ids, devices=devices)
-
     def completed_probability(
         self, user_ids: Ids, video_ids: Ids, *, devices: str | Sequence[str] | None = None
     ) -> np.ndarray:
@@ -206,6 +188,22 @@ class Truth:
         users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
         m = self._watch_location(users, videos, devices)
         return site_behaviour.completed_probability(self.world, m, videos)
+
+    def satisfaction(self, user_ids: Ids, video_ids: Ids) -> np.ndarray:
+        """Returns what a watch is worth to its user, float64 [n] in (-1, 1)."""
+        users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
+        return site_satisfaction.satisfaction(self.world, users, videos)
+
+    def feedback_probability(self, kind: str, user_ids: Ids, video_ids: Ids) -> np.ndarray:
+        """Returns the probability that a watch gets a kind of feedback, float64 [n].
+
+        Args:
+            kind: One of :data:`pipeline.site.satisfaction.KINDS`.
+            user_ids: Users who watch, [n].
+            video_ids: Videos that are watched, [n].
+        """
+        users, videos = self.user_rows(user_ids), self.video_rows(video_ids)
+        return site_satisfaction.probability(self.world, kind, users, videos)
 
     def watch_probability(
         self,

@@ -15,6 +15,7 @@ from pipeline.site import config as site_config
 from pipeline.site import events as site_events
 from pipeline.site import hours as site_hours
 from pipeline.site import pages as site_pages
+from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import state as site_state
 from pipeline.site import world as site_world
 
@@ -54,6 +55,8 @@ class Visits:
         self._actions_left = np.zeros(len(users), np.int8)
         self._device = world.users.device[users].copy()
         self._num_pages = 0
+        # Of their own: what is said changes nothing of what is done.
+        self._opinions = np.random.default_rng([world.config.seed, 9])
         self._sessions_per_day = world.config.events_per_user_day / _events_per_session(
             world.config.click_rate
         )
@@ -256,6 +259,20 @@ class Visits:
             completed=completed,
             source=np.full(len(videos), ACTIONS.index(source), np.int8),
             device=self._device[moment.rows],
+        )
+        if self._world.config.feedback and len(videos):
+            self._say(moment.users, videos, time + np.ceil(watch_time).astype(np.int64))
+
+    def _say(self, users: np.ndarray, videos: np.ndarray, ends: np.ndarray) -> None:
+        """Logs what the users of watches that end at ``ends`` say of them."""
+        row, kind, of_channel = site_satisfaction.draw(self._world, self._opinions, users, videos)
+        self.log.add(
+            "feedback",
+            user=users[row],
+            video=videos[row],
+            time=np.minimum(ends[row], self._world.config.end_s - 1),
+            kind=kind,
+            of_channel=of_channel,
         )
 
 

@@ -39,10 +39,26 @@ def page(report: Mapping[str, Any]) -> str:
                 for space, size in spaces.items()
             ],
         ),
+        relations=report["relations"],
+        related=_text_table(
+            ["feature", "AUC in training", "in the holdout", "with watches", "too good to be true"],
+            [
+                [
+                    relation["feature"],
+                    *(_rate(relation[name]) for name in ("train", "holdout", "watches")),
+                    "; ".join(relation["warnings"]),
+                ]
+                for relation in report["relations"]["columns"]
+            ],
+        ),
         features=features,
         warned=len([style for style in features.styles if style]),
         tables=[_raw_table(name, table) for name, table in report["tables"].items()],
     )
+
+
+def _rate(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _set_aside(name: str, table: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The steps of a retraining, in order: which binary reads what and leaves what."""
 
 import dataclasses
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -31,9 +30,7 @@ class Step:
     packages: tuple[str, ...]
     needs_ranking: bool = False
 
-    def command(
-        self, locations: Mapping[str, pathlib.Path], flags: Sequence[str] = ()
-    ) -> list[str]:
+    def command(self, locations: Mapping[str, str], flags: Sequence[str] = ()) -> list[str]:
         """Returns the line that an operator would type.
 
         Args:

@@ -18,11 +18,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from absl import logging
 
 from features import command, files
+from features.stores import door
 from features.tables import log_files
 from pipeline.steps import declared, fingerprints, step_records, work_lock
 from serving.events import compaction
@@ -78,6 +79,9 @@ class Retraining:
         unrecorded_flags: Further flags of a step that do not change what is made, so that they do
             not make a step that is up to date run again.
         chain: Stages of the retraining, in order.
+        given: What steps are given for an artefact that is not at its :meth:`location`.
+        keep: Function that is called with the name of an artefact, of the records, or of the
+            report, when it is complete; it may take them elsewhere.
     """
 
     logs: pathlib.Path
@@ -86,6 +90,8 @@ class Retraining:
     flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     unrecorded_flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     chain: Sequence[declared.Step] = declared.STEPS
+    given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    keep: Callable[[str], None] = lambda _: None
 
     def run(self) -> list[StepResult]:
         """Runs what has to be run and returns what became of the declared.
@@ -111,8 +117,10 @@ class Retraining:
                 report.steps.append(self._perform(step, title, lock, scratch))
                 if report.steps[-1].outcome is Outcome.FAILED:
                     report.write("failed")
+                    self.keep(REPORT)
                     return report.steps
             report.write("done")
+            self.keep(REPORT)
         return report.steps
 
     def plan(self) -> list[StepResult]:
@@ -147,12 +155,20 @@ class Retraining:
         )
         step_records.write(self.work, step, begun)
         clock = time.monotonic()
-        environment = {command.DONE: str(step_records.done_path(self.work, step)), **scratch}
+        environment = {
+            command.DONE: str(step_records.done_path(self.work, step)),
+            command.STANDS_FOR: door.for_children(),
+            **scratch,
+        }
         code = _run_process(self._command(step), lock, environment)
         seconds = time.monotonic() - clock
+        if not code:
+            self.keep(step.writes[1])
         reason = _exit_reason(code) or self._record(step, begun, seconds)
         if reason:
             step_records.forget(self.work, step)
+        self.keep(step_records.DIRECTORY)
+        if reason:
             logging.error("%s: FAILED after %.1f s: %s", title, seconds, reason)
         else:
             logging.info("%s: done in %.1f s", title, seconds)
@@ -233,7 +249,8 @@ class Retraining:
         absent = {other.writes[1] for other in self.chain if self._skipped(other)}
         names = {*step.reads.values(), step.writes[1]} - absent
         given = [*self.flags.get(step.name, ()), *self.unrecorded_flags.get(step.name, ())]
-        return step.command({name: self.location(name) for name in names}, given)
+        places = {name: self.given.get(name) or str(self.location(name)) for name in names}
+        return step.command(places, given)
 
     @functools.cached_property
     def _fingerprints(self) -> dict[str, str]:
@@ -286,8 +303,8 @@ class _Report:
             "at": at,
             "started": self._started,
             "seconds": round(time.monotonic() - self._clock, 2),
-            "logs": str(self._job.logs),
-            "serving_root": str(self._job.serving_root),
+            "logs": door.shown(self._job.logs),
+            "serving_root": door.shown(self._job.serving_root),
             "steps": [dataclasses.asdict(step) for step in self.steps],
         }
         files.atomic_write(self._job.work / REPORT, json.dumps(report, indent=1) + "\n")

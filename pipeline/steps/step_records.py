@@ -21,7 +21,7 @@ from features import command, files
 from pipeline.steps import declared, fingerprints
 from serving.release import manifest as release
 
-_DIRECTORY = "steps"
+DIRECTORY = "steps"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Record:
 
 def path(work: pathlib.Path, step: declared.Step) -> pathlib.Path:
     """Returns where the record of a step is kept."""
-    return work / _DIRECTORY / f"{step.name}.json"
+    return work / DIRECTORY / f"{step.name}.json"
 
 
 def done_path(work: pathlib.Path, step: declared.Step) -> pathlib.Path:

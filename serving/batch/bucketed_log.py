@@ -20,7 +20,7 @@ from features.tables import logs
 from features.tables.clean_logs import Cleaner
 from serving.batch import query_files
 
-_EVENTS = ("watches", "searches", "impressions")
+_EVENTS = ("watches", "searches", "impressions", "feedback")
 # Users are replayed in buckets of about so many events, which bounds memory.
 EVENTS_PER_BUCKET = 2_000_000
 
@@ -189,6 +189,7 @@ class Shown:
             watches=clean.get("watches"),
             searches=clean.get("searches"),
             impressions=clean.get("impressions"),
+            feedback=clean.get("feedback"),
             from_s=from_s,
         )
         whole = _whole(impressions)

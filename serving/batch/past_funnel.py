@@ -22,7 +22,7 @@ from serving.batch.past_log import PastLog
 from serving.batch.past_viewers import PastViewers
 from serving.events.event import Kind
 from serving.funnel import loaded_release
-from serving.funnel.answer import Answer
+from serving.funnel.answer import Answer, Predictions
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters
@@ -34,6 +34,7 @@ from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
 from serving.live import seed as live_seed
 from serving.live.state import LiveState
+from serving.ordering import page_value
 from serving.release.manifest import Release
 from serving.servables.embedded import EmbeddedBackend
 
@@ -292,13 +293,14 @@ class _PastAnswer(Answer):
         del embedding, filters
         return self.gathered
 
-    def _by_value(self, candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
+    def _by_value(self, candidates: Candidates, said: Predictions) -> np.ndarray | None:
         if self.release.order is None:
+            seconds = said.get(page_value.WATCH_TIME)
             self.columns = self.release.order_columns(self.viewer, candidates, seconds)
-        return super()._by_value(candidates, seconds)
+        return super()._by_value(candidates, said)
 
-    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
-        del seconds
+    def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:
+        del said
         self.shown = shown
         return ()
 

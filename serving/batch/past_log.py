@@ -12,7 +12,7 @@ from features.catalogue import combined
 from features.tables import logs
 from features.tables.clean_logs import Cleaner
 
-_EVENTS = ("watches", "searches", "impressions")
+_EVENTS = ("watches", "searches", "impressions", "feedback")
 
 
 @dataclasses.dataclass(frozen=True)

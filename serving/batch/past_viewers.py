@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from features.as_of import pages
 from features.as_of.examples import Request, Users
+from features.as_of.feedback_events import FeedbackEvents
 from features.as_of.history import History
 from features.catalogue import combined
 from features.event_columns import Events, Queries, user_time_key, visible
@@ -43,6 +44,7 @@ class PastViewers:
             watches=tables["watches"],
             searches=tables.get("searches"),
             impressions=tables.get("impressions"),
+            feedback=tables.get("feedback"),
             from_s=release.resolved.history_from_s,
         )
         self.profiles = Users(_profiles(users, release.profiles.table.schema))
@@ -115,6 +117,7 @@ class PastViewers:
         watched = _before(whole.watches.key, code, now)
         clicked = _before(whole.clicks.key, code, now)
         searched = _before(whole.search_key, code, now)
+        said = _before(whole.feedback.events.key, code, now)
         completed = slice(*np.searchsorted(whole.completed_row, [watched.start, watched.stop]))
         clicked_shown = whole.clicked_shown[clicked]
         on_earlier_pages = clicked_shown < shown_until
@@ -130,6 +133,11 @@ class PastViewers:
             search_key=whole.search_key[searched] - first_key,
             search_tokens=whole.search_tokens.slice(searched.start, searched.stop - searched.start),
             from_s=whole.from_s,
+            feedback=FeedbackEvents(
+                events=_part(whole.feedback.events, said),
+                kind=whole.feedback.kind[said],
+                channel=whole.feedback.channel[said],
+            ),
         )
 
 

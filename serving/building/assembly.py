@@ -21,6 +21,7 @@ from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
+from features.stores import door
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
@@ -84,7 +85,7 @@ def publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
             lineage={
-                "examples": {"path": str(inputs.examples.resolve()), "info": info},
+                "examples": {"path": door.shown(inputs.examples.resolve()), "info": info},
                 "candidate_model": _lineage(inputs.candidate_model),
                 "ranker_model": _lineage(inputs.ranker_model),
                 "index": assembly.index_report,
@@ -138,7 +139,7 @@ def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
 def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
     if directory is None:
         return None
-    return {"path": str(directory.resolve()), "info": files.read_complete(directory)}
+    return {"path": door.shown(directory.resolve()), "info": files.read_complete(directory)}
 
 
 def _require_passed(judged: list[Gate], force_publish: str) -> None:

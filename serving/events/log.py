@@ -68,7 +68,7 @@ class EventLog:
         compaction_period_s: float = COMPACTION_PERIOD_S,
         wall: Callable[[], float] = time.time,
         store: str = event_segments.ANY,
-        bring: Callable[[Sequence[event_segments.Segment]], object] = lambda _: None,
+        bring: Callable[[Sequence[event_segments.Segment]], object] | None = lambda _: None,
         disk: Disk | None = None,
     ) -> None:
         """Opens the log.
@@ -79,7 +79,8 @@ class EventLog:
             wall: Clock of the machine, Unix seconds.
             store: Id of the history store beside it.
             bring: Function that makes sure that this store has what segments hold, durably; raises
-                HistoryUnavailableError where it may not. Asked before they leave the log.
+                HistoryUnavailableError where it may not. Asked before they leave the log. None
+                where the store is another process's, to which what leaves the log is owed.
             disk: Way in which files are written; None for that of the system.
 
         Raises:
@@ -148,9 +149,8 @@ class EventLog:
         with _explained(self.logs_dir):
             self._events.seal()
             self._pages.seal()
-            return compaction.compact(
-                self.logs_dir, wall_s=self._wall(), flush=flush, bring=self._bring_what_may_lack
-            )
+            bring = None if self._bring is None else self._bring_what_may_lack
+            return compaction.compact(self.logs_dir, wall_s=self._wall(), flush=flush, bring=bring)
 
     def _bring_what_may_lack(
         self, segments: Sequence[event_segments.Segment]
@@ -163,6 +163,7 @@ class EventLog:
             for segment in mine
             if owes or segment.stream == event_segments.OWED or not self.wrote(segment.path.name)
         ]
+        assert self._bring is not None
         try:
             self._bring(may_lack)
         except BaseException:

@@ -6,7 +6,7 @@ import functools
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,10 @@ from serving.funnel.rungs import (
 )
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import UserHistory, unknown_user
+from serving.ordering import diversity, page_value
+
+Predictions = Mapping[str, np.ndarray]
+VALUE = "value"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Answer:
         self._predicate = predicate
         self.ladder = Ladder()
         self._sources_ms: dict[str, float] = {}
+        self._tried: set[int] = set()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -143,7 +148,8 @@ class Answer:
         with self.stage("retrieval"):
             gathered = self._candidates(embedding, filters)
         with self.stage("ranking"):
-            order, seconds = self._order(gathered, embedding)
+            order, said = self._order(gathered, embedding)
+            order, tried = self._rearranged(order, gathered)
             if len(filters.resting):
                 rests = np.isin(gathered.rows[order], filters.resting)
                 order = np.concatenate([order[~rests], order[rests]])
@@ -155,7 +161,11 @@ class Answer:
                 k=self._request.k,
                 cap=self.settings.per_channel,
             )
-            items = self._items(gathered.take(chosen), None if seconds is None else seconds[chosen])
+            self._tried = set(gathered.rows[tried].tolist())
+            items = self._items(
+                gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
+            )
+        seconds = said.get(page_value.WATCH_TIME)
         self.worked = Worked(embedding, filters, gathered, seconds, order, chosen)
         return Page(
             page_id=uuid.uuid4().hex,
@@ -202,10 +212,6 @@ class Answer:
                 "a new video is once its row is in the videos table."
             )
         return row
-
-    def _is_ranked(self, gathered: Candidates) -> bool:
-        """Whether related videos are ranked for the viewer: one of whom something is known."""
-        return len(gathered) > 0 and not self.viewer.is_unknown
 
     def _embedding(self) -> np.ndarray | None:
         if self.viewer.is_unknown:
@@ -285,47 +291,57 @@ class Answer:
 
     def _order(
         self, gathered: Candidates, embedding: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns candidates best first, and their expected watch times where there are any."""
+    ) -> tuple[np.ndarray, Predictions]:
+        """Returns candidates best first, and what the ranker says of them; nothing without it."""
         known = self.viewer.is_unknown or embedding is not None
         if self._related_to is not None:
-            seconds = self._expected_watch_times(gathered) if self._is_ranked(gathered) else None
-            return candidates.related_order(gathered, seconds), seconds
+            # Ranked for a viewer of whom something is known.
+            is_ranked = len(gathered) > 0 and not self.viewer.is_unknown
+            said = self._predictions(gathered) if is_ranked else {}
+            return candidates.related_order(gathered, said.get(VALUE)), said
         if known and len(gathered):
-            seconds = self._expected_watch_times(gathered)
-            order = self._by_value(gathered, seconds)
+            said = self._predictions(gathered)
+            order = self._by_value(gathered, said)
             if order is not None:
-                return order, seconds
+                return order, said
         if embedding is not None:
             scores = np.nan_to_num(gathered.retrieval_scores, nan=-np.inf)
-            return np.argsort(-scores, kind="stable"), None
-        order = _by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
+            return np.argsort(-scores, kind="stable"), {}
+        order = candidates.by_turns(gathered, (sources.CO_WATCH, sources.POPULAR))
         if not gathered.counts().get(sources.CO_WATCH):
             self.ladder.rung = POPULAR
-        return order, None
+        return order, {}
 
-    def _expected_watch_times(self, gathered: Candidates) -> np.ndarray | None:
-        """Returns what the ranker says; None, a rung lower, where it says nothing."""
+    def _predictions(self, gathered: Candidates) -> Predictions:
+        """Returns what the ranker says, and the value by it; nothing, a rung lower, without one."""
         if self.release.ranker is None:
             self.ladder.stand_on(NO_RANKER, f"ranker: release {self.release.version} has no ranker")
-            return None
+            return {}
         deadline_s = self.settings.ranker_deadline_s
         rank = functools.partial(
-            self.release.expected_watch_times, self.viewer, gathered, deadline_s=deadline_s
+            self.release.predictions, self.viewer, gathered, deadline_s=deadline_s
         )
         try:
-            seconds: np.ndarray = self._pool.run("ranker", rank, deadline_s)
-            return seconds
+            said: dict[str, np.ndarray] = self._pool.run("ranker", rank, deadline_s)
         except (errors.ModelError, errors.StageTimeoutError) as error:
             logging.log_every_n_seconds(logging.ERROR, "No ranking: %s", 1, error)
             self.ladder.fall("ranker", error)
-            return None
+            return {}
+        return {**said, VALUE: self._formula.of(said)}
 
-    def _by_value(self, gathered: Candidates, seconds: np.ndarray | None) -> np.ndarray | None:
-        """Returns candidates best first: by the learned order, else by expected watch time.
+    @property
+    def _formula(self) -> page_value.PageValue:
+        return page_value.parse(self.settings.page_value)
 
-        None where there is neither: a learned order may look at expected watch times, too.
+    def _by_value(self, gathered: Candidates, said: Predictions) -> np.ndarray | None:
+        """Returns candidates best first: by the page's formula where that is declared.
+
+        Else by the learned order, which is one of watches, or by expected watch time. None where
+        there is neither: a learned order may look at expected watch times, too.
         """
+        seconds = said.get(page_value.WATCH_TIME)
+        if said and not self._formula.is_default:
+            return np.argsort(-said[VALUE], kind="stable")
         learned = self.release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
             columns = self.release.order_columns(self.viewer, gathered, seconds)
@@ -333,12 +349,30 @@ class Answer:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")
 
-    def _items(self, shown: Candidates, seconds: np.ndarray | None) -> tuple[Item, ...]:
+    def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the order by the settings of diversity and exploration, and who was tried."""
+        settings, rows, k = self.settings, gathered.rows, self._request.k
+        if settings.diversity:
+            vectors = self.release.index.embeddings[rows][:, :-1]
+            order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
+        if not settings.explored or self._related_to is not None:
+            return order, order[:0]
+        rng = np.random.default_rng()
+        shown, clicked, is_fresh = self.release.known_of(rows, self.viewer.now)
+        slots = diversity.slots(k, settings.explored, rng)
+        return diversity.explored(
+            *(order,), shown=shown, clicked=clicked, is_fresh=is_fresh, slots=slots, k=k, rng=rng
+        )
+
+    def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:
         videos = self.release.shown_columns.take(shown.rows).to_pylist()
         # Plain numbers: NumPy's own are slow one by one.
         bits, retrieval = shown.source_bits.tolist(), shown.retrieval_scores.tolist()
         scores = shown.source_scores.T.tolist()
-        watch_times = [math.nan] * len(videos) if seconds is None else seconds.tolist()
+        nothing = [math.nan] * len(videos)
+        told = {name: values.tolist() for name, values in said.items()}
+        watch_times, values = told.get(page_value.WATCH_TIME, nothing), told.get(VALUE, nothing)
+        heads = [name for name in told if name not in {page_value.WATCH_TIME, VALUE}]
         return tuple(
             Item(
                 video_id=video["video_id"],
@@ -352,24 +386,12 @@ class Answer:
                 },
                 retrieval_score=_number(retrieval[position]),
                 expected_watch_time_s=_number(watch_times[position]),
+                feedback={kind: told[kind][position] for kind in heads},
+                value=_number(values[position]),
+                is_explored=int(shown.rows[position]) in self._tried,
             )
             for position, video in enumerate(videos)
         )
-
-
-def _by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:
-    """Returns the best of each of some sources, the second best of each, and so on.
-
-    What none of them nominated comes last, in its order.
-    """
-    place = np.full(len(gathered), np.inf)
-    for turn, name in enumerate(names):
-        if name in gathered.source_names:
-            scores = gathered.source_scores[gathered.source_names.index(name)]
-            mine = np.flatnonzero(np.isfinite(scores))
-            best = mine[np.argsort(-scores[mine], kind="stable")]
-            place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))
-    return np.argsort(place, kind="stable")
 
 
 def _number(value: float) -> float | None:

@@ -140,6 +140,21 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
     return np.argsort(-fused, kind="stable")
 
 
+def by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:
+    """Returns the best of each of some sources, the second best of each, and so on.
+
+    What none of them nominated comes last, in its order.
+    """
+    place = np.full(len(gathered), np.inf)
+    for turn, name in enumerate(names):
+        if name in gathered.source_names:
+            scores = gathered.source_scores[gathered.source_names.index(name)]
+            mine = np.flatnonzero(np.isfinite(scores))
+            best = mine[np.argsort(-scores[mine], kind="stable")]
+            place[best] = np.minimum(place[best], np.arange(len(best)) + turn / len(names))
+    return np.argsort(place, kind="stable")
+
+
 def capped_per_channel(order: np.ndarray, channels: np.ndarray, *, k: int, cap: int) -> np.ndarray:
     """Chooses a page: best first, at most ``cap`` per channel while there are others.
 

@@ -13,7 +13,8 @@ the users outside. ``release`` keeps an arm on one version; without it the arm f
 Such a release is pinned in the serving root (:func:`serving.release.publication.pin`), and stays
 there until it is unpinned. A server that does not have it nevertheless serves the arm's users by
 the current release, says so, and leaves those pages out of the experiment.
-``settings`` are those of :class:`serving.funnel.page.FunnelConfig`. The first arm is the control.
+``settings`` are those of :class:`serving.funnel.page.FunnelConfig`, such as ``per_channel`` or
+the formula ``page_value``: it changes without a training. The first arm is the control.
 """
 
 import dataclasses
@@ -136,13 +137,22 @@ def _fault_of(arm: Arm) -> str | None:
     unknown = sorted(set(arm.settings) - set(_SETTINGS))
     if unknown:
         return f"settings of {arm.name} must be among {sorted(_SETTINGS)}, got {unknown}"
+    return _fault_of_settings(arm)
+
+
+def _fault_of_settings(arm: Arm) -> str | None:
     for name, value in arm.settings.items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        kind = _SETTINGS[name].kind
+        if kind is str and not isinstance(value, str):
+            return f"{name} of {arm.name} must be text, got {value!r}"
+        if kind is not str and (not isinstance(value, int | float) or isinstance(value, bool)):
             return f"{name} of {arm.name} must be a number, got {value!r}"
-        if _SETTINGS[name].kind is int and not isinstance(value, int):
+        if kind is int and not isinstance(value, int):
             return f"{name} of {arm.name} must be a whole number, got {value!r}"
     try:
         FunnelConfig(**arm.settings)
     except RuleError as error:
         return f"{error.name} of {arm.name} must {error.rule}, got {error.value!r}"
+    except command.InputError as error:
+        return f"settings of {arm.name}: {error}"
     return None

@@ -30,6 +30,8 @@ from serving.history.user_history import HistoryStore
 
 # Of the pool of stages: a request has at most as many as there are sources under way.
 STAGE_THREADS = 32
+# How the logs name an impression that was there to be learnt of, among the exposures.
+EXPLORED = "exploration/posterior"
 
 
 class Funnel:
@@ -214,7 +216,7 @@ def _impressions(page: Page, viewer: Viewer) -> list[Event]:
             candidate_sources=item.sources,
             retrieval_score=item.retrieval_score,
             release_id=page.release_id,
-            exposures=page.exposures,
+            exposures=(*page.exposures, *((EXPLORED,) if item.is_explored else ())),
         )
         for item in page.items
     ]

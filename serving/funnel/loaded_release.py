@@ -16,6 +16,7 @@ from features import command, spec, tensors
 from features.as_of import examples
 from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
+from features.durations import DAY_S
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
 from serving import errors
@@ -29,6 +30,7 @@ from serving.funnel.viewer import HOME, Profiles, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
 from serving.live.state import LiveState, LiveView
+from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
 from serving.servables.prepared_videos import PreparedVideos
@@ -36,6 +38,8 @@ from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend
 
 _WARM_UP_CANDIDATES = 300
+# Uploaded within this time a video may be tried, see serving.ordering.diversity.
+_FRESH_S = 3 * DAY_S
 _SHOWN_COLUMNS = (
     "video_id",
     "title",
@@ -160,10 +164,27 @@ class LoadedRelease:
             )
         return embedding[0]
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Kinds of feedback of which the ranker says how probable they are."""
+        return () if self.ranker is None else self.resolved.feedback
+
     def expected_watch_times(
         self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
     ) -> np.ndarray:
         """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
+
+        Raises:
+            ModelError: There is no ranker, or it failed.
+        """
+        return self.predictions(viewer, candidates, deadline_s=deadline_s)[page_value.WATCH_TIME]
+
+    def predictions(
+        self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns what the ranker says of each candidate, float32 [n], by name.
+
+        That is the expected watch time, seconds, and the probability of each of :attr:`heads`.
 
         Raises:
             ModelError: There is no ranker, or it failed.
@@ -186,14 +207,33 @@ class LoadedRelease:
                         features, **moment, nominations=nominations
                     )
         output = self.ranker.predict(inputs, deadline_s=deadline_s)
-        seconds = np.asarray(output["expected_watch_time_s"], np.float32).reshape(-1)
+        said = {page_value.WATCH_TIME: output["expected_watch_time_s"]}
+        said |= {kind: output[kind] for kind in self.heads}
         count = len(candidates)
-        if seconds.shape != (count,) or np.isnan(seconds).any():
-            raise errors.ModelError(
-                f"the ranker of release {self.version} must give {count} numbers, got shape "
-                f"{seconds.shape} with {int(np.isnan(seconds).sum())} NaN."
-            )
-        return seconds
+        for name, values in said.items():
+            said[name] = values = np.asarray(values, np.float32).reshape(-1)
+            if values.shape != (count,) or np.isnan(values).any():
+                raise errors.ModelError(
+                    f"the ranker of release {self.version} must give {count} numbers as {name}, "
+                    f"got shape {values.shape} with {int(np.isnan(values).sum())} NaN."
+                )
+        return said
+
+    def known_of(self, rows: np.ndarray, now: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns how well videos are known: impressions, clicks, float32 [n], and who is fresh.
+
+        Args:
+            rows: int [n], of the catalogue.
+            now: Moment, Unix seconds.
+        """
+        times = np.full(len(rows), now, np.int64)
+        counts = self.statistics.columns(rows, times)
+        shown, clicked = counts["video_impressions_all"], counts["video_clicks_all"]
+        if self.live is not None:
+            lately = self.live.columns(rows, times)
+            shown = shown + lately["video_live_impressions_1d"]
+            clicked = clicked + lately["video_live_watches_1d"]
+        return shown, clicked, self.catalogue.upload_times[rows] > now - _FRESH_S
 
     def raw_ranker_inputs(self, viewer: Viewer, candidates: Candidates) -> dict[str, np.ndarray]:
         """Returns the inputs of the ranker's default signature, which reads videos raw, by name."""

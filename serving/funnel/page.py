@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from features.config import Bounds, check
 from features.durations import DAY_S
 from serving.history.user_history import NOTHING_BLOCKED, Blocked
+from serving.ordering import page_value
 
 MAX_K = 100
 
@@ -38,6 +39,13 @@ class FunnelConfig:
         ranker_deadline_s: Time for ranking, seconds; then pages are ordered by retrieval score.
         record_deadline_s: Time to write down what is shown, seconds; then a page is answered
             without.
+        page_value: What a video on a page is worth, a formula of the expected watch time and the
+            probabilities of feedback, such as ``watch_time_s + 30*like - 120*hide``. Other formulas
+            than the default order pages by themselves, without a learned order.
+        diversity: Weight of likeness to the videos above it against a video's place; 0 leaves the
+            order as it is.
+        explored: Share of the places of a page that go to fresh videos of which little is known;
+            the logs name them.
     """
 
     retrieved: _Count = 250
@@ -51,9 +59,13 @@ class FunnelConfig:
     sources_deadline_s: _Deadline = 1.0
     ranker_deadline_s: _Deadline = 2.0
     record_deadline_s: _Deadline = 1.0
+    page_value: str = page_value.DEFAULT
+    diversity: Annotated[float, Bounds(ge=0, le=1)] = 0.0
+    explored: Annotated[float, Bounds(ge=0, le=0.5)] = 0.0
 
     def __post_init__(self) -> None:
         check(self)
+        page_value.parse(self.page_value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +117,9 @@ class Item:
         source_scores: Each source's own score.
         retrieval_score: Inner product with the query embedding; None without one.
         expected_watch_time_s: Expected watch time by the ranker, seconds; None on lower rungs.
+        feedback: Probability of each kind of feedback by the ranker, where it says so.
+        value: What it is worth by the page's formula; None where nothing ranked it.
+        is_explored: Whether it is there to learn of it, rather than for its place in the order.
     """
 
     video_id: str
@@ -114,6 +129,9 @@ class Item:
     source_scores: Mapping[str, float]
     retrieval_score: float | None
     expected_watch_time_s: float | None
+    feedback: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    value: float | None = None
+    is_explored: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

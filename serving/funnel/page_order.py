@@ -34,8 +34,9 @@ from features.durations import HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
 from serving.live.state import LiveView
+from serving.release import manifest as release
 
-DIRECTORY = "page_order"
+DIRECTORY = release.PAGE_ORDER
 FILE = "page_order.json"  # In the directory that serving.learn_order writes.
 # Of columns that are logarithms, scores and flags; fitted ones stay far below.
 MAX_WEIGHT = 1e6

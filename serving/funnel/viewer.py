@@ -83,6 +83,7 @@ class Viewer:
             watches=stored.watches,
             searches=stored.searches,
             impressions=stored.impressions,
+            feedback=stored.feedback,
             from_s=from_s,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))

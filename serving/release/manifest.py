@@ -30,6 +30,7 @@ OPTIONAL = frozenset({"ranker"})  # Logs without impressions cannot train one.
 CURRENT = "CURRENT"
 RELEASES = "releases"
 PINNED = "pinned"
+PAGE_ORDER = "page_order"  # page_order/<version>.json, where an order was learned for a release
 BUILDING = ".building-"  # releases/.building-<version> marks a release that is being written
 _MANIFEST_FORMAT = 1
 _CURRENT_BYTES = 100

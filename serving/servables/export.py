@@ -19,6 +19,7 @@ from absl import logging
 from features import preprocessing, spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
 from models.candidate.model import CandidateModel
+from models.ranking.layers import Outputs, VideoParts
 from models.ranking.model import Ranker
 from serving.servables import prepared_videos, signatures
 
@@ -69,9 +70,8 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         features = servable.transformed(raw)
         query = {name: features[name] for name in query_names}
         candidates = {name: features[name] for name in videos}
-        logits = model.logits(query, candidates)
-        expected = model.seconds(logits, candidates)
-        return {"logit": logits, "expected_watch_time_s": expected}
+        outputs = model.outputs_of(query, candidates)
+        return _answers(model, outputs, candidates)
 
     one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
     many = servable.inputs(Side.QUERY)
@@ -84,6 +84,19 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         for name, products in _PRODUCTS.items():
             functions[name] = _score_prepared(model, servable, one, examples_dir, products=products)
     servable.save(directory, functions)
+
+
+def _answers(
+    model: Ranker, outputs: Outputs, candidates: Mapping[str, tf.Tensor] | VideoParts
+) -> Tensors:
+    """Returns logit and expected watch time, and the probability of each kind of feedback."""
+    logits = model.logits_from(outputs)
+    expected = model.seconds(logits, candidates)
+    return {
+        "logit": logits,
+        "expected_watch_time_s": expected,
+        **model.feedback_from(outputs),
+    }
 
 
 def _prepare_videos(
@@ -137,8 +150,8 @@ def _score_prepared(
             if features:
                 candidates[spec.vector_column(Side.CANDIDATE, kind)] = numbers(kind, inputs)
         parts = model.video_parts_from(tf.cast(inputs[prepared_videos.PARTS], tf.float32))
-        logits = model.logits(query, candidates, products=products, video_parts=parts)
-        return {"logit": logits, "expected_watch_time_s": model.seconds(logits, parts)}
+        outputs = model.outputs_of(query, candidates, products=products, video_parts=parts)
+        return _answers(model, outputs, parts)
 
     return _function(score, {**query_inputs, **candidate_inputs})
 

@@ -157,6 +157,8 @@ def _video(item: Item, *, debug: bool, hosts: Collection[str]) -> http_schema.Re
         sources=list(item.sources),
         retrieval_score=item.retrieval_score,
         expected_watch_time_s=item.expected_watch_time_s,
+        value=item.value,
+        feedback=dict(item.feedback) if debug else None,
         source_scores=dict(item.source_scores) if debug else None,
     )
 

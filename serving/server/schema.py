@@ -188,6 +188,12 @@ class RecommendedVideo(pydantic.BaseModel):
     expected_watch_time_s: float | None = pydantic.Field(
         description="Of the ranker; null where the rung has no ranking."
     )
+    value: float | None = pydantic.Field(
+        None, description="By the formula of the page, which orders it where one is declared."
+    )
+    feedback: dict[str, float] | None = pydantic.Field(
+        None, description="With debug: how probable each kind of feedback is, where the ranker says"
+    )
     source_scores: dict[str, float] | None = pydantic.Field(
         None, description="With debug: each source's own score."
     )

@@ -22,6 +22,7 @@ from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
 from serving.funnel.funnel import Funnel
 from serving.funnel.loaded_release import LoadedRelease
+from serving.funnel.page import FunnelConfig
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history import redis_connection, redis_store
@@ -30,6 +31,7 @@ from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
 from serving.insight.left_out import RawRankers
+from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.release import publication
 from serving.servables import signatures
@@ -78,18 +80,15 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
+    kept = experiment.releases if experiment else ()
     live = LiveParts(
-        config.serving_root,
-        config.logs,
-        backend,
-        clock=clock,
-        is_own=log.wrote,
-        kept=experiment.releases if experiment else (),
+        *(config.serving_root, config.logs, backend), clock=clock, is_own=log.wrote, kept=kept
     )
     live.seed()
 
     def load(version: str) -> LoadedRelease:
-        return live.attach(_load(config, version, backend, history, clock=clock))
+        loaded = _load(config, version, backend, history, clock=clock)
+        return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
@@ -134,6 +133,30 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
+
+
+def _fit_for(
+    loaded: LoadedRelease, settings: FunnelConfig, experiment: Experiment | None
+) -> LoadedRelease:
+    """Returns the release; refuses one whose ranker does not say what a formula reads."""
+    for formula in _formulas(settings, experiment, loaded.version):
+        formula.require(loaded.heads, where=f"release {loaded.version}")
+    return loaded
+
+
+def _formulas(
+    settings: FunnelConfig, experiment: Experiment | None, version: str
+) -> list[page_value.PageValue]:
+    """Returns the formulas by which pages of a release are made."""
+    arms = experiment.arms if experiment else ()
+    texts = {
+        str(arm.settings.get("page_value", settings.page_value))
+        for arm in arms
+        if arm.release in {None, version}
+    }
+    if not experiment or version not in experiment.releases:
+        texts.add(settings.page_value)  # Of those who are in no arm.
+    return [page_value.parse(text) for text in sorted(texts)]
 
 
 def _memory(

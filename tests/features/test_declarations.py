@@ -205,6 +205,7 @@ def test_every_declared_feature_of_the_project_could_be_an_extra_one():
     types = {
         **{f.origin: {} for f in spec.FEATURES},
         "searches": {"query": pa.string()},
+        "feedback": {"kind": pa.string()},
         "impressions": dict.fromkeys(
             ("release_id", "candidate_sources", "retrieval_score", "device", "surface"), pa.string()
         ),

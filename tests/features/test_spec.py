@@ -60,6 +60,7 @@ def test_the_full_spec_has_over_200_model_inputs_with_powers():
     everything = {f.origin: [] for f in spec.FEATURES} | {
         "videos": ["video_id", "upload_time"],
         "searches": ["query"],
+        "feedback": ["kind"],
         "impressions": ["candidate_sources", "retrieval_score", "release_id"],
         "context": ["device", "surface"],
     }

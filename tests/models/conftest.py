@@ -1,8 +1,9 @@
 """A small examples directory with known contents, written without running preprocess."""
 
+import dataclasses
 import pathlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,13 +154,14 @@ def write_examples(
     ranker: Mapping[str, Rows] | None = None,
     vocabularies: Mapping[str, list[str]] = VOCABULARIES,
     info: Mapping[str, Any] | None = None,
+    feedback: Sequence[str] = (),
 ) -> pathlib.Path:
     """Writes the parts of an examples directory that training reads.
 
     ``candidate`` and ``ranker`` give the rows of ``train`` and ``holdout``, ``info`` what COMPLETE
-    holds besides.
+    holds besides, ``feedback`` the kinds of feedback that impressions got.
     """
-    resolved = small_spec()
+    resolved = dataclasses.replace(small_spec(), feedback=tuple(feedback))
     resolved.save(directory)
     splits: dict[str, Mapping[str, Rows]] = {
         spec.CANDIDATE: {"videos": catalogue_rows(), **(candidate or {})},

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, spec
+from features import command, dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
 from features.tables import logs
 from models.embeddings import SideInputs, make_tables
@@ -19,12 +19,15 @@ from pipeline.preprocessing.config import PreprocessConfig
 
 T0 = 1_650_000_000
 QUALITY = [0.5, 2.0, None, 8.0]
+EMBEDDINGS = [[1.0, 0.0, 5.0], [3.0, 0.0, 5.0], None, [5.0, 0.5, 5.0]]
 PLANS = ["free", "gold", None]
 DECLARED = [
     {"name": "quality", "kind": "continuous", "side": "candidate", "models": ["candidate"],
      "source": "videos.quality"},
     {"name": "plan", "kind": "univalent", "side": "query", "models": ["candidate"],
      "source": "users.plan"},
+    {"name": "content", "kind": "vector", "width": 3, "side": "candidate",
+     "models": ["candidate"], "source": "videos.embedding"},
 ]  # fmt: skip
 
 
@@ -35,9 +38,8 @@ def examples(tmp_path_factory):
     count = 60
     with logs.LogWriter(directory / "logs") as writer:
         names = [f"v{i}" for i in range(4)]
-        writer.write(
-            "videos", pa.table({"video_id": names, "upload_time": [T0] * 4, "quality": QUALITY})
-        )
+        columns = {"video_id": names, "upload_time": [T0] * 4}
+        writer.write("videos", pa.table({**columns, "quality": QUALITY, "embedding": EMBEDDINGS}))
         writer.write("users", pa.table({"user_id": ["a", "b", "c"], "plan": PLANS}))
         writer.write(
             "watches",
@@ -85,7 +87,9 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
     resolved = ResolvedSpec.load(examples)
     sizes = dataset.vocabulary_sizes(examples, spec.CANDIDATE)
     without = ResolvedSpec(
-        features=tuple(f for f in resolved.features if f.name not in {"quality", "plan"}),
+        features=tuple(
+            f for f in resolved.features if f.name not in {"quality", "plan", "content"}
+        ),
         spaces=resolved.spaces,
     )
 
@@ -93,8 +97,49 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
         inputs = SideInputs(features, spec.CANDIDATE, side)
         return inputs.width(make_tables(inputs.features, sizes, widths={"category": 4}, seed=1))
 
-    assert width(Side.CANDIDATE, resolved) == width(Side.CANDIDATE, without) + 3
+    assert width(Side.CANDIDATE, resolved) == width(Side.CANDIDATE, without) + 3 + 3
     assert width(Side.QUERY, resolved) == width(Side.QUERY, without) + 4
+
+
+def test_a_vector_is_around_zero_and_zero_where_it_is_missing(examples):
+    column = spec.vector_column(Side.CANDIDATE, Kind.VECTOR)
+    found = dataset.load(examples, spec.CANDIDATE, "train", [column, "video_id"])
+    videos = dataset.vocabulary(examples, spec.CANDIDATE, "video")
+    vectors = {
+        int(videos[video - 1][1:]): vector
+        for video, vector in zip(found["video_id"], found[column], strict=True)
+    }
+    np.testing.assert_array_equal(vectors[2], [0, 0, 0])
+    known = np.array([vectors[video] for video in (0, 1, 3)])
+    assert (np.diff(known[:, 0]) > 0).all()
+    assert known[0, 1] == known[1, 1] < 0 < known[2, 1]
+    np.testing.assert_allclose(known[:, 2], 0, atol=1e-3)  # A constant says nothing.
+    assert np.abs(known).max() <= 1
+    # By hand: the first entry's distance from its mean, in a third of standard deviations.
+    rows = np.array([EMBEDDINGS[int(videos[v - 1][1:])] is not None for v in found["video_id"]])
+    firsts = np.array([EMBEDDINGS[int(videos[v - 1][1:])][0] for v in found["video_id"][rows]])
+    expected = (firsts - firsts.mean()) / firsts.std() / 3
+    np.testing.assert_allclose(found[column][rows, 0], expected, atol=1e-4)
+
+
+def test_vectors_of_another_width_or_not_finite_are_one_message(examples, tmp_path):
+    for bad, says in (
+        ([1.0, 2.0], "have another width than the declared 3"),
+        ([1.0, float("nan"), 2.0], "null, NaN or infinite"),
+        ([1.0, float("inf"), 2.0], "null, NaN or infinite"),
+    ):
+        logs_dir = tmp_path / f"logs-{says[:4]}-{bad[1]}"
+        shutil.copytree(examples.parent / "logs", logs_dir)
+        rows = logs.read_table(logs_dir, "videos")
+        shutil.rmtree(logs_dir / "videos")
+        embeddings = pa.array([bad, *EMBEDDINGS[1:]])
+        place = rows.column_names.index("embedding")
+        logs.append(logs_dir, "videos", rows.set_column(place, "embedding", embeddings))
+        with pytest.raises(command.InputError, match=says) as raised:
+            preprocessing_job.run(str(logs_dir), str(tmp_path / "out"), PreprocessConfig(), [])
+        assert "feature 'content': 1 of 4 rows" in str(raised.value)
+        assert "v0" in str(raised.value)
+        assert not (tmp_path / "out").exists()
 
 
 def test_the_statistics_know_it(examples):

@@ -150,7 +150,7 @@ def worker_python(tmp_path_factory, sdist):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, request):
     """One job manager, two task managers, Beam's job server."""
-    lacking = jars.missing()
+    lacking = jars.FLINK.missing()
     if lacking:
         pytest.skip(f"missing part flink: {lacking}")
     python = request.getfixturevalue("worker_python")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models import config, losses
 from models.ranking import model as ranker
+from models.ranking import scoring
 from models.ranking import training as ranker_training
 
 
@@ -55,7 +56,7 @@ def pages(world, *, same: bool):
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
 @pytest.mark.parametrize("pairwise", [0.0, 0.3])
 def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwise):
-    settings = config.RankerConfig(hidden=hidden, pairwise=pairwise, wide=True)
+    settings = config.RankerConfig(hidden=hidden, pairwise=pairwise)
     model = ranker.Ranker(world.spec(), world.vocabulary_sizes, settings)
     if model.level is not None:
         model.level.output_layer.kernel.assign(tf.ones_like(model.level.output_layer.kernel))
@@ -88,7 +89,7 @@ def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwi
 def test_scores_are_those_of_single_rows(world, same):
     model = ranker.Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(hidden=(8,)))
     rows = pages(world, same=same)
-    found = ranker_training.Scorer(model)(rows)
+    found = scoring.Scorer(model)(rows)
     np.testing.assert_allclose(found, model.logits(rows, rows), rtol=1e-5, atol=1e-5)
 
 

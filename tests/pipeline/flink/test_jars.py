@@ -33,7 +33,7 @@ def assert_nothing_there(home):
 
 
 def test_every_jar_is_pinned_once_by_sha256():
-    digests = jars.digests()
+    digests = jars.FLINK.digests()
     assert len(digests) > 100
     assert all(name.endswith(".jar") and len(digest) == 64 for name, digest in digests.items())
     assert len([name for name in digests if name.startswith("flink-runtime-")]) == 1
@@ -42,21 +42,21 @@ def test_every_jar_is_pinned_once_by_sha256():
 def test_without_maven_the_message_says_so(home, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(command.InputError, match="no mvn on PATH"):
-        jars.fetch()
+        jars.FLINK.fetch()
 
 
 def test_a_failed_fetch_shows_mavens_words_and_leaves_nothing(home, tmp_path, monkeypatch):
     maven(tmp_path, monkeypatch, 'echo half > "$OUT/a.jar"; echo no network; exit 1\n')
     with pytest.raises(command.InputError, match="no network"):
-        jars.fetch()
+        jars.FLINK.fetch()
     assert_nothing_there(home)
 
 
 def test_other_jars_than_the_pinned_ones_are_refused_and_removed(home, tmp_path, monkeypatch):
-    name = next(iter(jars.digests()))
+    name = next(iter(jars.FLINK.digests()))
     maven(tmp_path, monkeypatch, f'echo forged > "$OUT/{name}"\n')
     with pytest.raises(command.InputError, match="not those of"):
-        jars.fetch()
+        jars.FLINK.fetch()
     assert_nothing_there(home)
 
 
@@ -71,9 +71,9 @@ def test_a_cluster_without_jars_says_how_to_get_them(home, tmp_path, monkeypatch
 
 def test_without_java_the_message_says_so(home, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "java" in jars.missing()
+    assert "java" in jars.FLINK.missing()
 
 
 def test_the_cache_is_named_after_the_pins(monkeypatch):
     monkeypatch.delenv(jars.HOME_VARIABLE, raising=False)
-    assert jars.home().parent == pathlib.Path.home() / ".cache" / "watchnext"
+    assert jars.FLINK.home().parent == pathlib.Path.home() / ".cache" / "watchnext"

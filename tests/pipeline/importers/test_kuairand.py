@@ -100,6 +100,21 @@ def test_a_row_that_was_not_played_is_no_watch():
     ]
 
 
+def test_what_was_said_of_a_row_is_a_row_of_feedback_at_the_end_of_its_play():
+    rows = log_rows(
+        {"is_like": 1, "is_forward": 1, "play_time_ms": 5000},
+        {"is_hate": 1, "play_time_ms": 0, "user_id": 2},
+        {},
+    )
+    found = kuairand.feedback_of(rows).to_dicts()
+    said = {"user_id": "1", "video_id": "10", "time": START_MS // 1000 + 5}
+    assert found == [
+        {**said, "kind": "like"},
+        {**said, "user_id": "2", "time": START_MS // 1000, "kind": "dislike"},
+        {**said, "kind": "share"},
+    ]
+
+
 def test_history_keeps_its_order_and_ends_before_the_log():
     history = pl.DataFrame(
         {

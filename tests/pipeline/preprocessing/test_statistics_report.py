@@ -165,7 +165,9 @@ def examples(directory, split, *, videos, devices, numbers):
     path = directory / "ranking_examples" / split
     path.mkdir(parents=True)
     vectors = pa.array([list(row) for row in numbers], pa.list_(pa.float32()))
-    table = pa.table({"video_id": videos, "device": devices, "query_continuous": vectors})
+    clicked = pa.array(np.arange(len(videos)) % 2, pa.float32())
+    columns = {"video_id": videos, "device": devices, "query_continuous": vectors}
+    table = pa.table({**columns, "clicked": clicked})
     pq.write_table(table, path / "part.parquet", row_group_size=2)
 
 

@@ -1,0 +1,128 @@
+"""Further objectives of the ranker: the chance that an impression gets some feedback.
+
+    p_k = sigmoid(curve_k(mean over towers of w_k h + b_k)),   h: a tower's last hidden layer
+
+One logit for each kind of feedback that the logs have, on the layers that are there for the
+expected watch time, and trained together with it. A like weighs as much in the shared layers as a
+click of average watch time. Calibrated on the holdout, as the watch time is.
+
+Source: Zhao et al., RecSys 2019, "Recommending What Video to Watch Next": several objectives over
+a shared bottom, whose weighted combination orders a page.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tf_keras
+from absl import logging
+
+from features import feedback, spec
+from models import losses
+from models.ranking import calibration
+from models.training import batches
+
+Array = npt.NDArray[np.generic]
+
+
+class Heads(tf_keras.layers.Layer):
+    """A logit for each kind of feedback over the top of each tower.
+
+    Args:
+        kinds: K kinds of feedback.
+        width: Length of the top of a tower.
+        towers: Number of towers.
+        seed: Seed of the initial weights.
+    """
+
+    def __init__(self, kinds: Sequence[str], *, width: int, towers: int, seed: int) -> None:
+        super().__init__(name="heads")
+        self.kinds = tuple(kinds)
+        # What a positive weighs beside the loss of the watch time; of the training alone.
+        self.worth = 1.0
+        self.output_layers = []
+        for number in range(towers):
+            initial = tf_keras.initializers.GlorotUniform(seed=seed + number)
+            name = f"tower_{number}"
+            layer = tf_keras.layers.Dense(len(self.kinds), kernel_initializer=initial, name=name)
+            layer.build([None, width])
+            self.output_layers.append(layer)
+        self.curves = [calibration.Calibration() for _ in self.kinds]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the columns of examples that the objectives are."""
+        return tuple(feedback.label(kind) for kind in self.kinds)
+
+    def tower_logits(self, tops: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the logits of each tower, float32 [N, K] each, of its top float32 [N, width]."""
+        return [
+            tf.matmul(top, layer.kernel) + layer.bias
+            for layer, top in zip(self.output_layers, tops, strict=True)
+        ]
+
+    def logits(self, tops: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the logits before calibration, float32 [N, K]; the mean over towers."""
+        return tf.add_n(self.tower_logits(tops)) / len(self.output_layers)
+
+    def call(self, tops: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns the probability of each kind, float32 [N] in [0, 1], by name."""
+        columns = tf.unstack(self.logits(tops), axis=1)
+        return {
+            kind: tf.sigmoid(curve(logits))
+            for kind, curve, logits in zip(self.kinds, self.curves, columns, strict=True)
+        }
+
+    def loss(self, tops: Sequence[tf.Tensor], labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the mean logistic loss over towers, summed over kinds, times what they weigh."""
+        wanted = tf.stack([tf.cast(labels[name], tf.float32) for name in self.labels], axis=1)
+        nothing = tf.zeros_like(wanted)
+        values = [
+            losses.mean(tf.reduce_sum(losses.logistic_loss(logits, wanted, nothing), axis=1))
+            for logits in self.tower_logits(tops)
+        ]
+        return self.worth * tf.add_n(values) / len(values)
+
+    def start(self, examples_dir: str | os.PathLike[str], *, worth: float) -> None:
+        """Starts every logit at that of its mean rate in training.
+
+        Args:
+            examples_dir: Directory that pipeline.preprocess wrote.
+            worth: Watch seconds that a positive weighs as much as.
+        """
+        total, rows = np.zeros(len(self.kinds)), 0
+        for part in batches.in_parts(examples_dir, spec.RANKER, list(self.labels)):
+            rows += len(part[self.labels[0]])
+            total += [float(part[name].sum()) for name in self.labels]
+        rates = (total + 0.5) / (rows + 1)
+        for layer in self.output_layers:
+            layer.bias.assign(np.log(rates / (1 - rates)))
+        self.worth = worth
+        said = (f"{kind} {n:,.0f}" for kind, n in zip(self.kinds, total, strict=True))
+        logging.info("Of %s impressions got feedback: %s.", f"{rows:,}", ", ".join(said))
+
+    def calibrate(self, logits: npt.NDArray[np.float32], labels: Mapping[str, Array]) -> None:
+        """Fits the curve of each kind.
+
+        Args:
+            logits: Logits of impressions before calibration, float32 [n, K].
+            labels: The impressions' labels by name, [n] each.
+        """
+        for column, (curve, name) in enumerate(zip(self.curves, self.labels, strict=True)):
+            given = np.asarray(labels[name], np.float64)
+            curve.set(calibration.fit(logits[:, column], given, 1 - given))
+
+    def log_losses(
+        self, logits: npt.NDArray[np.float32], labels: Mapping[str, Array]
+    ) -> dict[str, float]:
+        """Returns the mean logistic loss of each kind; arguments as of :meth:`calibrate`."""
+        found = {}
+        for column, (kind, curve) in enumerate(zip(self.kinds, self.curves, strict=True)):
+            x = np.asarray(curve(tf.constant(logits[:, column])), np.float64)
+            given = np.asarray(labels[feedback.label(kind)], np.float64)
+            loss = given * np.logaddexp(0, -x) + (1 - given) * np.logaddexp(0, x)
+            found[f"{kind}_log_loss"] = float(loss.mean()) if len(loss) else math.nan
+        return found

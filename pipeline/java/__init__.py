@@ -1,0 +1,4 @@
+"""Programs in Java that pipelines are tried on: fetched once, by Maven, as pinned.
+
+Imports nothing of ours but features.
+"""

@@ -1,0 +1,175 @@
+r"""Compares formulas of a page's value by the true satisfaction of a simulated site.
+
+    python -m pipeline.simulate --logs=logs --feedback=1
+    python -m pipeline.preprocess --logs=logs --examples=examples --holdout_days=2
+    python -m models.train_ranker --examples=examples --model=ranker
+    python -m pipeline.measure_satisfaction --logs=logs --examples=examples --ranker_model=ranker \
+        "--page_values=watch_time_s;watch_time_s + 30*like - 120*hide"
+
+Each holdout page is put in the order of each formula, and what its first places are worth is asked
+of the truth: the sum over places of P(click there) x satisfaction of a watch, and x watch time.
+Beside it the truth says how often an impression gets each kind of feedback, by decile of what the
+ranker expects. Intervals are over users; differences are paired.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from absl import flags
+
+from features import command
+
+if TYPE_CHECKING:
+    from models.evaluation.intervals import Bootstrap
+    from models.evaluation.ranking import Impressions
+
+_LOGS = flags.DEFINE_string("logs", None, "Simulated logs, with feedback.", required=True)
+_EXAMPLES = flags.DEFINE_string("examples", None, "Preprocessed from them.", required=True)
+_RANKER = flags.DEFINE_string("ranker_model", None, "Ranker trained on them.", required=True)
+_VALUES = flags.DEFINE_string(
+    "page_values",
+    "watch_time_s;watch_time_s + 30*like - 120*hide",
+    "Formulas, with ; between them; the first is what the others are compared with.",
+)
+_PLACES = flags.DEFINE_integer("places", 3, "First places of a page that count.", lower_bound=1)
+_BINS = 10
+
+
+def main(argv: Sequence[str]) -> None:
+    """Scores the holdout, asks the truth, and prints both tables."""
+    del argv
+    from serving.ordering import page_value
+
+    formulas = [page_value.parse(text.strip()) for text in _VALUES.value.split(";")]
+    from models.evaluation import heads, ranking
+    from models.evaluation.intervals import Bootstrap
+    from models.ranking import model as rankers
+
+    model = rankers.load(_RANKER.value, _EXAMPLES.value)
+    for formula in formulas:
+        formula.require(model.resolved.feedback, where=_RANKER.value)
+    from features import dataset, spec
+
+    arrays = dataset.load(_EXAMPLES.value, spec.RANKER, "holdout")
+    impressions = ranking.Impressions.of(arrays)
+    seconds = ranking.score_with_ranker(model, model.resolved, impressions).expected_watch_time_s
+    if seconds is None:
+        raise command.InputError(f"the ranker {_RANKER.value} expects no watch time.")
+    said = {page_value.WATCH_TIME: seconds, **heads.predict(model, model.resolved, impressions)}
+    truth = _truth(arrays)
+    bootstrap = Bootstrap(num_users=int(impressions.user_codes.max()) + 1)
+    _print_pages(
+        {formula.text: formula.of(said) for formula in formulas}, impressions, truth, bootstrap
+    )
+    _print_heads(said, impressions, truth, bootstrap)
+
+
+def _truth(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what the truth knows of each impression, float64 [n] by name."""
+    from pipeline.site import impressions as site_impressions
+    from pipeline.site import satisfaction as site_satisfaction
+    from pipeline.site import truth as site_truth
+
+    site = site_truth.Truth.load(pathlib.Path(_LOGS.value))
+    ids = {n: [one.decode() for one in arrays[n]] for n in ("user_id", "page_id", "label_video_id")}
+    known = site_impressions.expected_watch_times(site, _LOGS.value)
+    rows = pa.table({"page_id": ids["page_id"], "video_id": ids["label_video_id"]})
+    rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
+    joined = rows.join(known, ["page_id", "video_id"], join_type="inner").sort_by("row")
+    if joined.num_rows != rows.num_rows:
+        raise command.InputError(
+            f"{joined.num_rows:,} of {rows.num_rows:,} holdout impressions of {_EXAMPLES.value} "
+            f"are pages of {_LOGS.value}; all should be."
+        )
+    decay = site.world.behaviour.position_decay
+    place = np.asarray(arrays["position"], np.float64)
+    shown = joined["click_probability"].to_numpy()
+    # Whatever the page beside a watch decays by: what matters is to compare all places alike.
+    click = shown * (place + 1) ** decay
+    users, videos = ids["user_id"], ids["label_video_id"]
+    return {
+        "click": click,
+        "satisfaction": click * site.satisfaction(users, videos),
+        "watch_time_s": click * site.expected_watch_time_s(users, videos),
+        "attention": np.full(len(click), decay),
+        **{
+            kind: shown * site.feedback_probability(kind, users, videos)
+            for kind in site_satisfaction.KINDS
+        },
+    }
+
+
+def _print_pages(
+    values: Mapping[str, np.ndarray],
+    impressions: "Impressions",
+    truth: Mapping[str, np.ndarray],
+    bootstrap: "Bootstrap",
+) -> None:
+    from models.evaluation import metrics
+
+    codes, pages = impressions.user_codes, impressions.pages
+    first = None
+    print("page value: true satisfaction and watch seconds of the first places of a page")
+    for text, value in values.items():
+        order = np.lexsort((-value, pages))
+        starts = np.searchsorted(pages[order], pages[order])
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order)) - starts
+        weight = (place + 1.0) ** -truth["attention"] * (place < _PLACES.value)
+        num_pages = np.bincount(codes, weights=place == 0, minlength=bootstrap.num_users)
+        sums = {
+            name: metrics.UserSums(
+                numerator=np.bincount(
+                    codes, weights=weight * truth[name], minlength=bootstrap.num_users
+                ).astype(np.float64),
+                denominator=num_pages.astype(np.float64),
+            )
+            for name in ("satisfaction", "watch_time_s")
+        }
+        first = first or sums
+        parts = []
+        for name, one in sums.items():
+            change = metrics.UserSums(
+                numerator=one.numerator - first[name].numerator, denominator=one.denominator
+            )
+            figure, difference = bootstrap.intervals([one, change])
+            parts.append(
+                f"{name} {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}], change "
+                f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+            )
+        print(f"  {text}\n    " + "\n    ".join(parts))
+
+
+def _print_heads(
+    said: Mapping[str, np.ndarray],
+    impressions: "Impressions",
+    truth: Mapping[str, np.ndarray],
+    bootstrap: "Bootstrap",
+) -> None:
+    from models.evaluation import metrics
+
+    codes = impressions.user_codes
+    for kind in said:
+        if kind not in truth or kind == "watch_time_s":
+            continue
+        bins = metrics.calibration_bins(said[kind], _BINS)
+        print(f"{kind}: expected over true rate by decile")
+        for one in np.unique(bins):
+            mask = bins == one
+            expected, true = (
+                metrics.sums_by_user(values * mask, codes, bootstrap.num_users).numerator
+                for values in (said[kind], truth[kind])
+            )
+            ratio = bootstrap.intervals([metrics.UserSums(numerator=expected, denominator=true)])[0]
+            print(
+                f"  {one + 1:2d}  {mask.sum():7,}  {said[kind][mask].mean():.4f} "
+                f"{truth[kind][mask].mean():.4f}  {ratio.value:.2f} "
+                f"[{ratio.low:.2f}, {ratio.high:.2f}]"
+            )
+
+
+if __name__ == "__main__":
+    command.run(main)
