@@ -165,7 +165,7 @@ class Ranker(tf_keras.Model):
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
-        orders = [tf.squeeze(output + wide, axis=1) for output, _ in outputs]
+        orders = [tf.squeeze(output, axis=1) for output, _ in outputs]
         return Outputs(orders, level, [top for _, top in outputs])
 
     def video_parts(self, candidate_features: Tensors) -> VideoParts:
