@@ -145,4 +145,4 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("source",), creates=("logs",))
+    command.run(main, reads=("source",), creates=("logs",), writes=("rejected",))

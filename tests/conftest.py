@@ -194,6 +194,12 @@ class Browser:
     def screenshot(self) -> bytes:
         return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
 
+    def picture(self) -> bytes:
+        """Returns what the window shows as WebP, a fifth of a PNG."""
+        asked = {"format": "webp", "quality": 82}
+        command = {"cmd": "Page.captureScreenshot", "params": asked}
+        return base64.b64decode(self._ask("goog/cdp/execute", command)["data"])
+
     def complaints(self) -> list[str]:
         """Returns what the console of the page was told since the last call, errors and all."""
         return [str(entry["message"]) for entry in self._ask("se/log", {"type": "browser"})]
