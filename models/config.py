@@ -74,6 +74,9 @@ class CandidateConfig:
             unseen videos will be served. Only with ``video_content``.
         share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
+        recent_biases: Whether the biases are moved, after the training, by what was watched of
+            late, as far as the holdout says that it helps; see
+            :mod:`models.candidate.recent_biases`.
         normalise: Whether both embeddings are L2-normalised (cosine similarity); the bias stays.
         temperature: Divisor of the inner products, above 0.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too. The paper does so in
@@ -105,6 +108,7 @@ class CandidateConfig:
     id_dropout: _Share = 0.1
     share_video_embedding: bool = False
     popularity_bias: bool = True
+    recent_biases: bool = False
     normalise: bool = False
     temperature: _Rate = 1.0
     powers: bool = True
@@ -160,9 +164,6 @@ class RankerConfig:
             loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
             0, the logit has a part that reads the query alone and is left out of the pairs, so
             that their loss does not pull at how long a user watches. The paper has neither.
-        wide: Whether one weight for each id of the candidate's univalent features (video, channel,
-            ...) is added to the logit, beside the tower: what a video itself is worth needs few
-            examples then, where an embedding needs many.
         dropout: Share of hidden units dropped during training, in [0, 1).
         exclude: Names of features that the model does not read, for ablations.
     """
@@ -174,7 +175,6 @@ class RankerConfig:
     watch_cap_s: _Weight = 0.0
     powers: bool = True
     pairwise: _Weight = 0.3
-    wide: bool = False
     dropout: _Share = 0.0
     exclude: tuple[str, ...] = ()
 
@@ -294,6 +294,7 @@ CANDIDATE_MODEL = CandidateConfig(
     item_to_item=True,
     spectral_start=True,
     age_pieces=24,
+    recent_biases=True,
     bag_dropout=0.5,
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)

@@ -28,8 +28,6 @@ class EmbeddingTable(tf_keras.layers.Layer):
         width: Width of an embedding.
         seed: Seed of the initial values, which are normal.
         stddev: Standard deviation of the initial values, 0.05 unless told; 0 starts at zero.
-        adagrad_rate: Rate of Adagrad; above 0, the rows are trained by it and with first steps of
-            about that length, whatever the other tables are trained by.
         name: Name of the layer.
     """
 
@@ -40,11 +38,9 @@ class EmbeddingTable(tf_keras.layers.Layer):
         *,
         seed: int,
         stddev: float = _STDDEV,
-        adagrad_rate: float = 0.0,
         name: str,
     ) -> None:
         super().__init__(name=name)
-        self.adagrad_rate = adagrad_rate
         self.size = size
         self.width = width
         initial = (
@@ -76,19 +72,6 @@ class EmbeddingTable(tf_keras.layers.Layer):
             Mean of each bag, float32 [B, width].
         """
         return self.read([ids])[0]
-
-    def weighted_sum(self, ids: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Returns the sum of the embeddings of each bag's known ids, times their weights.
-
-        Args:
-            ids: int32 or int64 [B, L]; 0 is no member of the bag.
-            weights: float32 [L], of the places in a bag.
-
-        Returns:
-            Weighted sum of each bag, float32 [B, width].
-        """
-        known = tf.cast(ids > 0, tf.float32)
-        return tf.linalg.matvec(self.members(ids), known * weights, transpose_a=True)
 
     def members(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the embedding of each member of each bag, zero for id 0.

@@ -193,4 +193,4 @@ _FORMATS = {
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("source",), creates=("logs",))
+    command.run(main, reads=("source",), creates=("logs",), writes=("rejected",))

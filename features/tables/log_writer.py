@@ -181,6 +181,12 @@ class LogWriter:
         text = json.dumps([dict(declaration) for declaration in declarations], indent=1)
         (self._require_open() / FEATURES_FILE).write_text(text + "\n")
 
+    def write_truth(self, name: str, arrow_table: pa.Table) -> None:
+        """Writes a Parquet file of what the logs do not say, below ``truth``."""
+        directory = self._require_open() / "truth"
+        directory.mkdir(exist_ok=True)
+        _write_parquet(arrow_table, directory / name)
+
     def link(self, path: pathlib.Path) -> None:
         """Takes over a file or directory of other logs as it is, without a copy of its content."""
         files.link_tree(path, self._require_open() / path.name)

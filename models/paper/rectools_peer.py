@@ -138,18 +138,17 @@ def _unit(vectors: torch.Tensor, is_cosine: bool) -> torch.Tensor:  # noqa: FBT0
 
 
 def _query_ms(exporter: _Exporter) -> float:
-    """Returns the mean milliseconds of encoding one session at a time."""
+    """Returns the median milliseconds of encoding one session at a time."""
     network = exporter.owner.lightning_model.torch_model
     network.eval()
-    sessions = exporter.sessions()[: _TIMED + _WARM_UP]
-    started = 0.0
+    took = []
     with torch.no_grad():
         items = network.item_model.get_all_embeddings()
-        for number, one in enumerate(sessions.split(1)):
-            if number == min(_WARM_UP, len(sessions) - 1):
-                started = time.monotonic()
+        for one in exporter.sessions()[: _WARM_UP + _TIMED].split(1):
+            started = time.perf_counter()
             exporter.encode(network, one, items)
-    return 1000 * (time.monotonic() - started) / max(1, len(sessions) - _WARM_UP)
+            took.append(time.perf_counter() - started)
+    return 1000 * float(np.median(took[min(_WARM_UP, len(took) - 1) :]))
 
 
 def main(inputs: str, settings_file: str, output_directory: str) -> None:

@@ -27,6 +27,7 @@ from models.paper.experiments import Setting
 Array = npt.NDArray[Any]
 REQUIREMENT = "rectools[torch]>=0.19,<0.20"
 _PROGRAM = pathlib.Path(__file__).with_name("rectools_peer.py")
+_MANY_SESSIONS, _STEPS = 8000, 1500
 _PROBE = "import rectools.models, pytorch_lightning"
 
 
@@ -42,8 +43,8 @@ class PeerConfig:
         dropout: Share of hidden units dropped in training, in [0, 1).
         places: Newest watches of a session that are read, and as many labels.
         learning_rate: Learning rate of Adam, above 0.
-        batch_size: Sessions a step.
-        epochs: Passes over the sessions.
+        batch_size: Sessions a step; 0: by their number, see :meth:`fitted_to`.
+        epochs: Passes over the sessions; 0: likewise.
         seed: Seed of all that is random.
     """
 
@@ -54,9 +55,15 @@ class PeerConfig:
     dropout: float = 0.2
     places: int = spec.WATCH_BAG
     learning_rate: float = 0.001
-    batch_size: int = 128
-    epochs: int = 6
+    batch_size: int = 0
+    epochs: int = 0
     seed: int = 1
+
+    def fitted_to(self, sessions: int) -> "PeerConfig":
+        """Returns the settings with what is 0 chosen: some 1,500 steps, in 6 to 60 epochs."""
+        batch = self.batch_size or (128 if sessions >= _MANY_SESSIONS else 32)
+        epochs = self.epochs or min(max(round(_STEPS * batch / max(sessions, 1)), 6), 60)
+        return dataclasses.replace(self, batch_size=batch, epochs=epochs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,15 +148,17 @@ def run(
         num_videos: Number of videos N of the catalogue.
 
     Returns:
-        What it makes of the holdout after each epoch, and the mean milliseconds of encoding one
+        What it makes of the holdout after each epoch, and the median milliseconds of encoding one
         query at a time.
 
     Raises:
         command.InputError: It failed; its own messages stand in the error.
     """
     if files.read_complete(directory) is None:
+        arrays = inputs(train, holdout, num_videos)
+        config = config.fitted_to(len(arrays["session_offsets"]) - 1)
         with files.atomic_directory(directory) as part:
-            _train(python_path, part, config, inputs(train, holdout, num_videos))
+            _train(python_path, part, config, arrays)
             files.mark_complete(part, dataclasses.asdict(config))
     facts: Mapping[str, Any] = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
     seconds: Sequence[float] = np.cumsum(facts["seconds"]).tolist()

@@ -39,24 +39,22 @@ class VideoParts(NamedTuple):
 
     Attributes:
         towers: v K_v of the first layer of each tower, float32 [N, units] each.
-        wide: Sum of the single-id weights of static features, float32 [N, 1]; 0 without them.
         factor: Expected watch time over exp(x), float32 [N, 1]; 1 where the target is seconds.
     """
 
     towers: list[tf.Tensor]
-    wide: tf.Tensor
     factor: tf.Tensor
 
     def together(self) -> tf.Tensor:
-        """Returns them side by side, float32 [N, towers x units + 2]."""
-        return tf.concat([*self.towers, self.wide, self.factor], axis=1)
+        """Returns them side by side, float32 [N, towers x units + 1]."""
+        return tf.concat([*self.towers, self.factor], axis=1)
 
     @classmethod
     def apart(cls, together: tf.Tensor, units: int) -> "VideoParts":
         """Undoes :meth:`together`; ``units`` are those of a tower's first layer."""
-        num_towers = (together.shape[1] - 2) // units
-        *towers, wide, factor = tf.split(together, [units] * num_towers + [1, 1], axis=1)
-        return cls(towers, wide, factor)
+        num_towers = (together.shape[1] - 1) // units
+        *towers, factor = tf.split(together, [units] * num_towers + [1], axis=1)
+        return cls(towers, factor)
 
 
 class Outputs(NamedTuple):

@@ -2,10 +2,6 @@
 
     x = MLP([query inputs, candidate inputs]),   expected watch time = exp(x) seconds
 
-Beside the tower, x has one weight for each id of the candidate's univalent features: what a
-video is worth to everybody is then learnt from few impressions (Cheng et al., DLRS 2016, "Wide &
-Deep Learning for Recommender Systems"; the paper has no such weights, ``wide=False`` is as there).
-
 The paper's metric is the order within a user, so pairs of a user's impressions have a loss of
 their own beside that of single ones (``pairwise``). It reads what is left of x without its *level*,
 
@@ -36,26 +32,16 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
-from features.spec import Kind, ResolvedSpec, Side
+from features.spec import ResolvedSpec, Side
 from models import config as configs
 from models import embeddings, losses
 from models.config import RankerConfig
-from models.embeddings import EmbeddingTable, SideInputs, Tensors
+from models.embeddings import SideInputs, Tensors
 from models.ranking import calibration, duration_target
 from models.ranking import layers as ranker_layers
 from models.ranking.heads import Heads
 from models.ranking.layers import Level, Outputs, Tower, VideoParts
 from models.training import saved
-
-# Of the weights of single ids: an id is seen in few steps, each must count.
-_WIDE_RATE = 0.1
-
-
-def _wide_table(space: str, size: int, *, seed: int) -> EmbeddingTable:
-    """Returns the table of one weight for each id of a space, all 0."""
-    return EmbeddingTable(
-        size, 1, seed=seed, stddev=0, adagrad_rate=_WIDE_RATE, name=f"wide_{space}"
-    )
 
 
 class Ranker(tf_keras.Model):
@@ -99,13 +85,6 @@ class Ranker(tf_keras.Model):
                 raise command.InputError(f"The ranker has no {side} feature left to read.")
         features = (*self._query_inputs.features, *candidate_features)
         self.tables = embeddings.make_tables(features, vocabulary_sizes, widths={}, seed=seed)
-        self._wide_features = tuple(
-            f for f in candidate_features if config.wide and f.kind is Kind.UNIVALENT
-        )
-        self.wide_tables = {
-            space: _wide_table(space, vocabulary_sizes[space], seed=seed)
-            for space in sorted({f.space for f in self._wide_features})
-        }
         widths = ranker_layers.Widths(
             query=self._query_inputs.width(self.tables),
             video=self._video_inputs.width(self.tables),
@@ -172,14 +151,13 @@ class Ranker(tf_keras.Model):
         if video_parts is None:
             video_parts = self.video_parts(candidate_features)
         query = self._query_inputs.dense(query_features, self.tables)
-        moment = tf.zeros([tf.shape(video_parts.wide)[0], 0])
+        moment = tf.zeros([tf.shape(video_parts.factor)[0], 0])
         if self._moment_inputs.columns:
             moment = self._moment_inputs.dense(
                 candidate_features, self.tables, of_group=is_prepared
             )
         dropout = self.config.dropout if training else 0.0
         settings = {"dropout": dropout, "products": products, "places": places}
-        wide = video_parts.wide + self._wide(candidate_features, static=False)
         outputs = [
             tower(query, part, moment, **settings)
             for tower, part in zip(self.towers, video_parts.towers, strict=True)
@@ -187,7 +165,7 @@ class Ranker(tf_keras.Model):
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
-        orders = [tf.squeeze(output + wide, axis=1) for output, _ in outputs]
+        orders = [tf.squeeze(output, axis=1) for output, _ in outputs]
         return Outputs(orders, level, [top for _, top in outputs])
 
     def video_parts(self, candidate_features: Tensors) -> VideoParts:
@@ -203,27 +181,17 @@ class Ranker(tf_keras.Model):
         factor = self.duration_factor(candidate_features)
         return VideoParts(
             towers=[tower.first_layer.video_part(video) for tower in self.towers],
-            wide=tf.zeros([rows, 1]) + self._wide(candidate_features, static=True),
             factor=tf.ones([rows, 1]) if factor is None else factor[:, tf.newaxis],
         )
 
     @property
     def video_parts_width(self) -> int:
         """Columns of what :meth:`video_parts` gives, side by side."""
-        return len(self.towers) * self.towers[0].first_layer.units + 2
+        return len(self.towers) * self.towers[0].first_layer.units + 1
 
     def video_parts_from(self, together: tf.Tensor) -> VideoParts:
         """Undoes ``together()`` of :meth:`video_parts`, float32 [N, :attr:`video_parts_width`]."""
         return VideoParts.apart(together, self.towers[0].first_layer.units)
-
-    def _wide(self, candidate_features: Tensors, *, static: bool) -> tf.Tensor:
-        """Returns the sum of single-id weights, float32 [N, 1], or 0 where there are none."""
-        weights = [
-            self.wide_tables[feature.space].lookup(candidate_features[feature.name])
-            for feature in self._wide_features
-            if feature.static is static
-        ]
-        return tf.add_n(weights) if weights else tf.constant(0.0)
 
     def logits(
         self,

@@ -323,9 +323,8 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int
     def rate(first: float) -> Any:
         return schedules.PolynomialDecay(first, steps, 0.0) if settings.decay else first
 
-    tables = tables_of(model).values()
-    rows = [table.rows for table in tables if not table.adagrad_rate]
-    is_row = {id(table.rows) for table in tables}
+    rows = [table.rows for table in tables_of(model).values()]
+    is_row = {id(row) for row in rows}
     dense = [v for v in model.trainable_variables if id(v) not in is_row]
     table_rate = settings.embedding_learning_rate or settings.learning_rate
     table_optimizer = settings.embedding_optimizer or settings.optimizer
@@ -333,9 +332,6 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int
         (optimizers.make(settings.optimizer, rate(settings.learning_rate)), dense),
         (optimizers.make(table_optimizer, rate(table_rate)), rows),
     ]
-    for first in sorted({table.adagrad_rate for table in tables} - {0.0}):
-        own = [table.rows for table in tables if table.adagrad_rate == first]
-        groups.append((optimizers.bold_adagrad(rate(first)), own))
     for optimizer, variables in groups:
         optimizer.build(variables)
     return groups

@@ -14,7 +14,6 @@ import tf_keras
 
 from models import config
 
-_BOLD_ACCUMULATOR = 1e-5
 # A megabyte of float32.
 _BLOCK_WEIGHTS = 2**18
 
@@ -285,12 +284,3 @@ def make(name: str, learning_rate: Any) -> tf_keras.optimizers.Optimizer:
     if name == config.ADAGRAD:
         return SparseAdagrad(learning_rate)
     raise ValueError(f"optimizer must be in {config.OPTIMIZERS}, got {name!r}.")
-
-
-def bold_adagrad(learning_rate: Any) -> tf_keras.optimizers.Optimizer:
-    """Returns Adagrad whose first step of a weight is about ``learning_rate`` long.
-
-    For weights that few examples move, such as one per video: an accumulator that starts near 0
-    leaves the size of gradients out of account. ``learning_rate`` may be a schedule.
-    """
-    return SparseAdagrad(learning_rate, initial_accumulator=_BOLD_ACCUMULATOR)

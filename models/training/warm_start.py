@@ -24,7 +24,6 @@ from models.training import loop, saved
 Vocabularies = Mapping[str, Sequence[str]]
 # The softmax has a row per video as the table of watched videos has.
 _SPACES = {"softmax_rows": "video", "softmax_biases": "video"}
-_WIDE = "wide_"  # The ranker's one weight per id.
 # Settings that decide what a weight means, not only how it was found.
 _MEANING = (
     "embedding_dim",
@@ -89,7 +88,7 @@ def apply(
         if old is None or old.width != table.width:
             anew.append(name)
             continue
-        space = _SPACES.get(name, name.removeprefix(_WIDE))
+        space = _SPACES.get(name, name)
         ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
         rows = table.rows.numpy()
         rows[ids] = old.rows.numpy()[old_ids]

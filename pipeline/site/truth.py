@@ -15,7 +15,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -180,25 +180,6 @@ class Truth:
         return site_behaviour.expected_clipped_lognormal(
             m, self.world.behaviour.watch_noise, self.world.videos.duration_s[videos]
         )
-
-    def expected_impression_watch_time_s(
-        self,
-        user_ids: Ids,
-        video_ids: Ids,
-        *,
-        devices: str | Sequence[str] | None = None,
-        **circumstances: Any,
-    ) -> np.ndarray:
-        """Returns P(click) x E[T of a watch], seconds, float64 [n]: what a ranker should predict.
-
-        Args:
-            user_ids: Users who see them, [n].
-            video_ids: Videos that are seen, [n].
-            devices: [n] or one for all; None for each user's usual device.
-            **circumstances: Circumstances as for ``click_probability``.
-        """
-        clicks = self.click_probability(user_ids, video_ids, **circumstances)
-        return clicks * self.expected_watch_time_s(user_ids, video_ids, devices=devices)
 
     def completed_probability(
         self, user_ids: Ids, video_ids: Ids, *, devices: str | Sequence[str] | None = None

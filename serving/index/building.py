@@ -106,9 +106,7 @@ def build(
         embeddings, tuning_queries[::2], k=k, recall_target=recall_target, exact_below=exact_below
     )
     settings = trials[-1].search
-    searcher: index_tuning.Searcher = functools.partial(exact_search.search, embeddings)
-    if scann and settings:
-        searcher = functools.partial(scann.search, settings=settings)
+    searcher = _searcher(embeddings, scann, settings)
     held_out = np.arange(len(tuning_queries)) % 2 == (1 if len(tuning_queries) > 1 else 0)
     report = _measure(
         searcher,
@@ -143,6 +141,16 @@ def build(
         ),
     )
     return report
+
+
+def _searcher(
+    embeddings: Floats,
+    scann: index_tuning.ScannSearcher | None,
+    settings: index_tuning.SearchConfig | None,
+) -> index_tuning.Searcher:
+    if scann and settings:
+        return functools.partial(scann.search, settings=settings)
+    return functools.partial(exact_search.search, embeddings)
 
 
 def _choose(

@@ -17,7 +17,7 @@ from models.training import saved
 
 
 def make(world, **settings):
-    settings = {"hidden": (8, 4), "wide": True, **settings}
+    settings = {"hidden": (8, 4), **settings}
     return Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(**settings))
 
 
@@ -89,7 +89,7 @@ def test_products_in_bfloat16_give_nearly_the_same(world):
 
 SETTINGS = [
     {},
-    {"wide": False, "pairwise": 0.0},
+    {"pairwise": 0.0},
     {"hidden": (), "towers": 2},
     {"target": config.RELATIVE, "towers": 3},
     {"exclude": ("video_age_s",)},
@@ -116,8 +116,6 @@ def apart(world, rows, model):
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_candidates_whose_videos_were_prepared_get_the_same_logits(world, rows, settings):
     model = make(world, **settings)
-    for table in model.wide_tables.values():
-        table.rows.assign(np.random.default_rng(1).normal(size=table.rows.shape))
     if settings.get("target") == config.RELATIVE:
         model.duration_factors.assign(np.linspace(0.5, 3, model.duration_factors.shape[0]))
     parts, left = apart(world, rows, model)
@@ -139,7 +137,7 @@ def test_candidates_whose_videos_were_prepared_get_the_same_logits(world, rows, 
 @pytest.mark.parametrize("static", [True, False])
 def test_a_ranker_may_read_static_features_alone_or_none(world, rows, static):
     features = world.spec().of(spec.RANKER, Side.CANDIDATE)
-    model = make(world, wide=False, exclude=[f.name for f in features if f.static is not static])
+    model = make(world, exclude=[f.name for f in features if f.static is not static])
     assert np.isfinite(model(rows)).all()
     assert len(set(model(rows).numpy())) > 1
     parts, left = apart(world, rows, model)
@@ -219,28 +217,6 @@ def test_without_pairs_there_is_no_level(world, rows):
     assert model.level is None
     orders, level = model.orders_and_level(rows, rows)
     np.testing.assert_array_equal(model(rows), orders[0] + level)
-
-
-def test_wide_weights_of_a_candidates_ids_add_to_its_logit(world, rows):
-    model = make(world)
-    assert set(model.wide_tables) == {"video", "channel"}
-    before = model(rows).numpy()
-    np.testing.assert_allclose(before, make(world, wide=False)(rows), atol=1e-6)
-    video, channel = rows["video_id"][0], rows["channel_id"][0]
-    for space, row, weight in (("video", video, 2.0), ("channel", channel, 0.5)):
-        model.wide_tables[space].rows.scatter_nd_update([[row]], [[weight]])
-    # Watched videos share the space, but only the candidate's own id counts.
-    expected = 2.0 * (rows["video_id"] == video) + 0.5 * (rows["channel_id"] == channel)
-    np.testing.assert_allclose(model(rows) - before, expected, atol=1e-5)
-
-
-def test_left_out_and_unknown_ids_have_no_wide_weight(world, rows):
-    assert set(make(world, exclude=("video_id",)).wide_tables) == {"channel"}
-    model = make(world)
-    for table in model.wide_tables.values():
-        table.rows.assign(tf.ones_like(table.rows))
-    unknown = {**rows, "video_id": np.zeros(7, np.int64), "channel_id": np.zeros(7, np.int64)}
-    np.testing.assert_allclose(model(unknown), make(world, wide=False)(unknown), atol=1e-6)
 
 
 def test_expected_watch_time_is_exp_of_the_logit(world, rows):

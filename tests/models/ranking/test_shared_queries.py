@@ -56,7 +56,7 @@ def pages(world, *, same: bool):
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
 @pytest.mark.parametrize("pairwise", [0.0, 0.3])
 def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwise):
-    settings = config.RankerConfig(hidden=hidden, pairwise=pairwise, wide=True)
+    settings = config.RankerConfig(hidden=hidden, pairwise=pairwise)
     model = ranker.Ranker(world.spec(), world.vocabulary_sizes, settings)
     if model.level is not None:
         model.level.output_layer.kernel.assign(tf.ones_like(model.level.output_layer.kernel))

@@ -199,19 +199,15 @@ def test_summaries_hold_loss_holdout_and_speed(tmp_path):
 def test_tables_have_their_own_learning_rate(world, tmp_path):
     from models.ranking import model as ranker
 
-    wide_ranker = config.RankerConfig(hidden=(), wide=True, pairwise=0.0)
-    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, wide_ranker)
+    linear = config.RankerConfig(hidden=(), pairwise=0.0)
+    model = ranker.Ranker(world.spec(), world.vocabulary_sizes, linear)
     settings = config.TrainingConfig(learning_rate=0.5, embedding_learning_rate=0.25)
     groups = loop._variable_groups(model, settings, steps=1)
     rates = {round(float(optimizer.learning_rate), 6): len(group) for optimizer, group in groups}
-    # The weights of single ids have a rate of their own besides.
-    wide = {f"wide_{space}": table for space, table in model.wide_tables.items()}
-    (wide_rate,) = {table.adagrad_rate for table in wide.values()}
     kernels_and_bias = len(model.towers[0].first_layer.trainable_variables)
-    assert rates == {0.5: kernels_and_bias, 0.25: len(model.tables), wide_rate: len(wide)}
-    assert set(loop.tables_of(model)) == {*model.tables, *wide}
-    norms = loop.embedding_norms(model)
-    assert all((norm > 0) == (name not in wide) for name, norm in norms.items())
+    assert rates == {0.5: kernels_and_bias, 0.25: len(model.tables)}
+    assert set(loop.tables_of(model)) == set(model.tables)
+    assert all(norm > 0 for norm in loop.embedding_norms(model).values())
 
 
 def test_learning_rates_fall_to_nothing_over_the_run(tmp_path):

@@ -32,7 +32,7 @@ def check_rows(fresh, old, warm, new_words, old_words):
     """Old ids have the old rows bit for bit, new ids those of a fresh model."""
     seen = {True: 0, False: 0}
     for name, table in warm_start.loop.tables_of(warm).items():
-        space = SPACES_OF.get(name, name.removeprefix("wide_"))
+        space = SPACES_OF.get(name, name)
         rows = table.rows.numpy()
         before = warm_start.loop.tables_of(old)[name].rows.numpy()
         anew = warm_start.loop.tables_of(fresh)[name].rows.numpy()

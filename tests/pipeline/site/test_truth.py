@@ -95,16 +95,6 @@ def test_each_impression_without_a_click_lowers_the_click_probability_by_its_fac
     np.testing.assert_allclose(chances[1:] / chances[:-1], np.exp(-0.35))
 
 
-def test_the_value_of_an_impression_is_its_click_times_its_watch(truth):
-    users, videos = ["u000001", "u000002"], ["v000003", "v000004"]
-    shown = {"times": _START_S, "position": 1, "recent_unclicked_impressions": 0}
-    clicks = truth.click_probability(users, videos, **shown)
-    seconds = truth.expected_watch_time_s(users, videos)
-    value = truth.expected_impression_watch_time_s(users, videos, **shown)
-    np.testing.assert_allclose(value, clicks * seconds)
-    assert (seconds <= truth.world.videos.duration_s[[3, 4]]).all()
-
-
 def test_a_television_is_watched_longer_than_a_phone(truth):
     seconds = truth.expected_watch_time_s(["u000001"] * 2, ["v000003"] * 2, devices=["tv", "phone"])
     assert seconds[0] > seconds[1]
