@@ -155,6 +155,17 @@ class LogWriter:
         if self._pending_bytes > self._max_pending_bytes:
             self._flush()
 
+    def write_beside(self, name: str, rows: pa.Table) -> None:
+        """Adds rows to ``<name>/*.parquet``, which is no table of the contract."""
+        if name in schema.TABLES:
+            raise ValueError(f"{name} is a table of the contract: use write.")
+        if rows.num_rows:
+            self._pending.setdefault(name, []).append(rows)
+            self._pending_bytes += rows.nbytes
+            self.rows[name] = self.rows.get(name, 0) + rows.num_rows
+            if self._pending_bytes > self._max_pending_bytes:
+                self._flush()
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[pathlib.Path]:
         """Yields a directory for temporary files, which is gone before the logs appear."""
