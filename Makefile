@@ -29,6 +29,9 @@ help:
 	@echo "make stores  build servers of object stores for their tests (needs Go)"
 	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
 	@echo "make axe     install the accessibility rules that tests of pages run (needs npm)"
+	@echo "make helm    build Helm for the tests of the chart (needs Go)"
+	@echo "make dist    wheel, sdist and a bill of materials, in dist/"
+	@echo "make audit   known vulnerabilities of what requirements.lock pins"
 	@echo "make doctor  what is wrong with this environment"
 	@echo "make setup   only the environment"
 	@echo "make lock    resolve requirements.lock anew from setup.py"
@@ -119,6 +122,26 @@ kafka: $(STAMP)
 prism: $(STAMP)
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install "github.com/apache/beam/sdks/v2/go/cmd/prism@v$$( \
 	  $(PYTHON) -c 'import importlib.metadata as m; print(m.version("apache-beam"))')"
+
+.PHONY: helm
+helm:
+	@GOBIN="$$HOME/.cache/watchnext/bin" go install helm.sh/helm/v3/cmd/helm@v3.22.0
+
+# What builds is what the lock installed; the same sources give the same wheel.
+.PHONY: dist
+dist: $(STAMP)
+	@rm -rf dist build/lib build/bdist.* && mkdir dist
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 315532800) $(PYTHON) -c \
+	  "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')" >/dev/null
+	@$(VENV)/bin/cyclonedx-py requirements --output-reproducible --output-format=JSON \
+	  --output-file=dist/sbom.json requirements.lock
+	@ls dist; echo "wrote dist; next: pip install 'dist/NAME.whl[serving]'"
+
+# Asks the index what is known of each pinned version, and changes nothing.
+.PHONY: audit
+audit: $(STAMP)
+	@$(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit
+	@build/audit/bin/pip-audit --disable-pip --require-hashes --requirement=requirements.lock
 
 .PHONY: stores
 stores:

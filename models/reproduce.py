@@ -3,6 +3,7 @@ r"""The paper's figures and tables again, with intervals: candidate generation a
     python -m models.reproduce --output=reproduction                    # on a simulated site
     python -m models.reproduce --output=reproduction --logs=logs        # on your logs
     python -m models.reproduce --output=reproduction --mode=short       # a check, in minutes
+    python -m models.reproduce --output=reproduction --parts=worlds     # hard worlds, in an hour
     python -m models.reproduce --output=reproduction --parts=sequence   # beside SASRec and HSTU
 
 Writes OUTPUT/experiments/<name>.json as each experiment ends, then results.json and report.html.
@@ -21,7 +22,10 @@ from features import command, files, provenance
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
-_CANDIDATE, _RANKING, _SEQUENCE = _PARTS = ("candidate", "ranking", "sequence")
+_CANDIDATE, _RANKING, _SEQUENCE, _WORLDS = _PARTS = (
+    *("candidate", "ranking"),
+    *("sequence", "worlds"),
+)
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
 SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--preset=tiny", "--seed=1"),
@@ -35,7 +39,8 @@ _MODE = flags.DEFINE_enum(
 _ONLY_PARTS = flags.DEFINE_list(
     "parts",
     [_CANDIDATE, _RANKING],
-    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB.",
+    f"Out of {', '.join(_PARTS)}; sequence installs RecTools and PyTorch, some 5 GB; worlds are "
+    "logs of watches alone, with every default.",
 )
 _ONLY = flags.DEFINE_list(
     "experiments", [], "Only these; a name that there is not is answered with all that there are."
@@ -91,12 +96,13 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models.paper import candidate, ranking, sequence
+    from models.paper import candidate, ranking, sequence, worlds
 
     return {
         _CANDIDATE: candidate.EXPERIMENTS,
         _RANKING: ranking.EXPERIMENTS,
         _SEQUENCE: sequence.EXPERIMENTS,
+        _WORLDS: worlds.EXPERIMENTS,
     }
 
 
@@ -124,8 +130,10 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     logs = pathlib.Path(_LOGS.value).resolve() if _LOGS.value else work / f"logs-{_MODE.value}"
+    if set(chosen) <= set(_offered()[_WORLDS]):
+        logs = work  # Each world has logs of its own.
     # The truth is what a simulation writes last.
-    if not _LOGS.value and not (logs / "truth").is_dir():
+    elif not _LOGS.value and not (logs / "truth").is_dir():
         experiments.run_command(
             "pipeline.simulate", f"--logs={logs}", "--overwrite", *SITES[_MODE.value]
         )

@@ -2,7 +2,7 @@
 
     python -m pipeline.import_dataset --format=kuairand --source=KuaiRand-Pure --logs=logs
     python -m pipeline.import_dataset --format=movielens --source=ml-1m --logs=logs
-    python -m pipeline.import_dataset --propose=mapping.toml --source=plays.csv --source=films.csv
+    python -m pipeline.import_dataset --propose=mapping.toml --source=plays.csv,films.csv
     python -m pipeline.import_dataset --mapping=mapping.toml --logs=logs
 
 What maps to what in a data set, and what it lacks, is written at the top of its module in
@@ -15,27 +15,30 @@ is read, or not at all.
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from features import command, files
 from features.screen import progress
 from features.tables import logs
-from pipeline.importers import kuairand, movielens
+from pipeline.importers import kuairand, movielens, recflow, vk_lsvd
 from pipeline.mapping import importing, mapping_file, proposal
 from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing.log_tallies import RejectedRows
 
-_FORMAT = flags.DEFINE_enum("format", None, ["kuairand", "movielens"], "Which data set it is.")
+_FORMAT = flags.DEFINE_enum(
+    "format", None, ["kuairand", "movielens", "recflow", "vk_lsvd"], "Which data set it is."
+)
 _MAPPING = flags.DEFINE_string("mapping", None, "TOML file that says what becomes what.")
 _PROPOSE = flags.DEFINE_string(
     "propose", None, "TOML file to write a first mapping of the sources to."
 )
-_SOURCE = flags.DEFINE_multi_string(
+_SOURCE = flags.DEFINE_string(
     "source",
-    [],
-    "Directory of the unpacked data set. With --propose, any number of files, directories and "
-    "addresses of databases.",
+    None,
+    "Directory of the unpacked data set. With --propose, files, directories and addresses of "
+    "databases, commas between them.",
 )
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.")
 _FROM = flags.DEFINE_string("from", None, "Keep events at or after this ISO 8601 time, UTC.")
@@ -55,6 +58,15 @@ _COMPLETED_RATING = flags.DEFINE_float(
     "completed_rating",
     movielens.DEFAULT_COMPLETED_RATING,
     "MovieLens: a rating of at least this counts as a completed watch.",
+)
+_LEAVE_ONE_OUT = flags.DEFINE_boolean(
+    "leave_one_out", False, "MovieLens: the last rating of each user lies on a day of its own."
+)
+_STAGES = flags.DEFINE_boolean(
+    "stages", False, "RecFlow: reads all_stage too, what was nominated and not shown."
+)
+_PLAYING_TIME_UNIT = flags.DEFINE_enum(
+    "playing_time_unit", None, sorted(recflow.UNITS), "RecFlow: found where it is not given."
 )
 _MAX_REJECTED = flags.DEFINE_float(
     "max_rejected_fraction",
@@ -98,7 +110,9 @@ def main(argv: Sequence[str]) -> None:
 def _propose(path: pathlib.Path) -> None:
     if path.exists() and not _OVERWRITE.value:
         raise command.InputError(f"{path} exists. Give another name, or --overwrite.")
-    proposed = proposal.propose(_SOURCE.value, directory=path.parent)
+    proposed = proposal.propose(
+        [part for part in (_SOURCE.value or "").split(",") if part], directory=path.parent
+    )
     files.atomic_write(path, proposed.text)
     print(f"Wrote {path}. What was guessed, and why, stands in it. In short:")
     for line in proposed.summary:
@@ -118,28 +132,21 @@ def _import_mapping(writer: logs.LogWriter) -> list[str]:
     )
     mapping = mapping_file.load(pathlib.Path(_MAPPING.value))
     rejected = RejectedRows(pathlib.Path(_REJECTED.value) if _REJECTED.value else None)
-    return importing.import_logs(mapping, writer, options, rejected=rejected)
+    return importing.import_mapping(mapping, writer, options, rejected=rejected)
 
 
 def _import_format(writer: logs.LogWriter) -> list[str]:
-    if len(_SOURCE.value) != 1:
-        raise command.InputError("give --source, the directory of the unpacked data set, once.")
-    source = pathlib.Path(_SOURCE.value[0])
-    from_s = command.parse_time(_FROM.value, name="--from")
-    until_s = command.parse_time(_UNTIL.value, name="--until")
-    if _FORMAT.value == "kuairand":
-        gap = _PAGE_GAP_MINUTES.value
-        options = kuairand.KuaiRandConfig(
-            page_gap_minutes=gap,
-            with_feedback=_WITH_FEEDBACK.value,
-            from_s=from_s,
-            until_s=until_s,
-        )
-        notes = kuairand.import_logs(source, writer, options)
-    else:
-        rating = _COMPLETED_RATING.value
-        choices = movielens.MovieLensConfig(completed_rating=rating, from_s=from_s, until_s=until_s)
-        notes = movielens.import_logs(source, writer, choices)
+    if not _SOURCE.value:
+        raise command.InputError("give --source, the directory of the unpacked data set.")
+    source = pathlib.Path(_SOURCE.value)
+    notes = _FORMATS[_FORMAT.value](
+        source,
+        writer,
+        {
+            "from_s": command.parse_time(_FROM.value, name="--from"),
+            "until_s": command.parse_time(_UNTIL.value, name="--until"),
+        },
+    )
     if not writer.rows.get("watches"):
         raise command.InputError(
             f"no watch of {source} lies between --from={_FROM.value} and "
@@ -148,5 +155,46 @@ def _import_format(writer: logs.LogWriter) -> list[str]:
     return notes
 
 
+def _import_kuairand(
+    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
+) -> list[str]:
+    config = kuairand.KuaiRandConfig(
+        page_gap_minutes=_PAGE_GAP_MINUTES.value, with_feedback=_WITH_FEEDBACK.value, **window
+    )
+    return kuairand.import_logs(source, writer, config)
+
+
+def _import_movielens(
+    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
+) -> list[str]:
+    config = movielens.MovieLensConfig(
+        completed_rating=_COMPLETED_RATING.value, leave_one_out=_LEAVE_ONE_OUT.value, **window
+    )
+    return movielens.import_logs(source, writer, config)
+
+
+def _import_recflow(
+    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
+) -> list[str]:
+    config = recflow.RecFlowConfig(
+        stages=_STAGES.value, playing_time_unit=_PLAYING_TIME_UNIT.value, **window
+    )
+    return recflow.import_logs(source, writer, config)
+
+
+def _import_vk_lsvd(
+    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
+) -> list[str]:
+    return vk_lsvd.import_logs(source, writer, vk_lsvd.VkLsvdConfig(**window))
+
+
+_FORMATS = {
+    "kuairand": _import_kuairand,
+    "movielens": _import_movielens,
+    "recflow": _import_recflow,
+    "vk_lsvd": _import_vk_lsvd,
+}
+
+
 if __name__ == "__main__":
-    command.run(main, reads=("source",), creates=("logs",))
+    command.run(main, reads=("source",), creates=("logs",), writes=("rejected",))

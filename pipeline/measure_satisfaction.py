@@ -172,4 +172,4 @@ def _print_heads(
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, reads=("logs", "examples", "ranker_model"))

@@ -23,7 +23,7 @@ from absl import flags
 
 from features import command
 from features.stores import door
-from pipeline.steps import commands, declared, retraining, stored_work
+from pipeline.steps import commands, declared, retraining, stored_work, tracking
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -56,6 +56,12 @@ _STEP_FLAGS = {
 }
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", None, "Publishes although a gate fails; the reason, which is recorded."
+)
+_MLFLOW = flags.DEFINE_string(
+    "mlflow",
+    None,
+    "Records the run, and registers the release, at this MLflow tracking URI: http://HOST:PORT, "
+    "sqlite:///FILE. Needs pip install '.[mlflow]'.",
 )
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and runs nothing.")
 
@@ -91,8 +97,13 @@ def _run(job: retraining.Retraining) -> None:
             print(f"# {step.name}: {'would run' if would_run else step.outcome.value}")
             print(step.command or f"#   {step.reason}")
         return
+    tracker = tracking.Tracker(_MLFLOW.value) if _MLFLOW.value else None
+    if tracker:
+        tracker.require()
     steps = job.run()
     _print_table(steps)
+    if tracker:
+        tracker.record(job, steps)
     if steps[-1].outcome is retraining.Outcome.FAILED:
         _refuse(steps[-1])
     print(f"Wrote a release in {job.serving_root}; report: {job.work / retraining.REPORT}")

@@ -3,8 +3,11 @@ r"""Writes the raw logs of a simulated video site, and its truth.
     python -m pipeline.simulate --logs=logs
     python -m pipeline.simulate --logs=logs --preset=medium --seed=7
     python -m pipeline.simulate --logs=logs --users=500000 --videos=1000000 --channels=20000
+    python -m pipeline.simulate --logs=logs --preset=headlines
 
-``pipeline/site/simulator.py`` tells how the site works. Same flags and seed, same logs.
+``pipeline/site/simulator.py`` tells how the site works. Three presets are worlds of their own, of
+watches alone: headlines (a news portal), music and course, see ``pipeline/worlds``. Same flags and
+seed, same logs.
 """
 
 import time
@@ -17,15 +20,18 @@ from features.config import declared
 from pipeline.site import benchmark as site_benchmark
 from pipeline.site import config as site_config
 from pipeline.site import simulator
+from pipeline.worlds import happenings
+from pipeline.worlds import presets as worlds
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.", required=True)
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs holds.")
 _PRESET = flags.DEFINE_enum(
     "preset",
     "small",
-    list(site_config.PRESETS),
+    [*site_config.PRESETS, *worlds.WORLDS],
     "Sizes to start from: tiny (tests), small (a laptop, seconds), medium (10 million events), "
-    "news (videos live for hours). Other flags change single settings.",
+    "news (videos live for hours); or a world of watches alone: headlines, music, course. Other "
+    "flags change single settings.",
 )
 _ORACLE = flags.DEFINE_integer(
     "oracle_watches",
@@ -38,10 +44,15 @@ _SETTINGS = config_flags.define(
     unset={setting.name: "that of --preset" for setting in declared(site_config.SiteConfig)},
 )
 
+_OF_WORLDS = {"seed", "days", "users"}
+
 
 def main(argv: Sequence[str]) -> None:
     """Simulates the site that the flags describe."""
     del argv
+    if _PRESET.value in worlds.WORLDS:
+        _write_world()
+        return
     summary = simulator.write_logs(_config(), _LOGS.value, overwrite=_OVERWRITE.value)
     rate = summary.num_events / max(summary.seconds, 1e-9)
     print(f"Wrote {_LOGS.value} in {summary.seconds:.1f} s ({rate:,.0f} events/s):")
@@ -51,6 +62,32 @@ def main(argv: Sequence[str]) -> None:
     if _ORACLE.value:
         print(site_benchmark.last_day(summary.truth, _LOGS.value, number=_ORACLE.value).text())
     following = command.shell_line("pipeline.preprocess", logs=_LOGS.value, examples="examples")
+    print(f"Next: {following}")
+
+
+def _write_world() -> None:
+    """Writes the logs of a world of watches alone."""
+    changes = _SETTINGS.given()
+    start_s = changes.pop("start_s", site_config.DEFAULT_START_S)
+    unknown = sorted(set(changes) - _OF_WORLDS)
+    if unknown or _ORACLE.value:
+        names = ", ".join(f"--{name}" for name in unknown or ["oracle_watches"])
+        raise command.InputError(
+            f"--preset={_PRESET.value} takes {', '.join(f'--{n}' for n in sorted(_OF_WORLDS))}, "
+            f"got {names}. What the oracle would have ranked is always written."
+        )
+    if min(changes.get(name, 1) for name in _OF_WORLDS - {"seed"}) < 1:
+        raise command.InputError("--users and --days must be 1 or more.")
+    world = worlds.world(_PRESET.value, **changes)
+    started = time.monotonic()
+    rows = happenings.write_logs(world, start_s, _LOGS.value, overwrite=_OVERWRITE.value)
+    print(f"Wrote {_LOGS.value} in {time.monotonic() - started:.1f} s:")
+    for table, number in sorted(rows.items()):
+        print(f"  {table:<12} {number:>12,} rows")
+    print(f"  {'truth':<12} what an oracle would have ranked, see pipeline/worlds/happenings.py")
+    following = command.shell_line(
+        "pipeline.retrain", logs=_LOGS.value, serving_root="SERVING_ROOT"
+    )
     print(f"Next: {following}")
 
 

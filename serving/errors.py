@@ -3,6 +3,7 @@
 ServingError
     InvalidRequestError         the caller asked for something that cannot be answered
         UnknownVideoError       the video that it is about is not in the release
+    NotPossibleError            what is asked cannot be done as things are
     OverloadedError             too many requests in flight; come back in ``retry_after_s``
     NotReadyError               no release is loaded yet
     HandoverError               another process was to take over with a new release, and failed
@@ -28,6 +29,10 @@ class InvalidRequestError(ServingError):
 
 class UnknownVideoError(InvalidRequestError):
     """The request is about a video that the release does not have."""
+
+
+class NotPossibleError(ServingError):
+    """What is asked cannot be done as things are; the message says why, and what to do."""
 
 
 class OverloadedError(ServingError):

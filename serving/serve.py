@@ -37,6 +37,7 @@ _SETTINGS = config_flags.define(
     without={
         "history_password",
         "token",
+        "admin_token",
         "hosts",
         "image_hosts",
         "ask_for_successor",
@@ -82,6 +83,13 @@ _TOKEN_FILE = flags.DEFINE_string(
     None,
     "File with the bearer token that callers must send. Default: the environment variable "
     "WATCHNEXT_TOKEN; without either everybody is let in.",
+)
+_ADMIN_TOKEN_FILE = flags.DEFINE_string(
+    "admin_token_file",
+    None,
+    "File with the bearer token for the console (/console), without which nothing can be changed "
+    "from it. Default: the environment variable WATCHNEXT_ADMIN_TOKEN; without either the console "
+    "can be read by whoever may ask for pages.",
 )
 _ALLOWED_HOSTS = flags.DEFINE_list(
     "allowed_hosts",
@@ -203,6 +211,9 @@ def _config(place: handover.Place, control: handover.Control) -> ServiceConfig:
         _settings(),
         history_password=redis_connection.read_password(_HISTORY_PASSWORD_FILE.value),
         token=token,
+        admin_token=http_access.read_token(
+            _ADMIN_TOKEN_FILE.value, variable=http_access.ADMIN_TOKEN_VARIABLE
+        ),
         hosts=http_access.allowed_hosts(_HOST.value, _ALLOWED_HOSTS.value),
         image_hosts=pages.image_hosts(_IMAGE_HOSTS.value),
         ask_for_successor=control.ask_for_successor,

@@ -194,6 +194,12 @@ class Browser:
     def screenshot(self) -> bytes:
         return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
 
+    def picture(self) -> bytes:
+        """Returns what the window shows as WebP, a fifth of a PNG."""
+        asked = {"format": "webp", "quality": 82}
+        command = {"cmd": "Page.captureScreenshot", "params": asked}
+        return base64.b64decode(self._ask("goog/cdp/execute", command)["data"])
+
     def complaints(self) -> list[str]:
         """Returns what the console of the page was told since the last call, errors and all."""
         return [str(entry["message"]) for entry in self._ask("se/log", {"type": "browser"})]
@@ -355,7 +361,7 @@ def _make(world: World) -> None:
 
 
 def _spoil(logs_dir: pathlib.Path) -> None:
-    """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown video, 1 from the future."""
+    """Appends bad watches: 3 exact copies, 2 negative times, 1 unknown user, 1 from the future."""
     from features.tables import logs
 
     good = logs.read_table(logs_dir, "watches")
@@ -369,7 +375,7 @@ def _spoil(logs_dir: pathlib.Path) -> None:
     for name, value in (
         ("watch_time_s", -1.0),
         ("watch_time_s", -2.0),
-        ("video_id", "no such video"),
+        ("user_id", "no such user"),
         ("time", 4_000_000_000),
     ):
         logs.append(logs_dir, "watches", changed(name, value))

@@ -112,6 +112,24 @@ def test_the_steps_of_a_retraining_are_binaries_and_their_flags_are_theirs():
         assert {*stage.reads, stage.writes[0]} <= set(flags_of(stage.binary)), stage.name
 
 
+# Flags that name what is read or written. What they name may be in an object store.
+PATH_FLAGS = {
+    *("logs", "examples", "model", "output", "work", "serving_root", "queries", "candidates"),
+    *("metrics", "page_order", "warm_start", "cache", "source", "experiment", "scores"),
+    *("candidate_model", "ranker_model", "measured_examples", "rejected"),
+}
+# What they read and write is of this machine.
+LOCAL = {"pipeline.demo", "pipeline.record_results"}
+
+
+@pytest.mark.parametrize("path", BINARIES, ids=module)
+def test_every_path_that_a_binary_takes_may_be_in_an_object_store(path):
+    text = path.read_text()
+    call = text[text.index("    command.run(") :]
+    missing = (set(flags_of(module(path))) & PATH_FLAGS) - set(re.findall(r'"(\w+)"', call))
+    assert not missing or module(path) in LOCAL, sorted(missing)
+
+
 def run_binary(path, *flags, python=()):
     line = [sys.executable, *python, "-m", module(path), *flags]
     return subprocess.run(line, capture_output=True, text=True, check=False)

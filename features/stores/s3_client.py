@@ -38,8 +38,8 @@ class S3Client:
     def __init__(self, bucket: str) -> None:
         """Opens the bucket; asks it nothing."""
         self._name = f"s3://{bucket}"
-        client: dict[str, Any] = {"timeout": "120s", "connect_timeout": "10s"}
-        settings: dict[str, Any] = {}
+        client: Any = {"timeout": "120s", "connect_timeout": "10s"}
+        settings: Any = {}
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
             settings["endpoint"] = endpoint

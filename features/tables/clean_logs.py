@@ -22,7 +22,7 @@ class Cleaner:
     """Knows what a log's events may speak of.
 
     Attributes:
-        videos: string; ids of the video table. None where the log has none.
+        videos: string; ids of the videos that there are. None where any may be.
         users: string; ids of the user table. None where the log has none.
         now_s: The clock, Unix seconds: what lies after it cannot have happened.
     """
@@ -33,20 +33,17 @@ class Cleaner:
 
     @classmethod
     def of_logs(cls, logs_dir: str | os.PathLike[str], *, now_s: int) -> "Cleaner":
-        """Reads the ids of a log.
+        """Reads the ids of a log's users; a video exists where it is watched.
 
         Raises:
             InputError: A table cannot be read.
         """
-        ids: dict[str, pa.Array | None] = dict.fromkeys(("videos", "users"))
-        for name in ids.keys() & logs.tables_in(logs_dir):
-            key = str(schema.table_of(name).key)
-            columns = schema.table_of(name).required
-            rows = logs.read_table(logs_dir, name, columns=columns)
-            # By the clock of the machine, as in training, also where a server's stands earlier.
-            usable, _ = Cleaner(None, None, int(time.time())).split(name, rows)
-            ids[name] = combined(usable[key])
-        return cls(**ids, now_s=now_s)
+        if "users" not in logs.tables_in(logs_dir):
+            return cls(videos=None, users=None, now_s=now_s)
+        rows = logs.read_table(logs_dir, "users", columns=schema.table_of("users").required)
+        # By the clock of the machine, as in training, also where a server's stands earlier.
+        usable, _ = Cleaner(None, None, int(time.time())).split("users", rows)
+        return cls(videos=None, users=combined(usable["user_id"]), now_s=now_s)
 
     def split(self, name: str, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Returns the rows of any part of a table that can be used, and the others with reasons."""

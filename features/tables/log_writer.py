@@ -155,6 +155,17 @@ class LogWriter:
         if self._pending_bytes > self._max_pending_bytes:
             self._flush()
 
+    def write_beside(self, name: str, rows: pa.Table) -> None:
+        """Adds rows to ``<name>/*.parquet``, which is no table of the contract."""
+        if name in schema.TABLES:
+            raise ValueError(f"{name} is a table of the contract: use write.")
+        if rows.num_rows:
+            self._pending.setdefault(name, []).append(rows)
+            self._pending_bytes += rows.nbytes
+            self.rows[name] = self.rows.get(name, 0) + rows.num_rows
+            if self._pending_bytes > self._max_pending_bytes:
+                self._flush()
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[pathlib.Path]:
         """Yields a directory for temporary files, which is gone before the logs appear."""
@@ -169,6 +180,12 @@ class LogWriter:
         """Writes ``features.json``, the declarations of extra features."""
         text = json.dumps([dict(declaration) for declaration in declarations], indent=1)
         (self._require_open() / FEATURES_FILE).write_text(text + "\n")
+
+    def write_truth(self, name: str, arrow_table: pa.Table) -> None:
+        """Writes a Parquet file of what the logs do not say, below ``truth``."""
+        directory = self._require_open() / "truth"
+        directory.mkdir(exist_ok=True)
+        _write_parquet(arrow_table, directory / name)
 
     def link(self, path: pathlib.Path) -> None:
         """Takes over a file or directory of other logs as it is, without a copy of its content."""

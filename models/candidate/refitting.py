@@ -30,7 +30,7 @@ from absl import logging
 from features import command, dataset, spec
 from models import config
 from models.candidate import model as candidate_model
-from models.candidate import refit_checks
+from models.candidate import recent_biases, refit_checks
 from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
@@ -101,6 +101,9 @@ def refit(
     else:
         logging.warning("%s has no holdout: the model stays as it is.", examples_dir)
         model.repeat_bias.assign(measured.repeat_bias)
+    weights = opened.info["lineage"].get("recent")
+    if newest and weights:
+        recent_biases.apply(model, recent_biases.counts(model, examples_dir), weights)
     space = candidate_model.VIDEO_SPACE
     step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:

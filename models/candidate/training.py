@@ -12,7 +12,7 @@ from absl import logging
 from features import command, dataset, spec, tensors
 from features.spec import ResolvedSpec
 from models import config, losses
-from models.candidate import hierarchical_softmax, negatives, spectral_start
+from models.candidate import hierarchical_softmax, negatives, recent_biases, spectral_start
 from models.candidate import model as candidate_model
 from models.candidate.holdout import BAG, LABEL, Holdout, K
 from models.candidate.model import CandidateModel
@@ -196,6 +196,8 @@ def train(
     )
     result = loop.fit(task, examples, settings, run, workers=workers)
     fit_repeat_bias(model, videos, examples)
+    if model_config.recent_biases:
+        facts |= {"recent": recent_biases.set_biases(model, examples_dir)}
     result = dataclasses.replace(result, metrics=workers.agreed(task.evaluate()))
     if workers.is_chief:
         contents = saved.Contents(

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Annotated
 
-from features.config import Bounds, Flag, check, require
+from features.config import Bounds, Flag, OneOf, check, require
+from models.evaluation import protocols
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,11 +16,13 @@ class RetrievalConfig:
         exclude_watched: Never recommend what the query's watch bag holds. A label in it is then
             a miss, as it would be in production.
         list_size: Videos per query that coverage, mean age and MAP@k look at.
+        ndcg: Whether NDCG is measured at the cut-offs too, as protocols of data sets have it.
     """
 
     ks: Annotated[tuple[int, ...], Bounds(ge=1)] = (10, 50, 100, 200, 500)
     exclude_watched: bool = False
     list_size: int = 100
+    ndcg: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -48,6 +51,8 @@ class EvaluationConfig:
         live: Whether to measure popularity as of each query too. It sees what others watched
             in the holdout before the query, which the model and the other baselines do not.
         linear: Whether to train the linear ranking baselines, on watch time and on clicks.
+        protocol: Protocol of a public data set, which then decides the cut-offs,
+            ``exclude_watched`` and ``max_queries``; empty for none.
         gbdt: Whether to train gradient-boosted trees, on watch time and on clicks (the extra gbdt;
             left out with a note where it is not installed).
     """
@@ -61,6 +66,7 @@ class EvaluationConfig:
     live: bool = False
     linear: bool = True
     gbdt: bool = False
+    protocol: Annotated[str, OneOf("", *protocols.PROTOCOLS)] = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))

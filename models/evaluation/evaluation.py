@@ -25,7 +25,7 @@ from models.baselines import implicit as implicit_baselines
 from models.baselines import ranking as ranking_baselines
 from models.baselines import retrieval as baselines
 from models.evaluation import heads as head_evaluation
-from models.evaluation import metrics
+from models.evaluation import metrics, protocols
 from models.evaluation import ranking as ranking_evaluation
 from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import EvaluationConfig, RetrievalConfig
@@ -110,9 +110,16 @@ def evaluate(
         config: Settings of the evaluation.
     """
     info = dataset.info(examples_dir)
+    notes = []
+    if config.protocol:
+        protocol = protocols.require_fit(config.protocol, info)
+        config = dataclasses.replace(
+            config, ks=protocol.ks, exclude_watched=protocol.exclude_watched, max_queries=0
+        )
+        notes.append(f"Protocol of {protocol.note}.")
     settings = dataclasses.asdict(config)
     settings["k"] = list(settings.pop("ks"))
-    result = Evaluation(settings=settings)
+    result = Evaluation(settings=settings, notes=notes)
     result.data.update(
         {name: info[name] for name in ("from_s", "until_s", "train_until_s") if name in info}
     )
@@ -133,13 +140,15 @@ class _Examples:
     info: Mapping[str, Any]
     config: EvaluationConfig
 
-    def drawn(self, num_queries: int) -> np.ndarray:
+    def drawn(self, queries: baselines.Queries) -> np.ndarray:
         """Returns the rows of the queries to measure on, ascending."""
-        most = self.config.max_queries or num_queries
-        if num_queries <= most:
-            return np.arange(num_queries)
+        if self.config.protocol and protocols.PROTOCOLS[self.config.protocol].last_of_user:
+            return last_of_users(queries)
+        most = self.config.max_queries or len(queries)
+        if len(queries) <= most:
+            return np.arange(len(queries))
         rng = np.random.default_rng(self.config.seed)
-        return np.sort(rng.choice(num_queries, most, replace=False))
+        return np.sort(rng.choice(len(queries), most, replace=False))
 
     def bootstrap(self, user_codes: metrics.Ints) -> Bootstrap:
         return Bootstrap(
@@ -176,12 +185,14 @@ def _evaluate_retrieval(
             "Keep days out of training: python -m pipeline.preprocess --holdout_days=1"
         )
         return
-    settings = RetrievalConfig(ks=config.ks, exclude_watched=config.exclude_watched)
+    settings = RetrievalConfig(
+        ks=config.ks, exclude_watched=config.exclude_watched, ndcg=bool(config.protocol)
+    )
     fitted = _retrieval_baselines(examples, train, queries, catalogue)
     embeddings = None
     if model is None:
         result.notes.append("No candidate model was given: retrieval shows the baselines alone.")
-        queries = queries.take(examples.drawn(len(queries)))
+        queries = queries.take(examples.drawn(queries))
     else:
         embeddings, queries = _embed(examples, model, queries)
     ranked = retrieval_evaluation.rank_all(
@@ -211,6 +222,13 @@ def _evaluate_retrieval(
     result.figures |= sheet.figures(examples.bootstrap(user_codes))
 
 
+def last_of_users(queries: baselines.Queries) -> np.ndarray:
+    """Returns the rows of the last query of each user, ascending."""
+    order = np.lexsort((queries.times, queries.user_ids))
+    users = queries.user_ids[order]
+    return np.sort(order[np.append(users[1:] != users[:-1], True)])
+
+
 def _retrieval_baselines(
     examples: _Examples,
     train: baselines.Queries,
@@ -238,7 +256,7 @@ def _embed(
     started = time.monotonic()
     arrays = dataset.load(examples.directory, spec.CANDIDATE, "holdout")
     queries = retrieval_evaluation.aligned(queries, arrays)
-    rows = examples.drawn(len(queries))
+    rows = examples.drawn(queries)
     embeddings = retrieval_evaluation.embed(
         model,
         ResolvedSpec.load(examples.directory),

@@ -175,6 +175,19 @@ def reciprocal_ranks(ranks: npt.ArrayLike, k: int | None = None) -> Floats:
     return np.where(array <= (np.inf if k is None else k), 1.0 / array, 0.0)
 
 
+def discounted_gains(ranks: npt.ArrayLike, k: int) -> Floats:
+    """Returns NDCG@k of queries with one label each, float64 [n]: 1 / log2(1 + rank) up to k.
+
+    Args:
+        ranks: int [n], rank of each label, 1 the best.
+        k: Cut-off.
+
+    Source: Järvelin and Kekäläinen, TOIS 2002; with one label the ideal gain is 1.
+    """
+    ranks = np.asarray(ranks, np.float64)
+    return np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0)
+
+
 def mean_average_precision(ranks: npt.ArrayLike, k: int | None = None) -> float:
     """Returns the mean of 1 / rank, which is MAP (MAP@k) where each query has one label.
 

@@ -265,6 +265,8 @@ def _metrics_of(
     """Returns one value per query by metric; slices show the main ones only."""
     ks: Sequence[int] = settings.ks if full else (settings.main_k,)
     values = {f"recall_at_{k}": (result.ranks <= k).astype(np.float64) for k in ks}
+    if full and settings.ndcg:
+        values |= {f"ndcg_at_{k}": metrics.discounted_gains(result.ranks, k) for k in ks}
     values["map"] = metrics.reciprocal_ranks(result.ranks)
     if full:
         size = settings.list_size

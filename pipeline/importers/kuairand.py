@@ -6,6 +6,7 @@ Reads the official CSV files of KuaiRand-Pure, -1K and -27K, and the same tables
 log_standard_*, log_random_*            impressions and watches, one row each
 user_features_*, video_features_basic_* users and videos
 history_* (optional, Parquet)           per user, in order: videos watched before the log
+kuairand_video_captions, _categories    of 2026 (optional): captions, four levels of categories
 video_features_statistic_*              NEVER READ. It averages over the month that contains the
                                         log, so it holds the outcomes that are to be predicted.
 ======================================  ====================================================
@@ -42,12 +43,12 @@ watches, from the history
 videos
   ``channel_id`` = ``author_id``, ``topics`` = ``tag``, ``duration_s`` (null where it is 0 or
   unknown), ``upload_time`` = ``upload_dt`` at 00:00 UTC+8; where that is unknown the first instant
-  of the log stands in and ``upload_time_known`` is false. No title, no language.
+  of the log stands in and ``upload_time_known`` is false. No language; no title without the
+  additions of 2026: ``title`` = ``caption``, ``cover_text``, ``category_1`` to ``category_4``.
 users
   all columns. -124 and "UNKNOWN" mean unknown and become null. No region, gender or age.
 
-Missing altogether: searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences
-have gaps.
+No searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences have gaps.
 
 Source: Gao et al., CIKM 2022, https://kuairand.com (CC BY-SA 4.0).
 """
@@ -66,7 +67,7 @@ from features import command, feedback
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import logs
-from pipeline.importers import kuairand_files, source_files
+from pipeline.importers import kuairand_content, kuairand_files, source_files
 
 DEFAULT_PAGE_GAP_MINUTES = 30.0
 LONG_VIEW_S = 18.0  # What long_view asks of a video that is not shorter.
@@ -135,8 +136,11 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     first_s, num_unplayed = _import_log(files["log"], writer, config)
     notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
     durations = []
+    content = kuairand_content.read(files)
     for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
         batch = videos(rows, first_s=first_s)
+        if content is not None:
+            batch = batch.join(content, "video_id", "left", maintain_order="left")
         writer.write("videos", batch.to_arrow())
         durations.append(batch.select("video_id", "duration_s") if has_history else batch.clear())
     profiles = users(pl.concat(_read_all(files["users"], kuairand_files.USERS)))
@@ -151,8 +155,10 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
         )
         profiles = _with_history_length(profiles, history)
     writer.write("users", profiles.to_arrow())
-    writer.write_features(kuairand_files.declarations(has_history=has_history))
-    return [*notes, "the data has no searches, titles, languages, regions or devices"]
+    has = {"has_history": has_history, "has_categories": bool(files["categories"])}
+    writer.write_features(kuairand_files.declarations(**has))
+    titles = "" if files["captions"] else " titles,"
+    return [*notes, f"the data has no searches,{titles} languages, regions or devices"]
 
 
 def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:

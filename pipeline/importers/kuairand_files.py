@@ -52,6 +52,15 @@ HISTORY: Mapping[str, pa.DataType] = {
     "long_watch_seq": pa.list_(_I),
 }
 
+# Published in 2026, for the videos of all editions; each is there or not.
+LEVELS = ("first", "second", "third", "fourth")
+CAPTIONS: Mapping[str, pa.DataType] = {"final_video_id": _I, "caption": _S, "show_cover_text": _S}
+CATEGORY_COLUMNS = tuple(f"category_{number}" for number in range(1, 1 + len(LEVELS)))
+CATEGORIES: Mapping[str, pa.DataType] = {
+    "final_video_id": _I,
+    **{f"{level}_level_category_name": _S for level in LEVELS},
+}
+
 _ROLES = {
     "log": ("log_standard", "log_random"),
     "users": ("user_features",),
@@ -67,7 +76,9 @@ _NAME = re.compile(
 
 
 def find_files(source: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Returns role -> files: log, users, videos, history, statistics (some may be empty).
+    """Returns role -> files: log, users, videos, history, captions, categories, statistics.
+
+    All but the first three may be empty.
 
     Raises:
         InputError: Files are missing, or belong to several editions or formats.
@@ -104,6 +115,11 @@ def find_files(source: pathlib.Path) -> dict[str, list[pathlib.Path]]:
         raise command.InputError(
             f"{source} lacks {expected}, named as in the original download. Found: {names}."
         )
+    for role in ("captions", "categories"):
+        added = [f"kuairand_video_{role}.{suffix}" for suffix in ("csv", "csv.gz", "parquet")]
+        folders = (source, source / "data", *sorted(source.glob("*/data")))
+        paths = [folder / name for folder in folders for name in added]
+        files[role] = [path for path in paths if path.is_file()][:1]
     for path in files["statistics"]:
         logging.warning(
             "%s is not read: it averages over the month that contains the log, so it leaks the "
@@ -113,7 +129,7 @@ def find_files(source: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     return files
 
 
-def declarations(*, has_history: bool) -> list[dict[str, Any]]:
+def declarations(*, has_history: bool, has_categories: bool = False) -> list[dict[str, Any]]:
     """Returns the extra features of this data set, as ``features.json`` holds them.
 
     Left out are columns that say the same again (the ranges of the counts), that have one value
@@ -143,4 +159,5 @@ def declarations(*, has_history: bool) -> list[dict[str, Any]]:
         *(declare("users", ("history_impressions",), "continuous", ranker) if has_history else ()),
         *declare("videos", (*VIDEO_NAMES, "music_type"), "univalent", both),
         *declare("videos", VIDEO_SIZES, "continuous", ranker),
+        *(declare("videos", CATEGORY_COLUMNS, "univalent", both) if has_categories else ()),
     ]

@@ -1,7 +1,8 @@
 """MovieLens (ratings of films) -> raw logs, as far as ratings go.
 
-Reads two layouts: ``ratings.dat``, ``movies.dat``, ``users.dat`` with ``::`` between the fields
-(1M; also 10M, which has no users.dat), and ``ratings.csv``, ``movies.csv`` (20M, 25M, 32M, latest).
+Reads three layouts: ``u.data``, ``u.item``, ``u.user`` (100K); ``ratings.dat``, ``movies.dat``,
+``users.dat`` with ``::`` between the fields (1M; also 10M, which has no users.dat); and
+``ratings.csv``, ``movies.csv`` (20M, 25M, 32M, latest, latest-small).
 
 What maps to what:
 
@@ -15,9 +16,15 @@ videos
   stand-in: the first rating of the film; the first rating of any film, where it has none.
   No channel, language or duration.
 users
-  1M: ``gender``; ``age``, the code, which is the lower end of the bracket (1 is under 18);
-  ``occupation`` (code); ``zip_code``, and ``region`` = ``us_<d>`` with its first digit, one of ten
-  areas of the United States. Other editions: the ids of all who rated.
+  100K and 1M: ``gender``; ``age``, in 1M the lower end of its bracket (1 is under 18);
+  ``occupation`` (100K: its name, 1M: its code); ``zip_code``, and ``region`` = ``us_<d>`` with its
+  first digit, one of ten areas of the United States. Other editions: the ids of all who rated.
+
+With ``leave_one_out``, for figures beside published ones (``models.evaluate
+--protocol=movielens_leave_one_out``): the last rating of every user with two or more is moved to
+the day after the end of the data, in the same order, so that a holdout of one day holds just
+these, and all else is learnt from. Every rating then counts as completed. ``rated_time`` keeps
+when it was.
 
 Missing altogether: impressions, so no ranker can be trained; searches. Tags, links and genome
 scores are not read.
@@ -26,6 +33,7 @@ Source: Harper and Konstan, TiiS 2015, https://grouplens.org/datasets/movielens.
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,6 +43,7 @@ import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.durations import DAY_S
 from features.screen import progress
 from features.tables import logs
 from pipeline.importers import source_files
@@ -57,7 +66,73 @@ _USERS = {
     "occupation": pa.string(),
     "zip_code": pa.string(),
 }
+_USERS_100K = ("userId", "age", "gender", "occupation", "zip_code")
 _NO_GENRES = "(no genres listed)"
+# The flags of u.item, in its order.
+GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime"),
+    *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance"),
+    *("Sci-Fi", "Thriller", "War", "Western"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Names and forms of the files of some editions.
+
+    Attributes:
+        ratings: Name of the file of ratings.
+        movies: Name of the file of films.
+        users: Name of the file of users, which not all editions have.
+        separator: Text between fields.
+        has_header: Whether the first line names the columns.
+        encoding: Encoding; None for one that is looked for.
+        movie_types: Columns of the films and their types.
+        user_types: Columns of the users and their types.
+    """
+
+    ratings: str
+    movies: str
+    users: str
+    separator: str = ","
+    has_header: bool = True
+    encoding: str | None = None
+    movie_types: Mapping[str, pa.DataType]
+    user_types: Mapping[str, pa.DataType]
+
+
+_LAYOUTS = (
+    _Layout(
+        ratings="u.data",
+        movies="u.item",
+        users="u.user",
+        separator="|",
+        has_header=False,
+        encoding="latin-1",
+        movie_types={
+            "movieId": pa.int32(),
+            **dict.fromkeys(("title", "release_date", "video_release_date", "url"), pa.string()),
+            **dict.fromkeys(GENRES, pa.int32()),
+        },
+        user_types={name: _USERS[name] for name in _USERS_100K},
+    ),
+    _Layout(
+        ratings="ratings.dat",
+        movies="movies.dat",
+        users="users.dat",
+        separator="::",
+        has_header=False,
+        movie_types=_MOVIES,
+        user_types=_USERS,
+    ),
+    _Layout(
+        ratings="ratings.csv",
+        movies="movies.csv",
+        users="",
+        movie_types=_MOVIES,
+        user_types=_USERS,
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,11 +143,17 @@ class MovieLensConfig:
         completed_rating: A rating of at least this is a completed watch. Stars.
         from_s: First moment of the events that are kept, Unix seconds; None for no bound.
         until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
+        leave_one_out: Whether the last rating of each user is moved to a day of its own.
     """
 
     completed_rating: float = DEFAULT_COMPLETED_RATING
     from_s: int | None = None
     until_s: int | None = None
+    leave_one_out: bool = False
+
+    def __post_init__(self) -> None:
+        if self.leave_one_out and (self.from_s is not None or self.until_s is not None):
+            raise command.InputError("--leave_one_out takes all ratings: leave --from and --until.")
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensConfig) -> list[str]:
@@ -89,21 +170,32 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensC
     Raises:
         InputError: A file is missing, damaged, or not what it should be.
     """
-    directory = _find(source)
-    ratings = pl.concat(_read(directory, "ratings", _RATINGS)).sort(
+    directory, layout = _find(source)
+    ratings = pl.concat(_read(directory, layout.ratings, _RATINGS, layout)).sort(
         "timestamp", "userId", "movieId", maintain_order=True
     )
-    writer.write(
-        "videos", videos(pl.concat(_read(directory, "movies", _MOVIES)), ratings).to_arrow()
-    )
-    has_profiles = (directory / "users.dat").is_file()
+    films = pl.concat(_read(directory, layout.movies, layout.movie_types, layout))
+    films = _with_genres(films) if GENRES[0] in films.columns else films
+    writer.write("videos", videos(films, ratings).to_arrow())
+    has_profiles = (directory / layout.users).is_file()
     if has_profiles:
-        writer.write("users", users(pl.concat(_read(directory, "users", _USERS))).to_arrow())
+        profiles = pl.concat(_read(directory, layout.users, layout.user_types, layout))
+        writer.write("users", users(profiles).to_arrow())
     else:
         ids = ratings.select(pl.col("userId").unique().sort())
         writer.write("users", ids.select(user_id=pl.col("userId").cast(pl.String)).to_arrow())
+    notes = []
+    if config.leave_one_out:
+        ratings, end_s = last_apart(ratings)
+        until = command.format_time(end_s + DAY_S)
+        notes.append(
+            "the last rating of each user lies on the day after the end of the data: preprocess "
+            f"with --until={until} --holdout_days=1, and evaluate with "
+            "--protocol=movielens_leave_one_out"
+        )
+    completed = -math.inf if config.leave_one_out else config.completed_rating
     for rows in _in_window(ratings, config).iter_slices(_ROWS_PER_WRITE):
-        writer.write("watches", watches(rows, completed_rating=config.completed_rating).to_arrow())
+        writer.write("watches", watches(rows, completed_rating=completed).to_arrow())
     writer.write_features(declarations(has_profiles=has_profiles))
     logging.warning(
         "MovieLens has no impressions: candidate generation can be trained on these logs, a ranker "
@@ -113,7 +205,30 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensC
         "MovieLens has NO IMPRESSIONS, so no ranker can be trained on it",
         f"watch times are a stand-in ({STAND_IN_WATCH_TIME_S:.0f} s each), and watches lie at the "
         "time of the rating",
+        *notes,
     ]
+
+
+def last_apart(ratings: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Moves the last rating of each user with two or more to a day of its own.
+
+    Args:
+        ratings: All ratings, by time.
+
+    Returns:
+        (ratings by time, beginning of that day, Unix seconds): the times of moved ratings keep
+        their order within the day, and ``rated_time`` has the old ones of all.
+    """
+    end_s = -(-(int(ratings["timestamp"].max()) + 1) // DAY_S) * DAY_S  # type: ignore[arg-type]
+    is_last = pl.int_range(pl.len()).over("userId") == pl.len().over("userId") - 1
+    is_moved = is_last & (pl.len().over("userId") > 1)
+    marked = ratings.with_columns(rated_time="timestamp", is_moved=is_moved)
+    place = pl.col("is_moved").cum_sum() - 1
+    number = pl.col("is_moved").sum()
+    moved = end_s + place * DAY_S // pl.max_horizontal(number, 1)
+    timestamp = pl.when("is_moved").then(moved).otherwise("timestamp").cast(pl.Int64)
+    apart = marked.with_columns(timestamp=timestamp).drop("is_moved")
+    return apart.sort("timestamp", maintain_order=True), end_s
 
 
 def watches(ratings: pl.DataFrame, *, completed_rating: float) -> pl.DataFrame:
@@ -126,6 +241,7 @@ def watches(ratings: pl.DataFrame, *, completed_rating: float) -> pl.DataFrame:
         completed=pl.col("rating") >= completed_rating,
         source=pl.lit("rating"),
         rating=pl.col("rating"),
+        **({"rated_time": pl.col("rated_time")} if "rated_time" in ratings.columns else {}),
     )
 
 
@@ -149,7 +265,7 @@ def videos(movies: pl.DataFrame, ratings: pl.DataFrame) -> pl.DataFrame:
 
 
 def users(profiles: pl.DataFrame) -> pl.DataFrame:
-    """Returns the users table of the 1M edition."""
+    """Returns the users table of the editions that have one."""
     area = pl.col("zip_code").str.extract(r"^(\d)\d{4}")
     return profiles.select(
         user_id=pl.col("userId").cast(pl.String),
@@ -172,41 +288,49 @@ def declarations(*, has_profiles: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _find(source: pathlib.Path) -> pathlib.Path:
-    """Returns the directory that holds ratings and movies."""
+def _find(source: pathlib.Path) -> tuple[pathlib.Path, "_Layout"]:
+    """Returns the directory that holds ratings and movies, and their layout."""
     source_files.require_directory(source, expected="MovieLens' ratings and movies files")
-    directories = [
-        directory
+    found = [
+        (directory, layout)
         for directory in (source, *sorted(source.glob("ml-*")))
-        if any((directory / name).is_file() for name in ("ratings.dat", "ratings.csv"))
+        for layout in _LAYOUTS
+        if (directory / layout.ratings).is_file()
     ]
-    if len(directories) > 1:
-        names = ", ".join(str(directory) for directory in directories)
+    if len(found) > 1:
+        names = ", ".join(str(directory / layout.ratings) for directory, layout in found)
         raise command.InputError(f"{source} holds several editions ({names}). Give one of them.")
-    if not directories:
-        hint = ""
-        if any(source.glob("**/u.data")):
-            hint = " The layout of MovieLens 100K (u.data) is not supported: use ml-latest-small."
+    if not found:
+        names = ", ".join(layout.ratings for layout in _LAYOUTS)
         raise command.InputError(
-            f"{source} lacks ratings.dat and ratings.csv: give the unpacked directory of "
-            f"MovieLens 1M, 10M, 20M, 25M, 32M or latest.{hint}"
+            f"{source} has none of {names}: give the unpacked directory of MovieLens 100K, 1M, "
+            "10M, 20M, 25M, 32M or latest."
         )
-    return directories[0]
+    return found[0]
 
 
 def _read(
-    directory: pathlib.Path, table: str, types: Mapping[str, pa.DataType]
+    directory: pathlib.Path, name: str, types: Mapping[str, pa.DataType], layout: "_Layout"
 ) -> Iterator[pl.DataFrame]:
-    layouts = {".dat": source_files.Dialect(separator="::", has_header=False)}
-    suffix = ".dat" if (directory / "ratings.dat").is_file() else ".csv"
-    path = directory / f"{table}{suffix}"
+    path = directory / name
     if not path.is_file():
         names = ", ".join(sorted(item.name for item in directory.iterdir()))
         raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
     progress.at(f"reading {path.name}")
-    dialect = layouts.get(suffix, source_files.CSV)
+    separator = "\t" if name == "u.data" else layout.separator
+    dialect = source_files.Dialect(
+        separator=separator, has_header=layout.has_header, encoding=layout.encoding
+    )
     for batch in source_files.read_batches(path, types, dialect=dialect):
         yield pl.DataFrame(pl.from_arrow(batch))
+
+
+def _with_genres(films: pl.DataFrame) -> pl.DataFrame:
+    """Returns films with their genres as one text, as the later editions have them."""
+    names = [pl.when(pl.col(genre) == 1).then(pl.lit(genre)) for genre in GENRES[1:]]
+    genres = pl.concat_str(names, separator="|", ignore_nulls=True)
+    none = pl.when(genres == "").then(pl.lit(_NO_GENRES)).otherwise(genres)
+    return films.select("movieId", "title", genres=none)
 
 
 def _in_window(ratings: pl.DataFrame, config: MovieLensConfig) -> pl.DataFrame:

@@ -29,10 +29,13 @@ class Dialect:
         separator: Text between the fields. Files with more than one character are read whole.
         has_header: Whether the first line names the columns. Without it, the columns are in the
             order of the types asked for, and quotes mean nothing.
+        encoding: Encoding of the text; None for UTF-8, or Latin-1 where a file that is read whole
+            is none.
     """
 
     separator: str = ","
     has_header: bool = True
+    encoding: str | None = None
 
 
 CSV = Dialect()
@@ -44,7 +47,8 @@ def read_batches(
     """Yields a file piece by piece, so that a file of any size can be read.
 
     Args:
-        path: A Parquet file if it ends in ``.parquet``, else text, which ``.gz`` compresses.
+        path: A Parquet file if it ends in ``.parquet``, one of Feather
+            (version 2) if it ends in ``.feather``, else text, which ``.gz`` compresses.
         types: Columns to read, in this order, and their types. Others are left out.
         dialect: Dialect of text files.
 
@@ -56,6 +60,8 @@ def read_batches(
     with _explained(path):
         if path.suffix == ".parquet":
             batches = _parquet_batches(path, types)
+        elif path.suffix == ".feather":
+            batches = _feather_batches(path, types)
         else:
             names = _check_text(path, types, dialect)
             batches = _text_batches(path, types, dialect, names)
@@ -102,6 +108,18 @@ def _parquet_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> It
             yield table
 
 
+def _feather_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
+    with pa.memory_map(str(path)) as mapped:
+        opened = pa.ipc.open_file(mapped)
+        for number in range(opened.num_record_batches):
+            table = pa.table(opened.get_batch(number))
+            _require_columns(path, table.column_names, types)
+            columns = {
+                name: _cast(table[name], kind, f"{path}, {name}") for name, kind in types.items()
+            }
+            yield pa.table(columns)
+
+
 def _cast(values: pa.ChunkedArray, kind: pa.DataType, what: str) -> pa.ChunkedArray:
     # Arrow would parse text as numbers; a number that comes as text is another format.
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
@@ -118,11 +136,11 @@ def _text_batches(
     path: pathlib.Path, types: Mapping[str, pa.DataType], dialect: Dialect, names: list[str]
 ) -> Iterator[pa.Table]:
     data: str | pa.BufferReader = str(path)
-    separator, encoding = dialect.separator, "utf8"
+    separator, encoding = dialect.separator, dialect.encoding or "utf8"
     if len(separator) > 1:
         separator = _UNIT_SEPARATOR
         content = path.read_bytes()
-        encoding = _encoding(content)
+        encoding = dialect.encoding or _encoding(content)
         data = pa.BufferReader(content.replace(dialect.separator.encode(), separator.encode()))
     read = pa_csv.ReadOptions(
         block_size=BLOCK_BYTES,

@@ -217,8 +217,8 @@ class Follower:
             import confluent_kafka as kafka
         except ImportError:
             raise command.InputError(
-                "Kafka needs an extra that is not installed: pip install 'watchnext[kafka]', in "
-                "the checkout pip install '.[kafka]'."
+                "Kafka needs an extra that is not installed: pip install '.[kafka]' in the "
+                "checkout."
             ) from None
         settings = {
             "group.instance.id": self._progress.member,

@@ -50,7 +50,7 @@ class MappingConfig:
             )
 
 
-def import_logs(
+def import_mapping(
     mapping: MappingFile,
     writer: log_writer.LogWriter,
     config: MappingConfig,

@@ -57,7 +57,9 @@ def propose(locations: Sequence[str], *, directory: pathlib.Path) -> Proposal:
         command.InputError: A source cannot be opened, or nothing looks like a table of ours.
     """
     if not locations:
-        raise command.InputError("--propose needs --source, once for each file or database.")
+        raise command.InputError(
+            "--propose needs --source: files and databases, commas between them."
+        )
     here = pathlib.Path.cwd()
     problems: list[str] = []
     sources: list[Source] = []

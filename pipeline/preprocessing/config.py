@@ -12,10 +12,9 @@ from features.durations import DAY_S
 from features.id_spaces import VocabularyConfig
 
 # Table to why the logs must have it, and what its absence switches off.
-NEEDED_TABLES = dict.fromkeys(
-    ("videos", "watches"), "Candidate generation learns from watches of known videos"
-)
+NEEDED_TABLES = {"watches": "Candidate generation learns from watches"}
 OPTIONAL_TABLES = {
+    "videos": "videos exist from their first watch, and nothing but their ids is known of them",
     "impressions": "no ranking examples, so no ranker; pages are ordered by retrieval score",
     "searches": "no search features",
     "users": "no demographic features, and user ids cannot be checked",

@@ -63,7 +63,7 @@ def run(
     for needed, why in NEEDED_TABLES.items():
         if needed not in tables:
             raise command.InputError(
-                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. {why}, so both are "
+                f"{logs_dir} has no table {needed!r}; it has {sorted(tables)}. {why}, so it is "
                 "needed."
             )
     for absent, loss in OPTIONAL_TABLES.items():
@@ -201,7 +201,8 @@ def _info(
 ) -> dict[str, object]:
     rows: dict[str, dict[str, int]] = {}
     for (table, reason), number in sorted(made.rows.items()):
-        rows.setdefault(table, {})[reason] = number
+        if table in tables and reason != "unlisted":
+            rows.setdefault(table, {})[reason] = number
     return {
         "config": dataclasses.asdict(config),
         "logs": str(logs_dir),
@@ -214,7 +215,9 @@ def _info(
         "counts": dict(made.counts),
         "has_ranking": not made.no_ranking,
         "no_ranking": made.no_ranking,
-        "num_videos": made.rows["videos", "accepted"],
+        "unlisted_videos": made.rows["videos", "unlisted"],
+        "num_videos": made.rows["videos", "accepted"] + made.rows["videos", "unlisted"],
         "audit": made.audit,
+        "site": dataclasses.asdict(made.site),
         "cache": dict(made.cache),
     }

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from features import command, declarations
 from features.catalogue import combined
 from features.tables import casts, log_columns, log_files, log_writer, logs, schema
+from features.tables import unlisted as unlisted_videos
 from pipeline.preprocessing.config import (
     EXTRA_TABLES,
     NEEDED_TABLES,
@@ -177,12 +178,11 @@ class _Check:
         return is_noted or any(f.table == name and f.is_problem for f in self._findings)
 
     def _check_features(self) -> None:
-        if not {"videos", "watches"} <= self._types.keys() or any(
-            map(self._has_problem, self._types)
-        ):
+        if "watches" not in self._types or any(map(self._has_problem, self._types)):
             return  # What columns there are is not known yet.
+        types = {"videos": unlisted_videos.TYPES, **self._types}
         try:
-            declarations.resolve(self._types, self._logs / logs.FEATURES_FILE)
+            declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         except command.InputError as error:
             self._add("", str(error), is_problem=True)
 
@@ -225,12 +225,24 @@ class _Check:
     def _check_events(self, name: str, known: dict[str, pa.Array | None]) -> Times:
         found, copies = Times(), Copies(self._scratch / name)
         users: set[str] = set()
+        listed = known.get("videos")
+        unlisted: collections.Counter[str] = collections.Counter()
+        if name == "watches":  # A video without a row exists from its first watch.
+            known["videos"] = None
         for rows in self._pieces(name):
             accepted = self._judge_rows(name, rows, known)
             found.add(name, accepted)
             copies.add(accepted)
+            if name == "watches" and listed is not None:
+                is_known = pc.is_in(accepted["video_id"], value_set=listed.cast(pa.string()))
+                unlisted.update(accepted.filter(pc.invert(is_known))["video_id"].to_pylist())
             if len(users) < 2:
                 users.update(pc.unique(accepted["user_id"])[:2].to_pylist())
+        if name == "watches" and listed is not None:
+            known["videos"] = pa.concat_arrays(
+                [listed.cast(pa.string()), pa.array([*unlisted], pa.string())]
+            )
+            self._judge_unlisted(unlisted)
         count = copies.count()
         self._rows[name, "accepted"] -= count
         if count:
@@ -286,6 +298,22 @@ class _Check:
             if self._rows[name, reason]:
                 what = "exact copies" if reason == schema.EXACT_DUPLICATE else "older rows of an id"
                 self._add(name, f"{self._rows[name, reason]:,} {what} are left out.")
+
+    def _judge_unlisted(self, unlisted: collections.Counter[str]) -> None:
+        """Tells of watches of videos without a row; too many look like other ids."""
+        if not unlisted:
+            return
+        read, number = self._rows["watches", "read"], unlisted.total()
+        text = (
+            f"{number:,} of {read:,} rows are of {len(unlisted):,} videos that the table videos "
+            f"does not have, such as {next(iter(unlisted))!r}"
+        )
+        if number > self._config.max_rejected_fraction * read:
+            share = f"--max_rejected_fraction={self._config.max_rejected_fraction}"
+            text += f", more than {share}. {schema.REMEDIES['unknown_video']}"
+            self._add("watches", text, is_problem=True)
+        else:
+            self._add("watches", f"{text}: they exist from their first watch.")
 
     def _judge_times(self, times: dict[str, Times]) -> None:
         watches = times.get("watches")

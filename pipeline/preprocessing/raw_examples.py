@@ -23,7 +23,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from features import command, declarations, feedback, spec, vectors
 from features.as_of import example_tables, replay
 from features.spec import ResolvedSpec
-from features.tables import logs, schema
+from features.tables import logs, schema, site_facts, unlisted
+from features.tables.site_facts import SiteFacts
 from pipeline.preprocessing import cleaning, example_generation, leakage_audit, written_files
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.incremental import IncrementalRun
@@ -53,6 +54,7 @@ class Made:
         audit: Record of what the leakage audit saw.
         cache: Counts of what came from the cache; empty without one.
         no_ranking: Reason why there can be no ranker; "" where there can.
+        site: What the training part of the log tells of its site.
     """
 
     resolved: ResolvedSpec
@@ -63,6 +65,7 @@ class Made:
     audit: dict[str, Any]
     cache: Mapping[str, int]
     no_ranking: str
+    site: SiteFacts
 
 
 class RawExamples:
@@ -101,7 +104,7 @@ class RawExamples:
         """
         self._resolved = self._resolve()
         self._resolved.save(self._output)
-        self._clean_entities("videos")
+        self._clean_videos()
         if "users" in self._tables:
             self._clean_entities("users")
         fragments = self._fragments()
@@ -151,12 +154,31 @@ class RawExamples:
             audit=audit,
             cache=cached,
             no_ranking=no_ranking,
+            site=site_facts.of_logs(self._logs, from_s=self._config.from_s, until_s=train_until_s),
         )
 
     # ---- what is read -------------------------------------------------------------------------
 
-    def _clean_entities(self, name: str) -> None:
-        """Validates videos or users and writes them for the workers."""
+    def _clean_videos(self) -> None:
+        """Writes the videos for the workers: those of the table, and those only watched.
+
+        Raises:
+            command.InputError: So many watches are of videos that the table lacks that its ids
+                seem to be written in another way.
+        """
+        listed = self._clean_entities("videos") if "videos" in self._tables else None
+        found = unlisted.checked(
+            self._logs,
+            listed,
+            from_s=self._config.from_s,
+            until_s=self._config.until_s,
+            most=self._config.max_rejected_fraction,
+        )
+        self._counts["videos", "unlisted"] += found.num_rows
+        cleaning.write_part(self._output / "videos", unlisted.joined(listed, found))
+
+    def _clean_entities(self, name: str) -> pa.Table:
+        """Validates videos or users, writes them for the workers and returns them."""
         table = logs.read_table(self._logs, name)
         accepted, rejected = schema.validate(
             name, table, known_video_ids=None, known_user_ids=None, now_s=self._now_s
@@ -173,6 +195,7 @@ class RawExamples:
         key = str(schema.table_of(name).key)
         vectors.require(accepted, features, name=name, key=key)
         cleaning.write_part(self._output / name, accepted)
+        return accepted
 
     def _fragments(self) -> list[logs.Fragment]:
         found = {
@@ -195,6 +218,7 @@ class RawExamples:
 
     def _resolve(self) -> ResolvedSpec:
         types = {name: logs.column_types(self._logs, name) for name in self._tables}
+        types.setdefault("videos", dict(unlisted.TYPES))
         resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         spaces = self._config.vocabularies.applied(resolved.all_spaces())
         from_s = self._config.from_s or 0
@@ -286,7 +310,7 @@ class RawExamples:
         return {
             reason: number
             for (name, reason), number in sorted(self._counts.items())
-            if name == table and reason not in {"read", "accepted"}
+            if name == table and reason not in {"read", "accepted", "unlisted"}
         }
 
     def _refuse_many_rejected(self) -> None:

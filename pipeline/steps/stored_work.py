@@ -27,6 +27,7 @@ class Places:
     """Where a retraining works, and what it keeps elsewhere.
 
     Attributes:
+        url: The work directory as it was given.
         work: Directory on this machine.
         serving_root: Directory on this machine in which releases are looked up.
         serving_root_given: The serving root as the steps are to be given it.
@@ -35,6 +36,7 @@ class Places:
     def __init__(self, work: str, serving_root: str, chain: Sequence[declared.Step]) -> None:
         """Finds the places; nothing is read yet."""
         self._chain = chain
+        self.url = work
         self._location = locations.parse(work) if locations.is_remote(work) else None
         self.work = pathlib.Path(work)
         if self._location is not None:

@@ -63,7 +63,8 @@ class BacktestConfig:
         k: Number of videos on a page.
         sample: Number of watches to ask for, spread evenly over the time; 0 for all. The others
             happen too.
-        exclude_watched: Whether pages leave out what the user watched before.
+        exclude_watched: Whether pages leave out what the user watched before; None where the site
+            decides, see :class:`serving.funnel.page.PageRequest`.
         allow_learnt: Whether moments are asked for that the models of the release have learnt;
             the figures are then too good.
         workers: Number of processes that share the watches; 0 for as many as there are processors
@@ -75,7 +76,7 @@ class BacktestConfig:
     until_s: int | None = None
     k: int = 100
     sample: int = 0
-    exclude_watched: bool = True
+    exclude_watched: bool | None = None
     allow_learnt: bool = False
     workers: int = 0
     funnel: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
@@ -112,7 +113,12 @@ class PastFunnel:
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
         self.labels = self._chosen()
         self._places = np.arange(len(self.labels))
-        self._state = LiveState()
+        self._state = LiveState(half_life_s=release.site.half_life_s)
+        self._excludes_watched = (
+            not release.site.repeats
+            if settings.exclude_watched is None
+            else settings.exclude_watched
+        )
         users = log.users
         if "region" in users.column_names:
             for user, region in zip(
@@ -171,7 +177,7 @@ class PastFunnel:
                 numbers = self.labels[places]
                 shown = []
                 for number, answer in self._answers(numbers):
-                    watched = answer.viewer.watched_rows if self.settings.exclude_watched else None
+                    watched = answer.viewer.watched_rows if self._excludes_watched else None
                     self.scores.add(
                         number,
                         answer.gathered,
@@ -224,7 +230,7 @@ class PastFunnel:
             user_id=user_id,
             k=self.settings.k,
             context=dict(context),
-            exclude_watched=self.settings.exclude_watched,
+            exclude_watched=self._excludes_watched,
         )
         answer = _PastAnswer(
             self.release, self._funnel, request, pool=self._pool, embedding=embedding
@@ -288,7 +294,10 @@ class _PastAnswer(Answer):
         self.gathered = super()._candidates(self._embedding(), filters)
 
     def finish(self) -> "_PastAnswer":
-        """Ranks what :meth:`gather` found: that looks at whole minutes before the moment only."""
+        """Ranks what :meth:`gather` found, while the log goes on.
+
+        What it looks at is of whole minutes before the moment, or was looked up then.
+        """
         self.rung = self.page().rung
         return self
 
@@ -299,7 +308,7 @@ class _PastAnswer(Answer):
     def _by_value(self, candidates: Candidates, said: Predictions) -> np.ndarray | None:
         if self.release.order is None:
             seconds = said.get(page_value.WATCH_TIME)
-            self.columns = self.release.order_columns(self.viewer, candidates, seconds)
+            self.columns = self.release.order_columns(self.viewer, candidates, seconds, self._rates)
         return super()._by_value(candidates, said)
 
     def _items(self, shown: Candidates, said: Predictions) -> tuple[Item, ...]:

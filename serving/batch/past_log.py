@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from features import command
 from features.catalogue import combined
-from features.tables import logs
+from features.tables import logs, unlisted
 from features.tables.clean_logs import Cleaner
 
 _EVENTS = ("watches", "searches", "impressions", "feedback")
@@ -20,7 +20,7 @@ class PastLog:
     """Clean tables, as preprocessing would have them.
 
     Attributes:
-        videos: Clean videos table.
+        videos: Clean videos table, with a row for each video that is watched and has none.
         users: Table; empty where the log has none.
         tables: ``watches`` and, where there are any, ``searches`` and ``impressions``; sorted by
             time.
@@ -35,14 +35,17 @@ class PastLog:
         """Reads the tables; nothing from ``until_s`` on.
 
         Raises:
-            InputError: There are no videos or no watches, or a table cannot be read.
+            InputError: There are no watches, or a table cannot be read.
         """
         present = logs.tables_in(directory)
-        for needed in ("videos", "watches"):
-            if needed not in present:
-                raise command.InputError(f"{directory} has no table {needed!r} to test on.")
+        if "watches" not in present:
+            raise command.InputError(f"{directory} has no table 'watches' to test on.")
         cleaner = Cleaner(None, None, int(time.time()))
-        videos = cleaner.split("videos", logs.read_table(directory, "videos"))[0]
+        listed = None
+        if "videos" in present:
+            listed = cleaner.split("videos", logs.read_table(directory, "videos"))[0]
+        found = unlisted.first_watches(directory, listed, until_s=until_s)
+        videos = unlisted.joined(listed, found)
         cleaner = dataclasses.replace(cleaner, videos=combined(videos["video_id"]))
         users = pa.table({"user_id": pa.array([], pa.string())})
         if "users" in present:

@@ -213,7 +213,7 @@ class _Retriever:
     ) -> tuple[Rows, Floats]:
         """Returns rows int32 [Q, at most k] and scores; -1 where there are no more.
 
-        ``bias`` moves what was watched within the first k + watches; at minus infinity it leaves.
+        ``bias`` moves what was watched; at minus infinity it leaves.
         """
         most = 0 if watched is None else watched[1]
         if among is None:
@@ -223,10 +223,40 @@ class _Retriever:
         if watched is None:
             return rows, scores
         keys = np.arange(len(rows))[:, np.newaxis] * len(self.catalogue) + rows
-        scores = scores + np.where(np.isin(keys, watched[0]), np.float32(bias), np.float32(0.0))
+        is_watched = np.isin(keys, watched[0]) & (rows >= 0)
+        if bias > 0:
+            # What it lifts may lie far below what was found: all of it is scored.
+            scores = np.where(is_watched, -np.inf, scores)
+            lifted = self._lifted(embeddings, watched[0], most, among=among, bias=bias)
+            rows = np.concatenate([rows, lifted[0]], axis=1)
+            scores = np.concatenate([scores, lifted[1]], axis=1)
+        else:
+            scores = scores + np.where(is_watched, np.float32(bias), np.float32(0.0))
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores = np.take_along_axis(scores, order, 1)
         return np.where(np.isneginf(scores), -1, np.take_along_axis(rows, order, 1)), scores
+
+    def _lifted(
+        self,
+        embeddings: Floats,
+        keys: npt.NDArray[np.int64],
+        most: int,
+        *,
+        among: Rows | None,
+        bias: float,
+    ) -> tuple[Rows, Floats]:
+        """Returns what each query has watched, int32 [Q, most], and its scores with the bias."""
+        owner, video = np.divmod(keys, len(self.catalogue))
+        if among is not None:
+            kept = np.isin(video, among)
+            owner, video = owner[kept], video[kept]
+        rows = np.full((len(embeddings), most), -1, np.int32)
+        scores = np.full((len(embeddings), most), -np.inf, np.float32)
+        place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+        products = np.einsum("nd,nd->n", embeddings[owner], self.index.embeddings[video])
+        rows[owner, place] = video
+        scores[owner, place] = products + np.float32(bias)
+        return rows, scores
 
     def _output(self, batch: pa.Table, rows: Rows, scores: Floats) -> pa.Table:
         # Videos without an embedding are in the index, with a score that means "never".

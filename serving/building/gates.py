@@ -157,13 +157,13 @@ def collapse(
     return [
         _gate(
             spread_rule,
-            f"{found:.1f}; of lists drawn from the watches of those days {usual:.1f}",
+            f"{found:.1f}; of lists drawn from the watches of that time {usual:.1f}",
             f"at least {MIN_SPREAD * usual:.1f}",
             passed=found >= MIN_SPREAD * usual,
         ),
         _gate(
             overlap_rule,
-            f"{same:.4f}; of lists drawn from the watches of those days {usually_same:.4f}",
+            f"{same:.4f}; of lists drawn from the watches of that time {usually_same:.4f}",
             f"at most {most:.4f}",
             passed=same <= most,
         ),

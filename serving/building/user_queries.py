@@ -18,6 +18,7 @@ from serving.index.exact_search import Floats
 
 # Half of them tune the index, half measure it.
 NUM_QUERIES = 2000
+_FEWEST_LATELY = 300  # Watches that are enough to tell how spread they are.
 _BATCH = 4096
 _LIGHT_WATCHES = 10
 
@@ -104,6 +105,36 @@ def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.N
     counts = [np.asarray(combined(daily[name]), np.float64)[mine] for name in names]
     activity = counts[0] if counts[0].any() else counts[1]
     return np.bincount(rows[mine], weights=activity, minlength=len(catalogue)).astype(np.int64)
+
+
+def watched_lately(
+    examples: pathlib.Path, catalogue: Catalogue, half_life_s: float | None
+) -> npt.NDArray[np.int64] | None:
+    """Counts the newest watches of the holdout by video, where a day is long for the site.
+
+    The index is asked as of one moment. At a news site what was watched in the morning is gone by
+    then, and lists of the moment cannot hold what people watched over the whole day.
+
+    Args:
+        examples: Examples directory; the labels of its holdout are counted.
+        catalogue: Catalogue that numbers the videos.
+        half_life_s: Half-life of the site, seconds; None where it is not known.
+
+    Returns:
+        int64 [N], watches of the last half-life, of more where that holds hardly any; None where
+        that is a day or more.
+    """
+    if half_life_s is None or half_life_s >= DAY_S:
+        return None
+    holdout = dataset.load(examples, spec.CANDIDATE, "holdout", ["time", "label_video_id"])
+    if len(holdout["time"]) < _FEWEST_LATELY:
+        return None
+    first = min(
+        int(holdout["time"].max() - half_life_s), int(np.sort(holdout["time"])[-_FEWEST_LATELY])
+    )
+    labels = holdout["label_video_id"][holdout["time"] >= first]
+    rows = catalogue.rows(pa.array([label.decode() for label in labels.tolist()], pa.string()))
+    return np.bincount(rows[rows >= 0], minlength=len(catalogue)).astype(np.int64)
 
 
 def _sample(examples: pathlib.Path, split: str) -> dict[str, npt.NDArray[Any]]:

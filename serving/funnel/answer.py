@@ -32,32 +32,13 @@ from serving.funnel.rungs import (
     LastEmbeddings,
 )
 from serving.funnel.viewer import Viewer
+from serving.funnel.worked import Worked
 from serving.history.user_history import UserHistory, unknown_user
+from serving.live.state import Rates
 from serving.ordering import diversity, page_value
 
 Predictions = Mapping[str, np.ndarray]
 VALUE = "value"
-
-
-@dataclasses.dataclass(frozen=True)
-class Worked:
-    """What a page was made of, for those who ask why it is as it is.
-
-    Attributes:
-        embedding: float32 [D + 1] of the viewer; None where there is none.
-        filters: Filters, with what they held back.
-        gathered: The n candidates.
-        seconds: float32 [n], expected watch times, seconds; None on lower rungs.
-        order: int [n], candidates, best first.
-        chosen: int [k], candidates on the page, best first.
-    """
-
-    embedding: np.ndarray | None
-    filters: Filters
-    gathered: Candidates
-    seconds: np.ndarray | None
-    order: np.ndarray
-    chosen: np.ndarray
 
 
 class Answer:
@@ -89,12 +70,15 @@ class Answer:
         self.stages_ms: dict[str, float] = {}
         self.release = release
         self.settings = settings
+        if request.exclude_watched is None:
+            request = dataclasses.replace(request, exclude_watched=not release.site.repeats)
         self._request = request
         self._pool = pool
         self._last = last
         self._tracer = tracer
         self._predicate = predicate
         self.ladder = Ladder()
+        self._rates: Rates | None = None
         self._sources_ms: dict[str, float] = {}
         self._tried: set[int] = set()
 
@@ -166,7 +150,7 @@ class Answer:
                 gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
         seconds = said.get(page_value.WATCH_TIME)
-        self.worked = Worked(embedding, filters, gathered, seconds, order, chosen)
+        self.worked = Worked(embedding, filters, gathered, self._rates, seconds, order, chosen)
         return Page(
             page_id=uuid.uuid4().hex,
             release_id=release.version,
@@ -257,9 +241,13 @@ class Answer:
                 question = dataclasses.replace(question, excluded=filters.forbidden)
                 popular = self.release.popular.fill(question, wanted + len(filters.resting))
             nominations[sources.POPULAR] = popular
-        return candidates.merge(
+        gathered = candidates.merge(
             nominations, embeddings=self.release.index.embeddings, query=embedding
         )
+        live, viewer = self.release.live, self.viewer
+        if live is not None:  # Of this very moment: what looks at the past goes on meanwhile.
+            self._rates = live.rates(gathered.rows, region=viewer.region, now_s=viewer.now)
+        return gathered
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
@@ -344,7 +332,7 @@ class Answer:
             return np.argsort(-said[VALUE], kind="stable")
         learned = self.release.order
         if learned is not None and not (seconds is None and learned.needs_ranker):
-            columns = self.release.order_columns(self.viewer, gathered, seconds)
+            columns = self.release.order_columns(self.viewer, gathered, seconds, self._rates)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
         return None if seconds is None else np.argsort(-seconds, kind="stable")

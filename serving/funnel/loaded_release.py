@@ -19,6 +19,7 @@ from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.event_columns import Queries
 from features.spec import ResolvedSpec, Side
+from features.tables.site_facts import SiteFacts
 from serving import errors
 from serving.funnel import filters, page_order, sources
 from serving.funnel.candidates import Candidates
@@ -29,7 +30,8 @@ from serving.funnel.sources import Popular
 from serving.funnel.viewer import HOME, Profiles, Viewer
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
-from serving.live.state import LiveState, LiveView
+from serving.live.state import LiveState, Rates
+from serving.live.view import LiveView
 from serving.ordering import page_value
 from serving.release import manifest as release
 from serving.servables import prepared_videos, reduced_precision, signatures
@@ -41,14 +43,8 @@ _WARM_UP_CANDIDATES = 300
 # Uploaded within this time a video may be tried, see serving.ordering.diversity.
 _FRESH_S = 3 * DAY_S
 _SHOWN_COLUMNS = (
-    "video_id",
-    "title",
-    "channel_id",
-    "topics",
-    "language",
-    "duration_s",
-    "upload_time",
-    "thumbnail_url",
+    *("video_id", "title", "channel_id", "topics"),
+    *("language", "duration_s", "upload_time"),
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 
@@ -97,6 +93,11 @@ class LoadedRelease:
     withdrawn: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     rules: pa.Table | None = None
 
+    @property
+    def site(self) -> SiteFacts:
+        """What the logs told of the site that the release is for."""
+        return SiteFacts() if self.manifest is None else self.manifest.site
+
     @functools.cached_property
     def video_rules(self) -> VideoRules:
         """What filters look at."""
@@ -118,14 +119,21 @@ class LoadedRelease:
         return (sources.Similar(self.index), *live)
 
     def order_columns(
-        self, viewer: Viewer, candidates: Candidates, seconds: np.ndarray | None
+        self,
+        viewer: Viewer,
+        candidates: Candidates,
+        seconds: np.ndarray | None,
+        rates: Rates | None,
     ) -> np.ndarray | None:
         """Returns what a learned order looks at, float64 [n, F]; None without live state."""
-        if self.live is None:
+        if self.live is None or rates is None:
             return None
-        times = self.catalogue.upload_times
         return page_order.columns(
-            self.live, candidates, now=viewer.now, upload_times=times, seconds=seconds
+            *(self.live, candidates),
+            viewer=viewer,
+            upload_times=self.catalogue.upload_times,
+            seconds=seconds,
+            rates=rates,
         )
 
     @functools.cached_property

@@ -11,7 +11,7 @@ import pyarrow as pa
 from features.catalogue import Catalogue
 from serving.funnel.viewer import Viewer
 from serving.index.index import VideoIndex
-from serving.live.state import LiveView
+from serving.live.view import LiveView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,9 @@ class Question:
     related_to: int | None = None
 
     def allowed(self, rows: np.ndarray) -> np.ndarray:
-        """Returns bool [n]: uploaded by now, not excluded, and permitted."""
-        kept = self.upload_times[rows] <= self.viewer.now
+        """Returns bool [n]: uploaded before now, not excluded, and permitted."""
+        # Strictly before now, as all that is known: a video may be known from its first watch.
+        kept = self.upload_times[rows] < self.viewer.now
         if len(self.excluded):
             # np.isin would sort both; what is excluded is sorted already.
             place = np.searchsorted(self.excluded, rows)

@@ -76,7 +76,8 @@ class PageRequest:
         user_id: Id of the user who asks.
         k: Number of videos on the page.
         context: ``device``, ``surface``, and what is known of the user, such as ``region``.
-        exclude_watched: Whether watched videos are left out.
+        exclude_watched: Whether watched videos are left out; None where the site decides: they are
+            unless its people watch again (:class:`features.tables.site_facts.SiteFacts`).
         blocked: Videos and channels that the viewer does not want to see, beside what the history
             store knows.
         exclude: Ids of videos that are left out of this page.
@@ -93,7 +94,7 @@ class PageRequest:
     user_id: str
     k: int = 20
     context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    exclude_watched: bool = True
+    exclude_watched: bool | None = None
     blocked: Blocked = NOTHING_BLOCKED
     exclude: tuple[str, ...] = ()
     topics: tuple[str, ...] = ()

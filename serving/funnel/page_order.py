@@ -33,7 +33,9 @@ from features import command, files, spec
 from features.durations import HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
-from serving.live.state import LiveView
+from serving.funnel.viewer import Viewer
+from serving.live.state import Rates
+from serving.live.view import LiveView
 from serving.release import manifest as release
 
 DIRECTORY = release.PAGE_ORDER
@@ -42,13 +44,20 @@ FILE = "page_order.json"  # In the directory that serving.learn_order writes.
 MAX_WEIGHT = 1e6
 _MAX_BYTES = 1 << 20
 _RATIO_WINDOWS = ("1h", "1d")
-PLACED = (sources.RETRIEVAL, sources.TRENDING, sources.POPULAR, sources.CO_WATCH)
+PLACED = (
+    *(sources.RETRIEVAL, sources.TRENDING, sources.POPULAR, sources.CO_WATCH),
+    sources.AGAIN,
+)
+_RATES = ("short", "middle", "half_life", "day")  # See serving.live.state.half_lives.
 _NO_PLACE = 1000  # What was not nominated stands behind all that were.
 EXPECTED_WATCH_TIME = "log_expected_watch_time_s"
 NAMES = (
     *(f"log_live_{m}_{w}" for m in ("watches", "impressions") for w in spec.LIVE_WINDOWS_S),
     *(f"log_watches_per_impression_{window}" for window in _RATIO_WINDOWS),
     *(EXPECTED_WATCH_TIME, "retrieval_score", "has_retrieval_score", "co_watch_score"),
+    *(f"log_rate_{name}" for name in _RATES),
+    *("log_region_lift", "log_co_watch_score"),
+    *("is_watched", "log_times_watched", "log_h_since_watched"),
     "log_age_h",
     *(f"from_{name}" for name in sources.NAMES),
     *(f"log_place_in_{name}" for name in PLACED),
@@ -59,19 +68,22 @@ def columns(
     view: LiveView,
     candidates: Candidates,
     *,
-    now: int,
+    viewer: Viewer,
     upload_times: np.ndarray,
     seconds: np.ndarray | None,
+    rates: Rates,
 ) -> np.ndarray:
     """Returns x, float64 [n, len(NAMES)].
 
     Args:
         view: View of what everybody watches now.
         candidates: The n candidates of a page.
-        now: Moment of the page, Unix seconds.
+        viewer: User who asks, and the moment.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times, seconds; None without a ranker.
+        rates: Of the candidates, at that moment.
     """
+    now = viewer.now
     live = view.columns(candidates.rows, np.full(len(candidates), now, np.int64))
     values = [
         np.log1p(live[f"video_live_{measure}_{window}"])
@@ -89,11 +101,28 @@ def columns(
     best = candidates.retrieval_scores[scored].max() if scored.any() else 0.0
     values += [np.where(scored, candidates.retrieval_scores - best, 0.0), scored]
     values.append(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)))
+    values += [*np.log(rates.counts + 0.1), rates.region_lift]
+    values.append(np.log(np.nan_to_num(_scores_of(candidates, sources.CO_WATCH)) + 1e-3))
+    values += _watched(candidates.rows, viewer)
     age_h = np.maximum(now - upload_times[candidates.rows], 0) / HOUR_S
     values.append(np.log1p(age_h))
     values += [np.isfinite(_scores_of(candidates, name)) for name in sources.NAMES]
     values += [np.log(_places(_scores_of(candidates, name))) for name in PLACED]
     return np.stack(values, axis=1).astype(np.float64)
+
+
+def _watched(rows: np.ndarray, viewer: Viewer) -> list[np.ndarray]:
+    """Returns whether, how often and when the viewer watched each video: float64 [n] each."""
+    watches = viewer.history.watches
+    order = np.argsort(watches.video, kind="stable")
+    videos = watches.video[order]
+    first, end = (np.searchsorted(videos, rows, side=side) for side in ("left", "right"))
+    times = end - first
+    newest = np.zeros(len(rows))
+    if len(order):  # The events of a user are sorted by time, and the order is stable.
+        newest = np.where(times > 0, watches.time[order][np.maximum(end - 1, 0)], 0)
+    hours = np.maximum(viewer.now - newest, 0) / HOUR_S
+    return [times > 0, np.log1p(times), np.where(times > 0, np.log(hours + 0.1), 0.0)]
 
 
 def _scores_of(candidates: Candidates, name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ trending        watched most in the last minutes, hours and day
 fresh           newest uploads, those on topics of the viewer first
 channels        newest uploads of the channels that the viewer watches
 co_watch        what people watched after the viewer's last watches, or after a video
+again           what the viewer has watched, often and lately; where pages do not leave that out
 similar         nearest to the embedding of a video: of pages that stand beside one
 ==============  ====================================================================================
 
@@ -31,11 +32,11 @@ from serving.funnel.nominations import (
     Source,
 )
 from serving.index.index import VideoIndex
-from serving.live.state import LiveView
+from serving.live.view import LiveView
 from serving.servables import signatures
 
 RETRIEVAL, POPULAR, TRENDING, CO_WATCH = "retrieval", "popular", "trending", "co_watch"
-SIMILAR = "similar"
+SIMILAR, AGAIN = "similar", "again"
 _NEWEST = 2000  # Uploads among which fresh ones are chosen by topic.
 _SEEDS = 10  # Last watches of the viewer that co-watch starts from.
 
@@ -212,7 +213,7 @@ class Fresh(Source):
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
-        first = int(np.searchsorted(self._sorted_times, -question.viewer.now))
+        first = int(np.searchsorted(self._sorted_times, -question.viewer.now, side="right"))
         rows = self._order[first : first + _NEWEST]
         rows = rows[question.allowed(rows)]
         age_days = (question.viewer.now - self._catalogue.upload_times[rows]) / DAY_S
@@ -305,8 +306,43 @@ class CoWatch(Source):
         return question.first_allowed(Nominations(rows, scores), limit)
 
 
+class Again(Source):
+    """What the viewer has watched before; nothing where pages leave that out.
+
+    A video's score is the sum over its watches of (seconds since then) ^ -1/2: how likely something
+    is needed again falls with time as a power, and rises with use (Anderson & Schooler,
+    "Reflections of the environment in memory", 1991).
+    """
+
+    name = AGAIN
+
+    @classmethod
+    def of(cls, built: Built) -> Source:
+        """Returns a source that needs nothing."""
+        del built
+        return cls()
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns what was watched, best first."""
+        watches = question.viewer.history.watches
+        known = watches.video >= 0
+        if not known.any():
+            return NOTHING
+        rows, place = np.unique(watches.video[known], return_inverse=True)
+        since = np.maximum(question.viewer.now - watches.time[known], 1).astype(np.float64)
+        scores = np.bincount(place, weights=since**-0.5, minlength=len(rows))
+        rows = rows.astype(np.int32)
+        keep = question.allowed(rows)
+        rows, scores = rows[keep], scores[keep]
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return Nominations(rows[best], scores[best].astype(np.float32))
+
+
 # Each is asked for each page, side by side; for a page beside a video, only SIMILAR and CO_WATCH.
-SOURCES: tuple[type[Source], ...] = (Retrieval, Popular, Trending, Fresh, Channels, CoWatch)
+SOURCES: tuple[type[Source], ...] = (
+    *(Retrieval, Popular, Trending, Fresh, Channels, CoWatch),
+    Again,
+)
 NAMES = tuple(source.name for source in SOURCES)
 
 

@@ -144,7 +144,9 @@ class Standings:
         learned = release.order
         if learned is None or (worked.seconds is None and learned.needs_ranker):
             return None
-        x = release.order_columns(self._answer.viewer, worked.gathered, worked.seconds)
+        x = release.order_columns(
+            self._answer.viewer, worked.gathered, worked.seconds, worked.rates
+        )
         if x is None or not len(x):
             return None
         parts: np.ndarray = learned.weights * (x - x.mean(axis=0))

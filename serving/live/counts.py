@@ -62,6 +62,22 @@ class DecayedCounts:
         found = np.argpartition(-counts, limit - 1)[:limit]
         return found[np.lexsort((found, -counts[found]))]
 
+    def at(self, numbers: np.ndarray, now_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns counts as they are at a moment, where a watch of that moment counts 1.
+
+        Args:
+            numbers: int [n]; -1, or one that was never counted, has 0.
+            now_s: Moment, Unix seconds.
+
+        Returns:
+            float64 [half-lives, n] for these numbers, and float64 [half-lives], the sums of all.
+        """
+        scale = np.exp2((self._epoch - now_s) / self._half_lives)
+        known = (numbers >= 0) & (numbers < self._counts.shape[1])
+        found = np.zeros((len(self._half_lives), len(numbers)))
+        found[:, known] = self._counts[:, numbers[known]]
+        return found * scale[:, np.newaxis], self._counts.sum(axis=1) * scale
+
     def renumbered(self, kept: np.ndarray) -> None:
         """Forgets all numbers but those in ``kept``, which become 0, 1, and so on."""
         inside = kept[kept < self._counts.shape[1]]
@@ -105,6 +121,18 @@ class RecentWatches:
         found, which = np.unique(self._numbers, return_inverse=True)
         counts = np.bincount(which, weights=weights)
         return found[np.argsort(-counts, kind="stable")[:limit]]
+
+    def counts(
+        self, numbers: np.ndarray, half_life_s: float, now_s: float
+    ) -> tuple[np.ndarray, float]:
+        """Returns the decayed counts of some numbers, float64 [n], and the sum of all."""
+        self._settle()
+        if not len(self._times):
+            return np.zeros(len(numbers)), 0.0
+        weights = np.exp2((self._times - now_s) / half_life_s)
+        size = int(max(self._numbers.max(), numbers.max(initial=0))) + 1
+        counts = np.bincount(self._numbers, weights=weights, minlength=size)
+        return np.where(numbers >= 0, counts[np.maximum(numbers, 0)], 0.0), float(weights.sum())
 
     def renumbered(self, new_number: np.ndarray) -> None:
         """Applies new numbers; -1 is forgotten."""

@@ -1,7 +1,8 @@
 """What everybody watches now: kept in memory, seeded from the logs, updated by each event.
 
-One object outlives releases. It knows videos by numbers of its own; a :class:`LiveView` translates
-between those and the rows of one release's catalogue. It holds
+One object outlives releases. It knows videos by numbers of its own; a
+:class:`serving.live.view.LiveView` translates between those and rows of a release's catalogue.
+It holds
 
 * counts that halve in minutes to a day, over all users and by region (trending);
 * what was watched soon after what (co-watch);
@@ -18,10 +19,9 @@ same logs directory (:mod:`serving.server.live_service`); the same event twice a
 import collections
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from features import spec
 from features.as_of import live_statistics
@@ -31,8 +31,13 @@ from features.durations import DAY_S, HOUR_S, MINUTE_S
 from serving.events.event import Event, Kind
 from serving.live.counts import DecayedCounts, FollowCounts, RecentWatches
 
-HALF_LIVES_S = (600.0, 1.0 * HOUR_S, 6.0 * HOUR_S, 1.0 * DAY_S)
-REGION_HALF_LIVES_S = (1.0 * HOUR_S, 1.0 * DAY_S)
+# Where nothing is known of the site.
+_USUAL_HALF_LIFE_S = 4.0 * HOUR_S
+_SHORTEST_S, _LONGEST_S = 5.0 * MINUTE_S, 7.0 * DAY_S
+_PARTS = (1 / 16, 1 / 4, 1.0)  # Of the half-life of the site.
+_REGION_PARTS = (1 / 4, 1.0)
+# A region's share of few watches is held to be everybody's: so many watches count for that.
+_PRIOR_WATCHES = 5.0
 MAX_VIDEOS = 2_000_000
 MAX_KNOWN = 100_000
 _MAX_REGIONS = 500
@@ -64,22 +69,41 @@ class Happened:
     times: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """How much n videos are watched at a moment.
+
+    Attributes:
+        counts: Decayed counts of watches by half-life, float64 [half-lives, n].
+        region_lift: Logarithm of how many times more each is watched in the region of the viewer
+            than everywhere, float64 [n]; 0 where nothing tells.
+    """
+
+    counts: np.ndarray
+    region_lift: np.ndarray
+
+
 class LiveState:
     """What everybody watches now, as the module tells; safe for threads."""
 
-    def __init__(self, *, max_videos: int = MAX_VIDEOS) -> None:
+    def __init__(self, *, max_videos: int = MAX_VIDEOS, half_life_s: float | None = None) -> None:
         """Starts empty.
 
         Args:
             max_videos: Number of videos to know; of more, those without an event of late are
                 forgotten, and the others get new numbers.
+            half_life_s: Half-life of the site, seconds, by which counts of several lengths are
+                chosen; None where it is not known.
         """
         self._max_videos = max_videos
+        self.half_lives_s = half_lives(half_life_s)
+        self._region_half_lives_s = _clipped(half_life_s, _REGION_PARTS)
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._number_of: dict[str, int] = {}
+        self._first_watch_s: dict[str, int] = {}  # Of what was watched since it was met.
         self._generation = 0  # Numbers mean the same within one.
-        self._trending = DecayedCounts(HALF_LIVES_S)
+        self._trending = DecayedCounts(self.half_lives_s)
         self._by_region: collections.OrderedDict[str, RecentWatches] = collections.OrderedDict()
         self._region_of: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._follows = FollowCounts()
@@ -111,6 +135,11 @@ class LiveState:
         with self._lock:
             numbers = self._numbers(events.video_ids)
             self._minutes.add(_TABLE_OF[events.kind], numbers, events.times)
+            if events.kind is Kind.WATCH:
+                for video_id, time_s in zip(events.video_ids, events.times.tolist(), strict=True):
+                    first = self._first_watch_s.setdefault(video_id, time_s)
+                    if time_s < first:
+                        self._first_watch_s[video_id] = time_s
             if events.kind is Kind.WATCH and is_trending:
                 self._watches += len(numbers)
                 self._trending.add(numbers, events.times.astype(np.float64))
@@ -170,6 +199,8 @@ class LiveState:
         new_number[kept] = np.arange(len(kept))
         self._ids = [self._ids[number] for number in kept.tolist()]
         self._number_of = {video_id: number for number, video_id in enumerate(self._ids)}
+        known = self._first_watch_s
+        self._first_watch_s = {id_: known[id_] for id_ in self._ids if id_ in known}
         self._trending.renumbered(kept)
         self._follows.renumbered(new_number)
         for recent in self._by_region.values():
@@ -191,14 +222,38 @@ class LiveState:
             key = region if region in self._by_region else ""
             videos = self._lists.get(key)
             if videos is None or videos[0] != self._watches:
-                lists = [self._trending.top(n, _LISTED) for n in range(len(HALF_LIVES_S))]
+                lists = [self._trending.top(n, _LISTED) for n in range(len(self.half_lives_s))]
                 if key:
                     lists += [
                         self._by_region[key].top(h, _LISTED, at_least=_REGION_MIN_WATCHES)
-                        for h in REGION_HALF_LIVES_S
+                        for h in self._region_half_lives_s
                     ]
                 videos = self._lists[key] = (self._watches, _in_turn(lists))
             return self._generation, videos[1]
+
+    def rates(self, numbers: np.ndarray, *, region: str, now_s: int) -> tuple[int, Rates]:
+        """Returns how much videos are watched just now.
+
+        Args:
+            numbers: int [n]; -1 is a video that was never met.
+            region: Region of the viewer; "" where not known.
+            now_s: Moment, Unix seconds.
+
+        Returns:
+            The generation, and the rates of the n videos.
+        """
+        with self._lock:
+            counts, total = self._trending.at(numbers, now_s)
+            lift = np.zeros(len(numbers))
+            recent = self._by_region.get(region)
+            if recent is not None and total[-2] > 0:
+                here, all_here = recent.counts(numbers, self._region_half_lives_s[-1], now_s)
+                share = counts[-2] / total[-2]
+                known = share > 0
+                lift[known] = np.log(
+                    (here[known] / share[known] + _PRIOR_WATCHES) / (all_here + _PRIOR_WATCHES)
+                )
+            return self._generation, Rates(counts, lift)
 
     def following(self, numbers: Sequence[int]) -> tuple[int, np.ndarray, np.ndarray]:
         """Returns the generation, numbers watched after these, best first, and their scores."""
@@ -217,10 +272,35 @@ class LiveState:
         with self._lock:
             return self._generation, self._minutes.statistics(now_s)
 
+    def watched_outside(self, catalogue: Catalogue, *, most: int) -> list[tuple[str, int]]:
+        """Returns videos that were watched and are not in a catalogue, with their first watches.
+
+        Args:
+            catalogue: Catalogue that may lack them.
+            most: Number of videos at most: those whose first watch is newest.
+
+        Returns:
+            Id and time of the first watch, Unix seconds, in the order of these.
+        """
+        row_of = catalogue.row_of
+        with self._lock:
+            found = [(i, t) for i, t in self._first_watch_s.items() if i not in row_of]
+        return sorted(found, key=lambda pair: (pair[1], pair[0]))[-most:]
+
     def known(self, since: int) -> tuple[int, list[str]]:
         """Returns the generation of the numbers, and the ids from number ``since`` on."""
         with self._lock:
             return self._generation, self._ids[since:]
+
+
+def half_lives(half_life_s: float | None) -> tuple[float, ...]:
+    """Returns the half-lives of counts for a site, seconds: parts of its own, then a day."""
+    return (*_clipped(half_life_s, _PARTS), float(DAY_S))
+
+
+def _clipped(half_life_s: float | None, parts: Sequence[float]) -> tuple[float, ...]:
+    of_site = half_life_s or _USUAL_HALF_LIFE_S
+    return tuple(float(np.clip(part * of_site, _SHORTEST_S, _LONGEST_S)) for part in parts)
 
 
 class _Minutes:
@@ -297,89 +377,3 @@ def _in_turn(lists: Sequence[np.ndarray]) -> np.ndarray:
     flat = table[table >= 0]
     _, first = np.unique(flat, return_index=True)
     return flat[np.sort(first)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Numbering:
-    """What the numbers of a state mean in a catalogue.
-
-    Attributes:
-        generation: Generation of the numbers of the state.
-        row_of: int64 [numbers], -1 for videos outside the catalogue.
-        number_of: int64 [rows], -1 for videos that the state has not met. Filled in where the next
-            numbering of the generation knows more, which harms nobody who reads meanwhile.
-    """
-
-    generation: int
-    row_of: np.ndarray
-    number_of: np.ndarray
-
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns int64 [n], -1 where there is no row, or none yet."""
-        inside = numbers < len(self.row_of)
-        return np.where(inside, self.row_of[np.where(inside, numbers, 0)], -1)
-
-
-class LiveView:
-    """A :class:`LiveState` in the rows of one catalogue; safe for threads."""
-
-    def __init__(self, state: LiveState, catalogue: Catalogue) -> None:
-        self.state = state
-        self._catalogue = catalogue
-        self._lock = threading.Lock()
-        self._numbering = self._nothing(0)
-
-    def _nothing(self, generation: int) -> _Numbering:
-        unmet = np.full(len(self._catalogue), -1, np.int64)
-        return _Numbering(generation, np.zeros(0, np.int64), unmet)
-
-    def _current(self) -> _Numbering:
-        """Returns the numbering with what the state has met meanwhile."""
-        with self._lock:
-            known = self._numbering
-            generation, ids = self.state.known(len(known.row_of))
-            if generation != known.generation:
-                generation, ids = self.state.known(0)
-                known = self._nothing(generation)
-            if ids:
-                rows = self._catalogue.rows(pa.array(ids, pa.string())).astype(np.int64)
-                met = np.flatnonzero(rows >= 0)
-                known.number_of[rows[met]] = len(known.row_of) + met
-                row_of = np.concatenate([known.row_of, rows])
-                known = _Numbering(generation, row_of, known.number_of)
-            self._numbering = known
-            return known
-
-    def trending_rows(self, region: str) -> np.ndarray:
-        """Returns rows, best first, int32."""
-        while True:
-            numbering = self._current()
-            generation, numbers = self.state.trending(region)
-            if generation == numbering.generation:  # Else numbers mean other videos by now.
-                rows = numbering.rows(numbers)
-                return rows[rows >= 0].astype(np.int32)
-
-    def rows_after(self, watched_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns rows watched soon after these (newest first), best first, and their scores."""
-        while True:
-            numbering = self._current()
-            numbers = numbering.number_of[watched_rows]
-            generation, videos, scores = self.state.following(numbers[numbers >= 0].tolist())
-            if generation == numbering.generation:
-                rows = numbering.rows(videos)
-                return rows[rows >= 0].astype(np.int32), scores[rows >= 0].astype(np.float32)
-
-    def columns(self, video_rows: np.ndarray, times: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Computes the live statistics, as :class:`features.as_of.live_statistics.LiveStatistics`.
-
-        Args:
-            video_rows: int [n], -1 for a video outside the catalogue.
-            times: int64 [n], Unix seconds; moments of the past see what was forgotten as zeros.
-        """
-        newest = int(times.max()) if len(times) else 0
-        while True:
-            numbering = self._current()
-            generation, statistics = self.state.statistics(newest)
-            if generation == numbering.generation:
-                numbers = numbering.number_of[np.maximum(video_rows, 0)]
-                return statistics.columns(np.where(video_rows < 0, -1, numbers), times)

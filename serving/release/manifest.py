@@ -23,6 +23,7 @@ from typing import Any
 from absl import logging
 
 from features import command
+from features.tables.site_facts import SiteFacts
 from serving.release import checksums
 
 COMPONENTS = ("query_tower", "ranker", "index", "videos")
@@ -92,6 +93,13 @@ class Manifest:
         manifest.require_types()
         return manifest
 
+    @property
+    def site(self) -> SiteFacts:
+        """What the logs told of the site: its half-life, and whether people watch again."""
+        examples = self.lineage.get("examples")
+        info = examples.get("info") if isinstance(examples, Mapping) else None
+        return SiteFacts.of_info(info if isinstance(info, Mapping) else {})
+
     def require_types(self) -> None:
         """Raises ValueError where a value is not of the type that is stated above."""
         for name, value, kind in (
@@ -147,6 +155,11 @@ class Release:
         """The end of what its ranker was trained on; that does not learn the holdout."""
         measured = self._time_of_examples("measured_until_s")
         return self._time_of_examples("train_until_s") if measured is None else measured
+
+    @property
+    def site(self) -> SiteFacts:
+        """What the logs told of the site."""
+        return self.manifest.site
 
     def _time_of_examples(self, name: str) -> int | None:
         value: Any = self.manifest.lineage

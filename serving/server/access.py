@@ -16,25 +16,23 @@ from serving.server.config import ANY_HOST
 from serving.server.request_limits import ASGIApp, Receive, Scope, Send
 
 TOKEN_VARIABLE = "WATCHNEXT_TOKEN"
+ADMIN_TOKEN_VARIABLE = "WATCHNEXT_ADMIN_TOKEN"
+_ADMIN = "/v1/admin/"
 # Nothing of anybody's is behind these, nor behind the files of the pages: whether it lives, the
 # empty pages, what the API looks like.
 _OPEN = frozenset({*pages.PAGES, "/docs", "/openapi.json", "/healthz", "/readyz"})
 _MIN_LENGTH = 16
 
 
-def read_token(path: str | None) -> str | None:
-    """Returns the token of a file, else of the environment, else None.
+def read_token(path: str | None, *, variable: str = TOKEN_VARIABLE) -> str | None:
+    """Returns the token of a file, else of an environment variable, else None.
 
     Raises:
         InputError: The file cannot be read, or the token is too short to be one.
     """
-    source = path or f"the environment variable {TOKEN_VARIABLE}"
+    source = path or f"the environment variable {variable}"
     try:
-        text = (
-            pathlib.Path(path).read_text(encoding="utf-8")
-            if path
-            else os.environ.get(TOKEN_VARIABLE)
-        )
+        text = pathlib.Path(path).read_text(encoding="utf-8") if path else os.environ.get(variable)
     except (OSError, UnicodeDecodeError) as error:
         raise command.InputError(f"the token in {path} cannot be read: {error}.") from error
     if text is None:
@@ -126,30 +124,51 @@ def _is_open(path: str) -> bool:
 
 
 class BearerGate:
-    """ASGI middleware: lets through what carries the token."""
+    """ASGI middleware: lets through what carries a token.
+
+    The admin token, where there is one, opens everything, and the routes of the console open to
+    nothing else. Without one they are behind the token of the other routes, or as open as those.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, token: str, refuse: Callable[[Request, str], ASGIApp]
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        admin_token: str | None = None,
+        refuse: Callable[[Request, str], ASGIApp],
     ) -> None:
         """Wraps an application.
 
         Args:
             app: Application to wrap.
-            token: Token that ``Authorization: Bearer`` must carry.
+            token: Token that ``Authorization: Bearer`` must carry; None lets everybody in.
+            admin_token: Token for the routes of the console; None asks for ``token`` there, too.
             refuse: Function that makes the answer to a request without it, given what to say.
         """
         self._app = app
-        self._expected = b"bearer " + token.encode()
+        self._token, self._admin = token, admin_token
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
         if scope["type"] == "http" and not _is_open(scope["path"]):
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            kind, _, token = given.partition(b" ")
-            # Takes as long for a wrong token as for the right one.
-            if not hmac.compare_digest(kind.lower() + b" " + token.strip(), self._expected):
-                detail = "Send the header `Authorization: Bearer TOKEN` with this server's token."
+            is_admin = self._admin is not None and scope["path"].startswith(_ADMIN)
+            wanted = self._admin if is_admin else self._token
+            if wanted is not None and not self._is_given(scope, wanted):
+                kind = "admin token" if is_admin else "token"
+                detail = f"Send the header `Authorization: Bearer TOKEN` with this server's {kind}."
                 await self._refuse(Request(scope), detail)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _is_given(self, scope: Scope, wanted: str) -> bool:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        kind, _, token = given.partition(b" ")
+        sent = kind.lower() + b" " + token.strip()
+        # Takes as long for a wrong token as for the right one, whichever is tried.
+        matches = [
+            hmac.compare_digest(sent, b"bearer " + one.encode())
+            for one in (wanted, self._admin or wanted)
+        ]
+        return any(matches)

@@ -20,12 +20,13 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history.user_history import HistoryStore
+from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.servables import reduced_precision
 from serving.server import access as http_access
+from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
 from serving.server import docs as http_docs
-from serving.server import pages, request_bodies, viewer_routes
 from serving.server import schema as http_schema
 from serving.server.config import ANY_HOST
 from serving.server.metrics import Metrics
@@ -35,6 +36,7 @@ from serving.server.request_limits import RequestGate, WorkerPool
 _MAX_FAULTS = 20
 _STATUS: Mapping[type[errors.ServingError], int] = {
     errors.UnknownVideoError: 404,
+    errors.NotPossibleError: 409,
     errors.InvalidRequestError: 422,
     errors.OverloadedError: 503,
     errors.NotReadyError: 503,
@@ -49,6 +51,7 @@ _TITLES = {
     401: "Unauthorised",
     404: "Not found",
     405: "Method not allowed",
+    409: "Not possible",
     413: "Too large",
     415: "Unsupported media type",
     421: "Misdirected request",
@@ -86,6 +89,9 @@ class Service:
         max_waiting: Number of requests that may wait for a thread.
         clock: Clock of the server, Unix seconds.
         token: Token that callers must know; None lets everybody in.
+        admin_token: Token for the routes of the console; None asks for ``token`` there, too, and
+            then nothing can be changed.
+        console: Serving root and logs, for the console; None where there are none to look at.
         history_losses: Function that returns how often the history store lost all that it held.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
@@ -104,6 +110,8 @@ class Service:
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
     token: str | None = None
+    admin_token: str | None = None
+    console: Console | None = None
     history_losses: Callable[[], int] = lambda: 0
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
@@ -133,34 +141,51 @@ def create_app(service: Service) -> fastapi.FastAPI:
             each.close()
         service.on_close()
 
+    tokens = {"token": service.token, "admin_token": service.admin_token}
     app = fastapi.FastAPI(
         title="watchnext",
         version="1",
         description=http_docs.DESCRIPTION,
         lifespan=lifespan,
-        responses=_PROBLEMS | ({401: _described(401)} if service.token else {}),
+        responses=_PROBLEMS
+        | ({401: _described(401)} if service.token or service.admin_token else {}),
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
         redoc_url=None,
         redirect_slashes=False,  # They would lead to wherever the request says it was sent.
     )
     app.router.route_class = request_bodies.route_class(bodies.run)
-    if service.token:
-        app.add_middleware(http_access.BearerGate, token=service.token, refuse=_unauthorised)
+    if any(tokens.values()):
+        app.add_middleware(http_access.BearerGate, **tokens, refuse=_unauthorised)
     app.add_middleware(http_access.HostGate, allowed=service.hosts, refuse=_misdirected)
     app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
     _add_lookups(app, service, pool)
-    viewer_routes.add(
+    search = viewer_routes.add(
         app,
         service.funnel,
         pool.run,
         hosts=service.image_hosts,
         rankers=service.raw_rankers,
     )
+    admin_routes.add(app, _parts(service, metrics, search), operations.run)
     _add_operations(app, service, operations, metrics)
     pages.web(app, hosts=service.image_hosts).add_to(app)
     return app
+
+
+def _parts(service: Service, metrics: Metrics, search: viewer_routes.Search) -> admin_routes.Parts:
+    return admin_routes.Parts(
+        funnel=service.funnel,
+        history=service.history,
+        metrics=metrics,
+        console=service.console,
+        can_change=service.admin_token is not None,
+        clock=service.clock,
+        models=service.models,
+        hosts=service.image_hosts,
+        search=search,
+    )
 
 
 def _models(service: Service, release: LoadedRelease) -> str:

@@ -39,6 +39,8 @@ class ServiceConfig:
             rows, returns whether each video may be shown (bool array).
         experiment: JSON file that splits users between releases or settings.
         token: Token that callers must know; None lets everybody in.
+        admin_token: Token for the console; None asks for ``token`` there, too, and then nothing can
+            be changed from it.
         hosts: Names by which callers may call the server, see
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
@@ -65,6 +67,7 @@ class ServiceConfig:
     predicate: Annotated[str | None, Flag("filter")] = None
     experiment: pathlib.Path | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
+    admin_token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     traces: str | None = None

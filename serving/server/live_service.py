@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from absl import logging
 
 from features import command
-from features.tables import log_files, logs, schema
+from features.catalogue import combined
+from features.tables import log_files, logs, schema, unlisted
 from serving import errors
 from serving.events import compaction
 from serving.events.event import Event, Kind, NewUser, time_fault
@@ -26,6 +27,8 @@ from serving.servables.tensorflow_serving import Backend
 
 _LOOK_EVERY_S = 5.0
 _FOLLOW_EVERY_S = 1.0
+# Of videos that are watched and stand in no table: whoever may report events can name any.
+MAX_UNLISTED = 10_000
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
 _COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
@@ -38,6 +41,8 @@ class _Shelf:
     Attributes:
         shelver: Shelver of new videos.
         files: The videos table as it was read last; None before it could be read.
+        table: What was read of it; None where there is none.
+        watched: Videos that are in neither and were watched, with the times of their first watches.
         latest: The release with all that was new then.
         look_at: Time of the next look, by the clock of :class:`LiveParts`.
     """
@@ -45,6 +50,8 @@ class _Shelf:
     shelver: Shelver
     files: object
     latest: LoadedRelease
+    table: pa.Table | None = None
+    watched: Sequence[tuple[str, int]] = ()
     look_at: float = 0.0
 
 
@@ -69,6 +76,7 @@ class LiveParts:
         clock: Callable[[], float] = time.time,
         is_own: Callable[[str], bool] = lambda _: False,
         kept: Collection[str] = (),
+        half_life_s: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts empty.
@@ -81,9 +89,10 @@ class LiveParts:
             is_own: Function that tells whether this process wrote the segment of the event log of
                 this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
+            half_life_s: Half-life of the site, seconds; None where it is not known.
             monotonic: Clock for how often to look for new videos, seconds.
         """
-        self.state = LiveState()
+        self.state = LiveState(half_life_s=half_life_s)
         self.misdated = 0
         self._serving_root = serving_root
         self._logs = logs_dir
@@ -193,11 +202,14 @@ class LiveParts:
         try:
             self._look_for_order(shelf)
             listed = self._video_files()
-            if listed != shelf.files:
-                found = self._shelved(shelf.shelver)
+            if is_other := listed != shelf.files:
+                shelf.table = self._videos()
+            watched = self._watched_only(shelf)
+            if is_other or watched != shelf.watched:
+                found = self._shelved(shelf, watched)
                 if found is not None and not _same_videos(found, shelf.latest):
                     shelf.latest = found
-                shelf.files = listed
+                shelf.files, shelf.watched = listed, watched
         finally:  # What fails takes its time, too.
             now = self._monotonic()
             shelf.look_at = now + max(_LOOK_EVERY_S, (now - start) / _BUSY)
@@ -211,9 +223,31 @@ class LiveParts:
                 shelf.latest = dataclasses.replace(shelf.latest, order=order)
                 logging.info("Pages are in the order learned from %d watches now.", order.samples)
 
-    def _shelved(self, shelver: Shelver) -> LoadedRelease | None:
-        videos = self._videos()
-        return None if videos is None else shelver.with_videos(videos).with_live(self.state)
+    def _watched_only(self, shelf: _Shelf) -> Sequence[tuple[str, int]]:
+        """Returns what is watched and has no row anywhere; none where rows say who may see it."""
+        catalogue, listed = shelf.shelver.release.catalogue, shelf.table
+        if not (unlisted.may_be_shown(catalogue.table) and unlisted.may_be_shown(listed)):
+            return ()
+        found = self.state.watched_outside(catalogue, most=MAX_UNLISTED)
+        if listed is None or not found:
+            return found
+        ids = pa.array([video_id for video_id, _ in found], pa.string())
+        known = pc.is_in(ids, value_set=combined(listed["video_id"]).cast(pa.string()))
+        return [one for one, is_known in zip(found, known.to_pylist(), strict=True) if not is_known]
+
+    def _shelved(self, shelf: _Shelf, watched: Sequence[tuple[str, int]]) -> LoadedRelease | None:
+        if shelf.table is None and not watched:
+            return None
+        rows = [
+            pa.array(column, kind)
+            for column, kind in zip(
+                zip(*watched, strict=True) if watched else ((), ()),
+                unlisted.TYPES.values(),
+                strict=True,
+            )
+        ]
+        videos = unlisted.joined(shelf.table, pa.table(rows, names=list(unlisted.TYPES)))
+        return shelf.shelver.with_videos(videos.combine_chunks()).with_live(self.state)
 
     def _videos(self) -> pa.Table | None:
         if not self._video_files():
@@ -239,5 +273,6 @@ class LiveParts:
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
-    same = len(first.catalogue) == len(second.catalogue)
+    # What was known by its first watch alone may have a row by now.
+    same = first.catalogue.table.equals(second.catalogue.table)
     return same and first.rules == second.rules

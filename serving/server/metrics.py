@@ -141,6 +141,12 @@ class Metrics:
         self.requests.labels(route, method, status).inc()
         self.request_seconds.labels(route).observe(time.perf_counter() - start)
 
+    def exposed(self) -> dict[str, float]:
+        """Returns the number of pages by arm, ``experiment/arm``."""
+        (metric,) = self.exposures.collect()
+        samples = (sample for sample in metric.samples if sample.name.endswith("_total"))
+        return {sample.labels["arm"]: sample.value for sample in samples}
+
     def text(self) -> bytes:
         """Returns all of them in Prometheus' text format."""
         return prometheus_client.generate_latest(self.registry)

@@ -30,7 +30,7 @@ from serving.server import docs as http_docs
 ASSETS = "/assets/"
 _DIRECTORY = pathlib.Path(__file__).with_name("web")
 # Paths of the pages, and their files.
-PAGES = {"/": "home.html"}
+PAGES = {"/": "home.html", "/console": "console.html"}
 _KINDS = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",

@@ -113,7 +113,7 @@ class _PageRequest(_Strict):
 
     k: int = pydantic.Field(20, ge=1, le=page.MAX_K, description="How many videos.")
     context: Context = pydantic.Field(default_factory=Context)
-    exclude_watched: bool = pydantic.Field(True, description="Leave out what the user watched.")
+    exclude_watched: bool | None = pydantic.Field(None, description="Not given: the site decides.")
     blocked: Blocked = pydantic.Field(
         default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
     )
@@ -145,7 +145,7 @@ class _PageRequest(_Strict):
 class RecommendationsRequest(_PageRequest):
     """Asks for a page of videos."""
 
-    user_id: Id = pydantic.Field(description="Any id; one that was never seen is a new user.")
+    user_id: Id | None = pydantic.Field(None, description="Any id; without, nothing is recorded.")
 
 
 class RelatedRequest(_PageRequest):

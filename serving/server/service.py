@@ -30,6 +30,7 @@ from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
+from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.ordering import page_value
 from serving.release import manifest as release
@@ -80,11 +81,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = _memory(config, clock)
     backend = _backend(config)
-    kept = experiment.releases if experiment else ()
-    live = LiveParts(
-        *(config.serving_root, config.logs, backend), clock=clock, is_own=log.wrote, kept=kept
-    )
-    live.seed()
+    live = _live(config, backend, log, experiment, clock=clock)
 
     def load(version: str) -> LoadedRelease:
         loaded = _load(config, version, backend, history, clock=clock)
@@ -127,12 +124,36 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         max_waiting=config.max_waiting,
         clock=clock,
         token=config.token,
+        admin_token=config.admin_token,
+        console=_console(config, backend, history, live),
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
+
+
+def _live(
+    config: ServiceConfig,
+    backend: Backend,
+    log: EventLog,
+    experiment: Experiment | None,
+    *,
+    clock: Callable[[], float],
+) -> LiveParts:
+    """Returns the live parts, seeded."""
+    live = LiveParts(
+        config.serving_root,
+        config.logs,
+        backend,
+        clock=clock,
+        is_own=log.wrote,
+        kept=experiment.releases if experiment else (),
+        half_life_s=release.load_manifest(config.serving_root).site.half_life_s,
+    )
+    live.seed()
+    return live
 
 
 def _fit_for(
@@ -270,6 +291,22 @@ def _backend(config: ServiceConfig) -> Backend:
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
     return EmbeddedBackend(precision=config.precision, choices=choices)
+
+
+def _console(
+    config: ServiceConfig, backend: Backend, history: HistoryStore, live: LiveParts
+) -> Console:
+    def load(version: str) -> LoadedRelease:
+        # Without a shelf of its own: that would take the place of the one of what serves.
+        return _load(config, version, backend, history, clock=time.time).with_live(live.state)
+
+    return Console(
+        serving_root=config.serving_root,
+        logs=config.logs,
+        load=load,
+        size_bytes=functools.partial(_size_bytes, config),
+        limit_bytes=config.hand_over_from_mb << 20,
+    )
 
 
 def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:

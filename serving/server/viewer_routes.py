@@ -20,6 +20,8 @@ MAX_FOUND = 500
 # A release that was replaced is still pinned by requests; more than two are not searched at once.
 _SEARCHED_RELEASES = 2
 
+# Finds videos for a request by the words of a query, at most so many.
+Search = Callable[[PageRequest, str, int], list[http_schema.RecommendedVideo]]
 # Runs some work on a thread.
 Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
@@ -31,8 +33,8 @@ def add(
     *,
     hosts: Collection[str],
     rankers: RawRankers,
-) -> None:
-    """Adds the routes.
+) -> Search:
+    """Adds the routes; returns how to search by words.
 
     Args:
         app: Application.
@@ -64,6 +66,17 @@ def add(
         result: http_schema.RecommendedVideo = await run(found)
         return result
 
+    def search_for(request: PageRequest, q: str, limit: int) -> list[http_schema.RecommendedVideo]:
+        with funnel.looking(request) as answer:
+            filters, release = answer.filters(), answer.release
+            rows = words(release.version).find(
+                release.catalogue,
+                q,
+                limit=limit,
+                permits=lambda rows: filters.shows(rows, now=answer.viewer.now),
+            )
+            return http_answers.videos_answer(release, rows, source="search", hosts=hosts)
+
     @app.get("/v1/search", summary="Videos by the words of title, channel and topics")
     async def search(
         q: http_schema.Words,
@@ -78,21 +91,10 @@ def add(
 
         def found() -> http_schema.SearchAnswer:
             request = PageRequest(user_id=user_id, exclude_watched=False)
-            with funnel.looking(request) as answer:
-                filters, release = answer.filters(), answer.release
-                rows = words(release.version).find(
-                    release.catalogue,
-                    q,
-                    limit=offset + k + 1,
-                    permits=lambda rows: filters.shows(rows, now=answer.viewer.now),
-                )
-                return http_schema.SearchAnswer(
-                    query=q,
-                    items=http_answers.videos_answer(
-                        release, rows[offset : offset + k], source="search", hosts=hosts
-                    ),
-                    more=len(rows) > offset + k,
-                )
+            items = search_for(request, q, offset + k + 1)
+            return http_schema.SearchAnswer(
+                query=q, items=items[offset : offset + k], more=len(items) > offset + k
+            )
 
         result: http_schema.SearchAnswer = await run(found)
         return result
@@ -112,3 +114,5 @@ def add(
 
         result: Explanation = await run(explained)
         return result
+
+    return search_for

@@ -129,7 +129,9 @@ def test_the_reasons_and_counts_are_those_of_preprocessing(tmp_path):
         found[table] |= {reason: number} if number else {}
     assert dict(found) == info["rows"]
     assert info["rows"]["watches"]["exact_duplicate"] == 20
-    assert len(info["rows"]["watches"]) == 2 + 10  # read, accepted and every reason.
+    # Read, accepted and every reason but one: a video without a row exists from its first watch.
+    assert len(info["rows"]["watches"]) == 2 + 9
+    assert info["unlisted_videos"] == 1
     assert report.problems == []
     kept = pq.read_table(tmp_path / "rejected" / "watches")["reason"].to_pylist()
     assert collections.Counter(kept) == {
@@ -139,14 +141,33 @@ def test_the_reasons_and_counts_are_those_of_preprocessing(tmp_path):
     }
 
 
-@pytest.mark.parametrize("table", ["videos", "watches"])
-def test_a_needed_table_that_is_absent_is_a_problem(tmp_path, table):
+def test_a_needed_table_that_is_absent_is_a_problem(tmp_path):
     tables = good_tables()
-    del tables[table]
+    del tables["watches"]
     report = checked(tmp_path, tables)
-    (text,) = texts(report.problems, table)
+    (text,) = texts(report.problems, "watches")
     assert "there is no such table" in text
-    assert "upload_time" in text or "watch_time_s" in text
+    assert "watch_time_s" in text
+
+
+def test_watches_need_no_table_of_videos(tmp_path):
+    tables = good_tables()
+    del tables["videos"]
+    report = checked(tmp_path, tables)
+    assert report.problems == []
+    (text,) = texts(report.findings, "videos")
+    assert "they exist from their first watch" in text or "from their first watch" in text
+
+
+def test_some_watches_may_be_of_videos_without_a_row_but_not_most(tmp_path):
+    tables = good_tables()
+    tables["watches"]["video_id"][0] = "of today"
+    report = checked(tmp_path / "few", tables)
+    assert report.problems == []
+    assert any("'of today'" in text for text in texts(report.findings, "watches"))
+    tables["watches"]["video_id"] = [f"0{name}" for name in tables["watches"]["video_id"]]
+    report = checked(tmp_path / "all", tables)
+    assert any("more than --max_rejected_fraction" in t for t in texts(report.problems, "watches"))
 
 
 def test_what_absent_tables_switch_off_is_a_warning(tmp_path):

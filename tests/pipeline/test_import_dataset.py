@@ -112,6 +112,39 @@ def test_existing_logs_are_replaced_only_when_asked(source, logs_dir):
     assert logs.read_table(logs_dir, "watches").num_rows == 3
 
 
+def test_a_proposed_mapping_is_imported_by_the_command_that_it_names(
+    tmp_path, logs_dir, needs_module
+):
+    needs_module("duckdb")
+    (tmp_path / "plays.csv").write_text("user,film,at,secs\n7,1,2022-05-01T00:00:00Z,30\n")
+    mapping, source = tmp_path / "mapping.toml", tmp_path / "plays.csv"
+    proposed = run(f"--propose={mapping}", f"--source={source}")
+    assert proposed.returncode == 0, proposed.stderr
+    assert "watches from plays: user_id, video_id, time, watch_time_s" in proposed.stdout
+    assert f"--mapping={mapping} --logs=logs" in proposed.stdout
+    again = run(f"--propose={mapping}", f"--source={source}")
+    assert again.returncode == 2 and "exists" in again.stderr
+    imported = run(f"--mapping={mapping}", f"--logs={logs_dir}")
+    assert imported.returncode == 0, imported.stderr
+    assert "watches                 1 rows" in imported.stdout
+    assert f"Next: python -m pipeline.check_logs --logs={logs_dir}" in imported.stdout
+
+
+def test_a_mapping_that_is_wrong_is_one_message_and_leaves_nothing(
+    tmp_path, logs_dir, needs_module
+):
+    needs_module("duckdb")
+    mapping = tmp_path / "mapping.toml"
+    mapping.write_text('[sources]\nplays = "nothing.csv"\n[watches]\nsauce = 1\n')
+    message = refused(run(f"--mapping={mapping}", f"--logs={logs_dir}"), logs_dir)
+    assert "there is no key 'sauce'. Is it 'source'?" in message
+    mapping.write_text("[sources")
+    refusal = refused(run(f"--mapping={mapping}", f"--logs={logs_dir}"), logs_dir)
+    assert "cannot be read as TOML" in refusal
+    both = refused(run(f"--mapping={mapping}", "--format=movielens"), logs_dir)
+    assert "give one of --format, --mapping and --propose" in both
+
+
 def test_help_describes_the_flags():
     completed = run("--help")
     assert "--page_gap_minutes" in completed.stdout + completed.stderr

@@ -23,11 +23,11 @@ def test_rows_set_aside_are_counted_by_reason_and_kept(world):
     rows = dataset.info(world.examples)["rows"]["watches"]
     assert rows["exact_duplicate"] == 3
     assert rows["negative_watch_time"] == 2
-    assert rows["unknown_video"] == rows["future_time"] == 1
+    assert rows["unknown_user"] == rows["future_time"] == 1
     assert rows["read"] == rows["accepted"] + 7
     kept = pq.read_table(world.examples / "rejected" / "watches")
     assert sorted(kept["reason"].to_pylist()) == [
-        *["exact_duplicate"] * 3, "future_time", *["negative_watch_time"] * 2, "unknown_video",
+        *["exact_duplicate"] * 3, "future_time", *["negative_watch_time"] * 2, "unknown_user",
     ]  # fmt: skip
 
 
@@ -46,11 +46,11 @@ def test_every_clean_impression_is_one_ranking_example(world):
 
 def test_candidate_inputs_are_the_completed_watches_strictly_before_the_label(world):
     watches = logs.read_table(world.logs, "watches").to_pylist()
-    videos = set(logs.read_table(world.logs, "videos")["video_id"].to_pylist())
+    users = set(logs.read_table(world.logs, "users")["user_id"].to_pylist())
     done = {
         (w["user_id"], w["video_id"], w["time"])
         for w in watches
-        if w["completed"] and w["watch_time_s"] >= 0 and w["video_id"] in videos
+        if w["completed"] and w["watch_time_s"] >= 0 and w["user_id"] in users
     }
     for example in raw(world, "candidate_examples", "holdout").slice(0, 60).to_pylist():
         earlier = [v for u, v, t in done if u == example["user_id"] and t < example["time"]]

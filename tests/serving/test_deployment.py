@@ -17,6 +17,7 @@ from tests.serving.deployment_files import (
     texts_of_the_repository,
     units,
 )
+from tests.test_commands import all_flags
 
 SHARED = {
     "compose": "/srv/watchnext",
@@ -86,12 +87,6 @@ def flags_of(command):
     return dict(part[2:].split("=", 1) for part in command if re.match(r"--\w+=", part))
 
 
-def declared_flags(module):
-    source = (ROOT / pathlib.Path(*module.split("."))).with_suffix(".py").read_text()
-    names = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
-    return names | set(re.findall(r"^    \"(\w+)\": flags\.DEFINE", source, re.MULTILINE))
-
-
 def is_under(path, directories):
     return any(pathlib.PurePath(path).is_relative_to(directory) for directory in directories)
 
@@ -107,7 +102,7 @@ def test_our_commands_have_flags_that_exist_and_paths_that_are_there(
 ):
     module = command[command.index("-m") + 1]
     flags = flags_of(command)
-    assert set(flags) <= declared_flags(module), name
+    assert set(flags) <= set(all_flags()[module]), name
     secrets = {"token_file", "history_password_file"}
     paths = {f: value for f, value in flags.items() if value.startswith("/") and f not in secrets}
     shared = SHARED[name.split()[0]]
@@ -187,6 +182,8 @@ def test_kubernetes_names_fit_together():
         spec = document["spec"]
         if document["kind"] == "Service":
             assert spec["selector"] in labels
+        elif document["kind"] == "PodDisruptionBudget":
+            assert spec["selector"]["matchLabels"] in labels
         elif "selector" in spec:
             assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
         pod = pod_of(document)

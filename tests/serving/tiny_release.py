@@ -94,7 +94,7 @@ def make_catalogue(count=COUNT):
         pa.table(
             {
                 "video_id": [f"v{n}" for n in numbers],
-                "upload_time": pa.array([NOW - 3600 * n for n in numbers], pa.int64()),
+                "upload_time": pa.array([NOW - 1 - 3600 * n for n in numbers], pa.int64()),
                 "channel_id": [f"c{n % 8}" for n in numbers],
                 "topics": [[f"t{n % TOPICS}"] for n in numbers],
                 "language": ["en"] * count,

@@ -122,7 +122,7 @@ def write_impressions(directory, split, rows):
     write_transformed(directory, "ranker", split, records)
 
 
-def write_examples(directory, *, holdout=True, ranking=True):
+def write_examples(directory, *, holdout=True, ranking=True, **info):
     watches = [
         (f"u{user}", TRAIN_END - 1000 + step, (user + step) % 8, [(user + step - 1) % 8])
         for user in range(8)
@@ -161,7 +161,12 @@ def write_examples(directory, *, holdout=True, ranking=True):
     SPEC.save(directory)
     files.mark_complete(
         directory,
-        {"train_until_s": TRAIN_END, "has_ranking": ranking, "counts": {"ranker_train": 64}},
+        {
+            "train_until_s": TRAIN_END,
+            "has_ranking": ranking,
+            "counts": {"ranker_train": 64},
+            **info,
+        },
     )
     return directory
 

@@ -286,3 +286,31 @@ def test_binary_and_continuous_features_have_numeric_columns():
         kind = columns[origin][column]
         expected = {"univalent": kind == pl.String, "binary": kind == pl.Boolean}
         assert expected.get(entry["kind"], kind.is_numeric()), entry
+
+
+def test_captions_and_categories_of_2026_are_read_where_they_are(tmp_path):
+    source = tmp_path / "KuaiRand-Pure"
+    write_official(source)
+    ids = videos_of(source)
+    captions = "final_video_id,caption,show_cover_text,duration\n"
+    captions += f'{ids[0]},"a cat, again",UNKNOWN,5\n999999,of no video here,x,5\n'
+    (source / "kuairand_video_captions.csv").write_text(captions)
+    names = [f"{level}_level_category" for level in ("first", "second", "third", "fourth")]
+    header = ",".join(f"{n}_id,{n}_name,{n}_prob" for n in names)
+    row = ",".join(["1,Pets,0.9", "2,Cats,0.8", "-124,UNKNOWN,-124", "-124,UNKNOWN,-124"])
+    categories = f"final_video_id,{header}\n{ids[0]},{row}\n"
+    (source / "kuairand_video_categories.csv").write_text(categories)
+    imported(source, tmp_path / "logs")
+    found = {row["video_id"]: row for row in table(tmp_path / "logs", "videos").to_dicts()}
+    assert found[ids[0]]["title"] == "a cat, again"
+    assert found[ids[0]]["cover_text"] is None
+    levels = [found[ids[0]][f"category_{number}"] for number in range(1, 5)]
+    assert levels == ["Pets", "Cats", None, None]
+    assert all(row["title"] is None for name, row in found.items() if name != ids[0])
+    declared = (tmp_path / "logs" / "features.json").read_text()
+    assert "videos.category_1" in declared
+
+
+def videos_of(source):
+    path = next(source.rglob("video_features_basic*"))
+    return [line.split(",")[0] for line in path.read_text().splitlines()[1:]]

@@ -175,14 +175,54 @@ def test_missing_movies_file_is_named_with_what_is_there(one_m):
 
 
 def test_directory_without_ratings_says_what_is_expected(tmp_path):
-    with pytest.raises(command.InputError, match="lacks ratings.dat and ratings.csv"):
+    with pytest.raises(command.InputError, match="none of u.data, ratings.dat, ratings.csv"):
         imported(tmp_path)
 
 
-def test_layout_of_100k_is_named(tmp_path):
-    (tmp_path / "u.data").write_text("1\t1\t1\t1\n")
-    with pytest.raises(command.InputError, match="100K.*not supported"):
-        imported(tmp_path)
+@pytest.fixture
+def small(tmp_path):
+    """MovieLens 100K: tabs, bars and Latin-1."""
+    source = tmp_path / "ml-100k"
+    source.mkdir()
+    (source / "u.data").write_text("196\t242\t3\t881250949\n186\t302\t4\t891717742\n")
+    flags = "|".join(["0"] * 5 + ["1"] + ["0"] * 12 + ["1"])  # Comedy and Western.
+    none = "|".join(["1"] + ["0"] * 18)
+    films = [
+        f"242|Kolya, é (1996)|24-Jan-1997||http://example.org/|{flags}",
+        f"302|unknown||||{none}",
+    ]
+    (source / "u.item").write_bytes("\n".join([*films, ""]).encode("latin-1"))
+    (source / "u.user").write_text("196|49|M|writer|55105\n186|39|F|executive|T8H1N\n")
+    return source
+
+
+def test_100k_is_read_with_its_flags_of_genres_and_its_users(small):
+    logs_dir = imported(small)
+    films = {film["video_id"]: film for film in logs.read_table(logs_dir, "videos").to_pylist()}
+    assert films["242"]["topics"] == ["Comedy", "Western"]
+    assert (films["242"]["title"], films["242"]["release_year"]) == ("Kolya, é (1996)", 1996.0)
+    assert films["302"]["topics"] == []
+    people = {user["user_id"]: user for user in logs.read_table(logs_dir, "users").to_pylist()}
+    assert people["196"]["occupation"] == "writer"
+    assert (people["196"]["region"], people["186"]["region"]) == ("us_5", None)
+    watched = logs.read_table(logs_dir, "watches").to_pylist()
+    assert [row["completed"] for row in watched] == [False, True]
+
+
+def test_leave_one_out_puts_the_last_of_each_user_on_a_day_of_its_own(one_m):
+    logs_dir = imported(one_m, leave_one_out=True)
+    watched = logs.read_table(logs_dir, "watches").sort_by("time").to_pylist()
+    # User 1 rated 20 last; user 2 rated 10 and, last, 30.
+    apart = 978_307_200  # 2001-01-01, the day after all ratings.
+    assert [(row["user_id"], row["video_id"]) for row in watched if row["time"] >= apart] == [
+        ("2", "30"),
+        ("1", "20"),
+    ]
+    assert all(row["time"] < apart + 86_400 for row in watched)
+    assert all(row["completed"] for row in watched)
+    assert {row["rated_time"] for row in watched} >= {978_302_109, 978_301_968}
+    with pytest.raises(command.InputError, match="leave --from and --until"):
+        movielens.MovieLensConfig(leave_one_out=True, until_s=1)
 
 
 def test_two_editions_are_refused(one_m, latest):

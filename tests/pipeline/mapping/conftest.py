@@ -25,7 +25,7 @@ def imported(tmp_path):
         logs_dir = tmp_path / "logs"
         options = {"max_rejected_fraction": 0.1, "now_s": NOW_S, **options}
         with logs.LogWriter(logs_dir, overwrite=True) as writer:
-            notes = importing.import_logs(
+            notes = importing.import_mapping(
                 mapping_file.load(path),
                 writer,
                 importing.MappingConfig(**options),

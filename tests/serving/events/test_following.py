@@ -17,7 +17,7 @@ from serving.events.following import Follower
 from serving.events.log import EventLog
 from serving.funnel import recorder
 from serving.history.sqlite_store import SqliteHistoryStore
-from serving.live.state import LiveView
+from serving.live.view import LiveView
 from serving.servables.embedded import EmbeddedBackend
 from serving.server.live_service import LiveParts
 

@@ -10,12 +10,15 @@ from hypothesis import given
 from features import command
 from features.tables import logs
 from serving import errors
+from serving.events.event import Event, Kind
 from serving.funnel import filters, loaded_release
 from serving.funnel.fresh_shelf import ShelvedIndex, Shelver, StackedRows
+from serving.funnel.nominations import Question
 from serving.funnel.page import FunnelConfig, PageRequest
 from serving.history.user_history import unknown_user
 from serving.release import manifest as release
 from serving.servables.embedded import EmbeddedBackend
+from serving.server import live_service
 from serving.server.live_service import LiveParts
 
 
@@ -228,3 +231,50 @@ def test_videos_that_a_model_could_not_embed_join_when_it_answers_again(
     shelf.shelver = whole
     moment += 60
     assert "just uploaded" in parts.renewed(serving).catalogue.row_of
+
+
+def test_a_video_that_nobody_listed_exists_from_its_first_watch(built, backend, tmp_path, world):
+    """A watch of an id never seen: on the shelf, shown after that second, counted, listed later."""
+    moment, now = 0.0, int(time.time())
+    parts = LiveParts(world.serving_root, tmp_path, backend, monotonic=lambda: moment)
+    serving = parts.attach(built)
+    watched = Event(
+        event_id="1", kind=Kind.WATCH, user_id="a", time=now - 50, video_id="unheard of"
+    )
+    parts.state.apply([watched])
+    moment += 60
+    serving = parts.renewed(serving)
+    row = serving.catalogue.row_of["unheard of"]
+    assert row == len(built.catalogue)
+    assert serving.catalogue.upload_times[row] == now - 50
+    assert np.isfinite(serving.index.embeddings[np.array([row])]).all()
+    for source in serving.sources:
+        if source.name in {"fresh", "trending"}:
+            for moment_s, is_there in ((now - 50, False), (now - 49, True)):
+                viewer = serving.viewer(unknown_user("u"), now=moment_s, context={})
+                question = Question(viewer, np.zeros(0, np.int32), serving.catalogue.upload_times)
+                assert (row in source.nominate(question, 100).rows) == is_there
+    moment += 60
+    assert parts.renewed(serving) is None
+    # The table has it in the end, with all that is known of it.
+    logs.append(tmp_path, "videos", renamed(built.catalogue.table, "unheard of"))
+    moment += 60
+    listed = parts.renewed(serving)
+    assert len(listed.catalogue) == len(built.catalogue) + 1
+    assert listed.catalogue.upload_times[row] == built.catalogue.upload_times[0]
+
+
+def test_what_is_watched_is_put_on_the_shelf_within_bounds(
+    built, backend, tmp_path, world, monkeypatch
+):
+    monkeypatch.setattr(live_service, "MAX_UNLISTED", 3)
+    now = int(time.time())
+    parts = LiveParts(world.serving_root, tmp_path, backend)
+    for number in range(8):
+        name = f"made up {number}"
+        event = Event(event_id=name, kind=Kind.WATCH, user_id="a", time=now + number, video_id=name)
+        parts.state.apply([event])
+    serving = parts.attach(built)
+    assert len(serving.catalogue) == len(built.catalogue) + 3
+    assert "made up 7" in serving.catalogue.row_of
+    assert "made up 4" not in serving.catalogue.row_of

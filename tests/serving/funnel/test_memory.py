@@ -19,7 +19,8 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import PageRequest
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history.sqlite_store import SqliteHistoryStore
-from serving.live.state import LiveState, LiveView
+from serving.live.state import LiveState
+from serving.live.view import LiveView
 from serving.release import manifest as release
 from serving.servables.embedded import EmbeddedBackend, OpenedModel
 from serving.server.live_service import LiveParts

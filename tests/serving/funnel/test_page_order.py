@@ -1,5 +1,6 @@
 import hashlib
 import json
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,28 @@ from serving.events.event import Kind
 from serving.funnel import page_order
 from serving.funnel.candidates import Candidates
 from serving.funnel.page_order import NAMES, PageOrder
-from serving.live.state import Happened, LiveState, LiveView
+from serving.live.state import Happened, LiveState
+from serving.live.view import LiveView
+
+
+def _viewer(now, *, region, watched):
+    pairs = sorted((time, video) for video, times in watched.items() for time in times)
+    watches = types.SimpleNamespace(
+        video=np.array([video for _, video in pairs]), time=np.array([time for time, _ in pairs])
+    )
+    history = types.SimpleNamespace(watches=watches)
+    return types.SimpleNamespace(now=now, region=region, history=history)
 
 
 def test_columns_hold_what_is_known_of_each_candidate_before_the_moment():
-    """Video 2 was watched twice in the last minutes; co-watch nominated 1 and 2, in this order."""
+    """Video 2 was watched twice in the last minutes, once of them here; the viewer watched 1 twice.
+
+    Co-watch nominated 1 and 2, in this order.
+    """
     catalogue = Catalogue(pa.table({"video_id": ["0", "1", "2"], "upload_time": [0, 0, 7200]}))
     state = LiveState()
     times = np.array([10_000, 10_050])
+    state.meet("v", "here")
     state.add(Happened(Kind.WATCH, ["u", "v"], ["2", "2"], times))
     found = Candidates(
         rows=np.array([0, 1, 2], np.int32),
@@ -27,12 +42,14 @@ def test_columns_hold_what_is_known_of_each_candidate_before_the_moment():
         source_scores=np.array([[3.0, np.nan, np.nan], [np.nan, 0.5, 0.2]], np.float32),
         retrieval_scores=np.array([3.0, 1.0, np.nan], np.float32),
     )
+    view = LiveView(state, catalogue)
     x = page_order.columns(
-        LiveView(state, catalogue),
+        view,
         found,
-        now=10_800,
+        viewer=_viewer(10_800, region="here", watched={1: [100, 7_200]}),
         upload_times=catalogue.upload_times,
         seconds=None,
+        rates=view.rates(found.rows, region="here", now_s=10_800),
     )
     by_name = dict(zip(NAMES, x.T, strict=True))
     log3, far = np.log(3.0), np.log(1000.0)
@@ -51,6 +68,13 @@ def test_columns_hold_what_is_known_of_each_candidate_before_the_moment():
         "log_place_in_retrieval": [0, far, far],
         "log_place_in_co_watch": [far, 0, np.log(2.0)],
         "log_place_in_trending": [far, far, far],
+        "log_place_in_again": [far, far, far],
+        "is_watched": [0, 1, 0],
+        "log_times_watched": [0, log3, 0],
+        "log_h_since_watched": [0, np.log(1.1), 0],
+        "log_rate_day": np.log([0.1, 0.1, 0.1 + 2 ** (-800 / 86_400) + 2 ** (-750 / 86_400)]),
+        # Half of its watches are from here, and so are half of all: no more than elsewhere.
+        "log_region_lift": [0, 0, 0],
     }
     for name, values in expected.items():
         np.testing.assert_allclose(by_name[name], values, atol=1e-6, err_msg=name)

@@ -11,9 +11,16 @@ from serving.funnel.nominations import Nominations, Question
 from serving.funnel.sources import Built
 
 
-def asked(tiny, *, liked=(), excluded=(), region="", now=None, embedding=None):
+def asked(tiny, *, liked=(), excluded=(), region="", now=None, embedding=None, watched=()):
+    """``watched``: (row, seconds ago)."""
+    now = now or tiny.now
+    rows, ago = np.array(watched, np.int64).reshape(-1, 2).T
+    watches = types.SimpleNamespace(video=rows, time=now - ago)
     viewer = types.SimpleNamespace(
-        now=now or tiny.now, region=region, liked_rows=np.array(liked, np.int64)
+        now=now,
+        region=region,
+        liked_rows=np.array(liked, np.int64),
+        history=types.SimpleNamespace(watches=watches),
     )
     return Question(
         viewer=viewer,
@@ -94,6 +101,23 @@ def test_fresh_prefers_topics_of_the_viewer_among_the_newest(tiny):
     assert fresh.nominate(asked(tiny, liked=[7]), 3).rows.tolist() == [3, 7, 11]
     early = asked(tiny, now=tiny.now - 5 * 3600)
     assert fresh.nominate(early, 3).rows.tolist() == [5, 6, 7]
+
+
+def test_what_was_watched_often_and_lately_comes_again_first(tiny):
+    again = sources.Again.of(None)
+    watched = [(4, 100), (4, 10_000), (7, 400), (9, 90), (-1, 5)]
+    found = again.nominate(asked(tiny, watched=watched), 10)
+    assert found.rows.tolist() == [4, 9, 7]
+    np.testing.assert_allclose(found.scores, [0.11, 90**-0.5, 0.05], rtol=1e-5)
+    assert again.nominate(asked(tiny, watched=watched, excluded={4, 7, 9}), 10).rows.tolist() == []
+
+
+def test_nothing_is_nominated_in_the_second_in_which_it_comes_up(tiny):
+    """A video may be known from its first watch, which must not know of itself."""
+    fresh = sources.Fresh(tiny.catalogue())
+    uploaded = int(tiny.catalogue().upload_times[3])
+    assert 3 not in fresh.nominate(asked(tiny, now=uploaded), 48).rows
+    assert 3 in fresh.nominate(asked(tiny, now=uploaded + 1), 48).rows
 
 
 def test_channels_are_weighed_by_habit(tiny):

@@ -18,7 +18,8 @@ from serving.funnel.recorder import Recorder
 from serving.funnel.sources import CoWatch, Trending
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.live.counts import DecayedCounts, FollowCounts, RecentWatches
-from serving.live.state import Happened, LiveState, LiveView
+from serving.live.state import Happened, LiveState
+from serving.live.view import LiveView
 from serving.servables.embedded import EmbeddedBackend
 from serving.server.live_service import LiveParts
 

@@ -67,8 +67,8 @@ def keep(browser, name, *, width, is_dark, directory):
     """Keeps a picture of the window: for the documentation with WRITE_SCREENSHOTS=1."""
     place = _IMAGES if os.environ.get("WRITE_SCREENSHOTS") else directory
     place.mkdir(parents=True, exist_ok=True)
-    path = place / f"{name}-{width}-{'dark' if is_dark else 'light'}.png"
-    path.write_bytes(browser.screenshot())
+    path = place / f"{name}-{width}-{'dark' if is_dark else 'light'}.webp"
+    path.write_bytes(browser.picture())
     assert path.stat().st_size > 5000
 
 

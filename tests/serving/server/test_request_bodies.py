@@ -188,8 +188,10 @@ def test_whole_numbers_are_ids_as_in_the_logs(site):
 
 @pytest.mark.parametrize("given", [True, False, 1.0, 1.5, None, [1], {"id": 1}, 10**256])
 def test_what_is_neither_text_nor_a_whole_number_is_no_id(site, given):
+    # A page without a user id is nobody's.
+    of_nobody = {"user_id": given, **({"session": [given]} if given is None else {})}
     for path, body in (
-        ("recommendations", {"user_id": given}),
+        ("recommendations", of_nobody),
         ("recommendations", {"user_id": "u", "blocked": {"videos": [given]}}),
         ("events", {"events": [{**WATCH, "user_id": given}]}),
         ("events", {"events": [{**WATCH, "event_id": given}]}),

@@ -1,0 +1,299 @@
+"""Biases of the moment: how far what was watched of late says what is watched next.
+
+Softmax biases and embeddings are fitted to the whole training window, and the softmax is sure of
+what it learnt there. Where content turns over fast, both put yesterday's news on top: a user's own
+old watches pull up what stood beside them then, and is dead now. So after the training the logit z
+of each video is weighed against counts of its watches, decayed to the end of the training:
+
+    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3))
+
+c_ik counts the watches of video i with half-lives of a quarter of the site's own half-life
+(:mod:`features.tables.half_life`), of it, of four of it, and without end. A ranking does not change
+when it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
+
+    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
+
+The few weights are those of greatest likelihood on watches that the model has not learnt, the
+holdout: the same that chooses its best round. But a day of news is a dozen videos that everybody
+watched, and how these fared is as many observations, however many the watches were. So the
+likelihood counts for as much as watches of different videos would (the design effect of clusters),
+and a penalty holds the weights to what is usual for sites that forget as fast: s = 1, w = 0 where
+the half-life is days, s = .25 and .75 for the shortest counts where it is up to six hours.
+
+The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
+left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
+
+Sources: Kish, "Survey Sampling", 1965, for the design effect; McFadden, "Conditional logit analysis
+of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temporal dynamics", KDD
+2009, for biases that move with time.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from absl import logging
+
+from features import dataset, spec, tensors
+from features.durations import DAY_S, HOUR_S
+from features.tables.site_facts import SiteFacts
+from models.candidate.holdout import BAG, LABEL
+from models.candidate.model import CandidateModel
+from models.training import batches
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+# In units of the half-life of the site; the last does not decay.
+PARTS = (0.25, 1.0, 4.0, np.inf)
+SCORE, NEW = "score", "new"
+NAMES = (SCORE, *(f"log_watches_{part:g}" for part in PARTS), NEW)
+_PRIOR_WATCHES = 0.3
+# Half-lives of counts stay within these; a site without a known one counts by the day.
+_SHORTEST_S, _LONGEST_S = HOUR_S / 2, 90.0 * DAY_S
+_FEWEST_LABELS = 200
+_MOST_QUERIES = 3_000
+_MOST_VIDEOS = 8_000  # Of more, the most watched half and a sample of the others.
+# One over the variance of weights from site to site and day to day, around what is usual.
+_RIDGE, _STEPS, _CONVERGED = 200.0, 20, 1e-3
+# What is usual: of sites that forget within hours, less with each further half-life of 12 hours.
+_FAST_SCORE, _FAST_SHORT = 0.25, 0.75
+_FAST_S, _SLOWER_S = 6 * HOUR_S, 12 * HOUR_S
+_LEAST_SCORE = 0.05
+_BLOCK = 512
+
+
+def counts(model: CandidateModel, examples_dir: dataset.Path) -> Floats:
+    """Returns log(c + 0.3) of each video of the vocabulary, float64 [parts, V].
+
+    Args:
+        model: Candidate model.
+        examples_dir: Examples; the labels of the training split are counted.
+    """
+    ids, times = [], []
+    for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
+        of_part = part[LABEL].astype(np.int64)
+        ids.append(of_part[of_part > 0])
+        times.append(part["time"][of_part > 0].astype(np.float64))
+    label, time = np.concatenate(ids), np.concatenate(times)
+    site = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s or float(DAY_S)
+    since = (time.max(initial=0.0) - time) if len(time) else time
+    rows = []
+    for part_of_site in PARTS:
+        half_life = part_of_site * site
+        if np.isfinite(half_life):
+            half_life = float(np.clip(half_life, _SHORTEST_S, _LONGEST_S))
+        weights = np.exp2(-since / half_life)
+        rows.append(np.bincount(label, weights=weights, minlength=model.num_videos + 1)[1:])
+    return np.log(np.stack(rows) + _PRIOR_WATCHES)
+
+
+def fit(
+    model: CandidateModel,
+    examples_dir: dataset.Path,
+    watches: Floats,
+    *,
+    limit: int = _MOST_QUERIES,
+    seed: int = 0,
+) -> dict[str, float] | None:
+    """Returns the weights by :data:`NAMES`; None where the holdout is too small to tell them.
+
+    Args:
+        model: Candidate model that has not learnt the holdout; its repeat bias is set.
+        examples_dir: Its examples.
+        watches: What :func:`counts` returned.
+        limit: Number of watches of the holdout at most.
+        seed: Seed of the choice of watches and videos.
+    """
+    columns = [*model.query_columns, "label_video_id"]
+    queries = dataset.load(examples_dir, spec.CANDIDATE, "holdout", columns)
+    queries = batches.sample(queries, limit, seed=seed)
+    problem = _problem(model, queries, dataset.videos(examples_dir), watches, seed=seed)
+    if len(problem.target) < _FEWEST_LABELS:
+        return None
+    weights = problem.weights(usual(SiteFacts.of_info(dataset.info(examples_dir)).half_life_s))
+    logging.info(
+        "Of the logit counts %.2f, of decayed watches %s.",
+        weights[0],
+        ", ".join(f"{weight:+.2f}" for weight in weights[1:-1]),
+    )
+    return dict(zip(NAMES, weights.round(6).tolist(), strict=True))
+
+
+def usual(half_life_s: float | None) -> Floats:
+    """Returns the weights that are usual for a site, float64 [F], in the order of :data:`NAMES`."""
+    fast = 0.0
+    if half_life_s is not None:
+        fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
+    found = np.zeros(len(NAMES))
+    found[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
+    return found
+
+
+def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:
+    """Moves the biases of a model, in place.
+
+    Args:
+        model: Candidate model.
+        watches: What :func:`counts` returned.
+        weights: Weights by :data:`NAMES`.
+
+    Returns:
+        The mean absolute change of a bias, after that of all together is taken off.
+    """
+    score, *of_counts, new = (float(weights[name]) for name in NAMES)
+    change = (np.array(of_counts) @ watches - new) / max(score, _LEAST_SCORE)
+    before = model.softmax_biases.rows.numpy()
+    after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
+    model.softmax_biases.rows.assign(after)
+    return float(np.abs(change - change.mean()).mean())
+
+
+def set_biases(
+    model: CandidateModel, examples_dir: dataset.Path, *, limit: int = _MOST_QUERIES
+) -> dict[str, float]:
+    """Fits the weights on the holdout and moves the biases of a model that has not learnt it.
+
+    Returns:
+        The weights; empty where there is too little to tell them.
+    """
+    if model.is_hierarchical or BAG not in model.query_columns:
+        return {}
+    watches = counts(model, examples_dir)
+    weights = fit(model, examples_dir, watches, limit=limit)
+    if weights is None:
+        return {}
+    apply(model, watches, weights)
+    return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """What the weights are fitted on.
+
+    Attributes:
+        logits: float32 [Q, M]: of each query and candidate.
+        shared: float64 [F, M]: what does not depend on the query.
+        offset: float64 [M]: minus the log of the chance that a candidate was drawn.
+        target: int64 [Q]: which candidate was watched.
+    """
+
+    logits: npt.NDArray[np.float32]
+    shared: Floats
+    offset: Floats
+    target: npt.NDArray[np.int64]
+
+    @property
+    def design_effect(self) -> float:
+        """Mean number of watches of the video of a watch, itself included, 1 or more."""
+        together = np.bincount(self.target)
+        return float((together**2).sum() / together.sum())
+
+    def weights(self, prior: Floats) -> Floats:
+        """Returns the weights of greatest penalised likelihood, float64 [F + 1], by Newton."""
+        size, effect = len(self.shared) + 1, self.design_effect
+        weights = prior.copy()
+        for _ in range(_STEPS):
+            gradient, hessian = np.zeros(size), np.zeros((size, size))
+            for start in range(0, len(self.target), _BLOCK):
+                part = self._derivatives(slice(start, start + _BLOCK), weights)
+                gradient += part[0] / effect
+                hessian += part[1] / effect
+            gradient -= _RIDGE * (weights - prior)
+            step = np.linalg.solve(hessian + _RIDGE * np.eye(size), gradient)
+            step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
+            weights = weights + step
+            if np.abs(step).max() < _CONVERGED:
+                break
+        return weights
+
+    def _derivatives(self, part: slice, weights: Floats) -> tuple[Floats, Floats]:
+        """Returns the gradient and the information of some queries."""
+        logits, target = self.logits[part].astype(np.float64), self.target[part]
+        scores = weights[0] * logits + weights[1:] @ self.shared + self.offset
+        scores -= scores.max(axis=1, keepdims=True)
+        p = np.exp(scores)
+        p /= p.sum(axis=1, keepdims=True)
+        mean_logit = (p * logits).sum(axis=1)
+        mean_shared = p @ self.shared.T
+        mine = np.arange(len(target)), target
+        gradient = np.concatenate(
+            [
+                [(logits[mine] - mean_logit).sum()],
+                (self.shared[:, target].T - mean_shared).sum(axis=0),
+            ]
+        )
+        weighted = p * logits
+        hessian = np.zeros((len(weights), len(weights)))
+        hessian[0, 0] = (weighted * logits).sum() - (mean_logit**2).sum()
+        hessian[0, 1:] = (weighted @ self.shared.T).sum(axis=0) - mean_logit @ mean_shared
+        hessian[1:, 0] = hessian[0, 1:]
+        hessian[1:, 1:] = (self.shared * p.sum(axis=0)) @ self.shared.T
+        hessian[1:, 1:] -= mean_shared.T @ mean_shared
+        return gradient, hessian
+
+
+def _problem(
+    model: CandidateModel,
+    queries: dict[str, Array],
+    videos: dict[str, Array],
+    watches: Floats,
+    *,
+    seed: int,
+) -> _Problem:
+    """Puts together logits and counts of the candidates: all videos, or a sample of very many."""
+    row_of = {name: row for row, name in enumerate(videos.pop("label_video_id"))}
+    labels = queries.pop("label_video_id")
+    label_rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
+    ids = np.asarray(videos[LABEL], np.int64)
+    # What is new has no counts, which says nothing against it.
+    shared = np.zeros((len(NAMES) - 1, len(ids)))
+    shared[:-1, ids > 0] = watches[:, ids[ids > 0] - 1]
+    shared[-1] = ids == 0
+    usable = np.flatnonzero(model.can_embed(videos))
+    chosen, offset = _chosen(shared[len(PARTS) - 1], usable, label_rows, seed=seed)
+    place = np.full(len(ids), -1)
+    place[chosen] = np.arange(len(chosen))
+    target = np.where(label_rows >= 0, place[label_rows], -1)
+    kept = np.flatnonzero(target >= 0)
+    queries = {name: queries[name][kept] for name in model.query_columns}
+    candidates = {name: values[chosen] for name, values in videos.items()}
+    if not len(kept):
+        return _Problem(np.zeros((0, 0), np.float32), shared, offset, kept)
+    logits = tensors.in_batches(model.query_embeddings, queries)
+    logits = logits @ tensors.in_batches(model.video_embeddings, candidates).T
+    _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
+    logits -= logits.max(axis=1, keepdims=True)
+    return _Problem(logits, shared[:, chosen], offset, target[kept])
+
+
+def _chosen(
+    popularity: Floats, usable: npt.NDArray[np.int64], labels: Array, *, seed: int
+) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Returns which videos are candidates, int64 [M], and minus the log of their chance."""
+    if len(usable) <= _MOST_VIDEOS:
+        return usable, np.zeros(len(usable))
+    by_count = usable[np.argsort(-popularity[usable], kind="stable")]
+    sure = np.union1d(by_count[: _MOST_VIDEOS // 2], np.intersect1d(labels, usable))
+    others = np.setdiff1d(usable, sure)
+    number = min(len(others), _MOST_VIDEOS // 2)
+    drawn = np.random.default_rng(seed).choice(others, number, replace=False)
+    offset = np.concatenate([np.zeros(len(sure)), np.full(number, np.log(len(others) / number))])
+    return np.concatenate([sure, drawn]), offset
+
+
+def _add_repeat_bias(
+    model: CandidateModel,
+    logits: npt.NDArray[np.float32],
+    bags: npt.NDArray[np.int64],
+    ids: Sequence[int] | npt.NDArray[np.int64],
+) -> None:
+    """Adds the repeat bias to what each query has watched, in place."""
+    ids = np.asarray(ids, np.int64)
+    column = np.full(int(max(ids.max(initial=0), bags.max(initial=0))) + 1, -1)
+    column[ids[ids > 0]] = np.flatnonzero(ids > 0)
+    places = np.where(bags > 0, column[bags], -1)
+    owner, at = np.nonzero(places >= 0)
+    cells = np.unique(owner * logits.shape[1] + places[owner, at])
+    logits.reshape(-1)[cells] += float(model.repeat_bias.numpy())

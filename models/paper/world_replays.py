@@ -1,0 +1,281 @@
+"""One world, one moment: a release of everything before it, asked about the day after it.
+
+What is asked of others beside it: popularity of the last hours before the moment, frozen; what
+follows what in the log; popularity of the hour before each watch, live; and the oracle.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features import command
+from features.durations import DAY_S, HOUR_S
+from features.tables import logs
+from models.paper import experiments
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+MISS = 1 << 40
+K = 100
+FROZEN_H = 3
+_STEPS, _SEEDS = 3, 10  # Of co-visitation: followers of a watch; last watches that are asked.
+
+
+@dataclasses.dataclass(frozen=True)
+class Watches:
+    """All watches of a log in the order of time, as numbers.
+
+    Attributes:
+        users: int64 [n], code of the user.
+        videos: int64 [n], code of the video.
+        times: int64 [n], Unix seconds.
+        user_ids: Id of each code.
+        video_ids: Id of each code.
+        devices: Device of each watch; None where the log has none.
+    """
+
+    users: Ints
+    videos: Ints
+    times: Ints
+    user_ids: list[str]
+    video_ids: list[str]
+    devices: list[str] | None
+
+    @classmethod
+    def read(cls, logs_dir: pathlib.Path) -> "Watches":
+        """Reads a log."""
+        table = logs.read_table(logs_dir, "watches").sort_by(
+            [("time", "ascending"), ("user_id", "ascending")]
+        )
+        users, videos = (
+            table[name].combine_chunks().dictionary_encode() for name in ("user_id", "video_id")
+        )
+        has_device = "device" in table.column_names
+        return cls(
+            users=np.asarray(users.indices, np.int64),
+            videos=np.asarray(videos.indices, np.int64),
+            times=np.asarray(table["time"], np.int64),
+            user_ids=users.dictionary.to_pylist(),
+            video_ids=videos.dictionary.to_pylist(),
+            devices=table["device"].to_pylist() if has_device else None,
+        )
+
+    @functools.cached_property
+    def of_user(self) -> Mapping[int, Ints]:
+        """Rows of each user's watches, in the order of time."""
+        order = np.argsort(self.users, kind="stable")
+        found, starts = np.unique(self.users[order], return_index=True)
+        ends = [*starts[1:], len(order)]
+        return {int(user): order[a:b] for user, a, b in zip(found, starts, ends, strict=True)}
+
+    def before(self, row: int, most: int) -> Ints:
+        """Returns the rows of the last watches of the user before a watch, oldest first."""
+        mine = self.of_user[int(self.users[row])]
+        end = int(np.searchsorted(self.times[mine], self.times[row]))
+        return mine[max(0, end - most) : end]
+
+
+def sample(watches: Watches, cut_s: int, most: int) -> Ints:
+    """Returns rows of watches of the day from ``cut_s`` on, spread evenly over it."""
+    first, end = np.searchsorted(watches.times, [cut_s, cut_s + DAY_S])
+    return np.unique(np.linspace(first, end - 1, min(most, end - first)).astype(np.int64))
+
+
+def write_queries(watches: Watches, asked: Ints, path: pathlib.Path) -> None:
+    """Writes a file for ``recommend_batch --stage=retrieve``: each user just before the watch."""
+    past = [watches.before(row, 100) for row in asked.tolist()]
+    strings, times = pa.list_(pa.string()), pa.list_(pa.int64())
+    columns = {
+        "query_id": asked,
+        "time": watches.times[asked],
+        "user_id": [watches.user_ids[user] for user in watches.users[asked]],
+        "watched_video_ids": pa.array(
+            [[watches.video_ids[v] for v in watches.videos[rows]] for rows in past], strings
+        ),
+        "watched_times": pa.array([watches.times[rows].tolist() for rows in past], times),
+    }
+    if watches.devices is not None:
+        columns["device"] = [watches.devices[row] for row in asked.tolist()]
+    pq.write_table(pa.table(columns), path)
+
+
+def places_in(path: pathlib.Path, watches: Watches, asked: Ints) -> Ints:
+    """Returns where the watched video of each query stands in an output, int64 [n], from 0.
+
+    Args:
+        path: What ``recommend_batch`` wrote, with ``query_id``.
+        watches: The log.
+        asked: Rows of the watches by ``query_id``: the id itself, or its number.
+    """
+    table = pq.read_table(path)
+    ids = np.asarray(table["query_id"], np.int64)
+    is_row = bool(len(ids)) and int(ids.max()) >= len(asked)
+    number_of = {int(row): n for n, row in enumerate(asked)} if is_row else None
+    label = [watches.video_ids[v] for v in watches.videos[asked]]
+    places = np.full(len(asked), MISS)
+    for query, video, rank in zip(
+        ids.tolist(), table["video_id"].to_pylist(), table["rank"].to_pylist(), strict=True
+    ):
+        number = number_of[query] if number_of is not None else query
+        if label[number] == video:
+            places[number] = rank - 1
+    return places
+
+
+def by_score(scores: npt.NDArray[Any], target: int) -> int:
+    """Returns the place of a video by scores, from 0; a miss where it has none above 0."""
+    if scores[target] <= 0:
+        return MISS
+    # Among equal ones, by number: any fixed order is as good as another.
+    better = int((scores > scores[target]).sum())
+    return better + int((scores[:target] == scores[target]).sum())
+
+
+def frozen(watches: Watches, asked: Ints, cut_s: int, *, window_s: int) -> Ints:
+    """Returns places by the watches of the last ``window_s`` before ``cut_s``."""
+    first, end = np.searchsorted(watches.times, [cut_s - window_s, cut_s])
+    counts = np.bincount(watches.videos[first:end], minlength=len(watches.video_ids))
+    return np.array([by_score(counts, int(v)) for v in watches.videos[asked]], np.int64)
+
+
+def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
+    """Returns places by what followed the user's last watches in the log before ``cut_s``."""
+    followers: dict[int, dict[int, float]] = {}
+    end = int(np.searchsorted(watches.times, cut_s))
+    for rows in watches.of_user.values():
+        videos = watches.videos[rows[rows < end]].tolist()
+        for at, video in enumerate(videos):
+            for step, after in enumerate(videos[at + 1 : at + 1 + _STEPS], start=1):
+                if after != video:
+                    found = followers.setdefault(video, {})
+                    found[after] = found.get(after, 0.0) + 1 / step
+    places = []
+    for row in asked.tolist():
+        scores = np.zeros(len(watches.video_ids))
+        for back, video in enumerate(watches.videos[watches.before(row, _SEEDS)][::-1].tolist()):
+            after_it = followers.get(video, {})
+            total = sum(after_it.values())
+            for after, weight in after_it.items():
+                scores[after] += 0.9**back * weight / total
+        places.append(by_score(scores, int(watches.videos[row])))
+    return np.array(places, np.int64)
+
+
+def live(watches: Watches, asked: Ints, *, window_s: int, leave_out_watched: bool) -> Ints:
+    """Returns places by the watches of everybody in the ``window_s`` before each watch."""
+    places = []
+    for row in asked.tolist():
+        now = watches.times[row]
+        first, end = np.searchsorted(watches.times, [now - window_s, now])
+        counts = np.bincount(watches.videos[first:end], minlength=len(watches.video_ids))
+        if leave_out_watched:
+            mine = watches.of_user[int(watches.users[row])]
+            counts[watches.videos[mine[watches.times[mine] < now]]] = 0
+        places.append(by_score(counts, int(watches.videos[row])))
+    return np.array(places, np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """Places of the watched videos, from 0, by what ranked them.
+
+    Attributes:
+        users: Users of the watches that retrieval was asked of, int64 [n].
+        retrieved: Name to places, int64 [n].
+        page_users: Users of the watches that pages were asked of, int64 [m].
+        paged: Name to places, int64 [m].
+    """
+
+    users: Ints
+    retrieved: Mapping[str, Ints]
+    page_users: Ints
+    paged: Mapping[str, Ints]
+
+
+RETRIEVAL, PAGE, ORACLE = "retrieval", "page", "oracle"
+FROZEN, CO_VISITED = f"popularity of {FROZEN_H} h, frozen", "co-visitation, frozen"
+LIVE_1H, LIVE_1D = "live popularity, 1 h", "live popularity, 1 d"
+
+
+def replay(
+    logs_dir: pathlib.Path,
+    work: pathlib.Path,
+    cut_s: int,
+    *,
+    queries: int,
+    pages: int,
+    repeats: bool,
+    places: Ints | None,
+) -> Replayed:
+    """Retrains on what was before ``cut_s`` with every default, and asks about the day after it.
+
+    Args:
+        logs_dir: The world's logs.
+        work: Directory for the release and what it answers.
+        cut_s: Moment, Unix seconds.
+        queries: Watches to ask retrieval of.
+        pages: Watches to ask pages of.
+        repeats: Whether the people of the world watch again.
+        places: Places by the oracle, of all watches in the order of time; None without one.
+    """
+    watches = Watches.read(logs_dir)
+    root, until = work / "serving_root", command.format_time(cut_s)
+    if not (root / "CURRENT").is_file():
+        experiments.run_command(
+            "pipeline.retrain",
+            *(f"--logs={logs_dir}", f"--serving_root={root}", f"--until={until}"),
+        )
+    asked = sample(watches, cut_s, queries)
+    write_queries(watches, asked, work / "queries.parquet")
+    batch = ("serving.recommend_batch", f"--serving_root={root}")
+    experiments.run_command(
+        *batch,
+        *("--stage=retrieve", f"--queries={work / 'queries.parquet'}"),
+        f"--output={work / 'retrieved.parquet'}",
+    )
+    after = command.format_time(cut_s + DAY_S)
+    experiments.run_command(
+        *batch,
+        *("--stage=page", f"--logs={logs_dir}", f"--from={until}", f"--until={after}"),
+        *(f"--sample={pages}", f"--k={K}", f"--output={work / 'pages.parquet'}"),
+    )
+    paged = _asked_pages(work / "pages.parquet", watches)
+    found = {
+        PAGE: places_in(work / "pages.parquet", watches, paged),
+        LIVE_1H: live(watches, paged, window_s=HOUR_S, leave_out_watched=not repeats),
+        LIVE_1D: live(watches, paged, window_s=DAY_S, leave_out_watched=not repeats),
+    }
+    retrieved = {
+        RETRIEVAL: places_in(work / "retrieved.parquet", watches, asked),
+        FROZEN: frozen(watches, asked, cut_s, window_s=FROZEN_H * HOUR_S),
+        CO_VISITED: co_visited(watches, asked, cut_s),
+    }
+    if places is not None:
+        found[ORACLE], retrieved[ORACLE] = places[paged], places[asked]
+    return Replayed(watches.users[asked], retrieved, watches.users[paged], found)
+
+
+def _asked_pages(path: pathlib.Path, watches: Watches) -> Ints:
+    """Returns the row of the watch of each page, in the order of their numbers."""
+    table = pq.read_table(path, columns=["query_id", "user_id", "time", "watched_video_id"])
+    number, first = np.unique(np.asarray(table["query_id"], np.int64), return_index=True)
+    if not np.array_equal(number, np.arange(len(number))):
+        raise ValueError(f"{path} lacks pages: it has {len(number)}.")
+    pages = table.take(pa.array(first))
+    row_of = {
+        (watches.user_ids[u], int(t), watches.video_ids[v]): row
+        for row, (u, t, v) in enumerate(
+            zip(watches.users, watches.times, watches.videos, strict=True)
+        )
+    }
+    keys = zip(
+        *(pages[name].to_pylist() for name in ("user_id", "time", "watched_video_id")), strict=True
+    )
+    return np.array([row_of[key] for key in keys], np.int64)

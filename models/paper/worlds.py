@@ -1,0 +1,218 @@
+"""Hard worlds of watches alone, with every default, beside what needs no model. Ours.
+
+News, of which only clicks are known: the simulated site without its impressions, content and
+topics, and a portal made after a public log; a music service, where most plays are repeats; a site
+of courses, watched in their order by few. No default was chosen on the days that are reported.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from features.durations import DAY_S
+from features.tables import logs, site_facts
+from models.evaluation import intervals, metrics
+from models.paper import experiments, world_replays
+from models.paper.experiments import Experiment, Plot, Row, Setting
+from models.paper.retrieval_lab import verdict
+from models.paper.world_replays import Replayed
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+_MEASURES: Mapping[str, Callable[[Ints], Floats]] = {
+    "recall_at_10": lambda places: (places < 10).astype(np.float64),
+    "recall_at_100": lambda places: (places < 100).astype(np.float64),
+    "map_at_100": lambda places: np.where(places < 100, 1 / (places + 1.0), 0.0),
+}
+# Days before the end at which a release is made; it is asked about the day after.
+_CUTS = {experiments.SHORT: (1,), experiments.FULL: (1,)}
+_QUERIES = {experiments.SHORT: 400, experiments.FULL: 6_000}
+_PAGES = {experiments.SHORT: 100, experiments.FULL: 1_500}
+
+
+@dataclasses.dataclass(frozen=True)
+class _World:
+    """A world to measure.
+
+    Attributes:
+        title: What it is.
+        flags: Flags of pipeline.simulate by mode.
+        is_bared: Whether all but watches is taken from its logs.
+    """
+
+    title: str
+    flags: Mapping[str, Sequence[str]]
+    is_bared: bool = False
+
+
+_WORLDS: Mapping[str, _World] = {
+    "bare_news": _World(
+        "the simulated news site, watches alone",
+        {
+            experiments.SHORT: ("--preset=news", "--users=300", "--videos=800", "--days=5"),
+            experiments.FULL: ("--preset=news", "--users=3000", "--days=11"),
+        },
+        is_bared=True,
+    ),
+    "headlines": _World(
+        "a news portal of clicks",
+        {
+            experiments.SHORT: ("--preset=headlines", "--users=600", "--days=6"),
+            experiments.FULL: ("--preset=headlines",),
+        },
+    ),
+    "music": _World(
+        "a music service",
+        {
+            experiments.SHORT: ("--preset=music", "--users=80", "--days=20"),
+            experiments.FULL: ("--preset=music",),
+        },
+    ),
+    "course": _World(
+        "a site of courses",
+        {
+            experiments.SHORT: ("--preset=course", "--users=120", "--days=40"),
+            experiments.FULL: ("--preset=course",),
+        },
+    ),
+}
+
+
+def _experiment(name: str, setting: Setting) -> Experiment:
+    world = _WORLDS[name]
+    seeds = setting.seeds
+    rows: list[Row] = []
+    replays: list[tuple[int, int, Replayed]] = []
+    for seed in seeds:
+        directory = _logs(name, setting, seed)
+        repeats = _repeats(directory)
+        end_s = _end_s(directory)
+        for days in _CUTS[setting.mode]:
+            cut_s = end_s - days * DAY_S
+            work = setting.directory(f"release-{name}", seed, days)
+            work.mkdir(parents=True, exist_ok=True)
+            found = world_replays.replay(
+                directory,
+                work,
+                cut_s,
+                queries=_QUERIES[setting.mode],
+                pages=_PAGES[setting.mode],
+                repeats=repeats,
+                places=_places(directory),
+            )
+            replays.append((seed, days, found))
+    told = []
+    for seed, days, found in replays:
+        when = f"{days} day{'s' if days > 1 else ''} before the end"
+        new, differences = _rows(found, seed, when)
+        rows += [*new, *differences]
+        told += [f"{row.setting}, {row.metric}: {row}, {verdict(row)}" for row in differences]
+    names = [row.setting for row in rows if row.metric == "recall_at_100"]
+    names = [name for name in dict.fromkeys(names) if " minus " not in name]
+    return Experiment(
+        name=name,
+        title=f"World: {world.title}",
+        question="Is what a release finds with every default better than what needs no model, on "
+        "the day after the logs end? Retrieval knows nothing of that day, the page all before "
+        "each watch.",
+        paper="",
+        settings={
+            "simulated_with": " ".join(world.flags[setting.mode]),
+            "seeds": list(seeds),
+            "watches": len(logs.read_table(_logs(name, setting, seeds[0]), "watches")),
+            "repeats": _repeats(_logs(name, setting, seeds[0])),
+            "protocol": "pipeline.retrain --until=CUT with every default; recommend_batch "
+            f"--stage=retrieve on {_QUERIES[setting.mode]} and --stage=page on "
+            f"{_PAGES[setting.mode]} watches of the day after, spread over it",
+            "intervals": "95 %, bootstrap over users, paired for differences",
+        },
+        rows=rows,
+        plots=[Plot.bars(rows, names, {m: m for m in _MEASURES}, y_label="share of the watches")],
+        conclusion="; ".join(told) + ".",
+    )
+
+
+def _rows(found: Replayed, seed: int, when: str) -> tuple[list[Row], list[Row]]:
+    """Returns figures of all, and differences of ours from the others."""
+    rows: list[Row] = []
+    differences: list[Row] = []
+    for users, places, ours in (
+        (found.users, found.retrieved, world_replays.RETRIEVAL),
+        (found.page_users, found.paged, world_replays.PAGE),
+    ):
+        codes = np.unique(users, return_inverse=True)[1].astype(np.int64)
+        bootstrap = intervals.Bootstrap(num_users=int(codes.max()) + 1)
+        for metric, measure in _MEASURES.items():
+            sums = {
+                name: metrics.sums_by_user(measure(one), codes, bootstrap.num_users)
+                for name, one in places.items()
+            }
+            of_what = f"{ours}, " if ours == world_replays.PAGE else ""
+            shared = {"seed": seed, "n": len(users)}
+            for name, interval in zip(sums, bootstrap.intervals(list(sums.values())), strict=True):
+                label = name if name == ours else f"{of_what}{name}"
+                rows.append(Row.of(f"{label}, {when}", metric, interval, **shared))
+            others = [n for n in sums if n not in {ours, world_replays.ORACLE}]
+            pairs = [(sums[ours], sums[other]) for other in others]
+            for other, change in zip(others, bootstrap.differences(pairs), strict=True):
+                label = f"{ours} minus {other}, {when}"
+                differences.append(Row.of(label, metric, change, **shared))
+    return rows, differences
+
+
+def _logs(name: str, setting: Setting, seed: int) -> pathlib.Path:
+    world = _WORLDS[name]
+    directory = setting.work / f"logs-{name}-{setting.mode}-{seed}"
+    if not directory.is_dir():
+        whole = setting.work / f"{directory.name}-whole" if world.is_bared else directory
+        experiments.run_command(
+            "pipeline.simulate",
+            *(f"--logs={whole}", "--overwrite", f"--seed={seed}"),
+            *world.flags[setting.mode],
+        )
+        if world.is_bared:
+            bare(whole, directory)
+    return directory
+
+
+def bare(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Writes logs with nothing but who watched what when, on what, from where; and uploads."""
+    kept = {
+        "videos": ("video_id", "upload_time"),
+        "users": ("user_id", "region"),
+        "watches": ("user_id", "video_id", "time", "watch_time_s", "completed", "device"),
+    }
+    with logs.LogWriter(target) as writer:
+        for table, columns in kept.items():
+            rows = logs.read_table(source, table)
+            writer.write(table, rows.select([c for c in columns if c in rows.column_names]))
+
+
+def _repeats(directory: pathlib.Path) -> bool:
+    return site_facts.of_logs(directory).repeats
+
+
+def _end_s(directory: pathlib.Path) -> int:
+    """Returns the midnight after the last watch."""
+    newest = int(np.asarray(logs.read_table(directory, "watches", columns=["time"])["time"]).max())
+    return (newest // DAY_S + 1) * DAY_S
+
+
+def _places(directory: pathlib.Path) -> Ints | None:
+    """Returns the places by the oracle, of all watches in the order of time; None without."""
+    path = directory / "truth" / "places.parquet"
+    if not path.is_file():
+        return None
+    table = pq.read_table(path).sort_by([("time", "ascending"), ("user_id", "ascending")])
+    return np.asarray(table["place"], np.int64)
+
+
+def _made(name: str) -> Callable[[Setting], Experiment]:
+    return lambda setting: _experiment(name, setting)
+
+
+EXPERIMENTS = {f"world_{name}": _made(name) for name in _WORLDS}

@@ -1,0 +1,4 @@
+"""Small worlds of watches alone, unlike the simulated site, each with known truth.
+
+Imports features.
+"""

@@ -1,0 +1,225 @@
+"""Routes of the console: the numbers of a server, its releases and experiment, and looking up.
+
+They are behind the admin token where there is one, see :mod:`serving.server.access`. What changes
+something needs that there is one. What cannot be done is refused with 409 and the reason.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+
+import fastapi
+
+from serving import errors
+from serving.funnel.funnel import Funnel
+from serving.funnel.page import PageRequest
+from serving.history.user_history import HistoryStore
+from serving.insight import lookups, releases, vitals
+from serving.insight.console import Console, RolledBack
+from serving.server import admin_schema as schema
+from serving.server import answers as http_answers
+from serving.server import schema as http_schema
+from serving.server.metrics import Metrics
+from serving.server.viewer_routes import Search
+
+PREFIX = "/v1/admin"
+NO_ADMIN = (
+    "nothing can be changed from here: this server asks nobody for an admin token. Start it with "
+    "--admin_token_file=FILE, or give: python -m serving.rollback --serving_root=ROOT"
+)
+_NO_ROOT = "this server was given no serving root to look at."
+
+# Runs some work on a thread.
+Run = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the routes are about.
+
+    Attributes:
+        funnel: Maker of pages.
+        history: Store of what users did.
+        metrics: Metrics of the server.
+        console: Serving root and logs; None where there are none to look at.
+        can_change: Whether an admin token is asked for, so that things may be changed.
+        clock: Clock of the server, Unix seconds.
+        models: Place where models run, in words.
+        hosts: Hosts of thumbnails.
+        search: Search by words.
+    """
+
+    funnel: Funnel
+    history: HistoryStore
+    metrics: Metrics
+    console: Console | None
+    can_change: bool
+    clock: Callable[[], float]
+    models: str
+    hosts: Collection[str]
+    search: Search
+
+    def root(self) -> Console:
+        """Returns the console; raises NotPossibleError where there is none."""
+        if self.console is None:
+            raise errors.NotPossibleError(_NO_ROOT)
+        return self.console
+
+
+def add(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+    """Adds the routes.
+
+    Args:
+        app: Application.
+        parts: What they are about.
+        run: Function that runs some work on a thread.
+    """
+    _add_server(app, parts, run)
+    _add_releases(app, parts, run)
+    _add_lookups(app, parts, run)
+
+
+def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+    funnel = parts.funnel
+
+    @app.get(f"{PREFIX}/vitals", summary="What this process has counted, and drift")
+    async def read_vitals() -> vitals.Vitals:
+        def read() -> vitals.Vitals:
+            with funnel.releases.pin() as release:
+                now, registry = parts.clock(), parts.metrics.registry
+                return vitals.of(registry, release, now=now, models=parts.models)
+
+        found: vitals.Vitals = await run(read)
+        return found
+
+    @app.get(f"{PREFIX}/experiment", summary="The experiment that runs here")
+    async def experiment() -> schema.ExperimentAnswer:
+        running = funnel.experiment
+        if running is None:
+            return schema.ExperimentAnswer(name=None, arms=[])
+        counted = parts.metrics.exposed()
+        return schema.ExperimentAnswer(
+            name=running.name,
+            arms=[
+                schema.ArmAnswer(
+                    name=arm.name,
+                    share=arm.share,
+                    release_id=arm.release,
+                    settings=dict(arm.settings),
+                    pages=counted.get(running.exposure(arm), 0.0),
+                )
+                for arm in running.arms
+            ],
+        )
+
+    @app.get(f"{PREFIX}/experiment/result", summary="What the experiment showed so far")
+    async def result() -> dict[str, Any]:
+        """As `serving.analyse_experiment` tells it; made of the logs once a minute at most."""
+        found: dict[str, Any] = await run(functools.partial(parts.root().result, funnel.experiment))
+        return found
+
+
+def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+    @app.get(f"{PREFIX}/releases", summary="The releases of the serving root")
+    async def listed() -> schema.ReleasesAnswer:
+        found = await run(parts.console.listed) if parts.console else []
+        why_not = _NO_ROOT if parts.console is None else "" if parts.can_change else NO_ADMIN
+        return schema.ReleasesAnswer(releases=found, can_roll_back=not why_not, why_not=why_not)
+
+    @app.get(f"{PREFIX}/releases/{{version}}", summary="Figures, gates and origin of a release")
+    async def detail(version: schema.Version) -> releases.Detail:
+        found: releases.Detail = await run(functools.partial(parts.root().detail, version))
+        return found
+
+    @app.get(f"{PREFIX}/comparison", summary="Two releases side by side")
+    async def compared(one: schema.Version, other: schema.Version) -> releases.Comparison:
+        found: releases.Comparison = await run(functools.partial(parts.root().compared, one, other))
+        return found
+
+    @app.post(f"{PREFIX}/rollback", summary="Make another release serve")
+    async def roll_back(asked: schema.RollbackRequest) -> RolledBack:
+        """Verified first; servers follow within seconds. Needs that an admin token is asked for."""
+        if not parts.can_change:
+            raise errors.NotPossibleError(NO_ADMIN)
+        found: RolledBack = await run(
+            functools.partial(parts.root().roll_back, to=asked.to, seen=asked.seen)
+        )
+        return found
+
+
+def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+    funnel = parts.funnel
+
+    @app.get(f"{PREFIX}/users/{{user_id:path}}", summary="A user, what was served, what followed")
+    async def user(user_id: http_schema.Id) -> lookups.User:
+        def look_up() -> lookups.User:
+            with funnel.releases.pin() as release:
+                arm = funnel.arm_of(user_id)
+                return lookups.user(parts.history.read(user_id), release, arm=arm)
+
+        found: lookups.User = await run(look_up)
+        return found
+
+    @app.get(
+        f"{PREFIX}/videos/{{video_id:path}}",
+        summary="A video: statistics, neighbours, who was shown it",
+    )
+    async def video(video_id: http_schema.Id) -> lookups.Video:
+        def look_up() -> lookups.Video:
+            logs = parts.console.logs if parts.console else None
+            with funnel.releases.pin() as release:
+                return lookups.video(release, video_id, now=int(parts.clock()), logs_dir=logs)
+
+        found: lookups.Video = await run(look_up)
+        return found
+
+    @app.get(f"{PREFIX}/queries", summary="What a query leads to")
+    async def query(q: http_schema.Words) -> schema.QueryAnswer:
+        def look_up() -> schema.QueryAnswer:
+            with funnel.releases.pin() as release:
+                near = lookups.near_query(release, q, now=int(parts.clock()))
+            titles = parts.search(PageRequest(user_id="", exclude_watched=False), q, 12)
+            return schema.QueryAnswer(
+                query=q, titles=titles, near=[dataclasses.asdict(one) for one in near]
+            )
+
+        found: schema.QueryAnswer = await run(look_up)
+        return found
+
+    @app.post(f"{PREFIX}/pages", summary="One viewer's page from two releases or settings")
+    async def pages(asked: schema.PagesRequest) -> schema.PagesAnswer:
+        def look() -> schema.PagesAnswer:
+            one, other = (_side(parts, asked, side) for side in (asked.one, asked.other))
+            ids = [{item.video_id for item in page.items} for page in (one, other)]
+            return schema.PagesAnswer(one=one, other=other, both=len(ids[0] & ids[1]))
+
+        found: schema.PagesAnswer = await run(look)
+        return found
+
+
+class _Held:
+    """A release in the form of those that are watched."""
+
+    def __init__(self, console: Console, version: str) -> None:
+        self.pin = functools.partial(console.pinned, version)
+
+
+def _side(
+    parts: Parts, asked: schema.PagesRequest, side: schema.Side
+) -> http_schema.RecommendationsAnswer:
+    funnel = parts.funnel
+    request = PageRequest(
+        user_id=asked.user_id, k=asked.k, context=asked.context.known(), record=False, explain=True
+    )
+    with funnel.releases.pin() as serving:
+        current = serving.version
+    held = None
+    if side.release_id and side.release_id != current:
+        held = _Held(parts.root(), side.release_id)
+    changed = side.settings.model_dump(exclude_none=True)
+    # A side that names nothing is what the viewer has, in the arm of an experiment, too.
+    settings = dataclasses.replace(funnel.settings, **changed) if changed else None
+    with funnel.looking(request, release=held, settings=settings) as answer:
+        page = dataclasses.replace(answer.page(), recorded=None)
+    return http_answers.page_answer(page, debug=True, hosts=parts.hosts)

@@ -1,0 +1,80 @@
+"""Alerts and dashboard: they parse, and name metrics that a funnel has."""
+
+import itertools
+import json
+import re
+
+import pytest
+import yaml
+
+from serving.funnel.rungs import RUNGS
+from tests.serving.deployment_files import DEPLOYMENT, ROOT
+
+MONITORING = DEPLOYMENT / "helm" / "monitoring"
+
+
+def alerts():
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels():
+    return json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+
+
+def expressions():
+    for rule in alerts():
+        yield rule["alert"], rule["expr"]
+    for panel in panels():
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+
+
+def exported():
+    """Names of the samples that the code can export, with the labels that it gives them."""
+    names = {}
+    source = "".join(path.read_text() for path in (ROOT / "serving" / "server").glob("*.py"))
+    declared = re.findall(
+        r"(Counter|Histogram)\(\s*\"(\w+)\",\s*\"[^\"]*\"(?:,\s*\[([^\]]*)\])?", source
+    )
+    for kind, name, labels in declared:
+        suffixes = ["_total"] if kind == "Counter" else ["_bucket", "_sum", "_count"]
+        for suffix in suffixes:
+            known = set(re.findall(r"\w+", labels)) | ({"le"} if suffix == "_bucket" else set())
+            names[name + suffix] = known
+    for name in re.findall(r"gauge\(\s*\"(\w+)\"", source):
+        names[f"watchnext_{name}"] = set()
+    return names
+
+
+@pytest.mark.parametrize(("name", "expression"), expressions())
+def test_expressions_are_promql_of_metrics_and_labels_that_are_exported(name, expression):
+    promql = pytest.importorskip("promql_parser")
+    promql.parse(expression)
+    known = exported()
+    used = set(re.findall(r"watchnext_\w+", expression))
+    assert used and used <= set(known), name
+    labels = set().union(*(known[one] for one in used))
+    wanted = set(re.findall(r"(?:by|ignoring) \(([^)]*)\)", expression))
+    assert {label.strip() for one in wanted for label in one.split(",")} <= labels
+    assert set(re.findall(r"[{,]\s*(\w+)\s*=", expression)) <= labels
+
+
+def test_every_alert_says_what_it_means_and_what_to_do():
+    names = [rule["alert"] for rule in alerts()]
+    assert len(set(names)) == len(names)
+    for rule in alerts():
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["annotations"]["action"].endswith(".")
+
+
+def test_panels_lie_beside_each_other_and_have_numbers_of_their_own():
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+    cells = [panel["gridPos"] for panel in panels()]
+    for one, other in itertools.combinations(cells, 2):
+        apart_x = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert apart_x or apart_y
+    assert all(cell["x"] >= 0 and cell["x"] + cell["w"] <= 24 for cell in cells)
+    assert "rung" in panels()[0]["targets"][0]["expr"] and "full" in RUNGS
