@@ -24,6 +24,7 @@ _BASE = [
     "packaging>=23,<27",
     "polars>=1.30,<3",
     "pyarrow>=17,<26",
+    "tqdm>=4.66,<5",
 ]
 _TENSORFLOW = [
     "protobuf>=6.31.1,<7",
@@ -157,6 +158,7 @@ setup(
         "serving.server": ["web/*"],
     },
     install_requires=_BASE,
+    entry_points={"console_scripts": ["watchnext = pipeline.entry.main:main"]},
     extras_require={
         "preprocessing": _union(_PREPROCESSING),
         "training": _union(_TRAINING),

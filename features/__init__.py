@@ -3,6 +3,6 @@
 Imports nothing of ours.
 """
 
-from features import quiet
+from features.screen import quiet
 
 quiet.install()

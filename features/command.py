@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
-from features import quiet
+from features.screen import quiet
 
 # Environment variable: a file that a binary makes when it has succeeded, for whoever started it and
 # may not be there any more.
@@ -161,7 +161,8 @@ def show_progress() -> None:
     verbosity = quiet.asked()
     if verbosity is None:
         logging.get_absl_handler().addFilter(_is_ours_or_serious)
-    logging.set_verbosity(logging.INFO if verbosity is None else verbosity)
+        verbosity = logging.WARNING if quiet.is_brief() else logging.INFO
+    logging.set_verbosity(verbosity)
 
 
 _OUR_CODE = pathlib.Path(__file__).resolve().parent.parent

@@ -3,8 +3,9 @@ r"""A simulated video site, trained on, recommended from and served: the whole c
     python -m pipeline.demo                 stays in the foreground until Ctrl-C
     python -m pipeline.demo --once          stops after the page of recommendations
 
-Runs the same commands as an operator would, and prints them. Everything is under --output; a second
-run serves what stands there.
+Runs the same commands as an operator would, and prints them and what each step wrote; the rest of
+what they print is in OUTPUT/demo.log. Everything is under --output; a second run serves what stands
+there.
 """
 
 import datetime
@@ -13,7 +14,6 @@ import pathlib
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -23,7 +23,7 @@ from absl import flags, logging
 
 from features import command, files
 from pipeline import demo_server, demo_text
-from pipeline.steps import fingerprints
+from pipeline.steps import commands, fingerprints
 from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
@@ -94,7 +94,8 @@ def _make(
     output: pathlib.Path, *, logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    site = output / "site.json"
+    site, log = output / "site.json", output / "demo.log"
+    log.unlink(missing_ok=True)
     if not (logs.is_dir() and site.is_file() and json.loads(site.read_text()) == list(_SITE)):
         for directory in (logs, root, work):  # Another site: no user or video is the same.
             shutil.rmtree(directory, ignore_errors=True)
@@ -110,10 +111,11 @@ def _make(
                 f"--logs={logs}",
                 f"--start={start.isoformat()}",
                 *_SITE,
-            ]
+            ],
+            log,
         )
         files.atomic_write(site, json.dumps(list(_SITE)))
-    _run(_retrain(logs, root, work))
+    _run(_retrain(logs, root, work), log)
     files.atomic_write(output / _STAMP, json.dumps(_stamp(), indent=1) + "\n")
 
 
@@ -122,13 +124,15 @@ def _retrain(logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path) -> list
     return [sys.executable, "-m", "pipeline.retrain", *paths, *_RETRAIN]
 
 
-def _run(line: Sequence[str]) -> None:
+def _run(line: Sequence[str], log: pathlib.Path) -> None:
     """Runs a command in the foreground; its failure is ours, and it has said why."""
-    logging.info("%s", _line(line))
-    logging.flush()
-    code = subprocess.run(line, check=False).returncode
+    print(_line(line), flush=True)
+    code = commands.run_in_short(line, log)
     if code:
-        sys.stderr.write(f"error: the demo stopped: exit code {code} of {_line(line)}\n")
+        sys.stderr.write(
+            f"error: the demo stopped: exit code {code} of {_line(line)}; what it printed is in "
+            f"{log}\n"
+        )
         raise SystemExit(code if code > 0 else 1)
 
 

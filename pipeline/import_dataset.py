@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 
 from features import command, files
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import kuairand, movielens, recflow, vk_lsvd
 from pipeline.mapping import importing, mapping_file, proposal
@@ -89,7 +90,10 @@ def main(argv: Sequence[str]) -> None:
     if _LOGS.value is None:
         raise command.InputError("give --logs, the directory to create.")
     start_s = time.monotonic()
-    with logs.LogWriter(_LOGS.value, overwrite=_OVERWRITE.value) as writer:
+    with (
+        progress.shown("import_dataset"),
+        logs.LogWriter(_LOGS.value, overwrite=_OVERWRITE.value) as writer,
+    ):
         notes = _import_mapping(writer) if _FORMAT.value is None else _import_format(writer)
     print(f"Wrote {_LOGS.value} in {time.monotonic() - start_s:.1f} s:")
     for table, rows in sorted(writer.rows.items()):

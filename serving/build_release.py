@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from features import command, config_flags
+from features.screen import progress
 from serving.building import config as build_config
 from serving.release import stored_root
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     root = _SERVING_ROOT.value
     with stored_root.changed(root, what=f"{root}, where a release is built,") as local:
         manifest = assembly.publish(
-            inputs, local, settings, report=lambda gate: print(gate, flush=True)
+            inputs, local, settings, report=lambda gate: progress.write(str(gate))
         )
     examples = manifest.lineage["examples"]["info"]
     served = command.shell_line("serving.serve", serving_root=root, logs=examples["logs"])

@@ -18,6 +18,7 @@ from absl import logging
 
 from features import command, dataset, files, provenance, spec
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec
 from models.baselines import boosted_trees, live_popularity, rank_factorisation
 from models.baselines import implicit as implicit_baselines
@@ -123,8 +124,9 @@ def evaluate(
         {name: info[name] for name in ("from_s", "until_s", "train_until_s") if name in info}
     )
     examples = _Examples(directory=pathlib.Path(examples_dir), info=info, config=config)
-    _evaluate_retrieval(examples, candidate_model, result)
-    _evaluate_ranking(examples, ranker, result)
+    with progress.shown("evaluate"):
+        _evaluate_retrieval(examples, candidate_model, result)
+        _evaluate_ranking(examples, ranker, result)
     for note in result.notes:
         logging.warning("%s", note)
     return result
@@ -250,6 +252,7 @@ def _embed(
     examples: _Examples, model: CandidateModel, queries: baselines.Queries
 ) -> tuple[Embeddings, baselines.Queries]:
     """Returns both towers' embeddings, and the drawn queries in the order of theirs."""
+    progress.at("embedding queries and videos")
     started = time.monotonic()
     arrays = dataset.load(examples.directory, spec.CANDIDATE, "holdout")
     queries = retrieval_evaluation.aligned(queries, arrays)
@@ -347,6 +350,7 @@ def _ranking_baselines(
     systems += ranking_baselines.video_averages(train, holdout)
     for fit in fits:
         for target in (ranking_baselines.WATCH_TIME, ranking_baselines.CLICKS):
+            progress.at(f"training a ranking baseline on {target}")
             started = time.monotonic()
             systems.append(fit(resolved, train, holdout, target=target, seed=config.seed))
             seconds = time.monotonic() - started

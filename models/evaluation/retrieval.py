@@ -16,6 +16,7 @@ from absl import logging
 from features import command, spec, tensors
 from features.catalogue import Catalogue
 from features.durations import DAY_S
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from models.baselines.retrieval import Baseline, Queries, watch_counts
 from models.evaluation import metrics, repeat_bias
@@ -285,10 +286,12 @@ def rank_all(
     """Ranks with the model (where there is one) and every baseline, by system name."""
     result = {}
     if embeddings is not None:
+        progress.at("ranking with the model")
         started = time.monotonic()
         result[MODEL] = rank_with_model(embeddings, queries, catalogue=catalogue, settings=settings)
         logging.info("ranked with the model in %.1f s", time.monotonic() - started)
     for baseline in baselines:
+        progress.at(f"ranking with {baseline.name}")
         started = time.monotonic()
         result[baseline.name] = rank_with_baseline(
             baseline, queries, catalogue=catalogue, settings=settings

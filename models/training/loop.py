@@ -12,6 +12,7 @@ from absl import logging
 from tf_keras.optimizers import schedules
 
 from features import command
+from features.screen import progress
 from models.config import TrainingConfig
 from models.embeddings import EmbeddingTable
 from models.training import collapse, distribution, optimizers
@@ -19,7 +20,7 @@ from models.training.batches import Examples
 from models.training.checkpoints import Progress, RunDirectory
 from models.training.distribution import Workers
 
-_LOG_EVERY_S = 10.0
+_SHOW_EVERY_S = 1.0
 _SAVE_EVERY_S = 600.0
 _NORM_ROWS = 10_000
 _PEAK_WARMUP_STEPS = 5  # The first steps trace and allocate; they say nothing about speed.
@@ -122,8 +123,10 @@ class Trainer:
             logging.info("Continuing from step %d.", done)
         per_epoch = self._examples.steps_per_epoch()
         last_step = per_epoch * self._settings.epochs
-        while (step := int(self._progress.step.numpy())) < last_step and not self._stopped():
-            self._run_epoch(step // per_epoch, skip=step % per_epoch)
+        left = max(last_step - int(self._progress.step.numpy()), 0) * self._settings.batch_size
+        with progress.shown("training", total=left, unit="examples") as bar:
+            while (step := int(self._progress.step.numpy())) < last_step and not self._stopped():
+                self._run_epoch(step // per_epoch, skip=step % per_epoch, bar=bar)
         metrics: dict[str, float] = {}
         if int(self._progress.best_round.numpy()):
             self._workers.wait_for_all()  # The chief may still be writing them.
@@ -144,7 +147,7 @@ class Trainer:
         best_round = int(self._progress.best_round.numpy())
         return bool(best_round) and self._progress.rounds_since_best >= self._settings.patience
 
-    def _run_epoch(self, epoch: int, *, skip: int) -> None:
+    def _run_epoch(self, epoch: int, *, skip: int, bar: progress.Bar) -> None:
         ends = _round_ends(self._examples.steps_per_epoch(), self._settings.evaluations_per_epoch)
         meter = _Meter(self._settings.batch_size, epoch, self._settings.epochs)
         for step, batch in enumerate(self._examples.epoch(epoch, skip=skip), start=skip + 1):
@@ -156,7 +159,7 @@ class Trainer:
                     "for absurd values."
                 )
             self._progress.step.assign_add(1)
-            meter.add(loss, step=step, steps=ends[-1])
+            meter.add(loss, bar)
             if step in ends:
                 self._end_round(meter)
                 if self._stopped():
@@ -222,13 +225,13 @@ class Trainer:
 
 
 class _Meter:
-    """Mean loss and speed of a round; logs its progress now and then."""
+    """Mean loss and speed of a round."""
 
     def __init__(self, batch_size: int, epoch: int, epochs: int) -> None:
         self._batch_size = batch_size
         self._epoch = f"epoch {epoch + 1}/{epochs}"
         self._losses: list[float] = []
-        self._started = self._logged = self._saved = time.monotonic()
+        self._started = self._shown = self._saved = time.monotonic()
         self._timed_from = 0
         self.examples_per_s = 0.0
 
@@ -236,7 +239,7 @@ class _Meter:
     def mean_loss(self) -> float:
         return math.fsum(self._losses) / len(self._losses)
 
-    def add(self, loss: float, *, step: int, steps: int) -> None:
+    def add(self, loss: float, bar: progress.Bar) -> None:
         self._losses.append(loss)
         now = time.monotonic()
         if len(self._losses) == _PEAK_WARMUP_STEPS:
@@ -244,12 +247,10 @@ class _Meter:
         timed = len(self._losses) - self._timed_from
         if timed and now > self._started:
             self.examples_per_s = timed * self._batch_size / (now - self._started)
-        if now - self._logged > _LOG_EVERY_S:
-            self._logged = now
-            speed = f"{self.examples_per_s:,.0f}"
-            logging.info(
-                "%s, step %d/%d: loss %.4f, %s examples/s", self._epoch, step, steps, loss, speed
-            )
+        bar.add(self._batch_size)
+        if now - self._shown > _SHOW_EVERY_S:
+            self._shown = now
+            bar.at(f"{self._epoch}, loss {loss:.4f}")
 
     def save_is_due(self) -> bool:
         now = time.monotonic()

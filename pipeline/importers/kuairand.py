@@ -62,10 +62,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from absl import logging
 
 from features import command, feedback
 from features.durations import HOUR_S
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import kuairand_content, kuairand_files, source_files
 
@@ -336,7 +336,7 @@ def _read_all(
     paths: Sequence[pathlib.Path], types: Mapping[str, pa.DataType]
 ) -> Iterator[pl.DataFrame]:
     for path in paths:
-        logging.info("Reading %s", path)
+        progress.at(f"reading {path.name}")
         for batch in source_files.read_batches(path, types):
             yield pl.DataFrame(pl.from_arrow(batch))
 
@@ -385,7 +385,7 @@ def _buckets(
             ):
                 writers[key[0]].write_table(some.to_arrow())
     for index, part in enumerate(parts):
-        logging.info("Users %d of %d", index + 1, number)
+        progress.at(f"users, part {index + 1} of {number}")
         yield pl.read_parquet(part)
         part.unlink()
 

@@ -44,6 +44,7 @@ from absl import logging
 
 from features import command
 from features.durations import DAY_S
+from features.screen import progress
 from features.tables import logs
 from pipeline.importers import source_files
 
@@ -315,7 +316,7 @@ def _read(
     if not path.is_file():
         names = ", ".join(sorted(item.name for item in directory.iterdir()))
         raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
-    logging.info("Reading %s", path)
+    progress.at(f"reading {path.name}")
     separator = "\t" if name == "u.data" else layout.separator
     dialect = source_files.Dialect(
         separator=separator, has_header=layout.has_header, encoding=layout.encoding

@@ -12,21 +12,19 @@ import contextlib
 import functools
 import pathlib
 import re
-import time
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
-from absl import logging
 
 from features import command
+from features.screen import progress as bars
 from pipeline.mapping import file_sources, streams
 from pipeline.mapping.mapping_file import Source
 
 BATCH_ROWS = 131_072
 MEMORY_LIMIT = "2GB"
-_PROGRESS_S = 10.0
 # What follows is advice about DuckDB's options, which is not ours to follow.
 _ADVICE = re.compile(r"Possible (fixes|solution)|Candidate functions|LINE \d+:", re.IGNORECASE)
 
@@ -204,15 +202,13 @@ def _reporting(
 
 
 class Progress:
-    """Says every few seconds how many rows have passed."""
+    """Shows how many rows have passed."""
 
     def __init__(self, what: str) -> None:
         self.rows = 0
-        self._what, self._said_at = what, time.monotonic()
+        self._what = what
 
     def add(self, rows: int) -> None:
         """Counts rows."""
         self.rows += rows
-        if time.monotonic() - self._said_at >= _PROGRESS_S:
-            self._said_at = time.monotonic()
-            logging.info("%s: %s rows", self._what, f"{self.rows:,}")
+        bars.at(f"{self._what}: {self.rows:,} rows")

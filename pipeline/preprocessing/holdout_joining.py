@@ -21,6 +21,7 @@ from absl import logging
 
 from features import dataset, files, spec
 from features.as_of import example_tables, replay
+from features.screen import progress
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import beam_options, leakage_audit, raw_examples
 from pipeline.preprocessing import job as preprocessing_job
@@ -49,7 +50,8 @@ def run(examples_dir: str, output_dir: str, beam_args: Sequence[str]) -> dict[st
     resolved = ResolvedSpec.load(source)
     until_s = int(str(info["until_s"]))
     started = time.monotonic()
-    with files.atomic_directory(output_dir) as output:
+    with progress.shown("join_holdout"), files.atomic_directory(output_dir) as output:
+        progress.at("joining the examples")
         for path in sorted(source.iterdir()):
             left_out = path.name in _MADE_ANEW | _OF_MEASURED or path.name.startswith(".")
             if not left_out:

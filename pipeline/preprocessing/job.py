@@ -23,6 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from features import command, files, spec
 from features.as_of import example_tables, replay
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
 from features.tables import logs
@@ -71,7 +72,12 @@ def run(
     if config.label == replay.HELD_OUT:
         logging.warning("label=held_out LEAKS THE FUTURE into training: for experiments only.")
     started = time.monotonic()
-    with files.atomic_directory(examples_dir) as output, _rejected_kept(output, examples_dir):
+    with (
+        progress.shown("preprocess"),
+        files.atomic_directory(examples_dir) as output,
+        _rejected_kept(output, examples_dir),
+    ):
+        progress.at("replaying the logs")
         with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
@@ -93,6 +99,7 @@ def run(
             )
             for model in models
         }
+        progress.at("describing the examples")
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
         info["beam_args"] = list(beam_args)
         statistics_report.write(output, made.resolved, info)
@@ -156,8 +163,8 @@ def fit_and_transform(
             example_tables.catalogue_examples(resolved, catalogue),
             row_group_size=replay.ROWS_PER_BATCH,
         )
-        logging.info("Fitting the transforms of: %s.", ", ".join(models))
         for model in models:
+            progress.at(f"fitting the transform of the {model} model")
             # A pipeline each: tf.Transform holds what it traces in a global, so that the two
             # would fail each other in one worker. And analyzers write vocabularies by name.
             with (
@@ -172,7 +179,7 @@ def fit_and_transform(
                     train=raw_examples.directory_of(output, model, replay.TRAIN),
                     output=output,
                 )
-        logging.info("Transforming the examples.")
+        progress.at("transforming the examples")
         with beam.Pipeline(options=options) as pipeline:
             for model in models:
                 raw = {split: raw_examples.directory_of(output, model, split) for split in splits}

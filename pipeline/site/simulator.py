@@ -79,7 +79,8 @@ import pyarrow as pa
 from absl import logging
 
 from features import command
-from features.durations import DAY_S, HOUR_S
+from features.durations import HOUR_S
+from features.screen import progress
 from features.tables import logs
 from pipeline.site import builder as site_builder
 from pipeline.site import calibration as site_calibration
@@ -135,23 +136,14 @@ def run(world: site_world.World, sink: Sink) -> None:
     sink("videos", tables.videos())
     sink("users", tables.users())
     visits = site_visits.Visits(world, np.arange(config.users))
-    for day in range(config.days):
-        start_s, before = time.monotonic(), visits.log.num_events
-        midnight_s = config.start_s + day * DAY_S
-        for hour_start_s in range(midnight_s, midnight_s + DAY_S, HOUR_S):
+    with progress.shown("simulate", total=24 * config.days, unit="hours of the site") as bar:
+        for hour in range(24 * config.days):
+            hour_start_s = config.start_s + hour * HOUR_S
+            bar.at(command.format_time(hour_start_s)[:10])
             visits.run_hour(hour_start_s)
-            if visits.log.num_pending >= MAX_PENDING_EVENTS:
+            if hour % 24 == 23 or visits.log.num_pending >= MAX_PENDING_EVENTS:
                 _drain(visits.log, tables, sink)
-        _drain(visits.log, tables, sink)
-        events, seconds = visits.log.num_events - before, time.monotonic() - start_s
-        logging.info(
-            "Day %d of %d (%s): %s events, %s events/s.",
-            day + 1,
-            config.days,
-            command.format_time(midnight_s)[:10],
-            f"{events:,}",
-            f"{events / max(seconds, 1e-9):,.0f}",
-        )
+            bar.add(1)
 
 
 def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) -> None:

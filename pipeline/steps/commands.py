@@ -2,17 +2,26 @@
 
 import concurrent.futures
 import multiprocessing
+import os
+import pathlib
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import logging
 
 from features import command
+from features.screen import quiet
 
 Result = TypeVar("Result")
+# What a step says of what it made; that of a retraining as a whole says nothing new.
+_WROTE = re.compile(r"Wrote (?!a release)|Published release")
+_WIDTH = 90
 
 
 def run_binary(binary: str, *arguments: str) -> None:
@@ -25,6 +34,33 @@ def run_binary(binary: str, *arguments: str) -> None:
     code = subprocess.run([sys.executable, "-m", binary, *arguments], check=False).returncode
     if code:
         raise command.InputError(f"{binary} failed with exit code {code}; it said why above.")
+
+
+def run_in_short(line: Sequence[str], log: pathlib.Path) -> int:
+    """Runs a command, prints what each of its steps wrote, and returns its exit code.
+
+    Args:
+        line: Program and arguments.
+        log: File that everything it prints is appended to.
+    """
+    started = time.monotonic()
+    is_loud = quiet.asked() is not None
+    environment = {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    try:
+        with process.stdout as said, log.open("a", encoding="utf-8") as kept:
+            for text in said:
+                kept.write(text)
+                if _WROTE.match(text):
+                    told = textwrap.shorten(text.rstrip(":\n"), _WIDTH, placeholder=" ...")
+                    sys.stdout.write(f"{time.monotonic() - started:6.0f} s  {told}\n")
+                    sys.stdout.flush()
+        return process.wait()
+    except BaseException:
+        process.terminate()  # It ends the step that runs.
+        process.wait()
+        raise
 
 
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import command
+from features.screen import progress
 from serving.batch import output as batch_output
 from serving.batch import past_funnel
 from serving.batch.page_scores import Tally
@@ -96,7 +97,7 @@ def run(
         concurrent.futures.ProcessPoolExecutor(
             max(count - 1, 1),
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=command.show_progress,
+            initializer=_begin,
         ) as processes,
     ):
         paths = [pathlib.Path(temporary) / f"{shard.number}.parquet" for shard in shards]
@@ -141,6 +142,12 @@ class _Shard:
     settings: BacktestConfig
     number: int
     count: int
+
+
+def _begin() -> None:
+    """Begins a process that shares the watches; the first one shows how far it is itself."""
+    command.show_progress()
+    progress.silence()
 
 
 def _write_shard(shard: _Shard, path: pathlib.Path) -> Tally:

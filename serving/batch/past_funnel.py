@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from absl import logging
 
 from features import command, spec, tensors
 from features.as_of import examples
 from features.catalogue import combined
+from features.screen import progress
 from features.spec import Side
 from serving import errors
 from serving.batch.order_learning import Lessons
@@ -171,20 +171,23 @@ class PastFunnel:
 
     def pages(self) -> Iterator[pa.Table]:
         """Yields the output of some watches after the other."""
-        for start in range(0, len(self._places), _BATCH):
-            places = self._places[start : start + _BATCH]
-            numbers = self.labels[places]
-            shown = []
-            for number, answer in self._answers(numbers):
-                watched = answer.viewer.watched_rows if self._excludes_watched else None
-                self.scores.add(
-                    number, answer.gathered, answer.shown.rows, rung=answer.rung, excluded=watched
-                )
-                shown.append(answer.shown)
-            yield self._output(places, numbers, shown)
-            logging.log_every_n_seconds(
-                logging.INFO, "%d of %d watches", 20, places[-1] + 1, len(self.labels)
-            )
+        with progress.shown("backtest", total=len(self._places), unit="watches") as bar:
+            for start in range(0, len(self._places), _BATCH):
+                places = self._places[start : start + _BATCH]
+                numbers = self.labels[places]
+                shown = []
+                for number, answer in self._answers(numbers):
+                    watched = answer.viewer.watched_rows if self._excludes_watched else None
+                    self.scores.add(
+                        number,
+                        answer.gathered,
+                        answer.shown.rows,
+                        rung=answer.rung,
+                        excluded=watched,
+                    )
+                    shown.append(answer.shown)
+                yield self._output(places, numbers, shown)
+                bar.add(len(places))
 
     def _answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "_PastAnswer"]]:
         """Asks for some watches, in the order of their times; each then happens."""

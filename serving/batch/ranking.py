@@ -28,6 +28,7 @@ from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
 from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.tables import schema
 from serving.batch import output as batch_output
@@ -154,10 +155,11 @@ class _Scorer:
             minutes.append(live_statistics.minute_counts(self.catalogue, *events))
         by_day = statistics.VideoStatistics.of(daily, self.catalogue)
         live = LiveStatistics.of(live_statistics.merge(minutes))
-        for number, tables in enumerate(buckets, 1):
-            if "impressions" in tables:
-                yield from self._bucket(log, tables, (by_day, live), from_s)
-            logging.info("Bucket %d of %d users is scored.", number, len(buckets))
+        with progress.shown("rank", total=len(buckets), unit="parts of the users") as bar:
+            for tables in buckets:
+                if "impressions" in tables:
+                    yield from self._bucket(log, tables, (by_day, live), from_s)
+                bar.add(1)
 
     def _bucket(
         self,

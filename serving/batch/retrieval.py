@@ -24,6 +24,7 @@ from features.as_of.examples import Request, Users
 from features.as_of.history import History
 from features.catalogue import Catalogue, combined, ragged_rows
 from features.event_columns import Queries
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from serving.batch import output as batch_output
 from serving.batch import query_files
@@ -129,17 +130,16 @@ class _Retriever:
         self, queries: pa.Table, k: int, *, among: Rows | None, exclude_watched: bool
     ) -> Iterator[pa.Table]:
         """Yields the output rows of one batch of queries after the other."""
-        for start in range(0, queries.num_rows, _BATCH):
-            batch = queries.slice(start, _BATCH).combine_chunks()
-            history = self._history(batch)
-            embeddings = self._embed(batch, history)
-            bias = -np.inf if exclude_watched else self.index.repeat_bias
-            watched = _watched(history, len(self.catalogue)) if bias else None
-            rows, scores = self._search(embeddings, k, among=among, watched=watched, bias=bias)
-            yield self._output(batch, rows, scores)
-            logging.log_every_n_seconds(
-                logging.INFO, "%d of %d queries", 10, start + batch.num_rows, queries.num_rows
-            )
+        with progress.shown("retrieve", total=queries.num_rows, unit="queries") as bar:
+            for start in range(0, queries.num_rows, _BATCH):
+                batch = queries.slice(start, _BATCH).combine_chunks()
+                history = self._history(batch)
+                embeddings = self._embed(batch, history)
+                bias = -np.inf if exclude_watched else self.index.repeat_bias
+                watched = _watched(history, len(self.catalogue)) if bias else None
+                rows, scores = self._search(embeddings, k, among=among, watched=watched, bias=bias)
+                yield self._output(batch, rows, scores)
+                bar.add(batch.num_rows)
 
     def _history(self, batch: pa.Table) -> History:
         """Returns the history of a batch; the user of row i has code i."""

@@ -20,6 +20,7 @@ from features import command, dataset, files, spec, tensors
 from features.as_of import replay
 from features.catalogue import Catalogue
 from features.durations import DAY_S
+from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.stores import door
 from features.tables.site_facts import SiteFacts
@@ -68,7 +69,7 @@ def publish(
     """
     info = _require_inputs(inputs)
     figures = gates.read_metrics(inputs.metrics)
-    with publication.building(serving_root) as build:
+    with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
         assembly.judge_metrics(figures)
         assembly.judge_page_order()
@@ -82,6 +83,7 @@ def publish(
             logging.warning("No --ranker_model: expected watch times will not be known.")
         _require_passed(assembly.gates, settings.force_publish)
         assembly.write_page_order()
+        progress.at("checksums")
         return build.publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
@@ -198,6 +200,7 @@ class _Assembly:
 
     def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
         """Writes both towers and the index of their video embeddings."""
+        progress.at("the query tower and the index")
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
         if model.is_hierarchical:
@@ -269,6 +272,7 @@ class _Assembly:
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
         """Writes the ranker; videos are prepared for those that are judged, to serve."""
+        progress.at("the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
         export.export_ranker(ranker.load(ranker_model, examples), examples, directory)

@@ -24,6 +24,7 @@ from absl import logging
 from features import command, files, spec, tensors
 from features.as_of import examples
 from features.catalogue import Catalogue
+from features.screen import quiet
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.index.exact_search import RowsByNumber
 
@@ -185,7 +186,8 @@ def write(
     """
     path = pathlib.Path(directory)
     path.mkdir(parents=True)
-    parts = parts_of(resolved, catalogue, np.arange(len(catalogue)), prepare)
+    with quiet.filtered_stderr():  # The first half-precision numbers have oneDNN speak.
+        parts = parts_of(resolved, catalogue, np.arange(len(catalogue)), prepare)
     np.save(path / _PARTS, parts, allow_pickle=False)
     nominated = {f.name: _ids_of_values(f, vocabularies[f.space]) for f in _nominated(resolved)}
     files.atomic_write(path / _COLUMNS, json.dumps({"nominated": nominated}, indent=1) + "\n")

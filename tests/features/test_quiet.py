@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from features import quiet
+from features.screen import quiet
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # As TensorFlow 2.21 wrote them.
@@ -19,6 +19,7 @@ NOISE = [
     "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with",
     "E0000 00:00:1796023426.680050   31165 cuda_platform.cc:52] failed call to cuInit: INTERNAL:",
     "E0000 00:00:1758131045.203198 3722035 cuda_dnn.cc:8579] Unable to register cuDNN factory: At",
+    "E0000 00:00:1796027996.923908   32048 util.cc:131] oneDNN supports DT_HALF only on platforms",
     "2025-09-17 14:44:05.157831: I external/local_xla/xla/tsl/cuda/cudart_stub.cc:32] Could not",
 ]
 REAL = [

@@ -37,7 +37,7 @@ def test_it_says_what_it_wrote_and_what_to_run_next(tmp_path):
         "videos", "users", "watches", "searches", "impressions", "truth",
     }  # fmt: skip
     assert [path.name for path in (logs / "watches").iterdir()] == ["date=2023-02-03"]
-    assert "Day 1 of 1 (2023-02-03)" in done.stderr
+    assert "Site of" in done.stderr
     assert f"Wrote {logs}" in done.stdout
     assert "oracle" in done.stdout
     assert f"Next: python -m pipeline.preprocess --logs={logs}" in done.stdout

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras
 
 from features import dataset
+from features.screen import progress
 from models import config, embeddings
 from models.training import batches, checkpoints, loop
 
@@ -336,7 +337,8 @@ def test_sampled_holdout_keeps_whole_users():
 
 
 def test_progress_is_logged_with_examples_per_second(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(loop, "_LOG_EVERY_S", -1.0)
+    monkeypatch.setattr(loop, "_SHOW_EVERY_S", -1.0)
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
     caplog.set_level("INFO", logger="absl")
     fit(LineTask(), tmp_path, epochs=1)
-    assert re.search(r"epoch 1/1, step 9/10: loss [\d.]+, [\d,]+ examples/s", caplog.text)
+    assert re.search(r"training: epoch 1/1, loss [\d.]+: [\d,]+ of [\d,]+ examples, ", caplog.text)

@@ -20,9 +20,10 @@ import types
 import warnings
 from collections.abc import Iterator, Sequence
 
-# Environment variable: QUIET, or the verbosity of absl that a command was asked for.
+# Environment variable: QUIET, BRIEF (our warnings, and no progress in words), or the verbosity of
+# absl that a command was asked for.
 VARIABLE = "WATCHNEXT_VERBOSITY"
-QUIET = "quiet"
+QUIET, BRIEF = "quiet", "brief"
 
 # Notes and warnings of Abseil's logging in C++, and errors of a machine without a graphics card.
 NOISE = (
@@ -31,6 +32,7 @@ NOISE = (
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] \S+:\d+\] ",
     r"E\d{4} \S+ +\d+ cuda_\w+\.cc:\d+\] "
     r"(failed call to cuInit|Unable to register cu\w+ factory)",
+    r"E\d{4} \S+ +\d+ util\.cc:\d+\] oneDNN supports DT_HALF only on",
     r"To enable the following instructions: .* rebuild TensorFlow",
 )
 _FILTER = """
@@ -61,12 +63,17 @@ def begin(verbosity: int | None = None) -> None:
 def asked() -> int | None:
     """Returns the verbosity that somebody asked for, here or where this process was started."""
     text = os.environ.get(VARIABLE, QUIET)
-    return None if text == QUIET else int(text)
+    return None if text in {QUIET, BRIEF} else int(text)
+
+
+def is_brief() -> bool:
+    """Returns whether only warnings are wanted of us, where no verbosity was asked for."""
+    return os.environ.get(VARIABLE) == BRIEF
 
 
 def install() -> None:
     """Makes this process quiet where a command that is quiet started it; else changes nothing."""
-    if os.environ.get(VARIABLE) != QUIET:
+    if os.environ.get(VARIABLE) not in {QUIET, BRIEF}:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -119,7 +126,13 @@ class _Loader(importlib.abc.Loader):
 
 @contextlib.contextmanager
 def filtered_stderr() -> Iterator[None]:
-    """Sends what this process writes to standard error through the filter, C++ code included."""
+    """Sends what this process writes to standard error through the filter, C++ code included.
+
+    Where everything is to be shown, or no command runs, it changes nothing.
+    """
+    if os.environ.get(VARIABLE) not in {QUIET, BRIEF}:
+        yield
+        return
     sys.stderr.flush()
     try:
         original = os.dup(2)
