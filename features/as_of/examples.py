@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import feedback, ragged, spec, text, vectors
+from features import feedback, spec, text, vectors
+from features.as_of import ragged
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
 from features.as_of.statistics import VideoStatistics

@@ -21,7 +21,7 @@ from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 
 from features import preprocessing
 from features.as_of import replay
-from features.ragged import list_array
+from features.as_of.ragged import list_array
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import leakage_audit
 
