@@ -148,6 +148,7 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
     Raises:
         command.InputError: There is none to go back to, or it is refused.
     """
+    release.current(serving_root)  # A root that is none is refused, and nothing is made there.
     with _locked(serving_root, _CURRENT_LOCK):
         # A broken CURRENT is mended by naming the version.
         old = release.current(serving_root) if to is None else _stated(serving_root)
