@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import socket
+import sqlite3  # noqa: F401 - before TensorFlow, as our packages do
 import subprocess
 import sys
 import time

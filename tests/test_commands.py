@@ -41,7 +41,7 @@ SETTINGS = [
         # Secrets come from files, hosts from lists that are checked, the others from the process
         # that starts this one.
         {
-            *("history_password", "token", "hosts", "image_hosts"),
+            *("history_password", "token", "admin_token", "hosts", "image_hosts"),
             *("ask_for_successor", "is_successor"),
         },
     ),

@@ -13,6 +13,8 @@ MODULES = [
     "models.evaluation.metrics",
     "models.losses",
     "models.spread",
+    "pipeline.benchmarks.results",
+    "serving.ordering.page_value",
 ]
 
 

@@ -280,6 +280,7 @@ def test_everything_that_the_code_imports_is_a_dependency(ranges):
         "apache_beam": "apache-beam",
         "google": "protobuf",
         "grpc": "grpcio",
+        "mlflow": "mlflow-skinny",
         "opentelemetry": "opentelemetry-sdk",
         "tensorflow_serving": "tensorflow-serving-api",
     }

@@ -44,7 +44,7 @@ _WARM_UP_CANDIDATES = 300
 _FRESH_S = 3 * DAY_S
 _SHOWN_COLUMNS = (
     *("video_id", "title", "channel_id", "topics"),
-    *("language", "duration_s", "upload_time"),
+    *("language", "duration_s", "upload_time", "thumbnail_url"),
 )
 _WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
 

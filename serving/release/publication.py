@@ -148,6 +148,8 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
     Raises:
         command.InputError: There is none to go back to, or it is refused.
     """
+    if not pathlib.Path(serving_root).is_dir():
+        release.current(serving_root)  # Says so; the lock would make it.
     with _locked(serving_root, _CURRENT_LOCK):
         # A broken CURRENT is mended by naming the version.
         old = release.current(serving_root) if to is None else _stated(serving_root)

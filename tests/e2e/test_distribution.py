@@ -96,26 +96,28 @@ def test_the_whole_chain_runs_from_the_wheel_alone(distribution):
         cwd=place,
         **alone,
     )
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "serving.serve", "--serving_root=root", "--logs=logs", "--port=0"],
         cwd=place,
         env={**os.environ, **alone},
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert server.stdout is not None
-        address = next(
-            match[0] for line in server.stdout if (match := re.search(r"http://[\d.:]+\d", line))
-        )
-        body = json.dumps({"user_id": "u000000", "k": 5}).encode()
-        request = urllib.request.Request(
-            f"{address}/v1/recommendations", body, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            assert len(json.load(answer)["items"]) == 5
-        with urllib.request.urlopen(f"{address}/", timeout=60) as page:
-            assert "<html" in page.read().decode().lower()
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
+    ) as server:
+        try:
+            assert server.stdout is not None
+            address = next(
+                match[0]
+                for line in server.stdout
+                if (match := re.search(r"http://[\d.:]+\d", line))
+            )
+            body = json.dumps({"user_id": "u000000", "k": 5}).encode()
+            request = urllib.request.Request(
+                f"{address}/v1/recommendations", body, {"content-type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert len(json.load(answer)["items"]) == 5
+            with urllib.request.urlopen(f"{address}/", timeout=60) as page:
+                assert "<html" in page.read().decode().lower()
+        finally:
+            server.terminate()
+            server.wait(timeout=60)

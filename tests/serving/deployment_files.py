@@ -41,7 +41,7 @@ def texts_of_the_repository():
     """Every text that people read or run, with its name."""
     folders = ("features", "models", "serving", "pipeline", "tests", "docs", ".ci")
     for path in [*ROOT.glob("*"), *(p for f in folders for p in (ROOT / f).rglob("*"))]:
-        binary = {".png", ".pyc", ".gz"}
+        binary = {".png", ".webp", ".pyc", ".gz"}
         is_search = path.name.startswith("test_deployment")  # It names what it looks for.
         if path.is_file() and path.suffix not in binary and not is_search:
             yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")

@@ -47,7 +47,7 @@ def exported():
     return names
 
 
-@pytest.mark.parametrize(("name", "expression"), expressions())
+@pytest.mark.parametrize(("name", "expression"), [*expressions()])
 def test_expressions_are_promql_of_metrics_and_labels_that_are_exported(name, expression):
     promql = pytest.importorskip("promql_parser")
     promql.parse(expression)

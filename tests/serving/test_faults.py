@@ -266,7 +266,7 @@ def test_release_with_a_damaged_index_is_refused_and_the_old_one_serves_on(
     )
     watcher.refresh()
     site = running()
-    site.funnel._releases = watcher
+    site.funnel.releases = watcher
     with crowd_at(site.url) as crowd:
         crowd.until(rung_is("full"))
         publication.rollback(root, new)

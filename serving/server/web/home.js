@@ -64,10 +64,9 @@ const ask = {
     return { q, items: answer.items, more: answer.more };
   },
   async watch({ user, v }, video) {
-    const [found, answer] = await Promise.all([
-      video ?? call("/v1/videos/" + part(v)),
-      call("/v1/related", { video_id: v, user_id: user, k: PAGE, record: $("record").checked, context: { surface: "watch", device: device() } }),
-    ]);
+    // First, and alone: of a video that is not there both would complain, the faster one aloud.
+    const found = video ?? await call("/v1/videos/" + part(v));
+    const answer = await call("/v1/related", { video_id: v, user_id: user, k: PAGE, record: $("record").checked, context: { surface: "watch", device: device() } });
     return { video: found, answer, items: from(answer) };
   },
 };

@@ -80,6 +80,8 @@ def test_what_goes_on_being_watched_is_moved_up_and_tastes_stay(hot, monkeypatch
 
 def test_what_was_over_at_the_end_is_not(world, root, monkeypatch):
     monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
+    # As a holdout of many more watches would, these few outweigh what is usual.
+    monkeypatch.setattr(recent_biases, "_RIDGE", 1.0)
     examples = site(world, root / "over", goes_on=False)
     candidate_training.train(examples, root / "of_over", CandidateConfig(**CONFIG), QUICK)
     model = candidate_model.load(root / "of_over", examples)

@@ -36,6 +36,8 @@ def figures(columns, *, title="Ranking", verdict="better.", settings=""):
         protocol="",
         notes=[],
         calibration=[],
+        heads=None,
+        deciles=[],
         settings=settings,
     )
 

@@ -69,7 +69,8 @@ def ranking(made, output):
 
 def rejected(made, table):
     counted = {reason: n for (name, reason), n in made.rows.items() if name == table}
-    return {reason: n for reason, n in counted.items() if reason not in {"read", "accepted"}}
+    others = {"read", "accepted", "unlisted"}
+    return {reason: n for reason, n in counted.items() if reason not in others}
 
 
 def test_of_impressions_exact_copies_alone_are_set_aside(made, shown):
@@ -102,6 +103,7 @@ def test_users_and_videos_are_all_used(made, kuairand_dir):
         rows = pq.read_metadata(kuairand_dir / f"{file}_pure.parquet").num_rows
         assert made.rows[table, "read"] == made.rows[table, "accepted"] == rows
         assert rejected(made, table) == {}
+    assert made.rows["videos", "unlisted"] == 0
 
 
 def test_the_split_follows_time_ms_and_not_the_date_that_runs_ahead(made, shown, ranking):

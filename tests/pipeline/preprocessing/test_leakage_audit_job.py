@@ -130,8 +130,8 @@ def test_a_token_that_no_training_example_has_fails(small_logs_dir, tmp_path, mo
 def test_an_example_on_the_wrong_side_of_the_split_fails_the_job(logs_dir, tmp_path, monkeypatch):
     labels = replay.Replayer._labels
 
-    def mixed(self, watches, periods):
-        split = labels(self, watches, periods)
+    def mixed(self, watches, said, periods):
+        split = labels(self, watches, said, periods)
         together = pa.concat_tables(split.values())
         return {replay.TRAIN: together, replay.HOLDOUT: together.slice(0, 0)}
 

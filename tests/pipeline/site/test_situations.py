@@ -100,5 +100,5 @@ def test_the_weight_is_the_deviation_that_the_click_logit_gets(world):
 
 @pytest.mark.parametrize("weight", [-1.0, float("inf"), float("nan")])
 def test_a_weight_that_is_none_is_refused(weight):
-    with pytest.raises(ValueError, match="situations must be 0 or more"):
+    with pytest.raises(ValueError, match="situations must be (finite and )?0 or more"):
         site_config.SiteConfig(situations=weight)

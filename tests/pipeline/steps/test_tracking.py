@@ -90,7 +90,8 @@ def test_a_failed_retraining_is_a_failed_run_that_registers_nothing(site, tracke
 
 
 def test_a_tracker_that_is_gone_costs_a_warning_and_no_release(site, tracker, tmp_path, caplog):
-    gone = tracking.Tracker(f"sqlite:///{tmp_path}/no/such/directory/mlflow.db")
+    (tmp_path / "file").write_text("")
+    gone = tracking.Tracker(f"sqlite:///{tmp_path}/file/mlflow.db")  # Nothing can lie below it.
     with pytest.raises(command.InputError, match="cannot be used"):
         gone.require()
     job, steps = retrained(site)

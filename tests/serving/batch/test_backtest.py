@@ -27,6 +27,7 @@ def run(world, logs_dir, output, **settings):
     settings.setdefault("sample", SAMPLE)
     settings.setdefault("allow_learnt", True)
     settings.setdefault("k", 10)
+    settings.setdefault("exclude_watched", True)  # Also where users come back to what they watched.
     outcome = backtest.run(
         release.load(world.serving_root),
         serving_root=world.serving_root,

@@ -123,7 +123,7 @@ def test_last_embedding_stands_in_for_a_query_tower_that_fails(funnel_of, tiny):
     funnel = funnel_of(release)
     before = funnel.recommend(PageRequest(user_id="u", k=9))
     assert before.rung == "full"
-    funnel._releases.current = dataclasses.replace(release, query_tower=tiny.broken())
+    funnel.releases.current = dataclasses.replace(release, query_tower=tiny.broken())
     after = funnel.recommend(PageRequest(user_id="u", k=9))
     assert after.rung == "last_embedding"
     assert after.reasons == ("query_tower: model server: UNAVAILABLE",)
@@ -135,7 +135,7 @@ def test_last_embedding_stands_in_for_a_query_tower_that_fails(funnel_of, tiny):
 def test_embedding_of_another_release_is_not_used(funnel_of, tiny):
     funnel = funnel_of(tiny.release("20231114000000"))
     funnel.recommend(PageRequest(user_id="u"))
-    funnel._releases.current = tiny.release("20231115000000", query_tower=tiny.broken())
+    funnel.releases.current = tiny.release("20231115000000", query_tower=tiny.broken())
     assert funnel.recommend(PageRequest(user_id="u")).rung == "popular"
 
 
@@ -145,7 +145,7 @@ def test_failing_ranker_beside_a_failing_query_tower_is_the_lower_rung_with_both
     release = tiny.release()
     funnel = funnel_of(release)
     funnel.recommend(PageRequest(user_id="u"))
-    funnel._releases.current = dataclasses.replace(
+    funnel.releases.current = dataclasses.replace(
         release, query_tower=tiny.broken(), ranker=tiny.broken()
     )
     answer = funnel.recommend(PageRequest(user_id="u"))

@@ -20,16 +20,26 @@ from features.as_of.examples import Users
 from features.catalogue import Catalogue
 from features.event_columns import MAX_EVENTS
 from features.spec import Kind, Side
-from features.tables import logs
+from features.tables import logs, unlisted
 from features.tables.clean_logs import Cleaner
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.raw_examples import RawExamples, directory_of
+from serving.funnel import fresh_shelf
 from serving.history import redis_store
 from serving.history.redis_store import RedisHistoryStore
+from serving.live.state import LiveState
+from tests.serving.tiny_release import TOPICS
 
 HOUR, DAY = 3600, 86400
 AT_ONCE = 500
 KNOWN, UNKNOWN = 48, 3
+
+
+class NoTopic:
+    """Embeds videos of which nothing is known."""
+
+    def predict(self, inputs):
+        return {"embedding": np.zeros((len(inputs["video_id"]), TOPICS + 1), np.float32)}
 
 
 class Site:
@@ -47,6 +57,7 @@ class Site:
         self.from_s = None
         self._waiting = []
         self._number = 0
+        self._live = LiveState()
 
     def happens(self, kind, user, at, **more):
         """Something happens at ``at``; it is reported before the next page."""
@@ -60,13 +71,21 @@ class Site:
         self._waiting.append(event | more)
 
     def report(self):
-        """Sends what waits."""
+        """Sends what waits; then the release has what is watched, as a live server's has."""
         for start in range(0, len(self._waiting), AT_ONCE):
             part = self._waiting[start : start + AT_ONCE]
             self.tiny.now = max(self.tiny.now, *(event["time"] for event in part), 0)
             answer = self.running.client.post("/v1/events", json={"events": part})
             assert answer.status_code == 200, answer.text
+            self._live.apply([e for e in self.running.live.events if e.time >= (self.from_s or 0)])
+            self.running.live.events.clear()
         self._waiting = []
+        releases = self.running.releases
+        watched = self._live.watched_outside(releases.current.catalogue, most=UNKNOWN)
+        if watched:
+            columns = dict(zip(unlisted.TYPES, zip(*watched, strict=True), strict=True))
+            shelver = fresh_shelf.Shelver(releases.current, NoTopic(), None)
+            releases.current = shelver.with_videos(pa.table(columns, pa.schema(unlisted.TYPES)))
 
     def page(self, user, at):
         """Asks for a page at ``at``; what its ranker was given is kept under its name."""
@@ -82,7 +101,8 @@ class Site:
 
 
 def video(number):
-    return f"v{number}" if number < KNOWN else f"gone{number}"
+    """Returns a video of the table; from ``KNOWN`` on, one that is in none."""
+    return f"v{number}" if number < KNOWN else f"u{number}"
 
 
 def visit(site, rng, user, at):
@@ -237,6 +257,8 @@ def test_the_server_and_the_job_see_the_same_history(lived, tmp_path):
         assert len({values[name] for values in trained}) > 3, name
     assert max(values["user_any_impressions_all"] for values in trained) == MAX_EVENTS
     assert max(values["user_any_watches_all"] for values in trained) == MAX_EVENTS
+    # Also of videos that no table has, which exist from their first watch.
+    assert video(KNOWN) in {v for values in trained for v in values["watched_video_ids"]}
 
 
 @pytest.mark.parametrize("lived", [("sqlite", DAY + 60)], indirect=True)
@@ -252,7 +274,10 @@ def test_a_release_that_learnt_from_a_part_of_the_logs_sees_no_more_when_it_serv
 
 def replayed(site, tables):
     """Returns the ranking examples of tables by the code that Beam runs."""
-    catalogue = site.tiny.catalogue()
+    listed = site.tiny.catalogue().table
+    found = unlisted.first_watches(site.running.log.logs_dir, listed)
+    assert found.num_rows == UNKNOWN
+    catalogue = Catalogue(unlisted.joined(listed, found))
     cleaner = Cleaner(videos=catalogue.video_ids, users=None, now_s=site.tiny.now + DAY)
     clean = {
         name: rows.sort_by([("user_id", "ascending"), ("time", "ascending")])
@@ -262,7 +287,7 @@ def replayed(site, tables):
     replayer = replay.Replayer(
         replay.ReplayConfig(train_until_s=0),
         resolved=resolved,
-        catalogue=Catalogue(catalogue.table),
+        catalogue=catalogue,
         users=Users(replay.NO_USERS),
     )
     made = replayer.examples(clean, statistics.merge([]))

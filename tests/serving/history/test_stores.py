@@ -163,7 +163,7 @@ def test_impression_of_the_logs_keeps_its_outcome(store, logs_dir):
 
 def test_a_filled_store_has_what_training_has_and_the_moments_of_clicks(tmp_path, store):
     directory = tmp_path / "logs"
-    ids = {"user_id": ["u"] * 4, "video_id": ["a", "a", "gone", "b"]}
+    ids = {"user_id": ["u"] * 4, "video_id": ["a", "a", "unlisted", "b"]}
     with logs.LogWriter(directory) as writer:
         writer.write("videos", pa.table({"video_id": ["a", "b"], "upload_time": [T - 9, T - 9]}))
         watched = ids | {"time": [T + 40, T + 40, T + 41, T + 42], "watch_time_s": [9.0] * 4}
@@ -172,9 +172,10 @@ def test_a_filled_store_has_what_training_has_and_the_moments_of_clicks(tmp_path
         told = pa.array([None, None, None, T + 3], pa.int64())
         writer.write("impressions", pa.table(shown).append_column("click_time", told))
     written = history_seed.seed(store, directory, until_s=T + 100)
-    assert written == {"watches": 2, "impressions": 2}
-    assert store.read("u").watches["video_id"].to_pylist() == ["a", "b"]
-    assert moments(store) == {"a": T + 40, "b": T + 3}
+    # What no table lists is there as well: it exists from its first watch.
+    assert written == {"watches": 3, "impressions": 3}
+    assert store.read("u").watches["video_id"].to_pylist() == ["a", "unlisted", "b"]
+    assert moments(store) == {"a": T + 40, "unlisted": T + 41, "b": T + 3}
 
 
 def test_store_that_has_users_is_not_filled(store, logs_dir):

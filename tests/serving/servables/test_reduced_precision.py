@@ -95,8 +95,8 @@ def test_a_choice_is_remembered_for_the_release_on_this_kind_of_processor(tmp_pa
     assert "The ranker of release 7 runs in bfloat16, as was found before on " in caplog.text
     other = Choices(tmp_path / "new")
     other.cpu = "another processor"
-    assert other.found("7") is None
-    assert other.found("8") is None
+    assert other.known("7") is None
+    assert other.known("8") is None
 
 
 def choice(precision=FLOAT32, **more):
@@ -131,9 +131,9 @@ def test_a_choice_that_cannot_be_read_is_made_anew(tmp_path, content):
     choices.settle("7", choice())
     (file,) = tmp_path.iterdir()
     file.write_text(content)
-    assert choices.found("7") is None
+    assert choices.known("7") is None
     assert choices.settle("7", choice(BFLOAT16)) == choice(BFLOAT16)
-    assert choices.found("7") == choice(BFLOAT16)
+    assert choices.known("7") == choice(BFLOAT16)
 
 
 def test_a_choice_that_cannot_be_written_holds_until_the_end(tmp_path, caplog):
@@ -150,8 +150,8 @@ def test_choices_of_long_ago_are_removed(tmp_path):
     for version in range(1000, 1210):
         choices.settle(str(version), choice())
     assert 200 <= len(list(tmp_path.iterdir())) <= 201
-    assert choices.found("1209") == choice()
-    assert choices.found("1000") is None
+    assert choices.known("1209") == choice()
+    assert choices.known("1000") is None
 
 
 def test_a_page_without_candidates_says_nothing_of_agreement():
