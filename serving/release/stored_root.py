@@ -119,7 +119,7 @@ def followed(url: str, *, period_s: float = POLL_S) -> Iterator[pathlib.Path]:
 
     def follow() -> None:
         location = locations.parse(url)
-        known = objects.at(location).read((location / release.CURRENT).key)
+        known: tuple[bytes, Meta] | None = None  # What was published since is met by the first look.
         whole_at = time.monotonic()
         while not stop.wait(period_s):
             try:
