@@ -119,7 +119,8 @@ def followed(url: str, *, period_s: float = POLL_S) -> Iterator[pathlib.Path]:
 
     def follow() -> None:
         location = locations.parse(url)
-        known: tuple[bytes, Meta] | None = None  # What was published since is met by the first look.
+        # Nothing yet: the first look copies what was published since the copy above.
+        known: tuple[bytes, Meta] | None = None
         whole_at = time.monotonic()
         while not stop.wait(period_s):
             try:
