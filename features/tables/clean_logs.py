@@ -33,7 +33,7 @@ class Cleaner:
 
     @classmethod
     def of_logs(cls, logs_dir: str | os.PathLike[str], *, now_s: int) -> "Cleaner":
-        """Reads the ids of a log's users; a video exists where it is watched.
+        """Reads the ids of a log's users; of videos any may be, since those watched exist.
 
         Raises:
             InputError: A table cannot be read.

@@ -44,7 +44,8 @@ def seed(
     """Copies users and their newest events from the logs, all or nothing.
 
     Rows that training sets aside are left out (:mod:`features.tables.clean_logs`); of copies, also
-    those that differ in columns alone which no history has.
+    those that differ in columns alone which no history has. What was said of a video that neither
+    stands in a table nor was watched is kept, as a server keeps it: a release looks past it.
 
     Args:
         store: Store to fill; nothing is done where it has users already.

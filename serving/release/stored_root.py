@@ -119,7 +119,8 @@ def followed(url: str, *, period_s: float = POLL_S) -> Iterator[pathlib.Path]:
 
     def follow() -> None:
         location = locations.parse(url)
-        known = objects.at(location).read((location / release.CURRENT).key)
+        # Nothing yet: the first look copies what was published since the copy above.
+        known: tuple[bytes, Meta] | None = None
         whole_at = time.monotonic()
         while not stop.wait(period_s):
             try:

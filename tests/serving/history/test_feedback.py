@@ -74,15 +74,17 @@ def test_store_is_filled_with_the_feedback_of_the_logs(store, tmp_path):
         "user_id": ["u", "u", "u", "u"],
         "time": [T + 1, T + 2, T + 3, T + 4],
         "kind": ["like", "hide", "applaud", "like"],
-        "video_id": ["v1", None, "v1", "unknown"],
+        "video_id": ["v1", None, "v1", "unlisted"],
         "channel_id": [None, "c1", None, None],
     }
     logs.append(directory, "feedback", pa.table(rows))
-    assert seed.seed(store, directory, until_s=T + 100)["feedback"] == 2
+    assert seed.seed(store, directory, until_s=T + 100)["feedback"] == 3
     found = store.read("u").feedback.to_pylist()
     assert [(r["kind"], r["video_id"], r["channel_id"], r["value"]) for r in found] == [
         ("like", "v1", "", None),
         ("hide", "", "c1", None),
+        # It may be watched yet, and exists from then on.
+        ("like", "unlisted", "", None),
     ]
 
 
