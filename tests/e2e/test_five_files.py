@@ -64,5 +64,7 @@ def test_a_page_is_served_of_what_they_hold(site):
 
 
 def test_the_feature_that_the_mapping_declares_is_learnt(site):
-    vocabularies = [path.name for path in (site / "work" / "examples").rglob("*plan*")]
-    assert vocabularies
+    (vocabulary,) = (site / "work" / "examples" / "transform_fn" / "ranker").rglob(
+        "vocabulary_category"
+    )
+    assert {"plan=plus", "plan=free"} <= set(vocabulary.read_text().split())
