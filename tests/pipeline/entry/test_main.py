@@ -54,7 +54,7 @@ def test_a_command_is_the_one_that_python_runs_by_its_module(tmp_path):
     )
     assert by_name.returncode == by_module.returncode == 2
     assert by_name.stderr == by_module.stderr
-    assert by_name.stderr.startswith("error: there is no release 1")
+    assert by_name.stderr.startswith("error: nowhere has no release")
 
 
 def test_what_a_command_starts_finds_it_again(tmp_path):
