@@ -1,4 +1,4 @@
-"""What was rolled back, when, by whom and why: ``rollbacks/<time>-<release left>.json``."""
+"""What was rolled back, when, by whom and why: ``rollbacks/<time>.json``."""
 
 import dataclasses
 import datetime
@@ -24,7 +24,7 @@ class Rollback:
     """A change of the release that serves, to one that was published before.
 
     Attributes:
-        old: Release that was left.
+        old: Release that was left; whatever CURRENT said, where that named none.
         new: Release that serves since then.
         time: ISO 8601, UTC.
         by: Who decided: ``operator`` (the command), ``console`` or ``guard``.
@@ -43,7 +43,7 @@ class Rollback:
 def write(serving_root: Path, record: Rollback) -> None:
     """Writes down a rollback that was carried out."""
     stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d%H%M%S%f")
-    path = pathlib.Path(serving_root) / DIRECTORY / f"{stamp}-{record.old}.json"
+    path = pathlib.Path(serving_root) / DIRECTORY / f"{stamp}.json"
     files.atomic_write(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
 
 
