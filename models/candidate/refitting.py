@@ -115,6 +115,7 @@ def refit(
         configs={"model": model_config, "refit": settings},
         vocabularies=vocabularies,
         metrics=opened.info["metrics"],
+        history=saved.read_history(opened.directory),
         lineage=opened.info["lineage"]
         | {"transform": saved.transform_fingerprint(examples_dir, spec.CANDIDATE), "refit": step},
     )

@@ -349,6 +349,7 @@ def train(
         configs=configs,
         vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
         metrics=result.metrics,
+        history=result.history,
         lineage=facts
         | {
             "trained_at": saved.now(),
