@@ -85,6 +85,6 @@ def _first_watch(impressions: pa.Table, watches: pa.Table) -> np.ndarray:
     shown = key[:count] | np.asarray(combined(impressions["time"]), np.int64)
     watched = np.sort(key[count:] | np.asarray(combined(watches["time"]), np.int64))
     place = np.searchsorted(watched, shown)
-    found = watched[np.minimum(place, len(watched) - 1)]
-    same = (place < len(watched)) & (found >> _TIME_BITS == shown >> _TIME_BITS)
-    return np.where(same, found & ((1 << _TIME_BITS) - 1), NEVER)
+    nearest = watched[np.minimum(place, len(watched) - 1)]
+    same = (place < len(watched)) & (nearest >> _TIME_BITS == shown >> _TIME_BITS)
+    return np.where(same, nearest & ((1 << _TIME_BITS) - 1), NEVER)

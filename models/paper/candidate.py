@@ -325,10 +325,10 @@ def search_order(setting: Setting) -> Experiment:
 
 def _watch_sources(setting: Setting, lab: Lab) -> dict[str, npt.NDArray[np.bool_]]:
     """Returns the holdout watches by where they began, bool [Q] by source."""
-    found = ds.dataset(str(setting.logs / "watches"), format="parquet")
-    if "source" not in found.schema.names:
+    watches = ds.dataset(str(setting.logs / "watches"), format="parquet")
+    if "source" not in watches.schema.names:
         raise NotApplicableError("the watches do not say where they began (column source).")
-    recent = found.to_table(
+    recent = watches.to_table(
         columns=["user_id", "time", "video_id", "source"],
         filter=ds.field("time") >= lab.train_until_s,
     )

@@ -44,8 +44,8 @@ def baselines_table(setting: Setting) -> Experiment:
         rows += lab.rows(name, ranked[name], trained=one, slices=lab.masks)
     for name, result, seconds in _ranked_baselines(lab):
         ranked[name] = result
-        found = lab.rows(name, result, slices=lab.masks)
-        rows += [dataclasses.replace(row, seconds=seconds) for row in found]
+        measured = lab.rows(name, result, slices=lab.masks)
+        rows += [dataclasses.replace(row, seconds=seconds) for row in measured]
     others = [name for name in ranked if name not in trained]
     changes = []
     for other in [*others, *(name for name in trained if name != _MODEL)]:
@@ -107,7 +107,7 @@ def _ranked_baselines(lab: Lab) -> list[tuple[str, Ranked, float]]:
         lambda: implicit_baselines.fit_all(train, order, seed=seed),
         lambda: live_popularity.fit_all(train, lab.queries, order),
     ]
-    found = []
+    ranked = []
     for make in makers:
         started = time.monotonic()
         fitted = make()
@@ -116,8 +116,8 @@ def _ranked_baselines(lab: Lab) -> list[tuple[str, Ranked, float]]:
             result = retrieval_evaluation.rank_with_baseline(
                 one, lab.queries, catalogue=catalogue, settings=RetrievalConfig()
             )
-            found.append((one.name, result, seconds))
-    return found
+            ranked.append((one.name, result, seconds))
+    return ranked
 
 
 # ---- the oracle
@@ -143,7 +143,7 @@ def ceiling(setting: Setting) -> Experiment:
             seed = trained[name].seed if name in trained else None
             rows.append(Row.of(name, metric, plain, seed=seed, n=len(places)))
             rows.append(Row.of(name, _share_of(metric), share, seed=seed))
-    found = {r.metric: r for r in rows if r.setting == _MODEL}
+    by_metric = {r.metric: r for r in rows if r.setting == _MODEL}
     return Experiment(
         name="ceiling",
         title="The oracle: how much is there to get?",
@@ -159,8 +159,8 @@ def ceiling(setting: Setting) -> Experiment:
         plots=[
             Plot.bars(rows, kept, {MAP: MAP, RECALL: RECALL}, y_label=""),
         ],
-        conclusion=f"The model has {found[_share_of(MAP)]} of the oracle's MAP@100 and "
-        f"{found[_share_of(RECALL)]} of its recall@100.",
+        conclusion=f"The model has {by_metric[_share_of(MAP)]} of the oracle's MAP@100 and "
+        f"{by_metric[_share_of(RECALL)]} of its recall@100.",
     )
 
 

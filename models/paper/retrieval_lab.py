@@ -207,7 +207,7 @@ class Lab:
             metrics.sums_by_user(column, self.user_codes, self.num_users, where=mask)
             for _, column, mask in asked
         ]
-        found = self.bootstrap().intervals(sums)
+        estimates = self.bootstrap().intervals(sums)
         return [
             Row.of(
                 name,
@@ -217,7 +217,7 @@ class Lab:
                 seconds=trained.seconds if trained else experiments.NAN,
                 n=len(self.queries) if mask is None else int(mask.sum()),
             )
-            for (metric, _, mask), interval in zip(asked, found, strict=True)
+            for (metric, _, mask), interval in zip(asked, estimates, strict=True)
         ]
 
     def difference(

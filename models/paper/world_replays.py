@@ -71,9 +71,9 @@ class Watches:
     def of_user(self) -> Mapping[int, Ints]:
         """Rows of each user's watches, in the order of time."""
         order = np.argsort(self.users, kind="stable")
-        found, starts = np.unique(self.users[order], return_index=True)
+        distinct, starts = np.unique(self.users[order], return_index=True)
         ends = [*starts[1:], len(order)]
-        return {int(user): order[a:b] for user, a, b in zip(found, starts, ends, strict=True)}
+        return {int(user): order[a:b] for user, a, b in zip(distinct, starts, ends, strict=True)}
 
     def before(self, row: int, most: int) -> Ints:
         """Returns the rows of the last watches of the user before a watch, oldest first."""
@@ -154,8 +154,8 @@ def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
         for at, video in enumerate(videos):
             for step, after in enumerate(videos[at + 1 : at + 1 + _STEPS], start=1):
                 if after != video:
-                    found = followers.setdefault(video, {})
-                    found[after] = found.get(after, 0.0) + 1 / step
+                    weights = followers.setdefault(video, {})
+                    weights[after] = weights.get(after, 0.0) + 1 / step
     places = []
     for row in asked.tolist():
         scores = np.zeros(len(watches.video_ids))
@@ -247,7 +247,7 @@ def replay(
         *(f"--sample={pages}", f"--k={K}", f"--output={work / 'pages.parquet'}"),
     )
     paged = _asked_pages(work / "pages.parquet", watches)
-    found = {
+    on_pages = {
         PAGE: places_in(work / "pages.parquet", watches, paged),
         LIVE_1H: live(watches, paged, window_s=HOUR_S, leave_out_watched=not repeats),
         LIVE_1D: live(watches, paged, window_s=DAY_S, leave_out_watched=not repeats),
@@ -258,8 +258,8 @@ def replay(
         CO_VISITED: co_visited(watches, asked, cut_s),
     }
     if places is not None:
-        found[ORACLE], retrieved[ORACLE] = places[paged], places[asked]
-    return Replayed(watches.users[asked], retrieved, watches.users[paged], found)
+        on_pages[ORACLE], retrieved[ORACLE] = places[paged], places[asked]
+    return Replayed(watches.users[asked], retrieved, watches.users[paged], on_pages)
 
 
 def _asked_pages(path: pathlib.Path, watches: Watches) -> Ints:

@@ -85,10 +85,10 @@ def split_flags(given: Mapping[str, str], flags: Mapping[str, str]) -> dict[str,
     Raises:
         command.InputError: A quotation is not closed; says in which flag.
     """
-    found = {}
+    words = {}
     for step, text in given.items():
         try:
-            found[step] = shlex.split(text)
+            words[step] = shlex.split(text)
         except ValueError as error:
             raise command.InputError(f"--{flags[step]}={text!r}: {error}.") from None
-    return found
+    return words

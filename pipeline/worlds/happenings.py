@@ -73,23 +73,23 @@ def write_logs(
     Raises:
         InputError: The directory has content and ``overwrite`` is not given.
     """
-    found = world.happen(start_s).in_order()
+    happened = world.happen(start_s).in_order()
     keys = {
-        "user_id": _ids("u", found.users),
-        "video_id": _ids("v", found.videos),
-        "time": pa.array(found.times),
+        "user_id": _ids("u", happened.users),
+        "video_id": _ids("v", happened.videos),
+        "time": pa.array(happened.times),
     }
-    watches = {**keys, "watch_time_s": np.full(len(found.times), _WATCH_TIME_S)}
-    if found.devices is not None:
-        watches["device"] = _ids("d", found.devices[found.users])
+    watches = {**keys, "watch_time_s": np.full(len(happened.times), _WATCH_TIME_S)}
+    if happened.devices is not None:
+        watches["device"] = _ids("d", happened.devices[happened.users])
     with logs.LogWriter(logs_dir, overwrite=overwrite) as writer:
         writer.write("watches", pa.table(watches))
-        if found.regions is not None:
-            users = np.arange(len(found.regions))
-            region = _ids("r", found.regions)
+        if happened.regions is not None:
+            users = np.arange(len(happened.regions))
+            region = _ids("r", happened.regions)
             writer.write("users", pa.table({"user_id": _ids("u", users), "region": region}))
         rows = dict(writer.rows)
-        writer.write_truth(PLACES, pa.table({**keys, "place": found.places}))
+        writer.write_truth(PLACES, pa.table({**keys, "place": happened.places}))
     return rows
 
 

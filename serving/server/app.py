@@ -261,8 +261,8 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def users(
         limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
     ) -> http_schema.UsersAnswer:
-        found = await pool.run(functools.partial(service.history.user_ids, limit))
-        return http_schema.UsersAnswer(users=found)
+        ids = await pool.run(functools.partial(service.history.user_ids, limit))
+        return http_schema.UsersAnswer(users=ids)
 
     @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
     async def history(
