@@ -63,10 +63,10 @@ def moments(impressions: pa.Table, watches: pa.Table | None) -> np.ndarray:
         at = np.maximum(np.asarray(filled(column, pa.int64(), 0)), shown)
         in_window = at <= shown + CLICK_WINDOW_S
         moment[told] = np.where(in_window, at, NEVER)[told]
-    asked = np.flatnonzero(clicked & ~told)
-    if len(asked) and watches is not None and watches.num_rows:
-        watched = _first_watch(impressions.take(pa.array(asked)), watches)
-        moment[asked] = np.minimum(moment[asked], watched)
+    untold = np.flatnonzero(clicked & ~told)
+    if len(untold) and watches is not None and watches.num_rows:
+        watched = _first_watch(impressions.take(pa.array(untold)), watches)
+        moment[untold] = np.minimum(moment[untold], watched)
     return moment
 
 

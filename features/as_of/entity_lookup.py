@@ -61,9 +61,9 @@ class EntityLookup:
             zeros = np.zeros((count, len(spec.WINDOWS_S)))
             return zeros, zeros, np.full(count, NEVER_S)
         code = np.zeros(count, np.int64) if entity is None else entity.astype(np.int64)
-        asked = _group(queries.user, np.maximum(code, 0))
-        group = np.minimum(np.searchsorted(self.groups, asked), len(self.groups) - 1)
-        have_met = (self.groups[group] == asked) & (code >= 0)
+        wanted = _group(queries.user, np.maximum(code, 0))
+        group = np.minimum(np.searchsorted(self.groups, wanted), len(self.groups) - 1)
+        have_met = (self.groups[group] == wanted) & (code >= 0)
         # Most (user, entity) pairs never met: only the others are worth a search.
         hit = np.flatnonzero(have_met)
         asked_of_hit = queries.take(hit)

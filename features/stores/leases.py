@@ -149,7 +149,7 @@ def hold(
         command=" ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         until_s=0.0,
     )
-    lease = Lease(location, _take(location, holder, what=what, wait_s=wait_s))
+    lease = Lease(location, _acquire(location, holder, what=what, wait_s=wait_s))
     stop = threading.Event()
 
     def keep() -> None:
@@ -183,7 +183,7 @@ def holder_of(location: Location) -> Holder | None:
     return None if holder is None or holder.is_gone() else holder
 
 
-def _take(location: Location, holder: Holder, *, what: str, wait_s: float) -> clients.Meta:
+def _acquire(location: Location, holder: Holder, *, what: str, wait_s: float) -> clients.Meta:
     bucket = objects.at(location)
     give_up = time.monotonic() + wait_s
     while True:

@@ -334,10 +334,10 @@ def _watch_sources(setting: Setting, lab: Lab) -> dict[str, npt.NDArray[np.bool_
     )
     keys = zip(*(recent[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
     source_of = dict(zip(keys, recent["source"].cast(pa.string()).to_pylist(), strict=True))
-    asked = zip(
+    watch_keys = zip(
         lab.queries.user_ids, lab.queries.times.tolist(), lab.queries.label_ids, strict=True
     )
-    sources = np.array([source_of.get(key) or "" for key in asked])
+    sources = np.array([source_of.get(key) or "" for key in watch_keys])
     names = [name for name in np.unique(sources).tolist() if name]
     return {"all": np.ones(len(sources), bool), **{name: sources == name for name in names}}
 

@@ -195,8 +195,8 @@ def _oracle_ranks(lab: Lab) -> tuple[metrics.Ints, metrics.Ints]:
     queries = lab.queries
     keys = zip(queries.user_ids, queries.times.tolist(), queries.label_ids, strict=True)
     place_of = {key: place for place, key in enumerate(keys)}
-    asked = zip(*(table[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
-    places = np.array([place_of.get(key, -1) for key in asked], np.int64)
+    watch_keys = zip(*(table[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
+    places = np.array([place_of.get(key, -1) for key in watch_keys], np.int64)
     # Ties have their mean rank; a half counts as the worse one.
     ranks = np.ceil(np.asarray(table["rank"])).astype(np.int64)
     if not (places >= 0).any():

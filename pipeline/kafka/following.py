@@ -130,7 +130,7 @@ class Follower:
             batch = self._consumer.consume(_BATCH, timeout=_POLL_S)
             if self._refusal:
                 raise command.InputError(self._refusal)
-            self._take(batch)
+            self._append(batch)
             self._say()
             if time.monotonic() >= self._due:
                 self.compact()
@@ -143,7 +143,7 @@ class Follower:
         for table, rows in self._log.compact().items():
             self.counts.rows[table] = self.counts.rows.get(table, 0) + rows
 
-    def _take(self, batch: Sequence[Any]) -> None:
+    def _append(self, batch: Sequence[Any]) -> None:
         """Makes a batch durable, then says so to Kafka."""
         records: list[Event | NewUser] = []
         letters: list[Mapping[str, object]] = []

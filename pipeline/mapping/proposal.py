@@ -139,7 +139,7 @@ class _Proposer:
             if not proposed:
                 self._left_out.append(f"{seen.source.name}: looks like none of the tables")
             for table in proposed:
-                self._take(table)
+                self._keep(table)
         if not {"watches", "impressions"} & self._tables.keys():
             held = "; ".join(
                 f"{s.source.name} has {', '.join(c.name for c in s.columns)}" for s in self._seen
@@ -155,7 +155,7 @@ class _Proposer:
         text = mapping_text.written(sources, self._queries, tables, self._left_out)
         return Proposal(text=text, summary=tuple(mapping_text.summary(tables, self._left_out)))
 
-    def _take(self, table: ProposedTable) -> None:
+    def _keep(self, table: ProposedTable) -> None:
         other = self._tables.get(table.name)
         if other is not None and len(other.columns) >= len(table.columns):
             table, other = other, table

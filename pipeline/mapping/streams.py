@@ -183,8 +183,8 @@ def _open_sqlite(path: str, sql: str) -> Stream:
         described = connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").description
         names = [column[0] for column in described]
         quoted = [_quoted(name) for name in names]
-        asked = ", ".join(f"group_concat(DISTINCT typeof({name}))" for name in quoted)
-        kinds = connection.execute(f"SELECT {asked} FROM ({sql})").fetchone()
+        expressions = ", ".join(f"group_concat(DISTINCT typeof({name}))" for name in quoted)
+        kinds = connection.execute(f"SELECT {expressions} FROM ({sql})").fetchone()
         types = [_sqlite_type(str(storage or "")) for storage in kinds]
         read = ", ".join(
             f"CAST({name} AS TEXT) AS {name}" if pa.types.is_string(kind) else name

@@ -44,7 +44,7 @@ def run_in_short(line: Sequence[str], log: pathlib.Path) -> int:
         log: File that everything it prints is appended to.
     """
     started = time.monotonic()
-    is_loud = quiet.asked() is not None
+    is_loud = quiet.verbosity() is not None
     environment = {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None

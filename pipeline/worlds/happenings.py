@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.durations import DAY_S
+from features.durations import DAY_S, HOUR_S
 from features.tables import logs
 
 Ints = npt.NDArray[np.int64]
@@ -135,7 +135,7 @@ def visits(
     lengths = rng.geometric(1 / per_visit, number)
     owners = rng.choice(users, number, p=activity / activity.sum())
     hours = rng.choice(24, number, p=by_hour / by_hour.sum())
-    begin = rng.integers(0, days, number) * DAY_S + hours * 3600 + rng.integers(0, 3600, number)
+    begin = rng.integers(0, days, number) * DAY_S + hours * HOUR_S + rng.integers(0, HOUR_S, number)
     visit = np.repeat(np.arange(number), lengths)
     total = np.cumsum(np.ceil(rng.exponential(pause_s, len(visit))).astype(np.int64))
     first = np.repeat(total[np.cumsum(lengths) - lengths], lengths)

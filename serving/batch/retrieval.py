@@ -176,12 +176,12 @@ class _Retriever:
 
     def _embed(self, batch: pa.Table, history: History) -> Floats:
         count = batch.num_rows
-        asked = Queries(np.arange(count), np.asarray(combined(batch["time"]), np.int64))
+        moments = Queries(np.arange(count), np.asarray(combined(batch["time"]), np.int64))
         context = {n: combined(batch[n]) for n in ("device", "surface") if n in batch.column_names}
         raw = examples.query_batch(
             self.resolved,
             spec.CANDIDATE,
-            request=Request(asked, np.arange(count), context),
+            request=Request(moments, np.arange(count), context),
             users=Users(self._profiles_of(batch)),
             history=history,
         )

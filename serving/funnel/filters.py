@@ -319,7 +319,7 @@ def _rules(
         age = viewer.age or 0.0
         rule_of["age"] = lambda rows: min_ages[rows] <= age
     if predicate is not None:
-        rule_of["custom"] = functools.partial(_asked, predicate, viewer, catalogue)
+        rule_of["custom"] = functools.partial(_custom_rule, predicate, viewer, catalogue)
     return rule_of
 
 
@@ -327,7 +327,7 @@ def _of_no_channel(channels: np.ndarray, codes: Sequence[int], rows: np.ndarray)
     return ~np.isin(channels[rows], codes)
 
 
-def _asked(
+def _custom_rule(
     predicate: Predicate, viewer: Viewer, catalogue: Catalogue, rows: np.ndarray
 ) -> np.ndarray:
     try:

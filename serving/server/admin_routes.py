@@ -142,12 +142,12 @@ def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
         return answer
 
     @app.post(f"{PREFIX}/rollback", summary="Make another release serve")
-    async def roll_back(asked: schema.RollbackRequest) -> RolledBack:
+    async def roll_back(body: schema.RollbackRequest) -> RolledBack:
         """Verified first; servers follow within seconds. Needs that an admin token is asked for."""
         if not parts.can_change:
             raise errors.NotPossibleError(NO_ADMIN)
         answer: RolledBack = await run(
-            functools.partial(parts.root().roll_back, to=asked.to, seen=asked.seen)
+            functools.partial(parts.root().roll_back, to=body.to, seen=body.seen)
         )
         return answer
 
@@ -192,9 +192,9 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
         return answer
 
     @app.post(f"{PREFIX}/pages", summary="One viewer's page from two releases or settings")
-    async def pages(asked: schema.PagesRequest) -> schema.PagesAnswer:
+    async def pages(body: schema.PagesRequest) -> schema.PagesAnswer:
         def look() -> schema.PagesAnswer:
-            one, other = (_side(parts, asked, side) for side in (asked.one, asked.other))
+            one, other = (_side(parts, body, side) for side in (body.one, body.other))
             ids = [{item.video_id for item in page.items} for page in (one, other)]
             return schema.PagesAnswer(one=one, other=other, both=len(ids[0] & ids[1]))
 
@@ -210,11 +210,11 @@ class _Held:
 
 
 def _side(
-    parts: Parts, asked: schema.PagesRequest, side: schema.Side
+    parts: Parts, body: schema.PagesRequest, side: schema.Side
 ) -> http_schema.RecommendationsAnswer:
     funnel = parts.funnel
     request = PageRequest(
-        user_id=asked.user_id, k=asked.k, context=asked.context.known(), record=False, explain=True
+        user_id=body.user_id, k=body.k, context=body.context.known(), record=False, explain=True
     )
     with funnel.releases.pin() as serving:
         current = serving.version

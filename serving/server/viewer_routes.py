@@ -100,7 +100,7 @@ def add(
         return result
 
     @app.post("/v1/why", summary="Why videos are on a page, or why not")
-    async def why_(asked: http_schema.WhyRequest) -> Explanation:
+    async def why_(body: http_schema.WhyRequest) -> Explanation:
         """The page is made once more and recorded nowhere: it is the page of now.
 
         Told are the filters, the sources and their scores, the place after each stage, what the
@@ -109,8 +109,8 @@ def add(
         """
 
         def explained() -> Explanation:
-            with funnel.looking(http_answers.request_of(asked)) as answer:
-                return why.explain(answer, asked.video_ids, rankers)
+            with funnel.looking(http_answers.request_of(body)) as answer:
+                return why.explain(answer, body.video_ids, rankers)
 
         result: Explanation = await run(explained)
         return result
