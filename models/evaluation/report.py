@@ -102,10 +102,10 @@ def subject(evaluation: Evaluation, part: str) -> str:
     """Returns what a part was measured on, in a sentence."""
     data = evaluation.data
     if part == "candidate":
-        asked, every = data["candidate_queries"], data["candidate_holdout_examples"]
-        drawn = "" if asked == every else f" (drawn from {every:,})"
+        queries, every = data["candidate_queries"], data["candidate_holdout_examples"]
+        drawn = "" if queries == every else f" (drawn from {every:,})"
         return (
-            f"next watch among all {data['videos']:,} videos, {asked:,} holdout watches{drawn} "
+            f"next watch among all {data['videos']:,} videos, {queries:,} holdout watches{drawn} "
             f"of {data['candidate_users']:,} users"
         )
     return (

@@ -81,7 +81,7 @@ def figure_4(setting: Setting) -> Experiment:
                 verdicts.append(f"{label}, {metric}: {change}, {verdict(change)}")
                 rows.append(change)
     assert curves is not None
-    found = {r.setting: r.value for r in rows if r.metric == "correlation with the reference"}
+    by_setting = {r.setting: r.value for r in rows if r.metric == "correlation with the reference"}
     return Experiment(
         name="figure_4",
         title="Figure 4: example age",
@@ -103,7 +103,7 @@ def figure_4(setting: Setting) -> Experiment:
             _plot(curves.days, curves.single, "probability of the most watched video"),
         ],
         conclusion="Correlation with the reference over days since upload: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        + ", ".join(f"{name} {value:.3f}" for name, value in by_setting.items())
         + f" (seed {setting.seeds[-1]}). "
         + "; ".join(verdicts)
         + ".",

@@ -194,15 +194,15 @@ def ranking_bias(setting: Setting) -> Experiment:
         rate = float(lab.impressions.clicked.mean())
         rates.append(rate)
         formula.append(1 / (1 - rate))
-        for loss, found in measured.items():
+        for loss, ratios in measured.items():
             trained = lab.train(f"bias-{loss}", seed=seed, hidden=(256,), loss=loss, **_PAPER)
             everything = np.ones(len(lab.impressions), bool)
             ratio = _ratio(lab, trained.seconds, everything)
             name = f"{loss}, P {rate:.2f}"
-            found.append(
+            ratios.append(
                 Row.of(name, RATIO, ratio, seed=seed, seconds=trained.took_s, n=len(lab.holdout))
             )
-        rows += [found[-1] for found in measured.values()]
+        rows += [ratios[-1] for ratios in measured.values()]
         rows.append(Row(setting=f"1 / (1 - P), P {rate:.2f}", metric=RATIO, value=formula[-1]))
     paper, exact = (measured[loss] for loss in (config.WEIGHTED, config.EXACT))
     return Experiment(
@@ -248,8 +248,8 @@ def ranking_calibration(setting: Setting) -> Experiment:
     before, after = (_deciles(lab, one) for one in (trained.uncalibrated, trained.seconds))
     rows = [
         dataclasses.replace(row, setting=f"{row.setting}{name}", seed=seed)
-        for name, found in ((" before the curve", before), ("", after))
-        for row in found.ratios
+        for name, deciles in ((" before the curve", before), ("", after))
+        for row in deciles.ratios
     ]
     rows += [*after.expected, *after.actual]
     places = [row.value for row in after.expected]
@@ -329,8 +329,8 @@ def _ratio(lab: Lab, seconds: Floats, mask: np.ndarray) -> Interval:
         for values in (seconds, lab.impressions.watch_time_s)
     )
     sums = metrics.UserSums(numerator=expected, denominator=actual)
-    (found,) = lab.bootstrap().intervals([sums])
-    return found
+    (interval,) = lab.bootstrap().intervals([sums])
+    return interval
 
 
 def _name(hidden: Sequence[int]) -> str:

@@ -78,9 +78,9 @@ def sequence_models(setting: Setting) -> Experiment:
     systems |= _of_baselines(lab)
     rows: list[Row] = []
     for name, system in systems.items():
-        found = lab.rows(name, system.ranked, trained=trained.get(name))
+        measured = lab.rows(name, system.ranked, trained=trained.get(name))
         rows += [
-            dataclasses.replace(row, seed=system.seed, seconds=system.seconds) for row in found
+            dataclasses.replace(row, seed=system.seed, seconds=system.seconds) for row in measured
         ]
         costs = {_TRAINING: system.seconds, _SERVING: system.query_ms}
         rows += [

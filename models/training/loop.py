@@ -77,11 +77,11 @@ class Result:
     def summary(self) -> str:
         """Returns one line for people."""
         shown = {n: v for n, v in self.metrics.items() if n not in collapse.NAMES}
-        found = ", ".join(f"holdout {name} {value:.4f}" for name, value in shown.items())
-        where = f"best of {self.rounds} rounds: {self.best_round}" if found else "no holdout"
+        figures = ", ".join(f"holdout {name} {value:.4f}" for name, value in shown.items())
+        where = f"best of {self.rounds} rounds: {self.best_round}" if figures else "no holdout"
         return (
             f"{self.epochs:.1f} epochs, {self.steps:,} steps, {self.examples_per_s:,.0f} "
-            f"examples/s; {found + '; ' if found else ''}{where}"
+            f"examples/s; {figures + '; ' if figures else ''}{where}"
         )
 
 

@@ -169,8 +169,8 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
         )
     trained_on = info["lineage"].get("transform")
     if examples_dir is not None and trained_on is not None:
-        found = transform_fingerprint(examples_dir, kind)
-        if found != trained_on:
+        fingerprint = transform_fingerprint(examples_dir, kind)
+        if fingerprint != trained_on:
             raise command.InputError(
                 f"{directory} was trained on another transform than that of {examples_dir}: ids "
                 f"and quantiles would be mixed up. It came from {info['lineage'].get('examples')}."

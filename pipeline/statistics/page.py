@@ -126,12 +126,12 @@ def _raw_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [
             column,
-            found["type"],
-            _percent(found["missing"]),
-            _number(found.get("distinct")),
-            _values(found),
+            described["type"],
+            _percent(described["missing"]),
+            _number(described.get("distinct")),
+            _values(described),
         ]
-        for column, found in table["columns"].items()
+        for column, described in table["columns"].items()
     ]
     told = (
         f"{_number(table['rows'])} rows, {_number(table['accepted'])} used{times}. Set aside: "
@@ -141,10 +141,10 @@ def _raw_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "told": told, "columns": text_table(header, rows)}
 
 
-def _values(found: Mapping[str, Any]) -> str:
-    if found.get("quantiles"):
-        return " · ".join(f"{value:.4g}" for value in found["quantiles"].values())
-    top = found.get("top") or {}
+def _values(described: Mapping[str, Any]) -> str:
+    if described.get("quantiles"):
+        return " · ".join(f"{value:.4g}" for value in described["quantiles"].values())
+    top = described.get("top") or {}
     return ", ".join(f"{repr(value)[1:-1]} ({_number(n)})" for value, n in top.items())
 
 
