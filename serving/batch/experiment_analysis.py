@@ -140,8 +140,8 @@ def exposed(
         waiting = _pages(_inside(rows, **window).select(_COLUMNS), names)
         # Of a new site all may still wait.
         is_new = rows.num_rows and not any((logs_dir / "impressions").glob("**/*.parquet"))
-        found = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
-    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in found]
+        fragments = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
+    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in fragments]
     pages = pa.concat_tables([_pages(_NO_ROWS, names), waiting, *parts])
     # A page may lie in several fragments: its impressions are written as they ripen.
     pages = pages.group_by(["user_id", "page_id", "arm"]).aggregate(_added())

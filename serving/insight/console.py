@@ -121,8 +121,8 @@ class Console:
                         )
                     self._other = None  # Never three at once.
                     self._other = self._load(version)
-            found = self._other
-        yield found
+            other = self._other
+        yield other
 
     def result(self, experiment: Experiment | None) -> dict[str, Any]:
         """Returns what an experiment showed so far, as :mod:`serving.batch.experiment_analysis`.
@@ -137,8 +137,8 @@ class Console:
         with self._lock:
             if self._result is None or time.monotonic() - self._result[0] > _RESULT_HOLDS_S:
                 with _politely():
-                    found = experiment_analysis.analyse(self.logs, experiment)
-                self._result = (time.monotonic(), found)
+                    result = experiment_analysis.analyse(self.logs, experiment)
+                self._result = (time.monotonic(), result)
             return self._result[1]
 
 

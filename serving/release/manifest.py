@@ -248,13 +248,13 @@ def versions(serving_root: Path) -> list[str]:
 
 def pins(serving_root: Path) -> dict[str, list[str]]:
     """Returns the versions that each experiment has pinned, by its name."""
-    found: dict[str, list[str]] = {}
+    pinned: dict[str, list[str]] = {}
     for path in sorted((pathlib.Path(serving_root) / PINNED).glob("[!.]*")):
         lines = path.read_text(encoding="utf-8", errors="replace").split()
-        found[path.name] = [line for line in lines if is_version(line)]
-        if len(found[path.name]) < len(lines):
+        pinned[path.name] = [line for line in lines if is_version(line)]
+        if len(pinned[path.name]) < len(lines):
             logging.warning("%s must hold versions, one a line; other lines pin nothing.", path)
-    return found
+    return pinned
 
 
 def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:

@@ -280,8 +280,8 @@ def _next_version(root: pathlib.Path) -> str:
 
 
 def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
-    found = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
-    return [path for path in found if release.is_version(path.name)]
+    paths = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
+    return [path for path in paths if release.is_version(path.name)]
 
 
 def _remove_leftovers(root: pathlib.Path) -> None:

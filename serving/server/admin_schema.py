@@ -29,7 +29,7 @@ class RollbackRequest(Strict):
     )
 
 
-class Settings(Strict):
+class FunnelChanges(Strict):
     """Settings of the funnel that differ from those of the server."""
 
     retrieved: _Whole | None = pydantic.Field(default=None, ge=1)
@@ -45,7 +45,7 @@ class Side(Strict):
     release_id: Version | None = pydantic.Field(
         default=None, description="Without, the one that serves."
     )
-    settings: Settings = pydantic.Field(default_factory=Settings)
+    settings: FunnelChanges = pydantic.Field(default_factory=FunnelChanges)
 
 
 class PagesRequest(Strict):

@@ -71,10 +71,10 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     )
 
 
-Asked = http_schema.RecommendationsRequest | http_schema.RelatedRequest
+PageBody = http_schema.RecommendationsRequest | http_schema.RelatedRequest
 
 
-def request_of(body: Asked, *, traceparent: str = "") -> PageRequest:
+def request_of(body: PageBody, *, traceparent: str = "") -> PageRequest:
     """Returns the request in the form of the funnel."""
     record = not body.debug if body.record is None else body.record
     related_to = body.video_id if isinstance(body, http_schema.RelatedRequest) else ""

@@ -212,13 +212,13 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         response_model=http_schema.RecommendationsAnswer,
     )
     async def recommendations(
-        asked: http_schema.RecommendationsRequest, received: Request
+        body: http_schema.RecommendationsRequest, received: Request
     ) -> Response:
-        return await answer(asked, received)
+        return await answer(body, received)
 
-    async def answer(asked: http_answers.Asked, received: Request) -> Response:
+    async def answer(body: http_answers.PageBody, received: Request) -> Response:
         request = http_answers.request_of(
-            asked, traceparent=received.headers.get("traceparent", "")[:64]
+            body, traceparent=received.headers.get("traceparent", "")[:64]
         )
         try:
             page = await pool.run(functools.partial(service.funnel.recommend, request))
@@ -228,7 +228,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
                 metrics.observe_failure(current.version)
             raise
         metrics.observe_page(page, user_id=request.user_id)
-        made = http_answers.page_answer(page, debug=asked.debug, hosts=service.image_hosts)
+        made = http_answers.page_answer(page, debug=body.debug, hosts=service.image_hosts)
         # As text at once: validating and converting our own answer again costs milliseconds.
         return Response(made.model_dump_json(), media_type="application/json")
 
@@ -238,8 +238,8 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         response_model=http_schema.RecommendationsAnswer,
         responses={404: _described(404)},
     )
-    async def related(asked: http_schema.RelatedRequest, received: Request) -> Response:
-        return await answer(asked, received)
+    async def related(body: http_schema.RelatedRequest, received: Request) -> Response:
+        return await answer(body, received)
 
     @app.post("/v1/events", summary="Report what users did")
     async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:
@@ -260,8 +260,8 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def users(
         limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
     ) -> http_schema.UsersAnswer:
-        found = await pool.run(functools.partial(service.history.user_ids, limit))
-        return http_schema.UsersAnswer(users=found)
+        ids = await pool.run(functools.partial(service.history.user_ids, limit))
+        return http_schema.UsersAnswer(users=ids)
 
     @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
     async def history(
