@@ -23,8 +23,9 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from features import command, config_flags, hooks
+from features import command, config_flags
 from serving.guard.config import GuardConfig
+from serving.process import hooks
 from serving.release import manifest as release
 from serving.release import stored_root
 

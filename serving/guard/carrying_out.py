@@ -5,9 +5,9 @@ import dataclasses
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge
 
-from features import hooks
 from serving.guard.polling import Servers
 from serving.guard.watching import Decision, Guard
+from serving.process import hooks
 from serving.release import publication, rollbacks, stored_root
 
 
