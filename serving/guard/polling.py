@@ -106,10 +106,10 @@ def _addresses(url: str) -> list[tuple[str, str]]:
         return [(url.rstrip("/"), parts.netloc)]
     port = parts.port or 80
     try:
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except OSError:
         return [(url.rstrip("/"), parts.netloc)]  # Asking it says what is wrong.
-    addresses = {info[4][0]: info[0] for info in found}
+    addresses = {info[4][0]: info[0] for info in infos}
     if socket.AF_INET in addresses.values():  # One machine is not asked twice.
         addresses = {a: f for a, f in addresses.items() if f == socket.AF_INET}
     shown = (f"[{a}]" if f == socket.AF_INET6 else str(a) for a, f in addresses.items())

@@ -111,10 +111,10 @@ class Guard:
         if probation is None or now < self._retry_at:
             return None
         new = totals.get(probation.version, Tally())
-        found = judging.breaches(new, self._before(probation, new, totals), self._config)
-        if not found:
+        breaches = judging.breaches(new, self._before(probation, new, totals), self._config)
+        if not breaches:
             return None
-        decision = _decision(probation, found, new, now)
+        decision = _decision(probation, breaches, new, now)
         logging.error(
             "Release %s does worse than %s: %s. Going back.",
             *(decision.old, decision.new, decision.reason),
@@ -188,16 +188,16 @@ def _way_back(root: pathlib.Path, version: str) -> tuple[str, str]:
 
 
 def _decision(
-    probation: _Probation, found: list[judging.Breach], new: Tally, now: float
+    probation: _Probation, breaches: list[judging.Breach], new: Tally, now: float
 ) -> Decision:
     return Decision(
         old=probation.version,
         new=probation.previous,
-        reason="; ".join(map(str, found)),
+        reason="; ".join(map(str, breaches)),
         evidence={
             "seconds_since_publication": round(now - probation.since, 1),
             "pages": new.requests,
             "outcomes_known": new.known_outcomes,
-            "breaches": [dataclasses.asdict(breach) for breach in found],
+            "breaches": [dataclasses.asdict(breach) for breach in breaches],
         },
     )

@@ -49,11 +49,11 @@ def write(serving_root: Path, record: Rollback) -> None:
 
 def read(serving_root: Path) -> list[Rollback]:
     """Returns the rollbacks of a serving root, newest first, the last thousand."""
-    found = []
+    records = []
     paths = sorted((pathlib.Path(serving_root) / DIRECTORY).glob("[!.]*.json"), reverse=True)
     for path in paths[:_MOST]:
         try:
-            found.append(Rollback(**json.loads(path.read_text())))
+            records.append(Rollback(**json.loads(path.read_text())))
         except (OSError, ValueError, TypeError) as error:
             logging.warning("%s tells of no rollback: %s", path, error)
-    return found
+    return records

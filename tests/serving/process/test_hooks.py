@@ -13,7 +13,10 @@ from serving.process import hooks
 
 def test_a_command_is_given_the_news_and_the_event(tmp_path):
     told = tmp_path / "told"
-    code = f"import os, sys; open({str(told)!r}, 'w').write(os.environ['WATCHNEXT_EVENT'] + sys.stdin.read())"
+    code = (
+        "import os, sys; "
+        f"open({str(told)!r}, 'w').write(os.environ['WATCHNEXT_EVENT'] + sys.stdin.read())"
+    )
     assert hooks.tell(f'{sys.executable} -c "{code}"', "done", {"release": "7"})
     assert told.read_text() == 'done{"event": "done", "release": "7"}'
 
