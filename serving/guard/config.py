@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from features.config import Bounds, check
+from features.durations import HOUR_S, MINUTE_S
 
 _Share = Annotated[float, Bounds(gt=0, lt=1)]
 _Seconds = Annotated[float, Bounds(gt=0)]
@@ -38,8 +39,8 @@ class GuardConfig:
     worse_than_before: Annotated[float, Bounds(ge=1)] = 2.0
     max_fall: _Share = 0.3
     alpha: _Share = 0.001
-    probation_s: _Seconds = 3600.0
-    before_s: _Seconds = 1800.0
+    probation_s: _Seconds = float(HOUR_S)
+    before_s: _Seconds = 30.0 * MINUTE_S
     least_pages: Annotated[int, Bounds(ge=1)] = 20
     least_outcomes: Annotated[int, Bounds(ge=100)] = 200
     period_s: _Seconds = 2.0

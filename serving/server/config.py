@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from features.config import Bounds, Flag, OneOf, check
+from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
 from serving.servables import reduced_precision
 
@@ -63,7 +64,7 @@ class ServiceConfig:
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
     precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
-    outcome_s: Annotated[float, Bounds(gt=0, le=3600)] = 30.0
+    outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
