@@ -20,7 +20,7 @@ from models.ranking import calibration, duration_target
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
 from models.ranking.scoring import Scorer
-from models.training import batches, checkpoints, loop, saved
+from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -295,7 +295,12 @@ def together(model_config: RankerConfig) -> tuple[str, ...]:
 
 
 def train(
-    examples_dir: Path, model_dir: Path, model_config: RankerConfig, settings: TrainingConfig
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: RankerConfig,
+    settings: TrainingConfig,
+    *,
+    warm: warm_start.WarmStart | None = None,
 ) -> loop.Result:
     """Trains a ranker on the examples and saves it; arguments as for the candidate model.
 
@@ -309,16 +314,24 @@ def train(
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)
-    starting_logit = labels.starting_logit(model_config.loss)
     advise(labels, model_config.loss)
     resolved = ResolvedSpec.load(examples_dir)
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=settings.seed)
-    model.set_bias(starting_logit)
+    model.set_bias(labels.starting_logit(model_config.loss))
     if model_config.target == config.RELATIVE:
         model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     columns += _started_heads(model, examples_dir, labels)
+    vocabularies = {s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes}
+    facts, settings = warm_start.begun(
+        model,
+        vocabularies,
+        settings,
+        warm=warm,
+        load=ranker.load,
+        facts=saved.lineage_of(examples_dir, spec.RANKER),
+    )
     task = RankerTask(
         model,
         holdout=_holdout(examples_dir, columns, settings),
@@ -337,7 +350,6 @@ def train(
             "Give --memory_gb more than the training examples take."
         )
     configs = {"model": model_config, "training": settings}
-    facts = saved.lineage_of(examples_dir, spec.RANKER)
     run = checkpoints.RunDirectory(
         f"{os.fspath(model_dir).rstrip('/')}.training",
         {"lineage": facts, "configs": config.to_json(configs)},
@@ -348,7 +360,7 @@ def train(
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
         configs=configs,
-        vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
+        vocabularies=vocabularies,
         metrics=result.metrics,
         history=result.history,
         lineage=facts,

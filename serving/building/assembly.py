@@ -44,7 +44,7 @@ USERS = "users.parquet"
 _FEW_QUERIES = 64
 
 
-class GatesFailedError(command.InputError):
+class GatesFailedError(command.RefusedError):
     """At least one gate failed, so nothing was published."""
 
 
