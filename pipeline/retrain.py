@@ -54,6 +54,9 @@ _STEP_FLAGS = {
     "preprocess": flags.DEFINE_string(
         "preprocess_flags", "", "Further flags of pipeline.preprocess, in one string."
     ),
+    "judge_examples": flags.DEFINE_string(
+        "judge_flags", "", "Further flags of serving.judge_examples."
+    ),
     "train_candidate": flags.DEFINE_string(
         "candidate_flags", "", "Further flags of models.train_candidate."
     ),
@@ -176,9 +179,11 @@ def _unrecorded_flags(
     config: schedule.ScheduleConfig, work: pathlib.Path
 ) -> Mapping[str, Sequence[str]]:
     """Returns flags that make no step run again: what they are changes from run to run."""
-    given: dict[str, Sequence[str]] = {}
+    # What serves is no part of what a day is: it makes no step run again.
+    given: dict[str, Sequence[str]] = {"judge_examples": [f"--serving_root={_SERVING_ROOT.value}"]}
     if _FORCE_PUBLISH.value:
         given["build_release"] = [f"--force_publish={_FORCE_PUBLISH.value}"]
+        given["judge_examples"] = [*given["judge_examples"], *given["build_release"]]
     if config.warm_start:
         given |= warm_starting.flags(work)
     return given

@@ -21,7 +21,9 @@ from absl import flags, logging
 from features import command, config_flags, files
 from serving.building import config as build_config
 
-_INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
+_INPUTS = config_flags.define(
+    build_config.Inputs, without={"page_order", "metrics", "judged_examples"}
+)
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
 _WATCHES = flags.DEFINE_integer(

@@ -315,15 +315,12 @@ def train(
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)
     advise(labels, model_config.loss)
-    resolved = ResolvedSpec.load(examples_dir)
-    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
-    model = Ranker(resolved, sizes, model_config, seed=settings.seed)
-    model.set_bias(labels.starting_logit(model_config.loss))
-    if model_config.target == config.RELATIVE:
-        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
+    model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     columns += _started_heads(model, examples_dir, labels)
-    vocabularies = {s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes}
+    vocabularies = {
+        s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in model.vocabulary_sizes
+    }
     facts, settings = warm_start.begun(
         model,
         vocabularies,
@@ -350,10 +347,8 @@ def train(
             "Give --memory_gb more than the training examples take."
         )
     configs = {"model": model_config, "training": settings}
-    run = checkpoints.RunDirectory(
-        f"{os.fspath(model_dir).rstrip('/')}.training",
-        {"lineage": facts, "configs": config.to_json(configs)},
-    )
+    described = {"lineage": facts, "configs": config.to_json(configs)}
+    run = checkpoints.RunDirectory(f"{os.fspath(model_dir).rstrip('/')}.training", described)
     result = loop.fit(task, examples, settings, run)
     task.calibrate()
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
@@ -368,6 +363,18 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _new_model(
+    examples_dir: Path, model_config: RankerConfig, labels: Labels, *, seed: int
+) -> Ranker:
+    resolved = ResolvedSpec.load(examples_dir)
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
+    model = Ranker(resolved, sizes, model_config, seed=seed)
+    model.set_bias(labels.starting_logit(model_config.loss))
+    if model_config.target == config.RELATIVE:
+        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
+    return model
 
 
 def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ queries, and what the SavedModels make of raw features is compared with what tra
 
 import dataclasses
 import functools
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.building import gates, skew, trials, user_queries
+from serving.building import day_gates, gates, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -71,6 +72,7 @@ def publish(
     figures = gates.read_metrics(inputs.metrics)
     with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
+        assembly.take_gates_of_examples()
         assembly.judge_metrics(figures)
         assembly.judge_page_order()
         # What fails here fails before anything expensive is done.
@@ -92,6 +94,7 @@ def publish(
                 "candidate_model": _lineage(inputs.candidate_model),
                 "ranker_model": _lineage(inputs.ranker_model),
                 "index": assembly.index_report,
+                "days": _days(inputs.examples),
             },
             forced=settings.force_publish if gates.failed(assembly.gates) else "",
             keep=settings.keep,
@@ -143,6 +146,16 @@ def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
     if directory is None:
         return None
     return {"path": door.shown(directory.resolve()), "info": files.read_complete(directory)}
+
+
+def _days(examples: pathlib.Path) -> Mapping[str, Any]:
+    """Returns what the last days of the logs looked like, for the gates of the next examples."""
+    path = examples / day_gates.DAYS
+    if not path.is_file():
+        return {}
+    days = json.loads(path.read_text())
+    tables = {name: {"hours": table["hours"]} for name, table in days["tables"].items()}
+    return {"start_s": days["start_s"], "end_s": days["end_s"], "tables": tables}
 
 
 def _require_passed(judged: list[Gate], force_publish: str) -> None:
@@ -307,6 +320,12 @@ class _Assembly:
             },
         )
         return PreparedVideos.load(directory, self._resolved)
+
+    def take_gates_of_examples(self) -> None:
+        """Takes over what the newest day of the examples was judged by before the training."""
+        directory = self._inputs.judged_examples
+        for gate in ((directory and files.read_complete(directory)) or {}).get("gates", []):
+            self._add(Gate(**gate))
 
     def judge_metrics(self, figures: Mapping[str, Any]) -> None:
         """Compares metrics with chance, the baselines and the release that serves now."""

@@ -51,11 +51,17 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "--holdout_days=2 --runner=DirectRunner --until=2022-05-08"
     )
     assert commands[1] == (
+        f"{python} -m serving.judge_examples --examples={work}/examples "
+        f"--output={work}/judged_examples --serving_root={tmp_path}/serving_root "
+        "'--force_publish=known bad day'"
+    )
+    assert commands[2] == (
         f"{python} -m models.train_candidate --examples={work}/examples "
         f"--model={work}/candidate_model --epochs=2"
     )
     assert [line.split()[2] for line in commands] == [
         "pipeline.preprocess",
+        "serving.judge_examples",
         "models.train_candidate",
         "models.train_ranker",
         "models.evaluate",
@@ -65,11 +71,11 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "serving.build_release",
     ]
     # An order of pages is learned from watches that its models have not learnt, and published.
-    assert f"--candidate_model={work}/candidate_model" in commands[4]
-    assert f"--candidate_model={work}/final_candidate_model" in commands[7]
-    assert f"--examples={work}/final_examples" in commands[7]
-    assert f"--page_order={work}/page_order" in commands[7]
-    assert "'--force_publish=known bad day'" in commands[7]
+    assert f"--candidate_model={work}/candidate_model" in commands[5]
+    assert f"--candidate_model={work}/final_candidate_model" in commands[8]
+    assert f"--examples={work}/final_examples" in commands[8]
+    assert f"--page_order={work}/page_order" in commands[8]
+    assert "'--force_publish=known bad day'" in commands[8]
     assert not work.exists()
 
 
