@@ -341,11 +341,7 @@ def train(
         settings=settings,
         together=together(model_config),
     )
-    if model_config.pairwise and isinstance(examples, batches.Streamed):
-        logging.warning(
-            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
-            "Give --memory_gb more than the training examples take."
-        )
+    _advise_on_pairs(model_config, examples)
     configs = {"model": model_config, "training": settings}
     described = {"lineage": facts, "configs": config.to_json(configs)}
     run = checkpoints.RunDirectory(f"{os.fspath(model_dir).rstrip('/')}.training", described)
@@ -363,6 +359,14 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _advise_on_pairs(model_config: RankerConfig, examples: object) -> None:
+    if model_config.pairwise and isinstance(examples, batches.Streamed):
+        logging.warning(
+            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
+            "Give --memory_gb more than the training examples take."
+        )
 
 
 def _new_model(

@@ -17,7 +17,8 @@ class Cost:
 
     Attributes:
         cpu_s: Processor time, user's and system's, seconds.
-        peak_memory_bytes: Largest resident set of any one of the processes.
+        peak_memory_bytes: Largest resident set of any one of the processes; what they were forked
+            from, some 100 MiB, is the least.
         output_bytes: Size of what it made.
     """
 
