@@ -318,9 +318,8 @@ def train(
     model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     columns += _started_heads(model, examples_dir, labels)
-    vocabularies = {
-        s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in model.vocabulary_sizes
-    }
+    spaces = model.vocabulary_sizes
+    vocabularies = {s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in spaces}
     facts, settings = warm_start.begun(
         model,
         vocabularies,
@@ -329,11 +328,8 @@ def train(
         load=ranker.load,
         facts=saved.lineage_of(examples_dir, spec.RANKER),
     )
-    task = RankerTask(
-        model,
-        holdout=_holdout(examples_dir, columns, settings),
-        stop_metric=settings.stop_metric,
-    )
+    holdout = _holdout(examples_dir, columns, settings)
+    task = RankerTask(model, holdout=holdout, stop_metric=settings.stop_metric)
     examples = batches.open_training(
         examples_dir,
         spec.RANKER,
@@ -343,8 +339,10 @@ def train(
     )
     _advise_on_pairs(model_config, examples)
     configs = {"model": model_config, "training": settings}
-    described = {"lineage": facts, "configs": config.to_json(configs)}
-    run = checkpoints.RunDirectory(f"{os.fspath(model_dir).rstrip('/')}.training", described)
+    run = checkpoints.RunDirectory(
+        f"{os.fspath(model_dir).rstrip('/')}.training",
+        {"lineage": facts, "configs": config.to_json(configs)},
+    )
     result = loop.fit(task, examples, settings, run)
     task.calibrate()
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
