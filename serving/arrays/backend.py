@@ -193,13 +193,13 @@ class ArrayModel:
                 f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
             )
         for key, (_, shape) in self.shapes.items():
-            found = np.shape(inputs[key])
-            if len(found) != len(shape) or any(
+            lengths = np.shape(inputs[key])
+            if len(lengths) != len(shape) or any(
                 size is not None and size != length
-                for size, length in zip(shape, found, strict=True)
+                for size, length in zip(shape, lengths, strict=True)
             ):
                 raise errors.ModelError(
-                    f"input {key!r} of model {name} must have the shape {shape}, got {found}."
+                    f"input {key!r} of model {name} must have the shape {shape}, got {lengths}."
                 )
         try:
             return self.function(inputs)

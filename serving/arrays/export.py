@@ -185,8 +185,8 @@ def _curve(name: str, curve: Calibration) -> dict[str, np.ndarray]:
 def _write(
     saved_model: Path, supported: Sequence[str], arrays: Mapping[str, np.ndarray], **plan: Any
 ) -> None:
-    found = Constants({"signatures": list(supported), **plan}, arrays)
-    constants.write(pathlib.Path(saved_model), found)
+    written = Constants({"signatures": list(supported), **plan}, arrays)
+    constants.write(pathlib.Path(saved_model), written)
 
 
 def _write_none(saved_model: Path, problem: str) -> None:

@@ -74,7 +74,7 @@ class RawSide:
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ids int32 and numbers float32 by name, in the shapes of the raw inputs."""
-        found: dict[str, np.ndarray] = {}
+        transformed: dict[str, np.ndarray] = {}
         for vocabulary, features in self._spaces.values():
             given = [np.asarray(raw[f.name]) for f in features]
             # Most of a padded list is "", which is not looked for.
@@ -89,15 +89,15 @@ class RawSide:
             for feature, values, places in zip(features, given, told, strict=True):
                 flat = np.zeros(values.size, np.int32)
                 flat[places] = ids[start : start + len(places)]
-                found[feature.name] = flat.reshape(values.shape)
+                transformed[feature.name] = flat.reshape(values.shape)
                 start += len(places)
         if self.quantiles is not None:
             name = spec.vector_column(self._side, Kind.CONTINUOUS)
-            found[name] = self.quantiles(np.asarray(raw[name], np.float32))
+            transformed[name] = self.quantiles(np.asarray(raw[name], np.float32))
         if self._binary:
             name = spec.vector_column(self._side, Kind.BINARY)
-            found[name] = bounded(np.asarray(raw[name], np.float32), self._binary)
-        return found
+            transformed[name] = bounded(np.asarray(raw[name], np.float32), self._binary)
+        return transformed
 
 
 class DenseSide:
@@ -152,8 +152,8 @@ def mean(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
         total = table.take(known, axis=0).sum(axis=0, keepdims=True)
         return np.asarray(total / max(len(known), 1), np.float32)
     counts = np.maximum((ids > 0).sum(axis=1, keepdims=True), 1).astype(np.float32)
-    found: np.ndarray = table.take(ids, axis=0).sum(axis=1) / counts
-    return found
+    means: np.ndarray = table.take(ids, axis=0).sum(axis=1) / counts
+    return means
 
 
 def members(table: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -72,14 +72,16 @@ def log_mean_exp(logits: Sequence[np.ndarray]) -> np.ndarray:
         return logits[0]
     stacked = np.stack(logits)
     highest = stacked.max(axis=0)
-    found: np.ndarray = highest + np.log(np.exp(stacked - highest).mean(axis=0, dtype=np.float32))
-    return found
+    together: np.ndarray = highest + np.log(
+        np.exp(stacked - highest).mean(axis=0, dtype=np.float32)
+    )
+    return together
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Returns 1 / (1 + exp(-x)), float32 [N], without overflow."""
-    found: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
-    return found.astype(np.float32)
+    chances: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
+    return chances.astype(np.float32)
 
 
 def between(quantiles: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -93,5 +95,5 @@ def between(quantiles: np.ndarray, factors: np.ndarray) -> np.ndarray:
     below = np.minimum(np.floor(place), groups - 2.0)
     share = (place - below).astype(np.float32)
     row = below.astype(np.int64)
-    found: np.ndarray = factors[row] * (1 - share) + factors[row + 1] * share
-    return found
+    values: np.ndarray = factors[row] * (1 - share) + factors[row + 1] * share
+    return values

@@ -50,17 +50,17 @@ class Quantiles:
         rows, width = filled.shape
         if rows < 8:
             columns = np.broadcast_to(np.arange(width), filled.shape).reshape(-1)
-            return self._found(filled.reshape(-1), columns).reshape(filled.shape)
+            return self._searched(filled.reshape(-1), columns).reshape(filled.shape)
         result = np.empty((rows, width), np.float32)
         result[:] = self._of_usual
         flat = np.flatnonzero(filled != self.usual)
-        result.reshape(-1)[flat] = self._found(filled.reshape(-1)[flat], flat % width)
+        result.reshape(-1)[flat] = self._searched(filled.reshape(-1)[flat], flat % width)
         return result
 
     @functools.cached_property
     def _of_usual(self) -> np.ndarray:
         filled = np.clip(self.usual, -LARGEST, LARGEST)
-        return self._found(filled.astype(np.float32), np.arange(len(filled)))
+        return self._searched(filled.astype(np.float32), np.arange(len(filled)))
 
     @functools.cached_property
     def _padded(self) -> tuple[np.ndarray, int]:
@@ -93,7 +93,7 @@ class Quantiles:
             table[:, 1:, 3] = (below + 1 + np.arange(1, number + 1)).astype(np.float32) / 2
         return table.reshape(-1, 4)
 
-    def _found(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def _searched(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Returns quantiles float32 [m] of filled values float32 [m] of columns int [m]."""
         padded, steps = self._padded
         number = self.boundaries.shape[1]
@@ -107,5 +107,5 @@ class Quantiles:
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(gap > 0, (values - low) / gap, np.float32(0))
         rank = np.where(values == low, tied, rank + share)
-        found: np.ndarray = rank / np.float32(number + 1)
-        return found
+        quantiles: np.ndarray = rank / np.float32(number + 1)
+        return quantiles

@@ -69,8 +69,8 @@ class QueryTower:
         assert self._place_weights is not None
         weights = np.where(ids > 0, self._place_weights, np.float32(0))
         watches = members(self._tables[_VIDEO], ids)
-        found: np.ndarray = (weights[:, np.newaxis] @ watches)[:, 0]
-        return found
+        summed: np.ndarray = (weights[:, np.newaxis] @ watches)[:, 0]
+        return summed
 
 
 class VideoTower:
@@ -111,5 +111,5 @@ class VideoTower:
 
 def _normalised(rows: np.ndarray) -> np.ndarray:
     squares = np.maximum(np.square(rows).sum(axis=1, keepdims=True), np.float32(_EPSILON))
-    found: np.ndarray = rows / np.sqrt(squares)
-    return found
+    unit: np.ndarray = rows / np.sqrt(squares)
+    return unit

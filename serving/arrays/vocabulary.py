@@ -40,9 +40,9 @@ class Vocabulary:
 
     def lookup(self, strings: Sequence[str]) -> np.ndarray:
         """Returns the id of each string, int32 [n]; 0 for what is not in the vocabulary."""
-        found = np.zeros(len(strings), np.int32)
+        ids = np.zeros(len(strings), np.int32)
         if not len(self.tokens) or not len(strings):
-            return found
+            return ids
         encoded = [string.encode() for string in strings]
         values = np.array(encoded, dtype=self.tokens.dtype)  # Cuts what is too long.
         places = np.minimum(self.tokens.searchsorted(values), len(self.tokens) - 1)
@@ -51,8 +51,8 @@ class Vocabulary:
         # A zero byte at an end is lost in an array of bytes.
         is_whole &= np.fromiter((not e.endswith(b"\0") for e in encoded), bool, len(encoded))
         hit = is_whole & (self.tokens[places] == values)
-        found[hit] = self.ids[places[hit]]
-        return found
+        ids[hit] = self.ids[places[hit]]
+        return ids
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Returns the arrays by name, for :mod:`serving.arrays.constants`."""

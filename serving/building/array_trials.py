@@ -49,9 +49,9 @@ def _judged(
     saved_model: pathlib.Path, examples_dir: pathlib.Path, resolved: ResolvedSpec, model: str
 ) -> list[Gate]:
     what = f"{model} model as arrays"
-    found = constants.load(saved_model)
-    reason = "it has none" if found is None else found.unsupported
-    if found is None or reason:
+    numbers = constants.load(saved_model)
+    reason = "it has none" if numbers is None else numbers.unsupported
+    if numbers is None or reason:
         rule = f"the {what} answers as the SavedModel does"
         return [
             Gate(
@@ -61,7 +61,7 @@ def _judged(
                 verdict=NOT_CHECKED,
             )
         ]
-    functions = functions_of(model, resolved, found)
+    functions = functions_of(model, resolved, numbers)
     return [
         gates.skew_proof(what, skew.measure(_transforms(functions), examples_dir, model)),
         _trial(saved_model, what, functions, _requests(saved_model, resolved, model)),
@@ -131,9 +131,9 @@ def _trial(
     return gates.trial(what, problem, account=account)
 
 
-def _gap(wanted: np.ndarray, found: np.ndarray) -> float:
-    if wanted.shape != found.shape:
+def _gap(wanted: np.ndarray, answered: np.ndarray) -> float:
+    if wanted.shape != answered.shape:
         return float("inf")
     scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
     # A NaN on either side is larger than any tolerance: it compares as false.
-    return float(np.abs(wanted.astype(np.float64) - found).max(initial=0.0)) / scale
+    return float(np.abs(wanted.astype(np.float64) - answered).max(initial=0.0)) / scale

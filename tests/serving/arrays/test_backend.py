@@ -23,7 +23,7 @@ def arrays(precision="auto"):
 
 
 @pytest.fixture(scope="module")
-def found(small_release):
+def on_disk(small_release):
     return release.load(small_release)
 
 
@@ -71,38 +71,38 @@ def test_pages_need_no_tensorflow_where_models_are_arrays(both):
     assert reduced_precision.of(by_arrays.ranker) == reduced_precision.FLOAT32
 
 
-def test_bfloat16_is_left_to_tensorflow(found):
+def test_bfloat16_is_left_to_tensorflow(on_disk):
     backend = arrays(reduced_precision.BFLOAT16)
-    ranker = backend.open(signatures.RANKER, found, signature=signatures.SCORE_PREPARED)
+    ranker = backend.open(signatures.RANKER, on_disk, signature=signatures.SCORE_PREPARED)
     assert is_by_tensorflow(ranker)
     assert "bfloat16" in backend.fallbacks["ranker"]
 
 
-def test_a_release_from_before_is_run_by_tensorflow_loudly(found, tmp_path, caplog):
-    older = tmp_path / "query_tower" / found.version
-    shutil.copytree(found.query_tower, older)
+def test_a_release_from_before_is_run_by_tensorflow_loudly(on_disk, tmp_path, caplog):
+    older = tmp_path / "query_tower" / on_disk.version
+    shutil.copytree(on_disk.query_tower, older)
     shutil.rmtree(older / constants.DIRECTORY)
     backend = arrays()
-    model = backend.open(signatures.QUERY_TOWER, dataclasses.replace(found, query_tower=older))
+    model = backend.open(signatures.QUERY_TOWER, dataclasses.replace(on_disk, query_tower=older))
     assert is_by_tensorflow(model)
     assert "before models were arrays" in backend.fallbacks["query_tower"]
     assert "is run by TensorFlow" in caplog.text
 
 
-def test_what_pages_do_not_ask_for_is_left_to_tensorflow_without_a_word(found, caplog):
+def test_what_pages_do_not_ask_for_is_left_to_tensorflow_without_a_word(on_disk, caplog):
     backend = arrays()
-    assert is_by_tensorflow(backend.open(signatures.RANKER, found))
+    assert is_by_tensorflow(backend.open(signatures.RANKER, on_disk))
     assert not backend.fallbacks
     assert "TensorFlow" not in caplog.text
 
 
-def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(found):
+def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(on_disk):
     for component, signature, output in (
         (signatures.QUERY_TOWER, signatures.EMBED_VIDEOS, "embedding"),
         (signatures.RANKER, signatures.PREPARE_VIDEOS, "video_parts"),
     ):
         models = [
-            b.open(component, found, signature=signature) for b in (EmbeddedBackend(), arrays())
+            b.open(component, on_disk, signature=signature) for b in (EmbeddedBackend(), arrays())
         ]
         assert isinstance(models[1], ArrayModel)
         inputs = {"video_id": np.array(["v1", "new"], object)}
@@ -113,8 +113,8 @@ def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(found):
         np.testing.assert_allclose(values, wanted, rtol=2e-3, atol=1e-4)
 
 
-def test_inputs_that_do_not_fit_are_one_error(found):
-    model = arrays().open(signatures.QUERY_TOWER, found)
+def test_inputs_that_do_not_fit_are_one_error(on_disk):
+    model = arrays().open(signatures.QUERY_TOWER, on_disk)
     with pytest.raises(errors.ModelError, match="missing"):
         model.predict({})
     shapes = {name: shape for name, (_, shape) in model.shapes.items()}
@@ -123,12 +123,12 @@ def test_inputs_that_do_not_fit_are_one_error(found):
         model.predict(wrong)
 
 
-def test_a_broken_directory_is_refused(found, tmp_path):
-    changed = tmp_path / "query_tower" / found.version
-    shutil.copytree(found.query_tower, changed)
+def test_a_broken_directory_is_refused(on_disk, tmp_path):
+    changed = tmp_path / "query_tower" / on_disk.version
+    shutil.copytree(on_disk.query_tower, changed)
     (changed / constants.DIRECTORY / "hidden.0.kernel.npy").unlink()
     with pytest.raises(command.InputError, match="cannot be read"):
-        arrays().open(signatures.QUERY_TOWER, dataclasses.replace(found, query_tower=changed))
+        arrays().open(signatures.QUERY_TOWER, dataclasses.replace(on_disk, query_tower=changed))
 
 
 # ---- the gates -----------------------------------------------------------------------------------
@@ -147,9 +147,9 @@ def altered(directory, name, change):
         ("boundaries.query", lambda b: b + 1, "equals the training examples"),
     ],
 )
-def test_arrays_that_differ_do_not_pass(name, change, rule, found, small_site, both, tmp_path):
-    changed = tmp_path / "query_tower" / found.version
-    shutil.copytree(found.query_tower, changed)
+def test_arrays_that_differ_do_not_pass(name, change, rule, on_disk, small_site, both, tmp_path):
+    changed = tmp_path / "query_tower" / on_disk.version
+    shutil.copytree(on_disk.query_tower, changed)
     examples, resolved = small_site.examples, both[0].resolved
     assert [g.verdict for g in array_trials.query_tower(changed, examples, resolved)] == [
         "pass"

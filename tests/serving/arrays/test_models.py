@@ -54,13 +54,13 @@ def test_towers_are_those_of_the_model(name, small_site, resolved, raw, tmp_path
     settings = config.CandidateConfig(embedding_dim=8, **CANDIDATES[name])
     model = shaken(CandidateModel(resolved, sizes(small_site, spec.CANDIDATE), settings))
     export.write_query_tower(model, small_site.examples, tmp_path)
-    found = backend.functions_of(spec.CANDIDATE, resolved, constants.load(tmp_path))
+    functions = backend.functions_of(spec.CANDIDATE, resolved, constants.load(tmp_path))
     query, videos = raw[spec.CANDIDATE]
     for signature, given, wanted in (
         (signatures.DEFAULT, query, model.query_embeddings),
         (signatures.EMBED_VIDEOS, videos, lambda f: saved_models.video_embeddings(model, f)),
     ):
-        tower = found[signature]
+        tower = functions[signature]
         expected = wanted(tower.transform(given)).numpy()
         assert len(np.unique(expected, axis=0)) > 3
         np.testing.assert_allclose(tower(given)["embedding"], expected, rtol=1e-4, atol=1e-5)
@@ -72,10 +72,10 @@ def test_a_video_outside_the_vocabulary_is_out_of_reach_without_content(
     settings = config.CandidateConfig(embedding_dim=8, depth=1, video_content=False)
     model = CandidateModel(resolved, sizes(small_site, spec.CANDIDATE), settings)
     export.write_query_tower(model, small_site.examples, tmp_path)
-    found = backend.functions_of(spec.CANDIDATE, resolved, constants.load(tmp_path))
+    functions = backend.functions_of(spec.CANDIDATE, resolved, constants.load(tmp_path))
     _, videos = raw[spec.CANDIDATE]
     strangers = {**videos, "video_id": np.full(len(videos["video_id"]), "nobody's", object)}
-    embedding = found[signatures.EMBED_VIDEOS](strangers)["embedding"]
+    embedding = functions[signatures.EMBED_VIDEOS](strangers)["embedding"]
     assert (embedding[:, -1] == signatures.UNREACHABLE_BIAS).all()
     assert not embedding[:, :-1].any()
 
@@ -95,10 +95,10 @@ def test_ranker_is_that_of_the_model(name, small_site, resolved, raw, tmp_path):
     model = shaken(Ranker(resolved, sizes(small_site, spec.RANKER), settings))
     model.calibration.set(calibration.Curve(knots=(-0.2, 0.3), slopes=(0.5, 1.5, 0.8), height=0.1))
     export.write_ranker(model, small_site.examples, tmp_path)
-    found = backend.functions_of(spec.RANKER, resolved, constants.load(tmp_path))
+    functions = backend.functions_of(spec.RANKER, resolved, constants.load(tmp_path))
     query, videos = raw[spec.RANKER]
     one = {name: values[:1] for name, values in query.items()}
-    prepare, score = found[signatures.PREPARE_VIDEOS], found[signatures.SCORE_PREPARED]
+    prepare, score = functions[signatures.PREPARE_VIDEOS], functions[signatures.SCORE_PREPARED]
     features = prepare.transform(videos)
     outputs = model.outputs_of(score.transform(one), features)
     logits = model.logits_from(outputs)
@@ -148,8 +148,8 @@ def test_vectors_of_users_are_left_to_tensorflow():
 def test_float32_holds_in_all_answers(small_site, resolved, raw, tmp_path):
     model = Ranker(resolved, sizes(small_site, spec.RANKER), config.RankerConfig(hidden=(16, 8)))
     export.write_ranker(model, small_site.examples, tmp_path)
-    found = backend.functions_of(spec.RANKER, resolved, constants.load(tmp_path))
+    functions = backend.functions_of(spec.RANKER, resolved, constants.load(tmp_path))
     query, _ = raw[spec.RANKER]
-    for values in found[signatures.SCORE_PREPARED].transform(query).values():
+    for values in functions[signatures.SCORE_PREPARED].transform(query).values():
         assert values.dtype in {np.dtype(np.int32), np.dtype(np.float32)}
     assert tf.float32.as_numpy_dtype == np.float32

@@ -49,12 +49,12 @@ def test_quantiles_are_those_of_the_transform(data):
         )
     )
     boundaries = np.sort(boundaries, axis=1)
-    found = Quantiles.of(boundaries, FEATURES)(values)
-    np.testing.assert_allclose(found, by_tensorflow(values, boundaries), atol=1e-6, rtol=0)
+    result = Quantiles.of(boundaries, FEATURES)(values)
+    np.testing.assert_allclose(result, by_tensorflow(values, boundaries), atol=1e-6, rtol=0)
 
 
 def test_ties_have_the_middle_of_their_quantiles():
     # Of three boundaries: 0.5 / 4 below, 1.5 and 2.5 in between, (1 + 3) / 2 / 4 at all three.
     quantiles = Quantiles.of(np.array([[5.0, 5.0, 5.0]], np.float32), features(["a"]))
-    found = quantiles(np.array([[4.0], [5.0], [6.0]], np.float32))
-    np.testing.assert_allclose(found[:, 0], [0.125, 0.5, 0.875])
+    result = quantiles(np.array([[4.0], [5.0], [6.0]], np.float32))
+    np.testing.assert_allclose(result[:, 0], [0.125, 0.5, 0.875])
