@@ -27,7 +27,7 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.building import gates, skew, trials, user_queries
+from serving.building import gates, reports, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -42,6 +42,7 @@ VIDEOS = "videos.parquet"
 STATISTICS = "video_statistics.parquet"
 USERS = "users.parquet"
 _FEW_QUERIES = 64
+_SERVABLES = (signatures.QUERY_TOWER, signatures.RANKER)
 
 
 class GatesFailedError(command.InputError):
@@ -71,18 +72,13 @@ def publish(
     figures = gates.read_metrics(inputs.metrics)
     with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
-        assembly.judge_metrics(figures)
-        assembly.judge_page_order()
-        # What fails here fails before anything expensive is done.
-        _require_passed(assembly.gates, settings.force_publish)
-        assembly.write_videos()
-        assembly.write_query_tower_and_index()
-        if inputs.ranker_model is not None:
-            assembly.write_ranker(inputs.ranker_model)
-        elif info.get("has_ranking"):
-            logging.warning("No --ranker_model: expected watch times will not be known.")
-        _require_passed(assembly.gates, settings.force_publish)
+        try:
+            assembly.write_judged(figures)
+        except GatesFailedError:
+            assembly.report_refusal()
+            raise
         assembly.write_page_order()
+        assembly.write_reports()
         progress.at("checksums")
         return build.publish(
             metrics=figures,
@@ -160,7 +156,12 @@ def _require_passed(judged: list[Gate], force_publish: str) -> None:
 
 
 class _Assembly:
-    """The components of one release, written one after the other."""
+    """The components of one release, written one after the other.
+
+    Attributes:
+        gates: Gates so far, in order.
+        index_report: Facts of the index; empty before it is written.
+    """
 
     def __init__(
         self,
@@ -177,6 +178,22 @@ class _Assembly:
         self._catalogue = Catalogue(_table(inputs.examples / "videos"))
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
+        self._previous: tuple[str | None, Mapping[str, Any]] = (None, {})
+
+    def write_judged(self, figures: Mapping[str, Any]) -> None:
+        """Writes all that gates judge; raises GatesFailedError where one forbids publication."""
+        force = self._settings.force_publish
+        self.judge_metrics(figures)
+        self.judge_page_order()
+        # What fails here fails before anything expensive is done.
+        _require_passed(self.gates, force)
+        self.write_videos()
+        self.write_query_tower_and_index()
+        if self._inputs.ranker_model is not None:
+            self.write_ranker(self._inputs.ranker_model)
+        elif dataset.info(self._inputs.examples).get("has_ranking"):
+            logging.warning("No --ranker_model: expected watch times will not be known.")
+        _require_passed(self.gates, force)
 
     def write_videos(self, *, until_day: int | None = None) -> None:
         """Writes catalogue, statistics, profiles and spec: what the funnel knows of them.
@@ -311,18 +328,16 @@ class _Assembly:
     def judge_metrics(self, figures: Mapping[str, Any]) -> None:
         """Compares metrics with chance, the baselines and the release that serves now."""
         root = self._build.serving_root
-        previous: Mapping[str, Any] = {}
         if release.stated_current(root) is not None:
             try:
-                previous = release.load_manifest(root).metrics
+                serving = release.load_manifest(root)
+                self._previous = (serving.version, serving.metrics)
             except release.ReleaseRefusedError as error:
                 # A release that is broken is the best reason to publish another one.
                 logging.warning("No comparison with the release that serves now: %s", error)
-        has_ranker = self._inputs.ranker_model is not None
+        count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
-            *gates.metrics(
-                figures, previous, num_videos=len(self._catalogue), has_ranker=has_ranker
-            )
+            *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)
         )
 
     def judge_page_order(self) -> None:
@@ -341,6 +356,36 @@ class _Assembly:
         path = page_order.path_of(self._build.serving_root, self._build.version)
         path.parent.mkdir(exist_ok=True)
         page_order.PageOrder.load(directory / page_order.FILE).save(path)
+
+    def write_reports(self) -> None:
+        """Writes the model card and the reports."""
+        progress.at("reports")
+        directory = self._build.directory("reports")
+        reports.write(self._making(), directory)
+        self._report_to((directory / reports.RETRAINING).read_text(encoding="utf-8"))
+
+    def report_refusal(self) -> None:
+        """Writes why nothing is published."""
+        self._report_to(reports.refused(self._making()))
+
+    def _report_to(self, page: str) -> None:
+        if self._settings.report is not None:
+            files.atomic_write(self._settings.report, page)
+
+    def _making(self) -> reports.Making:
+        previous, figures = self._previous
+        return reports.Making(
+            version=self._build.version,
+            inputs=self._inputs,
+            info=dataset.info(self._inputs.examples),
+            resolved=self._resolved,
+            gates=self.gates,
+            forced=self._settings.force_publish if gates.failed(self.gates) else "",
+            index=self.index_report,
+            previous=previous,
+            previous_figures=figures,
+            servables={n: self._build.directory(n) for n in _SERVABLES if self._build.has(n)},
+        )
 
     def _add(self, *judged: Gate) -> None:
         for gate in judged:
