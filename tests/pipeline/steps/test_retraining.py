@@ -160,7 +160,7 @@ def test_run_that_fails_leaves_a_page_and_one_that_built_a_release_keeps_its_own
     job = site.job()
     assert not report_page.complete(job, job.run()).exists()  # Nothing failed, nothing was built.
     monkeypatch.setenv("FAIL_JUDGE", "7")
-    job = site.job(flags={"judge": ["--x"]})
+    job = site.job(flags={"judge": ["--x=1"]})
     report_page.complete(job, job.run())
     assert "<b>Failed</b> at the step judge: exit code 7." in page.read_text()
     # A build that refused has written a page that says more.

@@ -98,6 +98,7 @@ def test_report_opens_from_the_console_with_its_style_and_runs_nothing(opened, c
     )
     chromium.click(".summary a")
     chromium.wait(lambda: "Model card of release" in text(chromium, "body"))
+    chromium.open(f"{site.url}/console")
 
 
 @pytest.mark.parametrize(("width", "is_dark"), SCREENS, ids=IDS)
