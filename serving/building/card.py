@@ -204,8 +204,12 @@ def _limits(sources: Sources, figures: Mapping[str, Any]) -> list[str]:
     told = [
         "Figures are of one holdout of watches and impressions that earlier pages led to: they do "
         "not tell what other pages would have brought, nor how another day would have come out.",
-        f"It knows nothing of videos and tastes after {until}, but for what serving looks up live.",
     ]
+    if until is not None:
+        told.append(
+            f"It knows nothing of videos and tastes after {until}, but for what serving looks up "
+            "live."
+        )
     if not figures:
         told.append("Nothing was measured for it: no metrics were given.")
     if not info.get("has_ranking", True):
