@@ -8,78 +8,73 @@ from typing import Any
 
 def text(made: Mapping[str, Any]) -> str:
     """Returns a card as Markdown."""
-    data, use = made["data"], made["use"]
+    by = f" by commit {made['made']['commit']}" if made["made"].get("commit") else ""
     parts = [
         f"# Model card of release {made['release']}",
-        f"Made {made['made']['at']}"
-        + (f" by commit {made['made']['commit']}" if made["made"].get("commit") else "")
-        + f"; before it served {made['previous'] or 'none'}.",
-        f"**Intended use.** {use['intended']}\n\n**Not for.** {use['not_for']}",
-        "## Data",
-        _facts(
-            {
-                "logs": data["logs"],
-                "from": data["from"] or "the beginning of the logs",
-                "until": data["until"],
-                "figures are of what came after": data["measured_from"],
-                "videos": data["videos"],
-            }
-        ),
-        _table(
-            ["table", "rows read", "accepted", "files", "first", "last"],
-            [
-                [name, rows.get("read"), rows.get("accepted"), *_listed(data, name)]
-                for name, rows in data["rows"].items()
-            ],
-        ),
-        "## Metrics",
-        "Brackets are 95 % intervals over users.",
-        _table(
-            ["part", "metric", "value", "n"],
-            [[m["part"], m["metric"], figure(m), m.get("n")] for m in made["metrics"]],
-        ),
-        "### Beside baselines",
-        _table(
-            ["part", "baseline", "metric", "value", "model minus it"],
-            [
-                [
-                    b["part"],
-                    b["system"],
-                    b["metric"],
-                    figure(b),
-                    figure(b["model_minus_it"] or {}),
-                ]
-                for b in made["baselines"]
-            ],
-        ),
-        "### By slice",
-        _table(
-            ["part", "slice", "metric", "value", "n"],
-            [[s["part"], s["slice"], s["metric"], figure(s), s.get("n")] for s in made["slices"]],
-        ),
-        "## Gates",
-        _table(
-            ["verdict", "rule", "value", "asked"],
-            [[g["verdict"], g["rule"], g["value"], g["threshold"]] for g in made["gates"]],
-        ),
+        f"Made {made['made']['at']}{by}; before it served {made['previous'] or 'none'}.",
+        f"**Intended use.** {made['use']['intended']}\n\n**Not for.** {made['use']['not_for']}",
+        *_data(made["data"]),
+        *_figures(made),
         "## Limits",
         "\n".join(f"- {_escaped(limit)}" for limit in made["limits"]),
+        *_lineage(made),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(data: Mapping[str, Any]) -> list[str]:
+    window = {
+        "logs": data["logs"],
+        "from": data["from"] or "the beginning of the logs",
+        "until": data["until"],
+        "figures are of what came after": data["measured_from"],
+        "videos": data["videos"],
+    }
+    rows = [
+        [name, counts.get("read"), counts.get("accepted"), *_listed(data, name)]
+        for name, counts in data["rows"].items()
+    ]
+    header = ["table", "rows read", "accepted", "files", "first", "last"]
+    return ["## Data", _facts(window), _table(header, rows)]
+
+
+def _figures(made: Mapping[str, Any]) -> list[str]:
+    metrics = [[m["part"], m["metric"], figure(m), m.get("n")] for m in made["metrics"]]
+    baselines = [
+        [b["part"], b["system"], b["metric"], figure(b), figure(b["model_minus_it"] or {})]
+        for b in made["baselines"]
+    ]
+    slices = [[s["part"], s["slice"], s["metric"], figure(s), s.get("n")] for s in made["slices"]]
+    gates = [[g["verdict"], g["rule"], g["value"], g["threshold"]] for g in made["gates"]]
+    return [
+        "## Metrics",
+        "Brackets are 95 % intervals over users.",
+        _table(["part", "metric", "value", "n"], metrics),
+        "### Beside baselines",
+        _table(["part", "baseline", "metric", "value", "model minus it"], baselines),
+        "### By slice",
+        _table(["part", "slice", "metric", "value", "n"], slices),
+        "## Gates",
+        _table(["verdict", "rule", "value", "asked"], gates),
+    ]
+
+
+def _lineage(made: Mapping[str, Any]) -> list[str]:
+    features = [
+        [f["name"], f["kind"], f["side"], ", ".join(f["models"]), f["source"]]
+        for f in made["features"]
+    ]
+    models = [
+        f"### {kind}\n\n```json\n{json.dumps(model, indent=1, sort_keys=True)}\n```"
+        for kind, model in made["models"].items()
+    ]
+    return [
         "## Features",
-        _table(
-            ["feature", "kind", "side", "models", "source"],
-            [
-                [f["name"], f["kind"], f["side"], ", ".join(f["models"]), f["source"]]
-                for f in made["features"]
-            ],
-        ),
+        _table(["feature", "kind", "side", "models", "source"], features),
         "## Lineage",
         _facts({f"seed of {name}": seed for name, seed in made["seeds"].items()}),
-        *(
-            f"### {kind}\n\n```json\n{json.dumps(model, indent=1, sort_keys=True)}\n```"
-            for kind, model in made["models"].items()
-        ),
+        *models,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _listed(data: Mapping[str, Any], table: str) -> list[Any]:
