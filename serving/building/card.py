@@ -136,7 +136,7 @@ def _seeds(sources: Sources, models: Mapping[str, Any]) -> dict[str, int | None]
     configs = {kind: model["config"] for kind, model in models.items()}
     return {
         "preprocess": sources.info.get("config", {}).get("seed"),
-        **{kind: found.get("training", {}).get("seed") for kind, found in configs.items()},
+        **{kind: config.get("training", {}).get("seed") for kind, config in configs.items()},
         "refit": configs.get(spec.CANDIDATE, {}).get("refit", {}).get("seed"),
         "evaluation": sources.evaluation.get("settings", {}).get("seed"),
     }

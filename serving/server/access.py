@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from fastapi import Request
 
 from features import command
+from features.durations import HOUR_S
 from serving.process import listening
 from serving.server import pages
 from serving.server.config import ANY_HOST
@@ -23,7 +24,7 @@ _ADMIN = "/v1/admin/"
 # empty pages, what the API looks like.
 _OPEN = frozenset({*pages.PAGES, "/docs", "/openapi.json", "/healthz", "/readyz"})
 _MIN_LENGTH = 16
-PASS_HOLDS_S = 3600
+PASS_HOLDS_S = HOUR_S
 _NO_PASS = "open"  # In addresses, where nobody is asked for a token.
 _REPORT = re.compile(
     r"/v1/admin/releases/(?P<version>[1-9][0-9]{0,31})/reports/"
