@@ -27,7 +27,8 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.building import gates, reports, skew, trials, user_queries
+from serving.arrays import export as array_export
+from serving.building import array_trials, gates, origins, reports, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -68,7 +69,7 @@ def publish(
         GatesFailedError: A gate failed and nothing forces publication; nothing was published.
         command.InputError: An input is missing, or the inputs do not belong together.
     """
-    info = _require_inputs(inputs)
+    info = origins.require(inputs)
     figures = gates.read_metrics(inputs.metrics)
     with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
@@ -85,8 +86,8 @@ def publish(
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
             lineage={
                 "examples": {"path": door.shown(inputs.examples.resolve()), "info": info},
-                "candidate_model": _lineage(inputs.candidate_model),
-                "ranker_model": _lineage(inputs.ranker_model),
+                "candidate_model": origins.lineage(inputs.candidate_model),
+                "ranker_model": origins.lineage(inputs.ranker_model),
                 "index": assembly.index_report,
             },
             forced=settings.force_publish if gates.failed(assembly.gates) else "",
@@ -104,7 +105,7 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
     Raises:
         command.InputError: As of :func:`publish`.
     """
-    info = _require_inputs(inputs)
+    info = origins.require(inputs)
     train_until_s = int(str(info["train_until_s"]))
     settings = BuildConfig(exact_below=sys.maxsize)
     with publication.building(root) as build:
@@ -117,28 +118,6 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
         known = {**info, "until_s": train_until_s}
         build.publish(metrics={}, gates=[], lineage={"examples": {"info": known}})
     return release.load(root)
-
-
-def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
-    """Returns what preprocess recorded.
-
-    Raises:
-        command.InputError: Something is incomplete, or a model was trained on another transform.
-    """
-    info = dataset.info(inputs.examples)
-    for directory, kind in (
-        (inputs.candidate_model, spec.CANDIDATE),
-        (inputs.ranker_model, spec.RANKER),
-    ):
-        if directory is not None:
-            saved.open_directory(directory, kind=kind, examples_dir=inputs.examples)
-    return info
-
-
-def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
-    if directory is None:
-        return None
-    return {"path": door.shown(directory.resolve()), "info": files.read_complete(directory)}
 
 
 def _require_passed(judged: list[Gate], force_publish: str) -> None:
@@ -228,6 +207,7 @@ class _Assembly:
             )
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
+        array_export.write_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
@@ -276,7 +256,7 @@ class _Assembly:
                 self._catalogue,
                 from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
             )
-        lineage = saved.read_lineage(self._inputs.candidate_model)
+        lineage = saved.readorigins.lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
         self._add(*gates.collapse(loaded, known, watched=watched))
@@ -284,7 +264,11 @@ class _Assembly:
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
             ),
-            gates.skew_proof("query tower", skew.measure(directory, examples, spec.CANDIDATE)),
+            gates.skew_proof(
+                "query tower",
+                skew.measure(skew.of_saved_model(directory), examples, spec.CANDIDATE),
+            ),
+            *array_trials.query_tower(directory, examples, self._resolved),
         )
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
@@ -292,7 +276,9 @@ class _Assembly:
         progress.at("the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
-        export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
+        model = ranker.load(ranker_model, examples)
+        export.export_ranker(model, examples, directory)
+        array_export.write_ranker(model, examples, directory)
         requests = warmup.ranker_requests(examples)
         prepared = self._prepare_videos(directory) if is_judged else None
         if prepared is not None:
@@ -302,7 +288,10 @@ class _Assembly:
             return
         self._add(
             trials.ranker(directory),
-            gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
+            gates.skew_proof(
+                "ranker", skew.measure(skew.of_saved_model(directory), examples, spec.RANKER)
+            ),
+            *array_trials.ranker(directory, examples, self._resolved),
         )
         if prepared is not None:
             self._add(trials.prepared_ranker(directory, requests))
