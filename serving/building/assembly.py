@@ -256,7 +256,7 @@ class _Assembly:
                 self._catalogue,
                 from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
             )
-        lineage = saved.readorigins.lineage(self._inputs.candidate_model)
+        lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
         self._add(*gates.collapse(loaded, known, watched=watched))
