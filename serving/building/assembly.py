@@ -83,7 +83,7 @@ def publish(
             logging.warning("No --ranker_model: expected watch times will not be known.")
         _require_passed(assembly.gates, settings.force_publish)
         assembly.write_page_order()
-        progress.at("checksums")
+        progress.at("adding up checksums")
         return build.publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
@@ -200,7 +200,7 @@ class _Assembly:
 
     def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
         """Writes both towers and the index of their video embeddings."""
-        progress.at("the query tower and the index")
+        progress.at("writing the query tower")
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
         if model.is_hierarchical:
@@ -219,6 +219,7 @@ class _Assembly:
             tensors.side_features(
                 self._resolved, spec.CANDIDATE, Side.CANDIDATE, dataset.videos(examples)
             ),
+            phase="embedding the videos",
         )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
         queries, slices = users.embeddings, users.slices
@@ -228,6 +229,7 @@ class _Assembly:
         self._add(finite)
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
+        progress.at("building the index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
         report = index_building.build(
             built,
@@ -242,6 +244,7 @@ class _Assembly:
         self.index_report = dataclasses.asdict(report)
         if is_judged:
             self._add(*gates.index_recall(report, self._settings.recall_target))
+            progress.at("judging the query tower")
             self._judge_retrieval(users)
 
     def _judge_retrieval(self, users: user_queries.UserQueries) -> None:
@@ -272,7 +275,7 @@ class _Assembly:
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
         """Writes the ranker; videos are prepared for those that are judged, to serve."""
-        progress.at("the ranker")
+        progress.at("writing the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
         export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
@@ -283,6 +286,7 @@ class _Assembly:
         warmup.write(directory, signatures.RANKER, requests)
         if not is_judged:
             return
+        progress.at("judging the ranker")
         self._add(
             trials.ranker(directory),
             gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
