@@ -203,12 +203,6 @@ class _Assembly:
         progress.at("writing the query tower")
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
-        if model.is_hierarchical:
-            raise command.InputError(
-                f"{self._inputs.candidate_model} was trained with --loss=hierarchical: its "
-                "probabilities are no inner products, so no index can search them. Train the "
-                "candidate model with --loss=sampled to release it."
-            )
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
