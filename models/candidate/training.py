@@ -67,7 +67,7 @@ class CandidateTask:
         self._labels = negatives.NegativeSampler(
             np.maximum(label_counts, 0).astype(np.float64), num_draws=1, seed=settings.seed
         )
-        if cfg.loss in {config.SAMPLED, config.MIXED}:
+        if cfg.loss == config.SAMPLED:
             off = negatives.check(self._sampler)
             logging.info("Sampled softmax gradient agrees with the exact one within %.4f.", off)
 
@@ -81,7 +81,6 @@ class CandidateTask:
             config.SAMPLED: self._sampled,
             config.FULL: self._full,
             config.IN_BATCH: self._in_batch,
-            config.MIXED: self._mixed,
         }
         return losses.mean(by_name[self.model.config.loss](queries, labels, step))
 
@@ -113,21 +112,6 @@ class CandidateTask:
         del step
         log_p = self._labels.log_probabilities(labels)
         return losses.in_batch_softmax_loss(queries, self._embed(labels), log_probabilities=log_p)
-
-    def _mixed(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        drawn = self._sampler.draw_ids(step)
-        ids, columns, counts = tf.unique_with_counts(tf.concat([labels, drawn], axis=0))
-        others = tf.cast(tf.maximum(tf.size(labels) - 1, 0), tf.float32)
-        expected = others * tf.exp(self._labels.log_probabilities(ids)) + tf.exp(
-            self._sampler.log_expected(ids)
-        )
-        return losses.counted_softmax_loss(
-            queries,
-            self._embed(ids),
-            label_columns=columns[: tf.size(labels)],
-            counts=counts,
-            log_expected=tf.math.log(expected),
-        )
 
     def evaluate(self) -> dict[str, float]:
         """Returns MAP@100 and recall@100 of the next watch over the full corpus."""
