@@ -201,8 +201,8 @@ def open_examples(
     Args:
         examples_dir: What pipeline.preprocess or pipeline.join_holdout wrote.
         model: What is trained.
-        settings: Of the training.
-        splits: To read one after the other; one that is named twice counts twice.
+        settings: Settings of the training.
+        splits: Splits to read one after the other; one that is named twice counts twice.
     """
     return batches.open_training(
         examples_dir,

@@ -222,7 +222,7 @@ class Plot:
         """Draws settings beside each other, each by the first of its rows of a metric.
 
         Args:
-            rows: Of all of them, and of others.
+            rows: Rows of all of the settings, and of others.
             names: The settings, in the order of the bars.
             metrics: What a series is called, to its metric.
             y_label: With unit.

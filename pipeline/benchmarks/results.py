@@ -30,7 +30,7 @@ class Measured:
     Attributes:
         columns: Titles of the columns.
         rows: Cells of each row.
-        facts: Of :data:`SETTING`, what the measurement knows.
+        facts: Parts of :data:`SETTING` that the measurement knows.
     """
 
     columns: Sequence[str]
