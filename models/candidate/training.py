@@ -181,6 +181,7 @@ def train(
             configs=configs,
             vocabularies=vocabularies,
             metrics=result.metrics,
+            history=result.history,
             lineage=facts | {"trained_at": saved.now(), "steps": result.steps},
         )
         candidate_model.save(model, model_dir, contents=contents)

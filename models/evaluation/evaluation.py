@@ -50,6 +50,7 @@ class Evaluation:
             ``decile`` of the expectation, ``duration`` and ``position``.
         heads: Names of the deciles of the probability that each kind of feedback has.
         notes: Sentences that a reader must know: parts that could not be measured, inferred pages.
+        training: Rounds of the training of ``candidate`` and ``ranker``, for learning curves.
     """
 
     settings: dict[str, Any]
@@ -58,6 +59,7 @@ class Evaluation:
     calibration: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     heads: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    training: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def systems(self, part: str) -> list[str]:
         """Returns the systems of ``candidate`` or ``ranker``, the model first, then best first."""
@@ -89,6 +91,7 @@ class Evaluation:
             "settings": self.settings,
             "data": self.data,
             "notes": self.notes,
+            "training": self.training,
             "figures": {key: figure.to_json() for key, figure in self.figures.items()},
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"

@@ -9,21 +9,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from features import spec
+from features.charts import BARS, LINES, Plot, Series
 from features.spec import ResolvedSpec, Side
 from models.config import MAP, RECALL
 from models.evaluation import metrics
 from models.paper import choices, experiments, freshness, news, references
-from models.paper.experiments import (
-    BARS,
-    LINES,
-    Experiment,
-    Make,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, Make, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import (
     PAPER,
     Lab,

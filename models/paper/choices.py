@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from features.charts import BARS, Plot, Series
 from models import config
 from models.config import MAP
-from models.paper.experiments import BARS, Experiment, Plot, Row, Series, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import PAPER, Lab, find, sentences
 
 

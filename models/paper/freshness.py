@@ -8,20 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features import dataset, spec, tensors
+from features.charts import LINES, Plot, Series
 from features.durations import DAY_S, HOUR_S
 from features.spec import Kind, ResolvedSpec, Side
 from models.baselines import retrieval as baselines
 from models.config import MAP, RECALL
 from models.paper import experiments
-from models.paper.experiments import (
-    LINES,
-    Experiment,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import Lab, Trained, verdict
 
 _AGE = "example_age_s"

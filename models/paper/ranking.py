@@ -7,21 +7,13 @@ from typing import Any
 import numpy as np
 
 from features import spec
+from features.charts import BARS, LINES, Plot, Series
 from models import config
 from models.config import RankerConfig
 from models.evaluation import metrics
 from models.evaluation.intervals import Interval
 from models.paper import experiments, ranking_lab
-from models.paper.experiments import (
-    BARS,
-    LINES,
-    Experiment,
-    Make,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, Make, Row, Setting
 from models.paper.ranking_lab import LOSS, Floats, Lab, Trained
 
 # Table 1: hidden layers, and the paper's weighted, per-user loss in percent.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from features.charts import Plot
 from models.baselines import implicit as implicit_baselines
 from models.baselines import live_popularity, rank_factorisation
 from models.baselines import retrieval as baselines
@@ -19,7 +20,7 @@ from models.evaluation.config import RetrievalConfig
 from models.evaluation.intervals import Interval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
-from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import PAPER, Lab, Trained, values_of, verdict
 
 _MODEL = "model"

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from features.charts import Plot
 from features.durations import DAY_S
 from features.tables import logs, site_facts
 from models.evaluation import intervals, metrics
 from models.paper import experiments, world_replays
-from models.paper.experiments import Experiment, Plot, Row, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import verdict
 from models.paper.world_replays import Replayed
 

@@ -345,16 +345,13 @@ def train(
     result = loop.fit(task, examples, settings, run)
     task.calibrate()
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
+    facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
         configs=configs,
         vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
         metrics=result.metrics,
-        lineage=facts
-        | {
-            "trained_at": saved.now(),
-            "steps": result.steps,
-            "click_rate": labels.click_rate,
-        },
+        history=result.history,
+        lineage=facts,
     )
     ranker.save(model, model_dir, contents=contents)
     run.remove()

@@ -15,7 +15,7 @@ from serving.funnel.experiment import Experiment
 from serving.funnel.loaded_release import LoadedRelease
 from serving.insight import releases
 from serving.release import manifest as release
-from serving.release import publication
+from serving.release import publication, rollbacks
 
 # A result is made of the logs, which takes seconds; whoever looks again sees it for so long.
 _RESULT_HOLDS_S = 60.0
@@ -91,15 +91,14 @@ class Console:
                 another one serves by now.
         """
         with _politely():
-            current = release.stated_current(self._root)
-            if current != seen:
-                raise errors.NotPossibleError(
-                    f"release {current} serves by now, no longer {seen[:40]}: look again."
-                )
-            if to == current:
+            if to == seen == release.stated_current(self._root):
                 raise errors.NotPossibleError(f"release {to} serves already.")
-            old, new = publication.rollback(self._root, to)
+            old, new = publication.rollback(self._root, to, seen=seen, by=rollbacks.CONSOLE)
         return RolledBack(old=old, new=new)
+
+    def rollbacks(self) -> list[rollbacks.Rollback]:
+        """Returns what was rolled back, newest first."""
+        return rollbacks.read(self._root)
 
     @contextlib.contextmanager
     def pinned(self, version: str) -> Iterator[LoadedRelease]:

@@ -5,6 +5,7 @@
       releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
       CURRENT                     one line, the version that serves
       pinned/<experiment>         versions that its arms are kept on, one a line
+      rollbacks/                  what was rolled back, by whom and why
 
 Versions are UTC times such as 20261121034512, so a larger number is a newer release. This module
 reads releases and refuses what was altered or mixed; :mod:`serving.release.publication` writes

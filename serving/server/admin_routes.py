@@ -93,6 +93,18 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
         answer: vitals.Vitals = await run(read)
         return answer
 
+    @app.get(f"{PREFIX}/guard", summary="Counts by release, and what was rolled back")
+    async def guard() -> schema.GuardAnswer:
+        """What `serving.guard_release` asks every server for."""
+        counting = parts.metrics.counting
+        done = await run(parts.console.rollbacks) if parts.console else []
+        return schema.GuardAnswer(
+            process=counting.process,
+            outcome_s=counting.outcome_s,
+            releases=counting.tallies(),
+            rollbacks=done,
+        )
+
     @app.get(f"{PREFIX}/experiment", summary="The experiment that runs here")
     async def experiment() -> schema.ExperimentAnswer:
         running = funnel.experiment
