@@ -36,6 +36,12 @@ def run_binary(binary: str, *arguments: str) -> None:
         raise command.InputError(f"{binary} failed with exit code {code}; it said why above.")
 
 
+def brief() -> dict[str, str]:
+    """Returns the environment of a process that says no more than warnings, unless asked to."""
+    is_loud = quiet.verbosity() is not None
+    return {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
+
+
 def told(title: str, seconds: float, text: str) -> str:
     """Returns one line of what a step wrote, at most 100 characters."""
     short = textwrap.shorten(text.rstrip(":\n"), _WIDTH, placeholder=" ...")
@@ -51,9 +57,7 @@ def run_in_short(line: Sequence[str], log: pathlib.Path, titles: Mapping[str, st
         titles: Path that a step writes to the title of its line, such as ``3/10 train_candidate``.
     """
     started = time.monotonic()
-    is_loud = quiet.verbosity() is not None
-    environment = {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=brief())
     assert process.stdout is not None
     try:
         with process.stdout as said, log.open("a", encoding="utf-8") as kept:
