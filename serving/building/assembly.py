@@ -27,7 +27,8 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.building import gates, skew, trials, user_queries
+from serving.arrays import export as array_export
+from serving.building import array_trials, gates, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -205,6 +206,7 @@ class _Assembly:
         model = candidate_model.load(self._inputs.candidate_model, examples)
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
+        array_export.write_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
@@ -264,7 +266,11 @@ class _Assembly:
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
             ),
-            gates.skew_proof("query tower", skew.measure(directory, examples, spec.CANDIDATE)),
+            gates.skew_proof(
+                "query tower",
+                skew.measure(skew.of_saved_model(directory), examples, spec.CANDIDATE),
+            ),
+            *array_trials.query_tower(directory, examples, self._resolved),
         )
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
@@ -272,7 +278,9 @@ class _Assembly:
         progress.at("writing the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
-        export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
+        model = ranker.load(ranker_model, examples)
+        export.export_ranker(model, examples, directory)
+        array_export.write_ranker(model, examples, directory)
         requests = warmup.ranker_requests(examples)
         prepared = self._prepare_videos(directory) if is_judged else None
         if prepared is not None:
@@ -283,7 +291,10 @@ class _Assembly:
         progress.at("judging the ranker")
         self._add(
             trials.ranker(directory),
-            gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
+            gates.skew_proof(
+                "ranker", skew.measure(skew.of_saved_model(directory), examples, spec.RANKER)
+            ),
+            *array_trials.ranker(directory, examples, self._resolved),
         )
         if prepared is not None:
             self._add(trials.prepared_ranker(directory, requests))
