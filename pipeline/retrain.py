@@ -33,6 +33,7 @@ from features.stores import door
 from pipeline.steps import (
     commands,
     declared,
+    report_page,
     retraining,
     schedule,
     stored_work,
@@ -134,6 +135,7 @@ def _run(config: schedule.ScheduleConfig, tracker: tracking.Tracker | None) -> i
                 event = "in_use" if isinstance(error, command.InUseError) else retraining.FAILED
                 hooks.tell(config.hook, event, {"reason": str(error)})
             raise
+        page = report_page.complete(job, steps)
         _print_table(steps)
         if tracker:
             tracker.record(job, steps)
@@ -143,7 +145,7 @@ def _run(config: schedule.ScheduleConfig, tracker: tracking.Tracker | None) -> i
             return _say_failed(steps[-1])
         if config.warm_start:
             warm_starting.remember(job)
-    _say_done(job)
+    _say_done(job, page)
     return 0
 
 
@@ -154,8 +156,8 @@ def _print_plan(job: retraining.Retraining) -> None:
         print(step.command or f"#   {step.reason}")
 
 
-def _say_done(job: retraining.Retraining) -> None:
-    print(f"Wrote a release in {job.serving_root}; report: {job.work / retraining.REPORT}")
+def _say_done(job: retraining.Retraining, page: pathlib.Path) -> None:
+    print(f"Wrote a release in {job.serving_root}; report: {page}")
     print(f"Metrics: {job.location('evaluation') / 'metrics.json'}")
     following = command.shell_line("serving.serve", serving_root=job.serving_root, logs=job.logs)
     print(f"Next: {following}", flush=True)
@@ -180,10 +182,11 @@ def _unrecorded_flags(
 ) -> Mapping[str, Sequence[str]]:
     """Returns flags that make no step run again: what they are changes from run to run."""
     # What serves is no part of what a day is: it makes no step run again.
-    given: dict[str, Sequence[str]] = {"judge_examples": [f"--serving_root={_SERVING_ROOT.value}"]}
-    if _FORCE_PUBLISH.value:
-        given["build_release"] = [f"--force_publish={_FORCE_PUBLISH.value}"]
-        given["judge_examples"] = [*given["judge_examples"], *given["build_release"]]
+    force = [f"--force_publish={_FORCE_PUBLISH.value}"] if _FORCE_PUBLISH.value else []
+    given: dict[str, Sequence[str]] = {
+        "judge_examples": [f"--serving_root={_SERVING_ROOT.value}", *force],
+        report_page.BUILD: [*report_page.flags(work), *force],
+    }
     if config.warm_start:
         given |= warm_starting.flags(work)
     return given

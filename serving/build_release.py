@@ -58,6 +58,7 @@ if __name__ == "__main__":
             "page_order",
             "metrics",
             "judged_examples",
+            "retraining",
         ),
-        itself=("serving_root",),
+        itself=("serving_root", "report"),
     )

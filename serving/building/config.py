@@ -28,6 +28,7 @@ class Inputs:
             are not checked.
         judged_examples: Directory of serving.judge_examples, whose gates are recorded with the
             release.
+        retraining: retrain.json of pipeline.retrain, whose steps the report tells.
     """
 
     examples: pathlib.Path
@@ -36,6 +37,7 @@ class Inputs:
     page_order: pathlib.Path | None = None
     metrics: pathlib.Path | None = None
     judged_examples: pathlib.Path | None = None
+    retraining: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,12 +82,14 @@ class BuildConfig:
         exact_below: Number of videos below which a catalogue is searched exactly.
         force_publish: Reason to publish although a gate fails, recorded in the manifest; without
             one it is refused.
+        report: File to write the report to besides, also where a gate fails.
     """
 
     keep: Annotated[int, Bounds(ge=MIN_KEEP)] = KEEP
     recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
     force_publish: str = ""
+    report: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         check(self)

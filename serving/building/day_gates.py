@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import distance
 
-from features import command, dataset
+from features import command, dataset, files
 from features.durations import DAY_S, HOUR_S
 from features.spec import ResolvedSpec
 from serving.building.config import DayLimits
@@ -53,6 +53,21 @@ def of_examples(
     gates.append(_features_of_holdout(_json(examples / STATISTICS) or {}, limits))
     gates += _against_release(examples, days, info, (serving_root, limits))
     return gates
+
+
+def recorded(directory: pathlib.Path | None) -> list[Gate]:
+    """Returns the gates that serving.judge_examples wrote to a directory; none without one."""
+    info = None if directory is None else files.read_complete(directory)
+    return [Gate(**gate) for gate in (info or {}).get("gates", [])]
+
+
+def learnt_days(examples: pathlib.Path) -> Mapping[str, Any]:
+    """Returns what a release remembers of the last days of its logs, for the next examples."""
+    days = _json(examples / DAYS)
+    if days is None:
+        return {}
+    tables = {name: {"hours": table["hours"]} for name, table in days["tables"].items()}
+    return {"start_s": days["start_s"], "end_s": days["end_s"], "tables": tables}
 
 
 def _json(path: pathlib.Path) -> dict[str, Any] | None:

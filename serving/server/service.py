@@ -227,7 +227,7 @@ def _size_bytes(config: ServiceConfig, version: str) -> int:
     """Returns how much of a release this process would load."""
     manifest = release.load_manifest(config.serving_root, version)
     # Models that a model server runs are its own affair.
-    components = ("index", "videos") if config.model_server else release.COMPONENTS
+    components = ("index", "videos") if config.model_server else release.SERVED
     return release.size_bytes(manifest, components)
 
 
