@@ -216,6 +216,7 @@ class PastFunnel:
             history=self._viewers.history,
         )
         inputs = tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.QUERY)
+        assert self.release.query_tower is not None  # It was published.
         return np.asarray(self.release.query_tower.predict(inputs)["embedding"], np.float32)
 
     def _answer(

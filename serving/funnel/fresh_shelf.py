@@ -20,7 +20,7 @@ from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors
-from serving.funnel import filters
+from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -93,17 +93,19 @@ class Shelver:
 
     Attributes:
         release: Release as it was built.
-        embed: Raw video side -> ``embedding``.
+        embed: Raw video side -> ``embedding``; None where nothing was learnt yet.
         prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """
 
     release: LoadedRelease
-    embed: Model
+    embed: Model | None
     prepare: Model | None
 
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
+        if release.query_tower is None:
+            return cls(release, None, None)
         found = release.on_disk
         if found is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
@@ -130,14 +132,7 @@ class Shelver:
             return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
-        raw = examples.candidate_batch(
-            self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
-        )
-        embeddings = tensors.in_batches(
-            lambda videos: self.embed.predict(videos)["embedding"],
-            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
-        )
-        index = ShelvedIndex(self.release.index, embeddings)
+        index = ShelvedIndex(self.release.index, self._embedded(catalogue, rows))
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
         longer = dataclasses.replace(
             self.release,
@@ -148,6 +143,19 @@ class Shelver:
             sources=tuple(s.over(catalogue, index, None) for s in self.release.sources),
         )
         return _ruled(longer, videos)
+
+    def _embedded(self, catalogue: Catalogue, rows: np.ndarray) -> Floats:
+        """Returns the embeddings of new videos, float32 [n, D + 1]."""
+        embed, resolved = self.embed, self.release.resolved
+        if embed is None:
+            return before_release.unlearnt(len(rows))
+        raw = examples.candidate_batch(
+            resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
+        )
+        return tensors.in_batches(
+            lambda videos: embed.predict(videos)["embedding"],
+            tensors.to_arrays(raw, resolved, spec.CANDIDATE, Side.CANDIDATE),
+        )
 
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray

@@ -61,7 +61,8 @@ class LoadedRelease:
         statistics: Statistics of the videos, up to the day before.
         profiles: Users known at the build.
         index: Index of the catalogue's embeddings.
-        query_tower: Raw query features -> ``embedding``.
+        query_tower: Raw query features -> ``embedding``; None where nothing was learnt yet, see
+            :mod:`serving.funnel.before_release`.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
         sources: Sources of candidates, retrieval first.
@@ -82,7 +83,7 @@ class LoadedRelease:
     statistics: VideoStatistics
     profiles: Profiles
     index: VideoIndex
-    query_tower: Model
+    query_tower: Model | None
     ranker: Model | None
     sources: tuple[Source, ...]
     popular: Popular
@@ -162,6 +163,8 @@ class LoadedRelease:
         Raises:
             ModelError: The query tower failed, or its embedding does not fit the index.
         """
+        if self.query_tower is None:
+            raise errors.ModelError(f"release {self.version} has no query tower.")
         inputs = self._query_arrays(spec.CANDIDATE, viewer)
         output = self.query_tower.predict(inputs, deadline_s=deadline_s)
         embedding = np.asarray(output["embedding"], np.float32)
@@ -304,6 +307,8 @@ class LoadedRelease:
 
     def probe(self) -> None:
         """Makes one real prediction with every model; raises ModelError where one fails."""
+        if self.query_tower is None:
+            return
         viewer = self.viewer(unknown_user(""), now=int(time.time()), context={"surface": HOME})
         query = self.embed(viewer)
         count = min(_WARM_UP_CANDIDATES, len(self.index))
