@@ -71,6 +71,10 @@ class Uploads:
         self._users = tables.users()
         self._there = _num_rows(logs_dir, "videos")
 
+    def __len__(self) -> int:
+        """Number of videos that were uploaded."""
+        return self._there
+
     def until(self, now_s: int) -> int:
         """Writes what was uploaded up to a moment; returns the number of videos there are."""
         if not _num_rows(self._logs, "users"):
@@ -151,6 +155,8 @@ class Course:
     def settle(self, now_s: int) -> None:
         """Moves the clock on until the tables have all that was served and reported.
 
+        But for clicks whose watch still goes on: they wait for it in the event log.
+
         Args:
             now_s: Moment up to which that happened, Unix seconds.
 
@@ -158,6 +164,7 @@ class Course:
             InputError: The event log still holds something after a minute.
         """
         self.clock.set(now_s + SETTLED_S)
+        self.visitors.report(now_s + SETTLED_S)
         _wait(lambda: not _waiting(self._logs), f"{self._logs}: the event log is not compacted")
 
     def wait_for_release(self, version: str) -> None:
@@ -194,7 +201,8 @@ def _num_rows(logs_dir: pathlib.Path, table: str) -> int:
 def _waiting(logs_dir: pathlib.Path) -> list[segments.Segment]:
     """Returns the segments that hold what the tables do not have yet."""
     found = segments.segments(logs_dir)
-    return [s for s in found if s.stream not in segments.IN_TABLES and s.size]
+    waiting = [s for s in found if s.stream not in segments.IN_TABLES and s.size]
+    return [s for s in waiting if s.store != segments.HELD]
 
 
 def _wait(is_so: Callable[[], bool], otherwise: str) -> None:

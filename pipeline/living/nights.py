@@ -5,17 +5,19 @@ import json
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.living import processes
 from pipeline.steps import retraining
 from serving.release import manifest as release
 
 PUBLISHED, REFUSED, FAILED = "published", "refused", "failed"
-_GATE = re.compile(r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>.*): (?P<value>.*) \(asked: (?P<asked>.*)\)$")
+_GATE = re.compile(
+    r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>.*?): (?P<value>.*) \(asked: (?P<asked>.*)\)$"
+)
 _REFUSED = 2
 _MIB_IN_KIB = 1024
 
@@ -73,11 +75,8 @@ def retrain(
     paths = (f"--logs={logs_dir}", f"--serving_root={serving_root}", f"--work={work}")
     started = time.monotonic()
     with said.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.retrain", *paths, *flags],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+        line = [sys.executable, "-m", "pipeline.retrain", *paths, *flags]
+        process = processes.start(line, out)
     try:
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:

@@ -36,12 +36,14 @@ class Preset:
         )
 
 
-def _retrain(*, holdout_h: float, dim: int, candidate: str, hidden: str, ranker: str) -> tuple[str, ...]:
+def _retrain(
+    *, holdout_h: float, dim: int, candidate: str, hidden: str, ranker: str, order: int = 400
+) -> tuple[str, ...]:
     return (
         f"--preprocess_flags=--holdout_days={holdout_h * 3600 / DAY_S:g}",
         f"--candidate_flags=--embedding_dim={dim} --depth=1 {candidate}",
         f"--ranker_flags=--hidden={hidden} {ranker}",
-        "--order_flags=--watches=400",
+        f"--order_flags=--watches={order}",
     )
 
 
@@ -54,7 +56,8 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType(
             ),
             live=LiveConfig(visits_per_day=3.0, tick_s=600),
             retrain=_retrain(
-                holdout_h=6, dim=16, candidate="--epochs=3", hidden="32", ranker="--epochs=2"
+                holdout_h=6, dim=16, candidate="--epochs=3", hidden="32", ranker="--epochs=2",
+                order=60,
             ),
         ),
         "small": Preset(

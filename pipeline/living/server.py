@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from features import command
+from pipeline.living import processes
 from pipeline.living.client import Client
 
 _READY_WITHIN_S = 300.0
@@ -37,7 +38,7 @@ class Server:
             port = free.getsockname()[1]
         line = [sys.executable, "-m", "serving.serve", *arguments, f"--port={port}"]
         with said.open("ab") as out:
-            self._process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT)
+            self._process = processes.start(line, out)
         self.client = Client(f"http://127.0.0.1:{port}", workers=workers)
         until = time.monotonic() + _READY_WITHIN_S
         try:

@@ -4,13 +4,14 @@
 costs no room), the people, and the stage's own record. A run goes on behind the last whole stage.
 """
 
+import contextlib
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from features import files
+from serving.events import segments
 
 _SITE = "site"
 
@@ -33,23 +34,25 @@ class Stages:
                 return path
         raise KeyError(name)
 
-    @contextmanager
-    def adding(self, name: str, site: Mapping[str, pathlib.Path]) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
+    @contextlib.contextmanager
+    def adding(
+        self, name: str, site: Mapping[str, pathlib.Path]
+    ) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
         """Gives a directory and a record to fill; the stage is there when the block succeeds.
 
         Args:
             name: Name of the stage.
-            site: Directories of the site by their names, as they stand now.
+            site: Directories of the site by their names; kept as they stand when it succeeds.
         """
         number = len(self._paths())
         target = self._directory / f"{number:02d}-{name}"
         with files.atomic_directory(target) as directory:
+            record: dict[str, Any] = {}
+            yield directory, record
             (directory / _SITE).mkdir()
             for part, path in site.items():
                 if path.exists():
-                    files.link_tree(path, directory / _SITE / part)
-            record: dict[str, Any] = {}
-            yield directory, record
+                    _keep(path, directory / _SITE / part)
             files.mark_complete(directory, record)
 
     def restore(self, site: Mapping[str, pathlib.Path]) -> pathlib.Path | None:
@@ -64,9 +67,17 @@ class Stages:
             kept = paths[-1] / _SITE / part if paths else None
             if kept is not None and kept.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                files.link_tree(kept, path)
+                _keep(kept, path)
         return paths[-1] if paths else None
 
     def _paths(self) -> list[pathlib.Path]:
         found = sorted(self._directory.glob("[0-9]*-*"))
         return [path for path in found if files.read_complete(path) is not None]
+
+
+def _keep(path: pathlib.Path, target: pathlib.Path) -> None:
+    """Makes a part of the site appear a second time, with what waits in its event log."""
+    files.link_tree(path, target)
+    waiting = path / segments.DIRECTORY
+    if waiting.is_dir():  # Its files may grow, so they are copied; their times count.
+        shutil.copytree(waiting, target / segments.DIRECTORY)

@@ -114,6 +114,11 @@ class Visitors(site_visits.Visits):
         self.happened = {}
         return taken
 
+    def take_answers(self) -> dict[str, int]:
+        """Returns :attr:`answers`, and counts from 0 again."""
+        taken, self.answers = self.answers, {}
+        return taken
+
     def _eagerness(self) -> np.ndarray:
         return self.returning.eagerness()
 

@@ -199,11 +199,11 @@ class Answer:
         return row
 
     def _embedding(self) -> np.ndarray | None:
-        if self.viewer.is_unknown:
-            self.ladder.reasons.append("retrieval: nothing is known of the viewer")
-            return None
         if self._is_popular:
             self.ladder.stand_on(POPULAR, "retrieval: pages are of what is watched and new")
+            return None
+        if self.viewer.is_unknown:
+            self.ladder.reasons.append("retrieval: nothing is known of the viewer")
             return None
         version, user_id = self.release.version, self.viewer.user_id
         deadline_s = self.settings.query_tower_deadline_s

@@ -5,9 +5,10 @@ now and of what is new, in the order of how much is watched, so that there is so
 first release that is published takes its place.
 """
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from features.spec import ResolvedSpec
 from features.tables import log_files, logs, schema
 from serving.funnel import filters, sources
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.nominations import Built
+from serving.funnel.nominations import Built, Source
 from serving.funnel.sources import Popular
 from serving.funnel.viewer import Profiles
 from serving.index.exact_search import Floats, Rows
@@ -43,7 +44,7 @@ class NoIndex:
     dimension = 1
 
     def __init__(self, videos: int) -> None:
-        self.embeddings = unlearnt(videos)
+        self.embeddings = np.full((videos, 1), signatures.UNREACHABLE_BIAS, np.float32)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -52,11 +53,6 @@ class NoIndex:
         """Returns no rows for each query."""
         del k
         return np.zeros((len(queries), 0), np.int32), np.zeros((len(queries), 0), np.float32)
-
-
-def unlearnt(videos: int) -> np.ndarray:
-    """Returns the embeddings of videos of which nothing was learnt, float32 [n, 1]."""
-    return np.full((videos, 1), signatures.UNREACHABLE_BIAS, np.float32)
 
 
 def load(
@@ -74,29 +70,52 @@ def load(
         regional_watches: As of :func:`serving.funnel.loaded_release.load`.
     """
     catalogue = Catalogue(_usable(logs_dir, "videos", now_s))
-    users = _usable(logs_dir, "users", now_s)
-    index = NoIndex(len(catalogue))
     daily = statistics.merge([])
-    built = Built(catalogue=catalogue, index=index, daily=daily, regional=regional_watches())
-    opened = tuple(source.of(built) for source in sources.SOURCES)
     logging.warning(
         "Nothing is published yet: pages are of what is watched and new, out of %d videos.",
         len(catalogue),
     )
+    opened = _sources(catalogue, regional_watches())
     return LoadedRelease(
         version=VERSION,
         manifest=None,
         resolved=ResolvedSpec(features=()),
         catalogue=catalogue,
         statistics=VideoStatistics.of(daily, catalogue),
-        profiles=Profiles(users),
-        index=index,
+        profiles=Profiles(_usable(logs_dir, "users", now_s)),
+        index=NoIndex(len(catalogue)),
         query_tower=None,
         ranker=None,
         sources=opened,
-        popular=next(source for source in opened if isinstance(source, Popular)),
+        popular=_popular(opened),
         withdrawn=filters.withdrawn_rows(catalogue, catalogue.table),
     )
+
+
+def over(release: LoadedRelease, catalogue: Catalogue) -> LoadedRelease:
+    """Returns such a release over a longer catalogue."""
+    opened = _sources(catalogue, None)
+    return dataclasses.replace(
+        release,
+        catalogue=catalogue,
+        index=NoIndex(len(catalogue)),
+        sources=opened,
+        popular=_popular(opened),
+    )
+
+
+def _sources(catalogue: Catalogue, regional: pa.Table | None) -> tuple[Source, ...]:
+    built = Built(
+        catalogue=catalogue,
+        index=NoIndex(len(catalogue)),
+        daily=statistics.merge([]),
+        regional=regional,
+    )
+    return tuple(source.of(built) for source in sources.SOURCES)
+
+
+def _popular(opened: Sequence[Source]) -> Popular:
+    return next(source for source in opened if isinstance(source, Popular))
 
 
 def _usable(logs_dir: str | os.PathLike[str], name: str, now_s: int) -> pa.Table:

@@ -132,7 +132,17 @@ class Shelver:
             return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
-        index = ShelvedIndex(self.release.index, self._embedded(catalogue, rows))
+        if self.embed is None:
+            return _ruled(before_release.over(self.release, catalogue), videos)
+        raw = examples.candidate_batch(
+            self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
+        )
+        embed = self.embed
+        embeddings = tensors.in_batches(
+            lambda videos: embed.predict(videos)["embedding"],
+            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+        )
+        index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
         longer = dataclasses.replace(
             self.release,
@@ -143,19 +153,6 @@ class Shelver:
             sources=tuple(s.over(catalogue, index, None) for s in self.release.sources),
         )
         return _ruled(longer, videos)
-
-    def _embedded(self, catalogue: Catalogue, rows: np.ndarray) -> Floats:
-        """Returns the embeddings of new videos, float32 [n, D + 1]."""
-        embed, resolved = self.embed, self.release.resolved
-        if embed is None:
-            return before_release.unlearnt(len(rows))
-        raw = examples.candidate_batch(
-            resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
-        )
-        return tensors.in_batches(
-            lambda videos: embed.predict(videos)["embedding"],
-            tensors.to_arrays(raw, resolved, spec.CANDIDATE, Side.CANDIDATE),
-        )
 
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray

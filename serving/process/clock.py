@@ -20,7 +20,7 @@ _BYTES = len(_MAGIC) + 8
 # and what happens every few minutes goes by the clock of the simulation.
 _SIMULATED_POLL_S = 0.25
 _SIMULATED_COMPACTION_S = 3600.0
-_POLL_S, _COMPACTION_S = 3.0, 300.0
+_POLL_S, _LOOK_S, _COMPACTION_S = 3.0, 5.0, 300.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class Clock:
     Attributes:
         now: Moment of requests and events, Unix seconds.
         wall: Clock by which the event log ages, Unix seconds.
-        monotonic: Clock that says how long ago something was looked at, seconds.
-        poll_s: Time between two looks for releases and new videos, seconds of the machine.
+        poll_s: Time between two looks for releases, seconds of the machine.
+        look_s: Least time between two looks at the videos table, seconds of the machine.
         compaction_s: Time between two compactions of the event log, seconds of ``wall``.
     """
 
     now: Callable[[], float] = time.time
     wall: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
     poll_s: float = _POLL_S
+    look_s: float = _LOOK_S
     compaction_s: float = _COMPACTION_S
 
 
@@ -66,8 +66,8 @@ def simulated(path: str | os.PathLike[str]) -> Clock:
     return Clock(
         now=shared,
         wall=shared,
-        monotonic=shared,
         poll_s=_SIMULATED_POLL_S,
+        look_s=_SIMULATED_POLL_S,
         compaction_s=_SIMULATED_COMPACTION_S,
     )
 

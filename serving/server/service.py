@@ -143,7 +143,7 @@ def _live(
         half_life_s=None
         if is_first
         else release.load_manifest(config.serving_root).site.half_life_s,
-        monotonic=clock.monotonic,
+        look_every_s=clock.look_s,
     )
     live.seed()
     return live
