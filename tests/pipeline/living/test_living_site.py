@@ -54,7 +54,7 @@ def lived(tmp_path_factory):
     output = tmp_path_factory.mktemp("living") / "site"
     run(output, until=lambda: list(output.glob("site/logs/watches/**/*.parquet")))
     assert not list(output.glob("stages/[0-9]*"))
-    run(output, until=lambda: (output / "work" / "retrain.json").exists())
+    run(output, until=(output / "work" / "retrain.json").exists)
     assert [path.name for path in output.glob("stages/[0-9]*")] == ["00-visits-1"]
     deadline = time.monotonic() + 60
     while started_of(output):  # Server and retraining end with it.
