@@ -61,8 +61,7 @@ class LoadedRelease:
         statistics: Statistics of the videos, up to the day before.
         profiles: Users known at the build.
         index: Index of the catalogue's embeddings.
-        query_tower: Raw query features -> ``embedding``; None where nothing was learnt yet, see
-            :mod:`serving.funnel.before_release`.
+        query_tower: Raw query features -> ``embedding``; None where nothing was learnt yet.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
         sources: Sources of candidates, retrieval first.
@@ -183,11 +182,7 @@ class LoadedRelease:
     def expected_watch_times(
         self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
     ) -> np.ndarray:
-        """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
-
-        Raises:
-            ModelError: There is no ranker, or it failed.
-        """
+        """Returns only the expected watch times of :meth:`predictions`, float32 [n], seconds."""
         return self.predictions(viewer, candidates, deadline_s=deadline_s)[page_value.WATCH_TIME]
 
     def predictions(
