@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, files
-from pipeline import demo_server, demo_text
+from pipeline import demo_text
+from pipeline.living import demo_server
 from pipeline.steps import commands, fingerprints
 from serving.release import manifest as release
 
@@ -145,8 +146,8 @@ def _show(server: demo_server.Server, work: pathlib.Path) -> None:
     users = server.ask("/v1/users?limit=50")["users"]
     if not users:
         raise command.InputError("the server knows no user; its history store is empty.")
-    asked = {"user_id": users[0], "k": _PAGE_SIZE, "record": False}  # Nobody is shown it.
-    page = server.ask("/v1/recommendations", asked)
+    request = {"user_id": users[0], "k": _PAGE_SIZE, "record": False}  # Nobody is shown it.
+    page = server.ask("/v1/recommendations", request)
     print(
         f"\nRecommendations for user {users[0]} (release {page['release_id']}, {page['rung']}):\n"
     )

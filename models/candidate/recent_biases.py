@@ -126,9 +126,9 @@ def usual(half_life_s: float | None) -> Floats:
     fast = 0.0
     if half_life_s is not None:
         fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
-    found = np.zeros(len(NAMES))
-    found[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
-    return found
+    weights = np.zeros(len(NAMES))
+    weights[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
+    return weights
 
 
 def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:

@@ -200,8 +200,8 @@ def _num_rows(logs_dir: pathlib.Path, table: str) -> int:
 
 def _waiting(logs_dir: pathlib.Path) -> list[segments.Segment]:
     """Returns the segments that hold what the tables do not have yet."""
-    found = segments.segments(logs_dir)
-    waiting = [s for s in found if s.stream not in segments.IN_TABLES and s.size]
+    present = segments.segments(logs_dir)
+    waiting = [s for s in present if s.stream not in segments.IN_TABLES and s.size]
     return [s for s in waiting if s.store != segments.HELD]
 
 

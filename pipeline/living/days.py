@@ -127,8 +127,8 @@ class LivingSite:
         """Returns the arm of each user by its place in the experiment, int64 [N]."""
         experiment = ab_experiment.load(self.output / "experiment.json")
         place = {arm.name: number for number, arm in enumerate(experiment.arms)}
-        found = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
-        return np.array([place[arm.name] if arm else -1 for arm in found])
+        arms = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
+        return np.array([place[arm.name] if arm else -1 for arm in arms])
 
 
 class _Site:
@@ -212,5 +212,5 @@ class _Site:
 
 def records(stages: Stages, kind: str) -> dict[int, Mapping[str, Any]]:
     """Returns the records of the whole stages of a kind, by day."""
-    found = ((name.partition("-"), record) for name, record in stages.done())
-    return {int(day): record for (name, _, day), record in found if name == kind}
+    named = ((name.partition("-"), record) for name, record in stages.done())
+    return {int(day): record for (name, _, day), record in named if name == kind}

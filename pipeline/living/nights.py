@@ -108,7 +108,7 @@ def gates_in(text: str) -> list[dict[str, str]]:
 
 def _steps(work: pathlib.Path) -> list[Mapping[str, Any]]:
     try:
-        found = json.loads((work / retraining.REPORT).read_text())["steps"]
+        steps = json.loads((work / retraining.REPORT).read_text())["steps"]
     except (OSError, ValueError, KeyError):
         return []  # It was refused before the first step.
-    return [{k: v for k, v in step.items() if k != "command"} for step in found]
+    return [{k: v for k, v in step.items() if k != "command"} for step in steps]

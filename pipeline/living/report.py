@@ -23,17 +23,17 @@ def write(living: LivingSite) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
     visits = living_days.records(living.stages, living_days.VISITS)
     nights = living_days.records(living.stages, living_days.NIGHT)
-    found = _figures(living, visits)
+    by_key = _figures(living, visits)
     report = {
         "run": json.loads(living.run.to_json()),
         "provenance": provenance.stamp(),
-        "figures": {key: figure.to_json() for key, figure in found.items()},
+        "figures": {key: figure.to_json() for key, figure in by_key.items()},
         "visits": {str(day): {**v, "away": len(v["away"])} for day, v in visits.items()},
         "nights": {str(day): dict(night) for day, night in nights.items()},
     }
     files.atomic_write(living.output / JSON, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    files.atomic_write(living.output / HTML, _page(living, found, visits, nights))
-    return _lines(found, list(visits), nights)
+    files.atomic_write(living.output / HTML, _page(living, by_key, visits, nights))
+    return _lines(by_key, list(visits), nights)
 
 
 def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dict[str, Figure]:
@@ -51,18 +51,18 @@ def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dic
 
 
 def _lines(
-    found: Mapping[str, Figure], days: Sequence[int], nights: Mapping[int, Mapping[str, Any]]
+    by_key: Mapping[str, Figure], days: Sequence[int], nights: Mapping[int, Mapping[str, Any]]
 ) -> list[str]:
     rows = [["day", "popularity", "ours", "ours - popularity", "oracle's share", "night before"]]
     for day in [*map(str, days), _ALL]:
         before = nights.get(int(day) - 1, {}).get("outcome", "") if day != _ALL else ""
-        change = found[f"{day}/ours-popularity/{_FIRST}"]
+        change = by_key[f"{day}/ours-popularity/{_FIRST}"]
         rows.append(
             [
                 day,
-                *(report_parts.number(found[f"{day}/{arm}/{_FIRST}"].value) for arm in _arms()),
+                *(report_parts.number(by_key[f"{day}/{arm}/{_FIRST}"].value) for arm in _arms()),
                 f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]",
-                report_parts.number(found[f"{day}/ours/oracle_share"].value),
+                report_parts.number(by_key[f"{day}/ours/oracle_share"].value),
                 before,
             ]
         )
@@ -75,13 +75,13 @@ def _arms() -> tuple[str, str]:
 
 def _page(
     living: LivingSite,
-    found: Mapping[str, Figure],
+    by_key: Mapping[str, Figure],
     visits: Mapping[int, Mapping[str, Any]],
     nights: Mapping[int, Mapping[str, Any]],
 ) -> str:
     days = [*map(str, visits), _ALL]
     last = str(max(visits))
-    change = found[f"{last}/ours-popularity/{_FIRST}"]
+    change = by_key[f"{last}/ours-popularity/{_FIRST}"]
     word = "more" if change.value > 0 else "less"
     sure = "" if change.excludes_zero else ", which may be chance"
     site = living.run.preset.site
@@ -100,11 +100,12 @@ def _page(
             "have pages in the order of popularity. Brackets are 95 % intervals over users. The "
             "oracle shows the best page that there could have been, by the truth."
         ),
-        plot=_plot(found, list(map(str, visits))),
+        plot=_plot(by_key, list(map(str, visits))),
         metrics=[
-            (title, _metric_table(found, days, metric)) for metric, title in figures.METRICS.items()
+            (title, _metric_table(by_key, days, metric))
+            for metric, title in figures.METRICS.items()
         ]
-        + [("distinct videos shown, part of all", _coverage(found, list(map(str, visits))))],
+        + [("distinct videos shown, part of all", _coverage(by_key, list(map(str, visits))))],
         nights=_nights(nights),
         gates=[
             (f"Gates of night {day}", _gates(night["gates"]), night["said"])
@@ -114,10 +115,10 @@ def _page(
     )
 
 
-def _plot(found: Mapping[str, Figure], days: Sequence[str]) -> str:
+def _plot(by_key: Mapping[str, Figure], days: Sequence[str]) -> str:
     plot, axes = report_parts.axes(9, 3.5)
     for arm, color in zip(_arms(), ("#6b7280", "#1d4ed8"), strict=True):
-        values = [found[f"{day}/{arm}/{_FIRST}"] for day in days]
+        values = [by_key[f"{day}/{arm}/{_FIRST}"] for day in days]
         axes.errorbar(
             range(len(days)),
             [value.value for value in values],
@@ -133,13 +134,13 @@ def _plot(found: Mapping[str, Figure], days: Sequence[str]) -> str:
     return report_parts.svg(plot)
 
 
-def _metric_table(found: Mapping[str, Figure], days: Sequence[str], metric: str) -> Table:
+def _metric_table(by_key: Mapping[str, Figure], days: Sequence[str], metric: str) -> Table:
     keys = (*_arms(), f"{living_days.OURS}-{living_days.POPULARITY}")
     rows = [
         [
             Cell(key),
             *(
-                report_parts.figure_cell(found[f"{day}/{key}/{metric}"], signed="-" in key)
+                report_parts.figure_cell(by_key[f"{day}/{key}/{metric}"], signed="-" in key)
                 for day in days
             ),
         ]
@@ -148,11 +149,11 @@ def _metric_table(found: Mapping[str, Figure], days: Sequence[str], metric: str)
     return Table(["", *(f"day {day}" if day != _ALL else "all days" for day in days)], rows)
 
 
-def _coverage(found: Mapping[str, Figure], days: Sequence[str]) -> Table:
+def _coverage(by_key: Mapping[str, Figure], days: Sequence[str]) -> Table:
     rows = [
         [
             Cell(arm),
-            *(report_parts.figure_cell(found[f"{day}/{arm}/{figures.COVERAGE}"]) for day in days),
+            *(report_parts.figure_cell(by_key[f"{day}/{arm}/{figures.COVERAGE}"]) for day in days),
         ]
         for arm in _arms()
     ]
@@ -180,7 +181,7 @@ def _nights(nights: Mapping[int, Mapping[str, Any]]) -> Table:
 
 def _gates(gates: Sequence[Mapping[str, str]]) -> Table:
     return Table(
-        ["gate", "verdict", "found", "asked"],
+        ["gate", "verdict", "value", "needed"],
         [[Cell(g["rule"]), Cell(g["verdict"]), Cell(g["value"]), Cell(g["asked"])] for g in gates],
         ["warn" if gate["verdict"] == "FAIL" else "" for gate in gates],
     )

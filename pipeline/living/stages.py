@@ -71,8 +71,8 @@ class Stages:
         return paths[-1] if paths else None
 
     def _paths(self) -> list[pathlib.Path]:
-        found = sorted(self._directory.glob("[0-9]*-*"))
-        return [path for path in found if files.read_complete(path) is not None]
+        paths = sorted(self._directory.glob("[0-9]*-*"))
+        return [path for path in paths if files.read_complete(path) is not None]
 
 
 def _keep(path: pathlib.Path, target: pathlib.Path) -> None:

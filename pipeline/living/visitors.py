@@ -150,17 +150,17 @@ class Visitors(site_visits.Visits):
 
     def _question(self, row: int, k: int, beside: int | None) -> tuple[str, dict[str, Any]]:
         device = site_world.DEVICES[int(self._device[row])]
-        asked = {"user_id": self._user_ids[row], "k": k, "context": {"device": device}}
+        body = {"user_id": self._user_ids[row], "k": k, "context": {"device": device}}
         if beside is None:
-            return "/v1/recommendations", asked
-        return "/v1/related", {**asked, "video_id": self._video_ids[beside]}
+            return "/v1/recommendations", body
+        return "/v1/related", {**body, "video_id": self._video_ids[beside]}
 
     def _answer(self, question: tuple[str, dict[str, Any]]) -> Mapping[str, Any]:
-        path, asked = question
+        path, body = question
         try:
-            answer: Mapping[str, Any] = self._client.post(path, asked)
+            answer: Mapping[str, Any] = self._client.post(path, body)
         except RefusedError as error:
-            if error.status != 404 or "video_id" not in asked:
+            if error.status != 404 or "video_id" not in body:
                 raise
             # The video is so new that the server does not have it: nothing stands beside it.
             return {"items": [], "page_id": "", "release_id": "", "rung": "no_such_video"}
@@ -185,14 +185,14 @@ class Visitors(site_visits.Visits):
             return super()._go(rng, moment, action)
         topic = site_choices.draw_topics(moment, rng, 1)[:, 0]
         self._search(rng, moment, topic)
-        found = self._results(topic, moment)
+        results = self._results(topic, moment)
         start = moment.time + rng.integers(*_SEARCHING_S, len(moment.time))
         follows = rng.random(len(start)) < self._world.behaviour.search_follow
-        showing = site_pages.showing(moment, found, policy=site_pages.HOME)
+        showing = site_pages.showing(moment, results, policy=site_pages.HOME)
         logit, attention = site_behaviour.click_parts(self._world, showing)
         chance = site_behaviour.sigmoid(self._world.behaviour.click_bias + logit) * attention
-        key = np.where(found >= 0, np.log(chance) + rng.gumbel(size=found.shape), -np.inf)
-        video = np.take_along_axis(found, key.argmax(axis=1)[:, None], axis=1)[:, 0]
+        key = np.where(results >= 0, np.log(chance) + rng.gumbel(size=results.shape), -np.inf)
+        video = np.take_along_axis(results, key.argmax(axis=1)[:, None], axis=1)[:, 0]
         watches = follows & (video >= 0)
         device = self._device[moment.rows]
         seconds = self._watch_times(rng, moment.users, np.maximum(video, 0), device) * watches
@@ -208,18 +208,18 @@ class Visitors(site_visits.Visits):
     def _results(self, topic: np.ndarray, moment: site_choices.Moment) -> np.ndarray:
         """Returns what the server finds for the words that were just searched, int64 [N, 10]."""
         latest = self.log.latest("searches")
-        found = np.full((len(topic), _RESULTS), -1, np.int64)
+        results = np.full((len(topic), _RESULTS), -1, np.int64)
         queries = self._tables.events("searches", latest)["query"].to_pylist()
         questions = list(zip(moment.rows.tolist(), queries, strict=True))
         for place, items in enumerate(self._client.each(self._ask_for_words, questions)):
             rows = self._rows(items)[:_RESULTS]
-            found[place, : len(rows)] = rows
-        return found
+            results[place, : len(rows)] = rows
+        return results
 
     def _ask_for_words(self, question: tuple[int, str]) -> list[dict[str, Any]]:
         row, query = question
-        asked = {"q": query, "user_id": self._user_ids[row], "k": _RESULTS}
-        items: list[dict[str, Any]] = self._client.get("/v1/search", **asked)["items"]
+        body = {"q": query, "user_id": self._user_ids[row], "k": _RESULTS}
+        items: list[dict[str, Any]] = self._client.get("/v1/search", **body)["items"]
         return items
 
     # ---- what they do ------------------------------------------------------------------------

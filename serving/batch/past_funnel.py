@@ -30,11 +30,11 @@ from serving.funnel.fresh_shelf import Shelver
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import MAX_K, FunnelConfig, Item, PageRequest
 from serving.funnel.rungs import LastEmbeddings
-from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
 from serving.live import seed as live_seed
 from serving.live.state import LiveState
 from serving.ordering import page_value
+from serving.process.tracing import NO_TRACER
 from serving.release.manifest import Release
 from serving.servables.embedded import EmbeddedBackend
 

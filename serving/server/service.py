@@ -13,7 +13,7 @@ from features import command
 from features.durations import DAY_S
 from serving import errors
 from serving.events.log import EventLog
-from serving.funnel import before_release, filters, loaded_release, tracing
+from serving.funnel import before_release, filters, loaded_release
 from serving.funnel import experiment as ab_experiment
 from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
@@ -26,6 +26,7 @@ from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.ordering import page_value
+from serving.process import tracing
 from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.release import publication
@@ -109,6 +110,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         recorder=recording,
         releases=releases,
         models=_where_models_run(config),
+        outcome_s=config.outcome_s,
         threads=config.threads,
         max_waiting=config.max_waiting,
         clock=clock.now,
