@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from features.config import Bounds, check
+from features.durations import HOUR_S
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class LiveConfig:
     attachment: Annotated[float, Bounds(ge=0, le=5)] = 1.0
     loss: Annotated[float, Bounds(ge=0, le=1)] = 0.05
     recovery: Annotated[float, Bounds(ge=0, le=1)] = 0.05
-    tick_s: Annotated[int, Bounds(ge=1, le=3600)] = 60
+    tick_s: Annotated[int, Bounds(ge=1, le=HOUR_S)] = 60
     workers: Annotated[int, Bounds(ge=1, le=64)] = 1
     speedup: Annotated[float, Bounds(ge=0)] = 0.0
     oracle_pages: Annotated[float, Bounds(ge=0, le=1)] = 0.25

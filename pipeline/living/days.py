@@ -182,11 +182,11 @@ class _Site:
         self._course.settle(from_s + DAY_S)
         visitors = self._course.visitors
         (directory / HAPPENED).mkdir()
-        living_course.write_happened(directory / HAPPENED, visitors.take())
+        living_course.write_happened(directory / HAPPENED, visitors.drain())
         living_course.save(directory / _VISITORS, visitors)
         record.update(
             passed=dataclasses.asdict(passed),
-            answers=visitors.take_answers(),
+            answers=visitors.drain_answers(),
             release=self._server.client.get("/v1/release")["release_id"],
             videos=len(self._course.uploads),
             away=np.flatnonzero(visitors.returning.is_away).tolist(),

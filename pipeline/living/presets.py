@@ -8,7 +8,7 @@ import dataclasses
 import types
 from collections.abc import Mapping
 
-from features.durations import DAY_S
+from features.durations import DAY_S, HOUR_S
 from pipeline.living.config import LiveConfig
 from pipeline.site.config import SiteConfig
 
@@ -40,7 +40,7 @@ def _retrain(
     *, holdout_h: float, dim: int, candidate: str, hidden: str, ranker: str, order: int = 400
 ) -> tuple[str, ...]:
     return (
-        f"--preprocess_flags=--holdout_days={holdout_h * 3600 / DAY_S:g}",
+        f"--preprocess_flags=--holdout_days={holdout_h * HOUR_S / DAY_S:g}",
         f"--candidate_flags=--embedding_dim={dim} --depth=1 {candidate}",
         f"--ranker_flags=--hidden={hidden} {ranker}",
         f"--order_flags=--watches={order}",

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import files, provenance, reports
+from features import charts, files, provenance, reports
 from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Figure
@@ -23,17 +23,17 @@ def write(living: LivingSite) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
     visits = living_days.records(living.stages, living_days.VISITS)
     nights = living_days.records(living.stages, living_days.NIGHT)
-    by_key = _figures(living, visits)
+    figures_of = _figures(living, visits)
     report = {
         "run": json.loads(living.run.to_json()),
         "provenance": provenance.stamp(),
-        "figures": {key: figure.to_json() for key, figure in by_key.items()},
+        "figures": {key: figure.to_json() for key, figure in figures_of.items()},
         "visits": {str(day): {**v, "away": len(v["away"])} for day, v in visits.items()},
         "nights": {str(day): dict(night) for day, night in nights.items()},
     }
     files.atomic_write(living.output / JSON, json.dumps(report, indent=1, allow_nan=False) + "\n")
-    files.atomic_write(living.output / HTML, _page(living, by_key, visits, nights))
-    return _lines(by_key, list(visits), nights)
+    files.atomic_write(living.output / HTML, _page(living, figures_of, visits, nights))
+    return _lines(figures_of, list(visits), nights)
 
 
 def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dict[str, Figure]:
@@ -51,18 +51,18 @@ def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dic
 
 
 def _lines(
-    by_key: Mapping[str, Figure], days: Sequence[int], nights: Mapping[int, Mapping[str, Any]]
+    figures_of: Mapping[str, Figure], days: Sequence[int], nights: Mapping[int, Mapping[str, Any]]
 ) -> list[str]:
     rows = [["day", "popularity", "ours", "ours - popularity", "oracle's share", "night before"]]
     for day in [*map(str, days), _ALL]:
         before = nights.get(int(day) - 1, {}).get("outcome", "") if day != _ALL else ""
-        change = by_key[f"{day}/ours-popularity/{_FIRST}"]
+        change = figures_of[f"{day}/ours-popularity/{_FIRST}"]
         rows.append(
             [
                 day,
-                *(report_parts.number(by_key[f"{day}/{arm}/{_FIRST}"].value) for arm in _arms()),
+                *(reports.number(figures_of[f"{day}/{arm}/{_FIRST}"].value) for arm in _arms()),
                 f"{change.value:+.2f} [{change.low:+.2f}, {change.high:+.2f}]",
-                report_parts.number(by_key[f"{day}/ours/oracle_share"].value),
+                reports.number(figures_of[f"{day}/ours/oracle_share"].value),
                 before,
             ]
         )
@@ -75,13 +75,13 @@ def _arms() -> tuple[str, str]:
 
 def _page(
     living: LivingSite,
-    by_key: Mapping[str, Figure],
+    figures_of: Mapping[str, Figure],
     visits: Mapping[int, Mapping[str, Any]],
     nights: Mapping[int, Mapping[str, Any]],
 ) -> str:
     days = [*map(str, visits), _ALL]
     last = str(max(visits))
-    change = by_key[f"{last}/ours-popularity/{_FIRST}"]
+    change = figures_of[f"{last}/ours-popularity/{_FIRST}"]
     word = "more" if change.value > 0 else "less"
     sure = "" if change.excludes_zero else ", which may be chance"
     site = living.run.preset.site
@@ -89,6 +89,7 @@ def _page(
         "pipeline.living",
         "living.html",
         title="A living site",
+        contents=[("days", "By day"), ("nights", "Nights"), ("cost", "Cost")],
         style=("better" if change.value > 0 else "worse") if change.excludes_zero else "",
         verdict=(
             f"On day {last} a user of ours watches {abs(change.value):.2f} minutes {word} than one "
@@ -100,12 +101,12 @@ def _page(
             "have pages in the order of popularity. Brackets are 95 % intervals over users. The "
             "oracle shows the best page that there could have been, by the truth."
         ),
-        plot=_plot(by_key, list(map(str, visits))),
+        plot=_plot(figures_of, list(map(str, visits))),
         metrics=[
-            (title, _metric_table(by_key, days, metric))
+            (title, _metric_table(figures_of, days, metric))
             for metric, title in figures.METRICS.items()
         ]
-        + [("distinct videos shown, part of all", _coverage(by_key, list(map(str, visits))))],
+        + [("distinct videos shown, part of all", _coverage(figures_of, list(map(str, visits))))],
         nights=_nights(nights),
         gates=[
             (f"Gates of night {day}", _gates(night["gates"]), night["said"])
@@ -115,32 +116,35 @@ def _page(
     )
 
 
-def _plot(by_key: Mapping[str, Figure], days: Sequence[str]) -> str:
-    plot, axes = report_parts.axes(9, 3.5)
-    for arm, color in zip(_arms(), ("#6b7280", "#1d4ed8"), strict=True):
-        values = [by_key[f"{day}/{arm}/{_FIRST}"] for day in days]
-        axes.errorbar(
-            range(len(days)),
-            [value.value for value in values],
-            yerr=report_parts.error_bars(values),
-            label=arm,
-            color=color,
-            capsize=3,
+def _plot(figures_figures_of: Mapping[str, Figure], days: Sequence[str]) -> charts.Drawing:
+    lines = {arm: [figures_figures_of[f"{day}/{arm}/{_FIRST}"] for day in days] for arm in _arms()}
+    return charts.draw(
+        charts.Plot(
+            kind=charts.LINES,
+            title="Watch time per user, with intervals over users",
+            x_label="day",
+            y_label="minutes",
+            series=[
+                charts.Series(
+                    name=arm,
+                    x=[float(day) for day in days],
+                    y=[one.value for one in line],
+                    low=[one.low for one in line],
+                    high=[one.high for one in line],
+                )
+                for arm, line in lines.items()
+            ],
         )
-    axes.set_xticks(range(len(days)), [f"day {day}" for day in days])
-    axes.set_ylabel("watch time per user, minutes")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
-    return report_parts.svg(plot)
+    )
 
 
-def _metric_table(by_key: Mapping[str, Figure], days: Sequence[str], metric: str) -> Table:
+def _metric_table(figures_of: Mapping[str, Figure], days: Sequence[str], metric: str) -> Table:
     keys = (*_arms(), f"{living_days.OURS}-{living_days.POPULARITY}")
     rows = [
         [
             Cell(key),
             *(
-                report_parts.figure_cell(by_key[f"{day}/{key}/{metric}"], signed="-" in key)
+                reports.figure_cell(figures_of[f"{day}/{key}/{metric}"], signed="-" in key)
                 for day in days
             ),
         ]
@@ -149,11 +153,11 @@ def _metric_table(by_key: Mapping[str, Figure], days: Sequence[str], metric: str
     return Table(["", *(f"day {day}" if day != _ALL else "all days" for day in days)], rows)
 
 
-def _coverage(by_key: Mapping[str, Figure], days: Sequence[str]) -> Table:
+def _coverage(figures_of: Mapping[str, Figure], days: Sequence[str]) -> Table:
     rows = [
         [
             Cell(arm),
-            *(report_parts.figure_cell(by_key[f"{day}/{arm}/{figures.COVERAGE}"]) for day in days),
+            *(reports.figure_cell(figures_of[f"{day}/{arm}/{figures.COVERAGE}"]) for day in days),
         ]
         for arm in _arms()
     ]

@@ -40,7 +40,7 @@ class Visitors(site_visits.Visits):
 
     Attributes:
         returning: What they think of the site.
-        happened: Tables of what happened since :meth:`take`, in rows of the world: ``impressions``,
+        happened: Tables of what happened since :meth:`drain`, in rows of the world: ``impressions``,
             ``watches``, ``searches``, ``feedback`` as :mod:`pipeline.site.events` has them, and
             ``looks``: ``user``, ``time``, ``value`` and ``best``, of home pages that were compared
             with the best ones, expected seconds.
@@ -105,7 +105,7 @@ class Visitors(site_visits.Visits):
             self._client.post("/v1/events", {"events": events[first : first + MAX_EVENTS]})
         return len(events)
 
-    def take(self) -> dict[str, Columns]:
+    def drain(self) -> dict[str, Columns]:
         """Returns the tables of :attr:`happened`, and empties them."""
         taken = {
             table: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -114,7 +114,7 @@ class Visitors(site_visits.Visits):
         self.happened = {}
         return taken
 
-    def take_answers(self) -> dict[str, int]:
+    def drain_answers(self) -> dict[str, int]:
         """Returns :attr:`answers`, and counts from 0 again."""
         taken, self.answers = self.answers, {}
         return taken

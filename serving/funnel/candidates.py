@@ -141,18 +141,18 @@ def related_order(candidates: Candidates, seconds: np.ndarray | None) -> np.ndar
     return np.argsort(-fused, kind="stable")
 
 
-def by_watches(found: Candidates, rates: Rates | None, upload_times: np.ndarray) -> np.ndarray:
+def by_watches(gathered: Candidates, rates: Rates | None, upload_times: np.ndarray) -> np.ndarray:
     """Returns candidates by how much they are watched within a day, where the viewer is.
 
     Args:
-        found: Candidates, n of them.
+        gathered: Candidates, n of them.
         rates: Of the candidates just now; None without live state.
         upload_times: int64 [n], Unix seconds: of those watched alike the newest comes first.
 
     Returns:
         int [n], best first.
     """
-    watched = np.zeros(len(found))
+    watched = np.zeros(len(gathered))
     if rates is not None:
         watched = np.where(rates.counts[-1] > 0, rates.counts[-1] * np.exp(rates.region_lift), 0.0)
     return np.lexsort((-upload_times, -watched))

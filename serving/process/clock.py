@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 
 from features import command, files
+from features.durations import HOUR_S, MINUTE_S
 
 _MAGIC = b"watchnext simulated clock\n\0\0\0\0\0\0"  # 32 bytes, so that the number is aligned.
 _BYTES = len(_MAGIC) + 8
 # A simulated day takes a minute or so: what happens every few seconds has to happen more often,
 # and what happens every few minutes goes by the clock of the simulation.
 _SIMULATED_POLL_S = 0.25
-_SIMULATED_COMPACTION_S = 3600.0
-_POLL_S, _LOOK_S, _COMPACTION_S = 3.0, 5.0, 300.0
+_SIMULATED_COMPACTION_S = float(HOUR_S)
+_POLL_S, _LOOK_S, _COMPACTION_S = 3.0, 5.0, 5.0 * MINUTE_S
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def test_what_was_clicked_is_reported_with_its_page_and_watches_when_they_end(wo
     server = FakeServer()
     visitors = Visitors(world, server, LIVE)
     pass_hours(visitors, 20)
-    happened = visitors.take()
+    happened = visitors.drain()
     events = {kind: [e for e in server.events if e["type"] == kind] for kind in ("click", "watch")}
     assert len(events["click"]) > 20
     assert {e["page_id"] for e in events["click"]} <= {f"p{n}" for n in range(server.pages + 1)}
