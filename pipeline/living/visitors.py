@@ -40,7 +40,7 @@ class Visitors(site_visits.Visits):
 
     Attributes:
         returning: What they think of the site.
-        happened: Tables of what happened since :meth:`drain`, in rows of the world: ``impressions``,
+        happened: Tables of what happened since :meth:`drain`, rows of the world: ``impressions``,
             ``watches``, ``searches``, ``feedback`` as :mod:`pipeline.site.events` has them, and
             ``looks``: ``user``, ``time``, ``value`` and ``best``, of home pages that were compared
             with the best ones, expected seconds.
