@@ -18,6 +18,7 @@ item similarity models", KDD 2013. Content beside ids is ours.
 import os
 import types
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +139,11 @@ class CandidateModel(tf_keras.Model):
     def content_columns(self) -> tuple[str, ...]:
         """Names of the tensors that the video tower reads besides ``video_id``."""
         return self._video_inputs.columns if self.has_content else ()
+
+    @property
+    def layouts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What the layers of queries, and of the content of videos, read in which order."""
+        return self._query_inputs.layout(), self._video_inputs.layout()
 
     @property
     def num_videos(self) -> int:

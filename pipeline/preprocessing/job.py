@@ -26,7 +26,7 @@ from features.catalogue import Catalogue
 from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
-from features.tables import logs
+from features.tables import log_files, logs
 from pipeline.preprocessing import (
     beam_options,
     cleaning,
@@ -211,6 +211,7 @@ def _info(
         "train_until_s": made.train_until_s,
         "holdout_days": config.holdout_days,
         "tables": sorted(tables),
+        "log_files": {table: log_files.inventory(logs_dir, table) for table in sorted(tables)},
         "rows": rows,
         "counts": dict(made.counts),
         "has_ranking": not made.no_ranking,
