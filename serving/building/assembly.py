@@ -80,7 +80,7 @@ def publish(
             raise
         assembly.write_page_order()
         assembly.write_reports()
-        progress.at("checksums")
+        progress.at("adding up checksums")
         return build.publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
@@ -196,15 +196,9 @@ class _Assembly:
 
     def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
         """Writes both towers and the index of their video embeddings."""
-        progress.at("the query tower and the index")
+        progress.at("writing the query tower")
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
-        if model.is_hierarchical:
-            raise command.InputError(
-                f"{self._inputs.candidate_model} was trained with --loss=hierarchical: its "
-                "probabilities are no inner products, so no index can search them. Train the "
-                "candidate model with --loss=sampled to release it."
-            )
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
         array_export.write_query_tower(model, examples, directory)
@@ -216,6 +210,7 @@ class _Assembly:
             tensors.side_features(
                 self._resolved, spec.CANDIDATE, Side.CANDIDATE, dataset.videos(examples)
             ),
+            phase="embedding the videos",
         )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
         queries, slices = users.embeddings, users.slices
@@ -225,6 +220,7 @@ class _Assembly:
         self._add(finite)
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
+        progress.at("building the index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
         report = index_building.build(
             built,
@@ -239,6 +235,7 @@ class _Assembly:
         self.index_report = dataclasses.asdict(report)
         if is_judged:
             self._add(*gates.index_recall(report, self._settings.recall_target))
+            progress.at("judging the query tower")
             self._judge_retrieval(users)
 
     def _judge_retrieval(self, users: user_queries.UserQueries) -> None:
@@ -273,7 +270,7 @@ class _Assembly:
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
         """Writes the ranker; videos are prepared for those that are judged, to serve."""
-        progress.at("the ranker")
+        progress.at("writing the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
         model = ranker.load(ranker_model, examples)
@@ -286,6 +283,7 @@ class _Assembly:
         warmup.write(directory, signatures.RANKER, requests)
         if not is_judged:
             return
+        progress.at("judging the ranker")
         self._add(
             trials.ranker(directory),
             gates.skew_proof(

@@ -123,8 +123,8 @@ class Pair:
 
     Attributes:
         name: Name of the figure.
-        one: Of the first release; None where it has none.
-        other: Of the second.
+        one: Value of the first release; None where it has none.
+        other: Value of the second; None where it has none.
         difference: Other minus one.
         apart: Whether their intervals do not overlap; None where one has no interval.
     """
