@@ -146,7 +146,7 @@ def by_watches(gathered: Candidates, rates: Rates | None, upload_times: np.ndarr
 
     Args:
         gathered: Candidates, n of them.
-        rates: Of the candidates just now; None without live state.
+        rates: Rates of the candidates just now; None without live state.
         upload_times: int64 [n], Unix seconds: of those watched alike the newest comes first.
 
     Returns:
