@@ -18,7 +18,7 @@ from absl import flags  # noqa: TID251 - on behalf of the command that calls
 from features import command
 from features.config import Bounds, OneOf, RuleError, Setting, Time, declared
 
-_Settings = TypeVar("_Settings")
+_Config = TypeVar("_Config")
 _Turn = Callable[[Any], Any]
 
 # What is defined here belongs to the command that asked for it, and stands in its --help.
@@ -36,18 +36,18 @@ class _Defined:
         return None if self.flag.value is None else self.read(self.flag.value)
 
 
-class Flags(Generic[_Settings]):
+class Flags(Generic[_Config]):
     """The flags of a dataclass, as :func:`define` made them."""
 
     def __init__(
         self,
-        kind: type[_Settings],
-        defaults: _Settings | None,
+        kind: type[_Config],
+        defaults: _Config | None,
         defined: Mapping[str, "_Defined | Flags[Any]"],
     ) -> None:
         self._kind, self._defaults, self._defined = kind, defaults, defined
 
-    def build(self, **others: Any) -> _Settings:
+    def build(self, **others: Any) -> _Config:
         """Returns the settings that the flags ask for.
 
         Args:
@@ -71,7 +71,7 @@ class Flags(Generic[_Settings]):
             if isinstance(one, _Defined) and one.flag.present
         }
 
-    def changed(self, settings: _Settings, **others: Any) -> _Settings:
+    def changed(self, settings: _Config, **others: Any) -> _Config:
         """Returns settings with the values of the flags that were given in place of their own.
 
         Raises:
@@ -80,7 +80,7 @@ class Flags(Generic[_Settings]):
         own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
         return self._made({**own, **self.given(), **others})
 
-    def _made(self, values: Mapping[str, Any]) -> _Settings:
+    def _made(self, values: Mapping[str, Any]) -> _Config:
         try:
             if self._defaults is None:
                 return self._kind(**values)
@@ -88,32 +88,39 @@ class Flags(Generic[_Settings]):
         except RuleError as error:
             one = self._defined.get(error.name)
             if isinstance(one, _Defined):
-                raise RuleError(f"--{one.flag.name}", error.rule, error.value) from None
-            raise
+                name = one.flag.name
+            elif error.name in flags.FLAGS:  # Declared by another dataclass of the command.
+                name = error.name
+            else:
+                raise
+            raise RuleError(f"--{name}", error.rule, error.value) from None
 
 
 @overload
 def define(
-    settings: type[_Settings],
+    settings: type[_Config],
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
-) -> Flags[_Settings]: ...
+    of: str = "",
+) -> Flags[_Config]: ...
 @overload
 def define(
-    settings: _Settings,
+    settings: _Config,
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
-) -> Flags[_Settings]: ...
+    of: str = "",
+) -> Flags[_Config]: ...
 def define(
     settings: Any,
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
+    of: str = "",
 ) -> Flags[Any]:
     """Defines a flag for each field of a dataclass, nested ones included.
 
@@ -127,6 +134,8 @@ def define(
         choices: The values that a field may have in this command, where it says less by itself.
         unset: Fields whose flags have no value unless they are given, and what then stands for
             them, for the help: ``{"logs": "<serving_root>/logs"}``.
+        of: What the flags are for, where a command has some that do not always count: said before
+            what each means.
     """
     kind = settings if isinstance(settings, type) else type(settings)
     defaults = None if isinstance(settings, type) else settings
@@ -138,8 +147,12 @@ def define(
         default = _default(setting, defaults)
         if dataclasses.is_dataclass(setting.kind):
             nested = setting.kind if default is dataclasses.MISSING else default
-            defined[setting.name] = define(nested, without=without, choices=choices, unset=unset)
+            defined[setting.name] = define(
+                nested, without=without, choices=choices, unset=unset, of=of
+            )
             continue
+        if of:
+            setting = dataclasses.replace(setting, text=f"{of}: {setting.text}")
         if setting.name in unset:
             text = f"{setting.text} Default: {unset[setting.name]}."
             setting, default = dataclasses.replace(setting, text=text), None

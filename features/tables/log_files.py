@@ -10,6 +10,8 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -109,10 +111,30 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
     return listing.files
 
 
+def inventory(logs_dir: str | os.PathLike[str], table: str) -> dict[str, str | int]:
+    """Returns what a table consists of, for the record of whoever reads it; JSON values.
+
+    ``files`` and ``bytes`` count, ``first`` and ``last`` are the partitions at both ends ("" where
+    the table has none), and ``sha256`` is over the paths and sizes of all files, so that two
+    records tell whether they are of the same ones. Contents are not read.
+    """
+    root = pathlib.Path(logs_dir)
+    listed = find(root, table).files
+    parts = sorted("/".join(f"{key}={value}" for key, value in file.partitions) for file in listed)
+    rows = sorted((str(file.path.relative_to(root)), file.size) for file in listed)
+    return {
+        "files": len(listed),
+        "bytes": sum(file.size for file in listed),
+        "first": parts[0] if parts else "",
+        "last": parts[-1] if parts else "",
+        "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+    }
+
+
 def has_tables(logs_dir: str | os.PathLike[str]) -> bool:
     """Says whether there is anything of a table, readable or not; a new site has nothing yet."""
-    found = (find(logs_dir, table) for table in schema.TABLES)
-    return any(table.files or table.problems for table in found)
+    listings = (find(logs_dir, table) for table in schema.TABLES)
+    return any(table.files or table.problems for table in listings)
 
 
 def oldest_first(files: Sequence[TableFile]) -> list[TableFile]:
@@ -267,8 +289,8 @@ def _partitions(relative: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 def _day(file: TableFile) -> str:
     """Returns the innermost partition that is a day, as YYYY-MM-DD; empty for none."""
-    found = (parse_day(value) for _, value in reversed(file.partitions))
-    return next((day.isoformat() for day in found if day is not None), "")
+    days = (parse_day(value) for _, value in reversed(file.partitions))
+    return next((day.isoformat() for day in days if day is not None), "")
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -126,9 +126,9 @@ def usual(half_life_s: float | None) -> Floats:
     fast = 0.0
     if half_life_s is not None:
         fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
-    found = np.zeros(len(NAMES))
-    found[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
-    return found
+    weights = np.zeros(len(NAMES))
+    weights[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
+    return weights
 
 
 def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:
@@ -158,7 +158,7 @@ def set_biases(
     Returns:
         The weights; empty where there is too little to tell them.
     """
-    if model.is_hierarchical or BAG not in model.query_columns:
+    if BAG not in model.query_columns:
         return {}
     watches = counts(model, examples_dir)
     weights = fit(model, examples_dir, watches, limit=limit)

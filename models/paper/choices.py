@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from features.charts import BARS, Plot, Series
 from models import config
 from models.config import MAP
-from models.paper.experiments import BARS, Experiment, Plot, Row, Series, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import PAPER, Lab, find, sentences
 
 
@@ -26,19 +27,15 @@ def video_content(setting: Setting) -> Experiment:
 
 
 def losses(setting: Setting) -> Experiment:
-    """Sampled, full and hierarchical softmax."""
-    wanted = (config.SAMPLED, config.FULL, "hierarchical")
-    models = {f"{loss} softmax": {"loss": loss, **PAPER} for loss in wanted}
-    if "hierarchical" not in config.CANDIDATE_LOSSES:
-        del models["hierarchical softmax"]
+    """Sampled and full softmax."""
+    models = {f"{loss} softmax": {"loss": loss, **PAPER} for loss in (config.SAMPLED, config.FULL)}
     return _variants(
         setting,
         name="losses",
-        title="Sampled, full and hierarchical softmax",
+        title="Sampled and full softmax",
         question="How do the losses compare in quality and time, at this corpus size? (At a "
         "million videos see candidate.* of pipeline.bench.)",
-        paper="sampled softmax: more than 100 times faster than the full one; hierarchical "
-        "softmax could not be made comparably accurate.",
+        paper="sampled softmax: more than 100 times faster than the full one.",
         models=models,
         slices=("all",),
     )
@@ -98,7 +95,7 @@ def _variants(
                 kind=BARS,
                 x_label="",
                 y_label="MAP@100 on the next day",
-                series=[Series.of_rows(s, list(models), found) for s, found in shown.items()],
+                series=[Series.of_rows(s, list(models), rows_of) for s, rows_of in shown.items()],
             )
         ],
         conclusion=sentences(changes) + _times(rows, list(models), seed),
@@ -106,6 +103,6 @@ def _variants(
 
 
 def _times(rows: Sequence[Row], names: Sequence[str], seed: int) -> str:
-    found = [find(rows, name, seed, "seconds an epoch") for name in names]
-    told = ", ".join(f"{row.setting} {row.value:.1f}" for row in found if math.isfinite(row.value))
+    times = [find(rows, name, seed, "seconds an epoch") for name in names]
+    told = ", ".join(f"{row.setting} {row.value:.1f}" for row in times if math.isfinite(row.value))
     return f" Seconds an epoch: {told}."

@@ -39,14 +39,16 @@ Source: Liu et al., ICLR 2025, arXiv 2410.20868 (CC BY-SA 4.0).
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.config import OneOf, check
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import source_files
 
 # Milliseconds of one unit of playing_time.
@@ -76,20 +78,19 @@ STAGES = dict.fromkeys(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecFlowConfig:
+class RecFlowConfig(Window):
     """How to read RecFlow.
 
     Attributes:
-        stages: Whether to read all_stage too.
-        playing_time_unit: Unit of ``playing_time``, a key of ``UNITS``; None to find it.
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
+        stages: Whether to read all_stage too, what was nominated and not shown.
+        playing_time_unit: Unit of ``playing_time``. Default: it is told by the data.
     """
 
     stages: bool = False
-    playing_time_unit: str | None = None
-    from_s: int | None = None
-    until_s: int | None = None
+    playing_time_unit: Annotated[str | None, OneOf(*UNITS)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowConfig) -> list[str]:
@@ -121,7 +122,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowCon
                 )
             videos.add(rows.select(_VIDEO))
             users.add(rows.select(_USER))
-            kept = _in_window(rows, config)
+            kept = config.kept(rows, "request_timestamp", per_s=1000)
             shown = impressions(kept, unit=unit)
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", watches(shown).to_arrow())
@@ -156,8 +157,8 @@ def playing_time_unit(rows: pl.DataFrame) -> tuple[str, float]:
             (share >= EFFECTIVE_SHARE) == (pl.col("effective_view") != 0),
             (share >= LONG_SHARE) == (pl.col("long_view") != 0),
         )
-        found = usable.select(agrees.list.mean().mean()).item()
-        agreement[unit] = 0.0 if found is None else float(found)
+        agreeing = usable.select(agrees.list.mean().mean()).item()
+        agreement[unit] = 0.0 if agreeing is None else float(agreeing)
     best = max(agreement, key=lambda unit: agreement[unit])
     if agreement[best] < _LEAST_AGREEMENT:
         told = ", ".join(f"{unit} {share:.1%}" for unit, share in agreement.items())
@@ -290,7 +291,7 @@ def _import_stages(
     for path in _days(directory):
         for rows in _read(path, STAGES):
             videos.add(rows.select(_VIDEO))
-            unshown = nominations(_in_window(rows, config))
+            unshown = nominations(config.kept(rows, "request_timestamp", per_s=1000))
             count += unshown.height
             writer.write_beside("nominations", unshown.to_arrow())
     return f"{count:,} videos were nominated and not shown: they are in nominations, beside the log"
@@ -298,14 +299,14 @@ def _import_stages(
 
 def _find(source: pathlib.Path) -> pathlib.Path:
     source_files.require_directory(source, expected="RecFlow's realshow/*.feather")
-    found = [d for d in (source, *sorted(source.glob("*/"))) if (d / "realshow").is_dir()]
-    if not found:
+    directories = [d for d in (source, *sorted(source.glob("*/"))) if (d / "realshow").is_dir()]
+    if not directories:
         names = ", ".join(sorted(item.name for item in source.iterdir())[:10]) or "nothing"
         raise command.InputError(
             f"{source} lacks realshow/YYYY-MM-DD.feather, as in the original download. "
             f"It holds: {names}."
         )
-    return found[0]
+    return directories[0]
 
 
 def _days(directory: pathlib.Path) -> Sequence[pathlib.Path]:
@@ -319,14 +320,6 @@ def _read(path: pathlib.Path, types: dict[str, pa.DataType]) -> Iterator[pl.Data
     logging.info("Reading %s", path)
     for batch in source_files.read_batches(path, types):
         yield pl.DataFrame(pl.from_arrow(batch))
-
-
-def _in_window(rows: pl.DataFrame, config: RecFlowConfig) -> pl.DataFrame:
-    if config.from_s is not None:
-        rows = rows.filter(pl.col("request_timestamp") >= config.from_s * 1000)
-    if config.until_s is not None:
-        rows = rows.filter(pl.col("request_timestamp") < config.until_s * 1000)
-    return rows
 
 
 def _text(column: str) -> pl.Expr:

@@ -29,6 +29,7 @@ from pipeline.preprocessing import cleaning, example_generation, leakage_audit, 
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.incremental import IncrementalRun
 from pipeline.preprocessing.log_report import shortened
+from pipeline.preprocessing.table_files import num_rows
 
 EVENTS_PER_BUCKET = 200_000
 _STORED = ".stored"
@@ -69,7 +70,7 @@ class Made:
 
 
 class RawExamples:
-    """Makes raw examples; every step writes below ``output``.
+    """Makes raw examples, all of it below ``output``.
 
     Args:
         logs_dir: Directory of the raw logs.
@@ -133,7 +134,7 @@ class RawExamples:
             days.keep(
                 raw, {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
             )
-        counts = {f"{model}_{split}": _num_rows(path) for (model, split), path in raw.items()}
+        counts = {f"{model}_{split}": num_rows(path) for (model, split), path in raw.items()}
         if not counts["candidate_train"]:
             raise command.InputError(self._why_no_label(fragments, train_until_s))
         if not counts["candidate_holdout"] and self._config.holdout_days:
@@ -167,15 +168,15 @@ class RawExamples:
                 seem to be written in another way.
         """
         listed = self._clean_entities("videos") if "videos" in self._tables else None
-        found = unlisted.checked(
+        only_watched = unlisted.checked(
             self._logs,
             listed,
             from_s=self._config.from_s,
             until_s=self._config.until_s,
             most=self._config.max_rejected_fraction,
         )
-        self._counts["videos", "unlisted"] += found.num_rows
-        cleaning.write_part(self._output / "videos", unlisted.joined(listed, found))
+        self._counts["videos", "unlisted"] += only_watched.num_rows
+        cleaning.write_part(self._output / "videos", unlisted.joined(listed, only_watched))
 
     def _clean_entities(self, name: str) -> pa.Table:
         """Validates videos or users, writes them for the workers and returns them."""
@@ -198,19 +199,19 @@ class RawExamples:
         return accepted
 
     def _fragments(self) -> list[logs.Fragment]:
-        found = {
+        by_table = {
             name: logs.fragments(
                 self._logs, name, from_s=self._config.from_s, until_s=self._config.until_s
             )
             for name in cleaning.EVENT_TABLES
             if name in self._tables
         }
-        if not found["watches"]:
+        if not by_table["watches"]:
             raise command.InputError(
                 f"{self._logs} has no watches in the window {self._window()}; "
                 "check --from and --until."
             )
-        return [fragment for fragments in found.values() for fragment in fragments]
+        return [fragment for fragments in by_table.values() for fragment in fragments]
 
     def _window(self) -> str:
         bounds = (self._config.from_s, self._config.until_s)
@@ -236,12 +237,12 @@ class RawExamples:
 
     def _kinds_of_feedback(self) -> tuple[str, ...]:
         """Returns the kinds that the logs have, in the order of ``feedback.KINDS``."""
-        found = set()
+        kinds = set()
         from_s, until_s = self._config.from_s, self._config.until_s
         for fragment in logs.fragments(self._logs, "feedback", from_s=from_s, until_s=until_s):
             rows = logs.read_fragment(fragment, columns=["kind"], from_s=from_s, until_s=until_s)
-            found.update(pc.unique(rows["kind"]).to_pylist())
-        return tuple(kind for kind in feedback.KINDS if kind in found)
+            kinds.update(pc.unique(rows["kind"]).to_pylist())
+        return tuple(kind for kind in feedback.KINDS if kind in kinds)
 
     # ---- replay ----------------------------------------------------------------------------------
 
@@ -263,11 +264,14 @@ class RawExamples:
         events = sum(fragment.num_rows for fragment in fragments)
         buckets = max(2, -(-events // EVENTS_PER_BUCKET))
         logging.info("Replaying %d events in %d buckets of users.", events, buckets)
-        users_dir = str(self._output / "users") if "users" in self._tables else None
+        known: dict[str, Any] = {
+            "videos_dir": str(self._output / "videos"),
+            "users_dir": str(self._output / "users") if "users" in self._tables else None,
+            "num_buckets": buckets,
+        }
         read = cleaning.ReadFragments(
-            videos_dir=str(self._output / "videos"),
-            users_dir=users_dir,
-            num_buckets=buckets,
+            **known,
+            num_events=events,
             now_s=self._now_s,
             window=(config.from_s, config.until_s),
             store_dir=self._output / _STORED,
@@ -281,8 +285,7 @@ class RawExamples:
                 label=config.label,
             ),
             spec_json=self._resolved.to_json(),
-            videos_dir=str(self._output / "videos"),
-            users_dir=users_dir,
+            **known,
             cached=days.cached() if days else None,
         )
         schemas = {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
@@ -358,11 +361,11 @@ class RawExamples:
         if "impressions" not in self._tables:
             return "the logs have no impressions"
         before = command.format_time(train_until_s)
-        paths = sorted(directory_of(self._output, spec.RANKER, replay.TRAIN).glob("*.parquet"))
-        total = sum(pq.read_metadata(path).num_rows for path in paths)
+        directory = directory_of(self._output, spec.RANKER, replay.TRAIN)
+        total = num_rows(directory)
         if not total:
             return f"no impression lies before {before}; give more logs or a shorter holdout"
-        for path in paths:
+        for path in sorted(directory.glob("*.parquet")):
             rows = pq.read_table(path, columns=["clicked", "watch_time_s"])
             watched = pc.and_(pc.greater(rows["clicked"], 0), pc.greater(rows["watch_time_s"], 0))
             if pc.any(watched).as_py():
@@ -394,7 +397,3 @@ def _watches_before(fragments: Sequence[logs.Fragment], time_s: int) -> tuple[in
             if "completed" in rows.column_names:
                 completed -= pc.sum(pc.equal(rows["completed"], False)).as_py() or 0
     return watched, completed
-
-
-def _num_rows(directory: pathlib.Path) -> int:
-    return int(np.sum([pq.read_metadata(p).num_rows for p in directory.glob("*.parquet")]))

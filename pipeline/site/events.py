@@ -44,6 +44,10 @@ class EventLog:
         self.num_events += len(columns["time"])
         self.num_pending += len(columns["time"])
 
+    def latest(self, table: str) -> Columns:
+        """Returns the rows that were added last to a table."""
+        return self._parts[table][-1]
+
     def drain(self) -> dict[str, Columns]:
         """Returns all rows so far, ordered by time, and forgets them."""
         taken = {}
@@ -204,9 +208,9 @@ class Tables:
             axis=1,
         )
         projection = rng.normal(size=(liking.shape[1], config.content_width))
-        found = liking @ projection / np.sqrt(liking.shape[1])
-        found += _CONTENT_NOISE * found.std() * rng.normal(size=found.shape)
-        return pa.array(found.astype(np.float32).tolist(), pa.list_(pa.float32()))
+        vectors = liking @ projection / np.sqrt(liking.shape[1])
+        vectors += _CONTENT_NOISE * vectors.std() * rng.normal(size=vectors.shape)
+        return pa.array(vectors.astype(np.float32).tolist(), pa.list_(pa.float32()))
 
     def _topics(self) -> pa.ListArray:
         videos = self._world.videos

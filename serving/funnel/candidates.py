@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from serving.funnel.nominations import Nominations
 from serving.index.exact_search import RowsByNumber
+from serving.live.state import Rates
 from serving.servables import signatures
 
 _FUSION = 60  # Of reciprocal rank fusion, as in its paper.
@@ -81,8 +82,8 @@ def merge(
     Returns:
         Candidates in the order of the sources, first mention first.
     """
-    found = [n.rows for n in nominations.values()]
-    everything = np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
+    parts = [n.rows for n in nominations.values()]
+    everything = np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
     rows, first, place = np.unique(everything, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     position = np.empty(len(order), np.int64)
@@ -112,7 +113,7 @@ def merge(
     )
 
 
-def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
+def related_order(candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray:
     """Returns candidates by how related they are, and by what they are worth to the viewer.
 
         score = sum over rankings of 1 / (60 + place)
@@ -120,7 +121,7 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
     The rankings are those of the sources of related videos, and the one by expected watch time.
 
     Args:
-        found: Candidates, n of them.
+        candidates: Candidates, n of them.
         seconds: Expected watch times, float32 [n]; None where nothing ranked them.
 
     Returns:
@@ -128,8 +129,8 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
 
     Source: Cormack, Clarke & Buettcher, SIGIR 2009, "Reciprocal Rank Fusion".
     """
-    fused = np.zeros(len(found))
-    rankings = list(found.source_scores)
+    fused = np.zeros(len(candidates))
+    rankings = list(candidates.source_scores)
     if seconds is not None:
         rankings.append(seconds)
     for scores in rankings:
@@ -138,6 +139,23 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
         places = np.searchsorted(np.sort(-scores[given]), -scores[given])
         fused[given] += 1 / (_FUSION + 1 + places)
     return np.argsort(-fused, kind="stable")
+
+
+def by_watches(gathered: Candidates, rates: Rates | None, upload_times: np.ndarray) -> np.ndarray:
+    """Returns candidates by how much they are watched within a day, where the viewer is.
+
+    Args:
+        gathered: Candidates, n of them.
+        rates: Rates of the candidates just now; None without live state.
+        upload_times: int64 [n], Unix seconds: of those watched alike the newest comes first.
+
+    Returns:
+        int [n], best first.
+    """
+    watched = np.zeros(len(gathered))
+    if rates is not None:
+        watched = np.where(rates.counts[-1] > 0, rates.counts[-1] * np.exp(rates.region_lift), 0.0)
+    return np.lexsort((-upload_times, -watched))
 
 
 def by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:

@@ -20,7 +20,7 @@ from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors
-from serving.funnel import filters
+from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -47,9 +47,9 @@ class StackedRows:
         on_shelf = np.flatnonzero(rows >= len(self._first))
         if not len(on_shelf):
             return self._first[rows]
-        found = self._first[np.minimum(rows, len(self._first) - 1)]
-        found[on_shelf] = self._more[rows[on_shelf] - len(self._first)]
-        return found
+        chosen = self._first[np.minimum(rows, len(self._first) - 1)]
+        chosen[on_shelf] = self._more[rows[on_shelf] - len(self._first)]
+        return chosen
 
 
 class ShelvedIndex:
@@ -93,24 +93,26 @@ class Shelver:
 
     Attributes:
         release: Release as it was built.
-        embed: Raw video side -> ``embedding``.
+        embed: Raw video side -> ``embedding``; None where nothing was learnt yet.
         prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """
 
     release: LoadedRelease
-    embed: Model
+    embed: Model | None
     prepare: Model | None
 
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
-        found = release.on_disk
-        if found is None:
+        if release.query_tower is None:
+            return cls(release, None, None)
+        on_disk = release.on_disk
+        if on_disk is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
-        embed = backend.open(signatures.QUERY_TOWER, found, signature=signatures.EMBED_VIDEOS)
+        embed = backend.open(signatures.QUERY_TOWER, on_disk, signature=signatures.EMBED_VIDEOS)
         prepare = None
         if release.prepared is not None:
-            prepare = backend.open(signatures.RANKER, found, signature=signatures.PREPARE_VIDEOS)
+            prepare = backend.open(signatures.RANKER, on_disk, signature=signatures.PREPARE_VIDEOS)
         return cls(release, embed, prepare)
 
     def with_videos(self, videos: pa.Table) -> LoadedRelease:
@@ -130,11 +132,14 @@ class Shelver:
             return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
+        if self.embed is None:
+            return _ruled(before_release.over(self.release, catalogue), videos)
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
+        embed = self.embed
         embeddings = tensors.in_batches(
-            lambda videos: self.embed.predict(videos)["embedding"],
+            lambda videos: embed.predict(videos)["embedding"],
             tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
         )
         index = ShelvedIndex(self.release.index, embeddings)

@@ -100,8 +100,8 @@ class Similar(Source):
         if embedding[-1] <= signatures.UNREACHABLE_BIAS / 2:
             return NOTHING  # It was never learnt.
         embedding[-1] = 0.0
-        asked = dataclasses.replace(question, embedding=embedding)
-        return self._nearest.nominate(asked, limit)
+        of_video = dataclasses.replace(question, embedding=embedding)
+        return self._nearest.nominate(of_video, limit)
 
 
 class Popular(Source):
@@ -344,6 +344,8 @@ SOURCES: tuple[type[Source], ...] = (
     Again,
 )
 NAMES = tuple(source.name for source in SOURCES)
+# What needs nothing but what everybody watches and what is new.
+OF_EVERYBODY = frozenset({POPULAR, TRENDING, Fresh.name, CO_WATCH})
 
 
 def _lengths(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -6,10 +6,12 @@ something needs that there is one. What cannot be done is refused with 409 and t
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import fastapi
+from fastapi.responses import Response
 
 from serving import errors
 from serving.funnel.funnel import Funnel
@@ -20,6 +22,7 @@ from serving.insight.console import Console, RolledBack
 from serving.server import admin_schema as schema
 from serving.server import answers as http_answers
 from serving.server import schema as http_schema
+from serving.server.access import Passes
 from serving.server.metrics import Metrics
 from serving.server.viewer_routes import Search
 
@@ -28,6 +31,14 @@ NO_ADMIN = (
     "nothing can be changed from here: this server asks nobody for an admin token. Start it with "
     "--admin_token_file=FILE, or give: python -m serving.rollback --serving_root=ROOT"
 )
+_KINDS = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+# A report has its style inside and runs nothing.
+_REPORT_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cache-control": "private, no-store",
+}
 _NO_ROOT = "this server was given no serving root to look at."
 
 # Runs some work on a thread.
@@ -48,6 +59,7 @@ class Parts:
         models: Place where models run, in words.
         hosts: Hosts of thumbnails.
         search: Search by words.
+        passes: Maker of passes to reports.
     """
 
     funnel: Funnel
@@ -59,6 +71,7 @@ class Parts:
     models: str
     hosts: Collection[str]
     search: Search
+    passes: Passes
 
     def root(self) -> Console:
         """Returns the console; raises NotPossibleError where there is none."""
@@ -90,8 +103,20 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 now, registry = parts.clock(), parts.metrics.registry
                 return vitals.of(registry, release, now=now, models=parts.models)
 
-        found: vitals.Vitals = await run(read)
-        return found
+        answer: vitals.Vitals = await run(read)
+        return answer
+
+    @app.get(f"{PREFIX}/guard", summary="Counts by release, and what was rolled back")
+    async def guard() -> schema.GuardAnswer:
+        """What `serving.guard_release` asks every server for."""
+        counting = parts.metrics.counting
+        done = await run(parts.console.rollbacks) if parts.console else []
+        return schema.GuardAnswer(
+            process=counting.process,
+            outcome_s=counting.outcome_s,
+            releases=counting.tallies(),
+            rollbacks=done,
+        )
 
     @app.get(f"{PREFIX}/experiment", summary="The experiment that runs here")
     async def experiment() -> schema.ExperimentAnswer:
@@ -116,36 +141,67 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/experiment/result", summary="What the experiment showed so far")
     async def result() -> dict[str, Any]:
         """As `serving.analyse_experiment` tells it; made of the logs once a minute at most."""
-        found: dict[str, Any] = await run(functools.partial(parts.root().result, funnel.experiment))
-        return found
+        answer: dict[str, Any] = await run(
+            functools.partial(parts.root().result, funnel.experiment)
+        )
+        return answer
 
 
 def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/releases", summary="The releases of the serving root")
     async def listed() -> schema.ReleasesAnswer:
-        found = await run(parts.console.listed) if parts.console else []
+        summaries = await run(parts.console.listed) if parts.console else []
+        done = await run(parts.console.rollbacks) if parts.console else []
         why_not = _NO_ROOT if parts.console is None else "" if parts.can_change else NO_ADMIN
-        return schema.ReleasesAnswer(releases=found, can_roll_back=not why_not, why_not=why_not)
+        return schema.ReleasesAnswer(
+            releases=summaries, can_roll_back=not why_not, why_not=why_not, rollbacks=done
+        )
 
     @app.get(f"{PREFIX}/releases/{{version}}", summary="Figures, gates and origin of a release")
     async def detail(version: schema.Version) -> releases.Detail:
-        found: releases.Detail = await run(functools.partial(parts.root().detail, version))
-        return found
+        answer: releases.Detail = await run(functools.partial(parts.root().detail, version))
+        place = f"{PREFIX}/releases/{version}/reports/{parts.passes.new(version)}"
+        addressed = [
+            dataclasses.replace(one, address=f"{place}/{one.name}") for one in answer.reports
+        ]
+        return dataclasses.replace(answer, reports=addressed)
+
+    @app.get(f"{PREFIX}/releases/{{version}}/card", summary="The model card of a release")
+    async def card(version: schema.Version) -> dict[str, Any]:
+        """Data, features, figures with intervals and by slice, gates, limits, seeds, settings."""
+        answer: dict[str, Any] = await run(functools.partial(parts.root().card, version))
+        return answer
+
+    @app.get(
+        f"{PREFIX}/releases/{{version}}/reports/{{admission}}/{{name}}",
+        summary="A report of a release, for people",
+        response_class=Response,
+    )
+    async def report(
+        version: schema.Version, admission: schema.Short, name: schema.Short
+    ) -> Response:
+        """At the address that the release's answer names, which opens for an hour."""
+        del admission  # Looked at before, see `serving.server.access`.
+        content: bytes = await run(functools.partial(parts.root().report, version, name))
+        kind = _KINDS.get(pathlib.PurePath(name).suffix, "text/plain; charset=utf-8")
+        return Response(content, media_type=kind, headers=_REPORT_HEADERS)
 
     @app.get(f"{PREFIX}/comparison", summary="Two releases side by side")
     async def compared(one: schema.Version, other: schema.Version) -> releases.Comparison:
-        found: releases.Comparison = await run(functools.partial(parts.root().compared, one, other))
-        return found
+        answer: releases.Comparison = await run(
+            functools.partial(parts.root().compared, one, other)
+        )
+        return answer
 
     @app.post(f"{PREFIX}/rollback", summary="Make another release serve")
-    async def roll_back(asked: schema.RollbackRequest) -> RolledBack:
+    async def roll_back(body: schema.RollbackRequest) -> RolledBack:
         """Verified first; servers follow within seconds. Needs that an admin token is asked for."""
         if not parts.can_change:
             raise errors.NotPossibleError(NO_ADMIN)
-        found: RolledBack = await run(
-            functools.partial(parts.root().roll_back, to=asked.to, seen=asked.seen)
+        answer: RolledBack = await run(
+            functools.partial(parts.root().roll_back, to=body.to, seen=body.seen)
         )
-        return found
+        return answer
 
 
 def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
@@ -158,8 +214,8 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 arm = funnel.arm_of(user_id)
                 return lookups.user(parts.history.read(user_id), release, arm=arm)
 
-        found: lookups.User = await run(look_up)
-        return found
+        answer: lookups.User = await run(look_up)
+        return answer
 
     @app.get(
         f"{PREFIX}/videos/{{video_id:path}}",
@@ -171,8 +227,8 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
             with funnel.releases.pin() as release:
                 return lookups.video(release, video_id, now=int(parts.clock()), logs_dir=logs)
 
-        found: lookups.Video = await run(look_up)
-        return found
+        answer: lookups.Video = await run(look_up)
+        return answer
 
     @app.get(f"{PREFIX}/queries", summary="What a query leads to")
     async def query(q: http_schema.Words) -> schema.QueryAnswer:
@@ -184,18 +240,18 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 query=q, titles=titles, near=[dataclasses.asdict(one) for one in near]
             )
 
-        found: schema.QueryAnswer = await run(look_up)
-        return found
+        answer: schema.QueryAnswer = await run(look_up)
+        return answer
 
     @app.post(f"{PREFIX}/pages", summary="One viewer's page from two releases or settings")
-    async def pages(asked: schema.PagesRequest) -> schema.PagesAnswer:
+    async def pages(body: schema.PagesRequest) -> schema.PagesAnswer:
         def look() -> schema.PagesAnswer:
-            one, other = (_side(parts, asked, side) for side in (asked.one, asked.other))
+            one, other = (_side(parts, body, side) for side in (body.one, body.other))
             ids = [{item.video_id for item in page.items} for page in (one, other)]
             return schema.PagesAnswer(one=one, other=other, both=len(ids[0] & ids[1]))
 
-        found: schema.PagesAnswer = await run(look)
-        return found
+        answer: schema.PagesAnswer = await run(look)
+        return answer
 
 
 class _Held:
@@ -206,11 +262,11 @@ class _Held:
 
 
 def _side(
-    parts: Parts, asked: schema.PagesRequest, side: schema.Side
+    parts: Parts, body: schema.PagesRequest, side: schema.Side
 ) -> http_schema.RecommendationsAnswer:
     funnel = parts.funnel
     request = PageRequest(
-        user_id=asked.user_id, k=asked.k, context=asked.context.known(), record=False, explain=True
+        user_id=body.user_id, k=body.k, context=body.context.known(), record=False, explain=True
     )
     with funnel.releases.pin() as serving:
         current = serving.version

@@ -77,6 +77,7 @@ class LiveParts:
         is_own: Callable[[str], bool] = lambda _: False,
         kept: Collection[str] = (),
         half_life_s: float | None = None,
+        look_every_s: float = _LOOK_EVERY_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts empty.
@@ -90,6 +91,7 @@ class LiveParts:
                 this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
             half_life_s: Half-life of the site, seconds; None where it is not known.
+            look_every_s: Least time between two looks for new videos, seconds of ``monotonic``.
             monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState(half_life_s=half_life_s)
@@ -99,6 +101,7 @@ class LiveParts:
         self._backend = backend
         self._clock = clock
         self._kept = frozenset(kept)
+        self._look_every_s = look_every_s
         self._monotonic = monotonic
         self._shelves: dict[str, _Shelf] = {}  # By version.
         self._follower = Follower(logs_dir, is_own=is_own)
@@ -206,13 +209,13 @@ class LiveParts:
                 shelf.table = self._videos()
             watched = self._watched_only(shelf)
             if is_other or watched != shelf.watched:
-                found = self._shelved(shelf, watched)
-                if found is not None and not _same_videos(found, shelf.latest):
-                    shelf.latest = found
+                shelved = self._shelved(shelf, watched)
+                if shelved is not None and not _same_videos(shelved, shelf.latest):
+                    shelf.latest = shelved
                 shelf.files, shelf.watched = listed, watched
         finally:  # What fails takes its time, too.
             now = self._monotonic()
-            shelf.look_at = now + max(_LOOK_EVERY_S, (now - start) / _BUSY)
+            shelf.look_at = now + max(self._look_every_s, (now - start) / _BUSY)
 
     def _look_for_order(self, shelf: _Shelf) -> None:
         if shelf.latest.order is None:  # It is learned when the release stands.
@@ -228,12 +231,14 @@ class LiveParts:
         catalogue, listed = shelf.shelver.release.catalogue, shelf.table
         if not (unlisted.may_be_shown(catalogue.table) and unlisted.may_be_shown(listed)):
             return ()
-        found = self.state.watched_outside(catalogue, most=MAX_UNLISTED)
-        if listed is None or not found:
-            return found
-        ids = pa.array([video_id for video_id, _ in found], pa.string())
+        outside = self.state.watched_outside(catalogue, most=MAX_UNLISTED)
+        if listed is None or not outside:
+            return outside
+        ids = pa.array([video_id for video_id, _ in outside], pa.string())
         known = pc.is_in(ids, value_set=combined(listed["video_id"]).cast(pa.string()))
-        return [one for one, is_known in zip(found, known.to_pylist(), strict=True) if not is_known]
+        return [
+            one for one, is_known in zip(outside, known.to_pylist(), strict=True) if not is_known
+        ]
 
     def _shelved(self, shelf: _Shelf, watched: Sequence[tuple[str, int]]) -> LoadedRelease | None:
         if shelf.table is None and not watched:
@@ -267,9 +272,9 @@ class LiveParts:
 
     def _video_files(self) -> list[tuple[str, int, int]]:
         """Returns what tells whether the table has changed; also of what cannot be read."""
-        found = log_files.find(self._logs, "videos")
-        stamps = [(str(file.path), file.modified_ns, file.size) for file in found.files]
-        return [*stamps, *((problem, 0, 0) for problem in found.problems)]
+        listing = log_files.find(self._logs, "videos")
+        stamps = [(str(file.path), file.modified_ns, file.size) for file in listing.files]
+        return [*stamps, *((problem, 0, 0) for problem in listing.problems)]
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:
