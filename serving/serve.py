@@ -14,7 +14,6 @@ child, which then takes the place of the first. Port and process id stay the sam
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import socket
 import time
@@ -175,13 +174,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     control = handover.Control(place.control)
     if place.is_successor:
         cores.use_one()
-    # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
-    # would wake for it spin on the cores that other requests need.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     memory.keep_freed()
-    # Requests run side by side. To cut the small products of one of them into parts for several
-    # threads costs more than it gains, and makes the others wait.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     from serving.server import connections, service
     from serving.server import run as server
 

@@ -27,6 +27,7 @@ _RATE, _SECONDS = 10.0, 8.0
 _LIMIT_MS = 50.0
 _FIRST_RATE, _STEP, _MOST_RATE = 10.0, 1.25, 400.0
 _MOST_OTHER_WORK = 0.1
+_LEAST_RANKED = 400  # The sources find fewer of a smaller catalogue.
 BASE, OURS = "base", "ours"
 
 
@@ -66,7 +67,7 @@ def measure(site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str) ->
             server = stack.enter_context(
                 running_server.running(site, work / f"server-{name}", checkout=where)
             )
-            running_server.ranked(server.address, users)
+            running_server.ranked(server.address, users, least=_LEAST_RANKED)
             sides[name] = _Side(server, Loads(server.address, users, work))
         for side in sides.values():
             side.load.run(_RATE, _SECONDS)  # Caches fill, threads start.

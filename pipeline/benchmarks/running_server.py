@@ -128,7 +128,7 @@ def _end_of(logs: pathlib.Path) -> int:
     return int(np.asarray(times).max()) + 1
 
 
-def ranked(address: str, users: pathlib.Path) -> int:
+def ranked(address: str, users: pathlib.Path, *, least: int = CANDIDATES) -> int:
     """Returns how many candidates are ranked for a page; refuses figures about another funnel."""
     user_id = users.read_text().split()[0]
     body = json.dumps({"user_id": user_id, "k": 20, "debug": True}).encode()
@@ -138,9 +138,9 @@ def ranked(address: str, users: pathlib.Path) -> int:
     with urllib.request.urlopen(request, timeout=60) as answer:
         page = json.loads(answer.read())
     count = int(page["debug"]["candidates"])
-    if page["rung"] != "full" or count < CANDIDATES:
+    if page["rung"] != "full" or count < least:
         raise command.InputError(
-            f"the benchmark needs {CANDIDATES} ranked candidates, got {count} on the rung "
+            f"the benchmark needs {least} ranked candidates, got {count} on the rung "
             f"{page['rung']}: {page['debug']['reasons']}."
         )
     return count

@@ -22,6 +22,18 @@ def num_for_models() -> int:
     return max(1, len(ALL) - 1)
 
 
+def environment() -> dict[str, str]:
+    """Returns the environment of a process that serves.
+
+    What it says counts when NumPy and TensorFlow load, which a command's own imports already do:
+    so it is given from outside. Requests run side by side. To cut the small products of one of them
+    into parts for several threads costs more than it gains and makes the others wait; and the
+    threads that OpenBLAS would wake for them spin on the cores that other requests need.
+    """
+    single = {"OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    return {**single, **os.environ}
+
+
 def use_one() -> None:
     """Keeps this process, and threads that it starts, on one core until :func:`part`.
 
