@@ -52,6 +52,10 @@ class Build:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def has(self, component: str) -> bool:
+        """Returns whether a component was begun."""
+        return (self.serving_root / component / f"{_TEMPORARY}{self.version}").is_dir()
+
     def publish(
         self,
         *,
@@ -338,7 +342,7 @@ def _locked(serving_root: Path, name: str, *, wait: bool = True) -> Iterator[Non
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
-            raise command.InputError(
+            raise command.InUseError(
                 f"another build (process {lock.read().strip()}) is writing to {root}; "
                 "wait until it ends."
             ) from None
