@@ -1,3 +1,3 @@
-"""Candidate model, ranker, losses, metrics, training, evaluation. Of ours imports features alone."""
+"""Candidate model, ranker, losses, metrics, training, evaluation. Imports, of ours, features."""
 
 import features  # noqa: F401 - Keras 2; quiet, where a command started this process
