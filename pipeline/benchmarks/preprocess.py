@@ -4,24 +4,25 @@ Times and memory are of whole commands, with the embedded runner, which is runne
 one process. Ratios are taken side by side, on logs of the same simulated site.
 """
 
+import dataclasses
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 from absl import logging
 
-from features import command, files, spec
+from features import files, spec
 from features.spec import Kind, ResolvedSpec
-from pipeline.benchmarks import plain_preprocessing
+from pipeline.benchmarks import measured_runs, plain_preprocessing
+from pipeline.benchmarks.against import Comparison
+from pipeline.benchmarks.measured_runs import Run
 from pipeline.steps import commands
 
 # Some 50,000 impressions: the obvious chain takes minutes for them.
 _COMPARED = ("--preset=small", "--days=3", "--seed=1")
 # Users of a site of about 500 events each: 1, 4 and 10 million events.
 _GROWING = {1: 2_000, 4: 8_000, 10: 20_000}
-_LOOK_EVERY_S = 0.5
+_EVENTS_OF_A_USER = 44  # of a small site in five days
 
 
 def measure(work: pathlib.Path) -> dict[str, float]:
@@ -32,7 +33,7 @@ def measure(work: pathlib.Path) -> dict[str, float]:
 def _against_the_obvious_chain(work: pathlib.Path) -> dict[str, float]:
     logs, examples = work / "logs", work / "examples"
     commands.run_binary("pipeline.simulate", f"--logs={logs}", *_COMPARED)
-    seconds, _ = _preprocess(logs, examples)
+    seconds = _preprocess(logs, examples).wall_s
     info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
     resolved = ResolvedSpec.load(examples)
     impressions = info["rows"]["impressions"]["read"]
@@ -60,7 +61,8 @@ def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
         logs, examples = work / f"logs{times}", work / f"examples{times}"
         site = ("--preset=medium", f"--users={users}", "--videos=20000", "--seed=1")
         commands.run_binary("pipeline.simulate", f"--logs={logs}", *site)
-        seconds[times], gigabytes[times] = _preprocess(logs, examples)
+        run = _preprocess(logs, examples)
+        seconds[times], gigabytes[times] = run.wall_s, run.peak_gb
         info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
         impressions[times] = info["rows"]["impressions"]["read"]
     per_s = impressions[10] / seconds[10]
@@ -75,27 +77,36 @@ def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
     }
 
 
-def _preprocess(logs: pathlib.Path, examples: pathlib.Path) -> tuple[float, float]:
-    """Runs the job; returns its wall time in seconds and its peak memory in gigabytes."""
-    arguments = ["-m", "pipeline.preprocess", f"--logs={logs}", f"--examples={examples}"]
-    logging.info("pipeline.preprocess %s", " ".join(arguments[2:]))
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments])
-    # Not ru_maxrss: that of a child counts the memory of this process, which it was forked from.
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, _peak_gb(process.pid))
-        time.sleep(_LOOK_EVERY_S)
-    if process.returncode:
-        raise command.InputError("pipeline.preprocess failed; it said why above.")
-    return time.monotonic() - started, peak
+def against(work: pathlib.Path, comparison: Comparison) -> dict[str, float]:
+    """Returns what the whole command takes in two trees, on the same logs, by number of events."""
+    figures = {}
+    for events in comparison.events:
+        logs, examples = work / f"logs{events}", work / f"examples{events}"
+        site = ("--preset=small", f"--users={events // _EVENTS_OF_A_USER}", "--days=5", "--seed=1")
+        commands.run_binary("pipeline.simulate", f"--logs={logs}", *site)
+
+        def figures_of(
+            name: str,
+            tree: pathlib.Path,
+            logs: pathlib.Path = logs,
+            examples: pathlib.Path = examples,
+        ) -> dict[str, float]:
+            del name
+            run = _preprocess(logs, examples, tree=tree)
+            info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
+            return {
+                "impressions_per_cpu_s": info["rows"]["impressions"]["read"] / run.cpu_s,
+                **dataclasses.asdict(run),
+            }
+
+        for name, value in comparison.in_turns(figures_of).items():
+            figures[f"{name}_{events // 1000}k_events"] = value
+    return figures
 
 
-def _peak_gb(pid: int) -> float:
-    """Returns the largest resident set of a process so far; 0 where it has just ended."""
-    try:
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(sizes[0]) / 1e6 if sizes else 0.0
+def _preprocess(
+    logs: pathlib.Path, examples: pathlib.Path, *, tree: pathlib.Path = measured_runs.CHECKOUT
+) -> Run:
+    """Runs the job."""
+    flags = (f"--logs={logs}", f"--examples={examples}")
+    return measured_runs.run("pipeline.preprocess", *flags, tree=tree)
