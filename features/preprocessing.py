@@ -151,9 +151,9 @@ def make_preprocessing_fn(
             if kind is Kind.BINARY:
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
             else:
-                found = _analysed(filled) if fitted is None else _beside(fitted.boundaries[column])
-                found = tf.ensure_shape(found, [len(names), None], name=_boundaries_of(column))
-                quantiles = interpolated_quantile(filled, found)
+                cuts = _analysed(filled) if fitted is None else _beside(fitted.boundaries[column])
+                cuts = tf.ensure_shape(cuts, [len(names), None], name=_boundaries_of(column))
+                quantiles = interpolated_quantile(filled, cuts)
                 outputs[column] = tf.ensure_shape(quantiles, [None, len(names)])
         return outputs
 

@@ -13,11 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from features.config import Bounds, OneOf, check, require
 
-SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
-HIERARCHICAL = "hierarchical"
+SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
 QUERY_ENCODERS = (AVERAGE, ATTENTION)
-CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH, MIXED, HIERARCHICAL)
+CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH)
 EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
 RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
 SECONDS, RELATIVE = "seconds", "relative"
@@ -85,9 +84,8 @@ class CandidateConfig:
         bag_dropout: Chance that a training step does not see a value of a query's bag, such as
             a watch, in [0, 1). It keeps the model from learning users by heart.
         exclude: Names of features that the model does not read, for ablations.
-        loss: What the softmax is over: ``sampled`` negatives, the ``full`` vocabulary, ``in_batch``
-            labels, ``mixed`` (in-batch and sampled), or a ``hierarchical`` tree, for comparisons:
-            it has no content of videos, cannot be indexed and so not be released.
+        loss: What the softmax is over: ``sampled`` negatives, the ``full`` vocabulary, or
+            ``in_batch`` labels.
         negatives: S, sampled negatives per step, shared by the batch.
         sampler_power: Exponent of the negatives' weights, (label count + smoothing) ** power; 1:
             as often as they are labels, 0: uniform.
@@ -123,12 +121,6 @@ class CandidateConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         check(self)
-        require(
-            self.loss != HIERARCHICAL or not (self.normalise or self.share_video_embedding),
-            "loss",
-            "not be hierarchical with normalise or share_video_embedding",
-            self.loss,
-        )
         require(
             self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0,
             "attention_heads",
@@ -197,6 +189,7 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
             4 to 20, by the number of examples (:meth:`fitted_to`).
+        warm_epochs: Passes at most after a warm start; 0: a third of ``epochs``, at least 2.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -223,6 +216,7 @@ class TrainingConfig:
     """
 
     epochs: _CountOr0 = 12
+    warm_epochs: _CountOr0 = 0
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0
@@ -260,6 +254,12 @@ class TrainingConfig:
             epochs=epochs,
             # Learning rates fall to the end, and with them the noise: the last rounds are the best.
             patience=self.patience or max(3, epochs // 2),
+        )
+
+    def warm(self) -> "TrainingConfig":
+        """Returns the settings for a model that starts from an older one."""
+        return dataclasses.replace(
+            self, epochs=min(self.epochs, self.warm_epochs or max(2, math.ceil(self.epochs / 3)))
         )
 
 

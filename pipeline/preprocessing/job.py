@@ -8,6 +8,7 @@ them. The directory appears under its name only when all of it is whole.
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 import tempfile
@@ -25,13 +26,15 @@ from features.catalogue import Catalogue
 from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
-from features.tables import logs
+from features.tables import log_files, logs
 from pipeline.preprocessing import (
     beam_options,
     cleaning,
     leakage_audit,
+    log_days,
     raw_examples,
     statistics_report,
+    table_files,
     transforming,
     written_files,
 )
@@ -76,7 +79,7 @@ def run(
         files.atomic_directory(examples_dir) as output,
         _rejected_kept(output, examples_dir),
     ):
-        progress.at("replaying the logs")
+        progress.at("looking through the logs")
         with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
@@ -101,11 +104,22 @@ def run(
         progress.at("describing the examples")
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
         info["beam_args"] = list(beam_args)
+        _describe_logs(output, info, pathlib.Path(logs_dir))
         statistics_report.write(output, made.resolved, info)
         info["logs"] = door.shown(logs_dir)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
+
+
+def _describe_logs(output: pathlib.Path, info: dict[str, object], logs_dir: pathlib.Path) -> None:
+    """Writes down what was read of the logs, and what their last days look like."""
+    tables, until_s = info["tables"], int(str(info["until_s"]))
+    from_s = None if info["from_s"] is None else int(str(info["from_s"]))
+    assert isinstance(tables, list)
+    info["partitions"] = log_days.partitions(logs_dir, tables, from_s=from_s, until_s=until_s)
+    days = log_days.of_logs(logs_dir, tables, from_s=from_s, until_s=until_s)
+    files.atomic_write(output / log_days.FILE, json.dumps(days))
 
 
 @contextlib.contextmanager
@@ -158,7 +172,6 @@ def fit_and_transform(
         model: {split: raw_examples.directory_of(output, model, split) for split in splits}
         for model in models
     }
-    progress.at("fitting the transforms and transforming the examples")
     with tempfile.TemporaryDirectory(dir=output, prefix=".transforms") as name:
         temporary = pathlib.Path(name)
         if spec.CANDIDATE in raw:
@@ -168,11 +181,23 @@ def fit_and_transform(
                 example_tables.catalogue_examples(resolved, catalogue),
                 row_group_size=replay.ROWS_PER_BATCH,
             )
+        trained_on = [splits_of[replay.TRAIN] for splits_of in raw.values()]
+        every = [directory for splits_of in raw.values() for directory in splits_of.values()]
+        _counted("fitting and applying the transforms", options, [*trained_on, *every])
         with beam.Pipeline(options=options) as pipeline:
             transforming.add_fit_and_transform(
                 pipeline, resolved=resolved, raw=raw, output=output, temporary=temporary
             )
     written_files.settle(output)
+
+
+def _counted(phase: str, options: PipelineOptions, directories: Sequence[pathlib.Path]) -> None:
+    """Names a phase; counts the raw examples that it reads where this process reads them."""
+    if beam_options.runs_here(options):
+        total = sum(map(table_files.num_rows, directories))
+        progress.at(phase, total=total, unit="examples")
+    else:
+        progress.at(phase)
 
 
 def _info(
@@ -190,6 +215,7 @@ def _info(
         "train_until_s": made.train_until_s,
         "holdout_days": config.holdout_days,
         "tables": sorted(tables),
+        "log_files": {table: log_files.inventory(logs_dir, table) for table in sorted(tables)},
         "rows": rows,
         "counts": dict(made.counts),
         "has_ranking": not made.no_ranking,

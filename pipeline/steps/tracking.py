@@ -19,6 +19,7 @@ from typing import Any
 from absl import logging
 
 from features import command, files
+from pipeline.steps.report_page import PAGE
 from pipeline.steps.retraining import REPORT, Outcome, Retraining, StepResult
 from serving.release import manifest as release
 
@@ -143,6 +144,10 @@ def _parameters(steps: Sequence[StepResult]) -> Iterator[tuple[str, str]]:
 def _metrics(job: Retraining, steps: Sequence[StepResult]) -> Iterator[tuple[str, float]]:
     for step in steps:
         yield f"seconds.{step.name}", step.seconds
+        if step.cost.cpu_s:
+            yield f"cpu_seconds.{step.name}", step.cost.cpu_s
+            yield f"peak_memory_bytes.{step.name}", float(step.cost.peak_memory_bytes)
+            yield f"output_bytes.{step.name}", float(step.cost.output_bytes)
     path = job.location("evaluation") / "metrics.json"
     if files.read_complete(path.parent) is not None:
         for name, figure in json.loads(path.read_text())["figures"].items():
@@ -157,11 +162,14 @@ def _artefacts(
     job: Retraining, published: release.Manifest | None
 ) -> Iterator[tuple[pathlib.Path, str]]:
     yield job.work / REPORT, "retraining"
+    yield job.work / PAGE, "retraining"
     yield job.location("examples") / "statistics.html", "reports"
     yield job.location("evaluation") / "report.html", "reports"
     yield job.location("evaluation") / "metrics.json", "reports"
     if published:
         yield job.serving_root / release.RELEASES / f"{published.version}.json", "release"
+        cards = release.component_directory(job.serving_root, "reports", published.version)
+        yield from ((cards / name, "release") for name in ("card.json", "card.md"))
 
 
 def _first_line(error: Exception) -> str:

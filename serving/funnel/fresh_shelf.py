@@ -20,7 +20,7 @@ from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
 from serving import errors
-from serving.funnel import filters
+from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -93,17 +93,19 @@ class Shelver:
 
     Attributes:
         release: Release as it was built.
-        embed: Raw video side -> ``embedding``.
+        embed: Raw video side -> ``embedding``; None where nothing was learnt yet.
         prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """
 
     release: LoadedRelease
-    embed: Model
+    embed: Model | None
     prepare: Model | None
 
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
+        if release.query_tower is None:
+            return cls(release, None, None)
         on_disk = release.on_disk
         if on_disk is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
@@ -130,11 +132,14 @@ class Shelver:
             return _ruled(self.release, videos)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
+        if self.embed is None:
+            return _ruled(before_release.over(self.release, catalogue), videos)
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
+        embed = self.embed
         embeddings = tensors.in_batches(
-            lambda videos: self.embed.predict(videos)["embedding"],
+            lambda videos: embed.predict(videos)["embedding"],
             tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
         )
         index = ShelvedIndex(self.release.index, embeddings)

@@ -15,7 +15,7 @@ from serving.funnel.experiment import Experiment
 from serving.funnel.loaded_release import LoadedRelease
 from serving.insight import releases
 from serving.release import manifest as release
-from serving.release import publication
+from serving.release import publication, rollbacks
 
 # A result is made of the logs, which takes seconds; whoever looks again sees it for so long.
 _RESULT_HOLDS_S = 60.0
@@ -74,6 +74,16 @@ class Console:
         with _politely():
             return releases.detail(self._root, version)
 
+    def card(self, version: str) -> dict[str, Any]:
+        """Returns a model card; raises NotPossibleError where a release has none."""
+        with _politely():
+            return releases.card(self._root, version)
+
+    def report(self, version: str, name: str) -> bytes:
+        """Returns a report as it was published; raises NotPossibleError where it is not there."""
+        with _politely():
+            return release.report(self._root, version, name)
+
     def compared(self, one: str, other: str) -> releases.Comparison:
         """Returns two releases side by side; raises NotPossibleError where one is not there."""
         with _politely():
@@ -91,15 +101,14 @@ class Console:
                 another one serves by now.
         """
         with _politely():
-            current = release.stated_current(self._root)
-            if current != seen:
-                raise errors.NotPossibleError(
-                    f"release {current} serves by now, no longer {seen[:40]}: look again."
-                )
-            if to == current:
+            if to == seen == release.stated_current(self._root):
                 raise errors.NotPossibleError(f"release {to} serves already.")
-            old, new = publication.rollback(self._root, to)
+            old, new = publication.rollback(self._root, to, seen=seen, by=rollbacks.CONSOLE)
         return RolledBack(old=old, new=new)
+
+    def rollbacks(self) -> list[rollbacks.Rollback]:
+        """Returns what was rolled back, newest first."""
+        return rollbacks.read(self._root)
 
     @contextlib.contextmanager
     def pinned(self, version: str) -> Iterator[LoadedRelease]:

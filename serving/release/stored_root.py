@@ -25,11 +25,17 @@ from features import command, files
 from features.stores import cache, door, leases, locations, objects
 from features.stores.clients import ConflictError, Meta
 from features.stores.locations import Location
-from serving.release import checksums, tf_serving_config
+from serving.release import checksums, rollbacks, tf_serving_config
 from serving.release import manifest as release
 
 # Directories of small files.
-_SMALL = (release.RELEASES, release.PINNED, release.PAGE_ORDER, tf_serving_config.DIRECTORY)
+_SMALL = (
+    release.RELEASES,
+    release.PINNED,
+    release.PAGE_ORDER,
+    rollbacks.DIRECTORY,
+    tf_serving_config.DIRECTORY,
+)
 _LEASE = ".lease"
 _THREADS = 8
 _ATTEMPTS = 5
@@ -326,6 +332,7 @@ class _Push:
         self._put_small(release.PINNED)
         self._put_small(tf_serving_config.DIRECTORY)
         self._put_current()
+        self._put_small(rollbacks.DIRECTORY)
         self._before.remove([f"{release.RELEASES}/{release.BUILDING}{v}" for v in added])
         for version in removed:
             self._before.remove_release(version)

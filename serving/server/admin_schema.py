@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import pydantic
 
 from serving.insight.releases import Summary
+from serving.release.rollbacks import Rollback
 from serving.server import schema as http_schema
 
 Version = Annotated[str, pydantic.StringConstraints(pattern=r"^[1-9][0-9]{0,31}$")]
+Short = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=100)]
 _Whole = Annotated[int, pydantic.Field(ge=0, le=10_000)]
 
 
@@ -71,6 +73,20 @@ class ReleasesAnswer(pydantic.BaseModel):
     releases: list[Summary]
     can_roll_back: bool
     why_not: str = pydantic.Field(description="Why nobody can roll back from here, if so.")
+    rollbacks: list[Rollback] = pydantic.Field(description="What was rolled back, newest first.")
+
+
+class GuardAnswer(pydantic.BaseModel):
+    """What the guard of releases asks for, and what was rolled back."""
+
+    process: str = pydantic.Field(description="This process and its start: counts begin with it.")
+    outcome_s: float = pydantic.Field(
+        description="Age at which the outcome of a page is known, seconds."
+    )
+    releases: dict[str, dict[str, Any]] = pydantic.Field(
+        description="Requests by what they came to, and outcomes by group of users, by release."
+    )
+    rollbacks: list[Rollback] = pydantic.Field(description="Newest first.")
 
 
 class ArmAnswer(pydantic.BaseModel):

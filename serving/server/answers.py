@@ -16,6 +16,25 @@ from serving.history.user_history import Blocked, UserHistory
 from serving.server import pages
 from serving.server import schema as http_schema
 
+_STATUS: Mapping[type[errors.ServingError], int] = {
+    errors.UnknownVideoError: 404,
+    errors.NotPossibleError: 409,
+    errors.InvalidRequestError: 422,
+    errors.OverloadedError: 503,
+    errors.NotReadyError: 503,
+    errors.HistoryUnavailableError: 503,
+    errors.EventLogError: 503,
+    errors.FilterError: 503,
+    errors.StageTimeoutError: 503,
+    errors.ModelError: 503,
+}
+
+
+def status_of(error: Exception) -> int:
+    """Returns the HTTP status that tells of an error: 500 for one that nobody expected."""
+    return next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+
+
 # The surface of related videos, where the request names none.
 RELATED = "related"
 

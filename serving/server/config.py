@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from features.config import Bounds, Flag, OneOf, check
+from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
 from serving.servables import reduced_precision
 
@@ -32,6 +33,8 @@ class ServiceConfig:
             and changes expected watch times by about a per cent, and so the order of videos of
             nearly the same value. ``auto`` tries which is faster here, and remembers it; with
             ``--model_server`` it is ``float32``.
+        outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
+            counted for the guard of releases (serving.guard_release).
         threads: Number of requests worked on at a time.
         max_waiting: Number of requests that may wait for a thread; more get 503.
         settings: Widths and deadlines of the funnel.
@@ -45,6 +48,8 @@ class ServiceConfig:
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces.
+        before_release: Whether to serve where nothing is published yet: pages of what is watched
+            and new, until the first release is there.
         hand_over_from_mb: Size, in megabytes, from which on a new release is loaded by a new
             process, which then takes over without a pause; smaller ones are loaded by the process
             that serves. For a while there are two.
@@ -61,6 +66,7 @@ class ServiceConfig:
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
     precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
+    outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
@@ -71,6 +77,7 @@ class ServiceConfig:
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
+    before_release: bool = False
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
     ask_for_successor: Callable[[str], None] | None = None
     is_successor: bool = False

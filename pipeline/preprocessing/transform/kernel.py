@@ -62,10 +62,10 @@ class Kernel:
             features = [f for f in self._features if f.space == space]
             columns = [combined(rows[f.name]) for f in features]
             ids = _ids(features, [_values(column) for column in columns], vocabulary)
-            for feature, column, found in zip(features, columns, ids, strict=True):
+            for feature, column, flat in zip(features, columns, ids, strict=True):
                 is_list = feature.kind is Kind.MULTIVALENT
                 outputs[feature.name] = (
-                    _padded(column, found, feature.max_length) if is_list else found
+                    _padded(column, flat, feature.max_length) if is_list else flat
                 )
         for side, kind, names in self._vectors:
             column = spec.vector_column(side, kind)
@@ -161,8 +161,8 @@ def _ids(
         tag = preprocessing.tag_of(feature)
         tokens = one.dictionary
         distinct.append(pc.binary_join_element_wise(tag, tokens, "") if tag else tokens)
-    found = pc.index_in(pa.concat_arrays(distinct), value_set=vocabulary)
-    ids = np.asarray(pc.fill_null(found, -1), np.int64) + 1
+    places = pc.index_in(pa.concat_arrays(distinct), value_set=vocabulary)
+    ids = np.asarray(pc.fill_null(places, -1), np.int64) + 1
     ends = np.cumsum([len(tokens) for tokens in distinct])
     parts = np.split(ids, ends[:-1])
     return [part[np.asarray(e.indices)] for part, e in zip(parts, encoded, strict=True)]

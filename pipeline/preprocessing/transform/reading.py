@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.screen import progress
+
 # Rows of one file of transformed examples at most, so that many workers share the work evenly.
 ROWS_PER_FILE = 65_536
 # Rows that are in memory at once. A look-up costs as much as its vocabulary is long whatever it
@@ -29,7 +31,8 @@ class RowGroup:
     num_rows: int
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Reads columns of it, all by default."""
+        """Reads columns of it, all by default, and counts its rows as progress."""
+        progress.add(self.num_rows)
         with pq.ParquetFile(self.path) as file:
             wanted = None if columns is None else list(columns)
             return file.read_row_group(self.number, columns=wanted, use_threads=False)
