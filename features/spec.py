@@ -309,11 +309,14 @@ class ResolvedSpec:
 
     def to_json(self) -> str:
         """Returns the JSON that :meth:`load` reads."""
-        spec = {
+        spec: dict[str, Any] = {
             "features": [dataclasses.asdict(f) for f in self.features],
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
             "history_from_s": self.history_from_s,
         }
+        for entry in spec["features"]:
+            if not entry["width"]:
+                del entry["width"]  # Earlier versions know of none.
         if self.feedback:
             spec["feedback"] = self.feedback
         return json.dumps(spec, indent=1) + "\n"
@@ -338,9 +341,7 @@ class ResolvedSpec:
         """Reads ``spec.json`` of an examples, model or release directory."""
         path = pathlib.Path(directory) / "spec.json"
         if not path.is_file():
-            raise command.InputError(
-                f"{path} does not exist; it is written by pipeline.preprocess."
-            )
+            raise command.InputError(f"{path} does not exist; pipeline.preprocess writes it.")
         return cls.from_json(path.read_text())
 
 

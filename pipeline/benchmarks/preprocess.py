@@ -5,16 +5,17 @@ one process. Ratios are taken side by side, on logs of the same simulated site.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 from absl import logging
 
 from features import files, spec
 from features.spec import Kind, ResolvedSpec
-from pipeline.benchmarks import measured_runs, plain_preprocessing
-from pipeline.benchmarks.against import Comparison
+from pipeline.benchmarks import commits, measured_runs, plain_preprocessing
 from pipeline.benchmarks.measured_runs import Run
 from pipeline.steps import commands
 
@@ -22,11 +23,23 @@ from pipeline.steps import commands
 _COMPARED = ("--preset=small", "--days=3", "--seed=1")
 # Users of a site of about 500 events each: 1, 4 and 10 million events.
 _GROWING = {1: 2_000, 4: 8_000, 10: 20_000}
+_ROUNDS = 2
 _EVENTS_OF_A_USER = 44  # of a small site in five days
 
 
-def measure(work: pathlib.Path) -> dict[str, float]:
-    """Returns rates, ratios, and what the ratios were taken from."""
+def measure(
+    work: pathlib.Path, *, against: str = "", events: Sequence[int] = (50_000, 200_000)
+) -> dict[str, float]:
+    """Returns rates, ratios, and what the ratios were taken from.
+
+    Args:
+        work: Directory for what is made meanwhile.
+        against: Another commit, as Git names it: then ratios of this checkout over it, and no more.
+        events: Numbers of events of the logs on which the two are compared.
+    """
+    if against:
+        with commits.beside(against, work, rounds=_ROUNDS) as comparison:
+            return _against_a_commit(work, comparison, events)
     return {**_against_the_obvious_chain(work), **_against_larger_logs(work)}
 
 
@@ -77,31 +90,29 @@ def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
     }
 
 
-def against(work: pathlib.Path, comparison: Comparison) -> dict[str, float]:
+def _against_a_commit(
+    work: pathlib.Path, comparison: commits.Comparison, sizes: Sequence[int]
+) -> dict[str, float]:
     """Returns what the whole command takes in two trees, on the same logs, by number of events."""
     figures = {}
-    for events in comparison.events:
-        logs, examples = work / f"logs{events}", work / f"examples{events}"
+    for events in sizes:
+        logs = work / f"logs{events}"
         site = ("--preset=small", f"--users={events // _EVENTS_OF_A_USER}", "--days=5", "--seed=1")
         commands.run_binary("pipeline.simulate", f"--logs={logs}", *site)
-
-        def figures_of(
-            name: str,
-            tree: pathlib.Path,
-            logs: pathlib.Path = logs,
-            examples: pathlib.Path = examples,
-        ) -> dict[str, float]:
-            del name
-            run = _preprocess(logs, examples, tree=tree)
-            info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
-            return {
-                "impressions_per_cpu_s": info["rows"]["impressions"]["read"] / run.cpu_s,
-                **dataclasses.asdict(run),
-            }
-
+        figures_of = functools.partial(_figures_of, logs=logs, examples=work / f"examples{events}")
         for name, value in comparison.in_turns(figures_of).items():
-            figures[f"{name}_{events // 1000}k_events"] = value
+            figures[f"preprocess.{events // 1000}k_events_{name}"] = value
     return figures
+
+
+def _figures_of(
+    name: str, tree: pathlib.Path, *, logs: pathlib.Path, examples: pathlib.Path
+) -> dict[str, float]:
+    del name
+    run = _preprocess(logs, examples, tree=tree)
+    info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
+    read = info["rows"]["impressions"]["read"]
+    return {"impressions_per_cpu_s": read / run.cpu_s, **dataclasses.asdict(run)}
 
 
 def _preprocess(

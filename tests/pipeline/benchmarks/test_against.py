@@ -1,82 +1,94 @@
-"""Two commits side by side."""
+"""Two servers in turns: what is measured and what is left out; no figure is judged here."""
 
-import subprocess
+import types
 
 import pytest
 
-from features import command
-from pipeline.benchmarks import against, measured_runs
-from pipeline.benchmarks.against import OTHER, THIS, Comparison
+from pipeline.benchmarks import against
 
 
-def git(directory, *arguments):
-    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-    subprocess.run(["git", *identity, *arguments], cwd=directory, check=True, capture_output=True)
+class FakeServer:
+    def __init__(self, *, cpu_ms_per_page, memory_gb, start_s, most_rate):
+        self._cpu_ms, self._memory_gb = cpu_ms_per_page, memory_gb
+        self.start_s, self.most_rate = start_s, most_rate
+        self.pages = 0
+
+    def cpu_s(self):
+        return self.pages * self._cpu_ms / 1000
+
+    def memory_gb(self):
+        return self._memory_gb
+
+
+class FakeLoad:
+    def __init__(self, server):
+        self._server = server
+        self.rates = []
+
+    def run(self, rate, seconds):
+        sent = int(rate * seconds)
+        self._server.pages += sent
+        self.rates.append(rate)
+        p99 = 20.0 if rate <= self._server.most_rate else 200.0
+        return {
+            "sent": sent,
+            "p50_ms": self._server.start_s,
+            "p99_ms": p99,
+            "rungs": {"full": sent},
+            "failures": {},
+        }
+
+
+def side(**server):
+    running = FakeServer(**server)
+    return against._Side(running, FakeLoad(running))
 
 
 @pytest.fixture
-def repository(tmp_path):
-    """Two commits, of which the first is tagged ``old``."""
-    directory = tmp_path / "repository"
-    directory.mkdir()
-    git(directory, "init", "-q")
-    for text in ("old", "new"):
-        (directory / "said.py").write_text(f"print({text!r})\n")
-        git(directory, "add", ".")
-        git(directory, "commit", "-qm", text)
-        git(directory, "tag", text)
-    return directory
+def sides():
+    ours = side(cpu_ms_per_page=5.0, memory_gb=1.0, start_s=10.0, most_rate=40.0)
+    base = side(cpu_ms_per_page=20.0, memory_gb=4.0, start_s=40.0, most_rate=15.0)
+    for each in (ours, base):
+        each.take_turn()
+    against._climb([ours, base])
+    return ours, base
 
 
-def test_the_other_commit_lies_beside_and_is_gone_afterwards(repository, tmp_path):
-    with against.checked_out("old", tmp_path / "other", checkout=repository) as other:
-        assert "old" in (other / "said.py").read_text()
-        assert "new" in (repository / "said.py").read_text()
-    assert not (tmp_path / "other").exists()
-    listed = subprocess.run(
-        ["git", "worktree", "list"], cwd=repository, check=True, capture_output=True, text=True
-    )
-    assert len(listed.stdout.splitlines()) == 1
+def test_ratios_are_ours_over_the_other_ones(sides):
+    figures = against._figures(*sides, 0.05)
+    assert figures["funnel.cpu_ms_per_page"] == pytest.approx(5.0)
+    assert figures["funnel.cpu_over_base_ratio"] == pytest.approx(0.25)
+    assert figures["funnel.memory_over_base_ratio"] == pytest.approx(0.25)
+    assert figures["funnel.p50_over_base_ratio"] == pytest.approx(0.25)
+    assert figures["funnel.start_over_base_ratio"] == pytest.approx(0.25)
+    # Of 10, 12.5, 15.6, 19.5, 24.4, 30.5, 38.1 and 47.6 a second.
+    assert figures["funnel.rps_over_base_ratio"] == pytest.approx(38.1 / 12.5)
 
 
-def test_a_commit_that_is_not_there_is_named(repository, tmp_path):
-    with (
-        pytest.raises(command.InputError, match="--against=nowhere is no commit"),
-        against.checked_out("nowhere", tmp_path / "other", checkout=repository),
-    ):
-        raise AssertionError
+def test_one_that_failed_at_a_rate_is_left_alone(sides):
+    _, base = sides
+    assert max(base.load.rates) == 15.6
 
 
-def test_the_two_take_turns_and_neither_always_goes_first(tmp_path):
-    trees = {THIS: tmp_path / "a", OTHER: tmp_path / "b"}
-    seconds = {THIS: iter([2.0, 4.0]), OTHER: iter([8.0, 8.0])}
-    order = []
-
-    def figures_of(name, tree):
-        assert tree == trees[name]
-        order.append(name)
-        return {"wall_s": next(seconds[name]), **({"new": 1.0} if name == THIS else {})}
-
-    figures = Comparison(trees=trees, rounds=2, events=()).in_turns(figures_of)
-    assert order == [THIS, OTHER, OTHER, THIS]
-    assert figures == {
-        "wall_s_this": 3.0,
-        "wall_s_other": 8.0,
-        "wall_s_ratio": 3 / 8,
-        "wall_s_lowest_ratio": 0.25,
-        "wall_s_highest_ratio": 0.5,
-    }
+def test_times_on_a_busy_machine_are_no_figures(sides, caplog):
+    figures = against._figures(*sides, 0.3)
+    assert "funnel.p50_over_base_ratio" not in figures
+    assert "funnel.rps_over_base_ratio" not in figures
+    assert figures["funnel.cpu_over_base_ratio"] == pytest.approx(0.25)
+    assert "30 %" in caplog.text
 
 
-def test_a_command_is_measured_in_its_tree(repository):
-    run = measured_runs.run("said", tree=repository)
-    assert run.wall_s > 0
-    assert run.cpu_s > 0
-    with pytest.raises(command.InputError, match="no_such_module in .* failed with exit code 1"):
-        measured_runs.run("no_such_module", tree=repository)
+def test_other_work_is_what_neither_we_nor_the_servers_did(monkeypatch):
+    clock = iter([(100.0, 1000.0), (160.0, 1100.0)])
+    monkeypatch.setattr(against, "_busy_s", lambda: next(clock))
+    own = iter([1.0, 21.0])
+    monkeypatch.setattr(against, "_own_s", lambda: next(own))
+    server = types.SimpleNamespace(cpu_s=lambda: 15.0)
+    # 60 of 100 s were worked: 20 by us, 15 each by two servers.
+    assert against._Machine().other_work([server, server]) == pytest.approx(0.1)
 
 
-def test_wrong_sizes_are_refused_before_anything_is_measured(run_command):
-    done = run_command("pipeline.bench", "--groups=preprocess", "--against=HEAD", "--events=9,1e6")
-    assert done.returncode == 2
-    assert "--events must be numbers of at least 10000, got 9, 1e6." in done.stderr
+def test_the_machine_is_read_as_it_counts():
+    busy, whole = against._busy_s()
+    assert 0 < busy < whole
+    assert against._own_s() > 0
