@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features import command, feedback, spec
+from features import command, feedback, spec, vectors
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
 MAX_WIDTH = 4096  # Entries of a vector: each example holds all of them.
@@ -227,11 +227,17 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
         names = spec.live_names()
     elif is_query:
         names = (*spec.grid_names("any"), "user_searches_1d", *feedback.names("any"))
-        number = dict.fromkeys(_BAGS, _CATEGORIES)
+        number = {**dict.fromkeys(_BAGS, _CATEGORIES), **_watched_vectors(types)}
     else:
         entities = ("video", "channel", "topic")
         names = (n for e in entities for n in (*spec.grid_names(e), *feedback.names(e)))
     return {**number, **dict.fromkeys(names, (Kind.CONTINUOUS,))}
+
+
+def _watched_vectors(types: Types) -> _Kinds:
+    """Returns what can be averaged over watches."""
+    found = (name for name, t in types.get("videos", {}).items() if Kind.VECTOR in _kinds_of(t))
+    return {f"{bag}.{name}": (Kind.VECTOR,) for name in found for bag in vectors.BAGS}
 
 
 def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:

@@ -9,6 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = [
     "features.preprocessing",
+    "features.vectors",
     "models.evaluation.intervals",
     "models.evaluation.metrics",
     "models.losses",

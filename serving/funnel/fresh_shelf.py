@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, spec, tensors
+from features import command, spec, tensors, vectors
 from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import Side
@@ -128,6 +128,9 @@ class Shelver:
         new = _conformed(videos.filter(pc.invert(is_known)), before.table.schema)
         if not new.num_rows:
             return _ruled(self.release, videos)
+        read = self.release.resolved.features
+        for fault in vectors.faults(new, read, name="videos", key="video_id"):
+            logging.error("New videos are placed without these vectors: %s", fault)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         raw = examples.candidate_batch(
