@@ -6,6 +6,7 @@ import functools
 import math
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -48,6 +49,7 @@ class Answer:
         release: Release that answers.
         settings: Widths and deadlines.
         worked: What the page was made of; there after :meth:`page`.
+        tried: Rows of the videos on the page that are there to be learnt of.
         viewer: User who asks; there after :meth:`meet`.
         ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
@@ -80,7 +82,7 @@ class Answer:
         self.ladder = Ladder()
         self._rates: Rates | None = None
         self._sources_ms: dict[str, float] = {}
-        self._tried: set[int] = set()
+        self.tried: set[int] = set()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -145,7 +147,7 @@ class Answer:
                 k=self._request.k,
                 cap=self.settings.per_channel,
             )
-            self._tried = set(gathered.rows[tried].tolist())
+            self.tried = set(gathered.rows[tried].tolist())
             items = self._items(
                 gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
@@ -345,7 +347,8 @@ class Answer:
             order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
         if not settings.explored or self._related_to is not None:
             return order, order[:0]
-        rng = np.random.default_rng()
+        # Of user and second: a page that is asked for again is the same one.
+        rng = np.random.default_rng([zlib.crc32(self.viewer.user_id.encode()), self.viewer.now])
         shown, clicked, is_fresh = self.release.known_of(rows, self.viewer.now)
         slots = diversity.slots(k, settings.explored, rng)
         return diversity.explored(
@@ -376,7 +379,7 @@ class Answer:
                 expected_watch_time_s=_number(watch_times[position]),
                 feedback={kind: told[kind][position] for kind in heads},
                 value=_number(values[position]),
-                is_explored=int(shown.rows[position]) in self._tried,
+                is_explored=int(shown.rows[position]) in self.tried,
             )
             for position, video in enumerate(videos)
         )

@@ -88,7 +88,7 @@ class Context(Profile):
 
     device: Word | None = pydantic.Field(default=None, examples=["phone"])
     vectors: dict[Word, Vector] = pydantic.Field(
-        {}, max_length=20, description="Of the user, each by its column of the users table."
+        default={}, max_length=20, description="Of the user, each by its column of the users table."
     )
     surface: Word = pydantic.Field(default="home", description="The kind of page.")
 
@@ -100,8 +100,8 @@ Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED), pydantic.FailF
 class Blocked(_Strict):
     """What a user does not want to see."""
 
-    videos: Ids = pydantic.Field([], description="Video ids.")
-    channels: Ids = pydantic.Field([], description="Channel ids.")
+    videos: Ids = pydantic.Field(default=[], description="Video ids.")
+    channels: Ids = pydantic.Field(default=[], description="Channel ids.")
 
 
 Wishes = Annotated[list[Id], pydantic.Field(max_length=MAX_WISHES), pydantic.FailFast()]

@@ -1,0 +1,186 @@
+r"""Measures pages of a release over later days of a log: beside a video, and by settings.
+
+    python -m pipeline.measure_pages --serving_root=serving_root --logs=logs \
+        --from=2022-05-14 --output=related.json
+    python -m pipeline.measure_pages --serving_root=serving_root --logs=logs \
+        --from=2022-05-14 --experiment=arms.json --output=arms.json
+
+Without --experiment: before each watch that follows another one of its user within an hour, is the
+video among the first of the page beside that other one (``POST /v1/related``)? Beside it stand
+co-watch and embeddings alone, and how long such a page takes in relation to one of its own.
+
+With --experiment, on simulated logs: every arm is asked at the same moments, whatever its share,
+and the truth says what its pages are worth, see pipeline/benchmarks/arm_pages.py. The release must
+not have learnt what is measured: retrain with --until. Intervals are over users,
+differences paired.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from features import command, files, provenance
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from models.paper.experiments import Experiment, Row
+    from serving.batch.past_funnel import BacktestConfig
+    from serving.release.manifest import Release
+
+_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_LOGS = flags.DEFINE_string("logs", None, "Raw logs, from before the release on.", required=True)
+_FROM = flags.DEFINE_string("from", None, "First time to ask for, ISO 8601, UTC.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file of figures to write.", required=True)
+_EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "Arms to compare, a file as of serving.serve; the first is the control."
+)
+_SAMPLE = flags.DEFINE_integer("sample", 2000, "Pages to ask for, at most.", lower_bound=1)
+_K = flags.DEFINE_integer("k", 10, "Videos on a page of an arm.", lower_bound=1, upper_bound=100)
+_TIMED = flags.DEFINE_integer("timed", 400, "Pages to take the time of.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 1, "Draws clicks.")
+_RELATED_K = 20
+
+
+def main(argv: Sequence[str]) -> None:
+    """Loads release and log, measures, and writes."""
+    del argv
+    from_s = command.parse_time(_FROM.value, name="--from") or 0
+    from serving.batch.past_funnel import BacktestConfig
+    from serving.release import manifest
+
+    release = manifest.load(_SERVING_ROOT.value)
+    learnt = release.learnt_until_s
+    if learnt is not None and from_s < learnt:
+        raise command.InputError(
+            f"release {release.version} has learnt everything before "
+            f"{command.format_time(learnt)}, so its pages would be judged on what they know. Ask "
+            f"--from then on, or retrain with --until={_FROM.value}."
+        )
+    k = _K.value if _EXPERIMENT.value else _RELATED_K
+    settings = BacktestConfig(from_s=from_s, k=k, sample=_SAMPLE.value)
+    measured = _arms(release, settings) if _EXPERIMENT.value else _related(release, settings)
+    document = {
+        "measured": provenance.stamp(),
+        "settings": {"seeds": [_SEED.value]},
+        "experiments": [json.loads(measured.to_json())],
+    }
+    files.atomic_write(_OUTPUT.value, json.dumps(document, indent=1) + "\n")
+    for row in measured.rows:
+        print(f"  {row.setting:<40} {row.metric:<40} {row}")
+    print(f"Wrote {_OUTPUT.value}.")
+
+
+def _related(release: "Release", settings: "BacktestConfig") -> "Experiment":
+    import numpy as np
+
+    from models.paper.experiments import Experiment, Row
+    from pipeline.benchmarks import page_speed
+    from serving.batch import past_funnel, past_related
+
+    loaded, log = past_funnel.loaded(
+        release, pathlib.Path(_SERVING_ROOT.value), pathlib.Path(_LOGS.value), settings
+    )
+    asked = list(past_related.RelatedFunnel(loaded, log, settings).next_watches())
+    if not asked:
+        raise command.InputError(f"no watch of {_LOGS.value} follows another one within an hour.")
+    users = [one.user_id for one in asked]
+    rows = []
+    for cutoff in (10, _RELATED_K):
+        hits = {
+            name: np.array([one.places[name] < cutoff for one in asked], np.float64)
+            for name in past_related.RANKINGS
+        }
+        rows += _compared(
+            hits, users, metric=f"next watch in the first {cutoff}", control=past_related.CO_WATCH
+        )
+    if _TIMED.value:
+        rows += [
+            Row(setting=setting, metric=metric, value=value, n=_TIMED.value)
+            for setting, metric, value in page_speed.beside_a_video(
+                loaded, log, now=settings.from_s, pages=_TIMED.value
+            )
+        ]
+    return Experiment(
+        name="related",
+        title="Pages beside a video",
+        question="the page beside the video that a user watched, asked before the next watch "
+        "within an hour, with what was known then: is that next video among its first?",
+        paper="",
+        settings={"next_watches": len(asked)},
+        rows=rows,
+    )
+
+
+def _arms(release: "Release", settings: "BacktestConfig") -> "Experiment":
+    import numpy as np
+
+    from models.paper.experiments import Experiment, Row
+    from pipeline.benchmarks import arm_pages
+    from pipeline.site.truth import Truth
+    from serving.batch import past_funnel
+    from serving.funnel import experiment as experiments
+    from serving.funnel.page import FunnelConfig
+
+    arms = experiments.load(_EXPERIMENT.value).arms
+    truth = Truth.load(_LOGS.value)
+    loaded, log = past_funnel.loaded(
+        release, pathlib.Path(_SERVING_ROOT.value), pathlib.Path(_LOGS.value), settings
+    )
+    judged = {}
+    for arm in arms:
+        of_arm = dataclasses.replace(settings, funnel=FunnelConfig(**arm.settings))
+        judged[arm.name] = arm_pages.ArmFunnel(loaded, log, of_arm).judged(truth, seed=_SEED.value)
+    control = judged[arms[0].name]
+    rows: list[Row] = []
+    for metric in control.values:
+        values = {name: one.values[metric] for name, one in judged.items()}
+        rows += _compared(values, control.user_ids, metric=metric, control=arms[0].name)
+    for name, one in judged.items():
+        often = np.mean(one.uploads >= arm_pages.SHOWN_OFTEN) if len(one.uploads) else np.nan
+        for metric, value in (
+            (f"share of uploads shown {arm_pages.SHOWN_OFTEN} times", float(often)),
+            ("clicks on uploads", one.upload_clicks),
+        ):
+            rows.append(Row(setting=name, metric=metric, value=value, n=len(one.uploads)))
+    return Experiment(
+        name="arms",
+        title="Pages by settings",
+        question="pages of every arm at the same moments of the log, judged by the truth: expected "
+        "clicks, watch seconds and satisfaction of a page; clicks are drawn, and count later",
+        paper="",
+        settings={"arms": {arm.name: dict(arm.settings) for arm in arms}},
+        rows=rows,
+    )
+
+
+def _compared(
+    values: "Mapping[str, npt.NDArray[Any]]", user_ids: Sequence[str], *, metric: str, control: str
+) -> "list[Row]":
+    """Returns the mean of each, and its difference from the control, with intervals over users."""
+    from models.evaluation import metrics
+    from models.evaluation.intervals import Bootstrap
+    from models.paper.experiments import Row
+
+    codes = metrics.codes_of(user_ids)
+    users = int(codes.max()) + 1
+    sums = {name: metrics.sums_by_user(column, codes, users) for name, column in values.items()}
+    bootstrap = Bootstrap(num_users=users)
+    rows = [
+        Row.of(name, metric, interval, n=len(codes))
+        for name, interval in zip(sums, bootstrap.intervals(list(sums.values())), strict=True)
+    ]
+    others = [name for name in sums if name != control]
+    changes = bootstrap.differences([(sums[name], sums[control]) for name in others])
+    return rows + [
+        Row.of(f"{name} minus {control}", metric, change, n=len(codes))
+        for name, change in zip(others, changes, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    command.run(main, reads=("serving_root", "logs", "experiment"), writes=("output",))
