@@ -107,6 +107,13 @@ class CandidateModel(tf_keras.Model):
         return wanted and bool(self._video_inputs.columns)
 
     @property
+    def id_dropout(self) -> float:
+        """Chance that a training step sees a video by its content alone."""
+        read = self._video_inputs.features
+        has_vector = any(feature.kind is Kind.VECTOR for feature in read)
+        return self.config.vector_id_dropout if has_vector else self.config.id_dropout
+
+    @property
     def has_item_to_item(self) -> bool:
         """Whether watched videos stand in the query embedding themselves."""
         return self.config.item_to_item and self._reads(_WATCHES)
@@ -290,7 +297,7 @@ class CandidateModel(tf_keras.Model):
         Args:
             video_features: Transformed candidate-side features by name, ``video_id`` among them,
                 leading dimension N.
-            training: Whether ids are dropped at ``id_dropout``.
+            training: Whether ids are dropped at :attr:`id_dropout`.
 
         Returns:
             float32 [N, D + 1]; one-hot [N, V] of a hierarchical softmax, whose queries are
@@ -301,8 +308,8 @@ class CandidateModel(tf_keras.Model):
             return tf.one_hot(ids - 1, self.num_videos)
         row = self.nodes(ids)
         if self.has_content:
-            if training and self.config.id_dropout:
-                kept = tf.random.uniform(tf.shape(ids)) >= self.config.id_dropout
+            if training and self.id_dropout:
+                kept = tf.random.uniform(tf.shape(ids)) >= self.id_dropout
                 row *= tf.cast(kept, tf.float32)[:, tf.newaxis]
             content = self._video_inputs.dense(video_features, self.tables)
             for layer in self.content_layers:
