@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = [
     "features.preprocessing",
     "features.vectors",
+    "models.candidate.youth",
     "models.evaluation.intervals",
     "models.evaluation.metrics",
     "models.losses",

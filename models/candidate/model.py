@@ -25,6 +25,7 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
+from features.catalogue import UPLOAD_TIME
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
 from models.candidate import hierarchical_softmax, layers
@@ -84,6 +85,7 @@ class CandidateModel(tf_keras.Model):
         self.mixed_precision = False
         # What having been watched adds to a video's logit; fitted after the training.
         self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
+        self.youth = tf.Variable([0.0, 0.0], trainable=False, name="youth")  # See that module.
         self._make_tables(seed)
         self._make_query_layers(seed)
         self._make_place_weights()
@@ -109,9 +111,13 @@ class CandidateModel(tf_keras.Model):
     @property
     def id_dropout(self) -> float:
         """Chance that a training step sees a video by its content alone."""
-        read = self._video_inputs.features
-        has_vector = any(feature.kind is Kind.VECTOR for feature in read)
-        return self.config.vector_id_dropout if has_vector else self.config.id_dropout
+        return self.config.vector_id_dropout if self.has_vectors else self.config.id_dropout
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a vector says what videos are like."""
+        kinds = {feature.kind for feature in self._video_inputs.features}
+        return self.has_content and Kind.VECTOR in kinds
 
     @property
     def has_item_to_item(self) -> bool:
@@ -296,7 +302,7 @@ class CandidateModel(tf_keras.Model):
 
         Args:
             video_features: Transformed candidate-side features by name, ``video_id`` among them,
-                leading dimension N.
+                leading dimension N; with ``upload_time``, Unix seconds, what is new has its bias.
             training: Whether ids are dropped at :attr:`id_dropout`.
 
         Returns:
@@ -315,6 +321,8 @@ class CandidateModel(tf_keras.Model):
             for layer in self.content_layers:
                 content = layer(content)
             row += content
+        if self.has_vectors and UPLOAD_TIME in video_features:
+            row += layers.youth_bias(self.youth, video_features[UPLOAD_TIME], row.shape[1])
         if not self.config.normalise:
             return row
         unit = tf.math.l2_normalize(row[:, :-1], axis=1)

@@ -103,7 +103,9 @@ def refit(
         model.repeat_bias.assign(measured.repeat_bias)
     weights = opened.info["lineage"].get("recent")
     if newest and weights:
-        recent_biases.apply(model, recent_biases.counts(model, examples_dir), weights)
+        counts = recent_biases.counts(model, examples_dir)
+        until_s = float(str(dataset.info(examples_dir)["train_until_s"]))
+        recent_biases.apply(model, counts, weights, until_s=until_s)
     space = candidate_model.VIDEO_SPACE
     step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:

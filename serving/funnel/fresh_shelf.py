@@ -17,8 +17,9 @@ from absl import logging
 
 from features import command, spec, tensors, vectors
 from features.as_of import examples
-from features.catalogue import Catalogue, combined
+from features.catalogue import UPLOAD_TIME, Catalogue, combined
 from features.spec import Side
+from models.candidate import youth
 from serving import errors
 from serving.funnel import filters
 from serving.funnel.loaded_release import LoadedRelease
@@ -137,8 +138,11 @@ class Shelver:
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
         embeddings = tensors.in_batches(
-            lambda videos: self.embed.predict(videos)["embedding"],
-            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+            self._embedded,
+            {
+                **tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+                UPLOAD_TIME: catalogue.upload_times[rows],
+            },
         )
         index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
@@ -151,6 +155,10 @@ class Shelver:
             sources=tuple(s.over(catalogue, index, None) for s in self.release.sources),
         )
         return _ruled(longer, videos)
+
+    def _embedded(self, videos: dict[str, np.ndarray]) -> np.ndarray:
+        uploaded = videos.pop(UPLOAD_TIME)
+        return youth.with_bias(dict(self.embed.predict(videos)), uploaded)
 
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray
