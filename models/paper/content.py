@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from features import spec
+from features.catalogue import UPLOAD_TIME
 from features.spec import Kind, ResolvedSpec
 from models.config import MAP, RECALL
-from models.evaluation import metrics
+from models.evaluation import metrics, retrieval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
 from models.paper.experiments import BARS, Experiment, Make, Plot, Row, Series, Setting
-from models.paper.retrieval_lab import Lab, find, sentences, values_of
+from models.paper.retrieval_lab import Lab, Trained, find, sentences, values_of
 
 _WITH, _WITHOUT = "with vectors", "without vectors"
 _ALIKE = "without vectors, ids dropped as often"
+_AGELESS = "with vectors, without the bias by age"
 _SLICES = {"new videos": True, "other videos": False}
 
 
@@ -48,9 +50,12 @@ def content_vectors(setting: Setting) -> Experiment:
             trained = lab.train(seed=seed, as_shipped=True, **flags)
             ranked[name] = lab.rank(trained)
             rows += lab.rows(name, ranked[name], trained=trained, slices=masks)
+        ranked[_AGELESS] = _without_age(lab, trained)
+        rows += lab.rows(_AGELESS, ranked[_AGELESS], trained=trained, slices=masks)
         changes += _changes(lab, ranked, masks, seed=seed)
     seed = setting.seeds[0]
-    shown = {s: [find(rows, m, seed, f"{RECALL}:{s}") for m in models] for s in masks}
+    names_of = [*models, _AGELESS]
+    shown = {s: [find(rows, m, seed, f"{RECALL}:{s}") for m in names_of] for s in masks}
     return Experiment(
         name="content_vectors",
         title="Videos that training has never seen, with and without vectors",
@@ -65,11 +70,23 @@ def content_vectors(setting: Setting) -> Experiment:
                 kind=BARS,
                 x_label="",
                 y_label="recall@100 on the next day",
-                series=[Series.of_rows(s, list(models), found) for s, found in shown.items()],
+                series=[Series.of_rows(s, names_of, found) for s, found in shown.items()],
             )
         ],
         conclusion=sentences(changes),
     )
+
+
+def _without_age(lab: Lab, trained: Trained) -> Ranked:
+    """Ranks with the model that was trained last, the one with vectors, but for what age adds."""
+    timeless = {name: array for name, array in lab.videos.items() if name != UPLOAD_TIME}
+    embeddings = retrieval.embed(
+        lab.open(trained),
+        ResolvedSpec.load(lab.examples),
+        query_features=lab.features,
+        video_features=timeless,
+    )
+    return lab.rank_embeddings(embeddings)
 
 
 def _changes(
@@ -81,7 +98,7 @@ def _changes(
 ) -> list[Row]:
     """Returns what vectors change: differences, and of recall how many times it is."""
     rows = []
-    for other in (_WITHOUT, _ALIKE):
+    for other in (_WITHOUT, _ALIKE, _AGELESS):
         for name, mask in masks.items():
             for metric in (MAP, RECALL):
                 rows.append(
