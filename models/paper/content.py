@@ -45,13 +45,12 @@ def content_vectors(setting: Setting) -> Experiment:
     rows: list[Row] = []
     changes: list[Row] = []
     for seed in setting.seeds:
-        ranked = {}
-        for name, flags in models.items():
-            trained = lab.train(seed=seed, as_shipped=True, **flags)
-            ranked[name] = lab.rank(trained)
-            rows += lab.rows(name, ranked[name], trained=trained, slices=masks)
-        ranked[_AGELESS] = _without_age(lab, trained)
-        rows += lab.rows(_AGELESS, ranked[_AGELESS], trained=trained, slices=masks)
+        trained = {n: lab.train(seed=seed, as_shipped=True, **f) for n, f in models.items()}
+        ranked = {name: lab.rank(one) for name, one in trained.items()}
+        trained[_AGELESS] = trained[_WITH]
+        ranked[_AGELESS] = _without_age(lab, trained[_WITH])
+        for name, one in ranked.items():
+            rows += lab.rows(name, one, trained=trained[name], slices=masks)
         changes += _changes(lab, ranked, masks, seed=seed)
     seed = setting.seeds[0]
     names_of = [*models, _AGELESS]
