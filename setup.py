@@ -51,7 +51,6 @@ _TRAINING = [
     *_PREPROCESSING,
     *_MODELS,
     "grpcio>=1.71,<2",
-    "matplotlib>=3.9,<4",
     "tensorboard>=2.20,<2.22",
     "tensorflow-serving-api>=2.19,<2.20",
 ]

@@ -63,10 +63,10 @@ def moments(impressions: pa.Table, watches: pa.Table | None) -> np.ndarray:
         at = np.maximum(np.asarray(filled(column, pa.int64(), 0)), shown)
         in_window = at <= shown + CLICK_WINDOW_S
         moment[told] = np.where(in_window, at, NEVER)[told]
-    asked = np.flatnonzero(clicked & ~told)
-    if len(asked) and watches is not None and watches.num_rows:
-        watched = _first_watch(impressions.take(pa.array(asked)), watches)
-        moment[asked] = np.minimum(moment[asked], watched)
+    untold = np.flatnonzero(clicked & ~told)
+    if len(untold) and watches is not None and watches.num_rows:
+        watched = _first_watch(impressions.take(pa.array(untold)), watches)
+        moment[untold] = np.minimum(moment[untold], watched)
     return moment
 
 
@@ -85,6 +85,6 @@ def _first_watch(impressions: pa.Table, watches: pa.Table) -> np.ndarray:
     shown = key[:count] | np.asarray(combined(impressions["time"]), np.int64)
     watched = np.sort(key[count:] | np.asarray(combined(watches["time"]), np.int64))
     place = np.searchsorted(watched, shown)
-    found = watched[np.minimum(place, len(watched) - 1)]
-    same = (place < len(watched)) & (found >> _TIME_BITS == shown >> _TIME_BITS)
-    return np.where(same, found & ((1 << _TIME_BITS) - 1), NEVER)
+    nearest = watched[np.minimum(place, len(watched) - 1)]
+    same = (place < len(watched)) & (nearest >> _TIME_BITS == shown >> _TIME_BITS)
+    return np.where(same, nearest & ((1 << _TIME_BITS) - 1), NEVER)

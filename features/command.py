@@ -158,7 +158,7 @@ def show_progress() -> None:
     )
     if not flags.FLAGS.is_parsed():  # In a process that another started: there are none.
         flags.FLAGS.mark_as_parsed()
-    verbosity = quiet.asked()
+    verbosity = quiet.verbosity()
     if verbosity is None:
         logging.get_absl_handler().addFilter(_is_ours_or_serious)
         verbosity = logging.WARNING if quiet.is_brief() else logging.INFO

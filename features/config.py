@@ -138,10 +138,10 @@ def declared(settings: Any) -> tuple[Setting, ...]:
     """Returns what a dataclass, given as the class, declares, in its order."""
     hints = typing.get_type_hints(settings, include_extras=True)
     texts = _texts(settings)
-    found = []
+    declarations = []
     for field in dataclasses.fields(settings):
         kind, marks, is_optional = _taken_apart(hints[field.name])
-        found.append(
+        declarations.append(
             Setting(
                 name=field.name,
                 kind=kind,
@@ -151,7 +151,7 @@ def declared(settings: Any) -> tuple[Setting, ...]:
                 field=field,
             )
         )
-    return tuple(found)
+    return tuple(declarations)
 
 
 def check(settings: Any) -> None:

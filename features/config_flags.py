@@ -18,7 +18,7 @@ from absl import flags  # noqa: TID251 - on behalf of the command that calls
 from features import command
 from features.config import Bounds, OneOf, RuleError, Setting, Time, declared
 
-_Settings = TypeVar("_Settings")
+_Config = TypeVar("_Config")
 _Turn = Callable[[Any], Any]
 
 # What is defined here belongs to the command that asked for it, and stands in its --help.
@@ -36,18 +36,18 @@ class _Defined:
         return None if self.flag.value is None else self.read(self.flag.value)
 
 
-class Flags(Generic[_Settings]):
+class Flags(Generic[_Config]):
     """The flags of a dataclass, as :func:`define` made them."""
 
     def __init__(
         self,
-        kind: type[_Settings],
-        defaults: _Settings | None,
+        kind: type[_Config],
+        defaults: _Config | None,
         defined: Mapping[str, "_Defined | Flags[Any]"],
     ) -> None:
         self._kind, self._defaults, self._defined = kind, defaults, defined
 
-    def build(self, **others: Any) -> _Settings:
+    def build(self, **others: Any) -> _Config:
         """Returns the settings that the flags ask for.
 
         Args:
@@ -71,7 +71,7 @@ class Flags(Generic[_Settings]):
             if isinstance(one, _Defined) and one.flag.present
         }
 
-    def changed(self, settings: _Settings, **others: Any) -> _Settings:
+    def changed(self, settings: _Config, **others: Any) -> _Config:
         """Returns settings with the values of the flags that were given in place of their own.
 
         Raises:
@@ -80,7 +80,7 @@ class Flags(Generic[_Settings]):
         own = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
         return self._made({**own, **self.given(), **others})
 
-    def _made(self, values: Mapping[str, Any]) -> _Settings:
+    def _made(self, values: Mapping[str, Any]) -> _Config:
         try:
             if self._defaults is None:
                 return self._kind(**values)
@@ -94,20 +94,20 @@ class Flags(Generic[_Settings]):
 
 @overload
 def define(
-    settings: type[_Settings],
+    settings: type[_Config],
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
-) -> Flags[_Settings]: ...
+) -> Flags[_Config]: ...
 @overload
 def define(
-    settings: _Settings,
+    settings: _Config,
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
-) -> Flags[_Settings]: ...
+) -> Flags[_Config]: ...
 def define(
     settings: Any,
     *,

@@ -73,10 +73,10 @@ def load(path: str | os.PathLike[str]) -> tuple[Feature, ...]:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError(f"an object has a key twice: {[key for key, _ in pairs]}")
-    return found
+    return members
 
 
 def _declared(entry: Any) -> Feature:
@@ -211,8 +211,8 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
     origin, is_query = feature.origin, feature.side is Side.QUERY
     number: _Kinds = {}
     if origin in {"users", "videos"}:
-        found = {name: _kinds_of(kind) for name, kind in types.get(origin, {}).items()}
-        return {**found, "age_s": (Kind.CONTINUOUS,)} if origin == "videos" else found
+        kinds = {name: _kinds_of(kind) for name, kind in types.get(origin, {}).items()}
+        return {**kinds, "age_s": (Kind.CONTINUOUS,)} if origin == "videos" else kinds
     if origin == "context":
         logged = {*types.get("impressions", {}), *types.get("watches", {})}
         known = ("hour", "weekday", *(n for n in ("device", "surface") if n in logged))

@@ -72,7 +72,7 @@ def outcomes(
     columns = [*keys, "time", *({"page_id"} & set(impressions.column_names))]
     shown = _frame(impressions.select(columns)).with_row_index("row").sort("time")
     given = _given(feedback).filter(pl.col("video_id").is_not_null())
-    found = {}
+    labels = {}
     for kind in kinds:
         mine = given.filter(pl.col("kind") == kind).with_row_index("said")
         named = mine.clear().with_columns(row=pl.lit(None, pl.UInt32))
@@ -91,8 +91,8 @@ def outcomes(
         )
         rows = pl.concat([named["row"], by_time["row"]]).drop_nulls().unique()
         is_it = pl.Series("row", range(len(shown)), pl.UInt32).is_in(rows.implode())
-        found[label(kind)] = is_it.cast(pl.Float32).to_arrow()
-    return found
+        labels[label(kind)] = is_it.cast(pl.Float32).to_arrow()
+    return labels
 
 
 def with_outcomes(

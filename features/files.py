@@ -107,8 +107,8 @@ def _claimed(target: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _remove_leftovers(target: pathlib.Path) -> None:
     """Removes what killed processes left, after putting what they had finished in its place."""
-    found = sorted(target.parent.glob(f".{glob.escape(target.name)}.*"))
-    for leftover in sorted({path.with_suffix(".tmp") for path in found if path.suffix in _PARTS}):
+    paths = sorted(target.parent.glob(f".{glob.escape(target.name)}.*"))
+    for leftover in sorted({path.with_suffix(".tmp") for path in paths if path.suffix in _PARTS}):
         with _abandoned(leftover.with_suffix(_LOCK)) as is_abandoned:
             if not is_abandoned:
                 continue

@@ -269,8 +269,8 @@ def boundaries(examples_dir: str | os.PathLike[str], model: str, side: Side) -> 
         ) from None
     # tf.Transform puts what analyzers found beside the function, not into it.
     captured = {inner.name: outer for outer, inner in graph.captures}
-    found: np.ndarray = captured[given.name].numpy()
-    return found
+    values: np.ndarray = captured[given.name].numpy()
+    return values
 
 
 def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:

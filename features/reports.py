@@ -1,15 +1,20 @@
 """HTML reports, each one self-contained page: Jinja2 templates, in which every value is escaped.
 
 A package keeps its templates in ``templates/`` beside its code; they extend ``report.html`` of this
-package, which has the page, its style and the macro that draws a :class:`Table`.
+package, which has the page and its style, and take from ``parts.html`` what draws a :class:`Table`
+and the charts of :mod:`features.charts`.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
+
+from features import provenance
+from features.charts import Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,14 +24,14 @@ class Cell:
     Attributes:
         text: What it says.
         below: Smaller, in a line of its own below; "" for nothing.
-        style: ``better`` or ``worse``, or "".
-        svg: A drawing in place of text; made here, so it is not escaped.
+        style: ``better``, ``worse`` or ``words`` (running text), or "".
+        drawing: A drawing in place of text.
     """
 
     text: str = ""
     below: str = ""
     style: str = ""
-    svg: str = ""
+    drawing: Drawing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,43 @@ class Table:
     styles: Sequence[str] = ()
 
 
+class Interval(Protocol):
+    """A figure with an interval, whose ends are NaN without one."""
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Returns a number with as many digits as its size deserves; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 4
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def figure_cell(figure: Interval, style: str = "", *, signed: bool = False) -> Cell:
+    """Returns a figure with its interval, where it has one, below it."""
+    value, low, high = (
+        number(one, signed=signed) for one in (figure.value, figure.low, figure.high)
+    )
+    return Cell(value, "" if math.isnan(figure.low) else f"[{low}, {high}]", style)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Returns a table of plain texts."""
+    return Table(header, [[Cell(text) for text in row] for row in rows])
+
+
 @functools.cache
 def _templates(package: str) -> jinja2.Environment:
     return jinja2.Environment(
@@ -57,12 +99,18 @@ def _templates(package: str) -> jinja2.Environment:
     )
 
 
-def render(package: str, template: str, **values: Any) -> str:
-    """Returns a page.
+def render(
+    package: str, template: str, *, contents: Sequence[tuple[str, str]] = (), **values: Any
+) -> str:
+    """Returns a page, which says when it was made and by which code.
 
     Args:
         package: Package whose ``templates/`` holds the template, as ``models.evaluation``.
         template: Name of its file.
+        contents: Anchors of its parts and what these are called, to be linked at its head.
         values: What the template names; one that it names and that is not given is an error.
     """
-    return _templates(package).get_template(template).render(values) + "\n"
+    by = provenance.stamp()
+    made = f"Made {by['date']}" + (f" by commit {by['commit']}." if by["commit"] else ".")
+    page = _templates(package).get_template(template)
+    return page.render(contents=contents, made=made, **values) + "\n"

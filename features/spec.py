@@ -276,19 +276,19 @@ class ResolvedSpec:
         self, model: str, side: Side | None = None, kind: Kind | None = None
     ) -> tuple[Feature, ...]:
         """Returns the features that ``model`` reads, in order; one side or kind if given."""
-        found = self._found.get((model, side, kind))
-        if found is None:
-            found = self._found[model, side, kind] = tuple(
+        chosen = self._chosen.get((model, side, kind))
+        if chosen is None:
+            chosen = self._chosen[model, side, kind] = tuple(
                 f
                 for f in self.features
                 if model in f.models
                 and (side is None or f.side is side)
                 and (kind is None or f.kind is kind)
             )
-        return found
+        return chosen
 
     @functools.cached_property
-    def _found(self) -> dict[tuple[str, Side | None, Kind | None], tuple[Feature, ...]]:
+    def _chosen(self) -> dict[tuple[str, Side | None, Kind | None], tuple[Feature, ...]]:
         """What was asked before: a request of the funnel asks dozens of times."""
         return {}
 

@@ -52,9 +52,9 @@ def of_column(column: pa.Array, width: int) -> np.ndarray:
         return vectors
     fits = pc.fill_null(pc.equal(pc.list_value_length(column), width), False)
     values = column.filter(fits).flatten().cast(pa.float32(), safe=False)
-    found = np.array(values.fill_null(np.nan)).reshape(-1, width)
-    found[~np.isfinite(found).all(axis=1)] = np.nan
-    vectors[np.asarray(fits)] = found
+    filled = np.array(values.fill_null(np.nan)).reshape(-1, width)
+    filled[~np.isfinite(filled).all(axis=1)] = np.nan
+    vectors[np.asarray(fits)] = filled
     return vectors
 
 

@@ -314,8 +314,11 @@ RANKER_TRAINING = TrainingConfig(
 
 
 def to_json(configs: Mapping[str, Any]) -> str:
-    """Returns config dataclasses by name as one JSON object."""
-    plain = {name: dataclasses.asdict(config) for name, config in configs.items()}
+    """Returns config dataclasses, or the JSON values of saved ones, by name as one JSON object."""
+    plain = {
+        name: dict(config) if isinstance(config, Mapping) else dataclasses.asdict(config)
+        for name, config in configs.items()
+    }
     return json.dumps(plain, indent=1, sort_keys=True) + "\n"
 
 

@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config = _SETTINGS.build()
     from models.evaluation import evaluation, report
+    from models.training import saved
 
     candidate_model = ranker = None
     if _CANDIDATE_MODEL.value:
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> None:
         "ranker_model": _RANKER_MODEL.value,
     }
     result.settings = {**given, **result.settings}
+    models = {"candidate": _CANDIDATE_MODEL.value, "ranker": _RANKER_MODEL.value}
+    result.training = {part: saved.read_history(path) for part, path in models.items() if path}
     evaluation.write(result, _OUTPUT.value, report.html_page(result))
     logging.flush()
     print(f"\n{report.text(result)}\n")

@@ -145,8 +145,8 @@ def _show(server: demo_server.Server, work: pathlib.Path) -> None:
     users = server.ask("/v1/users?limit=50")["users"]
     if not users:
         raise command.InputError("the server knows no user; its history store is empty.")
-    asked = {"user_id": users[0], "k": _PAGE_SIZE, "record": False}  # Nobody is shown it.
-    page = server.ask("/v1/recommendations", asked)
+    request = {"user_id": users[0], "k": _PAGE_SIZE, "record": False}  # Nobody is shown it.
+    page = server.ask("/v1/recommendations", request)
     print(
         f"\nRecommendations for user {users[0]} (release {page['release_id']}, {page['rung']}):\n"
     )

@@ -94,15 +94,15 @@ def _value(figures: Mapping[str, Any], key: str) -> float | None:
 
 def _popularity(figures: Mapping[str, Any], part: str, metric: str) -> tuple[str, float] | None:
     """Returns the best of the popularity baselines: its name and figure."""
-    found = []
+    baselines = []
     for key in figures:
         of_part, system, slice_name, name = key.split(".")
         popular = system.startswith("popularity") or system == _POPULAR_RANKING
         value = _value(figures, key)
         fits = (of_part, slice_name, name) == (part, "all", metric) and "_minus_" not in system
         if fits and popular and value is not None:
-            found.append((system, value))
-    if not found:
+            baselines.append((system, value))
+    if not baselines:
         return None
     best = min if part == "ranker" else max
-    return best(found, key=lambda pair: pair[1])
+    return best(baselines, key=lambda pair: pair[1])

@@ -125,8 +125,8 @@ def _lock() -> Iterator[doctor_checks.Finding]:
 
 def _processor_features() -> frozenset[str]:
     cpuinfo = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"^flags\s*: (.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
-    return frozenset(found.group(1).split()) if found else frozenset()
+    match = re.search(r"^flags\s*: (.*)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return frozenset(match.group(1).split()) if match else frozenset()
 
 
 def _run_stack_probe() -> tuple[int, str]:

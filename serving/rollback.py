@@ -15,6 +15,7 @@ from features import command
 from serving.release import publication, stored_root
 
 _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_REASON = flags.DEFINE_string("reason", "", "Reason, which is written down.")
 _TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")
 
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     root = _SERVING_ROOT.value
     with stored_root.changed(root, also=_TO.value) as local:
-        old, new = publication.rollback(local, _TO.value)
+        old, new = publication.rollback(local, _TO.value, reason=_REASON.value)
     sys.stdout.write(
         f"Release {new} serves now instead of {old}.\n"
         f"Undo: {command.shell_line('serving.rollback', serving_root=root, to=old)}\n"

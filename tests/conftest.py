@@ -28,7 +28,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 import httpx
 import pyarrow as pa
@@ -182,13 +181,18 @@ class Browser:
             self._ask("element", {"using": "css selector", "value": selector})[self._ELEMENT]
         )
 
-    def look(self, *, width: int, height: int = 844, is_dark: bool = False) -> None:
-        """Sets the size of the window, in CSS pixels, and the colours that its user likes."""
+    def look(
+        self, *, width: int, height: int = 844, is_dark: bool = False, media: str = "screen"
+    ) -> None:
+        """Sets the size of the window, in CSS pixels, and the colours that its user likes.
+
+        ``media`` may be ``print``, for what a page is on paper.
+        """
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         for command, parameters in (
             ("Emulation.setDeviceMetricsOverride", size),
-            ("Emulation.setEmulatedMedia", {"features": [scheme]}),
+            ("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]}),
         ):
             self._ask("goog/cdp/execute", {"cmd": command, "params": parameters})
 

@@ -147,7 +147,7 @@ def test_a_binary_answers_help_with_its_docstring_before_it_imports_what_is_heav
         line.rpartition("|")[2].strip().partition(".")[0] for line in helped.stderr.split("\n")
     }
     assert "absl" in loaded
-    heavy = {"tensorflow", "tf_keras", "apache_beam", "tensorflow_transform", "scipy", "matplotlib"}
+    heavy = {"tensorflow", "tf_keras", "apache_beam", "tensorflow_transform", "scipy"}
     assert not heavy & loaded
 
 

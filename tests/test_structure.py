@@ -71,26 +71,26 @@ def lock():
     return [requirements.Requirement(line) for line in pins]
 
 
-# Stages
+# Steps
 
 
 def test_each_artefact_of_a_retraining_is_written_once_and_before_it_is_read():
     written = [declared.LOGS]
-    for stage in declared.STEPS:
-        assert set(stage.reads.values()) <= set(written), stage.name
-        assert stage.writes[1] not in written, stage.name
-        written.append(stage.writes[1])
+    for step in declared.STEPS:
+        assert set(step.reads.values()) <= set(written), step.name
+        assert step.writes[1] not in written, step.name
+        written.append(step.writes[1])
     assert declared.SERVING_ROOT in written
 
 
-def test_the_code_that_a_stage_depends_on_is_what_its_layer_may_import():
+def test_the_code_that_a_step_depends_on_is_what_its_layer_may_import():
     may = {
         "pipeline": {"features", "pipeline"},
         "models": {"features", "models"},
         "serving": {"features", "models", "serving"},
     }
-    for stage in declared.STEPS:
-        assert set(stage.packages) == may[stage.binary.partition(".")[0]], stage.name
+    for step in declared.STEPS:
+        assert set(step.packages) == may[step.binary.partition(".")[0]], step.name
 
 
 def test_only_binaries_are_exempt_from_the_ban_on_flags():
@@ -105,7 +105,7 @@ def test_only_binaries_are_exempt_from_the_ban_on_flags():
 def test_a_funnel_replica_loads_neither_beam_nor_tf_transform():
     code = (
         "import sys, serving.serve, serving.server.run, serving.server.service\n"
-        "heavy = {'apache_beam', 'tensorflow_transform', 'tfx_bsl', 'matplotlib', 'pytest'}\n"
+        "heavy = {'apache_beam', 'tensorflow_transform', 'tfx_bsl', 'jinja2', 'pytest'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -218,6 +218,54 @@ def test_every_file_beside_the_code_is_packaged(distribution):
         if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
     }
     assert others <= packaged
+
+
+# Words
+
+
+# Retired name -> what to say instead; WORKSPACE.md has the words that are in use.
+RETIRED = {
+    "found": "what it is: rows, paths, match, ...",
+    "asked": "what it is: queries, body, keys, ...",
+    "Settings": "a dataclass of declared values is a ...Config",
+    "Stage": "a command of a retraining is a Step",
+}
+
+
+def names_in(tree):
+    """Yields the names that a module defines or uses, as they are written."""
+    for node in ast.walk(tree):
+        for kind in ("id", "arg", "attr", "name", "asname"):
+            name = getattr(node, kind, None)
+            if isinstance(name, str):
+                yield name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_a_retired_word_does_not_come_back(path):
+    used = {name.lstrip("_") for name in names_in(ast.parse(path.read_text()))}
+    assert {name: RETIRED[name] for name in used & RETIRED.keys()} == {}
+
+
+def test_a_minute_an_hour_and_a_day_are_defined_once():
+    lengths, numbers = {"MINUTE_S", "HOUR_S", "DAY_S"}, (3_600, 86_400)
+    again = []
+    for path in {*SOURCES} - {ROOT / "features" / "durations.py"}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_set = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            if is_set and node.id.lstrip("_") in lengths:
+                again.append(f"{module(path)}:{node.lineno}: {node.id}")
+            if isinstance(node, ast.Constant) and node.value in numbers:
+                again.append(f"{module(path)}:{node.lineno}: {node.value}")
+    assert again == []
+
+
+def test_to_take_is_to_choose_rows():
+    for path in SOURCES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and function.name.lstrip("_") == "take":
+                arguments = [argument.arg for argument in function.args.args]
+                assert arguments in (["self", "rows"], ["self", "chosen"], ["self", "part"]), path
 
 
 # Dependencies

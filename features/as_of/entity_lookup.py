@@ -61,11 +61,11 @@ class EntityLookup:
             zeros = np.zeros((count, len(spec.WINDOWS_S)))
             return zeros, zeros, np.full(count, NEVER_S)
         code = np.zeros(count, np.int64) if entity is None else entity.astype(np.int64)
-        asked = _group(queries.user, np.maximum(code, 0))
-        group = np.minimum(np.searchsorted(self.groups, asked), len(self.groups) - 1)
-        found = (self.groups[group] == asked) & (code >= 0)
+        wanted = _group(queries.user, np.maximum(code, 0))
+        group = np.minimum(np.searchsorted(self.groups, wanted), len(self.groups) - 1)
+        have_met = (self.groups[group] == wanted) & (code >= 0)
         # Most (user, entity) pairs never met: only the others are worth a search.
-        hit = np.flatnonzero(found)
+        hit = np.flatnonzero(have_met)
         asked_of_hit = queries.take(hit)
         first, end = self._ranges(asked_of_hit, group[hit], seen(asked_of_hit))
         windows = len(spec.WINDOWS_S)
@@ -93,8 +93,8 @@ class EntityLookup:
             firsts.append(np.clip(first, start, end))
         base = group * self.stride
         rows = np.stack([*firsts, end], axis=1) + base[:, None]
-        found = np.searchsorted(self.position, rows)
-        return found[:, :-1], found[:, -1]
+        places = np.searchsorted(self.position, rows)
+        return places[:, :-1], places[:, -1]
 
 
 def _group(user: np.ndarray, entity: np.ndarray) -> np.ndarray:

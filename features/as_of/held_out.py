@@ -44,8 +44,8 @@ class HeldOutHistory(History):
         Returns:
             lengths int64 [q] and catalogue rows int32 [sum of lengths], newest first.
         """
-        asked = dataclasses.replace(queries, now=np.full_like(queries.now, self.until_s))
-        start, end = self.seen_completed(asked)
+        at_end = dataclasses.replace(queries, now=np.full_like(queries.now, self.until_s))
+        start, end = self.seen_completed(at_end)
         # One more than fits, since the label may be among them.
         lengths = np.minimum(end - start, limit + 1)
         owner = np.repeat(np.arange(len(lengths)), lengths)

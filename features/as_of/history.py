@@ -235,9 +235,9 @@ class History:
         """
         count = len(video_rows)
         owner, entities = self._entities(video_rows)
-        asked, place = _distinct(queries.take(owner), entities)
+        pairs, place = _distinct(queries.take(owner), entities)
         answers = {
-            kind: lookup.answer(*asked, functools.partial(self.seen, kind))
+            kind: lookup.answer(*pairs, functools.partial(self.seen, kind))
             for kind, lookup in self._of_entities.items()
         }
         grid = _grid(answers)[place]
@@ -249,7 +249,7 @@ class History:
         )
         if len(self.feedback):
             lookups = self._feedback_of_entities
-            said = feedback_events.counts(lookups, *asked, self._seen_feedback)[place]
+            said = feedback_events.counts(lookups, *pairs, self._seen_feedback)[place]
             of_topics = _largest(said[2 * count :], lengths)
             parts = (said[:count], said[count : 2 * count], of_topics)
             for entity, part in zip(("video", "channel", "topic"), parts, strict=True):

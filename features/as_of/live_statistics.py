@@ -65,9 +65,9 @@ def _keys(rows: np.ndarray, minutes: np.ndarray) -> np.ndarray:
 
 def counts_of(kind: str, keys: np.ndarray) -> pa.Table:
     """Returns a table of counts of one kind of event, ``watches`` or ``impressions``."""
-    found, counts = np.unique(keys, return_counts=True)
-    zeros = np.zeros(len(found), np.int64)
-    columns = {"key": found} | {name: counts if name == kind else zeros for name in COUNTED}
+    distinct, counts = np.unique(keys, return_counts=True)
+    zeros = np.zeros(len(distinct), np.int64)
+    columns = {"key": distinct} | {name: counts if name == kind else zeros for name in COUNTED}
     return pa.table(columns, _SCHEMA)
 
 

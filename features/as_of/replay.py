@@ -110,8 +110,8 @@ class Replayer:
                     impressions, tables["feedback"], self._spec.feedback, self._catalogue.table
                 )
             impressions = impressions.filter(_within(impressions, periods))
-        asked = [*labels.values(), *([] if impressions is None else [impressions])]
-        names = sorted({u for t in asked for u in pc.unique(t["user_id"]).to_pylist()})
+        queried = [*labels.values(), *([] if impressions is None else [impressions])]
+        names = sorted({u for t in queried for u in pc.unique(t["user_id"]).to_pylist()})
         codes = {name: code for code, name in enumerate(names)}
         history = History.of(
             self._catalogue,

@@ -127,8 +127,8 @@ class VideoStatistics:
         days = spec.STATISTICS_WINDOWS_DAYS.values()
         since = [np.zeros_like(day) if n is None else np.maximum(day - n, 0) for n in days]
         # The days of one video after each other: they lie side by side in memory.
-        asked = _key(video_rows[:, np.newaxis], np.stack([*since, day], axis=1))
-        upto = np.searchsorted(self.key, asked)
+        bounds = _key(video_rows[:, np.newaxis], np.stack([*since, day], axis=1))
+        upto = np.searchsorted(self.key, bounds)
         totals = (self.sums[upto[:, -1:]] - self.sums[upto[:, :-1]]).astype(np.float64)
         totals[video_rows < 0] = 0
         totals[..., 3] /= 1000

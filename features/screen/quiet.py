@@ -60,7 +60,7 @@ def begin(verbosity: int | None = None) -> None:
     install()
 
 
-def asked() -> int | None:
+def verbosity() -> int | None:
     """Returns the verbosity that somebody asked for, here or where this process was started."""
     text = os.environ.get(VARIABLE, QUIET)
     return None if text in {QUIET, BRIEF} else int(text)

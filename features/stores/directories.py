@@ -56,37 +56,37 @@ class _Publication:
     """What is to be done so that a directory of a store becomes what a local one is."""
 
     def __init__(
-        self, found: Mapping[str, pathlib.Path], location: Location, lease: leases.Lease
+        self, paths: Mapping[str, pathlib.Path], location: Location, lease: leases.Lease
     ) -> None:
-        self._found = found
+        self._paths = paths
         self._location = location
         self._lease = lease
         self._bucket = objects.at(location)
         prefix = f"{location.key}/" if location.key else ""
         self._there = {meta.key.removeprefix(prefix): meta for meta in self._bucket.list(prefix)}
         self._known = _read_sums(location) or {}
-        self._sums = {name: dict(_sum_of(path)) for name, path in found.items()}
+        self._sums = {name: dict(_sum_of(path)) for name, path in paths.items()}
 
     def carry_out(self) -> None:
         """Writes and removes, in the order that the module tells."""
-        found, ours = self._found, {WRITING, CHECKSUMS, files.COMPLETE}
-        old = [name for name in self._there if name not in found and name not in ours]
-        same = {name for name in found if self._is_there(name)}
-        if self._known and same == set(found) and not old:
+        paths, ours = self._paths, {WRITING, CHECKSUMS, files.COMPLETE}
+        old = [name for name in self._there if name not in paths and name not in ours]
+        same = {name for name in paths if self._is_there(name)}
+        if self._known and same == set(paths) and not old:
             return
         self._remove([name for name in (files.COMPLETE, CHECKSUMS) if name in self._there])
         for name in same:
             self._sums[name].update(
                 tag=self._known[name].get("tag"), token=self._known[name].get("token")
             )
-        changed = [name for name in found if name not in same and name != files.COMPLETE]
+        changed = [name for name in paths if name not in same and name != files.COMPLETE]
         _side_by_side(self._write, changed, f"Writing {self._location}")
         self._remove(old)
-        if files.COMPLETE in found:
+        if files.COMPLETE in paths:
             self._lease.require()
             text = json.dumps({"format": 1, "files": self._sums}, indent=1, sort_keys=True)
             self._bucket.write((self._location / CHECKSUMS).key, text.encode())
-            marker = found[files.COMPLETE].read_bytes()
+            marker = paths[files.COMPLETE].read_bytes()
             self._bucket.write((self._location / files.COMPLETE).key, marker)
 
     def _is_there(self, name: str) -> bool:
@@ -98,8 +98,8 @@ class _Publication:
 
     def _write(self, name: str) -> None:
         self._lease.require()
-        meta = self._bucket.write((self._location / name).key, self._found[name])
-        _remember(self._location, self._found[name], meta)
+        meta = self._bucket.write((self._location / name).key, self._paths[name])
+        _remember(self._location, self._paths[name], meta)
         self._sums[name].update(tag=meta.tag, token=meta.token)
 
     def _remove(self, names: Sequence[str]) -> None:
@@ -138,12 +138,12 @@ def is_complete(location: Location) -> bool:
 
 def files_of(directory: pathlib.Path) -> dict[str, pathlib.Path]:
     """Returns the files below a directory by relative path, without hidden ones."""
-    found = {}
+    paths = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            found[name.as_posix()] = path
-    return found
+            paths[name.as_posix()] = path
+    return paths
 
 
 def _state(location: Location) -> tuple[dict[str, Meta], Sums | None]:
@@ -223,11 +223,11 @@ def _to_cache(location: Location, meta: Meta, recorded: Mapping[str, Any]) -> pa
 
 
 def _read_sums(location: Location) -> Sums | None:
-    found = objects.at(location).read((location / CHECKSUMS).key)
-    if found is None:
+    stored = objects.at(location).read((location / CHECKSUMS).key)
+    if stored is None:
         return None
     try:
-        sums: Sums = json.loads(found[0])["files"]
+        sums: Sums = json.loads(stored[0])["files"]
         names = {"sha256", "bytes", "mtime_ns"}
         if files.COMPLETE not in sums or not all(names <= set(one) for one in sums.values()):
             raise ValueError("it does not list what it should")

@@ -57,20 +57,20 @@ class GoogleClient:
     def blocks(self, meta: Meta) -> tuple[int, Iterator[bytes]]:
         """Returns the size and the content of an object in that very version."""
         # One that no token names is read in the version that stands there now.
-        found = meta if meta.token.get("generation") else self.head(meta.key)
-        blob = self._bucket.blob(meta.key, generation=found.token["generation"])
+        current = meta if meta.token.get("generation") else self.head(meta.key)
+        blob = self._bucket.blob(meta.key, generation=current.token["generation"])
 
         def read() -> Iterator[bytes]:
             try:
-                for start in range(0, found.size, _BLOCK_BYTES):
-                    end = min(start + _BLOCK_BYTES, found.size) - 1
+                for start in range(0, current.size, _BLOCK_BYTES):
+                    end = min(start + _BLOCK_BYTES, current.size) - 1
                     yield blob.download_as_bytes(
                         start=start, end=end, timeout=_TIMEOUT_S, retry=None, raw_download=True
                     )
             except exceptions.NotFound as error:
                 raise ConflictError(f"{self._name}/{meta.key} was replaced meanwhile") from error
 
-        return found.size, read()
+        return current.size, read()
 
     def head(self, key: str) -> Meta:
         """Returns what is known of an object."""
@@ -100,10 +100,10 @@ class GoogleClient:
 
     def list(self, prefix: str) -> list[Meta]:
         """Returns the objects below a prefix."""
-        found = self._client.list_blobs(
+        blobs = self._client.list_blobs(
             self._bucket, prefix=prefix or None, timeout=_TIMEOUT_S, retry=None
         )
-        return [_meta(blob) for blob in found]
+        return [_meta(blob) for blob in blobs]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects."""

@@ -71,9 +71,9 @@ class Holder:
 class Lease:
     """A lease that is held; use :func:`hold`."""
 
-    def __init__(self, location: Location, found: clients.Meta) -> None:
+    def __init__(self, location: Location, meta: clients.Meta) -> None:
         self._location = location
-        self._found = found
+        self._meta = meta
         self._valid_until = time.monotonic() + LASTS_S
         self._lost = ""
 
@@ -96,8 +96,8 @@ class Lease:
         begun = time.monotonic()
         renewed = dataclasses.replace(holder, until_s=time.time() + LASTS_S)
         try:
-            self._found = objects.at(self._location).write(
-                self._location.key, _json(renewed), mode=self._found.token
+            self._meta = objects.at(self._location).write(
+                self._location.key, _json(renewed), mode=self._meta.token
             )
         except clients.ConflictError:
             self._lost = "another process took it"
@@ -109,14 +109,18 @@ class Lease:
         with contextlib.suppress(clients.ConflictError):
             ended = dataclasses.replace(holder, until_s=0.0)
             objects.at(self._location).write(
-                self._location.key, _json(ended), mode=self._found.token
+                self._location.key, _json(ended), mode=self._meta.token
             )
 
     def release(self, holder: Holder) -> None:
         """Removes the lease, where it is still this one."""
         bucket = objects.at(self._location)
-        found = bucket.read(self._location.key)
-        if found is not None and (other := _holder(found[0])) is not None and other.id == holder.id:
+        stored = bucket.read(self._location.key)
+        if (
+            stored is not None
+            and (other := _holder(stored[0])) is not None
+            and other.id == holder.id
+        ):
             bucket.delete([self._location.key])
 
 
@@ -145,7 +149,7 @@ def hold(
         command=" ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         until_s=0.0,
     )
-    lease = Lease(location, _take(location, holder, what=what, wait_s=wait_s))
+    lease = Lease(location, _acquire(location, holder, what=what, wait_s=wait_s))
     stop = threading.Event()
 
     def keep() -> None:
@@ -174,20 +178,20 @@ def hold(
 
 def holder_of(location: Location) -> Holder | None:
     """Returns who holds a lease now; None where nobody does."""
-    found = objects.at(location).read(location.key)
-    holder = None if found is None else _holder(found[0])
+    stored = objects.at(location).read(location.key)
+    holder = None if stored is None else _holder(stored[0])
     return None if holder is None or holder.is_gone() else holder
 
 
-def _take(location: Location, holder: Holder, *, what: str, wait_s: float) -> clients.Meta:
+def _acquire(location: Location, holder: Holder, *, what: str, wait_s: float) -> clients.Meta:
     bucket = objects.at(location)
     give_up = time.monotonic() + wait_s
     while True:
         content = _json(dataclasses.replace(holder, until_s=time.time() + LASTS_S))
-        found = bucket.read(location.key)
-        other = None if found is None else _holder(found[0])
+        stored = bucket.read(location.key)
+        other = None if stored is None else _holder(stored[0])
         if other is None or other.is_gone():
-            mode = "create" if found is None else found[1].token
+            mode = "create" if stored is None else stored[1].token
             try:
                 return bucket.write(location.key, content, mode=mode)
             except clients.ConflictError:

@@ -118,15 +118,15 @@ class Bucket:
             return self._tried(lambda: self._client.put(key, content, mode), f"writing {key}")
         except ConflictError:
             # An answer may have been lost, and the request was sent again: then it is ours.
-            found = self.read(key) if isinstance(content, bytes) else None
-            if found is None or found[0] != content:
+            stored = self.read(key) if isinstance(content, bytes) else None
+            if stored is None or stored[0] != content:
                 raise
-            return found[1]
+            return stored[1]
 
     def list(self, prefix: str) -> Iterator[Meta]:
         """Yields the objects below a prefix, which ends at a slash, in the order of their keys."""
-        found = self._tried(lambda: self._client.list(prefix), f"listing {prefix}")
-        yield from sorted(found, key=lambda meta: meta.key)
+        metas = self._tried(lambda: self._client.list(prefix), f"listing {prefix}")
+        yield from sorted(metas, key=lambda meta: meta.key)
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects; one that is gone is no error."""

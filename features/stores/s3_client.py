@@ -94,7 +94,7 @@ class S3Client:
     def list(self, prefix: str) -> list[Meta]:
         """Returns the objects below a prefix."""
         chunks: Any = obstore.list(self._store, prefix=prefix or None)
-        return [_meta(found) for chunk in chunks for found in chunk]
+        return [_meta(item) for chunk in chunks for item in chunk]
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes objects."""
@@ -134,19 +134,19 @@ def _provider_of_boto3() -> Any:
     return Boto3CredentialProvider(session) if session.get_credentials() is not None else None
 
 
-def _meta(found: Any) -> Meta:
+def _meta(item: Any) -> Meta:
     return Meta(
-        key=found["path"],
-        size=int(found["size"]),
-        tag=_tag(found),
-        modified_s=found["last_modified"].timestamp(),
-        token=_token(found),
+        key=item["path"],
+        size=int(item["size"]),
+        tag=_tag(item),
+        modified_s=item["last_modified"].timestamp(),
+        token=_token(item),
     )
 
 
-def _token(found: Any) -> dict[str, str]:
-    return {name: found[name] for name in ("e_tag", "version") if found.get(name)}
+def _token(item: Any) -> dict[str, str]:
+    return {name: item[name] for name in ("e_tag", "version") if item.get(name)}
 
 
-def _tag(found: Any) -> str:
-    return str(found.get("e_tag") or found.get("version") or "").strip('"')
+def _tag(item: Any) -> str:
+    return str(item.get("e_tag") or item.get("version") or "").strip('"')

@@ -266,8 +266,8 @@ def _only_field(items: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _iso(values: pa.ChunkedArray) -> pa.ChunkedArray:
     text = pc.utf8_trim_whitespace(values.cast(pa.string()))
-    for found, form in _ISO_FORMS:
-        text = pc.replace_substring_regex(text, found, form)
+    for pattern, form in _ISO_FORMS:
+        text = pc.replace_substring_regex(text, pattern, form)
     return pc.if_else(pc.equal(text, ""), None, text)
 
 

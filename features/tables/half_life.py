@@ -64,9 +64,9 @@ def _counts(rows: Ints, bins: Ints, half: Ints) -> npt.NDArray[np.float32]:
 
     The videos are the most watched; the last column holds the watches of all others.
     """
-    found, place, total = np.unique(rows, return_inverse=True, return_counts=True)
+    distinct, place, total = np.unique(rows, return_inverse=True, return_counts=True)
     most = np.argsort(-total, kind="stable")[:_MOST_VIDEOS]
-    column = np.full(len(found), len(most))
+    column = np.full(len(distinct), len(most))
     column[most] = np.arange(len(most))
     width = len(most) + 1
     size = int(bins.max()) + 1
@@ -110,5 +110,5 @@ def _half(together: npt.NDArray[np.float64], width: float) -> float:
         return float(width)
     first, last = level[after - 1], level[after]
     part = (first - level[0] / 2) / max(first - last, 1e-12)
-    found = place[after - 1] + part * (place[after] - place[after - 1])
-    return float(np.clip(found, width, size * width))
+    half = place[after - 1] + part * (place[after] - place[after - 1])
+    return float(np.clip(half, width, size * width))

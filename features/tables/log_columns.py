@@ -58,11 +58,11 @@ def read_footer(path: pathlib.Path, table: str) -> pq.FileMetaData:
         return pq.read_metadata(path)
 
 
-def readable(found: pa.Schema, contract: schema.Table) -> list[str]:
+def readable(stored: pa.Schema, contract: schema.Table) -> list[str]:
     """Returns the names of the columns to read; ``date`` is named by the directories already."""
     return [
         field.name
-        for field in found
+        for field in stored
         if not (contract.partitioned and field.name == log_writer.PARTITION)
         and schema.is_readable(contract, field.name, field.type)
     ]

@@ -111,8 +111,8 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
 
 def has_tables(logs_dir: str | os.PathLike[str]) -> bool:
     """Says whether there is anything of a table, readable or not; a new site has nothing yet."""
-    found = (find(logs_dir, table) for table in schema.TABLES)
-    return any(table.files or table.problems for table in found)
+    listings = (find(logs_dir, table) for table in schema.TABLES)
+    return any(table.files or table.problems for table in listings)
 
 
 def oldest_first(files: Sequence[TableFile]) -> list[TableFile]:
@@ -267,8 +267,8 @@ def _partitions(relative: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 def _day(file: TableFile) -> str:
     """Returns the innermost partition that is a day, as YYYY-MM-DD; empty for none."""
-    found = (parse_day(value) for _, value in reversed(file.partitions))
-    return next((day.isoformat() for day in found if day is not None), "")
+    days = (parse_day(value) for _, value in reversed(file.partitions))
+    return next((day.isoformat() for day in days if day is not None), "")
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -68,16 +68,16 @@ def tables_in(logs_dir: str | os.PathLike[str]) -> set[str]:
     """
     root = pathlib.Path(logs_dir)
     _require_directory(root)
-    found = {name for name in schema.TABLES if log_files.files_of(root, name)}
+    tables = {name for name in schema.TABLES if log_files.files_of(root, name)}
     strays = log_files.strays(root)
     for stray in strays:
         schema.warn_once(stray)
-    if not found:
+    if not tables:
         raise command.InputError(
             f"{root} holds no table: expected directories such as {root / 'watches'} with Parquet "
             f"files.{_what_lies_in(root)}"
         )
-    return found
+    return tables
 
 
 def _what_lies_in(root: pathlib.Path) -> str:
@@ -177,13 +177,13 @@ def read_fragment(
         # Nanoseconds, Arrow's choice for Spark's INT96, wrap around beyond the year 2262.
         pq.ParquetFile(fragment.path, coerce_int96_timestamp_unit="us") as file,
     ):
-        found = file.schema_arrow
-        problems = log_columns.missing(found.names, fragment.partitions, contract)
+        stored = file.schema_arrow
+        problems = log_columns.missing(stored.names, fragment.partitions, contract)
         if problems:
             raise schema.ContractError(*(f"{fragment.path}: {problem}" for problem in problems))
         here = [
             name
-            for name in log_columns.readable(found, contract)
+            for name in log_columns.readable(stored, contract)
             if wanted is None or name in wanted
         ]
         rows = file.read_row_groups(list(fragment.row_groups), columns=here, use_threads=False)
@@ -246,12 +246,12 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
     Raises:
         InputError: The table is absent, or a file is not whole or breaks the contract.
     """
-    found = []
+    tables = []
     for file in _require_files(logs_dir, table):
         with log_columns.named(str(file.path)):
-            found.append(pa.schema(log_columns.file_types(file, table).items()).empty_table())
+            tables.append(pa.schema(log_columns.file_types(file, table).items()).empty_table())
     try:
-        together = log_writer.concatenated(found).schema
+        together = log_writer.concatenated(tables).schema
     except command.InputError as error:
         raise command.InputError(f"table {table} in {logs_dir}: {error}") from error
     own = dict(zip(together.names, together.types, strict=True))
@@ -270,8 +270,8 @@ def _require_directory(root: pathlib.Path) -> None:
 def _require_files(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, ...]:
     root = pathlib.Path(logs_dir)
     _require_directory(root)
-    found = log_files.files_of(root, table)
-    if not found:
+    data_files = log_files.files_of(root, table)
+    if not data_files:
         state = "has no Parquet files" if (root / table).is_dir() else "does not exist"
         notice = log_files.find(root, table).notice()
         others = (
@@ -281,7 +281,7 @@ def _require_files(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableF
             f"table {table} is missing: {root / table} {state}"
             f"{f' ({notice})' if notice else ''}. {root} holds: {others}."
         )
-    return found
+    return data_files
 
 
 def _fragments_of(

@@ -119,7 +119,7 @@ def conform(table_name: str, arrow_table: pa.Table, *, is_partial: bool = False)
 
 def missing_columns(table: Table, names: Sequence[str]) -> list[str]:
     """Says of each column that a file must have and does not what it is, and what is like it."""
-    found = ", ".join(names) or "no columns"
+    have = ", ".join(names) or "no columns"
     problems = []
     for column in table.columns:
         if column.required and not column.is_filled and column.name not in names:
@@ -127,7 +127,7 @@ def missing_columns(table: Table, names: Sequence[str]) -> list[str]:
             hint = f" Is it {alike[0]!r}? Rename that." if alike else ""
             problems.append(
                 f"table {table.name} {LACKS} {column.name!r} "
-                f"({casts.describe(column.type)}).{hint} Found: {found}."
+                f"({casts.describe(column.type)}).{hint} Found: {have}."
             )
     return problems
 
@@ -165,9 +165,9 @@ def _cast(values: pa.ChunkedArray, column: Column, table_name: str) -> pa.Chunke
             )
         return casts.to_seconds(values)
     except casts.UnfitError as error:
-        expected, found = casts.describe(column.type), casts.describe(values.type)
+        expected, given = casts.describe(column.type), casts.describe(values.type)
         raise command.InputError(
-            f"table {table_name}, column {column.name!r}: expected {expected}, found {found}"
+            f"table {table_name}, column {column.name!r}: expected {expected}, found {given}"
             f"{error}. {_remedy(column)}"
         ) from error
 

@@ -51,11 +51,11 @@ class SiteFacts:
     @classmethod
     def of_info(cls, info: Mapping[str, Any]) -> "SiteFacts":
         """Returns the facts that the record of examples holds; none where it has none."""
-        found = info.get("site")
-        if not isinstance(found, Mapping):
+        facts = info.get("site")
+        if not isinstance(facts, Mapping):
             return cls()
         known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in found.items() if name in known})
+        return cls(**{name: value for name, value in facts.items() if name in known})
 
 
 def of_logs(

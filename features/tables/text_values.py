@@ -124,18 +124,18 @@ def to_seconds(values: pa.ChunkedArray, form: Form = PLAIN) -> pa.ChunkedArray:
         frame = pl.DataFrame({"text": text}).with_row_index("row")
         is_iso = _TEXT.str.contains(_ISO).fill_null(value=False)
         parts = [
-            part.with_columns(found=read(part["text"], form.time_zone))
+            part.with_columns(seconds=read(part["text"], form.time_zone))
             for part, read in (
                 (frame.filter(is_iso), _iso),
                 (frame.filter(~is_iso), functools.partial(_other, unit=form.unit)),
             )
         ]
-        found = pl.concat(parts).sort("row")["found"]
+        seconds = pl.concat(parts).sort("row")["seconds"]
     else:
         moments = text.str.to_datetime(form.time_format, **_LENIENT)
         has_zone = re.search(r"%(:*z|#z|\+)", form.time_format) is not None
-        found = _epoch(moments) if has_zone else _of_zone(moments, form.time_zone)
-    return pa.chunked_array([found.to_arrow()]).cast(pa.int64())
+        seconds = _epoch(moments) if has_zone else _of_zone(moments, form.time_zone)
+    return pa.chunked_array([seconds.to_arrow()]).cast(pa.int64())
 
 
 def to_texts(values: pa.ChunkedArray, form: Form = PLAIN) -> pa.ChunkedArray:
@@ -160,9 +160,9 @@ def is_missing(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _members(text: str, separator: str | None) -> list[str]:
     if text[:1] + text[-1:] in {"[]", "{}", "()"}:
         with contextlib.suppress(ValueError):
-            found = json.loads(text)
-            if isinstance(found, list):
-                return [str(member).strip() for member in found if member not in {None, ""}]
+            parsed = json.loads(text)
+            if isinstance(parsed, list):
+                return [str(member).strip() for member in parsed if member not in {None, ""}]
         text, separator = text[1:-1], separator or ","
     members = [text] if separator is None else text.split(separator)
     trimmed = (member.strip().strip("\"'").strip() for member in members)
@@ -240,8 +240,8 @@ def _epoch(moment: pl.Series) -> pl.Series:
 
 
 def _read(values: pa.ChunkedArray, expression: pl.Expr, kind: pa.DataType) -> pa.ChunkedArray:
-    found = pl.DataFrame({"text": _stripped(values)}).select(expression.alias("found"))
-    return pa.chunked_array([found["found"].to_arrow()]).cast(kind)
+    result = pl.DataFrame({"text": _stripped(values)}).select(expression.alias("result"))
+    return pa.chunked_array([result["result"].to_arrow()]).cast(kind)
 
 
 def _stripped(values: pa.ChunkedArray) -> pl.Series:

@@ -62,12 +62,12 @@ def first_watches(
             }
         )
     together = pa.concat_tables(parts).group_by("video_id", use_threads=False)
-    found = together.aggregate([(_FIRST, "min"), (_COUNT, "sum")])
+    videos = together.aggregate([(_FIRST, "min"), (_COUNT, "sum")])
     return pa.table(
         {
-            "video_id": found["video_id"],
-            "upload_time": found[f"{_FIRST}_min"],
-            "watches": found[f"{_COUNT}_sum"],
+            "video_id": videos["video_id"],
+            "upload_time": videos[f"{_FIRST}_min"],
+            "watches": videos[f"{_COUNT}_sum"],
         }
     ).sort_by([("upload_time", "ascending"), ("video_id", "ascending")])
 
@@ -86,15 +86,15 @@ def checked(
         command.InputError: More than ``most`` of the watches, in [0, 1], are of videos that a table
             of videos does not have: its ids seem to be written in another way.
     """
-    found = first_watches(logs_dir, listed, from_s=from_s, until_s=until_s)
-    if listed is None or not found.num_rows:
-        return found
-    watches = int(pc.sum(found["watches"]).as_py() or 0)
+    videos = first_watches(logs_dir, listed, from_s=from_s, until_s=until_s)
+    if listed is None or not videos.num_rows:
+        return videos
+    watches = int(pc.sum(videos["watches"]).as_py() or 0)
     pieces = logs.fragments(logs_dir, "watches", from_s=from_s, until_s=until_s)
     total = sum(piece.num_rows for piece in pieces)
     text = (
-        f"{watches} of {total} watches are of {found.num_rows} videos that the table 'videos' does "
-        f"not have, such as {found['video_id'][0].as_py()!r}"
+        f"{watches} of {total} watches are of {videos.num_rows} videos that table 'videos' does "
+        f"not have, such as {videos['video_id'][0].as_py()!r}"
     )
     if watches > most * total:
         raise command.InputError(
@@ -102,7 +102,7 @@ def checked(
             "Or leave out the table: videos then exist from their first watch."
         )
     logging.warning("%s: they exist from their first watch.", text)
-    return found
+    return videos
 
 
 def _by_video(watches: pa.Table) -> pa.Table:

@@ -176,5 +176,5 @@ class _Learner:
         wrong = tf.gather(drawn, first, batch_dims=1)
         ranks = tf.shape(self._weights, out_type=tf.int64)[0] // (first + 1)
         weights = tf.gather(self._weights, tf.maximum(ranks, 1) - 1)
-        found = tf.cast(tf.reduce_any(violates, axis=1), tf.float32)
-        return tf.stop_gradient(wrong), tf.stop_gradient(weights * found)
+        has_violator = tf.cast(tf.reduce_any(violates, axis=1), tf.float32)
+        return tf.stop_gradient(wrong), tf.stop_gradient(weights * has_violator)

@@ -67,14 +67,14 @@ def video_averages(train: Mapping[str, Array], holdout: Mapping[str, Array]) -> 
     ]
 
 
-def _smoothed_mean(keys: Array, values: Floats, asked: Array) -> Floats:
+def _smoothed_mean(keys: Array, values: Floats, wanted_keys: Array) -> Floats:
     overall = float(values.mean()) if len(values) else 0.0
     if not len(values):
-        return np.full(len(asked), overall)
+        return np.full(len(wanted_keys), overall)
     known, codes = np.unique(keys.astype(bytes), return_inverse=True)
     sums = np.bincount(codes, weights=values) + _PRIOR_IMPRESSIONS * overall
     means = sums / (np.bincount(codes) + _PRIOR_IMPRESSIONS)
-    wanted = asked.astype(bytes)
+    wanted = wanted_keys.astype(bytes)
     place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
     return np.where(known[place] == wanted, means[place], overall)
 

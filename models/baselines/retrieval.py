@@ -95,8 +95,8 @@ def read_queries(examples_dir: str | os.PathLike[str], split: str, catalogue: Ca
     parts = sorted(path.glob("*.parquet"))
     table = pa.table({"user_id": [], "time": [], "label_video_id": []})
     if parts:
-        found = ds.dataset([str(part) for part in parts], format="parquet")
-        table = found.to_table(columns=[name for name in wanted if name in found.schema.names])
+        stored = ds.dataset([str(part) for part in parts], format="parquet")
+        table = stored.to_table(columns=[name for name in wanted if name in stored.schema.names])
     missing = [name for name in wanted[:3] if name not in table.column_names]
     if missing:
         raise command.InputError(

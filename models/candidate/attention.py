@@ -73,8 +73,8 @@ class SequenceEncoder(tf_keras.layers.Layer):
         newest = tf.cast(tf.cumsum(tf.cast(known, tf.int32), axis=1) == 1, tf.float32)
         newest *= there[:, :, 0]
         last = tf.linalg.matvec(states, newest, transpose_a=True)
-        asked = (last + self.question(context))[:, tf.newaxis]
-        return self.output_layer(self.blocks[-1](asked, states, known)[:, 0])
+        question = (last + self.question(context))[:, tf.newaxis]
+        return self.output_layer(self.blocks[-1](question, states, known)[:, 0])
 
 
 class _Block(tf_keras.layers.Layer):
@@ -99,23 +99,23 @@ class _Block(tf_keras.layers.Layer):
             layer.build([None, None, width])
         self._out.build([None, None, 2 * width])
 
-    def call(self, asked: tf.Tensor, read: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
-        """Returns what each of ``asked``, float32 [B, A, width], makes of ``read``, [B, L, width].
+    def call(self, question: tf.Tensor, read: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+        """Returns what ``question``, float32 [B, A, width], makes of ``read``, [B, L, width].
 
         Args:
-            asked: What asks.
+            question: What asks.
             read: What is looked at.
             known: bool [B, L], which of it there is.
         """
-        asked = asked + self._attention(self._norms[0](asked), self._norms[1](read), known)
-        return asked + self._out(self._hidden(self._norms[2](asked)))
+        question = question + self._attention(self._norms[0](question), self._norms[1](read), known)
+        return question + self._out(self._hidden(self._norms[2](question)))
 
-    def _attention(self, asked: tf.Tensor, read: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
+    def _attention(self, question: tf.Tensor, read: tf.Tensor, known: tf.Tensor) -> tf.Tensor:
         """Returns the heads' answers, mixed, float32 [B, A, width]."""
         size = self._width // self._heads
-        queries = self._split(self._query(asked))
+        queries = self._split(self._query(question))
         # One question reads cheapest unprojected, see the module; many read what is projected once.
-        one = asked.shape[1] == 1
+        one = question.shape[1] == 1
         if one:
             keys = tf.reshape(self._key.kernel, [self._width, self._heads, size])
             scores = tf.einsum("bqhd,bld->bhql", tf.einsum("bqhs,dhs->bqhd", queries, keys), read)
@@ -132,7 +132,7 @@ class _Block(tf_keras.layers.Layer):
             answers = tf.einsum("bqhd,dhs->bqhs", pooled, values)
         else:
             answers = tf.einsum("bhql,blhs->bqhs", weights, self._split(self._value(read)))
-        return self._mix(tf.reshape(answers, [*tf.unstack(tf.shape(asked))[:2], self._width]))
+        return self._mix(tf.reshape(answers, [*tf.unstack(tf.shape(question))[:2], self._width]))
 
     def _split(self, vectors: tf.Tensor) -> tf.Tensor:
         """Returns the parts of each head, [B, n, width] to [B, n, heads, width / heads]."""

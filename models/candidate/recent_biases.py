@@ -138,9 +138,9 @@ def usual(half_life_s: float | None) -> Floats:
     fast = 0.0
     if half_life_s is not None:
         fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
-    found = np.zeros(len(NAMES))
-    found[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
-    return found
+    weights = np.zeros(len(NAMES))
+    weights[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
+    return weights
 
 
 def _until_s(info: Mapping[str, Any]) -> float:

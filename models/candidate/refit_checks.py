@@ -93,18 +93,18 @@ def compare(measured: Side, final: Side) -> dict[str, Any]:
         overlap = float(np.mean(shared)) / size
     rows = _label_rows(final)
     is_new = (rows >= 0) & ~measured.known[rows]
-    found: dict[str, Any] = {
+    comparison: dict[str, Any] = {
         "watches": len(rows),
         "videos": len(final.known),
         "listed": len(both),
         "overlap_at_100": overlap if size else None,
     }
     for name, mask in (("known", (rows >= 0) & ~is_new), ("new", is_new)):
-        found[name] = {"watches": int(mask.sum())} | {
+        comparison[name] = {"watches": int(mask.sum())} | {
             which: _recall(one[mask], rows[mask]) if mask.any() else None
             for which, one in zip(("measured", "final"), scores, strict=True)
         }
-    return found
+    return comparison
 
 
 def _scores(side: Side) -> npt.NDArray[np.float32]:

@@ -20,7 +20,7 @@ Source: ours; the paper retrains continuously (section 3.3).
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,15 +113,29 @@ def refit(
             refit_checks.Side.of(measured, measured_examples),
             refit_checks.Side.of(model, examples_dir),
         )
-    contents = saved.Contents(
-        configs={"model": model_config, "refit": settings},
-        vocabularies=vocabularies,
-        metrics=opened.info["metrics"],
-        lineage=opened.info["lineage"]
-        | {"transform": saved.transform_fingerprint(examples_dir, spec.CANDIDATE), "refit": step},
+    transform = saved.transform_fingerprint(examples_dir, spec.CANDIDATE)
+    contents = _contents(
+        opened, vocabularies, settings=settings, news={"transform": transform, "refit": step}
     )
     candidate_model.save(model, output, contents=contents)
     return step
+
+
+def _contents(
+    opened: saved.Opened,
+    vocabularies: Mapping[str, Sequence[str]],
+    *,
+    settings: RefitConfig,
+    news: Mapping[str, Any],
+) -> saved.Contents:
+    """Returns what belongs to the new model: all that is known of the measured one, and more."""
+    return saved.Contents(
+        configs={**opened.configs, "refit": settings},
+        vocabularies=vocabularies,
+        metrics=opened.info["metrics"],
+        history=saved.read_history(opened.directory),
+        lineage={**opened.info["lineage"], **news},
+    )
 
 
 def _opened(model_dir: Path, measured_examples: Path) -> saved.Opened:

@@ -204,6 +204,7 @@ def train(
             configs=configs,
             vocabularies=vocabularies,
             metrics=result.metrics,
+            history=result.history,
             lineage=facts | {"trained_at": saved.now(), "steps": result.steps},
         )
         candidate_model.save(model, model_dir, contents=contents)
@@ -330,9 +331,9 @@ def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) 
         return
     parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])
     follows = spectral_start.counts(((part[BAG], part[LABEL]) for part in parts), model.num_videos)
-    found = spectral_start.embeddings(follows, cfg.embedding_dim, seed=seed)
+    starts = spectral_start.embeddings(follows, cfg.embedding_dim, seed=seed)
     tables = (model.tables[candidate_model.VIDEO_SPACE], model.softmax_rows)
-    for table, rows in zip(tables, found, strict=True):
+    for table, rows in zip(tables, starts, strict=True):
         # Videos that were not counted, and columns beyond the counts', start at random.
         counted = np.flatnonzero(rows.any(axis=1))
         started = table.rows.numpy()

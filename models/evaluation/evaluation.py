@@ -50,6 +50,7 @@ class Evaluation:
             ``decile`` of the expectation, ``duration`` and ``position``.
         heads: Names of the deciles of the probability that each kind of feedback has.
         notes: Sentences that a reader must know: parts that could not be measured, inferred pages.
+        training: Rounds of the training of ``candidate`` and ``ranker``, for learning curves.
     """
 
     settings: dict[str, Any]
@@ -58,16 +59,17 @@ class Evaluation:
     calibration: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     heads: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    training: dict[str, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
 
     def systems(self, part: str) -> list[str]:
         """Returns the systems of ``candidate`` or ``ranker``, the model first, then best first."""
         metric = self.main_metric(part)
-        found = {}
+        costs = {}
         for key, figure in self.figures.items():
             of_part, system, slice_name, name = key.split(".")
             if (of_part, slice_name, name) == (part, "all", metric) and "_minus_" not in system:
-                found[system] = figure.value if part == "ranker" else -figure.value
-        return sorted(found, key=lambda system: (system != MODEL, found[system], system))
+                costs[system] = figure.value if part == "ranker" else -figure.value
+        return sorted(costs, key=lambda system: (system != MODEL, costs[system], system))
 
     def main_metric(self, part: str) -> str:
         """Returns the metric that decides: recall at about 100, or the per-user loss."""
@@ -78,7 +80,7 @@ class Evaluation:
     def slices(self, part: str) -> list[str]:
         """Returns the slices of a part, ``all`` first."""
         names = {key.split(".")[2] for key in self.figures if key.startswith(f"{part}.")}
-        groups = {name for found in self.calibration.values() for name in found}
+        groups = {name for of_system in self.calibration.values() for name in of_system}
         return sorted(names - groups, key=lambda name: (name != "all", name))
 
     def to_json(self) -> str:
@@ -89,6 +91,7 @@ class Evaluation:
             "settings": self.settings,
             "data": self.data,
             "notes": self.notes,
+            "training": self.training,
             "figures": {key: figure.to_json() for key, figure in self.figures.items()},
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"

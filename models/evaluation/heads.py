@@ -32,13 +32,13 @@ def predict(
     """Returns the probability of each kind for every impression, float64 [n]."""
     query = side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
     candidate = side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
-    found: dict[str, list[Any]] = {}
+    batches: dict[str, list[Any]] = {}
     for start in range(0, len(impressions), _BATCH):
         videos = part_of(candidate, start, _BATCH)
         given = model.feedback_probabilities(part_of(query, start, _BATCH), videos)
         for kind, values in given.items():
-            found.setdefault(kind, []).append(np.asarray(values, np.float64).reshape(-1))
-    return {kind: np.concatenate(parts) for kind, parts in found.items()}
+            batches.setdefault(kind, []).append(np.asarray(values, np.float64).reshape(-1))
+    return {kind: np.concatenate(parts) for kind, parts in batches.items()}
 
 
 def measure(

@@ -232,7 +232,7 @@ def calibrate(
     expected = system.expected_watch_time_s
     if expected is None:
         return {}
-    found = {}
+    groups = {}
     for kind, bins in _calibration_groups(expected, resolved, impressions).items():
         names = [f"{kind}_{one + 1:02d}" for one in np.unique(bins[bins >= 0])]
         for name in names:
@@ -240,8 +240,8 @@ def calibrate(
             key = f"ranker.{system.name}.{name}"
             _calibrate(key, expected, impressions, mask=mask, sheet=sheet)
         if names:
-            found[kind] = names
-    return found
+            groups[kind] = names
+    return groups
 
 
 def _calibration_groups(

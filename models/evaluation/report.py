@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from features import command, reports
+from features import charts, command, reports
+from features.charts import Drawing, Plot, Series
 from features.reports import Cell, Table
 from models.evaluation import heads, report_parts
 from models.evaluation.evaluation import Evaluation
@@ -19,11 +20,7 @@ _CALIBRATION = {
     "position": "By position on the page, 10 and all after it together",
 }
 _RANKING_METRICS = ("weighted_per_user_loss", "auc", "xauc", "mae_s", "expected_over_actual")
-_MODEL_COLOUR, _BASELINE_COLOURS = (
-    "#1a56db",
-    ("#4b5563", "#9ca3af", "#b45309", "#0f766e", "#7c3aed"),
-)
-_BARS = 5  # The model and the best baselines; more bars hide each other.
+_LINES = 5  # The model and the best baselines; more lines hide each other.
 _LABELS = {
     "auc": "AUC",
     "xauc": "XAUC",
@@ -60,7 +57,7 @@ def text(evaluation: Evaluation) -> str:
         rows = [["", *(label(metric) for metric in metrics)]]
         for system in evaluation.systems(part):
             figures = [_figure(evaluation, part, system, metric) for metric in metrics]
-            rows.append([label(system), *(report_parts.number(figure.value) for figure in figures)])
+            rows.append([label(system), *(reports.number(figure.value) for figure in figures)])
         blocks.append(f"{_TITLES[part]}: {subject(evaluation, part)}\n{report_parts.columns(rows)}")
         blocks.extend(_verdict(evaluation, part))
     if evaluation.heads:
@@ -68,7 +65,7 @@ def text(evaluation: Evaluation) -> str:
         rows = [["", *(label(name) for name in names)]]
         for kind in evaluation.heads:
             figures = [_figure(evaluation, heads.PART, kind, name) for name in names]
-            rows.append([kind, *(report_parts.number(figure.value) for figure in figures)])
+            rows.append([kind, *(reports.number(figure.value) for figure in figures)])
         blocks.append(f"Feedback of holdout impressions\n{report_parts.columns(rows)}")
     blocks.extend(f"Note: {note}" for note in evaluation.notes)
     return "\n\n".join(blocks)
@@ -105,10 +102,10 @@ def subject(evaluation: Evaluation, part: str) -> str:
     """Returns what a part was measured on, in a sentence."""
     data = evaluation.data
     if part == "candidate":
-        asked, every = data["candidate_queries"], data["candidate_holdout_examples"]
-        drawn = "" if asked == every else f" (drawn from {every:,})"
+        queries, every = data["candidate_queries"], data["candidate_holdout_examples"]
+        drawn = "" if queries == every else f" (drawn from {every:,})"
         return (
-            f"next watch among all {data['videos']:,} videos, {asked:,} holdout watches{drawn} "
+            f"next watch among all {data['videos']:,} videos, {queries:,} holdout watches{drawn} "
             f"of {data['candidate_users']:,} users"
         )
     return (
@@ -122,18 +119,25 @@ def subject(evaluation: Evaluation, part: str) -> str:
 
 def html_page(evaluation: Evaluation) -> str:
     """Returns the whole report, plots as inline SVG; it needs no other file."""
+    parts = [_section(evaluation, part) for part in measured_parts(evaluation)]
+    contents = [(part["anchor"], part["title"]) for part in parts]
+    if evaluation.calibration:
+        contents.append(("calibration", "Calibration"))
+    if evaluation.heads:
+        contents.append(("feedback", "Feedback"))
     return reports.render(
         "models.evaluation",
         "evaluation.html",
+        contents=[*contents, ("settings", "Settings and data")],
         title="Evaluation",
-        parts=[_section(evaluation, part) for part in measured_parts(evaluation)],
+        parts=parts,
         protocol=_protocol(evaluation),
         notes=evaluation.notes,
         calibration=[
             (_CALIBRATION[kind], _calibration_table(evaluation, kind))
             for kind in evaluation.calibration
         ],
-        calibration_plot=_calibration_plot(evaluation) if evaluation.calibration else "",
+        calibration_plots=_calibration_plots(evaluation),
         heads=_heads_table(evaluation) if evaluation.heads else None,
         deciles=[
             (kind, _decile_table(evaluation, kind, deciles))
@@ -150,15 +154,17 @@ def _section(evaluation: Evaluation, part: str) -> dict[str, Any]:
         change = _change(evaluation, part)
         style = _style(change, evaluation.main_metric(part))
     return {
+        "anchor": part,
         "title": _TITLES[part],
         "style": style,
         "verdict": " ".join(sentences) or "no model and baseline to compare.",
         "subject": subject(evaluation, part),
         "systems": _systems_table(evaluation, part),
-        "plot": _recall_plot(evaluation) if part == "candidate" else "",
+        "plots": [_recall_plot(evaluation)] if part == "candidate" else [],
         "differences": _differences_table(evaluation, part),
         "metric": label(evaluation.main_metric(part)),
         "slices": _slices_table(evaluation, part),
+        "learning": report_parts.learning_curves(evaluation.training.get(part, [])),
     }
 
 
@@ -183,7 +189,7 @@ def _systems_table(evaluation: Evaluation, part: str) -> Table:
         ]
         for system in systems
     ]
-    return Table(["", *map(label, metrics)], rows, systems)
+    return Table(["system", *map(label, metrics)], rows, systems)
 
 
 def _differences_table(evaluation: Evaluation, part: str) -> Table | None:
@@ -229,7 +235,7 @@ def _style(change: Figure, metric: str) -> str:
 
 
 def _cell(figure: Figure, style: str = "", *, signed: bool = False) -> Cell:
-    return report_parts.figure_cell(figure, style, signed=signed)
+    return reports.figure_cell(figure, style, signed=signed)
 
 
 def _heads_table(evaluation: Evaluation) -> Table:
@@ -254,52 +260,59 @@ def _decile_table(evaluation: Evaluation, kind: str, deciles: Sequence[str]) -> 
 # ---- plots
 
 
-def _recall_plot(evaluation: Evaluation) -> str:
-    plot, axes = report_parts.axes(10, 4)
+def _recall_plot(evaluation: Evaluation) -> Drawing:
     ks = evaluation.settings["k"]
-    systems = evaluation.systems("candidate")[:_BARS]
-    colours = iter(_BASELINE_COLOURS)
-    for i, system in enumerate(systems):
+    series = []
+    for system in evaluation.systems("candidate")[:_LINES]:
         figures = [_figure(evaluation, "candidate", system, f"recall_at_{k}") for k in ks]
-        axes.bar(
-            [place + (i - (len(systems) - 1) / 2) * 0.8 / len(systems) for place in range(len(ks))],
-            [figure.value for figure in figures],
-            width=0.76 / len(systems),
-            yerr=report_parts.error_bars(figures),
-            color=_MODEL_COLOUR if system == MODEL else next(colours),
-            label=label(system),
-            capsize=2,
-            error_kw={"linewidth": 1},
+        series.append(_series(label(system), ks, figures))
+    return charts.draw(
+        Plot(
+            kind=charts.LINES,
+            x_label="k, number of videos that are retrieved",
+            y_label="recall@k",
+            series=series,
+            title=f"Of {subject(evaluation, 'candidate')}; 95% intervals.",
         )
-    axes.set_xticks(range(len(ks)), [f"recall@{k}" for k in ks])
-    axes.set_ylim(0)
-    axes.legend(frameon=False)
-    return report_parts.svg(plot)
+    )
 
 
-def _calibration_plot(evaluation: Evaluation) -> str:
-    plot, axes = report_parts.axes(6, 5)
-    expected, actual = (
-        [
-            _figure(evaluation, "ranker", MODEL, f"{name}_watch_time_s", slice_name=decile)
-            for decile in evaluation.calibration["decile"]
-        ]
-        for name in ("expected", "actual")
+def _calibration_plots(evaluation: Evaluation) -> list[Drawing]:
+    drawn = []
+    for kind, groups in evaluation.calibration.items():
+        expected, actual = (
+            [
+                _figure(evaluation, "ranker", MODEL, f"{name}_watch_time_s", slice_name=group)
+                for group in groups
+            ]
+            for name in ("expected", "actual")
+        )
+        by_decile = kind == "decile"
+        places = [one.value for one in expected] if by_decile else list(range(1, len(groups) + 1))
+        ideal = Series(name="expected", x=places, y=[one.value for one in expected])
+        what = "expected watch time, seconds per impression (decile mean)" if by_decile else kind
+        drawn.append(
+            charts.draw(
+                Plot(
+                    kind=charts.LINES,
+                    x_label=what,
+                    y_label="watch time, seconds per impression",
+                    series=[_series("watched", places, actual), ideal],
+                    title=f"{_CALIBRATION[kind]}; 95% intervals.",
+                )
+            )
+        )
+    return drawn
+
+
+def _series(name: str, places: Sequence[float], figures: Sequence[Figure]) -> Series:
+    return Series(
+        name=name,
+        x=places,
+        y=[one.value for one in figures],
+        low=[one.low for one in figures],
+        high=[one.high for one in figures],
     )
-    places = [figure.value for figure in expected]
-    axes.errorbar(
-        places,
-        [figure.value for figure in actual],
-        yerr=report_parts.error_bars(actual),
-        fmt="o",
-        color=_MODEL_COLOUR,
-        capsize=3,
-    )
-    top = max(1e-9, *places, *(figure.value for figure in actual))
-    axes.plot([0, top], [0, top], color="#6b7280", linestyle="--", linewidth=1)
-    axes.set_xlabel("expected watch time, seconds per impression (decile mean)")
-    axes.set_ylabel("actual watch time, seconds per impression")
-    return report_parts.svg(plot)
 
 
 # ---- numbers and names
@@ -313,7 +326,7 @@ def _figure(
 
 def _interval(figure: Figure, *, signed: bool = False) -> str:
     value, low, high = (
-        report_parts.number(one, signed=signed) for one in (figure.value, figure.low, figure.high)
+        reports.number(one, signed=signed) for one in (figure.value, figure.low, figure.high)
     )
     return f"{value} [{low}, {high}]"
 

@@ -1,15 +1,12 @@
-"""Parts of a report: tables as text, plots as inline SVG, numbers as people write them."""
+"""Parts of a report: tables as text, learning curves."""
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Plot
-
-from features.reports import Cell
-from models.evaluation.intervals import Interval
+from features import charts
+from features.charts import Drawing, Plot, Series
+from models.training import collapse
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -25,43 +22,36 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
-def number(value: float, *, signed: bool = False) -> str:
-    """Returns a number with as many digits as its size deserves; a dash for NaN."""
-    if math.isnan(value):
-        return "–"
-    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 4
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+def learning_curves(rounds: Sequence[Mapping[str, Any]]) -> list[Drawing]:
+    """Draws the loss and the holdout metrics of a training, each in a chart of its own.
+
+    Args:
+        rounds: Rounds of :class:`models.training.checkpoints.History`.
+    """
+    if not rounds:
+        return []
+    names = dict.fromkeys(name for one in rounds for name in one["holdout"])
+    curves = {"training loss, mean of the round": [one["train_loss"] for one in rounds]}
+    for name in names:
+        if name not in collapse.NAMES:
+            curves[f"holdout {name.replace('_at_', '@').replace('_', ' ')}"] = [
+                one["holdout"].get(name) for one in rounds
+            ]
+    epochs = [one["epoch"] for one in rounds]
+    looks = f"{len(rounds)} looks at the holdout, or at the part of it that training looks at."
+    return [
+        charts.draw(
+            Plot(
+                kind=charts.LINES,
+                x_label="passes over the examples",
+                y_label=name,
+                series=[Series(name=name, x=epochs, y=[_or_nan(value) for value in values])],
+                title=looks if name.startswith("holdout") else "",
+            )
+        )
+        for name, values in curves.items()
+    ]
 
 
-def figure_cell(figure: Interval, style: str = "", *, signed: bool = False) -> Cell:
-    """Returns a figure with its interval, where it has one, below it."""
-    value, low, high = (
-        number(one, signed=signed) for one in (figure.value, figure.low, figure.high)
-    )
-    return Cell(value, "" if math.isnan(figure.low) else f"[{low}, {high}]", style)
-
-
-def svg(plot: Plot) -> str:
-    """Returns a plot as an SVG element."""
-    buffer = io.StringIO()
-    # Fixed salt and no date: the same evaluation gives the same file. Text stays text.
-    with mpl.rc_context({"svg.hashsalt": "report", "svg.fonttype": "none"}):
-        plot.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    return "<svg" + buffer.getvalue().partition("<svg")[2]
-
-
-def axes(width: float, height: float) -> tuple[Plot, Axes]:
-    """Returns an empty plot of a size in inches, and its axes."""
-    plot = Plot(figsize=(width, height))
-    empty = plot.add_subplot()
-    empty.spines[["top", "right"]].set_visible(False)
-    empty.grid(axis="y", color="#e5e7eb")
-    empty.set_axisbelow(True)
-    return plot, empty
-
-
-def error_bars(figures: Sequence[Interval]) -> list[list[float]]:
-    """Returns distances below and above; an interval that does not hold its value has none."""
-    below = [max(0.0, figure.value - figure.low) for figure in figures]
-    above = [max(0.0, figure.high - figure.value) for figure in figures]
-    return [[0.0 if math.isnan(one) else one for one in side] for side in (below, above)]
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -150,9 +150,9 @@ def rank_with_model(
 
     def score(part: slice) -> Array:
         scores: Array = embeddings.queries[part] @ videos
-        asked = queries.take(part)
-        owner = np.repeat(np.arange(len(asked)), asked.history_lengths)
-        repeat_bias.add_to(scores, owner, asked.history_rows, bias=embeddings.repeat_bias)
+        batch = queries.take(part)
+        owner = np.repeat(np.arange(len(batch)), batch.history_lengths)
+        repeat_bias.add_to(scores, owner, batch.history_rows, bias=embeddings.repeat_bias)
         scores[:, hidden] = -np.inf
         return scores
 
@@ -186,13 +186,13 @@ def rank_with_scores(
     step = metrics.query_batch_size(2 * len(catalogue))
     for start in range(0, len(queries), step):
         part = slice(start, min(start + step, len(queries)))
-        scores, asked = score(part), queries.take(part)
-        seen = (asked.history_offsets, asked.history_rows)
+        scores, batch = score(part), queries.take(part)
+        seen = (batch.history_offsets, batch.history_rows)
         exclude = seen if settings.exclude_watched else None
-        ranks[part] = metrics.score_ranks(scores, asked.label_rows, exclude=exclude)
+        ranks[part] = metrics.score_ranks(scores, batch.label_rows, exclude=exclude)
         shown = metrics.top_rows(scores, settings.list_size)
         recommended[shown] = True
-        age_s = np.maximum(asked.times[:, np.newaxis] - catalogue.upload_times[shown], 0)
+        age_s = np.maximum(batch.times[:, np.newaxis] - catalogue.upload_times[shown], 0)
         ages[part] = age_s.mean(axis=1) / DAY_S
     return Ranked(ranks=ranks, recommended=recommended, mean_age_days=ages)
 

@@ -9,21 +9,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from features import spec
+from features.charts import BARS, LINES, Plot, Series
 from features.spec import ResolvedSpec, Side
 from models.config import MAP, RECALL
 from models.evaluation import metrics
 from models.paper import choices, experiments, freshness, news, references
-from models.paper.experiments import (
-    BARS,
-    LINES,
-    Experiment,
-    Make,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, Make, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import (
     PAPER,
     Lab,
@@ -325,19 +316,19 @@ def search_order(setting: Setting) -> Experiment:
 
 def _watch_sources(setting: Setting, lab: Lab) -> dict[str, npt.NDArray[np.bool_]]:
     """Returns the holdout watches by where they began, bool [Q] by source."""
-    found = ds.dataset(str(setting.logs / "watches"), format="parquet")
-    if "source" not in found.schema.names:
+    watches = ds.dataset(str(setting.logs / "watches"), format="parquet")
+    if "source" not in watches.schema.names:
         raise NotApplicableError("the watches do not say where they began (column source).")
-    recent = found.to_table(
+    recent = watches.to_table(
         columns=["user_id", "time", "video_id", "source"],
         filter=ds.field("time") >= lab.train_until_s,
     )
     keys = zip(*(recent[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
     source_of = dict(zip(keys, recent["source"].cast(pa.string()).to_pylist(), strict=True))
-    asked = zip(
+    watch_keys = zip(
         lab.queries.user_ids, lab.queries.times.tolist(), lab.queries.label_ids, strict=True
     )
-    sources = np.array([source_of.get(key) or "" for key in asked])
+    sources = np.array([source_of.get(key) or "" for key in watch_keys])
     names = [name for name in np.unique(sources).tolist() if name]
     return {"all": np.ones(len(sources), bool), **{name: sources == name for name in names}}
 

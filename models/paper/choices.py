@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from features.charts import BARS, Plot, Series
 from models import config
 from models.config import MAP
-from models.paper.experiments import BARS, Experiment, Plot, Row, Series, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import PAPER, Lab, find, sentences
 
 
@@ -98,7 +99,7 @@ def _variants(
                 kind=BARS,
                 x_label="",
                 y_label="MAP@100 on the next day",
-                series=[Series.of_rows(s, list(models), found) for s, found in shown.items()],
+                series=[Series.of_rows(s, list(models), rows_of) for s, rows_of in shown.items()],
             )
         ],
         conclusion=sentences(changes) + _times(rows, list(models), seed),
@@ -106,6 +107,6 @@ def _variants(
 
 
 def _times(rows: Sequence[Row], names: Sequence[str], seed: int) -> str:
-    found = [find(rows, name, seed, "seconds an epoch") for name in names]
-    told = ", ".join(f"{row.setting} {row.value:.1f}" for row in found if math.isfinite(row.value))
+    times = [find(rows, name, seed, "seconds an epoch") for name in names]
+    told = ", ".join(f"{row.setting} {row.value:.1f}" for row in times if math.isfinite(row.value))
     return f" Seconds an epoch: {told}."

@@ -20,14 +20,13 @@ from typing import Any
 from absl import logging
 
 from features import command, files
+from features.charts import Plot, Series
 from features.tables import log_files
 from models.evaluation.intervals import Interval
 
 FORMAT = 1
 SHORT, FULL = "short", "full"
 MODES = (SHORT, FULL)
-# Kinds of plots. BARS: x are names; LINES: x are numbers; SCATTER: likewise, not connected.
-BARS, LINES, SCATTER = "bars", "lines", "scatter"
 NAN = math.nan
 
 
@@ -161,83 +160,6 @@ class Row:
         if math.isnan(self.low):
             return f"{self.value:.4g}"
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Series:
-    """One line, one set of bars or of points.
-
-    Attributes:
-        name: Name in the legend.
-        x: Places: names for bars, numbers otherwise.
-        y: Values, one for each place.
-        low: Lower ends of intervals, empty without.
-        high: Upper ends of intervals, empty without.
-    """
-
-    name: str
-    x: Sequence[float | str]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("x", "y", "low", "high"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.x) != len(self.y):
-            raise ValueError(f"series {self.name!r} has {len(self.x)} x and {len(self.y)} y.")
-
-    @classmethod
-    def of_rows(cls, name: str, x: Sequence[float | str], rows: Sequence[Row]) -> "Series":
-        """Takes values and intervals of rows, one for each place."""
-        return cls(
-            name=name,
-            x=tuple(x),
-            y=tuple(row.value for row in rows),
-            low=tuple(row.low for row in rows),
-            high=tuple(row.high for row in rows),
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plot:
-    """How to draw an experiment.
-
-    Attributes:
-        kind: Kind of drawing: ``bars``, ``lines`` or ``scatter``.
-        x_label: Label of the x axis with its unit.
-        y_label: Label of the y axis with its unit.
-        series: Lines, sets of bars or sets of points that are drawn.
-    """
-
-    kind: str
-    x_label: str
-    y_label: str
-    series: Sequence[Series]
-
-    @classmethod
-    def bars(
-        cls, rows: Sequence[Row], names: Sequence[str], metrics: Mapping[str, str], *, y_label: str
-    ) -> "Plot":
-        """Draws settings beside each other, each by the first of its rows of a metric.
-
-        Args:
-            rows: Of all of them, and of others.
-            names: The settings, in the order of the bars.
-            metrics: What a series is called, to its metric.
-            y_label: With unit.
-        """
-        first = {(row.setting, row.metric): row for row in reversed(rows)}
-        series = [
-            Series.of_rows(label, names, [first[name, metric] for name in names])
-            for label, metric in metrics.items()
-        ]
-        return cls(kind=BARS, x_label="", y_label=y_label, series=series)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "series", tuple(self.series))
-        if self.kind not in {BARS, LINES, SCATTER}:
-            raise ValueError(f"kind must be {BARS}, {LINES} or {SCATTER}, got {self.kind!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

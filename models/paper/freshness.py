@@ -8,20 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features import dataset, spec, tensors
+from features.charts import LINES, Plot, Series
 from features.durations import DAY_S, HOUR_S
 from features.spec import Kind, ResolvedSpec, Side
 from models.baselines import retrieval as baselines
 from models.config import MAP, RECALL
 from models.paper import experiments
-from models.paper.experiments import (
-    LINES,
-    Experiment,
-    NotApplicableError,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import Lab, Trained, verdict
 
 _AGE = "example_age_s"
@@ -88,7 +81,7 @@ def figure_4(setting: Setting) -> Experiment:
                 verdicts.append(f"{label}, {metric}: {change}, {verdict(change)}")
                 rows.append(change)
     assert curves is not None
-    found = {r.setting: r.value for r in rows if r.metric == "correlation with the reference"}
+    by_setting = {r.setting: r.value for r in rows if r.metric == "correlation with the reference"}
     return Experiment(
         name="figure_4",
         title="Figure 4: example age",
@@ -110,7 +103,7 @@ def figure_4(setting: Setting) -> Experiment:
             _plot(curves.days, curves.single, "probability of the most watched video"),
         ],
         conclusion="Correlation with the reference over days since upload: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+        + ", ".join(f"{name} {value:.3f}" for name, value in by_setting.items())
         + f" (seed {setting.seeds[-1]}). "
         + "; ".join(verdicts)
         + ".",

@@ -73,17 +73,17 @@ class Inputs:
 
     def features(self, part: slice) -> tuple[Floats, npt.NDArray[np.bool_]]:
         """Returns float64 [q, N, F] in the order of NAMES, and bool [q, N]: uploaded by then."""
-        asked = self.queries.take(part)
-        age_s = asked.times[:, np.newaxis] - self.catalogue.upload_times[np.newaxis]
+        queries = self.queries.take(part)
+        age_s = queries.times[:, np.newaxis] - self.catalogue.upload_times[np.newaxis]
         there = age_s >= 0
         age_h = np.maximum(age_s, 0) / HOUR_S
         columns = [self._logits(part, there)]
         for half_life in HALF_LIVES_S:
-            rates = self.live.rates(asked.times, half_life)
+            rates = self.live.rates(queries.times, half_life)
             columns.append(np.log(rates + _PRIOR_WATCHES))
         columns.append(np.log1p(age_h))
         columns += [(age_h < age).astype(np.float64) for age in _NEW_H]
-        columns.append(_seen(asked, len(self.catalogue)))
+        columns.append(_seen(queries, len(self.catalogue)))
         return np.stack(columns, axis=2), there
 
     def _logits(self, part: slice, there: npt.NDArray[np.bool_]) -> Floats:
@@ -120,9 +120,9 @@ class LiveBlend:
         """Ranks all videos for each query; those uploaded later stand last."""
 
         def score(part: slice) -> Floats:
-            asked, blocks = inputs.take(part), []
-            for inside in asked.parts():
-                features, there = asked.features(inside)
+            batch, blocks = inputs.take(part), []
+            for inside in batch.parts():
+                features, there = batch.features(inside)
                 blocks.append(np.where(there, features @ self.weights, -np.inf))
             return np.concatenate(blocks)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from features import command
+from features.charts import Plot
 from features.durations import HOUR_S
 from models.baselines import live_popularity
 from models.baselines.live_popularity import Live
@@ -15,7 +16,7 @@ from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, live_blend
-from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 from models.paper.live_blend import Inputs
 from models.paper.retrieval_lab import Lab, Trained, values_of, verdict
 

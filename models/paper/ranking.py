@@ -7,21 +7,13 @@ from typing import Any
 import numpy as np
 
 from features import spec
+from features.charts import BARS, LINES, Plot, Series
 from models import config
 from models.config import RankerConfig
 from models.evaluation import metrics
 from models.evaluation.intervals import Interval
 from models.paper import experiments, ranking_lab
-from models.paper.experiments import (
-    BARS,
-    LINES,
-    Experiment,
-    Make,
-    Plot,
-    Row,
-    Series,
-    Setting,
-)
+from models.paper.experiments import Experiment, Make, Row, Setting
 from models.paper.ranking_lab import LOSS, Floats, Lab, Trained
 
 # Table 1: hidden layers, and the paper's weighted, per-user loss in percent.
@@ -202,15 +194,15 @@ def ranking_bias(setting: Setting) -> Experiment:
         rate = float(lab.impressions.clicked.mean())
         rates.append(rate)
         formula.append(1 / (1 - rate))
-        for loss, found in measured.items():
+        for loss, ratios in measured.items():
             trained = lab.train(f"bias-{loss}", seed=seed, hidden=(256,), loss=loss, **_PAPER)
             everything = np.ones(len(lab.impressions), bool)
             ratio = _ratio(lab, trained.seconds, everything)
             name = f"{loss}, P {rate:.2f}"
-            found.append(
+            ratios.append(
                 Row.of(name, RATIO, ratio, seed=seed, seconds=trained.took_s, n=len(lab.holdout))
             )
-        rows += [found[-1] for found in measured.values()]
+        rows += [ratios[-1] for ratios in measured.values()]
         rows.append(Row(setting=f"1 / (1 - P), P {rate:.2f}", metric=RATIO, value=formula[-1]))
     paper, exact = (measured[loss] for loss in (config.WEIGHTED, config.EXACT))
     return Experiment(
@@ -256,8 +248,8 @@ def ranking_calibration(setting: Setting) -> Experiment:
     before, after = (_deciles(lab, one) for one in (trained.uncalibrated, trained.seconds))
     rows = [
         dataclasses.replace(row, setting=f"{row.setting}{name}", seed=seed)
-        for name, found in ((" before the curve", before), ("", after))
-        for row in found.ratios
+        for name, deciles in ((" before the curve", before), ("", after))
+        for row in deciles.ratios
     ]
     rows += [*after.expected, *after.actual]
     places = [row.value for row in after.expected]
@@ -337,8 +329,8 @@ def _ratio(lab: Lab, seconds: Floats, mask: np.ndarray) -> Interval:
         for values in (seconds, lab.impressions.watch_time_s)
     )
     sums = metrics.UserSums(numerator=expected, denominator=actual)
-    (found,) = lab.bootstrap().intervals([sums])
-    return found
+    (interval,) = lab.bootstrap().intervals([sums])
+    return interval
 
 
 def _name(hidden: Sequence[int]) -> str:

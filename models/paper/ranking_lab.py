@@ -123,8 +123,8 @@ class Lab:
         """Reads rows of a split; ``known`` are the columns that were read of all."""
         names = preprocessing.transformed_feature_spec(self.resolved, spec.RANKER)
         columns = [name for name in names if name not in _CHOSEN_BY]
-        found = batches.load_rows(self.setting.examples, spec.RANKER, split, rows, columns=columns)
-        return {**found, **{name: known[name][rows] for name in _CHOSEN_BY}}
+        loaded = batches.load_rows(self.setting.examples, spec.RANKER, split, rows, columns=columns)
+        return {**loaded, **{name: known[name][rows] for name in _CHOSEN_BY}}
 
     def _measure_on(self, holdout: dict[str, Array]) -> None:
         self.holdout = holdout
@@ -173,9 +173,9 @@ class Lab:
         if not scores.is_file():
             self._train(path, config, settings)
         with np.load(scores, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in ("logits", "seconds", "uncalibrated")}
+            scored = {name: stored[name] for name in ("logits", "seconds", "uncalibrated")}
             facts = json.loads(str(stored["facts"]))
-        return Trained(**found, seed=seed, **facts)
+        return Trained(**scored, seed=seed, **facts)
 
     def _training(self) -> dict[str, Any]:
         """Returns the settings of every training."""
@@ -249,7 +249,7 @@ class Lab:
 
     def loss_sums(self, scores: Sequence[Floats]) -> metrics.UserSums:
         """Returns the weighted, per-user loss, the mean over models, as sums per user."""
-        found = [
+        sums = [
             metrics.pair_loss_by_user(
                 one,
                 self.impressions.clicked,
@@ -261,11 +261,11 @@ class Lab:
             for one in scores
         ]
         # The pairs are the same for all models, so their denominators are.
-        return dataclasses.replace(found[0], numerator=np.mean([f.numerator for f in found], 0))
+        return dataclasses.replace(sums[0], numerator=np.mean([f.numerator for f in sums], 0))
 
     def auc_sums(self, scores: Sequence[Floats]) -> metrics.UserSums:
         """Returns the AUC of clicks, the mean over models, as sums per user."""
-        found = [
+        sums = [
             metrics.auc_by_user(
                 one,
                 self.impressions.clicked,
@@ -274,7 +274,7 @@ class Lab:
             )
             for one in scores
         ]
-        return dataclasses.replace(found[0], numerator=np.mean([f.numerator for f in found], 0))
+        return dataclasses.replace(sums[0], numerator=np.mean([f.numerator for f in sums], 0))
 
     def rows(self, name: str, models: Sequence[Trained]) -> list[Row]:
         """Returns loss and AUC of each model, and of all with intervals where they are several.
@@ -294,10 +294,10 @@ class Lab:
         ]
         logits = [one.logits for one in models]
         sums = [self.loss_sums(logits), self.auc_sums(logits)]
-        found = self.bootstrap().intervals(sums)
+        estimates = self.bootstrap().intervals(sums)
         rows += [
             Row.of(name, metric, interval, n=len(self.impressions))
-            for metric, interval in zip((LOSS, AUC), found, strict=True)
+            for metric, interval in zip((LOSS, AUC), estimates, strict=True)
         ]
         return rows
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from features.charts import Plot
 from models.baselines import implicit as implicit_baselines
 from models.baselines import live_popularity, rank_factorisation
 from models.baselines import retrieval as baselines
@@ -19,7 +20,7 @@ from models.evaluation.config import RetrievalConfig
 from models.evaluation.intervals import Interval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
-from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Setting
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import PAPER, Lab, Trained, values_of, verdict
 
 _MODEL = "model"
@@ -44,8 +45,8 @@ def baselines_table(setting: Setting) -> Experiment:
         rows += lab.rows(name, ranked[name], trained=one, slices=lab.masks)
     for name, result, seconds in _ranked_baselines(lab):
         ranked[name] = result
-        found = lab.rows(name, result, slices=lab.masks)
-        rows += [dataclasses.replace(row, seconds=seconds) for row in found]
+        measured = lab.rows(name, result, slices=lab.masks)
+        rows += [dataclasses.replace(row, seconds=seconds) for row in measured]
     others = [name for name in ranked if name not in trained]
     changes = []
     for other in [*others, *(name for name in trained if name != _MODEL)]:
@@ -107,7 +108,7 @@ def _ranked_baselines(lab: Lab) -> list[tuple[str, Ranked, float]]:
         lambda: implicit_baselines.fit_all(train, order, seed=seed),
         lambda: live_popularity.fit_all(train, lab.queries, order),
     ]
-    found = []
+    ranked = []
     for make in makers:
         started = time.monotonic()
         fitted = make()
@@ -116,8 +117,8 @@ def _ranked_baselines(lab: Lab) -> list[tuple[str, Ranked, float]]:
             result = retrieval_evaluation.rank_with_baseline(
                 one, lab.queries, catalogue=catalogue, settings=RetrievalConfig()
             )
-            found.append((one.name, result, seconds))
-    return found
+            ranked.append((one.name, result, seconds))
+    return ranked
 
 
 # ---- the oracle
@@ -143,7 +144,7 @@ def ceiling(setting: Setting) -> Experiment:
             seed = trained[name].seed if name in trained else None
             rows.append(Row.of(name, metric, plain, seed=seed, n=len(places)))
             rows.append(Row.of(name, _share_of(metric), share, seed=seed))
-    found = {r.metric: r for r in rows if r.setting == _MODEL}
+    by_metric = {r.metric: r for r in rows if r.setting == _MODEL}
     return Experiment(
         name="ceiling",
         title="The oracle: how much is there to get?",
@@ -159,8 +160,8 @@ def ceiling(setting: Setting) -> Experiment:
         plots=[
             Plot.bars(rows, kept, {MAP: MAP, RECALL: RECALL}, y_label=""),
         ],
-        conclusion=f"The model has {found[_share_of(MAP)]} of the oracle's MAP@100 and "
-        f"{found[_share_of(RECALL)]} of its recall@100.",
+        conclusion=f"The model has {by_metric[_share_of(MAP)]} of the oracle's MAP@100 and "
+        f"{by_metric[_share_of(RECALL)]} of its recall@100.",
     )
 
 
@@ -195,8 +196,8 @@ def _oracle_ranks(lab: Lab) -> tuple[metrics.Ints, metrics.Ints]:
     queries = lab.queries
     keys = zip(queries.user_ids, queries.times.tolist(), queries.label_ids, strict=True)
     place_of = {key: place for place, key in enumerate(keys)}
-    asked = zip(*(table[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
-    places = np.array([place_of.get(key, -1) for key in asked], np.int64)
+    watch_keys = zip(*(table[n].to_pylist() for n in ("user_id", "time", "video_id")), strict=True)
+    places = np.array([place_of.get(key, -1) for key in watch_keys], np.int64)
     # Ties have their mean rank; a half counts as the worse one.
     ranks = np.ceil(np.asarray(table["rank"])).astype(np.int64)
     if not (places >= 0).any():

@@ -198,16 +198,16 @@ class Lab:
             slices: bool [Q] by name: MAP and recall of these too, as ``<metric>:<slice>``.
         """
         values = values_of(ranked)
-        asked: list[tuple[str, metrics.Floats, npt.NDArray[np.bool_] | None]] = [
+        figures: list[tuple[str, metrics.Floats, npt.NDArray[np.bool_] | None]] = [
             (metric, values[metric], None) for metric in MEASURED
         ]
         for slice_name, mask in (slices or {}).items():
-            asked += [(f"{m}:{slice_name}", values[m], mask) for m in (MAP, RECALL)]
+            figures += [(f"{m}:{slice_name}", values[m], mask) for m in (MAP, RECALL)]
         sums = [
             metrics.sums_by_user(column, self.user_codes, self.num_users, where=mask)
-            for _, column, mask in asked
+            for _, column, mask in figures
         ]
-        found = self.bootstrap().intervals(sums)
+        estimates = self.bootstrap().intervals(sums)
         return [
             Row.of(
                 name,
@@ -217,7 +217,7 @@ class Lab:
                 seconds=trained.seconds if trained else experiments.NAN,
                 n=len(self.queries) if mask is None else int(mask.sum()),
             )
-            for (metric, _, mask), interval in zip(asked, found, strict=True)
+            for (metric, _, mask), interval in zip(figures, estimates, strict=True)
         ]
 
     def difference(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from features import spec, tensors
+from features.charts import Plot
 from features.spec import ResolvedSpec, Side
 from models.baselines import ease
 from models.baselines import implicit as implicit_baselines
@@ -19,7 +20,7 @@ from models.evaluation import retrieval as retrieval_evaluation
 from models.evaluation.config import RetrievalConfig
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments, sequence_peers
-from models.paper.experiments import Experiment, Plot, Row, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import Lab, Trained, values_of, verdict
 from models.paper.sequence_peers import PeerConfig
 
@@ -77,9 +78,9 @@ def sequence_models(setting: Setting) -> Experiment:
     systems |= _of_baselines(lab)
     rows: list[Row] = []
     for name, system in systems.items():
-        found = lab.rows(name, system.ranked, trained=trained.get(name))
+        measured = lab.rows(name, system.ranked, trained=trained.get(name))
         rows += [
-            dataclasses.replace(row, seed=system.seed, seconds=system.seconds) for row in found
+            dataclasses.replace(row, seed=system.seed, seconds=system.seconds) for row in measured
         ]
         costs = {_TRAINING: system.seconds, _SERVING: system.query_ms}
         rows += [

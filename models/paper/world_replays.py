@@ -71,9 +71,9 @@ class Watches:
     def of_user(self) -> Mapping[int, Ints]:
         """Rows of each user's watches, in the order of time."""
         order = np.argsort(self.users, kind="stable")
-        found, starts = np.unique(self.users[order], return_index=True)
+        distinct, starts = np.unique(self.users[order], return_index=True)
         ends = [*starts[1:], len(order)]
-        return {int(user): order[a:b] for user, a, b in zip(found, starts, ends, strict=True)}
+        return {int(user): order[a:b] for user, a, b in zip(distinct, starts, ends, strict=True)}
 
     def before(self, row: int, most: int) -> Ints:
         """Returns the rows of the last watches of the user before a watch, oldest first."""
@@ -88,38 +88,38 @@ def sample(watches: Watches, cut_s: int, most: int) -> Ints:
     return np.unique(np.linspace(first, end - 1, min(most, end - first)).astype(np.int64))
 
 
-def write_queries(watches: Watches, asked: Ints, path: pathlib.Path) -> None:
+def write_queries(watches: Watches, queried: Ints, path: pathlib.Path) -> None:
     """Writes a file for ``recommend_batch --stage=retrieve``: each user just before the watch."""
-    past = [watches.before(row, 100) for row in asked.tolist()]
+    past = [watches.before(row, 100) for row in queried.tolist()]
     strings, times = pa.list_(pa.string()), pa.list_(pa.int64())
     columns = {
-        "query_id": asked,
-        "time": watches.times[asked],
-        "user_id": [watches.user_ids[user] for user in watches.users[asked]],
+        "query_id": queried,
+        "time": watches.times[queried],
+        "user_id": [watches.user_ids[user] for user in watches.users[queried]],
         "watched_video_ids": pa.array(
             [[watches.video_ids[v] for v in watches.videos[rows]] for rows in past], strings
         ),
         "watched_times": pa.array([watches.times[rows].tolist() for rows in past], times),
     }
     if watches.devices is not None:
-        columns["device"] = [watches.devices[row] for row in asked.tolist()]
+        columns["device"] = [watches.devices[row] for row in queried.tolist()]
     pq.write_table(pa.table(columns), path)
 
 
-def places_in(path: pathlib.Path, watches: Watches, asked: Ints) -> Ints:
+def places_in(path: pathlib.Path, watches: Watches, rows: Ints) -> Ints:
     """Returns where the watched video of each query stands in an output, int64 [n], from 0.
 
     Args:
         path: What ``recommend_batch`` wrote, with ``query_id``.
         watches: The log.
-        asked: Rows of the watches by ``query_id``: the id itself, or its number.
+        rows: Rows of the watches by ``query_id``: the id itself, or its number.
     """
     table = pq.read_table(path)
     ids = np.asarray(table["query_id"], np.int64)
-    is_row = bool(len(ids)) and int(ids.max()) >= len(asked)
-    number_of = {int(row): n for n, row in enumerate(asked)} if is_row else None
-    label = [watches.video_ids[v] for v in watches.videos[asked]]
-    places = np.full(len(asked), MISS)
+    is_row = bool(len(ids)) and int(ids.max()) >= len(rows)
+    number_of = {int(row): n for n, row in enumerate(rows)} if is_row else None
+    label = [watches.video_ids[v] for v in watches.videos[rows]]
+    places = np.full(len(rows), MISS)
     for query, video, rank in zip(
         ids.tolist(), table["video_id"].to_pylist(), table["rank"].to_pylist(), strict=True
     ):
@@ -138,14 +138,14 @@ def by_score(scores: npt.NDArray[Any], target: int) -> int:
     return better + int((scores[:target] == scores[target]).sum())
 
 
-def frozen(watches: Watches, asked: Ints, cut_s: int, *, window_s: int) -> Ints:
+def frozen(watches: Watches, rows: Ints, cut_s: int, *, window_s: int) -> Ints:
     """Returns places by the watches of the last ``window_s`` before ``cut_s``."""
     first, end = np.searchsorted(watches.times, [cut_s - window_s, cut_s])
     counts = np.bincount(watches.videos[first:end], minlength=len(watches.video_ids))
-    return np.array([by_score(counts, int(v)) for v in watches.videos[asked]], np.int64)
+    return np.array([by_score(counts, int(v)) for v in watches.videos[rows]], np.int64)
 
 
-def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
+def co_visited(watches: Watches, queried: Ints, cut_s: int) -> Ints:
     """Returns places by what followed the user's last watches in the log before ``cut_s``."""
     followers: dict[int, dict[int, float]] = {}
     end = int(np.searchsorted(watches.times, cut_s))
@@ -154,10 +154,10 @@ def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
         for at, video in enumerate(videos):
             for step, after in enumerate(videos[at + 1 : at + 1 + _STEPS], start=1):
                 if after != video:
-                    found = followers.setdefault(video, {})
-                    found[after] = found.get(after, 0.0) + 1 / step
+                    weights = followers.setdefault(video, {})
+                    weights[after] = weights.get(after, 0.0) + 1 / step
     places = []
-    for row in asked.tolist():
+    for row in queried.tolist():
         scores = np.zeros(len(watches.video_ids))
         for back, video in enumerate(watches.videos[watches.before(row, _SEEDS)][::-1].tolist()):
             after_it = followers.get(video, {})
@@ -168,10 +168,10 @@ def co_visited(watches: Watches, asked: Ints, cut_s: int) -> Ints:
     return np.array(places, np.int64)
 
 
-def live(watches: Watches, asked: Ints, *, window_s: int, leave_out_watched: bool) -> Ints:
+def live(watches: Watches, rows: Ints, *, window_s: int, leave_out_watched: bool) -> Ints:
     """Returns places by the watches of everybody in the ``window_s`` before each watch."""
     places = []
-    for row in asked.tolist():
+    for row in rows.tolist():
         now = watches.times[row]
         first, end = np.searchsorted(watches.times, [now - window_s, now])
         counts = np.bincount(watches.videos[first:end], minlength=len(watches.video_ids))
@@ -232,8 +232,8 @@ def replay(
             "pipeline.retrain",
             *(f"--logs={logs_dir}", f"--serving_root={root}", f"--until={until}"),
         )
-    asked = sample(watches, cut_s, queries)
-    write_queries(watches, asked, work / "queries.parquet")
+    rows = sample(watches, cut_s, queries)
+    write_queries(watches, rows, work / "queries.parquet")
     batch = ("serving.recommend_batch", f"--serving_root={root}")
     experiments.run_command(
         *batch,
@@ -247,19 +247,19 @@ def replay(
         *(f"--sample={pages}", f"--k={K}", f"--output={work / 'pages.parquet'}"),
     )
     paged = _asked_pages(work / "pages.parquet", watches)
-    found = {
+    on_pages = {
         PAGE: places_in(work / "pages.parquet", watches, paged),
         LIVE_1H: live(watches, paged, window_s=HOUR_S, leave_out_watched=not repeats),
         LIVE_1D: live(watches, paged, window_s=DAY_S, leave_out_watched=not repeats),
     }
     retrieved = {
-        RETRIEVAL: places_in(work / "retrieved.parquet", watches, asked),
-        FROZEN: frozen(watches, asked, cut_s, window_s=FROZEN_H * HOUR_S),
-        CO_VISITED: co_visited(watches, asked, cut_s),
+        RETRIEVAL: places_in(work / "retrieved.parquet", watches, rows),
+        FROZEN: frozen(watches, rows, cut_s, window_s=FROZEN_H * HOUR_S),
+        CO_VISITED: co_visited(watches, rows, cut_s),
     }
     if places is not None:
-        found[ORACLE], retrieved[ORACLE] = places[paged], places[asked]
-    return Replayed(watches.users[asked], retrieved, watches.users[paged], found)
+        on_pages[ORACLE], retrieved[ORACLE] = places[paged], places[rows]
+    return Replayed(watches.users[rows], retrieved, watches.users[paged], on_pages)
 
 
 def _asked_pages(path: pathlib.Path, watches: Watches) -> Ints:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from features.charts import Plot
 from features.durations import DAY_S
 from features.tables import logs, site_facts
 from models.evaluation import intervals, metrics
 from models.paper import experiments, world_replays
-from models.paper.experiments import Experiment, Plot, Row, Setting
+from models.paper.experiments import Experiment, Row, Setting
 from models.paper.retrieval_lab import verdict
 from models.paper.world_replays import Replayed
 
@@ -95,7 +96,7 @@ def _experiment(name: str, setting: Setting) -> Experiment:
             cut_s = end_s - days * DAY_S
             work = setting.directory(f"release-{name}", seed, days)
             work.mkdir(parents=True, exist_ok=True)
-            found = world_replays.replay(
+            replayed = world_replays.replay(
                 directory,
                 work,
                 cut_s,
@@ -104,11 +105,11 @@ def _experiment(name: str, setting: Setting) -> Experiment:
                 repeats=repeats,
                 places=_places(directory),
             )
-            replays.append((seed, days, found))
+            replays.append((seed, days, replayed))
     told = []
-    for seed, days, found in replays:
+    for seed, days, replayed in replays:
         when = f"{days} day{'s' if days > 1 else ''} before the end"
-        new, differences = _rows(found, seed, when)
+        new, differences = _rows(replayed, seed, when)
         rows += [*new, *differences]
         told += [f"{row.setting}, {row.metric}: {row}, {verdict(row)}" for row in differences]
     names = [row.setting for row in rows if row.metric == "recall_at_100"]
@@ -136,13 +137,13 @@ def _experiment(name: str, setting: Setting) -> Experiment:
     )
 
 
-def _rows(found: Replayed, seed: int, when: str) -> tuple[list[Row], list[Row]]:
+def _rows(replayed: Replayed, seed: int, when: str) -> tuple[list[Row], list[Row]]:
     """Returns figures of all, and differences of ours from the others."""
     rows: list[Row] = []
     differences: list[Row] = []
     for users, places, ours in (
-        (found.users, found.retrieved, world_replays.RETRIEVAL),
-        (found.page_users, found.paged, world_replays.PAGE),
+        (replayed.users, replayed.retrieved, world_replays.RETRIEVAL),
+        (replayed.page_users, replayed.paged, world_replays.PAGE),
     ):
         codes = np.unique(users, return_inverse=True)[1].astype(np.int64)
         bootstrap = intervals.Bootstrap(num_users=int(codes.max()) + 1)

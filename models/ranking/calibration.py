@@ -116,8 +116,8 @@ def _best(
     """Returns weights of inputs [n, k], within bounds, and then a constant; ``start`` likewise."""
     total = positive.sum() + negative.sum()
 
-    def loss(found: Floats) -> tuple[float, Floats]:
-        raw = inputs @ found[:-1] + found[-1]
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        raw = inputs @ weights[:-1] + weights[-1]
         slope = negative * special.expit(raw) - positive * special.expit(-raw)
         terms = positive * np.logaddexp(0, -raw) + negative * np.logaddexp(0, raw)
         return terms.sum() / total, np.append(slope @ inputs, slope.sum()) / total

@@ -126,10 +126,10 @@ class Heads(tf_keras.layers.Layer):
         self, logits: npt.NDArray[np.float32], labels: Mapping[str, Array]
     ) -> dict[str, float]:
         """Returns the mean logistic loss of each kind; arguments as of :meth:`calibrate`."""
-        found = {}
+        by_name = {}
         for column, (kind, curve) in enumerate(zip(self.kinds, self.curves, strict=True)):
             x = np.asarray(curve(tf.constant(logits[:, column])), np.float64)
             given = np.asarray(labels[feedback.label(kind)], np.float64)
             loss = given * np.logaddexp(0, -x) + (1 - given) * np.logaddexp(0, x)
-            found[f"{kind}_log_loss"] = float(loss.mean()) if len(loss) else math.nan
-        return found
+            by_name[f"{kind}_log_loss"] = float(loss.mean()) if len(loss) else math.nan
+        return by_name

@@ -165,7 +165,7 @@ class RankerTask:
             return {}
         logits = self._score(self._holdout)
         log_loss = float(tf.reduce_mean(self._losses(tf.constant(logits), self._holdout)))
-        found = {
+        figures = {
             config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
             config.LOG_LOSS: log_loss,
             config.PER_USER_LOSS: metrics.weighted_per_user_loss(
@@ -177,8 +177,8 @@ class RankerTask:
             ),
         }
         if self.model.heads is not None:
-            found |= self.model.heads.log_losses(self._score_heads(self._holdout), self._holdout)
-        return {name: value for name, value in found.items() if math.isfinite(value)}
+            figures |= self.model.heads.log_losses(self._score_heads(self._holdout), self._holdout)
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def calibrate(self) -> None:
         """Fits the curve through the model's logits to the holdout, with the loss's own weights."""
@@ -244,11 +244,11 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
         faults[negative] += int((seconds < 0).sum())
         faults[absurd] += int((np.isfinite(seconds) & (seconds > schema.MAX_WATCH_TIME_S)).sum())
         total += float(np.where(clicked == 1, np.minimum(seconds, cap_s or np.inf), 0.0).sum())
-    found = [f"{number:,} where {what}" for what, number in faults.items() if number]
-    if found:
+    problems = [f"{number:,} where {what}" for what, number in faults.items() if number]
+    if problems:
         raise command.InputError(
             f"The ranker's training examples of {examples_dir} hold unusable labels: "
-            f"{'; '.join(found)}. pipeline.preprocess rejects such rows: run it again."
+            f"{'; '.join(problems)}. pipeline.preprocess rejects such rows: run it again."
         )
     if not impressions:
         raise command.InputError(
@@ -345,16 +345,13 @@ def train(
     result = loop.fit(task, examples, settings, run)
     task.calibrate()
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
+    facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
         configs=configs,
         vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
         metrics=result.metrics,
-        lineage=facts
-        | {
-            "trained_at": saved.now(),
-            "steps": result.steps,
-            "click_rate": labels.click_rate,
-        },
+        history=result.history,
+        lineage=facts,
     )
     ranker.save(model, model_dir, contents=contents)
     run.remove()

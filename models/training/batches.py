@@ -224,7 +224,7 @@ def load_rows(
     """
     order = np.argsort(rows)
     ascending = rows[order]
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     start = 0
     data = dataset.batches(examples_dir, model, split, batch_size=8192, columns=columns)
     for part in data.as_numpy_iterator():
@@ -232,11 +232,11 @@ def load_rows(
         first, last = np.searchsorted(ascending, [start, end])
         for name, values in part.items():
             chosen = _compact(values[ascending[first:last] - start])
-            if name not in found:
-                found[name] = np.empty([len(rows), *chosen.shape[1:]], chosen.dtype)
-            found[name][order[first:last]] = chosen
+            if name not in arrays:
+                arrays[name] = np.empty([len(rows), *chosen.shape[1:]], chosen.dtype)
+            arrays[name][order[first:last]] = chosen
         start = end
-    return found
+    return arrays
 
 
 def sample(arrays: Mapping[str, Array], limit: int, *, seed: int) -> dict[str, Array]:

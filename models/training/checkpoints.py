@@ -5,9 +5,11 @@
   latest/         weights, optimizers, position: what a resumed run continues from
   best/           weights of the best round so far
   tensorboard/    summaries
+  history.json    what each round came to
 """
 
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -22,6 +24,7 @@ from features import files
 
 Path = str | os.PathLike[str]
 _LATEST, _BEST, _SUMMARIES = "latest", "best", "tensorboard"
+_HISTORY = "history.json"
 
 
 class Progress(tf.Module):
@@ -73,6 +76,7 @@ class RunDirectory:
             # A finished run leaves its summaries; a new one would be drawn over them.
             for name in (_LATEST, _BEST, _SUMMARIES):
                 shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / _HISTORY).unlink(missing_ok=True)
         files.atomic_write(stamp, wanted)
 
     def checkpoints(
@@ -84,13 +88,75 @@ class RunDirectory:
         """Returns the checkpoints of a run of ``model``."""
         return Checkpoints(self, model, optimizers, progress)
 
+    def history(self, rounds: int) -> "History":
+        """Returns the history of the first ``rounds`` rounds, to go on with."""
+        return History(self.path / _HISTORY, rounds=rounds, read_only=self.read_only)
+
     def remove(self) -> None:
         """Removes what a finished training no longer needs: all but the summaries."""
         if self.read_only:
             return
         for name in (_LATEST, _BEST):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        (self.path / "settings.json").unlink(missing_ok=True)
+        for name in ("settings.json", _HISTORY):  # The model has the history.
+            (self.path / name).unlink(missing_ok=True)
+
+
+class History:
+    """What each round of a training came to, for learning curves.
+
+    Attributes:
+        rounds: One mapping for each round, in order: ``step`` and ``epoch`` (steps and passes
+            done), ``train_loss`` (mean of the round), ``examples_per_s``, and ``holdout``, its
+            metrics by name; what is not finite is None.
+    """
+
+    def __init__(self, path: pathlib.Path, *, rounds: int, read_only: bool = False) -> None:
+        """Reads what a killed run left.
+
+        Args:
+            path: File of the history.
+            rounds: Number of rounds that were done; later ones are repeated, so they are dropped.
+            read_only: Whether all writing is left to another process.
+        """
+        self._path, self._read_only = path, read_only
+        self.rounds: list[dict[str, Any]] = []
+        if rounds and path.is_file():
+            self.rounds = json.loads(path.read_text())[:rounds]
+
+    def add(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        train_loss: float,
+        speed: float,
+        holdout: Mapping[str, float],
+    ) -> None:
+        """Adds a round.
+
+        Args:
+            step: Steps done.
+            epoch: Passes over the examples done.
+            train_loss: Mean loss of the round.
+            speed: Examples a second.
+            holdout: Holdout metrics after the round; empty without a holdout.
+        """
+        self.rounds.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "train_loss": _finite(train_loss),
+                "examples_per_s": _finite(speed),
+                "holdout": {name: _finite(value) for name, value in holdout.items()},
+            }
+        )
+        if not self._read_only:
+            files.atomic_write(self._path, json.dumps(self.rounds, indent=1) + "\n")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 class Checkpoints:

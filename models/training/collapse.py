@@ -85,20 +85,20 @@ def signs(metrics: Mapping[str, float]) -> list[str]:
     Args:
         metrics: Holdout metrics, those of :func:`measure` among them.
     """
-    found = []
+    symptoms = []
     if metrics.get(OVERLAP, 0.0) >= _MAX_OVERLAP:
-        found.append(
+        symptoms.append(
             f"everyone gets the same list: {metrics[OVERLAP]:.1%} of two lists is the same "
             f"(allowed: below {_MAX_OVERLAP:.0%})"
         )
     if metrics.get(QUERY_SPREAD, 1.0) < _MIN_SPREAD:
-        found.append(
+        symptoms.append(
             f"all queries have the same embedding: they differ by {metrics[QUERY_SPREAD]:.2g} of "
             f"their length (needed: {_MIN_SPREAD:g})"
         )
     for name, what in ((QUERY_NORM, "queries"), (VIDEO_NORM, "videos")):
         if metrics.get(name, 1.0) < _MIN_NORM:
-            found.append(
+            symptoms.append(
                 f"the embeddings of {what} are {metrics[name]:.2g} long (needed: {_MIN_NORM:g})"
             )
-    return found
+    return symptoms

@@ -62,6 +62,7 @@ class Result:
         epochs: Passes over the examples, the last may be a part.
         examples_per_s: Median over rounds, of steps alone; 0 where nothing ran.
         train_loss: Mean of the last round.
+        history: What each round came to, see :class:`models.training.checkpoints.History`.
     """
 
     metrics: dict[str, float]
@@ -71,15 +72,16 @@ class Result:
     epochs: float
     examples_per_s: float
     train_loss: float
+    history: Sequence[Mapping[str, Any]] = ()
 
     def summary(self) -> str:
         """Returns one line for people."""
         shown = {n: v for n, v in self.metrics.items() if n not in collapse.NAMES}
-        found = ", ".join(f"holdout {name} {value:.4f}" for name, value in shown.items())
-        where = f"best of {self.rounds} rounds: {self.best_round}" if found else "no holdout"
+        figures = ", ".join(f"holdout {name} {value:.4f}" for name, value in shown.items())
+        where = f"best of {self.rounds} rounds: {self.best_round}" if figures else "no holdout"
         return (
             f"{self.epochs:.1f} epochs, {self.steps:,} steps, {self.examples_per_s:,.0f} "
-            f"examples/s; {found + '; ' if found else ''}{where}"
+            f"examples/s; {figures + '; ' if figures else ''}{where}"
         )
 
 
@@ -113,6 +115,7 @@ class Trainer:
             if workers.is_chief
             else tf.summary.create_noop_writer()
         )
+        self._run, self._history = run, run.history(0)
         self._speeds: list[float] = []
         self._train_loss = float("nan")
 
@@ -121,6 +124,7 @@ class Trainer:
         if self._checkpoints.resume():
             done = int(self._progress.step.numpy())
             logging.info("Continuing from step %d.", done)
+            self._history = self._run.history(int(self._progress.rounds.numpy()))
         per_epoch = self._examples.steps_per_epoch()
         last_step = per_epoch * self._settings.epochs
         left = max(last_step - int(self._progress.step.numpy()), 0) * self._settings.batch_size
@@ -184,6 +188,14 @@ class Trainer:
             progress.best_value.assign(value)
             progress.best_round.assign(progress.rounds)
             self._checkpoints.save_best()
+        step = int(progress.step.numpy())
+        self._history.add(
+            step=step,
+            epoch=step / self._examples.steps_per_epoch(),
+            train_loss=meter.mean_loss,
+            speed=meter.examples_per_s,
+            holdout=metrics,
+        )
         self._checkpoints.save()
         logging.info(
             "Round %d: loss %.4f, %s; %s examples/s.",
@@ -221,6 +233,7 @@ class Trainer:
             epochs=steps / per_epoch,
             examples_per_s=speeds[len(speeds) // 2] if speeds else 0.0,
             train_loss=self._train_loss,
+            history=tuple(self._history.rounds),
         )
 
 

@@ -5,6 +5,7 @@
       config.json           settings of the model and of its training
       spec.json             the features
       metrics.json          holdout metrics
+      history.json          what each round of the training came to
       weights.*             TensorFlow checkpoint
       vocabulary_*.parquet  tokens; the token of id i is row i - 1
 
@@ -34,6 +35,7 @@ from models import config
 Path = str | os.PathLike[str]
 _Config = TypeVar("_Config")
 _WEIGHTS, _CONFIG, _METRICS = "weights", "config.json", "metrics.json"
+_HISTORY = "history.json"
 _MADE_BY = {
     spec.CANDIDATE: "python -m models.train_candidate --examples=EXAMPLES --model=MODEL",
     spec.RANKER: "python -m models.train_ranker --examples=EXAMPLES --model=MODEL",
@@ -50,12 +52,14 @@ class Contents:
         metrics: Holdout metrics, finite.
         lineage: Origin of the model, JSON values; ``transform`` is the fingerprint of the transform
             graph.
+        history: Rounds of the training, of :class:`models.training.checkpoints.History`.
     """
 
     configs: Mapping[str, Any]
     vocabularies: Mapping[str, Sequence[str]]
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     lineage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +133,8 @@ def write(
         files.atomic_write(temporary / _CONFIG, config.to_json(contents.configs))
         metrics = json.dumps(dict(contents.metrics), indent=1, sort_keys=True, allow_nan=False)
         files.atomic_write(temporary / _METRICS, metrics + "\n")
+        rounds = json.dumps([dict(one) for one in contents.history], indent=1, allow_nan=False)
+        files.atomic_write(temporary / _HISTORY, rounds + "\n")
         for space, tokens in contents.vocabularies.items():
             table = pa.table({"token": pa.array(tokens, pa.string())})
             pq.write_table(table, _vocabulary_path(temporary, space))
@@ -163,8 +169,8 @@ def open_directory(directory: Path, *, kind: str, examples_dir: Path | None = No
         )
     trained_on = info["lineage"].get("transform")
     if examples_dir is not None and trained_on is not None:
-        found = transform_fingerprint(examples_dir, kind)
-        if found != trained_on:
+        fingerprint = transform_fingerprint(examples_dir, kind)
+        if fingerprint != trained_on:
             raise command.InputError(
                 f"{directory} was trained on another transform than that of {examples_dir}: ids "
                 f"and quantiles would be mixed up. It came from {info['lineage'].get('examples')}."
@@ -200,6 +206,12 @@ def now() -> str:
 def read_lineage(directory: Path) -> dict[str, Any]:
     """Returns what a complete model directory says it was made from."""
     return dict((files.read_complete(directory) or {}).get("lineage", {}))
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """Returns the rounds of a training; none of a model that an older version trained."""
+    path = pathlib.Path(directory) / _HISTORY
+    return list(json.loads(path.read_text())) if path.is_file() else []
 
 
 def vocabulary(directory: Path, space: str) -> list[str]:

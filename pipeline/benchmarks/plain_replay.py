@@ -112,15 +112,15 @@ class PlainReplay:
         """Returns the clicks of each user in the order of their moments, ``shown`` beside each."""
         clicks: list[Row] = []
         for user, rows in self._shown.items():
-            found: dict[tuple[int, str], int] = {}
+            first_click: dict[tuple[int, str], int] = {}
             for row in rows:
                 moment = self._clicked_at(row)
                 if moment is not None:
                     shown = (row["time"], row["video_id"])
-                    found[shown] = min(moment, found.get(shown, moment))
+                    first_click[shown] = min(moment, first_click.get(shown, moment))
             clicks += [
                 {"user_id": user, "video_id": video, "time": moment, "shown": time}
-                for (time, video), moment in found.items()
+                for (time, video), moment in first_click.items()
             ]
         return _by_user(clicks, lambda r: r["shown"])
 

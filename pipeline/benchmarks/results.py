@@ -56,17 +56,17 @@ def read(path: pathlib.Path, part: str, metrics: Sequence[str] = ()) -> Measured
     if not isinstance(document, dict):
         raise command.InputError(f"--measured={path} must hold a JSON object.")
     if "figures" in document:
-        found = _of_evaluation(document, part, metrics)
+        table = _of_evaluation(document, part, metrics)
     elif "experiments" in document:
-        found = _of_experiment(document, part, metrics)
+        table = _of_experiment(document, part, metrics)
     else:
-        found = _of_benchmarks(document, part, metrics)
-    if not found.rows:
+        table = _of_benchmarks(document, part, metrics)
+    if not table.rows:
         raise command.InputError(
             f"{path} has no figures of --part={part}. An evaluation has candidate and ranker, a "
             "reproduction its experiments, bench.json its groups."
         )
-    return found
+    return table
 
 
 def record(results: pathlib.Path, table: str, measured: Measured, told: Mapping[str, str]) -> None:

@@ -135,10 +135,10 @@ def check_lock(lock: str, installed: Mapping[utils.NormalizedName, str]) -> Find
     lines = [line.removesuffix("\\") for line in lock.splitlines() if line.strip()]
     pinned = [packaging_requirements.Requirement(line) for line in lines if line[0] != " "]
     here = [pin for pin in pinned if pin.marker is None or pin.marker.evaluate()]
-    found = {pin: installed.get(utils.canonicalize_name(pin.name), "missing") for pin in here}
+    versions = {pin: installed.get(utils.canonicalize_name(pin.name), "missing") for pin in here}
     different = [
         f"{pin.name} {version} ({pin.specifier})"
-        for pin, version in found.items()
+        for pin, version in versions.items()
         if version == "missing" or not pin.specifier.contains(version)
     ]
     if not different:

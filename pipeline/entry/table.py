@@ -61,7 +61,7 @@ class Flag:
 
 def commands() -> dict[str, Command]:
     """Returns name -> command, in the order of the packages; imports none of them."""
-    return {found.name: found for package in PACKAGES for found in _commands_of(package)}
+    return {one.name: one for package in PACKAGES for one in _commands_of(package)}
 
 
 def _commands_of(package: str) -> Iterator[Command]:
@@ -86,10 +86,10 @@ def flags_of(command: Command) -> tuple[Flag, ...]:
     """
     importlib.import_module(command.module)
     defined = flags.FLAGS.flags_by_module_dict().get(command.module, [])
-    found = tuple(_flag(one) for one in sorted(defined, key=lambda one: str(one.name)))
-    for one in found:
+    ours = tuple(_flag(one) for one in sorted(defined, key=lambda one: str(one.name)))
+    for one in ours:
         delattr(flags.FLAGS, one.name)
-    return found
+    return ours
 
 
 def _flag(flag: "flags.Flag[object]") -> Flag:

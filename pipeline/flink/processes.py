@@ -320,9 +320,9 @@ class Cluster:
 def _free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for found in sockets:
-            found.bind((_HOST, 0))
-        return [found.getsockname()[1] for found in sockets]
+        for one in sockets:
+            one.bind((_HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _is_open(port: int) -> bool:

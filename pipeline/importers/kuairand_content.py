@@ -27,12 +27,12 @@ def read(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
     for role, named in columns.items():
         if not files[role]:
             continue
-        found = [
+        parts = [
             rows.join(ids, left_on="final_video_id", right_on="video_id", how="semi")
             for rows in _read(files[role], types[role])
         ]
         key = pl.col("final_video_id").cast(pl.String)
-        wanted = pl.concat(found).select(video_id=key, **named).unique("video_id", keep="last")
+        wanted = pl.concat(parts).select(video_id=key, **named).unique("video_id", keep="last")
         content = content.join(wanted, "video_id", "left")
     return content
 

@@ -91,27 +91,27 @@ def find_files(source: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     source_files.require_directory(
         source, expected="KuaiRand's files, log_standard_*.csv and so on"
     )
-    found = [
+    matches = [
         (match, path)
         for folder in (source, source / "data", *sorted(source.glob("*/data")))
         for path in (sorted(folder.iterdir()) if folder.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     ]
     for what in ("edition", "format"):
-        kinds = sorted({match[what] for match, _ in found})
+        kinds = sorted({match[what] for match, _ in matches})
         if len(kinds) > 1:
             raise command.InputError(
                 f"{source} holds KuaiRand files of more than one {what} ({', '.join(kinds)}), "
                 "whose rows would count twice. Give a directory with one of them."
             )
     files = {
-        role: [path for match, path in found if match["role"] in names]
+        role: [path for match, path in matches if match["role"] in names]
         for role, names in _ROLES.items()
     }
     missing = [role for role in ("log", "users", "videos") if not files[role]]
     if missing:
         expected = ", ".join(f"{_ROLES[role][0]}_*.csv (or .parquet)" for role in missing)
-        names = ", ".join(path.name for _, path in found) or "no file of KuaiRand"
+        names = ", ".join(path.name for _, path in matches) or "no file of KuaiRand"
         raise command.InputError(
             f"{source} lacks {expected}, named as in the original download. Found: {names}."
         )

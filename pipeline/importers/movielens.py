@@ -291,22 +291,22 @@ def declarations(*, has_profiles: bool) -> list[dict[str, Any]]:
 def _find(source: pathlib.Path) -> tuple[pathlib.Path, "_Layout"]:
     """Returns the directory that holds ratings and movies, and their layout."""
     source_files.require_directory(source, expected="MovieLens' ratings and movies files")
-    found = [
+    editions = [
         (directory, layout)
         for directory in (source, *sorted(source.glob("ml-*")))
         for layout in _LAYOUTS
         if (directory / layout.ratings).is_file()
     ]
-    if len(found) > 1:
-        names = ", ".join(str(directory / layout.ratings) for directory, layout in found)
+    if len(editions) > 1:
+        names = ", ".join(str(directory / layout.ratings) for directory, layout in editions)
         raise command.InputError(f"{source} holds several editions ({names}). Give one of them.")
-    if not found:
+    if not editions:
         names = ", ".join(layout.ratings for layout in _LAYOUTS)
         raise command.InputError(
             f"{source} has none of {names}: give the unpacked directory of MovieLens 100K, 1M, "
             "10M, 20M, 25M, 32M or latest."
         )
-    return found[0]
+    return editions[0]
 
 
 def _read(

@@ -156,8 +156,8 @@ def playing_time_unit(rows: pl.DataFrame) -> tuple[str, float]:
             (share >= EFFECTIVE_SHARE) == (pl.col("effective_view") != 0),
             (share >= LONG_SHARE) == (pl.col("long_view") != 0),
         )
-        found = usable.select(agrees.list.mean().mean()).item()
-        agreement[unit] = 0.0 if found is None else float(found)
+        agreeing = usable.select(agrees.list.mean().mean()).item()
+        agreement[unit] = 0.0 if agreeing is None else float(agreeing)
     best = max(agreement, key=lambda unit: agreement[unit])
     if agreement[best] < _LEAST_AGREEMENT:
         told = ", ".join(f"{unit} {share:.1%}" for unit, share in agreement.items())
@@ -298,14 +298,14 @@ def _import_stages(
 
 def _find(source: pathlib.Path) -> pathlib.Path:
     source_files.require_directory(source, expected="RecFlow's realshow/*.feather")
-    found = [d for d in (source, *sorted(source.glob("*/"))) if (d / "realshow").is_dir()]
-    if not found:
+    directories = [d for d in (source, *sorted(source.glob("*/"))) if (d / "realshow").is_dir()]
+    if not directories:
         names = ", ".join(sorted(item.name for item in source.iterdir())[:10]) or "nothing"
         raise command.InputError(
             f"{source} lacks realshow/YYYY-MM-DD.feather, as in the original download. "
             f"It holds: {names}."
         )
-    return found[0]
+    return directories[0]
 
 
 def _days(directory: pathlib.Path) -> Sequence[pathlib.Path]:

@@ -229,12 +229,10 @@ def _check_text(
     return names
 
 
-def _require_columns(
-    path: pathlib.Path, found: list[str], types: Mapping[str, pa.DataType]
-) -> None:
-    missing = [name for name in types if name not in found]
+def _require_columns(path: pathlib.Path, have: list[str], types: Mapping[str, pa.DataType]) -> None:
+    missing = [name for name in types if name not in have]
     if missing:
         raise command.InputError(
             f"{path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}. "
-            f"Found: {', '.join(found) or 'no columns'}."
+            f"Found: {', '.join(have) or 'no columns'}."
         )

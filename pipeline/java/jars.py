@@ -109,11 +109,11 @@ class Jars:
         Raises:
             command.InputError: A jar is missing, unknown or different.
         """
-        found = {
+        present = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in directory.glob("*.jar")
         }
-        differing = sorted(set(found.items()) ^ set(self.digests().items()))
+        differing = sorted(set(present.items()) ^ set(self.digests().items()))
         if differing:
             names = sorted({name for name, _ in differing})
             raise command.InputError(

@@ -130,7 +130,7 @@ class Follower:
             batch = self._consumer.consume(_BATCH, timeout=_POLL_S)
             if self._refusal:
                 raise command.InputError(self._refusal)
-            self._take(batch)
+            self._append(batch)
             self._say()
             if time.monotonic() >= self._due:
                 self.compact()
@@ -143,7 +143,7 @@ class Follower:
         for table, rows in self._log.compact().items():
             self.counts.rows[table] = self.counts.rows.get(table, 0) + rows
 
-    def _take(self, batch: Sequence[Any]) -> None:
+    def _append(self, batch: Sequence[Any]) -> None:
         """Makes a batch durable, then says so to Kafka."""
         records: list[Event | NewUser] = []
         letters: list[Mapping[str, object]] = []
@@ -244,10 +244,10 @@ class Follower:
 
     def _require_topics(self, consumer: Any) -> None:
         """Looks whether the topics are there."""
-        found = self._topics(consumer)
-        missing = [t for t in self._source.reading.kinds if t not in found or found[t].error]
+        topics = self._topics(consumer)
+        missing = [t for t in self._source.reading.kinds if t not in topics or topics[t].error]
         if missing:
-            have = sorted(name for name in found if not name.startswith("__"))
+            have = sorted(name for name in topics if not name.startswith("__"))
             raise command.InputError(
                 f"there is no topic {', '.join(missing)} at {self._source.brokers}; there are: "
                 f"{', '.join(have[:20]) or 'none'}."
@@ -302,10 +302,10 @@ class Follower:
     def _ends(self) -> dict[Partition, int]:
         import confluent_kafka as kafka
 
-        found = self._consumer.list_topics(timeout=30.0).topics
+        topics = self._consumer.list_topics(timeout=30.0).topics
         ends = {}
         for topic in self._source.reading.kinds:
-            for number in found[topic].partitions:
+            for number in topics[topic].partitions:
                 place = kafka.TopicPartition(topic, number)
                 ends[topic, number] = self._consumer.get_watermark_offsets(place, timeout=30.0)[1]
         return ends

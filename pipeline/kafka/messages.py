@@ -65,13 +65,13 @@ class Reader:
         if value is None:
             raise BadMessageError("it is empty (a tombstone)")
         try:
-            found = self._decode(value)
+            decoded = self._decode(value)
         except Exception as error:  # Whatever a decoder of foreign bytes finds.
             raise BadMessageError(f"it is no {self._reading.format}: {error}") from None
-        if not isinstance(found, dict):
-            raise BadMessageError(f"it is no object but {type(found).__name__}")
+        if not isinstance(decoded, dict):
+            raise BadMessageError(f"it is no object but {type(decoded).__name__}")
         try:
-            reported = EventIn.model_validate(self._named(topic, found, sent_s=sent_s))
+            reported = EventIn.model_validate(self._named(topic, decoded, sent_s=sent_s))
             event = answers.event_of(reported, now=now)
         except pydantic.ValidationError as error:
             faults = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
@@ -82,16 +82,18 @@ class Reader:
             return [event]
         return [NewUser(user_id=event.user_id, profile=reported.user.known()), event]
 
-    def _named(self, topic: str, found: Mapping[str, Any], *, sent_s: int | None) -> dict[str, Any]:
+    def _named(
+        self, topic: str, decoded: Mapping[str, Any], *, sent_s: int | None
+    ) -> dict[str, Any]:
         """Returns what a message says under our names."""
         elsewhere = self._reading.fields
         used = {path.partition(".")[0] for path in elsewhere.values()}
-        unknown = set(found) - _KNOWN - used - self._ignored
+        unknown = set(decoded) - _KNOWN - used - self._ignored
         if unknown:
             self._ignored |= unknown
             logging.warning("Messages of %s have %s, which is ignored.", topic, sorted(unknown))
-        named = {name: found.get(name) for name in _KNOWN if name not in elsewhere}
-        named |= {name: _at(found, path) for name, path in elsewhere.items()}
+        named = {name: decoded.get(name) for name in _KNOWN if name not in elsewhere}
+        named |= {name: _at(decoded, path) for name, path in elsewhere.items()}
         named = {name: value for name, value in named.items() if value is not None}
         if self._reading.kinds.get(topic):
             named["type"] = self._reading.kinds[topic]
@@ -103,10 +105,10 @@ class Reader:
         return named
 
 
-def _at(found: Any, path: str) -> Any:
+def _at(value: Any, path: str) -> Any:
     for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _decoder(reading: Reading) -> Callable[[bytes], Any]:
@@ -131,9 +133,9 @@ def _decoder(reading: Reading) -> Callable[[bytes], Any]:
         if skipped and (len(value) < skipped or value[0] != 0):
             raise ValueError("it does not begin as a registry's serialiser writes")
         stream = io.BytesIO(value[skipped:])
-        found = fastavro.schemaless_reader(stream, schema, schema)
+        decoded = fastavro.schemaless_reader(stream, schema, schema)
         if stream.read(1):
             raise ValueError("it goes on after the record: it has another schema")
-        return found
+        return decoded
 
     return decode

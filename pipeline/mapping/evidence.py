@@ -96,9 +96,9 @@ def is_number(seen: Evidence) -> bool:
     """Says whether a column of text holds numbers."""
     if not text_values.is_text(seen.values.type) or not len(seen.values):
         return False
-    found = text_values.to_number(seen.values)
+    numbers = text_values.to_number(seen.values)
     has_zeros = pc.any(pc.match_substring_regex(seen.values.cast(pa.string()), r"^0\d")).as_py()
-    return found.null_count <= (1 - _READABLE) * len(found) and not has_zeros
+    return numbers.null_count <= (1 - _READABLE) * len(numbers) and not has_zeros
 
 
 def _described(seen: Evidence) -> str:
@@ -109,10 +109,10 @@ def _described(seen: Evidence) -> str:
 
 def _is_readable(seen: Evidence, form: Form, contract: raw_tables.Column) -> bool:
     try:
-        found = values.convert(seen.values, form, contract)
+        converted = values.convert(seen.values, form, contract)
     except casts.UnfitError:
         return False
-    return found.values.null_count <= (1 - _READABLE) * len(seen.values)
+    return converted.values.null_count <= (1 - _READABLE) * len(seen.values)
 
 
 def _fit_time(seen: Evidence) -> Fit | None:

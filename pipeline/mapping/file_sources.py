@@ -74,12 +74,12 @@ def find(location: str, directory: pathlib.Path, options: Mapping[str, Any]) -> 
     files: dict[pathlib.Path, bool] = {}
     for start in starts:
         is_named = start.is_file() and wanted not in {None, "parquet"}
-        found = log_files.find_data(start, ("",) if is_named else every)
-        if found.problems:
-            raise command.InputError(" ".join(found.problems))
-        if found.left_alone:
-            logging.warning("Left alone: %s.", found.notice())
-        files |= {file.path: bool(file.partitions) for file in found.files}
+        listing = log_files.find_data(start, ("",) if is_named else every)
+        if listing.problems:
+            raise command.InputError(" ".join(listing.problems))
+        if listing.left_alone:
+            logging.warning("Left alone: %s.", listing.notice())
+        files |= {file.path: bool(file.partitions) for file in listing.files}
     if not files:
         raise command.InputError(_nothing(pathlib.Path(pattern), starts))
     formats = collections.Counter(wanted or _format_of(path) for path in files)
@@ -106,10 +106,10 @@ def relation(files: Files, options: Mapping[str, Any], cursor: Any) -> str:
         )
     # All rows are looked at, since what a field holds may change far down.
     read = f"read_json({names}, union_by_name=true, hive_partitioning={partitions}, "
-    found = cursor.sql(f"SELECT * FROM {read} sample_size=-1)")
+    rows = cursor.sql(f"SELECT * FROM {read} sample_size=-1)")
     types = {
         name: "VARCHAR" if str(kind).startswith(_FROM_TEXT) else str(kind)
-        for name, kind in zip(found.columns, found.types, strict=True)
+        for name, kind in zip(rows.columns, rows.types, strict=True)
     }
     columns = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in types.items())
     return f"{read} auto_detect=false, columns={{{columns}}})"

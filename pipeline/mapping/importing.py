@@ -283,13 +283,13 @@ class _Import:
         for column in table.columns:
             ours = contract.column(column.name)
             try:
-                found = values.convert(raw[column.name], column.form, ours)
+                converted = values.convert(raw[column.name], column.form, ours)
             except casts.UnfitError as error:
                 raise command.InputError(f"{column.name} = {column.sql}{error}") from error
-            columns[column.name] = found.values
+            columns[column.name] = converted.values
             if ours is not None and ours.required:
-                is_unreadable = pc.or_(is_unreadable, found.is_unreadable)
-            tally.add_column(column.name, raw[column.name], found.is_unreadable)
+                is_unreadable = pc.or_(is_unreadable, converted.is_unreadable)
+            tally.add_column(column.name, raw[column.name], converted.is_unreadable)
         columns[_ROW] = pa.array(range(raw.num_rows), pa.int64())
         return pa.table(columns), is_unreadable
 

@@ -156,8 +156,8 @@ def refuse(problems: Sequence[str], what: str) -> None:
 def alike(name: str, names: Collection[str]) -> str:
     """Says which of some names was meant, and what there is; names are compared without case."""
     by_lower = {known.lower(): known for known in names}
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    hint = f" Is it {by_lower[found[0]]!r}?" if found else ""
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    hint = f" Is it {by_lower[close[0]]!r}?" if close else ""
     return f"{hint} There is: {', '.join(names) or 'nothing'}."
 
 
@@ -267,10 +267,10 @@ class _Reader:
         where = self._text(given["where"], f"{name}.where") if "where" in given else ""
         columns = self._table(given.get("columns", {}), f"{name}.columns")
         contract = raw_tables.table_of(name)
-        found = ", ".join(columns) or "no columns"
+        have = ", ".join(columns) or "no columns"
         for column in contract.columns:
             if column.required and not column.is_filled and column.name not in columns:
-                self._add(f"{name}.columns lacks {column.name!r}, which is required. Got: {found}.")
+                self._add(f"{name}.columns lacks {column.name!r}, which is required. Got: {have}.")
         if raw_tables.PARTITION in columns and contract.partitioned:
             self._add(f"{name}.columns: {raw_tables.PARTITION!r} names the partitions; rename it.")
         mapped = tuple(

@@ -97,14 +97,14 @@ def _sources_at(
     if kind != "database":
         name = _name(pathlib.PurePath(location).name.partition(".")[0], taken)
         return [Source(name=name, kind=kind, location=location, options={})]
-    found: list[Source] = []
+    sources: list[Source] = []
     for table in streams.tables_of(location, directory):
-        name = _name(table.rpartition(".")[2], taken | {source.name for source in found})
+        name = _name(table.rpartition(".")[2], taken | {source.name for source in sources})
         options = {"table": table}
-        found.append(Source(name=name, kind=kind, location=location, options=options))
-    if not found:
+        sources.append(Source(name=name, kind=kind, location=location, options=options))
+    if not sources:
         raise command.InputError(f"{streams.shown(location)} has no tables.")
-    return found
+    return sources
 
 
 def _name(text: str, taken: set[str]) -> str:
@@ -135,11 +135,11 @@ class _Proposer:
 
     def run(self) -> Proposal:
         for seen in self._seen:
-            found = self._tables_of(seen)
-            if not found:
+            proposed = self._tables_of(seen)
+            if not proposed:
                 self._left_out.append(f"{seen.source.name}: looks like none of the tables")
-            for table in found:
-                self._take(table)
+            for table in proposed:
+                self._keep(table)
         if not {"watches", "impressions"} & self._tables.keys():
             held = "; ".join(
                 f"{s.source.name} has {', '.join(c.name for c in s.columns)}" for s in self._seen
@@ -155,7 +155,7 @@ class _Proposer:
         text = mapping_text.written(sources, self._queries, tables, self._left_out)
         return Proposal(text=text, summary=tuple(mapping_text.summary(tables, self._left_out)))
 
-    def _take(self, table: ProposedTable) -> None:
+    def _keep(self, table: ProposedTable) -> None:
         other = self._tables.get(table.name)
         if other is not None and len(other.columns) >= len(table.columns):
             table, other = other, table
@@ -192,7 +192,7 @@ class _Proposer:
 
     def _event_types(self, seen: _Seen) -> list[ProposedTable]:
         """Returns tables of one source whose rows say what kind of event they are."""
-        found = []
+        tables = []
         for column in seen.columns:
             if names.plain(column.name) not in names.EVENT_COLUMNS:
                 continue
@@ -208,8 +208,8 @@ class _Proposer:
                 condition = f"{_sql(column.name)} IN ({', '.join(map(_literal, kinds))})"
                 others = [kind for kind in column.few if kind not in kinds]
                 why = f"other values are {', '.join(map(repr, others))}" if others else ""
-                found.append(dataclasses.replace(made, where=condition, where_why=why))
-        return found
+                tables.append(dataclasses.replace(made, where=condition, where_why=why))
+        return tables
 
     def _table(self, seen: _Seen, name: str, leave_out: str = "") -> ProposedTable:
         """Returns a table of ours as if a source were it."""
@@ -221,7 +221,7 @@ class _Proposer:
                 for place, column in enumerate(columns)
                 for ours in contract.columns
             ),
-            key=lambda found: -found[0],
+            key=lambda scored_pair: -scored_pair[0],
         )
         lines: dict[str, Line] = {}
         used: set[int] = set()

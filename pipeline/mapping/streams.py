@@ -129,9 +129,9 @@ def _scheme(address: str, directory: pathlib.Path) -> tuple[str, str]:
             raise command.InputError(f"{path} {state}; it should be a database file.")
         with path.open("rb") as file:
             head = file.read(64)
-        for found, (place, magic) in _MAGIC.items():
+        for kind, (place, magic) in _MAGIC.items():
             if head[place:].startswith(magic):
-                return found, str(path)
+                return kind, str(path)
         raise command.InputError(f"{path} is no database of SQLite or DuckDB.")
     if scheme in {"sqlite", "duckdb"}:
         # sqlite:///site.db is relative and sqlite:////data/site.db absolute, as SQLAlchemy has it.
@@ -183,9 +183,9 @@ def _open_sqlite(path: str, sql: str) -> Stream:
         described = connection.execute(f"SELECT * FROM ({sql}) LIMIT 0").description
         names = [column[0] for column in described]
         quoted = [_quoted(name) for name in names]
-        asked = ", ".join(f"group_concat(DISTINCT typeof({name}))" for name in quoted)
-        kinds = connection.execute(f"SELECT {asked} FROM ({sql})").fetchone()
-        types = [_sqlite_type(str(found or "")) for found in kinds]
+        expressions = ", ".join(f"group_concat(DISTINCT typeof({name}))" for name in quoted)
+        kinds = connection.execute(f"SELECT {expressions} FROM ({sql})").fetchone()
+        types = [_sqlite_type(str(storage or "")) for storage in kinds]
         read = ", ".join(
             f"CAST({name} AS TEXT) AS {name}" if pa.types.is_string(kind) else name
             for name, kind in zip(quoted, types, strict=True)
@@ -209,8 +209,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _sqlite_type(found: str) -> pa.DataType:
-    kinds = set(found.split(",")) - {"null", ""}
+def _sqlite_type(storage: str) -> pa.DataType:
+    kinds = set(storage.split(",")) - {"null", ""}
     if kinds == {"blob"}:
         return pa.binary()
     if kinds == {"integer", "real"}:

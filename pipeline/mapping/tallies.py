@@ -31,8 +31,8 @@ class Tally:
             of_reason = rows.filter(pc.equal(rows["reason"], reason))
             self._reasons[self._name, reason] += of_reason.num_rows
             kept = self._examples[reason]
-            found = of_reason.drop_columns(["reason"]).slice(0, _EXAMPLES - len(kept))
-            kept += [shortened(row) for row in found.to_pylist()]
+            examples = of_reason.drop_columns(["reason"]).slice(0, _EXAMPLES - len(kept))
+            kept += [shortened(row) for row in examples.to_pylist()]
 
     def add_column(self, name: str, given: pa.ChunkedArray, is_unreadable: pa.ChunkedArray) -> None:
         """Counts the values of a column, and those of them that are unreadable."""

@@ -38,20 +38,20 @@ def convert(values: pa.ChunkedArray, form: Form, contract: raw_tables.Column | N
     is_text = text_values.is_text(values.type)
     if contract is None:
         is_list = is_text and form.separator is not None
-        found = text_values.to_texts(values, form) if is_list else values
+        converted = text_values.to_texts(values, form) if is_list else values
     elif is_text:
-        found = _of_text(values, form, contract)
+        converted = _of_text(values, form, contract)
     elif contract.is_time:
-        found = _seconds(values, form)
+        converted = _seconds(values, form)
     else:
-        found = casts.to_type(values, contract.type)
+        converted = casts.to_type(values, contract.type)
         if is_span(contract) and not pa.types.is_duration(values.type) and form.unit != "s":
-            found = _scaled(found, form.unit)
+            converted = _scaled(converted, form.unit)
     if contract is None or not is_text:
         nothing = pa.chunked_array([pa.repeat(False, len(values))])
-        return Converted(found, nothing)
+        return Converted(converted, nothing)
     is_given = pc.invert(text_values.is_missing(values))
-    return Converted(found, pc.and_(pc.is_null(found), is_given))
+    return Converted(converted, pc.and_(pc.is_null(converted), is_given))
 
 
 def is_span(contract: raw_tables.Column) -> bool:

@@ -39,8 +39,8 @@ class Cached:
 
     def missing(self, digests: pa.Table) -> list[periods.Period]:
         """Returns the periods of a log to make examples of."""
-        found = periods.periods_of(digests, self.settings)
-        return [period for period in found if period.key not in self.keys]
+        needed = periods.periods_of(digests, self.settings)
+        return [period for period in needed if period.key not in self.keys]
 
 
 class ReplayBuckets(beam.DoFn):

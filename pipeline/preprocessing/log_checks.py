@@ -125,13 +125,13 @@ class _Check:
     # ---- files and columns ---------------------------------------------------------------------
 
     def _is_present(self, name: str) -> bool:
-        found = log_files.find(self._logs, name)
-        for problem in found.problems:
+        listing = log_files.find(self._logs, name)
+        for problem in listing.problems:
             self._add(name, problem, is_problem=True)
-        if found.left_alone:
-            self._add(name, f"left alone: {found.notice()}.")
-        if found.files:
-            return not found.problems
+        if listing.left_alone:
+            self._add(name, f"left alone: {listing.notice()}.")
+        if listing.files:
+            return not listing.problems
         expected = f"expected Parquet files below {self._logs / name}"
         if name in NEEDED_TABLES:
             columns = ", ".join(schema.table_of(name).required)
@@ -251,7 +251,7 @@ class _Check:
         return log_writer.concatenated(parts)
 
     def _check_events(self, name: str, known: dict[str, pa.Array | None]) -> Times:
-        found, copies = Times(), Copies(self._scratch / name)
+        times, copies = Times(), Copies(self._scratch / name)
         users: set[str] = set()
         listed = known.get("videos")
         unlisted: collections.Counter[str] = collections.Counter()
@@ -259,7 +259,7 @@ class _Check:
             known["videos"] = None
         for rows in self._pieces(name):
             accepted = self._judge_rows(name, rows, known)
-            found.add(name, accepted)
+            times.add(name, accepted)
             copies.add(accepted)
             if name == "watches" and listed is not None:
                 is_known = pc.is_in(accepted["video_id"], value_set=listed.cast(pa.string()))
@@ -277,7 +277,7 @@ class _Check:
             self._rows[name, schema.EXACT_DUPLICATE] += count
         if len(users) == 1 and name == "watches":
             self._add(name, f"all are of one user, {users.pop()!r}: nothing can be compared.")
-        return found
+        return times
 
     def _judge_rows(self, name: str, rows: pa.Table, known: dict[str, pa.Array | None]) -> pa.Table:
         accepted, rejected = schema.validate(
@@ -347,7 +347,7 @@ class _Check:
         watches = times.get("watches")
         if watches is None:
             return  # Something else is wrong with them.
-        newest = max(found.newest for found in times.values())
+        newest = max(of_table.newest for of_table in times.values())
         until_s = self._config.until_s or newest + 1
         train_until_s = self._config.train_until_s(until_s)
         before = command.format_time(train_until_s)

@@ -167,15 +167,15 @@ class RawExamples:
                 seem to be written in another way.
         """
         listed = self._clean_entities("videos") if "videos" in self._tables else None
-        found = unlisted.checked(
+        only_watched = unlisted.checked(
             self._logs,
             listed,
             from_s=self._config.from_s,
             until_s=self._config.until_s,
             most=self._config.max_rejected_fraction,
         )
-        self._counts["videos", "unlisted"] += found.num_rows
-        cleaning.write_part(self._output / "videos", unlisted.joined(listed, found))
+        self._counts["videos", "unlisted"] += only_watched.num_rows
+        cleaning.write_part(self._output / "videos", unlisted.joined(listed, only_watched))
 
     def _clean_entities(self, name: str) -> pa.Table:
         """Validates videos or users, writes them for the workers and returns them."""
@@ -197,19 +197,19 @@ class RawExamples:
         return accepted
 
     def _fragments(self) -> list[logs.Fragment]:
-        found = {
+        by_table = {
             name: logs.fragments(
                 self._logs, name, from_s=self._config.from_s, until_s=self._config.until_s
             )
             for name in cleaning.EVENT_TABLES
             if name in self._tables
         }
-        if not found["watches"]:
+        if not by_table["watches"]:
             raise command.InputError(
                 f"{self._logs} has no watches in the window {self._window()}; "
                 "check --from and --until."
             )
-        return [fragment for fragments in found.values() for fragment in fragments]
+        return [fragment for fragments in by_table.values() for fragment in fragments]
 
     def _window(self) -> str:
         bounds = (self._config.from_s, self._config.until_s)
@@ -235,12 +235,12 @@ class RawExamples:
 
     def _kinds_of_feedback(self) -> tuple[str, ...]:
         """Returns the kinds that the logs have, in the order of ``feedback.KINDS``."""
-        found = set()
+        kinds = set()
         from_s, until_s = self._config.from_s, self._config.until_s
         for fragment in logs.fragments(self._logs, "feedback", from_s=from_s, until_s=until_s):
             rows = logs.read_fragment(fragment, columns=["kind"], from_s=from_s, until_s=until_s)
-            found.update(pc.unique(rows["kind"]).to_pylist())
-        return tuple(kind for kind in feedback.KINDS if kind in found)
+            kinds.update(pc.unique(rows["kind"]).to_pylist())
+        return tuple(kind for kind in feedback.KINDS if kind in kinds)
 
     # ---- replay ----------------------------------------------------------------------------------
 

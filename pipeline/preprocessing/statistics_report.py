@@ -208,15 +208,15 @@ def _described(
     }
     for feature in resolved.of(model):
         if feature.categorical:
-            found = {split: sample.counted(feature.name) for split, sample in samples.items()}
-            for split, column in found.items():
+            columns = {split: sample.counted(feature.name) for split, sample in samples.items()}
+            for split, column in columns.items():
                 known = vocabularies[feature.space]
                 described[split][feature.name] = _of_ids(feature, column, known)
-            if HOLDOUT in found:
+            if HOLDOUT in columns:
                 bins[feature.name] = drift.of_ids(
-                    found[TRAIN].counts,
-                    found[HOLDOUT].counts,
-                    missing=(found[TRAIN].missing, found[HOLDOUT].missing),
+                    columns[TRAIN].counts,
+                    columns[HOLDOUT].counts,
+                    missing=(columns[TRAIN].missing, columns[HOLDOUT].missing),
                 )
     for side in spec.Side:
         for kind in (Kind.CONTINUOUS, Kind.BINARY):
@@ -226,7 +226,7 @@ def _described(
                 matrices = {s: sample.matrix(vector, len(names)) for s, sample in samples.items()}
                 _add_numbers(names, kind, matrices, described=described, bins=bins)
     order = [f.name for f in resolved.of(model) if f.kind is not Kind.VECTOR]
-    ordered = {split: {n: found[n] for n in order} for split, found in described.items()}
+    ordered = {split: {n: columns[n] for n in order} for split, columns in described.items()}
     return ordered, {name: bins[name] for name in order if name in bins}
 
 
@@ -235,7 +235,7 @@ def _relations(
 ) -> list[label_relations.Relation]:
     """Returns how the numbers of the tables videos and users go with the clicks."""
     clicked = {split: sample.numbers("clicked") > 0 for split, sample in samples.items()}
-    found = []
+    relations = []
     for side in spec.Side:
         for kind in (Kind.CONTINUOUS, Kind.BINARY):
             declared = resolved.of(spec.RANKER, side, kind)
@@ -248,7 +248,7 @@ def _relations(
                 column = declared.index(feature)
                 pairs = {s: (m[:, column], clicked[s]) for s, m in matrices.items()}
                 of_videos = _with_watches(examples_dir, feature.column) if feature.static else None
-                found.append(
+                relations.append(
                     label_relations.relation(
                         feature.name,
                         train=pairs[TRAIN],
@@ -256,7 +256,7 @@ def _relations(
                         videos=of_videos,
                     )
                 )
-    return found
+    return relations
 
 
 def _with_watches(examples_dir: pathlib.Path, column: str) -> tuple[np.ndarray, np.ndarray]:

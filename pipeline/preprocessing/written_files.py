@@ -31,9 +31,9 @@ def settle(directory: pathlib.Path) -> None:
         name, number, suffix = part.groups()
         expected = {f"{name}{i:05d}-of-{number}{suffix}" for i in range(int(number))}
         # What did not come from a sink, such as examples of cached days, is no part of an attempt.
-        found = {other.name for other in path.parent.glob("part-*-of-*")}
-        if found != expected:
+        names = {other.name for other in path.parent.glob("part-*-of-*")}
+        if names != expected:
             raise RuntimeError(
                 f"{path.parent} should hold the parts of one attempt, {sorted(expected)[:3]}..., "
-                f"and no others, but {sorted(found ^ expected)[:3]}... differ: run it again."
+                f"and no others, but {sorted(names ^ expected)[:3]}... differ: run it again."
             )

@@ -176,11 +176,11 @@ def _with_follows(world: site_world.World, rng: np.random.Generator) -> site_wor
     topic = groups.draw_columns(np.cumsum(users.taste, axis=1), rng.random((number, slots)))
     niche = np.take_along_axis(users.niche, topic, axis=1)
     language = np.broadcast_to(users.languages[:, :1], topic.shape)
-    found = stock.draw(rng, (topic, language, niche))
-    repeats = (found[:, :, None] == found[:, None, :]) & np.tri(slots, k=-1, dtype=bool)
+    drawn = stock.draw(rng, (topic, language, niche))
+    repeats = (drawn[:, :, None] == drawn[:, None, :]) & np.tri(slots, k=-1, dtype=bool)
     wanted = np.arange(slots) < rng.integers(2, slots + 1, number)[:, None]
     follows = users.follows.copy()
-    follows[:, :slots] = np.where(wanted & ~repeats.any(axis=2), found, -1)
+    follows[:, :slots] = np.where(wanted & ~repeats.any(axis=2), drawn, -1)
     # Viewers of a series are mostly near its end, some are far behind.
     old = np.searchsorted(world.videos.upload_time, world.config.start_s)
     uploaded = np.bincount(

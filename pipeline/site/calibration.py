@@ -48,8 +48,8 @@ def _solve(logit: np.ndarray, attention: np.ndarray, *, rate: float) -> float:
     low, high = _BOUNDS
     for _ in range(60):
         middle = (low + high) / 2
-        found = float(np.mean(site_behaviour.sigmoid(middle + logit) * attention))
-        low, high = (middle, high) if found < rate else (low, middle)
+        share = float(np.mean(site_behaviour.sigmoid(middle + logit) * attention))
+        low, high = (middle, high) if share < rate else (low, middle)
     return low
 
 

@@ -158,8 +158,8 @@ def draw_subscriptions(moment: Moment, rng: np.random.Generator, number: int) ->
     episode = np.take_along_axis(moment.next_episodes, slot, axis=1)
     channel = np.take_along_axis(moment.state.follows[moment.rows], slot, axis=1)
     single = moment.hour.channel.draw(rng, (np.maximum(channel, 0),), strict=True)
-    found = np.where(episode >= 0, episode, single)
-    return np.where((cumulative[:, -1:] > 0) & (channel >= 0), found, -1)
+    video = np.where(episode >= 0, episode, single)
+    return np.where((cumulative[:, -1:] > 0) & (channel >= 0), video, -1)
 
 
 def subscriptions_chances(moment: Moment) -> np.ndarray:

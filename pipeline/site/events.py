@@ -204,9 +204,9 @@ class Tables:
             axis=1,
         )
         projection = rng.normal(size=(liking.shape[1], config.content_width))
-        found = liking @ projection / np.sqrt(liking.shape[1])
-        found += _CONTENT_NOISE * found.std() * rng.normal(size=found.shape)
-        return pa.array(found.astype(np.float32).tolist(), pa.list_(pa.float32()))
+        vectors = liking @ projection / np.sqrt(liking.shape[1])
+        vectors += _CONTENT_NOISE * vectors.std() * rng.normal(size=vectors.shape)
+        return pa.array(vectors.astype(np.float32).tolist(), pa.list_(pa.float32()))
 
     def _topics(self) -> pa.ListArray:
         videos = self._world.videos

@@ -135,14 +135,14 @@ def titles(
         topic_words: [K] search words of each topic.
         picks: int [V, 3], random numbers that choose among forms and words.
     """
-    found = []
+    made = []
     rows = zip(
         topic.tolist(), channel.tolist(), episode.tolist(), clickbait.tolist(), picks.tolist(),
         strict=True,
     )  # fmt: skip
     for topic_index, channel_index, number, bait, (form, first, second) in rows:
         if number:
-            found.append(f"{channel_titles[channel_index]}, episode {number}")
+            made.append(f"{channel_titles[channel_index]}, episode {number}")
             continue
         words, name = topic_words[topic_index], topic_names[topic_index]
         forms = _CLICKBAIT_TITLES if bait > 0.5 else _PLAIN_TITLES
@@ -151,5 +151,5 @@ def titles(
             words[(first + 1 + second % (len(words) - 1)) % len(words)],
         )
         text = forms[form % len(forms)].format(a=a, b=b, topic=name, number=2 + second % 40)
-        found.append(text[0].upper() + text[1:])
-    return found
+        made.append(text[0].upper() + text[1:])
+    return made

@@ -110,8 +110,8 @@ class Oracle:
     def _topic(self, query: str | None) -> int:
         """Returns the topic that a query names, -1 for none."""
         words = (query or "").split()
-        found = (self._topic_of_word.get(" ".join(words[:length])) for length in (2, 1))
-        return next((topic for topic in found if topic is not None), -1)
+        topics = (self._topic_of_word.get(" ".join(words[:length])) for length in (2, 1))
+        return next((topic for topic in topics if topic is not None), -1)
 
     def _next_of(self, moment: site_choices.Moment, topics: np.ndarray) -> np.ndarray:
         """Returns expected watches in the next action, float64 [N, V]; after a search, of it."""

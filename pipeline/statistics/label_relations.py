@@ -49,22 +49,22 @@ class Relation:
     @property
     def warnings(self) -> list[str]:
         """What is too good to be true, one phrase each."""
-        found = []
+        phrases = []
         if self.train is not None and abs(self.train - 0.5) >= TOO_GOOD - 0.5:
-            found.append(f"tells clicks from the rest too well to be true (AUC {self.train:.2f})")
+            phrases.append(f"tells clicks from the rest too well to be true (AUC {self.train:.2f})")
         if self.train is not None and self.holdout is not None:
             change = abs(self.train - self.holdout)
             if change > max(CHANGES_BY, CHANGES_NOISE * self.noise):
-                found.append(
+                phrases.append(
                     f"tells clicks apart with AUC {self.train:.2f} in training and "
                     f"{self.holdout:.2f} in the holdout"
                 )
         if self.watches is not None and self.watches >= A_TOTAL:
-            found.append(
+            phrases.append(
                 f"rises with the watches of a video in the whole log (rank correlation "
                 f"{self.watches:.2f}), as a total of today does"
             )
-        return found
+        return phrases
 
     def to_json(self) -> dict[str, Any]:
         """Returns all of it, for ``statistics.json``."""
@@ -104,8 +104,8 @@ def rank_correlation(values: np.ndarray, watches: np.ndarray) -> float | None:
     known = np.isfinite(values)
     if known.sum() < _FEWEST or len(np.unique(values[known])) < _FEWEST_VALUES:
         return None
-    found = float(stats.spearmanr(values[known], watches[known]).statistic)
-    return found if math.isfinite(found) else None
+    correlation = float(stats.spearmanr(values[known], watches[known]).statistic)
+    return correlation if math.isfinite(correlation) else None
 
 
 def relation(

@@ -1,13 +1,14 @@
 """The statistics report as one HTML file without anything outside it; plots are inline SVG."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import reports
-from features.reports import Cell, Table
+from features import charts, reports
+from features.charts import Drawing, Plot, Series, Shape, shape
+from features.reports import Cell, Table, text_table
 
 MOST_BARS = 22
+_MOST_DRIFTED = 12
 _WIDTH, _HEIGHT = 220, 44
 _VALUES = "quantiles 0, .01, .25, .5, .75, .99, 1, or most frequent"
 
@@ -20,18 +21,23 @@ def page(report: Mapping[str, Any]) -> str:
     return reports.render(
         "pipeline.statistics",
         "statistics.html",
+        contents=[
+            *(("drift", "Drift"), ("examples", "Examples"), ("features", "Features")),
+            *((f"table-{name}", f"Table {name}") for name in report["tables"]),
+        ],
         title="Statistics of the examples",
+        drift_plot=_drift_plot(drift),
         drift=drift,
         drifted=[f"{d['feature']} ({d['model']})" for d in drift["features"] if d["warns"]],
         set_aside=[_set_aside(name, table) for name, table in report["tables"].items()],
-        examples=_text_table(
+        examples=text_table(
             ["examples", "rows", "sampled here"],
             [
                 [name, _number(count), _number(sampled.get(name, 0))]
                 for name, count in report["counts"].items()
             ],
         ),
-        vocabularies=_text_table(
+        vocabularies=text_table(
             ["model", "ID space", "ids"],
             [
                 [model, space, _number(size)]
@@ -40,7 +46,7 @@ def page(report: Mapping[str, Any]) -> str:
             ],
         ),
         relations=report["relations"],
-        related=_text_table(
+        related=text_table(
             ["feature", "AUC in training", "in the holdout", "with watches", "too good to be true"],
             [
                 [
@@ -94,11 +100,12 @@ def _features_table(report: Mapping[str, Any]) -> Table:
         rows.append([
             Cell(name, below=f"{model}, {train['kind']}"),
             _distance(entry),
-            Cell(svg=plot(entry["bins"], entry["train"], entry["holdout"]) if entry else ""),
+            Cell(drawing=plot(name, entry["bins"], entry["train"], entry["holdout"])) if entry
+            else Cell(),
             Cell(_percent(train["missing"] / train["rows"])),
             Cell(_percent(train.get("zero"))),
             Cell(_percent(holdout.get("out_of_vocabulary"))),
-            Cell(_values(train)),
+            Cell(_values(train), style="words"),
         ])  # fmt: skip
         styles.append("warn" if entry and entry["warns"] else "")
     head = [
@@ -119,48 +126,29 @@ def _raw_table(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         [
             column,
-            found["type"],
-            _percent(found["missing"]),
-            _number(found.get("distinct")),
-            _values(found),
+            described["type"],
+            _percent(described["missing"]),
+            _number(described.get("distinct")),
+            _values(described),
         ]
-        for column, found in table["columns"].items()
+        for column, described in table["columns"].items()
     ]
     told = (
         f"{_number(table['rows'])} rows, {_number(table['accepted'])} used{times}. Set aside: "
         f"{_reasons(table) or 'none'}. The columns are of {_number(table['sampled_rows'])} rows."
     )
     header = ["column", "type", "missing", "distinct", _VALUES]
-    return {"name": name, "told": told, "columns": _text_table(header, rows)}
+    return {"name": name, "told": told, "columns": text_table(header, rows)}
 
 
-def _values(found: Mapping[str, Any]) -> str:
-    if found.get("quantiles"):
-        return " · ".join(f"{value:.4g}" for value in found["quantiles"].values())
-    top = found.get("top") or {}
+def _values(described: Mapping[str, Any]) -> str:
+    if described.get("quantiles"):
+        return " · ".join(f"{value:.4g}" for value in described["quantiles"].values())
+    top = described.get("top") or {}
     return ", ".join(f"{repr(value)[1:-1]} ({_number(n)})" for value, n in top.items())
 
 
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """A bar of a plot, in pixels from its lower left corner.
-
-    Attributes:
-        kind: ``train`` or ``holdout``.
-        x: Left edge.
-        width: Width.
-        height: Height.
-        title: What it says where one points at it.
-    """
-
-    kind: str
-    x: float
-    width: float
-    height: float
-    title: str
-
-
-def bars(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> list[Bar]:
+def bars(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> list[Shape]:
     """Returns shares as bars: those of training, then those of the holdout, to be drawn over them.
 
     Args:
@@ -171,32 +159,44 @@ def bars(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> 
     shares = [[n / (sum(counts) or 1) for n in counts] for counts in (train, holdout)]
     highest = max(*shares[0], *shares[1]) or 1.0
     width = _WIDTH / len(names)
-    return [
-        Bar(
-            kind=kind,
-            x=number * width + 0.5,
-            width=width - 1,
-            height=share / highest * (_HEIGHT - 2),
-            title=f"{name}: {100 * share:.1f} %",
-        )
-        for kind, values in zip(("train", "holdout"), shares, strict=True)
-        for number, (name, share) in enumerate(zip(names, values, strict=True))
-    ]
+    drawn = []
+    for kind, values in zip(("train", "holdout"), shares, strict=True):
+        for place, (name, share) in enumerate(zip(names, values, strict=True)):
+            height = share / highest * (_HEIGHT - 2)
+            box = {"x": place * width + 0.5, "width": width - 1}
+            box |= {"y": _HEIGHT - height, "height": height}
+            drawn.append(shape("rect", kind, box, title=f"{name}: {100 * share:.1f} %"))
+    return drawn
 
 
-def plot(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> str:
-    """Returns the bars as an SVG element; arguments as for :func:`bars`."""
-    return reports.render(
-        "pipeline.statistics",
-        "bars.html",
+def plot(
+    feature: str, names: Sequence[str], train: Sequence[int], holdout: Sequence[int]
+) -> Drawing:
+    """Returns the bars of a feature as a drawing; other arguments as for :func:`bars`."""
+    return Drawing(
+        label=f"Shares of {feature} in training and holdout",
         width=_WIDTH,
         height=_HEIGHT,
-        bars=bars(names, train, holdout),
+        shapes=bars(names, train, holdout),
     )
 
 
-def _text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    return Table(head, [[Cell(text) for text in row] for row in rows])
+def _drift_plot(drift: Mapping[str, Any]) -> list[Drawing]:
+    """Draws the features that drifted most, beside what is warned of."""
+    known = [one for one in drift["features"] if one["distance"] is not None][:_MOST_DRIFTED]
+    if not known:
+        return []
+    names = [f"{one['feature']} ({one['model']})" for one in known]
+    series = [
+        Series(name="divergence", x=names, y=[one["distance"] for one in known]),
+        Series(name="of two samples alike", x=names, y=[one["noise"] for one in known]),
+    ]
+    title = (
+        f"The {len(known)} features that differ most, training against holdout; warned of above "
+        f"{drift['warn_above']} and {drift['warn_above_noise_times']:g} times the second bar."
+    )
+    drawn = Plot(kind=charts.BARS, x_label="", y_label="bits", series=series, title=title)
+    return [charts.draw(drawn)]
 
 
 def _number(value: int | None) -> str:

@@ -74,32 +74,32 @@ def _times(frame: pl.DataFrame, contract: schema.Table) -> dict[str, str | None]
 
 
 def _column(values: pl.Series) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": str(values.dtype)}
+    described: dict[str, Any] = {"type": str(values.dtype)}
     if isinstance(values.dtype, pl.List):
         lengths = values.list.len()
-        found["missing"] = _share(values.is_null() | (lengths == 0))
-        found["mean_length"] = lengths.mean()
+        described["missing"] = _share(values.is_null() | (lengths == 0))
+        described["mean_length"] = lengths.mean()
         values = values.explode().drop_nulls()
     else:
         missing = values.is_null()
         if values.dtype.is_float():
             missing |= values.is_nan().fill_null(False)
-        found["missing"] = _share(missing)
+        described["missing"] = _share(missing)
         values = values.filter(~missing)
     if values.dtype.is_nested() or values.dtype in {pl.Null, pl.Binary}:
-        return found
-    found["distinct"] = values.n_unique()
+        return described
+    described["distinct"] = values.n_unique()
     if values.dtype.is_numeric() and len(values):
         known = values.cast(pl.Float64).to_numpy()
         known = known[np.isfinite(known)]
         quantiles = np.quantile(known, QUANTILES).tolist() if len(known) else []
-        found["quantiles"] = dict(zip(map(str, QUANTILES), quantiles, strict=False))
-        found["zero"] = _share(values == 0)
+        described["quantiles"] = dict(zip(map(str, QUANTILES), quantiles, strict=False))
+        described["zero"] = _share(values == 0)
     elif len(values):
         counts = values.alias("value").value_counts(name="count")
         top = counts.sort(["count", "value"], descending=[True, False]).head(TOP)
-        found["top"] = {shortened(str(v)): n for v, n in top.iter_rows()}
-    return found
+        described["top"] = {shortened(str(v)): n for v, n in top.iter_rows()}
+    return described
 
 
 def _share(marked: pl.Series) -> float:

@@ -44,7 +44,7 @@ def run_in_short(line: Sequence[str], log: pathlib.Path) -> int:
         log: File that everything it prints is appended to.
     """
     started = time.monotonic()
-    is_loud = quiet.asked() is not None
+    is_loud = quiet.verbosity() is not None
     environment = {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -85,10 +85,10 @@ def split_flags(given: Mapping[str, str], flags: Mapping[str, str]) -> dict[str,
     Raises:
         command.InputError: A quotation is not closed; says in which flag.
     """
-    found = {}
+    words = {}
     for step, text in given.items():
         try:
-            found[step] = shlex.split(text)
+            words[step] = shlex.split(text)
         except ValueError as error:
             raise command.InputError(f"--{flags[step]}={text!r}: {error}.") from None
-    return found
+    return words

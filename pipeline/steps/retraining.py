@@ -78,7 +78,7 @@ class Retraining:
         flags: Further flags of a step, by its name.
         unrecorded_flags: Further flags of a step that do not change what is made, so that they do
             not make a step that is up to date run again.
-        chain: Stages of the retraining, in order.
+        chain: Steps of the retraining, in order.
         given: What steps are given for an artefact that is not at its :meth:`location`.
         keep: Function that is called with the name of an artefact, of the records, or of the
             report, when it is complete; it may take them elsewhere.

@@ -93,12 +93,12 @@ class Places:
         bucket = objects.at(location)
         for meta in bucket.list(f"{(location / step_records.DIRECTORY).key}/"):
             path = self.work / step_records.DIRECTORY / meta.key.rpartition("/")[2]
-            if path.stem not in ours and (found := bucket.read(meta.key)) is not None:
-                files.atomic_write(path, found[0])
+            if path.stem not in ours and (stored := bucket.read(meta.key)) is not None:
+                files.atomic_write(path, stored[0])
 
     def _read_artefact(self, location: Location, target: pathlib.Path) -> None:
-        found = directories.fetch(location)
-        marker, there = found / files.COMPLETE, target / files.COMPLETE
+        fetched = directories.fetch(location)
+        marker, there = fetched / files.COMPLETE, target / files.COMPLETE
         if (
             there.is_file()
             and there.read_bytes() == marker.read_bytes()
@@ -106,7 +106,7 @@ class Places:
         ):
             return
         with files.atomic_directory(target) as new:
-            for path in found.iterdir():
+            for path in fetched.iterdir():
                 files.link_tree(path, new / path.name)
 
     def _write_records(self, location: Location) -> None:

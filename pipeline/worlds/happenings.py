@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.durations import DAY_S
+from features.durations import DAY_S, HOUR_S
 from features.tables import logs
 
 Ints = npt.NDArray[np.int64]
@@ -73,23 +73,23 @@ def write_logs(
     Raises:
         InputError: The directory has content and ``overwrite`` is not given.
     """
-    found = world.happen(start_s).in_order()
+    happened = world.happen(start_s).in_order()
     keys = {
-        "user_id": _ids("u", found.users),
-        "video_id": _ids("v", found.videos),
-        "time": pa.array(found.times),
+        "user_id": _ids("u", happened.users),
+        "video_id": _ids("v", happened.videos),
+        "time": pa.array(happened.times),
     }
-    watches = {**keys, "watch_time_s": np.full(len(found.times), _WATCH_TIME_S)}
-    if found.devices is not None:
-        watches["device"] = _ids("d", found.devices[found.users])
+    watches = {**keys, "watch_time_s": np.full(len(happened.times), _WATCH_TIME_S)}
+    if happened.devices is not None:
+        watches["device"] = _ids("d", happened.devices[happened.users])
     with logs.LogWriter(logs_dir, overwrite=overwrite) as writer:
         writer.write("watches", pa.table(watches))
-        if found.regions is not None:
-            users = np.arange(len(found.regions))
-            region = _ids("r", found.regions)
+        if happened.regions is not None:
+            users = np.arange(len(happened.regions))
+            region = _ids("r", happened.regions)
             writer.write("users", pa.table({"user_id": _ids("u", users), "region": region}))
         rows = dict(writer.rows)
-        writer.write_truth(PLACES, pa.table({**keys, "place": found.places}))
+        writer.write_truth(PLACES, pa.table({**keys, "place": happened.places}))
     return rows
 
 
@@ -135,7 +135,7 @@ def visits(
     lengths = rng.geometric(1 / per_visit, number)
     owners = rng.choice(users, number, p=activity / activity.sum())
     hours = rng.choice(24, number, p=by_hour / by_hour.sum())
-    begin = rng.integers(0, days, number) * DAY_S + hours * 3600 + rng.integers(0, 3600, number)
+    begin = rng.integers(0, days, number) * DAY_S + hours * HOUR_S + rng.integers(0, HOUR_S, number)
     visit = np.repeat(np.arange(number), lengths)
     total = np.cumsum(np.ceil(rng.exponential(pause_s, len(visit))).astype(np.int64))
     first = np.repeat(total[np.cumsum(lengths) - lengths], lengths)

@@ -17,6 +17,6 @@ WORLDS: Mapping[str, World] = types.MappingProxyType(
 
 def world(name: str, **changes: Any) -> World:
     """Returns a world by its name, with some of its settings changed."""
-    found: Any = WORLDS[name]
-    changed: World = dataclasses.replace(found, **changes)
+    preset: Any = WORLDS[name]
+    changed: World = dataclasses.replace(preset, **changes)
     return changed

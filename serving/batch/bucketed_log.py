@@ -83,13 +83,13 @@ class BucketedLog:
 
     def buckets(self) -> "Buckets":
         """Returns the raw event tables, each bucket as name to rows."""
-        found = [
+        fragments = [
             fragment
             for name in self.tables
             for fragment in logs.fragments(self.directory, name, until_s=self.until_s)
         ]
-        events = sum(fragment.num_rows for fragment in found)
-        return Buckets(found, self.until_s, max(1, -(-events // EVENTS_PER_BUCKET)))
+        events = sum(fragment.num_rows for fragment in fragments)
+        return Buckets(fragments, self.until_s, max(1, -(-events // EVENTS_PER_BUCKET)))
 
     def clean(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """Returns the rows that training would use."""

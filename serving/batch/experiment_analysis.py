@@ -4,6 +4,10 @@ Who saw an arm stands in the logged impressions (``exposures``), those among the
 the event log; a page's watch time is what was watched from it so far. Users are drawn again for the
 intervals, because a user's pages are alike. Users that the logs saw in several arms (the file was
 changed meanwhile) are left out and counted.
+
+Verdicts are those of tests that hold at any time (:mod:`models.evaluation.sequential`), so whoever
+looks every hour is wrong no more often than whoever looks once. Where the arms do not have their
+shares of the users, something else differs between them, and no difference is read.
 """
 
 import dataclasses
@@ -21,13 +25,14 @@ from scipy import stats
 from features import command
 from features.catalogue import combined
 from features.tables import logs
-from models.evaluation.intervals import Bootstrap, Figure, Sheet
+from models.evaluation import sequential
+from models.evaluation.intervals import Bootstrap, Figure, Interval, Sheet
 from models.evaluation.metrics import UserSums
 from serving.events import compaction
 from serving.funnel.experiment import Experiment
 
 REPLICATES = 2000
-# Below it, a split is not what the file says: more likely broken than unlucky.
+# Below it, a split is not what the file says: more likely broken than unlucky. Holds at any time.
 MISMATCH_P = 0.001
 _COLUMNS = ("user_id", "page_id", "clicked", "watch_time_s", "exposures")
 # Sums per user, in this order.
@@ -60,16 +65,19 @@ def analyse(
     *,
     from_s: int | None = None,
     until_s: int | None = None,
+    planned_pages: float = sequential.PLANNED_PAGES,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns the figures, ready for JSON.
+    """Returns the figures, ready for JSON; no differences where the split is not as planned.
 
     Args:
         logs_dir: Directory of the raw logs.
         experiment: The one that was served.
         from_s: First moment of the impressions, Unix seconds; None for no bound.
         until_s: Moment before which the impressions lie, Unix seconds; None for no bound.
+        planned_pages: Pages of two arms at which the interval for any time is narrowest, chosen
+            before the experiment.
         replicates: Number of resamples of users.
         seed: Seed of the resamples.
 
@@ -86,9 +94,10 @@ def analyse(
             seed=seed,
         )
     )
+    split = _split(arms, experiment, crossed)
     return {
         "experiment": experiment.name,
-        "split": _split(arms, experiment, crossed),
+        "split": split,
         "pages_waiting": waiting,
         "arms": {
             name: {
@@ -100,11 +109,13 @@ def analyse(
         "differences": {
             name: {
                 metric: _difference(
-                    figures[f"{name}/{control}/{metric}"], figures[f"{control}/{metric}"]
+                    figures[f"{name}/{control}/{metric}"],
+                    figures[f"{control}/{metric}"],
+                    _at_any_time(arms[name], arms[control], metric, planned_pages),
                 )
                 for metric in METRICS
             }
-            for name in others
+            for name in ([] if split["is_mismatch"] else others)
         },
     }
 
@@ -129,8 +140,8 @@ def exposed(
         waiting = _pages(_inside(rows, **window).select(_COLUMNS), names)
         # Of a new site all may still wait.
         is_new = rows.num_rows and not any((logs_dir / "impressions").glob("**/*.parquet"))
-        found = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
-    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in found]
+        fragments = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
+    parts = [_pages(logs.read_fragment(f, columns=_COLUMNS, **window), names) for f in fragments]
     pages = pa.concat_tables([_pages(_NO_ROWS, names), waiting, *parts])
     # A page may lie in several fragments: its impressions are written as they ripen.
     pages = pages.group_by(["user_id", "page_id", "arm"]).aggregate(_added())
@@ -226,12 +237,22 @@ def _sheet(arms: Mapping[str, Exposed], control: str) -> Sheet:
     return sheet
 
 
-def _difference(change: Figure, control: Figure) -> dict[str, Any]:
+def _at_any_time(one: Exposed, control: Exposed, metric: str, planned_pages: float) -> Interval:
+    """Returns the difference from the control in an interval that holds however often one looks."""
+    top, bottom = (_SUMS.index(name) for name in METRICS[metric])
+    pages = float(one.sums[:, 0].sum() + control.sums[:, 0].sum())
+    sides = [(arm.sums[:, top], arm.sums[:, bottom]) for arm in (one, control)]
+    return sequential.difference(sides[0], sides[1], pages=pages, planned_pages=planned_pages)
+
+
+def _difference(change: Figure, control: Figure, at_any_time: Interval) -> dict[str, Any]:
     relative = change.value / control.value if control.value else math.nan
+    low, high = (x if math.isfinite(x) else None for x in (at_any_time.low, at_any_time.high))
     return {
         **change.to_json(),
         "relative": relative if math.isfinite(relative) else None,
         "excludes_zero": change.excludes_zero,
+        "at_any_time": {"low": low, "high": high, "excludes_zero": at_any_time.excludes_zero},
     }
 
 
@@ -243,14 +264,12 @@ def _split(arms: Mapping[str, Exposed], experiment: Experiment, crossed: int) ->
     counts = np.array([len(arm.user_ids) for arm in arms.values()], np.float64)
     shares = np.array([arm.share for arm in experiment.arms])
     expected = counts.sum() * shares / shares.sum()
-    p = float(stats.chisquare(counts, expected).pvalue)
+    p = sequential.split_p(counts.tolist(), shares.tolist())
     misplaced = sum(
         (place := experiment.arm_of(user_id)) is None or place.name != name
         for name, arm in arms.items()
         for user_id in arm.user_ids
     )
-    if p < MISMATCH_P:
-        logging.warning("The arms do not have their shares of the users (p = %.2g).", p)
     if crossed or misplaced:
         logging.warning(
             "%d users were in several arms, %d in others than the file says now: was it changed?",
@@ -261,6 +280,7 @@ def _split(arms: Mapping[str, Exposed], experiment: Experiment, crossed: int) ->
         "users": dict(zip(arms, counts.astype(int).tolist(), strict=True)),
         "expected": dict(zip(arms, expected.tolist(), strict=True)),
         "p": p,
+        "chi_square_p": float(stats.chisquare(counts, expected).pvalue),
         "is_mismatch": p < MISMATCH_P,
         "users_in_several_arms": crossed,
         "users_in_another_arm_than_now": misplaced,

@@ -126,17 +126,17 @@ class Lessons:
 
         Among equal scores a place is a matter of chance, so a hit counts as likely as it is.
         """
-        found = np.zeros((len(places), len(CUTOFFS)))
+        hits = np.zeros((len(places), len(CUTOFFS)))
         for row, place in enumerate(places):
             scores = self._candidates[place] @ weights
             mine = scores[self._watched[place]]
             better, equal = (scores > mine).sum(), (scores == mine).sum()
-            found[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0)
-        return found
+            hits[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0)
+        return hits
 
 
 def _judged(hits: Mapping[str, Floats], users: Sequence[str]) -> dict[str, Any]:
-    means = {name: found.mean(axis=0) for name, found in hits.items()}
+    means = {name: by_lesson.mean(axis=0) for name, by_lesson in hits.items()}
     singles = [name for name in hits if name != LEARNED]
     best = max(singles, key=lambda name: float(means[name].sum()))
     chosen = LEARNED if means[LEARNED].sum() >= means[best].sum() else best

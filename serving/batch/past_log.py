@@ -44,8 +44,8 @@ class PastLog:
         listed = None
         if "videos" in present:
             listed = cleaner.split("videos", logs.read_table(directory, "videos"))[0]
-        found = unlisted.first_watches(directory, listed, until_s=until_s)
-        videos = unlisted.joined(listed, found)
+        only_watched = unlisted.first_watches(directory, listed, until_s=until_s)
+        videos = unlisted.joined(listed, only_watched)
         cleaner = dataclasses.replace(cleaner, videos=combined(videos["video_id"]))
         users = pa.table({"user_id": pa.array([], pa.string())})
         if "users" in present:

@@ -132,10 +132,10 @@ class PastNominations:
         # A video without an embedding has no score, rather than an absurd one.
         has_none = (rows < 0) | (scores < signatures.UNREACHABLE_BIAS / 2)
         _, best = self.search(queries, min(RETRIEVED, len(self.embeddings)))
-        found = ~has_none & (scores >= best[page_of, -1])
+        is_retrieved = ~has_none & (scores >= best[page_of, -1])
         lists = pa.array([[], [sources.RETRIEVAL]], pa.list_(pa.string()))
         made = {
-            _SOURCES: lists.take(pa.array(found.astype(np.int64))),
+            _SOURCES: lists.take(pa.array(is_retrieved.astype(np.int64))),
             _SCORE: pa.array(scores.astype(np.float64), mask=has_none),
             _RELEASE: pa.array([self.release_id] * len(rows)),
         }

@@ -62,17 +62,17 @@ def _require_seconds(table: pa.Table, path: pathlib.Path) -> None:
 
 
 def _cast(table: pa.Table, name: str, wanted: pa.DataType, path: pathlib.Path) -> pa.Table:
-    found = table[name].type
-    if pa.types.is_temporal(found.value_type if hasattr(found, "value_type") else found):
+    given = table[name].type
+    if pa.types.is_temporal(given.value_type if hasattr(given, "value_type") else given):
         raise command.InputError(
-            f"--queries {path}, column {name!r}: expected {_word(wanted)}, found {found}. "
+            f"--queries {path}, column {name!r}: expected {_word(wanted)}, found {given}. "
             "Write times as whole Unix seconds, UTC."
         )
     try:
         column = table[name].cast(wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise command.InputError(
-            f"--queries {path}, column {name!r}: expected {_word(wanted)}, found {found}: {error}."
+            f"--queries {path}, column {name!r}: expected {_word(wanted)}, found {given}: {error}."
         ) from None
     return table.set_column(table.column_names.index(name), name, column)
 

@@ -73,8 +73,8 @@ def retrieve(
 def _candidate_rows(path: pathlib.Path, catalogue: Catalogue) -> Rows:
     table = batch_output.read_parquet(path, flag="candidates")
     if "video_id" not in table.column_names:
-        found = ", ".join(table.column_names)
-        raise command.InputError(f"--candidates {path} lacks the column 'video_id'; has {found}.")
+        have = ", ".join(table.column_names)
+        raise command.InputError(f"--candidates {path} lacks the column 'video_id'; has {have}.")
     rows = catalogue.rows(pc.unique(table["video_id"].cast(pa.string())))
     known = rows[rows >= 0]
     if len(known) < len(rows):
@@ -176,12 +176,12 @@ class _Retriever:
 
     def _embed(self, batch: pa.Table, history: History) -> Floats:
         count = batch.num_rows
-        asked = Queries(np.arange(count), np.asarray(combined(batch["time"]), np.int64))
+        moments = Queries(np.arange(count), np.asarray(combined(batch["time"]), np.int64))
         context = {n: combined(batch[n]) for n in ("device", "surface") if n in batch.column_names}
         raw = examples.query_batch(
             self.resolved,
             spec.CANDIDATE,
-            request=Request(asked, np.arange(count), context),
+            request=Request(moments, np.arange(count), context),
             users=Users(self._profiles_of(batch)),
             history=history,
         )
@@ -260,14 +260,14 @@ class _Retriever:
 
     def _output(self, batch: pa.Table, rows: Rows, scores: Floats) -> pa.Table:
         # Videos without an embedding are in the index, with a score that means "never".
-        found = (rows >= 0) & (scores > signatures.UNREACHABLE_BIAS / 2)
-        owner, rank = np.nonzero(found)
+        is_real = (rows >= 0) & (scores > signatures.UNREACHABLE_BIAS / 2)
+        owner, rank = np.nonzero(is_real)
         return pa.table(
             {
                 "query_id": combined(batch["query_id"]).take(pa.array(owner)),
                 "rank": rank + 1,
-                "video_id": self.catalogue.video_ids.take(pa.array(rows[found])),
-                "score": scores[found],
+                "video_id": self.catalogue.video_ids.take(pa.array(rows[is_real])),
+                "score": scores[is_real],
             }
         )
 

@@ -184,9 +184,9 @@ class _Assembly:
         Args:
             until_day: First day, since 1970, whose statistics are left out; None keeps all.
         """
-        asked = trials.rules(self._catalogue)
-        self._add(asked)
-        _require_passed([asked], "")  # No reason could make up for pages that are all errors.
+        gate = trials.rules(self._catalogue)
+        self._add(gate)
+        _require_passed([gate], "")  # No reason could make up for pages that are all errors.
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")

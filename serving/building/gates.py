@@ -150,16 +150,16 @@ def collapse(
         ]
     lists = index.search(queries, k)[0].astype(np.int64)
     drawn = spread.drawn(watched, lists=len(queries), size=k, seed=seed)
-    found, usual = spread.of_lists(lists), spread.of_lists(drawn)
+    value, usual = spread.of_lists(lists), spread.of_lists(drawn)
     same = spread.overlap(lists, pairs=_PAIRS, seed=seed)
     usually_same = spread.overlap(drawn, pairs=_PAIRS, seed=seed)
     most = 1 - MIN_DIFFERENCE * (1 - usually_same)
     return [
         _gate(
             spread_rule,
-            f"{found:.1f}; of lists drawn from the watches of that time {usual:.1f}",
+            f"{value:.1f}; of lists drawn from the watches of that time {usual:.1f}",
             f"at least {MIN_SPREAD * usual:.1f}",
-            passed=found >= MIN_SPREAD * usual,
+            passed=value >= MIN_SPREAD * usual,
         ),
         _gate(
             overlap_rule,
@@ -264,29 +264,29 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
         "lists of the served model against the measured one's, of videos that both know",
         "served model, recall@100 of watches of videos that the measured one does not know",
     )
-    found = []
+    gates = []
     overlap = checks.get("overlap_at_100")
     listed = int(checks.get("listed", 0))
     if overlap is not None and listed >= 2 * COLLAPSE_K:
         at_random = COLLAPSE_K / listed
         least = at_random + MIN_AGREEMENT * (1 - at_random)
         value = f"overlap {overlap:.4f}, at random {at_random:.4f}"
-        found.append(_gate(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
+        gates.append(_gate(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
     else:
         value = f"{listed} videos" if checks else "not refitted"
         threshold = f"{2 * COLLAPSE_K} videos to tell"
-        found.append(Gate(rule=rules[0], value=value, threshold=threshold, verdict=NOT_CHECKED))
+        gates.append(Gate(rule=rules[0], value=value, threshold=threshold, verdict=NOT_CHECKED))
     new = checks.get("new", {})
     count, recall = int(new.get("watches", 0)), new.get("final")
     if count >= _FEWEST_NEW and recall is not None:
         chance = min(1.0, COLLAPSE_K / checks["videos"])
         passed = recall > chance or chance == 1.0
         value = f"{recall:.4f} of {count}, chance {chance:.4f}"
-        found.append(_gate(rules[1], value, "above chance", passed=passed))
+        gates.append(_gate(rules[1], value, "above chance", passed=passed))
     else:
         value, threshold = f"{count} such watches", f"{_FEWEST_NEW} to tell"
-        found.append(Gate(rule=rules[1], value=value, threshold=threshold, verdict=NOT_CHECKED))
-    return found
+        gates.append(Gate(rule=rules[1], value=value, threshold=threshold, verdict=NOT_CHECKED))
+    return gates
 
 
 def page_order(judged: Mapping[str, Any]) -> list[Gate]:
@@ -297,11 +297,11 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
             learned.
     """
     best = judged.get("best_single", "the best part alone")
-    found = []
+    gates = []
     for k, change in judged.get("difference", {}).items():
         value = judged["hits"][judged["chosen"]][k]
         low, high = _bounds(change)
-        found.append(
+        gates.append(
             _gate(
                 f"watched video in the first {k} of the page, {judged['chosen']} order, against "
                 f"{best}",
@@ -310,7 +310,7 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
                 passed=high >= 0,
             )
         )
-    return found or [
+    return gates or [
         Gate(
             rule="order of pages against its best part alone",
             value=f"{judged.get('lessons', 0)} held-out watches of candidates",

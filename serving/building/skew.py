@@ -106,19 +106,19 @@ def _compare(
     # Examples that share a key cannot be told apart, so they are left out.
     wanted = keys.filter(_unique(keys))
     position = np.asarray(pc.index_in(wanted, value_set=keys))
-    found = np.zeros(len(wanted), bool)
+    is_matched = np.zeros(len(wanted), bool)
     total = NONE
     for table in _matching_rows(examples_dir, model, split, wanted):
         rows = np.asarray(pc.index_in(_keys(table, model), value_set=wanted))
-        found[rows] = True
+        is_matched[rows] = True
         for side, signature in _SIDES:
             raw = tensors.to_arrays(table, resolved, model, side)
             served = loaded.signatures[signature](**{n: tf.constant(v) for n, v in raw.items()})
             trained = {name: transformed[name][position[rows]] for name in served}
             total += _difference({n: v.numpy() for n, v in served.items()}, trained)
-        if found.all():
+        if is_matched.all():
             break
-    return dataclasses.replace(total, rows=int(found.sum()), missing=int((~found).sum()))
+    return dataclasses.replace(total, rows=int(is_matched.sum()), missing=int((~is_matched).sum()))
 
 
 def _unique(keys: pa.Array) -> pa.Array:

@@ -52,9 +52,9 @@ def attribute(
     seconds = np.array(combined(impressions["watch_time_s"]), np.float64)
     both = pa.concat_tables([impressions.select(SHOWN), beside.select(SHOWN)])
     moment, added = (values[: len(clicked)] for values in outcomes(both, engagements))
-    found = moment != clicks.NEVER
+    has_click = moment != clicks.NEVER
     moment[clicked] = clicks.NEVER
-    return clicked | found, np.where(seconds > 0, seconds, added), moment
+    return clicked | has_click, np.where(seconds > 0, seconds, added), moment
 
 
 def outcomes(impressions: pa.Table, engagements: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ class Follower:
         Exact where no compaction runs during the first call. What is yielded counts as read when
         the block succeeds: a block that fails is given it again.
         """
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         read = dict(self._read)
         names = set()
         for path in sorted(self._directory.glob("*.jsonl")):
@@ -68,11 +68,11 @@ class Follower:
                 continue
             # Smaller: a write that failed was taken back.
             read[name] = start + len(content) if size > start else size
-            found.extend(self._records(path, content))
+            records.extend(self._records(path, content))
         # A name may hide from one listing, while it is renamed.
         for name in read.keys() - names - self._listed:
             del read[name]
-        yield found
+        yield records
         self._read, self._listed, self._is_first = read, names, False
 
     def _is_news(self, stream: str, name: str) -> bool:

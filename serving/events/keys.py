@@ -62,13 +62,13 @@ def not_moved(records: pa.Table, moved: Sequence[np.ndarray]) -> tuple[pa.Table,
 
 def moved(directory: pathlib.Path) -> list[np.ndarray]:
     """Returns the digests of what was moved, sorted, in parts."""
-    found = []
+    arrays = []
     for path in _files(directory):
         try:
-            found.append(np.load(path, mmap_mode="r", allow_pickle=False))
+            arrays.append(np.load(path, mmap_mode="r", allow_pickle=False))
         except ValueError as error:
             logging.error("%s is damaged: what it knew may be taken for new. %s", path, error)
-    return found
+    return arrays
 
 
 def save(directory: pathlib.Path, keys: np.ndarray, *, wall_s: float) -> None:

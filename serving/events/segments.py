@@ -98,12 +98,12 @@ def segment_name(stream: str, start_s: int, store: str, suffix: str) -> str:
 
 def segments(root: pathlib.Path) -> list[Segment]:
     """Returns the segments of a logs directory, oldest first."""
-    found = []
+    listed = []
     for path in sorted((root / DIRECTORY).glob("*.jsonl")):
         stream, start, store, *_ = path.name.split("-")
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
-            found.append(
+            listed.append(
                 Segment(
                     path=path,
                     stream=stream,
@@ -114,7 +114,7 @@ def segments(root: pathlib.Path) -> list[Segment]:
                     is_sealed=_is_sealed(path),
                 )
             )
-    return found
+    return listed
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
@@ -243,18 +243,18 @@ def _are_records(table: pa.Table) -> bool:
 
 def _parse_by_line(path: pathlib.Path, content: bytes, *, keep_aside: bool) -> pa.Table:
     """Reads line by line; what is not a record is named in the log and kept aside."""
-    found, damaged = [], []
+    whole, damaged = [], []
     for line in content.splitlines(keepends=True):
         record = record_of(line)
         if record is not None:
-            found.append(record)
+            whole.append(record)
         else:
             damaged.append(line)
     if damaged and keep_aside:
         aside = path.with_suffix(".damaged")
         logging.error("%s: %d lines are no records; kept in %s.", path, len(damaged), aside)
         files.atomic_write(aside, b"".join(damaged))
-    return pa.Table.from_pylist(found, schema=RECORD)
+    return pa.Table.from_pylist(whole, schema=RECORD)
 
 
 def _whole_lines(path: pathlib.Path) -> bytes:

@@ -118,8 +118,8 @@ class StoredLogs:
             try:
                 bucket.write((self._location / name).key, path, mode="create")
             except ConflictError:
-                found = bucket.head((self._location / name).key)
-                if found is None or found.size != path.stat().st_size:
+                stored = bucket.head((self._location / name).key)
+                if stored is None or stored.size != path.stat().st_size:
                     logging.error("%s is in the store with other content; kept here.", path)
             self._remember(name)
             written += 1

@@ -81,8 +81,8 @@ def merge(
     Returns:
         Candidates in the order of the sources, first mention first.
     """
-    found = [n.rows for n in nominations.values()]
-    everything = np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
+    parts = [n.rows for n in nominations.values()]
+    everything = np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
     rows, first, place = np.unique(everything, return_index=True, return_inverse=True)
     order = np.argsort(first, kind="stable")
     position = np.empty(len(order), np.int64)
@@ -112,7 +112,7 @@ def merge(
     )
 
 
-def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
+def related_order(candidates: Candidates, seconds: np.ndarray | None) -> np.ndarray:
     """Returns candidates by how related they are, and by what they are worth to the viewer.
 
         score = sum over rankings of 1 / (60 + place)
@@ -120,7 +120,7 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
     The rankings are those of the sources of related videos, and the one by expected watch time.
 
     Args:
-        found: Candidates, n of them.
+        candidates: Candidates, n of them.
         seconds: Expected watch times, float32 [n]; None where nothing ranked them.
 
     Returns:
@@ -128,8 +128,8 @@ def related_order(found: Candidates, seconds: np.ndarray | None) -> np.ndarray:
 
     Source: Cormack, Clarke & Buettcher, SIGIR 2009, "Reciprocal Rank Fusion".
     """
-    fused = np.zeros(len(found))
-    rankings = list(found.source_scores)
+    fused = np.zeros(len(candidates))
+    rankings = list(candidates.source_scores)
     if seconds is not None:
         rankings.append(seconds)
     for scores in rankings:

@@ -91,11 +91,11 @@ def load(path: str | pathlib.Path) -> Experiment:
         InputError: The file cannot be read, or breaks a rule.
     """
     try:
-        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        document = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         experiment = Experiment(
-            name=found["name"],
-            salt=str(found.get("salt") or found["name"]),
-            arms=tuple(Arm(**arm) for arm in found["arms"]),
+            name=document["name"],
+            salt=str(document.get("salt") or document["name"]),
+            arms=tuple(Arm(**arm) for arm in document["arms"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise command.InputError(

@@ -97,8 +97,8 @@ class VideoRules:
             lengths = offsets[rows + 1] - offsets[rows]
             is_it = np.isin(codes[ragged_rows(offsets[rows], lengths)], mine)
             owner = np.repeat(np.arange(len(rows)), lengths)
-            found: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
-            return found
+            has_one: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
+            return has_one
 
         return rule
 
@@ -284,15 +284,15 @@ def load_predicate(name: str) -> Predicate:
     """
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        predicate = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise command.InputError(
             f"--filter={name} must be MODULE:FUNCTION, a function of viewer, catalogue and rows "
             f"that can be imported: {error}."
         ) from error
-    if not callable(found):
-        raise command.InputError(f"--filter={name} must name a function, got {found!r}.")
-    return found
+    if not callable(predicate):
+        raise command.InputError(f"--filter={name} must name a function, got {predicate!r}.")
+    return predicate
 
 
 _NO_ROWS = np.zeros(0, np.int32)
@@ -306,28 +306,28 @@ def _rules(
     blocked: Blocked,
     predicate: Predicate | None,
 ) -> Mapping[str, Rule]:
-    found: dict[str, Rule] = {}
+    rule_of: dict[str, Rule] = {}
     for name, listed in (("blocked_channel", blocked), ("hidden_channel", viewer.hidden)):
         codes = [rules.channel_codes[c] for c in listed.channels if c in rules.channel_codes]
         if codes:
-            found[name] = functools.partial(_of_no_channel, catalogue.channels[0], codes)
+            rule_of[name] = functools.partial(_of_no_channel, catalogue.channels[0], codes)
     in_region = rules.allowed_in(viewer.region)
     if in_region is not None:
-        found["region"] = in_region
+        rule_of["region"] = in_region
     min_ages = rules.min_ages
     if min_ages is not None:
         age = viewer.age or 0.0
-        found["age"] = lambda rows: min_ages[rows] <= age
+        rule_of["age"] = lambda rows: min_ages[rows] <= age
     if predicate is not None:
-        found["custom"] = functools.partial(_asked, predicate, viewer, catalogue)
-    return found
+        rule_of["custom"] = functools.partial(_custom_rule, predicate, viewer, catalogue)
+    return rule_of
 
 
 def _of_no_channel(channels: np.ndarray, codes: Sequence[int], rows: np.ndarray) -> np.ndarray:
     return ~np.isin(channels[rows], codes)
 
 
-def _asked(
+def _custom_rule(
     predicate: Predicate, viewer: Viewer, catalogue: Catalogue, rows: np.ndarray
 ) -> np.ndarray:
     try:
@@ -391,10 +391,10 @@ class _Lists:
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         is_it = self.codes[ragged_rows(self.offsets[rows], lengths)] == code
         owner = np.repeat(np.arange(len(rows)), lengths)
-        found: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
-        return found
+        has_value: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
+        return has_value
 
     def have_any(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n], whether the list of each row has any value."""
-        found: np.ndarray = self.offsets[rows + 1] > self.offsets[rows]
-        return found
+        has_any: np.ndarray = self.offsets[rows + 1] > self.offsets[rows]
+        return has_any

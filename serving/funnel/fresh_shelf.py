@@ -48,9 +48,9 @@ class StackedRows:
         on_shelf = np.flatnonzero(rows >= len(self._first))
         if not len(on_shelf):
             return self._first[rows]
-        found = self._first[np.minimum(rows, len(self._first) - 1)]
-        found[on_shelf] = self._more[rows[on_shelf] - len(self._first)]
-        return found
+        chosen = self._first[np.minimum(rows, len(self._first) - 1)]
+        chosen[on_shelf] = self._more[rows[on_shelf] - len(self._first)]
+        return chosen
 
 
 class ShelvedIndex:
@@ -105,13 +105,13 @@ class Shelver:
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
-        found = release.on_disk
-        if found is None:
+        on_disk = release.on_disk
+        if on_disk is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
-        embed = backend.open(signatures.QUERY_TOWER, found, signature=signatures.EMBED_VIDEOS)
+        embed = backend.open(signatures.QUERY_TOWER, on_disk, signature=signatures.EMBED_VIDEOS)
         prepare = None
         if release.prepared is not None:
-            prepare = backend.open(signatures.RANKER, found, signature=signatures.PREPARE_VIDEOS)
+            prepare = backend.open(signatures.RANKER, on_disk, signature=signatures.PREPARE_VIDEOS)
         return cls(release, embed, prepare)
 
     def with_videos(self, videos: pa.Table) -> LoadedRelease:

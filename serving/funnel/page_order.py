@@ -159,8 +159,8 @@ class PageOrder:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Returns w . x, float64 [n]."""
-        found: np.ndarray = x @ self.weights
-        return found
+        scores: np.ndarray = x @ self.weights
+        return scores
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON that :meth:`load` reads, with its SHA-256; it appears when it is whole.

@@ -105,8 +105,10 @@ class Recorder:
 
     def waiting_s(self) -> float:
         """Returns the age of the oldest record that the tables do not have yet, seconds."""
-        found = event_segments.segments(self._log.logs_dir)
-        waiting = [s.start_s for s in found if s.stream not in event_segments.IN_TABLES and s.size]
+        segments = event_segments.segments(self._log.logs_dir)
+        waiting = [
+            s.start_s for s in segments if s.stream not in event_segments.IN_TABLES and s.size
+        ]
         return max(time.time() - min(waiting), 0.0) if waiting else 0.0
 
 
@@ -116,11 +118,11 @@ def catch_up(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:
     That is what no table has yet, what is owed to this store, and clicks, which are in no table.
     Of what a server has moved the store has the rest.
     """
-    found = event_segments.segments(pathlib.Path(logs_dir))
-    evidence = [s for s in found if s.stream == event_segments.EVIDENCE]
-    owed = [s for s in found if s.stream == event_segments.OWED]
+    segments = event_segments.segments(pathlib.Path(logs_dir))
+    evidence = [s for s in segments if s.stream == event_segments.EVIDENCE]
+    owed = [s for s in segments if s.stream == event_segments.OWED]
     owed = [s for s in owed if event_segments.owed_to(history.store_id, s)]
-    waiting = [s for s in found if s.stream not in event_segments.IN_TABLES]
+    waiting = [s for s in segments if s.stream not in event_segments.IN_TABLES]
     applied = bring(history, [*owed, *waiting]) + bring(history, evidence, kinds=(Kind.CLICK,))
     if applied:
         logging.info("Applied %d events of the event log to the history store.", applied)

@@ -109,17 +109,17 @@ class LastEmbeddings:
 
     def __init__(self, max_bytes: int = 64 << 20) -> None:
         # Embeddings of different releases do not fit together, so the release is in the key.
-        self._found: cachetools.LRUCache[tuple[str, str], np.ndarray] = cachetools.LRUCache(
+        self._embeddings: cachetools.LRUCache[tuple[str, str], np.ndarray] = cachetools.LRUCache(
             max_bytes, getsizeof=lambda embedding: self.ENTRY_BYTES + embedding.nbytes
         )
         self._lock = threading.Lock()
 
-    def put(self, release_id: str, user_id: str, embedding: np.ndarray) -> None:
+    def put(self, version: str, user_id: str, embedding: np.ndarray) -> None:
         """Remembers the embedding of a user, float32 [D + 1]."""
         with self._lock:
-            self._found[release_id, user_id] = embedding
+            self._embeddings[version, user_id] = embedding
 
-    def get(self, release_id: str, user_id: str) -> np.ndarray | None:
+    def get(self, version: str, user_id: str) -> np.ndarray | None:
         """Returns the last embedding that a release gave a user, None where it gave none."""
         with self._lock:
-            return self._found.get((release_id, user_id))
+            return self._embeddings.get((version, user_id))

@@ -100,8 +100,8 @@ class Similar(Source):
         if embedding[-1] <= signatures.UNREACHABLE_BIAS / 2:
             return NOTHING  # It was never learnt.
         embedding[-1] = 0.0
-        asked = dataclasses.replace(question, embedding=embedding)
-        return self._nearest.nominate(asked, limit)
+        of_video = dataclasses.replace(question, embedding=embedding)
+        return self._nearest.nominate(of_video, limit)
 
 
 class Popular(Source):

@@ -61,13 +61,13 @@ class HistoryCache:
     """
 
     def __init__(self, max_bytes: int = _CACHE_BYTES) -> None:
-        self._found = cachetools.LRUCache(max_bytes, getsizeof=lambda found: found.nbytes)
+        self._kept = cachetools.LRUCache(max_bytes, getsizeof=lambda kept: kept.nbytes)
         self._lock = threading.Lock()
 
     def get(self, user_id: str) -> Remembered | None:
         """Returns what was remembered last."""
         with self._lock:
-            return self._found.get(user_id)
+            return self._kept.get(user_id)
 
     def remember(
         self,
@@ -90,9 +90,9 @@ class HistoryCache:
             told: Profile, blocked and newest, as for :func:`user_history.history_of`.
         """
         history = user_history.history_of(user_id, rows, most=most, **told)
-        found = Remembered(version=version, marks=marks, rows=rows, history=history)
+        remembered = Remembered(version=version, marks=marks, rows=rows, history=history)
         with self._lock:
-            self._found[user_id] = found
+            self._kept[user_id] = remembered
         return history
 
 
@@ -169,9 +169,9 @@ def _known(moment: np.ndarray) -> np.ndarray:
     return np.where(moment == clicks.NEVER, np.nan, moment.astype(np.float64))
 
 
-def _replaced(table: pa.Table, places: np.ndarray, **found: np.ndarray) -> pa.Table:
+def _replaced(table: pa.Table, places: np.ndarray, **columns: np.ndarray) -> pa.Table:
     """Returns the table with other values at some places."""
-    for name, values in found.items():
+    for name, values in columns.items():
         column = _values(table[name]).copy()
         column[places] = values
         index = table.column_names.index(name)

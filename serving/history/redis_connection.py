@@ -113,14 +113,14 @@ def connect(
 
 
 def _parts(address: str) -> dict[str, str]:
-    found = _ADDRESS.fullmatch(address)
-    if found is None or int(found["port"] or 0) > 65535:
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"] or 0) > 65535:
         # Neither the address nor a part of it: nobody knows where its password begins.
         raise command.InputError(
             f"the history store must be {_FORM} or a SQLite file; the address that was given is "
             f"neither. Its password comes from --history_password_file or {PASSWORD_VARIABLE}."
         )
-    parts = {name: value or "" for name, value in found.groupdict().items()}
+    parts = {name: value or "" for name, value in match.groupdict().items()}
     return parts | {"port": parts["port"] or "6379", "database": parts["database"] or "0"}
 
 

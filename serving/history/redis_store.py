@@ -124,12 +124,12 @@ class RedisHistoryStore:
 
     def _require(self, filled: bytes | None, *, is_done: bool = True) -> None:
         """Raises HistoryLostError where the filling in Redis is not the one that was there."""
-        found = (filled or b"").decode()
-        if found == _UNNAMED and is_done:
+        filling = (filled or b"").decode()
+        if filling == _UNNAMED and is_done:
             return
         if is_done and not self._filled:
-            self._filled = found
-        elif not is_done or found != self._filled:
+            self._filled = filling
+        elif not is_done or filling != self._filled:
             raise errors.HistoryLostError(
                 f"the history store {self.path} has lost what it held: it was emptied, or "
                 "restarted without its data. It is filled again from the logs."
@@ -189,10 +189,10 @@ class RedisHistoryStore:
                 pipeline.exists(f"{PREFIX}user:{user_id}")
             for event in events:
                 pipeline.hexists(f"{PREFIX}{event.kind.value}:{event.user_id}", event.identity)
-            filling, *found = pipeline.execute()
+            filling, *replies = pipeline.execute()
         self._require(_named(*filling))
-        keys = {e.key for e, there in zip(events, found[len(users) :], strict=True) if there}
-        return keys, {user_id for user_id, there in zip(users, found, strict=False) if there}
+        keys = {e.key for e, there in zip(events, replies[len(users) :], strict=True) if there}
+        return keys, {user_id for user_id, there in zip(users, replies, strict=False) if there}
 
     def read(self, user_id: str) -> UserHistory:
         """Returns all that is known of a user; rows that the cache has are not read again."""
@@ -250,9 +250,9 @@ class RedisHistoryStore:
         with self._explained("read"):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.mget(*_FILLING).zrange(PREFIX + "watchers", 0, limit - 1)
-            filling, found = pipeline.execute()
+            filling, ids = pipeline.execute()
         self._require(_named(*filling))
-        return [user_id.decode() for user_id in found]
+        return [user_id.decode() for user_id in ids]
 
     def watch_counts(self, since_s: int) -> pa.Table:
         """Returns watches by region and video, from the full hour before ``since_s``."""

@@ -15,7 +15,7 @@ from serving.funnel.experiment import Experiment
 from serving.funnel.loaded_release import LoadedRelease
 from serving.insight import releases
 from serving.release import manifest as release
-from serving.release import publication
+from serving.release import publication, rollbacks
 
 # A result is made of the logs, which takes seconds; whoever looks again sees it for so long.
 _RESULT_HOLDS_S = 60.0
@@ -91,15 +91,14 @@ class Console:
                 another one serves by now.
         """
         with _politely():
-            current = release.stated_current(self._root)
-            if current != seen:
-                raise errors.NotPossibleError(
-                    f"release {current} serves by now, no longer {seen[:40]}: look again."
-                )
-            if to == current:
+            if to == seen == release.stated_current(self._root):
                 raise errors.NotPossibleError(f"release {to} serves already.")
-            old, new = publication.rollback(self._root, to)
+            old, new = publication.rollback(self._root, to, seen=seen, by=rollbacks.CONSOLE)
         return RolledBack(old=old, new=new)
+
+    def rollbacks(self) -> list[rollbacks.Rollback]:
+        """Returns what was rolled back, newest first."""
+        return rollbacks.read(self._root)
 
     @contextlib.contextmanager
     def pinned(self, version: str) -> Iterator[LoadedRelease]:
@@ -122,8 +121,8 @@ class Console:
                         )
                     self._other = None  # Never three at once.
                     self._other = self._load(version)
-            found = self._other
-        yield found
+            other = self._other
+        yield other
 
     def result(self, experiment: Experiment | None) -> dict[str, Any]:
         """Returns what an experiment showed so far, as :mod:`serving.batch.experiment_analysis`.
@@ -138,8 +137,8 @@ class Console:
         with self._lock:
             if self._result is None or time.monotonic() - self._result[0] > _RESULT_HOLDS_S:
                 with _politely():
-                    found = experiment_analysis.analyse(self.logs, experiment)
-                self._result = (time.monotonic(), found)
+                    result = experiment_analysis.analyse(self.logs, experiment)
+                self._result = (time.monotonic(), result)
             return self._result[1]
 
 

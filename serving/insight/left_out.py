@@ -57,10 +57,10 @@ class RawRankers:
         if ranker is None or self._open is None:
             return ranker if release.prepared is None else None
         with self._lock:  # Of one ranker, whatever is renewed around it.
-            found = self._opened.get(ranker)
-            if found is None:
-                found = self._opened[ranker] = self._open(release)
-            return found
+            opened = self._opened.get(ranker)
+            if opened is None:
+                opened = self._opened[ranker] = self._open(release)
+            return opened
 
 
 def without_each(

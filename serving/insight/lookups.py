@@ -122,38 +122,38 @@ class Video:
     shown: ShownTo | None
 
 
-def user(found: UserHistory, release: LoadedRelease, *, arm: str) -> User:
+def user(history: UserHistory, release: LoadedRelease, *, arm: str) -> User:
     """Returns a user and what happened lately, newest first."""
-    impressions = found.impressions
+    impressions = history.impressions
     clicks = int(pc.sum(impressions["clicked"]).as_py() or 0)
     happened = [
         *(Happened(kind="shown", time=row["time"], video_id=row["video_id"], told=_followed(row))
           for row in _last(impressions)),
         *(Happened(kind="watched", time=row["time"], video_id=row["video_id"],
                    told=f"{row['watch_time_s']:.0f} s{', to the end' if row['completed'] else ''}")
-          for row in _last(found.watches)),
+          for row in _last(history.watches)),
         *(Happened(kind="searched", time=row["time"], told=row["query"])
-          for row in _last(found.searches)),
+          for row in _last(history.searches)),
         *(Happened(kind=row["kind"], time=row["time"], video_id=row["video_id"] or "",
                    told=_said(row))
-          for row in _last(found.feedback)),
+          for row in _last(history.feedback)),
     ]  # fmt: skip
     happened.sort(key=lambda one: -one.time)
     titles = _titles(release, [one.video_id for one in happened])
     return User(
-        user_id=found.user_id,
-        is_known=found.is_known,
-        profile=dict(found.profile) or release.profiles.of(found.user_id),
+        user_id=history.user_id,
+        is_known=history.is_known,
+        profile=dict(history.profile) or release.profiles.of(history.user_id),
         arm=arm,
         counts={
             "shown": impressions.num_rows,
-            "watched": found.watches.num_rows,
-            "searched": found.searches.num_rows,
-            "said": found.feedback.num_rows,
+            "watched": history.watches.num_rows,
+            "searched": history.searches.num_rows,
+            "said": history.feedback.num_rows,
         },
         click_rate=clicks / impressions.num_rows if impressions.num_rows else None,
-        hidden=sorted({*found.blocked.videos, *found.blocked.channels, *found.hidden.videos,
-                       *found.hidden.channels}),
+        hidden=sorted({*history.blocked.videos, *history.blocked.channels, *history.hidden.videos,
+                       *history.hidden.channels}),
         happened=[
             dataclasses.replace(one, title=titles.get(one.video_id)) for one in happened[:_ROWS]
         ],
@@ -161,8 +161,8 @@ def user(found: UserHistory, release: LoadedRelease, *, arm: str) -> User:
 
 
 def _last(rows: pa.Table) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = rows.slice(max(rows.num_rows - _ROWS, 0)).to_pylist()
-    return found
+    entries: list[dict[str, Any]] = rows.slice(max(rows.num_rows - _ROWS, 0)).to_pylist()
+    return entries
 
 
 def _followed(row: Mapping[str, Any]) -> str:
@@ -229,9 +229,9 @@ def near_query(release: LoadedRelease, query: str, *, now: int) -> list[Near]:
     )
     somebody = dataclasses.replace(unknown_user(""), searches=searched)
     viewer = release.viewer(somebody, now=now, context={})
-    found, scores = release.index.search(release.embed(viewer)[np.newaxis], _NEAR)
-    kept = found[0] >= 0
-    return _near(release, found[0][kept], scores[0][kept])
+    nearest, scores = release.index.search(release.embed(viewer)[np.newaxis], _NEAR)
+    kept = nearest[0] >= 0
+    return _near(release, nearest[0][kept], scores[0][kept])
 
 
 def _near(release: LoadedRelease, rows: np.ndarray, scores: np.ndarray) -> list[Near]:
@@ -266,8 +266,8 @@ def _shown(logs_dir: pathlib.Path, video_id: str, *, now: int) -> ShownTo | None
         with compaction.waiting_impressions(logs_dir) as waiting:
             late = waiting.filter(pc.greater_equal(waiting["time"], window["from_s"]))
             is_new = not any((logs_dir / "impressions").glob("**/*.parquet"))
-            found = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
-        parts = [logs.read_fragment(fragment, **window) for fragment in found]
+            fragments = [] if is_new else logs.fragments(logs_dir, "impressions", **window)
+        parts = [logs.read_fragment(fragment, **window) for fragment in fragments]
     except (command.InputError, OSError) as error:
         told = f"the impressions of the logs cannot be read: {error}"
         raise errors.NotPossibleError(told) from error

@@ -134,13 +134,13 @@ class Comparison:
 
 def listed(serving_root: pathlib.Path) -> list[Summary]:
     """Returns all releases of a serving root, newest first; broken ones say what is wrong."""
-    found = []
+    summaries = []
     for version in reversed(release.versions(serving_root)):
         try:
-            found.append(_summary(serving_root, release.load_manifest(serving_root, version)))
+            summaries.append(_summary(serving_root, release.load_manifest(serving_root, version)))
         except release.ReleaseRefusedError as error:
-            found.append(Summary(release_id=version, fault=str(error)))
-    return found
+            summaries.append(Summary(release_id=version, fault=str(error)))
+    return summaries
 
 
 def detail(serving_root: pathlib.Path, version: str) -> Detail:
@@ -175,7 +175,7 @@ def compared(serving_root: pathlib.Path, one: str, other: str) -> Comparison:
         one=_summary(serving_root, first),
         other=_summary(serving_root, second),
         pairs=[
-            _pair(name, *(found.get(name) for found in figures))
+            _pair(name, *(of_release.get(name) for of_release in figures))
             for name in dict.fromkeys([*figures[0], *figures[1]])
         ],
         origins=[

@@ -19,11 +19,11 @@ class Standings:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._worked = answer.worked
-        found, count = self._worked.gathered, len(self._worked.gathered)
+        gathered, count = self._worked.gathered, len(self._worked.gathered)
         self._places = np.empty(count, np.int64)
         self._places[self._worked.order] = np.arange(1, count + 1)
         channels, _ = answer.release.catalogue.channels
-        self._channels = channels[found.rows]
+        self._channels = channels[gathered.rows]
 
     # ---- retrieval ---------------------------------------------------------------------------
 

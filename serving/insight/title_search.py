@@ -65,13 +65,13 @@ class TitleSearch:
         quoted = [f'"{word}"' for word in words[:-1]] + [f'"{words[-1]}"*']
         with self._lock:
             self._take_in(catalogue)
-            found = self._rows(" AND ".join(quoted), catalogue)
-            if len(found) < limit and len(words) > 1:
+            rows = self._rows(" AND ".join(quoted), catalogue)
+            if len(rows) < limit and len(words) > 1:
                 some = self._rows(" OR ".join(quoted), catalogue)
-                found = np.concatenate([found, some[~np.isin(some, found)]])
+                rows = np.concatenate([rows, some[~np.isin(some, rows)]])
         if permits is not None:
-            found = found[permits(found)]
-        return found[:limit]
+            rows = rows[permits(rows)]
+        return rows[:limit]
 
     def _rows(self, expression: str, catalogue: Catalogue) -> np.ndarray:
         """Returns rows of the videos that match, int32, best first."""

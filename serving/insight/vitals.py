@@ -120,10 +120,10 @@ def of(registry: CollectorRegistry, release: LoadedRelease, *, now: float, model
 
 
 def _histograms(samples: Iterable[Any]) -> dict[str, Histogram]:
-    found: dict[str, dict[str, Any]] = {}
+    by_label: dict[str, dict[str, Any]] = {}
     for sample in samples:
         label = " ".join(value for key, value in sample.labels.items() if key != "le")
-        mine = found.setdefault(label, {"bounds": [], "counts": [], "count": 0, "sum": 0.0})
+        mine = by_label.setdefault(label, {"bounds": [], "counts": [], "count": 0, "sum": 0.0})
         if sample.name.endswith("_bucket") and sample.labels["le"] != "+Inf":
             mine["bounds"].append(float(sample.labels["le"]))
             mine["counts"].append(int(sample.value))
@@ -135,7 +135,7 @@ def _histograms(samples: Iterable[Any]) -> dict[str, Histogram]:
         label: Histogram(
             count=one["count"], sum_s=one["sum"], bounds_s=one["bounds"], counts=one["counts"]
         )
-        for label, one in found.items()
+        for label, one in by_label.items()
     }
 
 

@@ -91,16 +91,16 @@ class _Telling:
 
     def _candidates(self) -> Candidates:
         """Returns the videos as the ranker sees them; what nobody nominated has no source."""
-        found = self._worked.gathered
+        gathered = self._worked.gathered
         places = np.array([self._place_of.get(int(row), -1) for row in self._rows], np.int64)
         is_in = places >= 0
         bits = np.zeros(len(places), np.int64)
-        scores = np.full((len(found.source_names), len(places)), np.nan, np.float32)
-        bits[is_in] = found.source_bits[places[is_in]]
-        scores[:, is_in] = found.source_scores[:, places[is_in]]
+        scores = np.full((len(gathered.source_names), len(places)), np.nan, np.float32)
+        bits[is_in] = gathered.source_bits[places[is_in]]
+        scores[:, is_in] = gathered.source_scores[:, places[is_in]]
         return Candidates(
             rows=self._rows,
-            source_names=found.source_names,
+            source_names=gathered.source_names,
             source_bits=bits,
             source_scores=scores,
             retrieval_scores=self._standings.retrieval_scores(self._rows),
@@ -183,10 +183,10 @@ class _Telling:
         return Outcome.BELOW, told, None
 
     def _nominations(self, place: int | None) -> list[Nomination]:
-        found = self._worked.gathered
+        gathered = self._worked.gathered
         listed = []
-        for number, name in enumerate(found.source_names):
-            scores = found.source_scores[number]
+        for number, name in enumerate(gathered.source_names):
+            scores = gathered.source_scores[number]
             score = math.nan if place is None else float(scores[place])
             better = int((scores > score).sum()) if math.isfinite(score) else None
             listed.append(

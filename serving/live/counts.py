@@ -59,8 +59,8 @@ class DecayedCounts:
         limit = min(limit, int(np.count_nonzero(counts)))
         if limit == 0:
             return np.zeros(0, np.int64)
-        found = np.argpartition(-counts, limit - 1)[:limit]
-        return found[np.lexsort((found, -counts[found]))]
+        top = np.argpartition(-counts, limit - 1)[:limit]
+        return top[np.lexsort((top, -counts[top]))]
 
     def at(self, numbers: np.ndarray, now_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Returns counts as they are at a moment, where a watch of that moment counts 1.
@@ -74,9 +74,9 @@ class DecayedCounts:
         """
         scale = np.exp2((self._epoch - now_s) / self._half_lives)
         known = (numbers >= 0) & (numbers < self._counts.shape[1])
-        found = np.zeros((len(self._half_lives), len(numbers)))
-        found[:, known] = self._counts[:, numbers[known]]
-        return found * scale[:, np.newaxis], self._counts.sum(axis=1) * scale
+        counts = np.zeros((len(self._half_lives), len(numbers)))
+        counts[:, known] = self._counts[:, numbers[known]]
+        return counts * scale[:, np.newaxis], self._counts.sum(axis=1) * scale
 
     def renumbered(self, kept: np.ndarray) -> None:
         """Forgets all numbers but those in ``kept``, which become 0, 1, and so on."""
@@ -118,9 +118,9 @@ class RecentWatches:
         if len(self._times) < at_least:
             return np.zeros(0, np.int64)
         weights = np.exp2((self._times - self._times[-1]) / half_life_s)
-        found, which = np.unique(self._numbers, return_inverse=True)
+        distinct, which = np.unique(self._numbers, return_inverse=True)
         counts = np.bincount(which, weights=weights)
-        return found[np.argsort(-counts, kind="stable")[:limit]]
+        return distinct[np.argsort(-counts, kind="stable")[:limit]]
 
     def counts(
         self, numbers: np.ndarray, half_life_s: float, now_s: float

@@ -284,8 +284,8 @@ class LiveState:
         """
         row_of = catalogue.row_of
         with self._lock:
-            found = [(i, t) for i, t in self._first_watch_s.items() if i not in row_of]
-        return sorted(found, key=lambda pair: (pair[1], pair[0]))[-most:]
+            outside = [(i, t) for i, t in self._first_watch_s.items() if i not in row_of]
+        return sorted(outside, key=lambda pair: (pair[1], pair[0]))[-most:]
 
     def known(self, since: int) -> tuple[int, list[str]]:
         """Returns the generation of the numbers, and the ids from number ``since`` on."""

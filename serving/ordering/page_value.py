@@ -72,9 +72,9 @@ class PageValue:
             [60.0, 70.0]
         """
         with np.errstate(all="ignore"):
-            found = _value(self._root, said)
+            value = _value(self._root, said)
         count = len(next(iter(said.values())))
-        values = np.broadcast_to(np.asarray(found, np.float64), count)
+        values = np.broadcast_to(np.asarray(value, np.float64), count)
         return np.where(np.isnan(values), -np.inf, values)
 
     def require(self, heads: Collection[str], *, where: str) -> None:

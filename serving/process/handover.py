@@ -67,7 +67,7 @@ class Control:
         self.leaving = threading.Event()
         self._socket = socket.socket(fileno=descriptor)
         self._lock = threading.Lock()
-        self._asked = ""
+        self._requested = ""
         self._failure = ""
         threading.Thread(target=self._listen, name="control", daemon=True).start()
 
@@ -82,11 +82,11 @@ class Control:
             HandoverError: The successor that was asked for has failed; the next call asks again.
         """
         with self._lock:
-            if self._asked != version:  # What became of another one is of no interest any more.
-                self._asked, self._failure = version, ""
+            if self._requested != version:  # What became of another one is of no interest any more.
+                self._requested, self._failure = version, ""
                 self._say(f"{WANT} {version}")
             elif self._failure:
-                reason, self._failure, self._asked = self._failure, "", ""
+                reason, self._failure, self._requested = self._failure, "", ""
                 raise errors.HandoverError(reason)
 
     def _say(self, line: str) -> None:

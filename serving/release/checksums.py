@@ -53,10 +53,10 @@ def difference(
     path = pathlib.Path(directory)
     if not path.is_dir():
         return "the directory does not exist"
-    found = set(_files_below(path, leave_out))
+    present = set(_files_below(path, leave_out))
     for problem, names in (
-        ("is missing", set(expected) - found),
-        ("was added", found - set(expected)),
+        ("is missing", set(expected) - present),
+        ("was added", present - set(expected)),
     ):
         if names:
             return f"{min(names)} {problem}"

@@ -5,6 +5,7 @@
       releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
       CURRENT                     one line, the version that serves
       pinned/<experiment>         versions that its arms are kept on, one a line
+      rollbacks/                  what was rolled back, by whom and why
 
 Versions are UTC times such as 20261121034512, so a larger number is a newer release. This module
 reads releases and refuses what was altered or mixed; :mod:`serving.release.publication` writes
@@ -247,13 +248,13 @@ def versions(serving_root: Path) -> list[str]:
 
 def pins(serving_root: Path) -> dict[str, list[str]]:
     """Returns the versions that each experiment has pinned, by its name."""
-    found: dict[str, list[str]] = {}
+    pinned: dict[str, list[str]] = {}
     for path in sorted((pathlib.Path(serving_root) / PINNED).glob("[!.]*")):
         lines = path.read_text(encoding="utf-8", errors="replace").split()
-        found[path.name] = [line for line in lines if is_version(line)]
-        if len(found[path.name]) < len(lines):
+        pinned[path.name] = [line for line in lines if is_version(line)]
+        if len(pinned[path.name]) < len(lines):
             logging.warning("%s must hold versions, one a line; other lines pin nothing.", path)
-    return found
+    return pinned
 
 
 def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:

@@ -23,7 +23,7 @@ from typing import Any
 from absl import logging
 
 from features import command, files
-from serving.release import checksums, tf_serving_config
+from serving.release import checksums, rollbacks, tf_serving_config
 from serving.release import manifest as release
 from serving.release.manifest import Path
 
@@ -135,12 +135,24 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
-    """Makes an earlier release current again, after verifying it whole.
+def rollback(
+    serving_root: Path,
+    to: str | None = None,
+    *,
+    seen: str | None = None,
+    by: str = rollbacks.OPERATOR,
+    reason: str = "",
+    evidence: Mapping[str, Any] | None = None,
+) -> tuple[str, str]:
+    """Makes an earlier release current again, after verifying it whole, and writes it down.
 
     Args:
         serving_root: Directory in which releases are published.
         to: The version; default: the one that served before the current one.
+        seen: The version that served when this was decided; another one is refused. None for any.
+        by: Who decided, see :class:`serving.release.rollbacks.Rollback`.
+        reason: Reason, in words.
+        evidence: Figures behind it, plain values for JSON.
 
     Returns:
         The version that served until now, and the one that serves from now on.
@@ -153,6 +165,10 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
     with _locked(serving_root, _CURRENT_LOCK):
         # A broken CURRENT is mended by naming the version.
         old = release.current(serving_root) if to is None else _stated(serving_root)
+        if seen is not None and old != seen:
+            raise command.InputError(
+                f"release {old} serves by now, no longer {seen[:40]}: look again."
+            )
         new = to or _before(serving_root, old)
         if new not in release.versions(serving_root):
             have = ", ".join(release.versions(serving_root))
@@ -162,6 +178,14 @@ def rollback(serving_root: Path, to: str | None = None) -> tuple[str, str]:
         # A build killed right after it published leaves this, which would now say "unfinished".
         if release.is_version(old):
             _marker(pathlib.Path(serving_root), old).unlink(missing_ok=True)
+        if old != new:
+            time = _now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            rollbacks.write(
+                serving_root,
+                rollbacks.Rollback(
+                    old=old, new=new, time=time, by=by, reason=reason, evidence=evidence or {}
+                ),
+            )
     return old, new
 
 
@@ -256,8 +280,8 @@ def _next_version(root: pathlib.Path) -> str:
 
 
 def _component_versions(root: pathlib.Path) -> list[pathlib.Path]:
-    found = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
-    return [path for path in found if release.is_version(path.name)]
+    paths = (path for name in release.COMPONENTS for path in (root / name).glob("*"))
+    return [path for path in paths if release.is_version(path.name)]
 
 
 def _remove_leftovers(root: pathlib.Path) -> None:

@@ -25,11 +25,17 @@ from features import command, files
 from features.stores import cache, door, leases, locations, objects
 from features.stores.clients import ConflictError, Meta
 from features.stores.locations import Location
-from serving.release import checksums, tf_serving_config
+from serving.release import checksums, rollbacks, tf_serving_config
 from serving.release import manifest as release
 
 # Directories of small files.
-_SMALL = (release.RELEASES, release.PINNED, release.PAGE_ORDER, tf_serving_config.DIRECTORY)
+_SMALL = (
+    release.RELEASES,
+    release.PINNED,
+    release.PAGE_ORDER,
+    rollbacks.DIRECTORY,
+    tf_serving_config.DIRECTORY,
+)
 _LEASE = ".lease"
 _THREADS = 8
 _ATTEMPTS = 5
@@ -124,13 +130,13 @@ def followed(url: str, *, period_s: float = POLL_S) -> Iterator[pathlib.Path]:
         whole_at = time.monotonic()
         while not stop.wait(period_s):
             try:
-                found = objects.at(location).read(
+                stored = objects.at(location).read(
                     (location / release.CURRENT).key, unless=known[1] if known else None
                 )
-                if found is None and time.monotonic() < whole_at + _WHOLE_S:
+                if stored is None and time.monotonic() < whole_at + _WHOLE_S:
                     continue
                 read(url)
-                known, whole_at = found or known, time.monotonic()
+                known, whole_at = stored or known, time.monotonic()
             except (command.InputError, OSError) as error:
                 logging.error("%s cannot be followed, and is tried again: %s", url, error)
 
@@ -148,9 +154,9 @@ class _State:
     def __init__(self, location: Location) -> None:
         self.location = location
         self.bucket = objects.at(location)
-        found = self.bucket.read(self.key(release.CURRENT))
-        self.current = "" if found is None else found[0].decode(errors="replace").strip()
-        self.token: Meta | None = None if found is None else found[1]
+        stored = self.bucket.read(self.key(release.CURRENT))
+        self.current = "" if stored is None else stored[0].decode(errors="replace").strip()
+        self.token: Meta | None = None if stored is None else stored[1]
         self.small: dict[str, Meta] = {}
         for name in _SMALL:
             for meta in self.bucket.list(f"{self.key(name)}/"):
@@ -168,8 +174,8 @@ class _State:
     def manifests(self) -> set[str]:
         """Returns the versions that have a manifest."""
         names = {pathlib.PurePosixPath(name) for name in self.small}
-        found = {p.stem for p in names if p.parent.name == release.RELEASES and p.suffix == ".json"}
-        return {version for version in found if release.is_version(version)}
+        stems = {p.stem for p in names if p.parent.name == release.RELEASES and p.suffix == ".json"}
+        return {version for version in stems if release.is_version(version)}
 
     def building(self) -> set[str]:
         """Returns the versions that have a marker of a build."""
@@ -212,7 +218,7 @@ def _copy(state: _State, root: pathlib.Path, *, also: str | None = None) -> None
     """Makes a copy what a root is: small files, then the releases that are needed, then CURRENT."""
     root.mkdir(parents=True, exist_ok=True)
     _copy_small(state, root)
-    needed = {state.current, *(v for found in release.pins(root).values() for v in found)}
+    needed = {state.current, *(v for pinned in release.pins(root).values() for v in pinned)}
     with contextlib.suppress(command.InputError):
         needed.add(release.load_manifest(root, state.current or None).previous or "")
     for version in sorted({*needed, also or ""} & state.manifests(), key=int):
@@ -326,6 +332,7 @@ class _Push:
         self._put_small(release.PINNED)
         self._put_small(tf_serving_config.DIRECTORY)
         self._put_current()
+        self._put_small(rollbacks.DIRECTORY)
         self._before.remove([f"{release.RELEASES}/{release.BUILDING}{v}" for v in added])
         for version in removed:
             self._before.remove_release(version)

@@ -130,9 +130,9 @@ class FasterOf:
         self._lock = threading.Lock()
         self._seconds: dict[str, list[float]] = {FLOAT32: [], BFLOAT16: []}
         self._gap = 0.0
-        found = choices.known(version) if choices else None
-        if found is not None:
-            self._choose(found, "as was found before")
+        known = choices.known(version) if choices else None
+        if known is not None:
+            self._choose(known, "as was found before")
 
     @property
     def precision(self) -> str:
@@ -168,15 +168,15 @@ class FasterOf:
         exact, reduced = (self._seconds[name][1:] for name in (FLOAT32, BFLOAT16))
         ratios = sorted(r / e for r, e in zip(reduced, exact, strict=True))
         is_worth_it = self._gap <= TOLERANCE and ratios[-2] < _GAIN
-        found = Choice(
+        tried = Choice(
             precision=BFLOAT16 if is_worth_it else FLOAT32,
             exact_ms=1000 * statistics.median(exact),
             reduced_ms=1000 * statistics.median(reduced),
             gap=self._gap if np.isfinite(self._gap) else -1.0,
             cpu=self._choices.cpu if self._choices else _cpu(),
         )
-        held = self._choices.settle(self._version, found) if self._choices else found
-        self._choose(held, "as was tried now" if held == found else "as another server found")
+        held = self._choices.settle(self._version, tried) if self._choices else tried
+        self._choose(held, "as was tried now" if held == tried else "as another server found")
 
     def _choose(self, choice: Choice, how: str) -> None:
         self._chosen = self._models[choice.precision]
@@ -196,10 +196,10 @@ def scoring_signature(signature: str, precision: str) -> str:
 
 def of(model: Model | None) -> str:
     """Returns the precision in which a ranker multiplies."""
-    found: Any = model
-    if isinstance(found, FasterOf):
-        return found.precision
-    is_reduced = getattr(found, "signature", None) == signatures.SCORE_BFLOAT16
+    ranker: Any = model
+    if isinstance(ranker, FasterOf):
+        return ranker.precision
+    is_reduced = getattr(ranker, "signature", None) == signatures.SCORE_BFLOAT16
     return BFLOAT16 if is_reduced else FLOAT32
 
 

@@ -90,8 +90,20 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 now, registry = parts.clock(), parts.metrics.registry
                 return vitals.of(registry, release, now=now, models=parts.models)
 
-        found: vitals.Vitals = await run(read)
-        return found
+        answer: vitals.Vitals = await run(read)
+        return answer
+
+    @app.get(f"{PREFIX}/guard", summary="Counts by release, and what was rolled back")
+    async def guard() -> schema.GuardAnswer:
+        """What `serving.guard_release` asks every server for."""
+        counting = parts.metrics.counting
+        done = await run(parts.console.rollbacks) if parts.console else []
+        return schema.GuardAnswer(
+            process=counting.process,
+            outcome_s=counting.outcome_s,
+            releases=counting.tallies(),
+            rollbacks=done,
+        )
 
     @app.get(f"{PREFIX}/experiment", summary="The experiment that runs here")
     async def experiment() -> schema.ExperimentAnswer:
@@ -116,36 +128,40 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/experiment/result", summary="What the experiment showed so far")
     async def result() -> dict[str, Any]:
         """As `serving.analyse_experiment` tells it; made of the logs once a minute at most."""
-        found: dict[str, Any] = await run(functools.partial(parts.root().result, funnel.experiment))
-        return found
+        answer: dict[str, Any] = await run(
+            functools.partial(parts.root().result, funnel.experiment)
+        )
+        return answer
 
 
 def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/releases", summary="The releases of the serving root")
     async def listed() -> schema.ReleasesAnswer:
-        found = await run(parts.console.listed) if parts.console else []
+        summaries = await run(parts.console.listed) if parts.console else []
         why_not = _NO_ROOT if parts.console is None else "" if parts.can_change else NO_ADMIN
-        return schema.ReleasesAnswer(releases=found, can_roll_back=not why_not, why_not=why_not)
+        return schema.ReleasesAnswer(releases=summaries, can_roll_back=not why_not, why_not=why_not)
 
     @app.get(f"{PREFIX}/releases/{{version}}", summary="Figures, gates and origin of a release")
     async def detail(version: schema.Version) -> releases.Detail:
-        found: releases.Detail = await run(functools.partial(parts.root().detail, version))
-        return found
+        answer: releases.Detail = await run(functools.partial(parts.root().detail, version))
+        return answer
 
     @app.get(f"{PREFIX}/comparison", summary="Two releases side by side")
     async def compared(one: schema.Version, other: schema.Version) -> releases.Comparison:
-        found: releases.Comparison = await run(functools.partial(parts.root().compared, one, other))
-        return found
+        answer: releases.Comparison = await run(
+            functools.partial(parts.root().compared, one, other)
+        )
+        return answer
 
     @app.post(f"{PREFIX}/rollback", summary="Make another release serve")
-    async def roll_back(asked: schema.RollbackRequest) -> RolledBack:
+    async def roll_back(body: schema.RollbackRequest) -> RolledBack:
         """Verified first; servers follow within seconds. Needs that an admin token is asked for."""
         if not parts.can_change:
             raise errors.NotPossibleError(NO_ADMIN)
-        found: RolledBack = await run(
-            functools.partial(parts.root().roll_back, to=asked.to, seen=asked.seen)
+        answer: RolledBack = await run(
+            functools.partial(parts.root().roll_back, to=body.to, seen=body.seen)
         )
-        return found
+        return answer
 
 
 def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
@@ -158,8 +174,8 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 arm = funnel.arm_of(user_id)
                 return lookups.user(parts.history.read(user_id), release, arm=arm)
 
-        found: lookups.User = await run(look_up)
-        return found
+        answer: lookups.User = await run(look_up)
+        return answer
 
     @app.get(
         f"{PREFIX}/videos/{{video_id:path}}",
@@ -171,8 +187,8 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
             with funnel.releases.pin() as release:
                 return lookups.video(release, video_id, now=int(parts.clock()), logs_dir=logs)
 
-        found: lookups.Video = await run(look_up)
-        return found
+        answer: lookups.Video = await run(look_up)
+        return answer
 
     @app.get(f"{PREFIX}/queries", summary="What a query leads to")
     async def query(q: http_schema.Words) -> schema.QueryAnswer:
@@ -184,18 +200,18 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 query=q, titles=titles, near=[dataclasses.asdict(one) for one in near]
             )
 
-        found: schema.QueryAnswer = await run(look_up)
-        return found
+        answer: schema.QueryAnswer = await run(look_up)
+        return answer
 
     @app.post(f"{PREFIX}/pages", summary="One viewer's page from two releases or settings")
-    async def pages(asked: schema.PagesRequest) -> schema.PagesAnswer:
+    async def pages(body: schema.PagesRequest) -> schema.PagesAnswer:
         def look() -> schema.PagesAnswer:
-            one, other = (_side(parts, asked, side) for side in (asked.one, asked.other))
+            one, other = (_side(parts, body, side) for side in (body.one, body.other))
             ids = [{item.video_id for item in page.items} for page in (one, other)]
             return schema.PagesAnswer(one=one, other=other, both=len(ids[0] & ids[1]))
 
-        found: schema.PagesAnswer = await run(look)
-        return found
+        answer: schema.PagesAnswer = await run(look)
+        return answer
 
 
 class _Held:
@@ -206,11 +222,11 @@ class _Held:
 
 
 def _side(
-    parts: Parts, asked: schema.PagesRequest, side: schema.Side
+    parts: Parts, body: schema.PagesRequest, side: schema.Side
 ) -> http_schema.RecommendationsAnswer:
     funnel = parts.funnel
     request = PageRequest(
-        user_id=asked.user_id, k=asked.k, context=asked.context.known(), record=False, explain=True
+        user_id=body.user_id, k=body.k, context=body.context.known(), record=False, explain=True
     )
     with funnel.releases.pin() as serving:
         current = serving.version

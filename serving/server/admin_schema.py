@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import pydantic
 
 from serving.insight.releases import Summary
+from serving.release.rollbacks import Rollback
 from serving.server import schema as http_schema
 
 Version = Annotated[str, pydantic.StringConstraints(pattern=r"^[1-9][0-9]{0,31}$")]
@@ -28,7 +29,7 @@ class RollbackRequest(Strict):
     )
 
 
-class Settings(Strict):
+class FunnelChanges(Strict):
     """Settings of the funnel that differ from those of the server."""
 
     retrieved: _Whole | None = pydantic.Field(default=None, ge=1)
@@ -44,7 +45,7 @@ class Side(Strict):
     release_id: Version | None = pydantic.Field(
         default=None, description="Without, the one that serves."
     )
-    settings: Settings = pydantic.Field(default_factory=Settings)
+    settings: FunnelChanges = pydantic.Field(default_factory=FunnelChanges)
 
 
 class PagesRequest(Strict):
@@ -71,6 +72,19 @@ class ReleasesAnswer(pydantic.BaseModel):
     releases: list[Summary]
     can_roll_back: bool
     why_not: str = pydantic.Field(description="Why nobody can roll back from here, if so.")
+
+
+class GuardAnswer(pydantic.BaseModel):
+    """What the guard of releases asks for, and what was rolled back."""
+
+    process: str = pydantic.Field(description="This process and its start: counts begin with it.")
+    outcome_s: float = pydantic.Field(
+        description="Age at which the outcome of a page is known, seconds."
+    )
+    releases: dict[str, dict[str, Any]] = pydantic.Field(
+        description="Requests by what they came to, and outcomes by group of users, by release."
+    )
+    rollbacks: list[Rollback] = pydantic.Field(description="Newest first.")
 
 
 class ArmAnswer(pydantic.BaseModel):

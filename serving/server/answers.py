@@ -16,6 +16,25 @@ from serving.history.user_history import Blocked, UserHistory
 from serving.server import pages
 from serving.server import schema as http_schema
 
+_STATUS: Mapping[type[errors.ServingError], int] = {
+    errors.UnknownVideoError: 404,
+    errors.NotPossibleError: 409,
+    errors.InvalidRequestError: 422,
+    errors.OverloadedError: 503,
+    errors.NotReadyError: 503,
+    errors.HistoryUnavailableError: 503,
+    errors.EventLogError: 503,
+    errors.FilterError: 503,
+    errors.StageTimeoutError: 503,
+    errors.ModelError: 503,
+}
+
+
+def status_of(error: Exception) -> int:
+    """Returns the HTTP status that tells of an error: 500 for one that nobody expected."""
+    return next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+
+
 # The surface of related videos, where the request names none.
 RELATED = "related"
 
@@ -52,10 +71,10 @@ def event_of(reported: http_schema.EventIn, *, now: int) -> Event:
     )
 
 
-Asked = http_schema.RecommendationsRequest | http_schema.RelatedRequest
+PageBody = http_schema.RecommendationsRequest | http_schema.RelatedRequest
 
 
-def request_of(body: Asked, *, traceparent: str = "") -> PageRequest:
+def request_of(body: PageBody, *, traceparent: str = "") -> PageRequest:
     """Returns the request in the form of the funnel."""
     record = not body.debug if body.record is None else body.record
     related_to = body.video_id if isinstance(body, http_schema.RelatedRequest) else ""

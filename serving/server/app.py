@@ -19,6 +19,7 @@ from serving.funnel.funnel import Funnel
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
+from serving.guard.tallies import Counting
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
@@ -34,18 +35,6 @@ from serving.server.readiness import Readiness
 from serving.server.request_limits import RequestGate, WorkerPool
 
 _MAX_FAULTS = 20
-_STATUS: Mapping[type[errors.ServingError], int] = {
-    errors.UnknownVideoError: 404,
-    errors.NotPossibleError: 409,
-    errors.InvalidRequestError: 422,
-    errors.OverloadedError: 503,
-    errors.NotReadyError: 503,
-    errors.HistoryUnavailableError: 503,
-    errors.EventLogError: 503,
-    errors.FilterError: 503,
-    errors.StageTimeoutError: 503,
-    errors.ModelError: 503,
-}
 _TITLES = {
     400: "Bad request",
     401: "Unauthorised",
@@ -85,6 +74,7 @@ class Service:
         recorder: Recorder of events.
         releases: The release that serves.
         models: Place where models run, in words.
+        outcome_s: Age at which the outcome of a page is counted, seconds.
         threads: Number of requests worked on at a time.
         max_waiting: Number of requests that may wait for a thread.
         clock: Clock of the server, Unix seconds.
@@ -106,6 +96,7 @@ class Service:
     recorder: Recorder
     releases: ReleaseWatcher
     models: str
+    outcome_s: float = 30.0
     threads: int = 8
     max_waiting: int = 64
     clock: Callable[[], float] = time.time
@@ -122,7 +113,8 @@ class Service:
 
 def create_app(service: Service) -> fastapi.FastAPI:
     """Returns the ASGI application of a service."""
-    metrics = _metrics(service)
+    counting = Counting(outcome_s=service.outcome_s, clock=service.clock)
+    metrics = _metrics(service, counting)
     pool = WorkerPool(
         threads=service.threads,
         max_waiting=service.max_waiting,
@@ -195,8 +187,10 @@ def _models(service: Service, release: LoadedRelease) -> str:
     return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
 
 
-def _metrics(service: Service) -> Metrics:
-    metrics = Metrics()
+def _metrics(service: Service, counting: Counting) -> Metrics:
+    metrics = Metrics(counting)
+    if service.console is not None:
+        metrics.watch_rollbacks(service.console.rollbacks)
     metrics.watch_releases(service.releases)
     metrics.gauge(
         "event_log_waiting_seconds",
@@ -218,17 +212,23 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         response_model=http_schema.RecommendationsAnswer,
     )
     async def recommendations(
-        asked: http_schema.RecommendationsRequest, received: Request
+        body: http_schema.RecommendationsRequest, received: Request
     ) -> Response:
-        return await answer(asked, received)
+        return await answer(body, received)
 
-    async def answer(asked: http_answers.Asked, received: Request) -> Response:
+    async def answer(body: http_answers.PageBody, received: Request) -> Response:
         request = http_answers.request_of(
-            asked, traceparent=received.headers.get("traceparent", "")[:64]
+            body, traceparent=received.headers.get("traceparent", "")[:64]
         )
-        page = await pool.run(functools.partial(service.funnel.recommend, request))
-        metrics.observe_page(page)
-        made = http_answers.page_answer(page, debug=asked.debug, hosts=service.image_hosts)
+        try:
+            page = await pool.run(functools.partial(service.funnel.recommend, request))
+        except Exception as error:
+            current = service.releases.current
+            if current is not None and http_answers.status_of(error) >= 500:
+                metrics.observe_failure(current.version)
+            raise
+        metrics.observe_page(page, user_id=request.user_id)
+        made = http_answers.page_answer(page, debug=body.debug, hosts=service.image_hosts)
         # As text at once: validating and converting our own answer again costs milliseconds.
         return Response(made.model_dump_json(), media_type="application/json")
 
@@ -238,8 +238,8 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         response_model=http_schema.RecommendationsAnswer,
         responses={404: _described(404)},
     )
-    async def related(asked: http_schema.RelatedRequest, received: Request) -> Response:
-        return await answer(asked, received)
+    async def related(body: http_schema.RelatedRequest, received: Request) -> Response:
+        return await answer(body, received)
 
     @app.post("/v1/events", summary="Report what users did")
     async def events(reported: http_schema.EventsRequest) -> http_schema.EventsAnswer:
@@ -249,8 +249,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         applied = await pool.run(
             functools.partial(service.recorder.record, received, profiles=profiles)
         )
-        for event in received:
-            metrics.event_lag_seconds.observe(max(now - event.time, 0))
+        metrics.observe_events(received, now=now)
         metrics.events.labels("accepted").inc(applied.accepted)
         metrics.events.labels("duplicate").inc(applied.duplicates)
         return http_schema.EventsAnswer(accepted=applied.accepted, duplicates=applied.duplicates)
@@ -261,8 +260,8 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def users(
         limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
     ) -> http_schema.UsersAnswer:
-        found = await pool.run(functools.partial(service.history.user_ids, limit))
-        return http_schema.UsersAnswer(users=found)
+        ids = await pool.run(functools.partial(service.history.user_ids, limit))
+        return http_schema.UsersAnswer(users=ids)
 
     @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
     async def history(
@@ -351,7 +350,7 @@ def _add_problem_answers(app: fastapi.FastAPI) -> None:
 
     @app.exception_handler(errors.ServingError)
     async def failed(request: Request, error: errors.ServingError) -> Response:
-        status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 500)
+        status = http_answers.status_of(error)
         headers = None
         if status == 503:
             headers = {"retry-after": str(getattr(error, "retry_after_s", 1))}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from features.config import Bounds, Flag, OneOf, check
+from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
 from serving.servables import reduced_precision
 
@@ -32,6 +33,8 @@ class ServiceConfig:
             and changes expected watch times by about a per cent, and so the order of videos of
             nearly the same value. ``auto`` tries which is faster here, and remembers it; with
             ``--model_server`` it is ``float32``.
+        outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
+            counted for the guard of releases (serving.guard_release).
         threads: Number of requests worked on at a time.
         max_waiting: Number of requests that may wait for a thread; more get 503.
         settings: Widths and deadlines of the funnel.
@@ -61,6 +64,7 @@ class ServiceConfig:
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
     precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
+    outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)

@@ -9,7 +9,7 @@ DESCRIPTION = """Recommends videos and learns what is watched.
 
 Ask `POST /v1/recommendations`, show the page, and report with `POST /v1/events` what was clicked
 (`click`, at once), watched (`watch`, when it ends) and said (`like`, `dislike`, `share`, `follow`,
-`comment`, `hide`), with the answer's `request_id` as `page_id`. `POST /v1/related` has what to
+`comment`, `hide`), with the `page_id` of the answer. `POST /v1/related` has what to
 watch next to a video. Reported events count for the next request. Errors are
 `application/problem+json`; a 503 names in `Retry-After` when to come back. Each answer carries
 `X-Request-ID`."""

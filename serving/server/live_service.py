@@ -206,9 +206,9 @@ class LiveParts:
                 shelf.table = self._videos()
             watched = self._watched_only(shelf)
             if is_other or watched != shelf.watched:
-                found = self._shelved(shelf, watched)
-                if found is not None and not _same_videos(found, shelf.latest):
-                    shelf.latest = found
+                shelved = self._shelved(shelf, watched)
+                if shelved is not None and not _same_videos(shelved, shelf.latest):
+                    shelf.latest = shelved
                 shelf.files, shelf.watched = listed, watched
         finally:  # What fails takes its time, too.
             now = self._monotonic()
@@ -228,12 +228,14 @@ class LiveParts:
         catalogue, listed = shelf.shelver.release.catalogue, shelf.table
         if not (unlisted.may_be_shown(catalogue.table) and unlisted.may_be_shown(listed)):
             return ()
-        found = self.state.watched_outside(catalogue, most=MAX_UNLISTED)
-        if listed is None or not found:
-            return found
-        ids = pa.array([video_id for video_id, _ in found], pa.string())
+        outside = self.state.watched_outside(catalogue, most=MAX_UNLISTED)
+        if listed is None or not outside:
+            return outside
+        ids = pa.array([video_id for video_id, _ in outside], pa.string())
         known = pc.is_in(ids, value_set=combined(listed["video_id"]).cast(pa.string()))
-        return [one for one, is_known in zip(found, known.to_pylist(), strict=True) if not is_known]
+        return [
+            one for one, is_known in zip(outside, known.to_pylist(), strict=True) if not is_known
+        ]
 
     def _shelved(self, shelf: _Shelf, watched: Sequence[tuple[str, int]]) -> LoadedRelease | None:
         if shelf.table is None and not watched:
@@ -250,8 +252,8 @@ class LiveParts:
         return shelf.shelver.with_videos(videos.combine_chunks()).with_live(self.state)
 
     def _videos(self) -> pa.Table | None:
-        found = log_files.find(self._logs, "videos")
-        if not found.files and not found.problems:
+        listing = log_files.find(self._logs, "videos")
+        if not listing.files and not listing.problems:
             return None
         rows = logs.read_table(self._logs, "videos")
         accepted, rejected = schema.validate(
@@ -268,9 +270,9 @@ class LiveParts:
 
     def _video_files(self) -> list[tuple[str, int, int]]:
         """Returns what tells whether table or vectors have changed; also of what cannot be read."""
-        found = log_files.find(self._logs, "videos")
-        stamps = [(str(file.path), file.modified_ns, file.size) for file in found.files]
-        problems = [*found.problems]
+        listing = log_files.find(self._logs, "videos")
+        stamps = [(str(file.path), file.modified_ns, file.size) for file in listing.files]
+        problems = [*listing.problems]
         try:
             stamps += vector_files.stamps(self._logs, "videos")
         except (command.InputError, OSError) as error:

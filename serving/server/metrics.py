@@ -2,15 +2,19 @@
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 from features.durations import DAY_S, HOUR_S
+from serving.events.event import Event, Kind
 from serving.funnel.page import Page
 from serving.funnel.release_watcher import ReleaseWatcher
-from serving.funnel.rungs import RUNGS
+from serving.funnel.rungs import FULL, RUNGS
+from serving.guard import tallies
+from serving.guard.tallies import Counting
+from serving.release.rollbacks import GUARD, Rollback
 from serving.servables import reduced_precision
 from serving.server import answers as http_answers
 
@@ -20,9 +24,14 @@ _LAG_SECONDS = (1, 5, 15, 60, 300, 900, HOUR_S, 6 * HOUR_S, DAY_S)
 
 
 class Metrics:
-    """All metrics of one server, in a registry of its own."""
+    """All metrics of one server, in a registry of its own.
 
-    def __init__(self) -> None:
+    Attributes:
+        counting: What the guard of releases asks for.
+    """
+
+    def __init__(self, counting: Counting) -> None:
+        self.counting = counting
         self.registry = prometheus_client.CollectorRegistry()
         r = self.registry
         self.requests = Counter(
@@ -35,6 +44,12 @@ class Metrics:
             "watchnext_stage_seconds", "Time of a stage.", ["stage"], buckets=_SECONDS, registry=r
         )
         self.pages = Counter("watchnext_pages", "Pages by rung.", ["rung"], registry=r)
+        self.release_pages = Counter(
+            "watchnext_release_pages",
+            "Requests for pages by release, and what they came to.",
+            ["release_id", "outcome"],
+            registry=r,
+        )
         self.source_seconds = Histogram(
             "watchnext_source_seconds",
             "Time of a candidate source.",
@@ -112,7 +127,34 @@ class Metrics:
             lambda: releases.waiting_s,
         )
 
-    def observe_page(self, page: Page) -> None:
+    def watch_rollbacks(self, read: Callable[[], Sequence[Rollback]]) -> None:
+        """Adds how often the serving root was rolled back."""
+        self.gauge("rollbacks", "Rollbacks of the serving root.", lambda: len(read()))
+        self.gauge(
+            "rollbacks_by_guard",
+            "Rollbacks that the guard decided.",
+            lambda: sum(one.by == GUARD for one in read()),
+        )
+
+    def observe_failure(self, release_id: str) -> None:
+        """Counts a request for a page that failed while a release served."""
+        self._observe_release(release_id, tallies.FAILED)
+
+    def _observe_release(self, release_id: str, outcome: str) -> None:
+        self.release_pages.labels(release_id, outcome).inc()
+        self.counting.request(release_id, outcome)
+
+    def observe_events(self, events: Iterable[Event], *, now: int) -> None:
+        """Counts what came of pages, and how late it was told."""
+        engaged = []
+        for event in events:
+            self.event_lag_seconds.observe(max(now - event.time, 0))
+            if event.page_id and event.kind in {Kind.CLICK, Kind.WATCH}:
+                engaged.append((event.page_id, event.watch_time_s))
+        if engaged:
+            self.counting.engaged(engaged)
+
+    def observe_page(self, page: Page, *, user_id: str) -> None:
         """Counts a page."""
         self.pages.labels(page.rung).inc()
         if page.recorded is False:
@@ -128,8 +170,15 @@ class Metrics:
         self.viewers.labels(page.viewer_known_by).inc()
         for source, count in page.nominated.items():
             self.candidates.labels(source).inc(count)
-        if page.recorded is None:  # Looked at, not shown.
-            return
+        if page.recorded is not None:  # Else it was looked at, not shown.
+            self._observe_shown(page, user_id=user_id)
+
+    def _observe_shown(self, page: Page, *, user_id: str) -> None:
+        """Counts a page that its viewer saw."""
+        degraded = tallies.DEGRADED if page.falls and page.rung != FULL else tallies.WHOLE
+        self._observe_release(page.release_id, degraded if page.items else tallies.EMPTY)
+        if page.items:
+            self.counting.page(page.release_id, page_id=page.page_id, user_id=user_id)
         for arm in page.exposures:
             self.exposures.labels(arm).inc()
         shown = collections.Counter(source for item in page.items for source in item.sources)

@@ -161,22 +161,22 @@ class Web:
             api: HTML of the page that describes the API.
             hosts: Hosts of thumbnails, from :func:`image_hosts`.
         """
-        found = {
+        contents = {
             path.name: path.read_bytes()
             for path in sorted(_DIRECTORY.iterdir())
             if path.suffix in _KINDS
         }
-        joined = b"\0".join(part for name in found for part in (name.encode(), found[name]))
+        joined = b"\0".join(part for name in contents for part in (name.encode(), contents[name]))
         self.digest = hashlib.sha256(joined).hexdigest()[:16]
         secure = {"content-security-policy": policy(hosts), "referrer-policy": "no-referrer"}
-        texts = {path: found[name].decode() for path, name in PAGES.items()} | {"/docs": api}
+        texts = {path: contents[name].decode() for path, name in PAGES.items()} | {"/docs": api}
         self._pages = {
             path: _File.of(self._addressed(text).encode(), ".html", secure)
             for path, text in texts.items()
         }
         self._assets = {
             name: _File.of(content, pathlib.Path(name).suffix, {})
-            for name, content in found.items()
+            for name, content in contents.items()
             if not name.endswith(".html")
         }
 

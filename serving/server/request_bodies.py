@@ -48,8 +48,8 @@ def route_class(run: Run) -> type[APIRoute]:
                     raise fastapi.HTTPException(400, "The body broke off.") from None
                 _require_json(request)
                 check = functools.partial(parsed, content, model)
-                found = check() if len(content) < LARGE_BYTES else await run(check)
-                return await handle(_CheckedRequest(request, content, found))
+                body = check() if len(content) < LARGE_BYTES else await run(check)
+                return await handle(_CheckedRequest(request, content, body))
 
             return checked
 
@@ -59,16 +59,16 @@ def route_class(run: Run) -> type[APIRoute]:
 class _CheckedRequest(fastapi.Request):
     """A request whose body is an instance of its model, which FastAPI takes as it is."""
 
-    def __init__(self, request: fastapi.Request, content: bytes, found: pydantic.BaseModel) -> None:
+    def __init__(self, request: fastapi.Request, content: bytes, body: pydantic.BaseModel) -> None:
         super().__init__(request.scope, request.receive)
         self._content = content
-        self._found = found
+        self._checked = body
 
     async def body(self) -> bytes:
         return self._content
 
     async def json(self) -> pydantic.BaseModel:
-        return self._found
+        return self._checked
 
 
 def _require_json(request: fastapi.Request) -> None:

@@ -120,6 +120,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         recorder=recording,
         releases=releases,
         models=_where_models_run(config),
+        outcome_s=config.outcome_s,
         threads=config.threads,
         max_waiting=config.max_waiting,
         clock=clock,

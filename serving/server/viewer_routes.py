@@ -51,7 +51,7 @@ def add(
 
     @app.get("/v1/videos/{video_id:path}", summary="A video, as on a page")
     async def video(video_id: http_schema.Id) -> http_schema.RecommendedVideo:
-        def found() -> http_schema.RecommendedVideo:
+        def look_up() -> http_schema.RecommendedVideo:
             with funnel.releases.pin() as release:
                 row = release.catalogue.row_of.get(video_id)
                 if row is None:
@@ -63,7 +63,7 @@ def add(
                 )
                 return answer
 
-        result: http_schema.RecommendedVideo = await run(found)
+        result: http_schema.RecommendedVideo = await run(look_up)
         return result
 
     def search_for(request: PageRequest, q: str, limit: int) -> list[http_schema.RecommendedVideo]:
@@ -89,18 +89,18 @@ def add(
         Recorded is nothing: report a `search` event for a search that somebody made.
         """
 
-        def found() -> http_schema.SearchAnswer:
+        def look_up() -> http_schema.SearchAnswer:
             request = PageRequest(user_id=user_id, exclude_watched=False)
             items = search_for(request, q, offset + k + 1)
             return http_schema.SearchAnswer(
                 query=q, items=items[offset : offset + k], more=len(items) > offset + k
             )
 
-        result: http_schema.SearchAnswer = await run(found)
+        result: http_schema.SearchAnswer = await run(look_up)
         return result
 
     @app.post("/v1/why", summary="Why videos are on a page, or why not")
-    async def why_(asked: http_schema.WhyRequest) -> Explanation:
+    async def why_(body: http_schema.WhyRequest) -> Explanation:
         """The page is made once more and recorded nowhere: it is the page of now.
 
         Told are the filters, the sources and their scores, the place after each stage, what the
@@ -109,8 +109,8 @@ def add(
         """
 
         def explained() -> Explanation:
-            with funnel.looking(http_answers.request_of(asked)) as answer:
-                return why.explain(answer, asked.video_ids, rankers)
+            with funnel.looking(http_answers.request_of(body)) as answer:
+                return why.explain(answer, body.video_ids, rankers)
 
         result: Explanation = await run(explained)
         return result

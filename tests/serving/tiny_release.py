@@ -241,7 +241,7 @@ def _save_query_tower(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures=served)
 
 
-def _save_ranker(resolved, directory):
+def _save_ranker(resolved, directory, sign=1.0):
     import tensorflow as tf
 
     names = resolved.vector_names(spec.RANKER, spec.Side.CANDIDATE, spec.Kind.CONTINUOUS)
@@ -253,7 +253,7 @@ def _save_ranker(resolved, directory):
         scores = raw["candidate_continuous"][:, column]
         number = tf.strings.to_number(tf.strings.substr(raw["video_id"], 1, 9))
         finite = tf.where(tf.math.is_finite(scores), scores, 0.0)
-        return {"expected_watch_time_s": 10 * finite + number / COUNT}
+        return {"expected_watch_time_s": 20 + sign * (10 * finite + number / COUNT)}
 
     inputs = _tensor_specs(resolved, spec.RANKER, spec.Side.QUERY, 1)
     inputs |= _tensor_specs(resolved, spec.RANKER, spec.Side.CANDIDATE)
@@ -261,10 +261,11 @@ def _save_ranker(resolved, directory):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True, **columns):
+def publish(serving_root, *, has_ranker=True, sign=1.0, **columns):
     """Publishes the tiny release with real SavedModels and a real index; returns its version.
 
-    ``columns`` join its videos table, whatever they are: nothing is tried here.
+    ``columns`` join its videos table, whatever they are: nothing is tried here. A ``sign`` of -1
+    makes a ranker that puts last what it should put first.
     """
     release = make_release()
     table = release.catalogue.table
@@ -289,7 +290,7 @@ def publish(serving_root, *, has_ranker=True, **columns):
         )
         _save_query_tower(release.resolved, build.directory("query_tower"))
         if has_ranker:
-            _save_ranker(release.resolved, build.directory("ranker"))
+            _save_ranker(release.resolved, build.directory("ranker"), sign)
         return build.publish(metrics={}, gates=[], lineage={}).version
 
 

@@ -7,11 +7,14 @@ import { politely } from "./console.js";
 
 const settings = (arm) => Object.entries(arm.settings).map(([name, value]) => `${name} ${value}`).join(", ") || "those of the server";
 
+// However often one looks, this says "differs" of equal arms with 5 % at most.
+const verdict = ({ low, excludes_zero: differs }) => low === null ? ", too few users to tell" : differs ? ", differs" : ", no difference shown";
+
 function result({ split, pages_waiting: waiting, arms, differences }) {
   const metrics = Object.keys(Object.values(arms)[0].metrics);
   return make("section", { class: "card", id: "result" }, make("h2", {}, "What it showed so far"),
     make("p", { class: split.is_mismatch ? "notice" : "notice calm" }, split.is_mismatch
-      ? `The arms do not have their shares of the users (p = ${figure(split.p)}): do not trust the rest.`
+      ? `The arms do not have their shares of the users (p = ${figure(split.p)}): something else differs between them, so no difference is read.`
       : `The arms have their shares of the users (p = ${figure(split.p)}).`),
     waiting ? make("p", { class: "soft" }, plural(waiting, "page") + " still wait in the event log: more may come of them.") : null,
     metrics.map((metric) => make("div", {}, make("h3", {}, metric.replaceAll("_", " ")),
@@ -20,7 +23,7 @@ function result({ split, pages_waiting: waiting, arms, differences }) {
         const { value, low, high } = arm.metrics[metric];
         const apart = differences[name]?.[metric];
         return [name, value, `${figure(low)} to ${figure(high)}`,
-          apart ? `${figure(apart.value)} [${figure(apart.low)}, ${figure(apart.high)}]${apart.excludes_zero ? ", differs" : ", no difference shown"}` : "-"];
+          apart ? `${figure(apart.value)} [${figure(apart.low)}, ${figure(apart.high)}]${verdict(apart.at_any_time)}` : "-"];
       })))));
 }
 

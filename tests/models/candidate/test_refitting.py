@@ -138,6 +138,9 @@ def test_figures_stay_those_of_the_measured_model(site):
     assert after.info["lineage"]["transform"] != before.info["lineage"]["transform"]
     assert after.info["lineage"]["refit"]["examples"] == 200
     assert "refit" not in before.info["lineage"]
+    # How the measured one was trained stays known.
+    assert after.configs["training"] == before.configs["training"]
+    assert saved.read_history(final) == saved.read_history(measured) != []
     assert not (site.root / "final.training" / "checkpoints").exists()
 
 

@@ -21,10 +21,20 @@ def test_metrics_file_holds_every_figure_with_its_interval(measured, tmp_path):
 
 def test_report_needs_no_other_file(measured):
     page = report.html_page(measured)
-    assert page.count("<svg") == 2
+    # Recall by k, and calibration by decile, duration and position.
+    assert page.count("<svg") == 1 + len(measured.calibration)
     assert "src=" not in page
     assert "recall@2" in page
     assert page == report.html_page(measured)
+
+
+def test_report_and_file_have_the_learning_curves_of_what_was_trained(measured, tmp_path):
+    rounds = [{"step": 5, "epoch": 1.0, "train_loss": 1.5, "holdout": {"recall_at_100": 0.25}}]
+    trained = dataclasses.replace(measured, training={"candidate": rounds})
+    page = report.html_page(trained)
+    assert page.count("<h3>Learning curves</h3>") == 1
+    assert "holdout recall@100, 1: 0.25" in page
+    assert json.loads(trained.to_json())["training"] == {"candidate": rounds}
 
 
 def test_report_says_first_what_came_out(measured):

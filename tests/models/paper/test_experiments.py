@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from features import command
+from features.charts import BARS, Plot, Series
 from models.paper import experiments, report
-from models.paper.experiments import Experiment, NotApplicableError, Plot, Row, Series, Setting
+from models.paper.experiments import Experiment, NotApplicableError, Row, Setting
 
 NAN = math.nan
 
@@ -63,7 +64,7 @@ def test_bars_stand_in_the_order_of_the_names_and_each_is_the_first_row_of_its_m
         Row(setting="b", metric="map", value=0.3, low=0.25, high=0.4),
     ]
     plot = Plot.bars(rows, ["b", "a"], {"MAP@100": "map"}, y_label="MAP")
-    assert (plot.kind, plot.y_label) == (experiments.BARS, "MAP")
+    assert (plot.kind, plot.y_label) == (BARS, "MAP")
     (series,) = plot.series
     assert (series.name, series.x, series.y) == ("MAP@100", ("b", "a"), (0.3, 0.1))
     assert (series.low, series.high) == ((0.25, 0.0), (0.4, 0.2))

@@ -162,6 +162,18 @@ def test_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
     assert result.steps == 30
     assert result.best_round == 2
     assert float(second.model.w) == float(whole.model.w)
+    # A round that is repeated is in the history once.
+    steps = [one["step"] for one in result.history]
+    assert steps == [10, 20, 30]
+    assert [one["holdout"]["error"] for one in result.history] == [3.0, 2.0, 2.5]
+
+
+def test_history_tells_each_round(tmp_path):
+    result = fit(LineTask([3.0, float("nan"), 1.0]), tmp_path)
+    first, second, third = result.history
+    assert [one["epoch"] for one in result.history] == [1.0, 2.0, 3.0]
+    assert first["train_loss"] > third["train_loss"] > 0
+    assert (first["holdout"], second["holdout"]) == ({"error": 3.0}, {"error": None})
 
 
 def test_other_settings_start_over(tmp_path, caplog):

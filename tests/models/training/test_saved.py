@@ -53,6 +53,17 @@ def test_fingerprint_sees_a_changed_vocabulary(tmp_path):
     assert saved.transform_fingerprint(tmp_path, "ranker") != before
 
 
+def test_history_comes_back_and_an_older_model_has_none(tmp_path, world, model):
+    rounds = [{"step": 3, "epoch": 0.5, "train_loss": 2.0, "holdout": {"map": None}}]
+    contents = saved.Contents(
+        configs={"model": model.config}, vocabularies=world.vocabularies, history=rounds
+    )
+    ranker.save(model, tmp_path / "m", contents=contents)
+    assert saved.read_history(tmp_path / "m") == rounds
+    (tmp_path / "m" / "history.json").unlink()
+    assert saved.read_history(tmp_path / "m") == []
+
+
 def test_failed_save_leaves_the_old_model(tmp_path, world, model):
     save(model, tmp_path / "m", world, seed=1)
     with pytest.raises(TypeError):

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import re
 
 import numpy as np
 import polars as pl
@@ -259,12 +260,12 @@ def test_the_page_stands_alone_and_escapes_what_came_from_the_logs(report):
     text = (report / "statistics.html").read_text()
     page = Page()
     page.feed(text)
-    assert page.outside == []
-    assert page.tags.count("svg") == 4
+    assert all(link.startswith("#") for link in page.outside)
+    assert page.tags.count("svg") == 1 + 4  # The most drifted, and each feature.
     assert "b" not in page.tags  # The video <b> is text.
     assert "&lt;b&gt;" in text
     for name in ("video_id", "device", "age", "same", "upload_time"):
-        assert f"<td>{name}" in text
+        assert re.search(f">{name}( <small>|</td>)", text)
 
 
 def test_the_page_says_first_what_wants_to_be_looked_at(report):
@@ -272,16 +273,14 @@ def test_the_page_says_first_what_wants_to_be_looked_at(report):
     found["tables"]["videos"] |= {"rows": 1000, "rejected": {"repeated_key": 50, "<b>": 1}}
     found["drift"]["features"][0]["warns"] = True
     text = statistics_page.page(found)
-    summary = text[: text.index("<h2>")]
+    summary = text[: text.index("<h2")]
     first = found["drift"]["features"][0]["feature"]
     assert f"1 of 4 features drifted</strong> from training to holdout: {first} (ranker)" in summary
     assert "51 of 1,000 rows (5.1\u00a0%) set aside: repeated_key 50, &lt;b&gt; 1." in summary
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_the_screen_and_its_tables_scroll_in_their_boxes(
-    report, chromium, width, tmp_path
-):
+def test_the_page_fits_the_screen(report, chromium, width, tmp_path):
     found = json.loads((report / "statistics.json").read_text())
     found["drift"]["features"][0]["feature"] = next(iter(found["features"]["ranker_train"]))
     found["features"]["ranker_train"]["a_feature_of_a_very_long_name" * 3] = {
@@ -292,19 +291,16 @@ def test_the_page_fits_the_screen_and_its_tables_scroll_in_their_boxes(
     chromium.look(width=width, is_dark=True)
     chromium.open(path.as_uri())
     assert chromium.run("return document.documentElement.scrollWidth") <= width
-    in_boxes = (
-        "return [...document.querySelectorAll('table')].every("
-        "(t) => getComputedStyle(t.parentElement).overflowX === 'auto')"
-    )
-    assert chromium.run(in_boxes)
+    boxes = "return [...document.querySelectorAll('.scroll')].map((box) => box.scrollWidth)"
+    assert width == 1280 or max(chromium.run(boxes)) <= width  # On a phone nothing scrolls.
     page = chromium.run("return getComputedStyle(document.body).backgroundColor")
-    assert page == "rgb(22, 24, 28)"
+    assert page == "rgb(17, 19, 24)"
 
 
 def test_a_plot_draws_shares():
     bars = statistics_page.bars(["a", "b"], [1, 3], [5, 0])
     # The highest share, the holdout's 1, takes the height; training has a quarter and three.
-    heights = [bar.height for bar in bars]
+    heights = [float(bar.attributes["height"]) for bar in bars]
     full = max(heights)
     assert heights == pytest.approx([full / 4, full * 3 / 4, full, 0], abs=0.1)
 

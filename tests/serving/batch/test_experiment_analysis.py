@@ -95,6 +95,10 @@ def test_planted_effect_is_found_and_its_size_lies_in_the_interval(experiment, t
     assert watch["excludes_zero"]
     # A page has 5 impressions, a fifth of them clicked, of 40 seconds on average; half more in new.
     assert watch["low"] < 20.0 < watch["high"]
+    # And whoever looks all the time is shown it too, in a wider interval.
+    at_any_time = watch["at_any_time"]
+    assert at_any_time["excludes_zero"]
+    assert at_any_time["low"] < watch["low"] < watch["high"] < at_any_time["high"]
     assert not found["differences"]["new"]["click_rate"]["excludes_zero"]
     assert not found["split"]["is_mismatch"]
 
@@ -114,9 +118,27 @@ def test_arm_that_loses_users_is_noticed(experiment, tmp_path):
         return arm.name == "control" or int(user.partition("-")[2]) % 5
 
     write(tmp_path / "logs", served(experiment, users=3000, keep=fifth_of_new_is_lost))
-    split = experiment_analysis.analyse(tmp_path / "logs", experiment, replicates=50)["split"]
-    assert split["is_mismatch"]
-    assert split["p"] < 1e-4
+    found = experiment_analysis.analyse(tmp_path / "logs", experiment, replicates=50)
+    assert found["split"]["is_mismatch"]
+    assert found["split"]["chi_square_p"] < found["split"]["p"] < 1e-4
+    assert found["differences"] == {}
+
+
+def test_command_reads_no_difference_where_the_split_is_wrong(
+    experiment, experiment_file, tmp_path, run_command
+):
+    half = served(experiment, users=1000, keep=lambda u, arm: arm.name == "control" or u[-1] < "5")
+    write(tmp_path / "logs", half)
+    done = run_command(
+        "serving.analyse_experiment",
+        f"--logs={tmp_path / 'logs'}",
+        f"--experiment={experiment_file}",
+        f"--output={tmp_path / 'ab.json'}",
+    )
+    assert done.returncode == 2
+    assert "cannot be compared" in done.stderr and "Traceback" not in done.stderr
+    assert "new - control" not in done.stdout
+    assert json.loads((tmp_path / "ab.json").read_text())["differences"] == {}
 
 
 def test_users_in_several_arms_are_left_out_and_counted(experiment, tmp_path):

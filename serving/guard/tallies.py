@@ -1,0 +1,150 @@
+"""What a server counts of each release, and sums of it.
+
+A page is whole, degraded (a part failed or was late), empty, or a request failed. What came of a
+page is known when it is ``outcome_s`` old: whether anything of it was clicked, and the seconds
+that were reported as watched by then. Pages of all releases get the same time, so they compare,
+though what is watched later is not in it.
+
+Users are hashed to :data:`GROUPS` groups, the same on every server, and outcomes summed by group:
+a user's pages are alike, and groups are not.
+"""
+
+import collections
+import dataclasses
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+GROUPS = 256
+WHOLE, DEGRADED, EMPTY, FAILED = "whole", "degraded", "empty", "failed"
+KINDS = (WHOLE, DEGRADED, EMPTY, FAILED)
+_OUTCOMES = ("pages", "clicked", "watched_s")
+# Pages whose outcome is waited for; of more, the oldest are done early.
+_MOST_PAGES = 200_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Counts of one release, of one server or many; ``+`` and ``-`` work on every part.
+
+    Attributes:
+        kinds: float64 [4], requests by :data:`KINDS`.
+        outcomes: float64 [3, GROUPS]: pages whose outcome is known, those of them with a click or
+            watch, seconds watched.
+    """
+
+    kinds: Floats = dataclasses.field(default_factory=lambda: np.zeros(len(KINDS)))
+    outcomes: Floats = dataclasses.field(default_factory=lambda: np.zeros((3, GROUPS)))
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.kinds + other.kinds, self.outcomes + other.outcomes)
+
+    def __sub__(self, other: "Tally") -> "Tally":
+        return Tally(self.kinds - other.kinds, self.outcomes - other.outcomes)
+
+    @property
+    def requests(self) -> float:
+        """Number of requests, failed ones included."""
+        return float(self.kinds.sum())
+
+    def count(self, kind: str) -> float:
+        """Returns the number of requests of a kind."""
+        return float(self.kinds[KINDS.index(kind)])
+
+    @property
+    def known_outcomes(self) -> float:
+        """Number of pages whose outcome is known."""
+        return float(self.outcomes[0].sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values; groups are summed up by nobody who reads them."""
+        named = zip(_OUTCOMES, self.outcomes.tolist(), strict=True)
+        return {**dict(zip(KINDS, self.kinds.tolist(), strict=True)), **dict(named)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Tally":
+        """Inverse of :meth:`to_json`; raises ValueError or KeyError of anything else."""
+        kinds = np.array([float(values[kind]) for kind in KINDS])
+        outcomes = np.array([values[name] for name in _OUTCOMES], np.float64)
+        if outcomes.shape != (3, GROUPS) or not np.isfinite(outcomes).all():
+            raise ValueError(f"outcomes must be 3 lists of {GROUPS} numbers.")
+        return cls(kinds, outcomes)
+
+
+def group_of(user_id: str) -> int:
+    """Returns the group of a user, in [0, GROUPS)."""
+    return zlib.crc32(user_id.encode()) % GROUPS
+
+
+@dataclasses.dataclass
+class _Waiting:
+    """A page whose outcome is waited for."""
+
+    release_id: str
+    group: int
+    known_at: float
+    clicked: bool = False
+    watched_s: float = 0.0
+
+
+class Counting:
+    """What one process counts; safe for threads.
+
+    Attributes:
+        process: Name of this process and its start: counts of another one start anew.
+        outcome_s: Age at which the outcome of a page is known, seconds.
+    """
+
+    def __init__(self, *, outcome_s: float, clock: Callable[[], float]) -> None:
+        self.process = f"{os.getpid()}-{os.urandom(6).hex()}"
+        self.outcome_s = outcome_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tallies: dict[str, Tally] = collections.defaultdict(Tally)
+        self._waiting: collections.OrderedDict[str, _Waiting] = collections.OrderedDict()
+
+    def request(self, release_id: str, kind: str) -> None:
+        """Counts a request that was answered by a release, or failed."""
+        with self._lock:
+            self._tallies[release_id].kinds[KINDS.index(kind)] += 1
+
+    def page(self, release_id: str, *, page_id: str, user_id: str) -> None:
+        """Waits for what comes of a page that was shown."""
+        with self._lock:
+            known_at = self._clock() + self.outcome_s
+            self._waiting[page_id] = _Waiting(release_id, group_of(user_id), known_at)
+            self._settle()
+
+    def engaged(self, pages: Iterable[tuple[str, float]]) -> None:
+        """Counts clicks and watches: ids of pages that they name, and seconds watched."""
+        with self._lock:
+            self._settle()
+            for page_id, watched_s in pages:
+                waiting = self._waiting.get(page_id)
+                if waiting is not None:
+                    waiting.clicked = True
+                    waiting.watched_s += watched_s
+
+    def tallies(self) -> dict[str, dict[str, Any]]:
+        """Returns the counts by release, plain values."""
+        with self._lock:
+            self._settle()
+            return {name: tally.to_json() for name, tally in self._tallies.items()}
+
+    def _settle(self) -> None:
+        """Takes in outcomes that are known; pages wait in the order of their times."""
+        now = self._clock()
+        while self._waiting:
+            page_id, waiting = next(iter(self._waiting.items()))
+            if waiting.known_at > now and len(self._waiting) <= _MOST_PAGES:
+                return
+            del self._waiting[page_id]
+            outcomes = self._tallies[waiting.release_id].outcomes
+            outcomes[:, waiting.group] += (1.0, waiting.clicked, waiting.watched_s)
