@@ -236,8 +236,8 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
 
 def _watched_vectors(types: Types) -> _Kinds:
     """Returns what can be averaged over watches."""
-    found = (name for name, t in types.get("videos", {}).items() if Kind.VECTOR in _kinds_of(t))
-    return {f"{bag}.{name}": (Kind.VECTOR,) for name in found for bag in vectors.BAGS}
+    columns = (name for name, t in types.get("videos", {}).items() if Kind.VECTOR in _kinds_of(t))
+    return {f"{bag}.{name}": (Kind.VECTOR,) for name in columns for bag in vectors.BAGS}
 
 
 def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:

@@ -102,7 +102,7 @@ def faults(table: pa.Table, features: Sequence[Feature], *, name: str, key: str)
         A sentence for each fault of each feature: the column, how many rows have it, and some of
         them.
     """
-    found = []
+    faulty = []
     named = {(read, feature.width): feature for feature, read in reversed(read_by(features, name))}
     for (read, width), feature in named.items():
         column = combined(table[read])
@@ -115,13 +115,13 @@ def faults(table: pa.Table, features: Sequence[Feature], *, name: str, key: str)
         ):
             if count := pc.sum(wrong).as_py() or 0:
                 some = table[key].filter(wrong).slice(0, _NAMED).to_pylist()
-                found.append(
+                faulty.append(
                     f"table {name}, column {read!r}, the vector feature "
                     f"{feature.name!r}: {count:,} of {table.num_rows:,} rows {what} (first: "
                     f"{some}). Write vectors of {width} finite numbers, or null where there is "
                     "none."
                 )
-    return found
+    return faulty
 
 
 def require(table: pa.Table, features: Sequence[Feature], *, name: str, key: str) -> None:
@@ -130,5 +130,5 @@ def require(table: pa.Table, features: Sequence[Feature], *, name: str, key: str
     Raises:
         command.InputError: Names every fault.
     """
-    if found := faults(table, features, name=name, key=key):
-        raise command.InputError("\n  ".join(found))
+    if faulty := faults(table, features, name=name, key=key):
+        raise command.InputError("\n  ".join(faulty))

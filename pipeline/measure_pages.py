@@ -85,14 +85,14 @@ def _related(release: "Release", settings: "BacktestConfig") -> "Experiment":
     loaded, log = past_funnel.loaded(
         release, pathlib.Path(_SERVING_ROOT.value), pathlib.Path(_LOGS.value), settings
     )
-    asked = list(past_related.RelatedFunnel(loaded, log, settings).next_watches())
-    if not asked:
+    watches = list(past_related.RelatedFunnel(loaded, log, settings).next_watches())
+    if not watches:
         raise command.InputError(f"no watch of {_LOGS.value} follows another one within an hour.")
-    users = [one.user_id for one in asked]
+    users = [one.user_id for one in watches]
     rows = []
     for cutoff in (10, _RELATED_K):
         hits = {
-            name: np.array([one.places[name] < cutoff for one in asked], np.float64)
+            name: np.array([one.places[name] < cutoff for one in watches], np.float64)
             for name in past_related.RANKINGS
         }
         rows += _compared(
@@ -111,7 +111,7 @@ def _related(release: "Release", settings: "BacktestConfig") -> "Experiment":
         question="the page beside the video that a user watched, asked before the next watch "
         "within an hour, with what was known then: is that next video among its first?",
         paper="",
-        settings={"next_watches": len(asked)},
+        settings={"next_watches": len(watches)},
         rows=rows,
     )
 

@@ -294,8 +294,8 @@ class _QueryBags:
         distinct, which = np.unique(rows, return_inverse=True)
         table = self._history.catalogue.table
         width = feature.width
-        found = table_values.dense(table, feature.of_watched, distinct, width=width)
-        return vectors.means(found[which.reshape(-1)], lengths)
+        distinct_vectors = table_values.dense(table, feature.of_watched, distinct, width=width)
+        return vectors.means(distinct_vectors[which.reshape(-1)], lengths)
 
     @functools.cached_property
     def _watched(self) -> tuple[np.ndarray, np.ndarray]:

@@ -25,15 +25,15 @@ def strings(table: pa.Table, feature: Feature, rows: np.ndarray) -> pa.Array:
     string [n], "" where missing, of a univalent one; list<string> [n] of a multivalent one, its
     first ``max_length`` values.
     """
-    found = taken(_combined_column(table, feature.column, len(rows)), rows)
+    column = taken(_combined_column(table, feature.column, len(rows)), rows)
     if feature.kind is Kind.UNIVALENT:
-        return filled(found, pa.string(), "")
-    if not pa.types.is_list(found.type):
-        found = _as_lists(found.cast(pa.string()))
-    found = found.cast(pa.list_(pa.string()))
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(found), 0), np.int64)
+        return filled(column, pa.string(), "")
+    if not pa.types.is_list(column.type):
+        column = _as_lists(column.cast(pa.string()))
+    column = column.cast(pa.list_(pa.string()))
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), np.int64)
     return ragged.list_array(
-        *ragged.cut(lengths, filled(found.flatten(), pa.string(), ""), feature.max_length)
+        *ragged.cut(lengths, filled(column.flatten(), pa.string(), ""), feature.max_length)
     )
 
 

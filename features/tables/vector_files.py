@@ -111,8 +111,8 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> list[VectorFile]:
                 f"{path} is no file of vectors: {directory} holds NAME{_NPZ} and NAME{_PARQUET}, "
                 "NAME being a column. Move it, or begin its name with a dot while it is written."
             )
-    found = [VectorFile(table, path) for path in paths]
-    names = [file.column for file in found]
+    vector_files = [VectorFile(table, path) for path in paths]
+    names = [file.column for file in vector_files]
     for name in names:
         if names.count(name) > 1:
             raise command.InputError(f"{directory} has two files of {name!r}: keep one of them.")
@@ -121,7 +121,7 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> list[VectorFile]:
                 f"{directory}/{name}.*: {name!r} is a column of the table {table} that is no "
                 "vector. Give the file another name."
             )
-    return found
+    return vector_files
 
 
 def types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.DataType]:
@@ -131,11 +131,11 @@ def types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.DataType
 
 def stamps(logs_dir: str | os.PathLike[str], table: str) -> list[tuple[str, int, int]]:
     """Returns path, time and size of each file: what tells whether one has changed."""
-    found = []
+    listed = []
     for file in files_of(logs_dir, table):
         status = file.path.stat()
-        found.append((str(file.path), status.st_mtime_ns, status.st_size))
-    return found
+        listed.append((str(file.path), status.st_mtime_ns, status.st_size))
+    return listed
 
 
 def joined(

@@ -189,6 +189,20 @@ def set_biases(
     return weights
 
 
+def carry_over(
+    model: CandidateModel, examples_dir: dataset.Path, weights: Mapping[str, float]
+) -> None:
+    """Moves the biases of a model that has learnt the holdout, by the weights of the measured one.
+
+    Args:
+        model: Candidate model.
+        examples_dir: Its examples, to the end of the logs.
+        weights: What :func:`set_biases` returned for the measured model.
+    """
+    until_s = _until_s(dataset.info(examples_dir))
+    apply(model, counts(model, examples_dir), weights, until_s=until_s)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Problem:
     """What the weights are fitted on.

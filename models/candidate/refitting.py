@@ -103,9 +103,7 @@ def refit(
         model.repeat_bias.assign(measured.repeat_bias)
     weights = opened.info["lineage"].get("recent")
     if newest and weights:
-        counts = recent_biases.counts(model, examples_dir)
-        until_s = float(str(dataset.info(examples_dir)["train_until_s"]))
-        recent_biases.apply(model, counts, weights, until_s=until_s)
+        recent_biases.carry_over(model, examples_dir, weights)
     space = candidate_model.VIDEO_SPACE
     step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:

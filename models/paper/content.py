@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from features import spec
 from features.catalogue import UPLOAD_TIME
+from features.charts import BARS, Plot, Series
 from features.spec import Kind, ResolvedSpec
 from models.config import MAP, RECALL
 from models.evaluation import metrics, retrieval
 from models.evaluation.retrieval import Ranked
 from models.paper import experiments
-from models.paper.experiments import BARS, Experiment, Make, Plot, Row, Series, Setting
+from models.paper.experiments import Experiment, Make, Row, Setting
 from models.paper.retrieval_lab import Lab, Trained, find, sentences, values_of
 
 _WITH, _WITHOUT = "with vectors", "without vectors"
@@ -69,7 +70,7 @@ def content_vectors(setting: Setting) -> Experiment:
                 kind=BARS,
                 x_label="",
                 y_label="recall@100 on the next day",
-                series=[Series.of_rows(s, names_of, found) for s, found in shown.items()],
+                series=[Series.of_rows(s, names_of, of_slice) for s, of_slice in shown.items()],
             )
         ],
         conclusion=sentences(changes),

@@ -116,11 +116,11 @@ class Heads(tf_keras.layers.Layer):
         """
         for column, (curve, name) in enumerate(zip(self.curves, self.labels, strict=True)):
             given = np.asarray(labels[name], np.float64)
-            found = calibration.fit(
+            fitted = calibration.fit(
                 logits[:, column], given, 1 - given, clicks_per_piece=_POSITIVES_PER_PIECE
             )
-            curve.set(found)
-            logging.info("Calibrated %s on the holdout: %s", self.kinds[column], found)
+            curve.set(fitted)
+            logging.info("Calibrated %s on the holdout: %s", self.kinds[column], fitted)
 
     def log_losses(
         self, logits: npt.NDArray[np.float32], labels: Mapping[str, Array]

@@ -58,21 +58,21 @@ class ArmFunnel(PastFunnel):
         shown, clicks = np.zeros(len(catalogue)), np.zeros(len(catalogue))
         users = self._watches["user_id"]
         of_page: list[dict[str, float]] = []
-        asked: list[str] = []
+        user_ids: list[str] = []
         for start in range(0, len(self.labels), _BATCH):
             for number, answer in self.answers(self.labels[start : start + _BATCH]):
                 user_id = users[number].as_py()
                 worth = self._worth(truth, user_id, answer)
                 of_page.append({name: float(v.sum()) for name, v in worth.items()})
                 of_page[-1] |= self._make_up(answer)
-                asked.append(user_id)
+                user_ids.append(user_id)
                 np.add.at(shown, answer.shown.rows, 1.0)
                 np.add.at(clicks, answer.shown.rows, worth[CLICKS])
                 self._let_happen(answer, user_id, rng.random(len(answer.shown)) < worth[CLICKS])
         times = catalogue.upload_times
         is_upload = (times >= self.settings.from_s) & (times <= self._times[self.labels].max())
         return Judged(
-            user_ids=asked,
+            user_ids=user_ids,
             values={name: np.array([page[name] for page in of_page]) for name in of_page[0]},
             uploads=shown[is_upload],
             upload_clicks=float(clicks[is_upload].sum()),
@@ -95,8 +95,8 @@ class ArmFunnel(PastFunnel):
         }
 
     def _ids(self, answer: PastAnswer) -> list[str]:
-        found = self.release.catalogue.video_ids.take(pa.array(answer.shown.rows))
-        return [str(video_id) for video_id in found.to_pylist()]
+        ids = self.release.catalogue.video_ids.take(pa.array(answer.shown.rows))
+        return [str(video_id) for video_id in ids.to_pylist()]
 
     def _make_up(self, answer: PastAnswer) -> dict[str, float]:
         catalogue, rows = self.release.catalogue, answer.shown.rows

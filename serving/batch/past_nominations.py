@@ -166,6 +166,6 @@ def _video_embeddings(embed: Signature, resolved: ResolvedSpec, catalogue: Catal
         raw = candidate_batch(resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows)
         inputs = tensors.to_arrays(raw, resolved, spec.CANDIDATE, Side.CANDIDATE)
         answer = embed(**{name: tf.constant(values) for name, values in inputs.items()})
-        found = {name: np.asarray(values) for name, values in answer.items()}
-        parts.append(youth.with_bias(found, catalogue.upload_times[rows]))
+        arrays = {name: np.asarray(values) for name, values in answer.items()}
+        parts.append(youth.with_bias(arrays, catalogue.upload_times[rows]))
     return np.concatenate(parts)

@@ -58,8 +58,8 @@ class RelatedFunnel(PastFunnel):
 
     def _request(self, user_id: str, number: int, context: Mapping[str, str]) -> PageRequest:
         video_id = self._watches["video_id"][int(self._before[number])].as_py()
-        asked = super()._request(user_id, number, context)
-        return dataclasses.replace(asked, related_to=video_id)
+        request = super()._request(user_id, number, context)
+        return dataclasses.replace(request, related_to=video_id)
 
     def next_watches(self) -> Iterator[NextWatch]:
         """Yields each watch that follows another one, in the order of time."""
@@ -77,8 +77,8 @@ def _places(answer: PastAnswer, row: int) -> dict[str, float]:
         name: _by_source(gathered, source)
         for name, source in ((CO_WATCH, sources.CO_WATCH), (SIMILAR, sources.SIMILAR))
     }
-    found = {name: np.flatnonzero(rows == row) for name, rows in orders.items()}
-    return {name: float(place[0]) if len(place) else np.inf for name, place in found.items()}
+    matches = {name: np.flatnonzero(rows == row) for name, rows in orders.items()}
+    return {name: float(place[0]) if len(place) else np.inf for name, place in matches.items()}
 
 
 def _by_source(gathered: Candidates, name: str) -> np.ndarray:
