@@ -13,6 +13,7 @@ MODULES = [
     "models.candidate.youth",
     "models.evaluation.intervals",
     "models.evaluation.metrics",
+    "models.evaluation.sequential",
     "models.losses",
     "models.spread",
     "pipeline.benchmarks.results",
