@@ -1,0 +1,84 @@
+"""Sites of one video and of twenty: every default, a release, and what a gate is there for."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+
+from features.durations import DAY_S
+from features.tables import logs
+from models.candidate import model as candidate_model
+from serving.release import manifest as release
+
+_USERS, _DAYS, _END_S = 200, 10, 1_764_460_800
+
+
+def write_logs(directory, *, videos):
+    """Watches alone, by users of whom each has a taste of their own."""
+    rng = np.random.default_rng(1)
+    owners = np.repeat(np.arange(_USERS), rng.poisson(20, _USERS) + 2)
+    popular = rng.dirichlet(np.ones(videos))
+    tastes = 0.5 * popular + 0.5 * rng.dirichlet(np.full(videos, 0.3), _USERS)
+    watched = [rng.choice(videos, p=tastes[user]) for user in owners]
+    rows = {
+        "user_id": [f"u{user}" for user in owners],
+        "video_id": [f"v{video}" for video in watched],
+        "time": _END_S - _DAYS * DAY_S + rng.integers(0, _DAYS * DAY_S, len(owners)),
+        "watch_time_s": rng.uniform(5, 60, len(owners)),
+    }
+    with logs.LogWriter(directory) as writer:
+        writer.write("watches", pa.table(rows))
+
+
+def retrained(run_command, root, *, videos):
+    write_logs(root / "logs", videos=videos)
+    completed = run_command(
+        "pipeline.retrain",
+        f"--logs={root / 'logs'}",
+        f"--work={root / 'work'}",
+        f"--serving_root={root / 'serving_root'}",
+    )
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def twenty(run_command, tmp_path_factory):
+    return retrained(run_command, tmp_path_factory.mktemp("twenty"), videos=20)
+
+
+def verdicts(root):
+    return [gate["verdict"] for gate in release.load_manifest(root / "serving_root").gates]
+
+
+def test_a_site_of_one_video_is_published(run_command, tmp_path):
+    root = retrained(run_command, tmp_path, videos=1)
+    assert "pass" in verdicts(root)
+    assert "FAIL" not in verdicts(root)
+
+
+def test_a_site_of_twenty_videos_is_published(twenty):
+    assert verdicts(twenty).count("pass") > 5
+    assert "FAIL" not in verdicts(twenty)
+
+
+def test_a_model_with_one_list_for_everybody_is_not(twenty, run_command, tmp_path):
+    before = release.current(twenty / "serving_root")
+    work = twenty / "work"
+    collapsed = tmp_path / "collapsed"
+    shutil.copytree(work / "final_candidate_model", collapsed)
+    model = candidate_model.load(collapsed)
+    biases = model.softmax_biases.rows
+    biases.assign(100.0 * np.arange(biases.shape[0])[:, np.newaxis])
+    tf.train.Checkpoint(model=model).write(str(collapsed / "weights"))
+    refused = run_command(
+        "serving.build_release",
+        f"--examples={work / 'final_examples'}",
+        f"--candidate_model={collapsed}",
+        f"--serving_root={twenty / 'serving_root'}",
+    )
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "FAIL         mean overlap of the top 10 of two users: 1.0000" in refused.stdout
+    assert release.current(twenty / "serving_root") == before
