@@ -1,40 +1,41 @@
-r"""Measures pages of a release over later days of a log: beside a video, and by settings.
+r"""Measures pages over the holdout, by models that have not seen it: beside a video, by settings.
 
-    python -m pipeline.measure_pages --serving_root=serving_root --logs=logs \
-        --from=2022-05-14 --output=related.json
-    python -m pipeline.measure_pages --serving_root=serving_root --logs=logs \
-        --from=2022-05-14 --experiment=arms.json --output=arms.json
+    python -m pipeline.measure_pages --logs=logs --examples=work/examples \
+        --candidate_model=work/candidate_model --ranker_model=work/ranker_model \
+        --output=related.json
+    python -m pipeline.measure_pages ... --experiment=arms.json --output=arms.json
 
 Without --experiment: before each watch that follows another one of its user within an hour, is the
 video among the first of the page beside that other one (``POST /v1/related``)? Beside it stand
 co-watch and embeddings alone, and how long such a page takes in relation to one of its own.
 
 With --experiment, on simulated logs: every arm is asked at the same moments, whatever its share,
-and the truth says what its pages are worth, see pipeline/benchmarks/arm_pages.py. The release must
-not have learnt what is measured: retrain with --until. Intervals are over users,
-differences paired.
+and the truth says what its pages are worth, see pipeline/benchmarks/arm_pages.py. Intervals are
+over users, differences paired. The models are those that were measured, before any refit.
 """
 
 import dataclasses
 import json
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from features import command, files, provenance
+from features import command, config_flags, files, provenance
+from serving.building import config as build_config
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from models.paper.experiments import Experiment, Row
     from serving.batch.past_funnel import BacktestConfig
-    from serving.release.manifest import Release
+    from serving.batch.past_log import PastLog
+    from serving.funnel.loaded_release import LoadedRelease
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
-_LOGS = flags.DEFINE_string("logs", None, "Raw logs, from before the release on.", required=True)
-_FROM = flags.DEFINE_string("from", None, "First time to ask for, ISO 8601, UTC.", required=True)
+_LOGS = flags.DEFINE_string("logs", None, "Raw logs that the examples are made of.", required=True)
+_INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of figures to write.", required=True)
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Arms to compare, a file as of serving.serve; the first is the control."
@@ -49,21 +50,24 @@ _RELATED_K = 20
 def main(argv: Sequence[str]) -> None:
     """Loads release and log, measures, and writes."""
     del argv
-    from_s = command.parse_time(_FROM.value, name="--from") or 0
-    from serving.batch.past_funnel import BacktestConfig
-    from serving.release import manifest
+    inputs = _INPUTS.build()
+    from features import dataset
+    from serving.batch import past_funnel
+    from serving.building import assembly
 
-    release = manifest.load(_SERVING_ROOT.value)
-    learnt = release.learnt_until_s
-    if learnt is not None and from_s < learnt:
-        raise command.InputError(
-            f"release {release.version} has learnt everything before "
-            f"{command.format_time(learnt)}, so its pages would be judged on what they know. Ask "
-            f"--from then on, or retrain with --until={_FROM.value}."
-        )
-    k = _K.value if _EXPERIMENT.value else _RELATED_K
-    settings = BacktestConfig(from_s=from_s, k=k, sample=_SAMPLE.value)
-    measured = _arms(release, settings) if _EXPERIMENT.value else _related(release, settings)
+    info = dataset.info(inputs.examples)
+    settings = past_funnel.BacktestConfig(
+        from_s=int(str(info["train_until_s"])),
+        until_s=int(str(info["until_s"])),
+        k=_K.value if _EXPERIMENT.value else _RELATED_K,
+        sample=_SAMPLE.value,
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        release = assembly.unpublished(inputs, root)
+        loaded = past_funnel.loaded(release, root, pathlib.Path(_LOGS.value), settings)
+        measure = _arms if _EXPERIMENT.value else _related
+        measured = measure(*loaded, settings)
     document = {
         "measured": provenance.stamp(),
         "settings": {"seeds": [_SEED.value]},
@@ -75,16 +79,13 @@ def main(argv: Sequence[str]) -> None:
     print(f"Wrote {_OUTPUT.value}.")
 
 
-def _related(release: "Release", settings: "BacktestConfig") -> "Experiment":
+def _related(loaded: "LoadedRelease", log: "PastLog", settings: "BacktestConfig") -> "Experiment":
     import numpy as np
 
     from models.paper.experiments import Experiment, Row
     from pipeline.benchmarks import page_speed
-    from serving.batch import past_funnel, past_related
+    from serving.batch import past_related
 
-    loaded, log = past_funnel.loaded(
-        release, pathlib.Path(_SERVING_ROOT.value), pathlib.Path(_LOGS.value), settings
-    )
     watches = list(past_related.RelatedFunnel(loaded, log, settings).next_watches())
     if not watches:
         raise command.InputError(f"no watch of {_LOGS.value} follows another one within an hour.")
@@ -116,21 +117,17 @@ def _related(release: "Release", settings: "BacktestConfig") -> "Experiment":
     )
 
 
-def _arms(release: "Release", settings: "BacktestConfig") -> "Experiment":
+def _arms(loaded: "LoadedRelease", log: "PastLog", settings: "BacktestConfig") -> "Experiment":
     import numpy as np
 
     from models.paper.experiments import Experiment, Row
     from pipeline.benchmarks import arm_pages
     from pipeline.site.truth import Truth
-    from serving.batch import past_funnel
     from serving.funnel import experiment as experiments
     from serving.funnel.page import FunnelConfig
 
     arms = experiments.load(_EXPERIMENT.value).arms
     truth = Truth.load(_LOGS.value)
-    loaded, log = past_funnel.loaded(
-        release, pathlib.Path(_SERVING_ROOT.value), pathlib.Path(_LOGS.value), settings
-    )
     judged = {}
     for arm in arms:
         of_arm = dataclasses.replace(settings, funnel=FunnelConfig(**arm.settings))
@@ -183,4 +180,8 @@ def _compared(
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("serving_root", "logs", "experiment"), writes=("output",))
+    command.run(
+        main,
+        reads=("examples", "candidate_model", "ranker_model", "logs", "experiment"),
+        writes=("output",),
+    )
