@@ -28,6 +28,7 @@ help:
 	@echo "make kafka   fetch a Kafka broker for the tests of pipeline.follow_kafka (43 MB, needs Maven)"
 	@echo "make stores  build servers of object stores for their tests (needs Go)"
 	@echo "make prism   build Beam's Prism runner for its test (needs Go)"
+	@echo "make pictures  the pictures and page times of the documentation, anew (needs Chromium)"
 	@echo "make axe     install the accessibility rules that tests of pages run (needs npm)"
 	@echo "make helm    build Helm for the tests of the chart (needs Go)"
 	@echo "make dist    wheel, sdist and a bill of materials, in dist/"
@@ -147,6 +148,12 @@ audit: $(STAMP)
 stores:
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
 	@GOBIN="$$HOME/.cache/watchnext/bin" go install github.com/fsouza/fake-gcs-server@v1.56.1
+
+# The tiny world of the tests is kept in build/world, which takes minutes the first time.
+.PHONY: pictures
+pictures: $(STAMP)
+	WRITE_SCREENSHOTS=1 WORLD=build/world REQUIRE_ALL=1 $(PYTHON) -m pytest -q -n 0 \
+	  tests/e2e/test_pictures.py
 
 .PHONY: axe
 axe:

@@ -153,6 +153,7 @@ setup(
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
+        "serving.building": ["templates/*"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
         "serving.server": ["web/*"],
     },

@@ -34,7 +34,7 @@ def rendered(file: str, name: str) -> str:
         [
             *_rows(table["columns"], table["rows"]),
             "",
-            f"*{_setting(table['setting'])}*",
+            f"*{_setting(table['setting'])}{_origin(table)}*",
             "",
         ]
     )
@@ -49,3 +49,10 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _setting(setting: Mapping[str, str]) -> str:
     return "; ".join(f"{what}: {value}" for what, value in setting.items()) + "."
+
+
+def _origin(table: Mapping[str, Any]) -> str:
+    """Returns that a table was typed, where no command wrote it."""
+    if "written_by" in table:
+        return ""
+    return " Carried over from the notes of that measurement: typed, not written by a command."

@@ -137,7 +137,9 @@ class Setting:
 def declared(settings: Any) -> tuple[Setting, ...]:
     """Returns what a dataclass, given as the class, declares, in its order."""
     hints = typing.get_type_hints(settings, include_extras=True)
-    texts = _texts(settings)
+    texts: dict[str, str] = {}
+    for parent in reversed(settings.__mro__):
+        texts |= _texts(parent)
     declarations = []
     for field in dataclasses.fields(settings):
         kind, marks, is_optional = _taken_apart(hints[field.name])
@@ -204,7 +206,7 @@ def _taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
 
 def _texts(settings: type) -> dict[str, str]:
     """Returns field -> text of the part ``Attributes:`` of a docstring."""
-    # Not inspect.getdoc, which would take that of a parent class.
+    # Not inspect.getdoc, which would take that of a parent class where there is none.
     docstring = inspect.cleandoc(settings.__doc__ or "")
     part = re.search(r"^Attributes:\n((?:[ ].*\n?|\n)*)", docstring, re.MULTILINE)
     entries = re.split(r"^ {4}(\w+): ", part[1] if part else "", flags=re.MULTILINE)

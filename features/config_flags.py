@@ -88,8 +88,12 @@ class Flags(Generic[_Config]):
         except RuleError as error:
             one = self._defined.get(error.name)
             if isinstance(one, _Defined):
-                raise RuleError(f"--{one.flag.name}", error.rule, error.value) from None
-            raise
+                name = one.flag.name
+            elif error.name in flags.FLAGS:  # Declared by another dataclass of the command.
+                name = error.name
+            else:
+                raise
+            raise RuleError(f"--{name}", error.rule, error.value) from None
 
 
 @overload
@@ -99,6 +103,7 @@ def define(
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
+    of: str = "",
 ) -> Flags[_Config]: ...
 @overload
 def define(
@@ -107,6 +112,7 @@ def define(
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
+    of: str = "",
 ) -> Flags[_Config]: ...
 def define(
     settings: Any,
@@ -114,6 +120,7 @@ def define(
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
+    of: str = "",
 ) -> Flags[Any]:
     """Defines a flag for each field of a dataclass, nested ones included.
 
@@ -127,6 +134,8 @@ def define(
         choices: The values that a field may have in this command, where it says less by itself.
         unset: Fields whose flags have no value unless they are given, and what then stands for
             them, for the help: ``{"logs": "<serving_root>/logs"}``.
+        of: What the flags are for, where a command has some that do not always count: said before
+            what each means.
     """
     kind = settings if isinstance(settings, type) else type(settings)
     defaults = None if isinstance(settings, type) else settings
@@ -138,8 +147,12 @@ def define(
         default = _default(setting, defaults)
         if dataclasses.is_dataclass(setting.kind):
             nested = setting.kind if default is dataclasses.MISSING else default
-            defined[setting.name] = define(nested, without=without, choices=choices, unset=unset)
+            defined[setting.name] = define(
+                nested, without=without, choices=choices, unset=unset, of=of
+            )
             continue
+        if of:
+            setting = dataclasses.replace(setting, text=f"{of}: {setting.text}")
         if setting.name in unset:
             text = f"{setting.text} Default: {unset[setting.name]}."
             setting, default = dataclasses.replace(setting, text=text), None

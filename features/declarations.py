@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from features import command, feedback, spec, vectors
+from features.as_of import query_history
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
 MAX_WIDTH = 4096  # Entries of a vector: each example holds all of them.
@@ -31,16 +32,6 @@ _REQUIRED = tuple(
     field.name for field in dataclasses.fields(Feature) if field.default is dataclasses.MISSING
 )
 _CATEGORIES, _NUMBERS = (Kind.UNIVALENT, Kind.MULTIVALENT), (Kind.CONTINUOUS, Kind.BINARY)
-_BAGS = (
-    "watched_video_ids",
-    "last_video_id",
-    "watched_channel_ids",
-    "last_channel_id",
-    "watched_topics",
-    "watched_ages",
-    "search_tokens",
-    "last_search_tokens",
-)
 
 Types = Mapping[str, Mapping[str, pa.DataType]]
 _Kinds = Mapping[str, Sequence[Kind]]  # Column -> what it can be.
@@ -226,8 +217,9 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
     elif origin == "live":
         names = spec.live_names()
     elif is_query:
-        names = (*spec.grid_names("any"), "user_searches_1d", *feedback.names("any"))
-        number = {**dict.fromkeys(_BAGS, _CATEGORIES), **_watched_vectors(types)}
+        names = (*spec.grid_names("any"), *query_history.NUMBERS, *feedback.names("any"))
+        number = dict.fromkeys(query_history.BAGS, _CATEGORIES)
+        number |= _watched_vectors(types)
     else:
         entities = ("video", "channel", "topic")
         names = (n for e in entities for n in (*spec.grid_names(e), *feedback.names(e)))

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from features import spec
 from features.catalogue import combined
+from features.screen import progress
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 
@@ -90,6 +91,8 @@ def in_batches(
     tower: Callable[[dict[str, np.ndarray]], Any],
     features: Mapping[str, np.ndarray],
     size: int = 4096,
+    *,
+    phase: str = "",
 ) -> np.ndarray:
     """Runs a model over many rows, some at a time.
 
@@ -97,13 +100,18 @@ def in_batches(
         tower: Function of arrays by name that gives float32 [n, width].
         features: Arrays by name, leading dimension N.
         size: Number of rows at a time.
+        phase: Name of what is done, for the progress that is shown; "" where it is not worth it.
 
     Returns:
         float32 [N, width].
     """
     rows = len(next(iter(features.values())))
-    parts = [
-        tower({name: array[start : start + size] for name, array in features.items()})
-        for start in range(0, max(rows, 1), size)
-    ]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts])
+    if phase:
+        progress.at(phase, total=rows, unit="rows")
+    parts = []
+    for start in range(0, max(rows, 1), size):
+        part = tower({name: array[start : start + size] for name, array in features.items()})
+        parts.append(np.asarray(part, np.float32))
+        if phase:
+            progress.add(len(parts[-1]))
+    return np.concatenate(parts)

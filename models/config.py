@@ -13,11 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from features.config import Bounds, OneOf, check, require
 
-SAMPLED, FULL, IN_BATCH, MIXED = "sampled", "full", "in_batch", "mixed"
-HIERARCHICAL = "hierarchical"
+SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
 QUERY_ENCODERS = (AVERAGE, ATTENTION)
-CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH, MIXED, HIERARCHICAL)
+CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH)
 EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
 RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
 SECONDS, RELATIVE = "seconds", "relative"
@@ -87,9 +86,8 @@ class CandidateConfig:
         bag_dropout: Chance that a training step does not see a value of a query's bag, such as
             a watch, in [0, 1). It keeps the model from learning users by heart.
         exclude: Names of features that the model does not read, for ablations.
-        loss: What the softmax is over: ``sampled`` negatives, the ``full`` vocabulary, ``in_batch``
-            labels, ``mixed`` (in-batch and sampled), or a ``hierarchical`` tree, for comparisons:
-            it has no content of videos, cannot be indexed and so not be released.
+        loss: What the softmax is over: ``sampled`` negatives, the ``full`` vocabulary, or
+            ``in_batch`` labels.
         negatives: S, sampled negatives per step, shared by the batch.
         sampler_power: Exponent of the negatives' weights, (label count + smoothing) ** power; 1:
             as often as they are labels, 0: uniform.
@@ -126,12 +124,6 @@ class CandidateConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         check(self)
-        require(
-            self.loss != HIERARCHICAL or not (self.normalise or self.share_video_embedding),
-            "loss",
-            "not be hierarchical with normalise or share_video_embedding",
-            self.loss,
-        )
         require(
             self.query_encoder != ATTENTION or self.embedding_dim % self.attention_heads == 0,
             "attention_heads",

@@ -7,6 +7,7 @@ nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.I
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -293,6 +294,22 @@ class SideInputs:
     def columns(self) -> tuple[str, ...]:
         """Names of the tensors that are read."""
         return (*(f.name for f in self._categorical), *(v.column for v in self._vectors))
+
+    def layout(self) -> list[dict[str, Any]]:
+        """Returns the parts of the dense vector in order, plain values for JSON.
+
+        An embedding has ``feature`` and ``space``; numbers have ``column``, ``powers``, and the
+        positions that are read of a column of all features, ``of_all``, or of the group alone,
+        ``of_group``; None is all of it.
+        """
+        parts: list[dict[str, Any]] = [
+            {"feature": f.name, "space": f.space} for f in self._categorical
+        ]
+        for vector in self._vectors:
+            part = dataclasses.asdict(vector)
+            del part["width"]
+            parts.append(part)
+        return parts
 
     def width(self, tables: Mapping[str, EmbeddingTable]) -> int:
         """Returns F, the length of the dense vector."""

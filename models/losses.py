@@ -151,36 +151,6 @@ def _cross_entropy(positive: tf.Tensor, negative: tf.Tensor) -> tuple[tf.Tensor,
     return tf.math.log(total) + largest - positive, gradient
 
 
-def counted_softmax_loss(
-    query_embeddings: tf.Tensor,
-    video_embeddings: tf.Tensor,
-    *,
-    label_columns: tf.Tensor,
-    counts: tf.Tensor,
-    log_expected: tf.Tensor,
-) -> tf.Tensor:
-    """Softmax cross-entropy where label and negatives come from one shared multiset.
-
-        loss_i = -(s_iy + log n_y - log e_y) + log sum_c exp(s_ic + log n_c - log e_c)
-
-    For the mixed loss: the multiset is all labels of the batch and the sampled negatives, so
-    e_c = (B - 1) p_c + S q_c. Each row's own label is in it, hence hits need no mask.
-
-    Args:
-        query_embeddings: Query embeddings u, float32 [B, D].
-        video_embeddings: v, float32 [U, D], of the distinct videos of the multiset.
-        label_columns: int [B], the row of each label in ``video_embeddings``.
-        counts: Number of times n of each video in the multiset, int32 [U], 1 or more.
-        log_expected: log e of each video, the log of its expected number, float32 [U].
-
-    Returns:
-        Loss of each example, float32 [B], nats.
-    """
-    correction = tf.math.log(tf.cast(counts, tf.float32)) - log_expected
-    logits = _corrected_logits(query_embeddings, video_embeddings, correction)
-    return full_softmax_loss(logits, label_columns)
-
-
 def in_batch_softmax_loss(
     query_embeddings: tf.Tensor, label_embeddings: tf.Tensor, *, log_probabilities: tf.Tensor
 ) -> tf.Tensor:

@@ -17,13 +17,13 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
 from features import command, files
 from pipeline import demo_server, demo_text
-from pipeline.steps import commands, fingerprints
+from pipeline.steps import commands, declared, fingerprints
 from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
@@ -44,6 +44,7 @@ _SITE = (
 # So few examples do not fill a deep tower.
 _RETRAIN = ("--candidate_flags=--depth=1",)
 _PAGE_SIZE = 12
+_STEPS = ("simulate", *(step.name for step in declared.STEPS), "serve")
 _PACKAGES = ("features", "models", "pipeline", "serving")
 _STAMP = "demo.json"
 
@@ -62,7 +63,10 @@ def main(argv: Sequence[str]) -> None:
     else:
         _make(output, logs=logs, root=root, work=work)
     arguments = [f"--serving_root={root}", f"--logs={logs}"]
+    ready = time.monotonic()
     with demo_server.running(arguments, port=_PORT.value) as server:
+        seconds = time.monotonic() - ready
+        print(commands.told(_title("serve"), seconds, f"Answers at {server.address}/"), end="")
         _show(server, work)
         print(f"All of it took {time.monotonic() - started:.0f} s; it is in {output}.")
         if _ONCE.value:
@@ -94,6 +98,9 @@ def _make(
     output: pathlib.Path, *, logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
+    places = {step.name: str(work / step.writes[1]) for step in declared.STEPS}
+    places |= {"simulate": str(logs), "build_release": str(root)}
+    titles = {place: _title(name) for name, place in places.items()}
     site, log = output / "site.json", output / "demo.log"
     log.unlink(missing_ok=True)
     if not (logs.is_dir() and site.is_file() and json.loads(site.read_text()) == list(_SITE)):
@@ -113,9 +120,10 @@ def _make(
                 *_SITE,
             ],
             log,
+            titles,
         )
         files.atomic_write(site, json.dumps(list(_SITE)))
-    _run(_retrain(logs, root, work), log)
+    _run(_retrain(logs, root, work), log, titles)
     files.atomic_write(output / _STAMP, json.dumps(_stamp(), indent=1) + "\n")
 
 
@@ -124,10 +132,14 @@ def _retrain(logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path) -> list
     return [sys.executable, "-m", "pipeline.retrain", *paths, *_RETRAIN]
 
 
-def _run(line: Sequence[str], log: pathlib.Path) -> None:
+def _title(step: str) -> str:
+    return f"{_STEPS.index(step) + 1}/{len(_STEPS)} {step}"
+
+
+def _run(line: Sequence[str], log: pathlib.Path, titles: Mapping[str, str]) -> None:
     """Runs a command in the foreground; its failure is ours, and it has said why."""
     print(_line(line), flush=True)
-    code = commands.run_in_short(line, log)
+    code = commands.run_in_short(line, log, titles)
     if code:
         sys.stderr.write(
             f"error: the demo stopped: exit code {code} of {_line(line)}; what it printed is in "

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from features import command
+from pipeline.steps import commands
 from serving.process import listening
 
 _HOST = "127.0.0.1"
@@ -45,7 +46,7 @@ def running(arguments: Sequence[str], *, port: int) -> Iterator["Server"]:
         command.InputError: It ended, or did not become ready in time.
     """
     line = [sys.executable, "-m", "serving.serve", *arguments, f"--port={port}"]
-    process = subprocess.Popen(line)
+    process = subprocess.Popen(line, env=commands.brief())
     try:
         server = Server(process, f"http://{_HOST}:{port}")
         server.wait_until_ready()

@@ -12,24 +12,32 @@ and values of the sources, and says what it guessed and why. The logs appear who
 is read, or not at all.
 """
 
+import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from features.screen import progress
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import kuairand, movielens, recflow, vk_lsvd
 from pipeline.mapping import importing, mapping_file, proposal
-from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing.log_tallies import RejectedRows
 
-_FORMAT = flags.DEFINE_enum(
-    "format", None, ["kuairand", "movielens", "recflow", "vk_lsvd"], "Which data set it is."
-)
+# Data set, what reads it, and the choices that there are.
+_IMPORTERS: Mapping[str, tuple[str, Callable[..., list[str]], Window]] = {
+    "kuairand": ("KuaiRand", kuairand.import_logs, kuairand.KuaiRandConfig()),
+    "movielens": ("MovieLens", movielens.import_logs, movielens.MovieLensConfig()),
+    "recflow": ("RecFlow", recflow.import_logs, recflow.RecFlowConfig()),
+    "vk_lsvd": ("VK-LSVD", vk_lsvd.import_logs, Window()),
+}
+# Flags of all formats, and fields that are no flags.
+_SHARED = {*dataclasses.asdict(Window()), "bucket_bytes", "now_s"}
+
+_FORMAT = flags.DEFINE_enum("format", None, list(_IMPORTERS), "Data set that it is.")
 _MAPPING = flags.DEFINE_string("mapping", None, "TOML file that says what becomes what.")
 _PROPOSE = flags.DEFINE_string(
     "propose", None, "TOML file to write a first mapping of the sources to."
@@ -41,41 +49,16 @@ _SOURCE = flags.DEFINE_string(
     "databases, commas between them.",
 )
 _LOGS = flags.DEFINE_string("logs", None, "Directory to create.")
-_FROM = flags.DEFINE_string("from", None, "Keep events at or after this ISO 8601 time, UTC.")
-_UNTIL = flags.DEFINE_string("until", None, "Keep events before this ISO 8601 time, UTC.")
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs or --propose holds.")
-_PAGE_GAP_MINUTES = flags.DEFINE_float(
-    "page_gap_minutes",
-    kuairand.DEFAULT_PAGE_GAP_MINUTES,
-    "KuaiRand has no pages: a longer pause of a user starts a new one.",
-)
-_WITH_FEEDBACK = flags.DEFINE_boolean(
-    "with_feedback",
-    False,
-    "KuaiRand: likes, dislikes, shares, follows and comments become the feedback table.",
-)
-_COMPLETED_RATING = flags.DEFINE_float(
-    "completed_rating",
-    movielens.DEFAULT_COMPLETED_RATING,
-    "MovieLens: a rating of at least this counts as a completed watch.",
-)
-_LEAVE_ONE_OUT = flags.DEFINE_boolean(
-    "leave_one_out", False, "MovieLens: the last rating of each user lies on a day of its own."
-)
-_STAGES = flags.DEFINE_boolean(
-    "stages", False, "RecFlow: reads all_stage too, what was nominated and not shown."
-)
-_PLAYING_TIME_UNIT = flags.DEFINE_enum(
-    "playing_time_unit", None, sorted(recflow.UNITS), "RecFlow: found where it is not given."
-)
-_MAX_REJECTED = flags.DEFINE_float(
-    "max_rejected_fraction",
-    preprocessing_config.PreprocessConfig().max_rejected_fraction,
-    "--mapping fails when a table loses more of its rows than this.",
-)
 _REJECTED = flags.DEFINE_string(
     "rejected", None, "Directory to write the rows to that --mapping sets aside, with reasons."
 )
+_WINDOW = config_flags.define(Window())
+_CHOICES = {
+    name: config_flags.define(config, without=_SHARED, of=title)
+    for name, (title, _, config) in _IMPORTERS.items()
+}
+_MAPPING_CHOICES = config_flags.define(importing.MappingConfig, without=_SHARED, of="--mapping")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -124,76 +107,31 @@ def _propose(path: pathlib.Path) -> None:
 def _import_mapping(writer: logs.LogWriter) -> list[str]:
     if _SOURCE.value:
         raise command.InputError("--source is for --format and --propose: --mapping names sources.")
-    options = importing.MappingConfig(
-        from_s=command.parse_time(_FROM.value, name="--from"),
-        until_s=command.parse_time(_UNTIL.value, name="--until"),
-        max_rejected_fraction=_MAX_REJECTED.value,
-        now_s=int(time.time()),
-    )
+    window = dataclasses.asdict(_WINDOW.build())
+    config = _MAPPING_CHOICES.build(now_s=int(time.time()), **window)
     mapping = mapping_file.load(pathlib.Path(_MAPPING.value))
     rejected = RejectedRows(pathlib.Path(_REJECTED.value) if _REJECTED.value else None)
-    return importing.import_mapping(mapping, writer, options, rejected=rejected)
+    return importing.import_mapping(mapping, writer, config, rejected=rejected)
 
 
 def _import_format(writer: logs.LogWriter) -> list[str]:
     if not _SOURCE.value:
         raise command.InputError("give --source, the directory of the unpacked data set.")
     source = pathlib.Path(_SOURCE.value)
-    notes = _FORMATS[_FORMAT.value](
-        source,
-        writer,
-        {
-            "from_s": command.parse_time(_FROM.value, name="--from"),
-            "until_s": command.parse_time(_UNTIL.value, name="--until"),
-        },
-    )
+    window = _WINDOW.build()
+    config = _CHOICES[_FORMAT.value].build(**dataclasses.asdict(window))
+    _, import_logs, _ = _IMPORTERS[_FORMAT.value]
+    notes = import_logs(source, writer, config)
     if not writer.rows.get("watches"):
         raise command.InputError(
-            f"no watch of {source} lies between --from={_FROM.value} and "
-            f"--until={_UNTIL.value}. Widen the window."
+            f"no watch of {source} lies in the window: --from={_said(window.from_s)} and "
+            f"--until={_said(window.until_s)}. Widen it."
         )
     return notes
 
 
-def _import_kuairand(
-    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
-) -> list[str]:
-    config = kuairand.KuaiRandConfig(
-        page_gap_minutes=_PAGE_GAP_MINUTES.value, with_feedback=_WITH_FEEDBACK.value, **window
-    )
-    return kuairand.import_logs(source, writer, config)
-
-
-def _import_movielens(
-    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
-) -> list[str]:
-    config = movielens.MovieLensConfig(
-        completed_rating=_COMPLETED_RATING.value, leave_one_out=_LEAVE_ONE_OUT.value, **window
-    )
-    return movielens.import_logs(source, writer, config)
-
-
-def _import_recflow(
-    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
-) -> list[str]:
-    config = recflow.RecFlowConfig(
-        stages=_STAGES.value, playing_time_unit=_PLAYING_TIME_UNIT.value, **window
-    )
-    return recflow.import_logs(source, writer, config)
-
-
-def _import_vk_lsvd(
-    source: pathlib.Path, writer: logs.LogWriter, window: dict[str, Any]
-) -> list[str]:
-    return vk_lsvd.import_logs(source, writer, vk_lsvd.VkLsvdConfig(**window))
-
-
-_FORMATS = {
-    "kuairand": _import_kuairand,
-    "movielens": _import_movielens,
-    "recflow": _import_recflow,
-    "vk_lsvd": _import_vk_lsvd,
-}
+def _said(time_s: int | None) -> str:
+    return "none" if time_s is None else command.format_time(time_s)
 
 
 if __name__ == "__main__":

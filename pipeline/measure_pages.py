@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from models.paper.experiments import Experiment, Row
-    from serving.batch.past_funnel import BacktestConfig
+    from serving.batch.config import BacktestConfig
     from serving.batch.past_log import PastLog
     from serving.funnel.loaded_release import LoadedRelease
 
@@ -52,11 +52,12 @@ def main(argv: Sequence[str]) -> None:
     del argv
     inputs = _INPUTS.build()
     from features import dataset
+    from serving.batch import config as batch_config
     from serving.batch import past_funnel
     from serving.building import assembly
 
     info = dataset.info(inputs.examples)
-    settings = past_funnel.BacktestConfig(
+    settings = batch_config.BacktestConfig(
         from_s=int(str(info["train_until_s"])),
         until_s=int(str(info["until_s"])),
         k=_K.value if _EXPERIMENT.value else _RELATED_K,
@@ -103,7 +104,7 @@ def _related(loaded: "LoadedRelease", log: "PastLog", settings: "BacktestConfig"
         rows += [
             Row(setting=setting, metric=metric, value=value, n=_TIMED.value)
             for setting, metric, value in page_speed.beside_a_video(
-                loaded, log, now=settings.from_s, pages=_TIMED.value
+                loaded, log, now=settings.from_s or 0, pages=_TIMED.value
             )
         ]
     return Experiment(

@@ -23,7 +23,7 @@ from absl import flags
 
 from features import command
 from features.stores import door
-from pipeline.steps import commands, declared, retraining, stored_work, tracking
+from pipeline.steps import commands, declared, report_page, retraining, stored_work, tracking
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _SERVING_ROOT = flags.DEFINE_string(
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         serving_root=places.serving_root,
         work=places.work,
         flags=_flags_of_steps(),
-        unrecorded_flags=_force_flags(),
+        unrecorded_flags={report_page.BUILD: _build_flags(places.work)},
         given={declared.SERVING_ROOT: root},
         keep=places.keep,
     )
@@ -101,12 +101,13 @@ def _run(job: retraining.Retraining) -> None:
     if tracker:
         tracker.require()
     steps = job.run()
+    page = report_page.complete(job, steps)
     _print_table(steps)
     if tracker:
         tracker.record(job, steps)
     if steps[-1].outcome is retraining.Outcome.FAILED:
         _refuse(steps[-1])
-    print(f"Wrote a release in {job.serving_root}; report: {job.work / retraining.REPORT}")
+    print(f"Wrote a release in {job.serving_root}; report: {page}")
     print(f"Metrics: {job.location('evaluation') / 'metrics.json'}")
     following = command.shell_line("serving.serve", serving_root=job.serving_root, logs=job.logs)
     print(f"Next: {following}")
@@ -124,9 +125,9 @@ def _flags_of_steps() -> Mapping[str, Sequence[str]]:
     return given
 
 
-def _force_flags() -> Mapping[str, Sequence[str]]:
+def _build_flags(work: pathlib.Path) -> list[str]:
     reason = _FORCE_PUBLISH.value
-    return {"build_release": [f"--force_publish={reason}"]} if reason else {}
+    return [*report_page.flags(work), *([f"--force_publish={reason}"] if reason else [])]
 
 
 def _print_table(steps: Sequence[retraining.StepResult]) -> None:

@@ -51,6 +51,13 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     command.run(
         main,
-        reads=("examples", "candidate_model", "ranker_model", "page_order", "metrics"),
-        itself=("serving_root",),
+        reads=(
+            "examples",
+            "candidate_model",
+            "ranker_model",
+            "page_order",
+            "metrics",
+            "retraining",
+        ),
+        itself=("serving_root", "report"),
     )

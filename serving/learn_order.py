@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from features import command, config_flags, files
+from features.screen import progress
 from serving.building import config as build_config
 
 _INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     logs_dir = pathlib.Path(_LOGS.value)
-    with files.atomic_directory(_OUTPUT.value) as output:
+    with progress.shown("learn_order"), files.atomic_directory(_OUTPUT.value) as output:
         with tempfile.TemporaryDirectory(dir=output, prefix=".release") as root:
             learned = order_from_holdout.learn(
                 inputs, root=pathlib.Path(root), logs_dir=logs_dir, watches=_WATCHES.value

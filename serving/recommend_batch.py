@@ -23,6 +23,7 @@ the release has learnt is refused: it would be judged on what it knows. Writes q
 time, watched_video_id, rank (from 1), video_id, sources; prints hit rates beside live popularity.
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -31,7 +32,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
+from features.screen import progress
+from serving.batch.config import BacktestConfig, ListConfig, PastConfig
 from serving.release import manifest as release
 from serving.release import stored_root
 
@@ -42,32 +45,14 @@ _STAGE = flags.DEFINE_enum("stage", None, [_RETRIEVE, _RANK, _PAGE], "What to do
 _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
 _RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
 _QUERIES = flags.DEFINE_string("queries", None, "retrieve: Parquet file of queries.")
-_K = flags.DEFINE_integer("k", 100, "retrieve, page: videos per query.", lower_bound=1)
 _CANDIDATES = flags.DEFINE_string(
     "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
 )
-_EXCLUDE_WATCHED = flags.DEFINE_bool(
-    "exclude_watched",
-    None,
-    "Leave out what the query's user has watched. Default: retrieve no, page yes, but no where a "
-    "tenth of the watches of the logs are repeats.",
-)
 _LOGS = flags.DEFINE_string("logs", None, "rank, page: directory of raw logs.")
-_FROM = flags.DEFINE_string("from", None, "rank, page: first time to score, ISO 8601, UTC.")
-_UNTIL = flags.DEFINE_string("until", None, "rank, page: first time not to read, ISO 8601, UTC.")
-_SAMPLE = flags.DEFINE_integer(
-    "sample",
-    0,
-    "page: ask for so many watches, spread over the time; all of them happen. 0 asks for all.",
-    lower_bound=0,
-)
-_ALLOW_LEARNT = flags.DEFINE_bool(
-    "allow_learnt",
-    False,
-    "page: ask for watches that the release has learnt, too. Figures are then too good.",
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", 0, "page: processes; 0 for as many as there are processors and it pays.", 0
+_PAST = config_flags.define(PastConfig(), of="rank, page")
+_LIST = config_flags.define(ListConfig(), of="retrieve, page")
+_BACKTEST = config_flags.define(
+    BacktestConfig(), without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
 )
 
 
@@ -76,17 +61,18 @@ def main(argv: Sequence[str]) -> None:
     del argv
     started = time.monotonic()
     needed = {_RETRIEVE: {"queries": _QUERIES.value}, _RANK: {"logs": _LOGS.value}}
-    needed[_PAGE] = {"logs": _LOGS.value, "from": _FROM.value}
+    needed[_PAGE] = {"logs": _LOGS.value, "from": _PAST.build().from_s}
     for name, value in needed[_STAGE.value].items():
-        if not value:
+        if value in {None, ""}:
             raise command.InputError(f"--stage={_STAGE.value} needs --{name}.")
-    chosen = release.load(_root(), _RELEASE.value)
     run = {_RETRIEVE: _retrieve, _RANK: _rank, _PAGE: _page}[_STAGE.value]
-    rows = run(chosen)
+    with progress.shown("recommend_batch"):
+        progress.at("opening the release")
+        chosen = release.load(_root(), _RELEASE.value)
+        rows, text = run(chosen)
     seconds = time.monotonic() - started
-    sys.stdout.write(
-        f"Wrote {_OUTPUT.value}: {rows} rows by release {chosen.version} in {seconds:.0f} s.\n"
-    )
+    text += f"Wrote {_OUTPUT.value}: {rows} rows by release {chosen.version} in {seconds:.0f} s.\n"
+    sys.stdout.write(text)
 
 
 @functools.cache
@@ -94,52 +80,45 @@ def _root() -> pathlib.Path:
     return stored_root.read(_SERVING_ROOT.value, _RELEASE.value)
 
 
-def _retrieve(chosen: release.Release) -> int:
+def _retrieve(chosen: release.Release) -> tuple[int, str]:
     from serving.batch import retrieval as batch_retrieval
 
-    return batch_retrieval.retrieve(
+    config = _LIST.build()
+    rows = batch_retrieval.retrieve(
         chosen,
         queries=pathlib.Path(_QUERIES.value),
         output=pathlib.Path(_OUTPUT.value),
-        k=_K.value,
+        k=config.k,
         candidates=pathlib.Path(_CANDIDATES.value) if _CANDIDATES.value else None,
-        exclude_watched=bool(_EXCLUDE_WATCHED.value),
+        exclude_watched=bool(config.exclude_watched),
     )
+    return rows, ""
 
 
-def _rank(chosen: release.Release) -> int:
+def _rank(chosen: release.Release) -> tuple[int, str]:
     from serving.batch import ranking as batch_ranking
 
-    return batch_ranking.rank(
+    rows = batch_ranking.rank(
         chosen,
         logs_dir=pathlib.Path(_LOGS.value),
         output=pathlib.Path(_OUTPUT.value),
-        from_s=command.parse_time(_FROM.value, name="--from"),
-        until_s=command.parse_time(_UNTIL.value, name="--until"),
+        **dataclasses.asdict(_PAST.build()),
     )
+    return rows, ""
 
 
-def _page(chosen: release.Release) -> int:
-    from serving.batch import backtest, past_funnel
+def _page(chosen: release.Release) -> tuple[int, str]:
+    from serving.batch import backtest
 
-    settings = past_funnel.BacktestConfig(
-        from_s=command.parse_time(_FROM.value, name="--from") or 0,
-        until_s=command.parse_time(_UNTIL.value, name="--until"),
-        k=_K.value,
-        sample=_SAMPLE.value,
-        workers=_WORKERS.value,
-        allow_learnt=_ALLOW_LEARNT.value,
-        exclude_watched=_EXCLUDE_WATCHED.value,
-    )
+    shared = dataclasses.asdict(_PAST.build()) | dataclasses.asdict(_LIST.build())
     outcome = backtest.run(
         chosen,
         serving_root=_root(),
         logs_dir=pathlib.Path(_LOGS.value),
         output=pathlib.Path(_OUTPUT.value),
-        settings=settings,
+        settings=_BACKTEST.build(**shared),
     )
-    sys.stdout.write(outcome.text)
-    return outcome.rows
+    return outcome.rows, outcome.text
 
 
 if __name__ == "__main__":

@@ -178,6 +178,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
     # would wake for it spin on the cores that other requests need.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    cores.name_products()
     # Requests run side by side. To cut the small products of one of them into parts for several
     # threads costs more than it gains, and makes the others wait.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

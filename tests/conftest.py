@@ -190,20 +190,20 @@ class Browser:
         """
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        for command, parameters in (
-            ("Emulation.setDeviceMetricsOverride", size),
-            ("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]}),
-        ):
-            self._ask("goog/cdp/execute", {"cmd": command, "params": parameters})
+        self.protocol("Emulation.setDeviceMetricsOverride", **size)
+        self.protocol("Emulation.setEmulatedMedia", media=media, features=[scheme])
+
+    def protocol(self, command: str, **parameters: Any) -> Any:
+        """Sends a command of the Chrome DevTools Protocol."""
+        return self._ask("goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self._client.get(f"{self._session}/screenshot").json()["value"])
 
     def picture(self) -> bytes:
         """Returns what the window shows as WebP, a fifth of a PNG."""
-        asked = {"format": "webp", "quality": 82}
-        command = {"cmd": "Page.captureScreenshot", "params": asked}
-        return base64.b64decode(self._ask("goog/cdp/execute", command)["data"])
+        taken = self.protocol("Page.captureScreenshot", format="webp", quality=82)
+        return base64.b64decode(taken["data"])
 
     def complaints(self) -> list[str]:
         """Returns what the console of the page was told since the last call, errors and all."""
@@ -326,10 +326,13 @@ def run_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Simulates, spoils a few rows, and retrains once for all tests that ask; nobody changes it.
 
-    Processes that share the tests share the world too: the first one that asks makes it.
+    Processes that share the tests share the world too: the first one that asks makes it. WORLD=DIR
+    keeps it, for a few tests again and again; whoever changes how it is made removes it.
     """
     root = tmp_path_factory.getbasetemp()
     root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "world"
+    root = pathlib.Path(os.environ.get("WORLD") or root).absolute()
+    root.parent.mkdir(parents=True, exist_ok=True)
     made = World(
         root / "logs",
         root / "work",

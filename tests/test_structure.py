@@ -247,6 +247,17 @@ def test_a_retired_word_does_not_come_back(path):
     assert {name: RETIRED[name] for name in used & RETIRED.keys()} == {}
 
 
+# A description is a noun phrase that can be read by itself.
+POINTING = re.compile(
+    r"^ +\*{0,2}(\w+): (?:Of|Likewise|The same|As above|As there)\b", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_a_description_does_not_lean_on_the_one_before(path):
+    assert POINTING.findall(path.read_text()) == []
+
+
 def test_a_minute_an_hour_and_a_day_are_defined_once():
     lengths, numbers = {"MINUTE_S", "HOUR_S", "DAY_S"}, (3_600, 86_400)
     again = []

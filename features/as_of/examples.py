@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from features import feedback, spec, text, vectors
+from features import feedback, spec
 from features.as_of import ragged, table_values
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
+from features.as_of.query_history import QueryHistory
 from features.as_of.statistics import VideoStatistics
-from features.catalogue import Catalogue, filled, ragged_rows
+from features.catalogue import Catalogue, filled
 from features.durations import DAY_S, HOUR_S
 from features.event_columns import Queries
 from features.spec import Feature, Kind, ResolvedSpec, Side
@@ -71,18 +72,20 @@ def query_batch(
     resolved: ResolvedSpec, model: str, *, request: Request, users: Users, history: History
 ) -> pa.RecordBatch:
     """Returns the query-side columns of ``model``, one row per moment."""
-    bags = _QueryBags(history, request.queries)
+    past = QueryHistory(history, request.queries)
     computed: dict[str, np.ndarray] = {}
     if any(f.origin == "history" for f in resolved.of(model, Side.QUERY, Kind.CONTINUOUS)):
-        computed = history.user_grid(request.queries)
-        computed["user_searches_1d"] = history.searches_within(request.queries, DAY_S)
+        computed = past.numbers()
 
     def strings(feature: Feature) -> pa.Array:
         if feature.origin == "users":
             return table_values.strings(users.table, feature, request.user_rows)
         if feature.origin == "context":
             return _context_strings(feature, request)
-        return bags.strings(feature)
+        lengths, values = past.bag(feature.column)
+        if feature.kind is Kind.MULTIVALENT:
+            return ragged.list_array(*ragged.cut(lengths, values, feature.max_length))
+        return _scattered(*ragged.cut(lengths, values, 1))
 
     rows = len(request.user_rows)
 
@@ -97,15 +100,15 @@ def query_batch(
         return computed[feature.column]
 
     made: dict[str, Any] = {"strings": strings, "floats": floats}
-    made["vectors_of"] = functools.partial(_query_vectors, bags, users, request.user_rows)
+    made["vectors_of"] = functools.partial(_query_vectors, past, users, request.user_rows)
     return _batch(resolved, model, Side.QUERY, rows=rows, **made)
 
 
 def _query_vectors(
-    bags: "_QueryBags", users: Users, user_rows: np.ndarray, feature: Feature
+    past: QueryHistory, users: Users, user_rows: np.ndarray, feature: Feature
 ) -> np.ndarray:
     if feature.of_watched:
-        return bags.vectors(feature)
+        return past.mean_vectors(feature)
     return table_values.dense(users.table, feature.column, user_rows, width=feature.width)
 
 
@@ -258,85 +261,6 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
     rows, width = matrix.shape
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix, np.float32).reshape(-1))
-
-
-class _QueryBags:
-    """The features of bags of a set of moments, each computed when asked.
-
-    Of each kind of bag there are its lengths int64 [q] and its values, string [sum of lengths].
-    """
-
-    def __init__(self, history: History, queries: Queries) -> None:
-        self._history = history
-        self._queries = queries
-
-    def strings(self, feature: Feature) -> pa.Array:
-        """Returns the column of a categorical feature of origin ``history``."""
-        lengths, values = {
-            "watched_video_ids": lambda: self._videos,
-            "last_video_id": lambda: self._videos,
-            "watched_ages": self._ages,
-            "watched_channel_ids": lambda: self._channels,
-            "last_channel_id": lambda: self._channels,
-            "watched_topics": lambda: self._topics,
-            "search_tokens": lambda: self._tokens(*self._searched),
-            "last_search_tokens": lambda: self._tokens(*ragged.first(*self._searched, 1)),
-        }[feature.column]()
-        if feature.kind is Kind.MULTIVALENT:
-            return ragged.list_array(*ragged.cut(lengths, values, feature.max_length))
-        return _scattered(*ragged.cut(lengths, values, 1))
-
-    def vectors(self, feature: Feature) -> np.ndarray:
-        """Returns a vector of videos averaged over the last watches, float32 [q, width]."""
-        bag = feature.column.partition(".")[0]
-        lengths, rows = ragged.first(*self._watched, vectors.BAGS[bag])
-        # Each video of the bags once: users of a bundle watch the same ones.
-        distinct, which = np.unique(rows, return_inverse=True)
-        table = self._history.catalogue.table
-        width = feature.width
-        distinct_vectors = table_values.dense(table, feature.of_watched, distinct, width=width)
-        return vectors.means(distinct_vectors[which.reshape(-1)], lengths)
-
-    @functools.cached_property
-    def _watched(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._history.watched_rows(self._queries, spec.WATCH_BAG)
-
-    @functools.cached_property
-    def _searched(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._history.last_search_rows(self._queries, spec.SEARCH_BAG)
-
-    @functools.cached_property
-    def _videos(self) -> tuple[np.ndarray, pa.Array]:
-        lengths, rows = self._watched
-        return lengths, self._history.catalogue.video_ids.take(pa.array(rows))
-
-    def _ages(self) -> tuple[np.ndarray, pa.Array]:
-        lengths, ages = self._history.watched_ages(self._queries, spec.WATCH_BAG)
-        return lengths, pa.array(ages).cast(pa.string())
-
-    @functools.cached_property
-    def _channels(self) -> tuple[np.ndarray, pa.Array]:
-        lengths, rows = self._watched
-        codes, names = self._history.catalogue.channels
-        codes = codes[rows]
-        owner = np.repeat(np.arange(len(lengths)), lengths)[codes >= 0]
-        counts = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
-        return counts, names.take(pa.array(codes[codes >= 0]))
-
-    @functools.cached_property
-    def _topics(self) -> tuple[np.ndarray, pa.Array]:
-        lengths, rows = self._watched
-        offsets, codes, names = self._history.catalogue.topics
-        counts = offsets[rows + 1] - offsets[rows]
-        flat = codes[ragged_rows(offsets[rows], counts)] if len(codes) else codes[:0]
-        return ragged.sum_runs(counts, lengths), names.take(pa.array(flat))
-
-    def _tokens(self, lengths: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, pa.Array]:
-        offsets, values = text.flat_tokens(self._history.search_tokens)
-        counts = offsets[rows + 1] - offsets[rows]
-        return ragged.sum_runs(counts, lengths), values.take(
-            pa.array(ragged_rows(offsets[rows], counts))
-        )
 
 
 def _scattered(lengths: np.ndarray, values: pa.Array) -> pa.Array:

@@ -5,6 +5,11 @@
             ...
             bar.add(1)
 
+    with progress.shown("evaluate"):
+        progress.at("ranking with the model", total=len(queries), unit="queries")
+        ...
+        progress.add(len(batch))                # wherever it is done, in this process
+
 There is one bar at a time: what is shown while another is shown adds nothing to the screen. Log
 lines appear above the bar and do not tear it.
 """
@@ -53,22 +58,16 @@ class Bar:
         every_s: float = EVERY_S,
     ) -> None:
         self._title, self._total, self._unit = title, total, unit
+        self._counts_all = bool(unit)  # Then a phase is a part of what is counted.
         self._clock, self._every_s = clock, every_s
         self._done, self._phase = 0, ""
-        self._started = self._said = clock()
+        self._started = self._began = self._said = clock()
         self._bar: Any = None
         if stream.isatty():
-            form = _PHASES if not unit else _UNCOUNTED if total is None else _COUNTED
             self._bar = tqdm.tqdm(
-                total=total,
-                desc=title,
-                unit=f" {unit}",
-                unit_scale=total is None or total >= 10_000,
-                bar_format=form,
-                file=stream,
-                dynamic_ncols=True,
-                leave=False,
+                desc=title, bar_format=_PHASES, file=stream, dynamic_ncols=True, leave=False
             )
+            self._form()
 
     def add(self, number: int = 1) -> None:
         """Counts units that are done."""
@@ -78,11 +77,23 @@ class Bar:
         else:
             self.tick()
 
-    def at(self, phase: str) -> None:
-        """Names what is being done just now."""
+    def at(self, phase: str, *, total: int | None = None, unit: str = "") -> None:
+        """Names what is being done just now, and what is counted of it, from 0.
+
+        The phase that is named already goes on. Where the bar counts the whole step, a phase is
+        only named.
+        """
+        if phase == self._phase:
+            return
         self._phase = phase
+        if not self._counts_all:
+            self._total, self._unit, self._done = total, unit, 0
+            self._began = self._clock()
         if self._bar is not None:
-            self._bar.set_description_str(f"{self._title}: {phase}")
+            self._bar.set_description_str(f"{self._title}: {phase}", refresh=False)
+            if not self._counts_all:
+                self._form()
+            self._bar.refresh()
 
     def tick(self) -> None:
         """Says how far it is where it is time to; called now and then."""
@@ -94,11 +105,11 @@ class Bar:
 
     def text(self) -> str:
         """Returns how far it is, in words."""
-        seconds = self._clock() - self._started
         named = f"{self._title}: {self._phase}" if self._phase else self._title
-        so_far = f"{_interval(seconds)} so far"
+        so_far = f"{_interval(self._clock() - self._started)} so far"
         if not self._unit:
             return f"{named}, {so_far}"
+        seconds = self._clock() - self._began
         rate = self._done / seconds if seconds else 0.0
         told = f"{named}: {self._done:,}"
         if self._total is not None:
@@ -121,6 +132,14 @@ class Bar:
         """Takes the bar off the screen for good."""
         if self._bar is not None:
             self._bar.close()
+
+    def _form(self) -> None:
+        """Makes the bar on the terminal one of what is counted now."""
+        is_counted = self._total is not None
+        self._bar.bar_format = _PHASES if not self._unit else _COUNTED if is_counted else _UNCOUNTED
+        self._bar.unit, self._bar.total = f" {self._unit}", self._total
+        self._bar.unit_scale = self._total is None or self._total >= 10_000
+        self._bar.reset()
 
 
 @contextlib.contextmanager
@@ -153,10 +172,16 @@ def silence() -> None:
     _current = Bar("", stream=_NOWHERE, every_s=float("inf"))
 
 
-def at(phase: str) -> None:
-    """Names what is being done just now, on the bar that is shown; nothing where there is none."""
+def at(phase: str, *, total: int | None = None, unit: str = "") -> None:
+    """Does :meth:`Bar.at` on the bar that is shown; nothing where there is none."""
     if _current is not None:
-        _current.at(phase)
+        _current.at(phase, total=total, unit=unit)
+
+
+def add(number: int = 1) -> None:
+    """Counts units that are done, on the bar that is shown; nothing where there is none."""
+    if _current is not None:
+        _current.add(number)
 
 
 def write(line: str) -> None:

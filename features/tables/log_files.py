@@ -10,6 +10,8 @@ import collections
 import contextlib
 import dataclasses
 import datetime
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -107,6 +109,26 @@ def files_of(logs_dir: str | os.PathLike[str], table: str) -> tuple[TableFile, .
     if listing.left_alone:
         schema.warn_once(f"Table {table}: left alone: {listing.notice()}.")
     return listing.files
+
+
+def inventory(logs_dir: str | os.PathLike[str], table: str) -> dict[str, str | int]:
+    """Returns what a table consists of, for the record of whoever reads it; JSON values.
+
+    ``files`` and ``bytes`` count, ``first`` and ``last`` are the partitions at both ends ("" where
+    the table has none), and ``sha256`` is over the paths and sizes of all files, so that two
+    records tell whether they are of the same ones. Contents are not read.
+    """
+    root = pathlib.Path(logs_dir)
+    listed = find(root, table).files
+    parts = sorted("/".join(f"{key}={value}" for key, value in file.partitions) for file in listed)
+    rows = sorted((str(file.path.relative_to(root)), file.size) for file in listed)
+    return {
+        "files": len(listed),
+        "bytes": sum(file.size for file in listed),
+        "first": parts[0] if parts else "",
+        "last": parts[-1] if parts else "",
+        "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+    }
 
 
 def has_tables(logs_dir: str | os.PathLike[str]) -> bool:

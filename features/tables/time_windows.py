@@ -1,16 +1,48 @@
 """Windows of time [from, until), Unix seconds: what lies inside, and which files may."""
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Callable
+from typing import Annotated
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features.config import Time
 from features.durations import DAY_S
 from features.tables import log_files, raw_tables
 from features.tables.log_files import TableFile
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """The events that count.
+
+    Attributes:
+        from_s: First moment of the events that count, an ISO 8601 time, UTC. Default: all.
+        until_s: First moment of the events that count no more, an ISO 8601 time, UTC. Default: all
+            count.
+    """
+
+    from_s: Annotated[int | None, Time()] = None
+    until_s: Annotated[int | None, Time()] = None
+
+    def kept(self, events: pl.DataFrame, time: str = "time", *, per_s: int = 1) -> pl.DataFrame:
+        """Returns the events inside.
+
+        Args:
+            events: Rows with their times.
+            time: Name of the column of times.
+            per_s: Number of units of that column in a second.
+        """
+        if self.from_s is not None:
+            events = events.filter(pl.col(time) >= self.from_s * per_s)
+        if self.until_s is not None:
+            events = events.filter(pl.col(time) < self.until_s * per_s)
+        return events
 
 
 def of_date(file: TableFile) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ item similarity models", KDD 2013. Content beside ids is ours.
 import os
 import types
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,10 @@ from features import command, spec
 from features.catalogue import UPLOAD_TIME
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
-from models.candidate import hierarchical_softmax, layers
+from models.candidate import layers
 from models.candidate.attention import SequenceEncoder
 from models.candidate.video_features import VIDEO_ID
-from models.config import ATTENTION, HIERARCHICAL, CandidateConfig
+from models.config import ATTENTION, CandidateConfig
 from models.embeddings import EmbeddingTable, SideInputs, Tensors
 from models.training import saved
 
@@ -105,8 +106,7 @@ class CandidateModel(tf_keras.Model):
     @property
     def has_content(self) -> bool:
         """Whether videos outside the vocabulary have an embedding."""
-        wanted = self.config.video_content and not self.is_hierarchical
-        return wanted and bool(self._video_inputs.columns)
+        return self.config.video_content and bool(self._video_inputs.columns)
 
     @property
     def id_dropout(self) -> float:
@@ -138,11 +138,6 @@ class CandidateModel(tf_keras.Model):
         return any(feature.name == name for feature in self._query_inputs.features)
 
     @property
-    def is_hierarchical(self) -> bool:
-        """Whether ``softmax_rows`` are nodes of the tree of a hierarchical softmax."""
-        return self.config.loss == HIERARCHICAL
-
-    @property
     def query_columns(self) -> tuple[str, ...]:
         """Names of the tensors that the query tower reads."""
         return self._query_inputs.columns
@@ -151,6 +146,11 @@ class CandidateModel(tf_keras.Model):
     def content_columns(self) -> tuple[str, ...]:
         """Names of the tensors that the video tower reads besides ``video_id``."""
         return self._video_inputs.columns if self.has_content else ()
+
+    @property
+    def layouts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What the layers of queries, and of the content of videos, read in which order."""
+        return self._query_inputs.layout(), self._video_inputs.layout()
 
     @property
     def num_videos(self) -> int:
@@ -239,17 +239,8 @@ class CandidateModel(tf_keras.Model):
             training: Whether dropout is on.
 
         Returns:
-            float32 [B, D + 1]; log P of every video, float32 [B, V], of a hierarchical softmax.
+            float32 [B, D + 1].
         """
-        vectors = self.query_vectors(features, training=training)
-        if not self.is_hierarchical:
-            return vectors
-        return hierarchical_softmax.log_probabilities(
-            vectors, self.nodes(tf.range(1, self.num_videos)), num_videos=self.num_videos
-        )
-
-    def query_vectors(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
-        """Returns u of each query and a 1, float32 [B, D + 1], whatever the loss."""
         config = self.config
         if training and config.bag_dropout:
             bags = [f.name for f in self._query_inputs.features if f.kind is Kind.MULTIVALENT]
@@ -306,13 +297,10 @@ class CandidateModel(tf_keras.Model):
             training: Whether ids are dropped at :attr:`id_dropout`.
 
         Returns:
-            float32 [N, D + 1]; one-hot [N, V] of a hierarchical softmax, whose queries are
-            probabilities.
+            float32 [N, D + 1].
         """
         ids = tf.convert_to_tensor(video_features[VIDEO_ID])
-        if self.is_hierarchical:
-            return tf.one_hot(ids - 1, self.num_videos)
-        row = self.nodes(ids)
+        row = tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
         if self.has_content:
             if training and self.id_dropout:
                 kept = tf.random.uniform(tf.shape(ids)) >= self.id_dropout
@@ -327,10 +315,6 @@ class CandidateModel(tf_keras.Model):
             return row
         unit = tf.math.l2_normalize(row[:, :-1], axis=1)
         return tf.concat([unit, row[:, -1:]], axis=1)
-
-    def nodes(self, ids: tf.Tensor) -> tf.Tensor:
-        """Returns rows and biases of the softmax, float32 [N, D + 1], zero for id 0."""
-        return tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
 
     def logits_of_all(self, queries: tf.Tensor) -> tf.Tensor:
         """Returns the logits of ids 1 to V by ids alone, float32 [B, V], without a copy of rows.
@@ -358,9 +342,6 @@ class CandidateModel(tf_keras.Model):
             label_counts: int64 [V], watches of id 1 to V in the training examples.
         """
         logs = np.log1p(np.concatenate([[0], label_counts])).astype(np.float32)
-        if self.is_hierarchical:
-            logs[1:-1] = hierarchical_softmax.popularity_biases(label_counts)
-            logs[-1] = 0.0  # A tree has one inner node less than leaves.
         self.softmax_biases.rows.assign(logs[:, np.newaxis])
 
 

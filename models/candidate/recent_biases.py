@@ -179,7 +179,7 @@ def set_biases(
     Returns:
         The weights; empty where there is too little to tell them.
     """
-    if model.is_hierarchical or BAG not in model.query_columns:
+    if BAG not in model.query_columns:
         return {}
     watches = counts(model, examples_dir)
     weights = fit(model, examples_dir, watches, limit=limit)

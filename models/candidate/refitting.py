@@ -142,13 +142,7 @@ def _opened(model_dir: Path, measured_examples: Path) -> saved.Opened:
     Raises:
         command.InputError: It cannot be served, so need not be refitted, or is of other examples.
     """
-    opened = saved.open_directory(model_dir, kind=spec.CANDIDATE, examples_dir=measured_examples)
-    if opened.config_as(CandidateConfig).loss == config.HIERARCHICAL:
-        raise command.InputError(
-            f"{model_dir} has a hierarchical softmax, which cannot be served, so it needs no "
-            "refit. Train with --loss=sampled."
-        )
-    return opened
+    return saved.open_directory(model_dir, kind=spec.CANDIDATE, examples_dir=measured_examples)
 
 
 def _require_joined(examples_dir: Path, measured_examples: Path) -> None:

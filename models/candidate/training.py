@@ -12,8 +12,8 @@ from absl import logging
 from features import command, dataset, spec, tensors
 from features.spec import ResolvedSpec
 from models import config, losses
-from models.candidate import hierarchical_softmax, negatives, recent_biases, spectral_start
 from models.candidate import model as candidate_model
+from models.candidate import negatives, recent_biases, spectral_start
 from models.candidate.holdout import BAG, LABEL, Holdout, K
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
@@ -67,7 +67,7 @@ class CandidateTask:
         self._labels = negatives.NegativeSampler(
             np.maximum(label_counts, 0).astype(np.float64), num_draws=1, seed=settings.seed
         )
-        if cfg.loss in {config.SAMPLED, config.MIXED}:
+        if cfg.loss == config.SAMPLED:
             off = negatives.check(self._sampler)
             logging.info("Sampled softmax gradient agrees with the exact one within %.4f.", off)
 
@@ -76,13 +76,11 @@ class CandidateTask:
         known = tf.where(batch[LABEL] > 0)[:, 0]
         batch = {name: tf.gather(tensor, known) for name, tensor in batch.items()}
         labels = tf.cast(batch[LABEL], tf.int64)
-        queries = self.model.query_vectors(batch, training=True)
+        queries = self.model.query_embeddings(batch, training=True)
         by_name = {
             config.SAMPLED: self._sampled,
             config.FULL: self._full,
             config.IN_BATCH: self._in_batch,
-            config.MIXED: self._mixed,
-            config.HIERARCHICAL: self._hierarchical,
         }
         return losses.mean(by_name[self.model.config.loss](queries, labels, step))
 
@@ -114,27 +112,6 @@ class CandidateTask:
         del step
         log_p = self._labels.log_probabilities(labels)
         return losses.in_batch_softmax_loss(queries, self._embed(labels), log_probabilities=log_p)
-
-    def _mixed(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        drawn = self._sampler.draw_ids(step)
-        ids, columns, counts = tf.unique_with_counts(tf.concat([labels, drawn], axis=0))
-        others = tf.cast(tf.maximum(tf.size(labels) - 1, 0), tf.float32)
-        expected = others * tf.exp(self._labels.log_probabilities(ids)) + tf.exp(
-            self._sampler.log_expected(ids)
-        )
-        return losses.counted_softmax_loss(
-            queries,
-            self._embed(ids),
-            label_columns=columns[: tf.size(labels)],
-            counts=counts,
-            log_expected=tf.math.log(expected),
-        )
-
-    def _hierarchical(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
-        del step
-        return hierarchical_softmax.loss(
-            queries, labels, num_videos=self.model.num_videos, nodes_of=self.model.nodes
-        )
 
     def evaluate(self) -> dict[str, float]:
         """Returns MAP@100 and recall@100 of the next watch over the full corpus."""
@@ -225,8 +202,8 @@ def open_examples(
     Args:
         examples_dir: What pipeline.preprocess or pipeline.join_holdout wrote.
         model: What is trained.
-        settings: Of the training.
-        splits: To read one after the other; one that is named twice counts twice.
+        settings: Settings of the training.
+        splits: Splits to read one after the other; one that is named twice counts twice.
     """
     return batches.open_training(
         examples_dir,
@@ -246,7 +223,7 @@ def _new_model(
 ) -> CandidateModel:
     dataset.info(examples_dir)  # Refuses what are no examples before anything else.
     sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
-    _check(examples_dir, sizes, model_config, settings)
+    _check(examples_dir, settings)
     resolved = ResolvedSpec.load(examples_dir)
     with workers.scope():
         model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
@@ -254,12 +231,7 @@ def _new_model(
     return model
 
 
-def _check(
-    examples_dir: Path,
-    sizes: Mapping[str, int],
-    model_config: CandidateConfig,
-    settings: TrainingConfig,
-) -> None:
+def _check(examples_dir: Path, settings: TrainingConfig) -> None:
     if settings.stop_metric not in {"", *CANDIDATE_STOP_METRICS}:
         raise command.InputError(
             f"stop_metric must be one of {CANDIDATE_STOP_METRICS}, got {settings.stop_metric!r}."
@@ -269,20 +241,13 @@ def _check(
             f"{examples_dir} has no training example for the candidate model: no completed watch "
             "lies before the holdout. Give pipeline.preprocess more logs or a shorter holdout."
         )
-    hierarchical = model_config.loss == config.HIERARCHICAL
-    if hierarchical and sizes.get("video", 0) > hierarchical_softmax.MAX_VIDEOS:
-        raise command.InputError(
-            f"--loss=hierarchical is for comparisons on up to {hierarchical_softmax.MAX_VIDEOS:,} "
-            f"videos, since it has no index to search; {examples_dir} has {sizes['video']:,}. "
-            "Use --loss=sampled."
-        )
 
 
 def fit_repeat_bias(
     model: CandidateModel, videos: VideoFeatures, examples: batches.Examples
 ) -> None:
     """Sets the model's repeat bias (:mod:`models.evaluation.repeat_bias`) by training examples."""
-    if BAG not in model.query_columns or model.is_hierarchical:
+    if BAG not in model.query_columns:
         return
     wanted = int(np.clip(_MAX_REPEAT_SCORES // model.num_videos, *_REPEAT_EXAMPLES))
     parts: list[Mapping[str, tf.Tensor]] = []
@@ -326,7 +291,7 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
 def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
     """Sets watched videos and softmax rows by what followed what, where that is asked."""
     cfg = model.config
-    has_both = model.has_item_to_item and not (model.is_hierarchical or cfg.share_video_embedding)
+    has_both = model.has_item_to_item and not cfg.share_video_embedding
     if not (cfg.spectral_start and has_both):
         return
     parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])

@@ -191,6 +191,7 @@ def _evaluate_retrieval(
     settings = RetrievalConfig(
         ks=config.ks, exclude_watched=config.exclude_watched, ndcg=bool(config.protocol)
     )
+    progress.at("fitting the retrieval baselines")
     fitted = _retrieval_baselines(examples, train, queries, catalogue)
     embeddings = None
     if model is None:
@@ -255,7 +256,7 @@ def _embed(
     examples: _Examples, model: CandidateModel, queries: baselines.Queries
 ) -> tuple[Embeddings, baselines.Queries]:
     """Returns both towers' embeddings, and the drawn queries in the order of theirs."""
-    progress.at("embedding queries and videos")
+    progress.at("reading the holdout")
     started = time.monotonic()
     arrays = dataset.load(examples.directory, spec.CANDIDATE, "holdout")
     queries = retrieval_evaluation.aligned(queries, arrays)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from features.screen import progress
 from models.evaluation import metrics
 
 Floats = npt.NDArray[np.float64]
@@ -91,6 +92,7 @@ class Bootstrap:
             bottom = np.where(pairwise, 2 * bottom - denominators.sum(axis=0), bottom)
             usable = bottom > 0
             blocks.append(np.where(usable, top / np.where(usable, bottom, 1.0), np.nan))
+            progress.add(len(draws))
         return np.concatenate(blocks)
 
     def intervals(self, sums: Sequence[metrics.UserSums]) -> list[Interval]:
@@ -175,6 +177,7 @@ class Sheet:
         """Returns every figure by key, sorted."""
         keys = list(self._sums)
         column = {key: i for i, key in enumerate(keys)}
+        progress.at("resampling users", total=bootstrap.replicates, unit="samples")
         draws = bootstrap.replicates_of([self._sums[key][0] for key in keys])
         result = dict(self._plain)
         for key, (sums, n) in self._sums.items():

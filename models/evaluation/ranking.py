@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import spec, tensors
+from features.screen import progress
 from features.spec import Kind, ResolvedSpec, Side
 from models import config
 from models.baselines.ranking import Scores
@@ -96,10 +97,12 @@ def score_with_ranker(
     query = tensors.side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
     candidate = tensors.side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
     logits, seconds = [], []
+    progress.at("ranking with the model", total=len(impressions), unit="impressions")
     for start in range(0, len(impressions), batch):
         videos = part_of(candidate, start, batch)
         logits.append(np.asarray(model.logits(part_of(query, start, batch), videos)).reshape(-1))
         seconds.append(np.asarray(model.seconds(logits[-1], videos)).reshape(-1))
+        progress.add(len(logits[-1]))
     expected = np.concatenate(seconds).astype(np.float64) if _predicts_seconds(model) else None
     scores = np.concatenate(logits).astype(np.float64)
     return Scores(name=MODEL, scores=scores, expected_watch_time_s=expected)

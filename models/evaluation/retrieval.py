@@ -96,8 +96,8 @@ def embed(
     videos = tensors.side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features)
     videos |= {name: video_features[name] for name in (UPLOAD_TIME,) if name in video_features}
     return Embeddings(
-        queries=tensors.in_batches(model.query_embeddings, queries),
-        videos=tensors.in_batches(model.video_embeddings, videos),
+        queries=tensors.in_batches(model.query_embeddings, queries, phase="embedding the queries"),
+        videos=tensors.in_batches(model.video_embeddings, videos, phase="embedding the videos"),
         embeddable=np.asarray(model.can_embed(videos), bool),
         repeat_bias=float(model.repeat_bias),
     )
@@ -194,6 +194,7 @@ def rank_with_scores(
         recommended[shown] = True
         age_s = np.maximum(batch.times[:, np.newaxis] - catalogue.upload_times[shown], 0)
         ages[part] = age_s.mean(axis=1) / DAY_S
+        progress.add(len(batch))
     return Ranked(ranks=ranks, recommended=recommended, mean_age_days=ages)
 
 
@@ -287,12 +288,12 @@ def rank_all(
     """Ranks with the model (where there is one) and every baseline, by system name."""
     result = {}
     if embeddings is not None:
-        progress.at("ranking with the model")
+        progress.at("ranking with the model", total=len(queries), unit="queries")
         started = time.monotonic()
         result[MODEL] = rank_with_model(embeddings, queries, catalogue=catalogue, settings=settings)
         logging.info("ranked with the model in %.1f s", time.monotonic() - started)
     for baseline in baselines:
-        progress.at(f"ranking with {baseline.name}")
+        progress.at(f"ranking with {baseline.name}", total=len(queries), unit="queries")
         started = time.monotonic()
         result[baseline.name] = rank_with_baseline(
             baseline, queries, catalogue=catalogue, settings=settings

@@ -87,7 +87,7 @@ def difference(
 
     Args:
         one: Numerators and denominators of the users of the first group, float64 [U] each.
-        other: Likewise of the second, float64 [V].
+        other: Numerators and denominators of the users of the second, float64 [V] each.
         pages: Pages that both were shown so far.
         planned_pages: Pages at which the interval is narrowest, chosen before the experiment.
         alpha: Probability that any look excludes 0 where there is no difference, in (0, 1).

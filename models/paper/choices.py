@@ -27,19 +27,15 @@ def video_content(setting: Setting) -> Experiment:
 
 
 def losses(setting: Setting) -> Experiment:
-    """Sampled, full and hierarchical softmax."""
-    wanted = (config.SAMPLED, config.FULL, "hierarchical")
-    models = {f"{loss} softmax": {"loss": loss, **PAPER} for loss in wanted}
-    if "hierarchical" not in config.CANDIDATE_LOSSES:
-        del models["hierarchical softmax"]
+    """Sampled and full softmax."""
+    models = {f"{loss} softmax": {"loss": loss, **PAPER} for loss in (config.SAMPLED, config.FULL)}
     return _variants(
         setting,
         name="losses",
-        title="Sampled, full and hierarchical softmax",
+        title="Sampled and full softmax",
         question="How do the losses compare in quality and time, at this corpus size? (At a "
         "million videos see candidate.* of pipeline.bench.)",
-        paper="sampled softmax: more than 100 times faster than the full one; hierarchical "
-        "softmax could not be made comparably accurate.",
+        paper="sampled softmax: more than 100 times faster than the full one.",
         models=models,
         slices=("all",),
     )

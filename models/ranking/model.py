@@ -124,6 +124,17 @@ class Ranker(tf_keras.Model):
             return (*columns, duration_target.COLUMN)
         return columns
 
+    @property
+    def layouts(self) -> tuple[list[dict[str, Any]], ...]:
+        """What layers read in which order: of queries, of videos alone, and of the moment."""
+        inputs = (self._query_inputs, self._video_inputs, self._moment_inputs)
+        return tuple(side.layout() for side in inputs)
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether watch times are relative to what is usual of videos of that duration."""
+        return self._duration is not None
+
     def orders_and_level(
         self, query_features: Tensors, candidate_features: Tensors, **settings: Any
     ) -> tuple[list[tf.Tensor], tf.Tensor]:

@@ -18,7 +18,6 @@ from absl import logging
 
 from features import command
 from features.stores import door
-from models import config
 from models.training import loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
@@ -173,9 +172,6 @@ def _require_compatible(model: tf_keras.Model, old_model: tf_keras.Model) -> Non
         for name in _MEANING
         if getattr(new, name, None) != getattr(old, name, None)
     ]
-    losses = {getattr(new, "loss", ""), getattr(old, "loss", "")}
-    if config.HIERARCHICAL in losses:
-        different.append("the nodes of a hierarchical softmax move when the vocabulary grows")
     features = [{f.name: f for f in m.resolved.features} for m in (model, old_model)]
     if list(features[0].items()) != list(features[1].items()):
         changed = sorted(

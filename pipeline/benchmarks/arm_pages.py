@@ -70,7 +70,9 @@ class ArmFunnel(PastFunnel):
                 np.add.at(clicks, answer.shown.rows, worth[CLICKS])
                 self._let_happen(answer, user_id, rng.random(len(answer.shown)) < worth[CLICKS])
         times = catalogue.upload_times
-        is_upload = (times >= self.settings.from_s) & (times <= self._times[self.labels].max())
+        is_upload = (times >= (self.settings.from_s or 0)) & (
+            times <= self._times[self.labels].max()
+        )
         return Judged(
             user_ids=user_ids,
             values={name: np.array([page[name] for page in of_page]) for name in of_page[0]},

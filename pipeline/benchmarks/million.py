@@ -353,6 +353,8 @@ def second_release(root: pathlib.Path, *, mark: str) -> tuple[str, str]:
         return first.version, second
     for name in release.COMPONENTS:
         source = release.component_directory(root, name, first.version)
+        if first.components.get(name) is None:
+            continue
         target = release.component_directory(root, name, second)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target, copy_function=os.link)

@@ -19,6 +19,7 @@ from models.evaluation.intervals import Figure, Interval
 from models.paper.experiments import Experiment
 
 _TABLE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_-]+)")
+WRITER = "pipeline.record_results"
 # What each table says of itself, in this order.
 SETTING = ("data", "protocol", "seed", "interval", "again", "measured")
 
@@ -30,7 +31,7 @@ class Measured:
     Attributes:
         columns: Titles of the columns.
         rows: Cells of each row.
-        facts: Of :data:`SETTING`, what the measurement knows.
+        facts: Parts of :data:`SETTING` that the measurement knows.
     """
 
     columns: Sequence[str]
@@ -98,6 +99,7 @@ def record(results: pathlib.Path, table: str, measured: Measured, told: Mapping[
         "columns": list(measured.columns),
         "rows": [list(row) for row in measured.rows],
         "setting": {key: setting[key] for key in SETTING},
+        "written_by": WRITER,
     }
     files.atomic_write(path, json.dumps(tables, indent=1, ensure_ascii=False) + "\n")
 

@@ -58,18 +58,20 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import command, feedback
+from features.config import Bounds, check
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import kuairand_content, kuairand_files, source_files
 
-DEFAULT_PAGE_GAP_MINUTES = 30.0
 LONG_VIEW_S = 18.0  # What long_view asks of a video that is not shorter.
 HISTORY_STEP_S = 60
 HISTORY = "history"  # Source of the watches at artificial times.
@@ -91,30 +93,24 @@ _FEEDBACK = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KuaiRandConfig:
+class KuaiRandConfig(Window):
     """How to read KuaiRand.
 
     Attributes:
-        page_gap_minutes: Pause above which a new page starts, minutes, above 0.
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        with_feedback: Whether likes, dislikes and so on become the feedback table: features and
-            further objectives.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
+        page_gap_minutes: Pause of a user above which a new page starts, minutes: the data set has
+            no pages.
+        with_feedback: Whether likes, dislikes, shares, follows and comments become the feedback
+            table: features and further objectives.
         bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
             temporary files, some of the users at a time.
     """
 
-    page_gap_minutes: float = DEFAULT_PAGE_GAP_MINUTES
+    page_gap_minutes: Annotated[float, Bounds(gt=0)] = 30.0
     with_feedback: bool = False
-    from_s: int | None = None
-    until_s: int | None = None
     bucket_bytes: int = BUCKET_BYTES
 
     def __post_init__(self) -> None:
-        if self.page_gap_minutes <= 0:
-            raise command.InputError(
-                f"--page_gap_minutes must be above 0, got {self.page_gap_minutes}."
-            )
+        check(self)
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:
@@ -147,7 +143,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     if has_history:
         history = pl.concat(_read_all(files["history"], kuairand_files.HISTORY))
         watches = history_watches(history, pl.concat(durations), first_s=first_s)
-        watches = _in_window(watches, config)
+        watches = config.kept(watches)
         writer.write("watches", watches.to_arrow())
         notes.append(
             f"{watches.height:,} watches are from before the log: right order, artificial times, "
@@ -324,19 +320,10 @@ def _code(column: str) -> pl.Expr:
     return _known(column).cast(pl.Int64).cast(pl.String)
 
 
-def _in_window(events: pl.DataFrame, config: KuaiRandConfig) -> pl.DataFrame:
-    if config.from_s is not None:
-        events = events.filter(pl.col("time") >= config.from_s)
-    if config.until_s is not None:
-        events = events.filter(pl.col("time") < config.until_s)
-    return events
-
-
 def _read_all(
     paths: Sequence[pathlib.Path], types: Mapping[str, pa.DataType]
 ) -> Iterator[pl.DataFrame]:
     for path in paths:
-        progress.at(f"reading {path.name}")
         for batch in source_files.read_batches(path, types):
             yield pl.DataFrame(pl.from_arrow(batch))
 
@@ -351,13 +338,13 @@ def _import_log(
         for rows in _buckets(paths, scratch, config.bucket_bytes):
             first_ms.extend(rows.select(pl.col("time_ms").min()).to_series().drop_nulls())
             shown = impressions(rows, page_gap_minutes=config.page_gap_minutes)
-            shown = _in_window(shown, config)
-            played = _in_window(watches(rows), config)
+            shown = config.kept(shown)
+            played = config.kept(watches(rows))
             num_unplayed += shown.height - played.height
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", played.to_arrow())
             if config.with_feedback:
-                said = _in_window(feedback_of(rows), config)
+                said = config.kept(feedback_of(rows))
                 writer.write("feedback", said.to_arrow())
     if not first_ms:
         raise command.InputError(f"{paths[0]} has no row with a time_ms. Unpack it again.")

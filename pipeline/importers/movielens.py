@@ -44,11 +44,10 @@ from absl import logging
 
 from features import command
 from features.durations import DAY_S
-from features.screen import progress
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import source_files
 
-DEFAULT_COMPLETED_RATING = 4.0
 STAND_IN_WATCH_TIME_S = 5400.0
 
 _ROWS_PER_WRITE = 1_000_000
@@ -136,19 +135,15 @@ _LAYOUTS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MovieLensConfig:
+class MovieLensConfig(Window):
     """How to read MovieLens.
 
     Attributes:
-        completed_rating: A rating of at least this is a completed watch. Stars.
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
-        leave_one_out: Whether the last rating of each user is moved to a day of its own.
+        completed_rating: Rating, in stars, from which on it counts as a completed watch.
+        leave_one_out: Whether the last rating of each user lies on a day of its own.
     """
 
-    completed_rating: float = DEFAULT_COMPLETED_RATING
-    from_s: int | None = None
-    until_s: int | None = None
+    completed_rating: float = 4.0
     leave_one_out: bool = False
 
     def __post_init__(self) -> None:
@@ -194,7 +189,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensC
             "--protocol=movielens_leave_one_out"
         )
     completed = -math.inf if config.leave_one_out else config.completed_rating
-    for rows in _in_window(ratings, config).iter_slices(_ROWS_PER_WRITE):
+    for rows in config.kept(ratings, "timestamp").iter_slices(_ROWS_PER_WRITE):
         writer.write("watches", watches(rows, completed_rating=completed).to_arrow())
     writer.write_features(declarations(has_profiles=has_profiles))
     logging.warning(
@@ -316,7 +311,6 @@ def _read(
     if not path.is_file():
         names = ", ".join(sorted(item.name for item in directory.iterdir()))
         raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
-    progress.at(f"reading {path.name}")
     separator = "\t" if name == "u.data" else layout.separator
     dialect = source_files.Dialect(
         separator=separator, has_header=layout.has_header, encoding=layout.encoding
@@ -331,11 +325,3 @@ def _with_genres(films: pl.DataFrame) -> pl.DataFrame:
     genres = pl.concat_str(names, separator="|", ignore_nulls=True)
     none = pl.when(genres == "").then(pl.lit(_NO_GENRES)).otherwise(genres)
     return films.select("movieId", "title", genres=none)
-
-
-def _in_window(ratings: pl.DataFrame, config: MovieLensConfig) -> pl.DataFrame:
-    if config.from_s is not None:
-        ratings = ratings.filter(pl.col("timestamp") >= config.from_s)
-    if config.until_s is not None:
-        ratings = ratings.filter(pl.col("timestamp") < config.until_s)
-    return ratings

@@ -39,14 +39,16 @@ Source: Liu et al., ICLR 2025, arXiv 2410.20868 (CC BY-SA 4.0).
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
 from absl import logging
 
 from features import command
+from features.config import OneOf, check
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import source_files
 
 # Milliseconds of one unit of playing_time.
@@ -76,20 +78,19 @@ STAGES = dict.fromkeys(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RecFlowConfig:
+class RecFlowConfig(Window):
     """How to read RecFlow.
 
     Attributes:
-        stages: Whether to read all_stage too.
-        playing_time_unit: Unit of ``playing_time``, a key of ``UNITS``; None to find it.
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
+        stages: Whether to read all_stage too, what was nominated and not shown.
+        playing_time_unit: Unit of ``playing_time``. Default: it is told by the data.
     """
 
     stages: bool = False
-    playing_time_unit: str | None = None
-    from_s: int | None = None
-    until_s: int | None = None
+    playing_time_unit: Annotated[str | None, OneOf(*UNITS)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowConfig) -> list[str]:
@@ -121,7 +122,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowCon
                 )
             videos.add(rows.select(_VIDEO))
             users.add(rows.select(_USER))
-            kept = _in_window(rows, config)
+            kept = config.kept(rows, "request_timestamp", per_s=1000)
             shown = impressions(kept, unit=unit)
             writer.write("impressions", shown.to_arrow())
             writer.write("watches", watches(shown).to_arrow())
@@ -290,7 +291,7 @@ def _import_stages(
     for path in _days(directory):
         for rows in _read(path, STAGES):
             videos.add(rows.select(_VIDEO))
-            unshown = nominations(_in_window(rows, config))
+            unshown = nominations(config.kept(rows, "request_timestamp", per_s=1000))
             count += unshown.height
             writer.write_beside("nominations", unshown.to_arrow())
     return f"{count:,} videos were nominated and not shown: they are in nominations, beside the log"
@@ -319,14 +320,6 @@ def _read(path: pathlib.Path, types: dict[str, pa.DataType]) -> Iterator[pl.Data
     logging.info("Reading %s", path)
     for batch in source_files.read_batches(path, types):
         yield pl.DataFrame(pl.from_arrow(batch))
-
-
-def _in_window(rows: pl.DataFrame, config: RecFlowConfig) -> pl.DataFrame:
-    if config.from_s is not None:
-        rows = rows.filter(pl.col("request_timestamp") >= config.from_s * 1000)
-    if config.until_s is not None:
-        rows = rows.filter(pl.col("request_timestamp") < config.until_s * 1000)
-    return rows
 
 
 def _text(column: str) -> pl.Expr:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import command
+from features.screen import progress
 
 BLOCK_BYTES = 32 << 20
 BATCH_ROWS = 500_000
@@ -101,7 +102,9 @@ def _explained(path: pathlib.Path) -> Iterator[None]:
 def _parquet_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         _require_columns(path, file.schema_arrow.names, types)
+        progress.at(f"reading {path.name}", total=file.metadata.num_rows, unit="rows")
         for batch in file.iter_batches(BATCH_ROWS, columns=list(types), use_threads=False):
+            progress.add(batch.num_rows)
             table = pa.table(batch).select(list(types))
             for index, (name, kind) in enumerate(types.items()):
                 table = table.set_column(index, name, _cast(table[name], kind, f"{path}, {name}"))
@@ -111,8 +114,10 @@ def _parquet_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> It
 def _feather_batches(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     with pa.memory_map(str(path)) as mapped:
         opened = pa.ipc.open_file(mapped)
+        progress.at(f"reading {path.name}", total=opened.num_record_batches, unit="batches")
         for number in range(opened.num_record_batches):
             table = pa.table(opened.get_batch(number))
+            progress.add()
             _require_columns(path, table.column_names, types)
             columns = {
                 name: _cast(table[name], kind, f"{path}, {name}") for name, kind in types.items()
@@ -135,13 +140,16 @@ def _cast(values: pa.ChunkedArray, kind: pa.DataType, what: str) -> pa.ChunkedAr
 def _text_batches(
     path: pathlib.Path, types: Mapping[str, pa.DataType], dialect: Dialect, names: list[str]
 ) -> Iterator[pa.Table]:
-    data: str | pa.BufferReader = str(path)
     separator, encoding = dialect.separator, dialect.encoding or "utf8"
     if len(separator) > 1:
         separator = _UNIT_SEPARATOR
         content = path.read_bytes()
         encoding = dialect.encoding or _encoding(content)
-        data = pa.BufferReader(content.replace(dialect.separator.encode(), separator.encode()))
+        content = content.replace(dialect.separator.encode(), separator.encode())
+        file: pa.NativeFile = pa.BufferReader(content)
+    else:
+        file = pa.OSFile(str(path))
+    data = pa.CompressedInputStream(file, "gzip") if path.suffix == ".gz" else file
     read = pa_csv.ReadOptions(
         block_size=BLOCK_BYTES,
         encoding=encoding,
@@ -156,13 +164,18 @@ def _text_batches(
         null_values=list(_NULLS),
         strings_can_be_null=True,
     )
+    progress.at(f"reading {path.name}", total=file.size(), unit="bytes")
+    done = 0
     with (
+        file,
         _column_named(path, names, types),
         pa_csv.open_csv(
             data, read_options=read, parse_options=parse, convert_options=convert
         ) as reader,
     ):
         for batch in reader:
+            progress.add(file.tell() - done)
+            done = file.tell()
             yield pa.table(batch)
 
 

@@ -35,7 +35,6 @@ Missing: titles, topics, searches, languages. A pair of a user and a video comes
 Source: deepvk/VK-LSVD, arXiv 2602.04567 (Apache-2.0).
 """
 
-import dataclasses
 import pathlib
 import re
 import zipfile
@@ -50,6 +49,7 @@ from features import command
 from features import vectors as features_vectors
 from features.durations import DAY_S
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import source_files
 
 WEEK_S = 7 * DAY_S
@@ -67,26 +67,13 @@ _WEEK = re.compile(r"week_(\d\d)\.parquet")
 _FEEDBACK = ("like", "dislike", "share")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VkLsvdConfig:
-    """How to read VK-LSVD.
-
-    Attributes:
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
-    """
-
-    from_s: int | None = None
-    until_s: int | None = None
-
-
-def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: VkLsvdConfig) -> list[str]:
+def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: Window) -> list[str]:
     """Reads the data set and writes all its tables, a piece of a week at a time.
 
     Args:
         source: Directory with the weeks, or the one above ``interactions``.
         writer: Writer of users, videos, watches, impressions, feedback and the declarations.
-        config: Choices of how to read.
+        config: The events that are kept.
 
     Returns:
         Notes that a user of the logs should know, one clause each.
@@ -103,7 +90,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: VkLsvdConf
         for rows in _timed(path, number):
             seen = rows.group_by("item_id").agg(upload_time=pl.col("time").min())
             first = pl.concat([first, seen]).group_by("item_id").agg(pl.col("upload_time").min())
-            kept = _in_window(rows, config)
+            kept = config.kept(rows)
             users = pl.concat([users, kept.select("user_id")]).unique()
             shown = impressions(kept.join(durations, "item_id", "left", maintain_order="left"))
             writer.write("impressions", shown.to_arrow())
@@ -261,14 +248,6 @@ def _read(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pl.D
     logging.info("Reading %s", path)
     for batch in source_files.read_batches(path, types):
         yield pl.DataFrame(pl.from_arrow(batch))
-
-
-def _in_window(rows: pl.DataFrame, config: VkLsvdConfig) -> pl.DataFrame:
-    if config.from_s is not None:
-        rows = rows.filter(pl.col("time") >= config.from_s)
-    if config.until_s is not None:
-        rows = rows.filter(pl.col("time") < config.until_s)
-    return rows
 
 
 def _text(column: str) -> pl.Expr:

@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from features import command
-from features.screen import progress as bars
+from features.screen import progress
 from pipeline.mapping import file_sources, streams
 from pipeline.mapping.mapping_file import Source
 
@@ -189,26 +189,14 @@ def is_keyword(name: str) -> bool:
 def _reporting(
     name: str, reader: pa.RecordBatchReader, max_rows: int | None
 ) -> pa.RecordBatchReader:
-    progress = Progress(f"Reading {name}")
-
     def batches() -> Iterator[pa.RecordBatch]:
+        progress.at(f"reading {name}", unit="rows")
+        rows = 0
         for batch in reader:
             yield batch
+            rows += batch.num_rows
             progress.add(batch.num_rows)
-            if max_rows is not None and progress.rows >= max_rows:
+            if max_rows is not None and rows >= max_rows:
                 break
 
     return pa.RecordBatchReader.from_batches(reader.schema, batches())
-
-
-class Progress:
-    """Shows how many rows have passed."""
-
-    def __init__(self, what: str) -> None:
-        self.rows = 0
-        self._what = what
-
-    def add(self, rows: int) -> None:
-        """Counts rows."""
-        self.rows += rows
-        bars.at(f"{self._what}: {self.rows:,} rows")

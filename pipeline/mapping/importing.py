@@ -7,19 +7,23 @@ import json
 import pathlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from features import command, declarations
 from features.catalogue import combined
-from features.tables import casts, log_writer, raw_tables, schema
+from features.config import Bounds, check
+from features.screen import progress
+from features.tables import casts, log_writer, raw_tables, schema, time_windows
+from features.tables.time_windows import Window
 from pipeline.mapping import engine as engines
 from pipeline.mapping import mapping_file, values
 from pipeline.mapping.engine import Engine
 from pipeline.mapping.mapping_file import ColumnMapping, MappingFile, TableMapping
 from pipeline.mapping.tallies import UNREADABLE, Tally
+from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.log_tallies import RejectedRows
 
 _ROW = "row of the batch"  # Not a name that SQL would give a column by accident.
@@ -27,27 +31,22 @@ _SPANS = ("INTERVAL", "TIME")  # Of DuckDB; Arrow has no number for them.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MappingConfig:
-    """What of the sources is taken.
+class MappingConfig(Window):
+    """What of the sources is kept.
 
     Attributes:
-        from_s: First moment of the events that are kept, Unix seconds; None for no bound.
-        until_s: End of the events that are kept, exclusive, Unix seconds; None for no bound.
-        max_rejected_fraction: Greatest share of the rows of a table that may be set aside, and of
-            the values of an optional column that may be unreadable, in [0, 1].
+        max_rejected_fraction: Share of the rows of a table that may be set aside, and of the values
+            of an optional column that may be unreadable.
         now_s: The clock, Unix seconds: what lies after it cannot have happened.
     """
 
-    from_s: int | None = None
-    until_s: int | None = None
-    max_rejected_fraction: float
+    max_rejected_fraction: Annotated[float, Bounds(ge=0, le=1)] = (
+        PreprocessConfig.max_rejected_fraction
+    )
     now_s: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_rejected_fraction <= 1:
-            raise command.InputError(
-                f"--max_rejected_fraction must be in [0, 1], got {self.max_rejected_fraction}."
-            )
+        check(self)
 
 
 def import_mapping(
@@ -246,13 +245,13 @@ class _Import:
         self._notes += notes
 
     def _accepted(self, table: TableMapping, tally: Tally) -> Iterator[pa.Table]:
-        progress = engines.Progress(f"Writing {table.name}")
+        progress.at(f"writing {table.name}", unit="rows")
         for raw in self._engine.batches(select(table, spans=self._spans[table.name])):
             converted, is_unreadable = self._converted(table, raw, tally)
             rows = schema.conform(table.name, converted)
             time = raw_tables.table_of(table.name).time_column
             if time is not None:
-                keep = self._in_window(rows[time])
+                keep = time_windows.inside(rows[time], self._config.from_s, self._config.until_s)
                 rows, is_unreadable = rows.filter(keep), is_unreadable.filter(keep)
             unreadable = rows.filter(is_unreadable)
             reason = pa.repeat(UNREADABLE, unreadable.num_rows)
@@ -292,15 +291,6 @@ class _Import:
             tally.add_column(column.name, raw[column.name], converted.is_unreadable)
         columns[_ROW] = pa.array(range(raw.num_rows), pa.int64())
         return pa.table(columns), is_unreadable
-
-    def _in_window(self, time: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Returns which events to keep; those without a time are set aside later, not here."""
-        keep = pa.chunked_array([pa.repeat(True, len(time))])
-        if self._config.from_s is not None:
-            keep = pc.and_(keep, pc.greater_equal(time, self._config.from_s))
-        if self._config.until_s is not None:
-            keep = pc.and_(keep, pc.less(time, self._config.until_s))
-        return pc.fill_null(keep, True)
 
 
 def _with_names(table: TableMapping, columns: Collection[str]) -> TableMapping:

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 
 from features import command
 
@@ -47,6 +51,12 @@ def parse(arguments: Sequence[str]) -> PipelineOptions:
     except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise command.InputError(f"Beam refuses {list(arguments)}: {error}") from None
     return options
+
+
+def runs_here(options: PipelineOptions) -> bool:
+    """Says whether a pipeline runs in this very process, where progress can be counted."""
+    mode = options.view_as(DirectOptions).direct_running_mode
+    return options.view_as(StandardOptions).runner == EMBEDDED and mode != "multi_processing"
 
 
 def _unknown(options: PipelineOptions, arguments: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from features import files
 from features.catalogue import combined
+from features.screen import progress
 from features.tables import clean_logs, logs, schema
 from features.tables.clean_logs import Cleaner
 from pipeline.preprocessing import table_files
@@ -72,6 +73,7 @@ class ReadFragments(beam.DoFn):
         *,
         videos_dir: str,
         users_dir: str | None,
+        num_events: int,
         num_buckets: int,
         now_s: int,
         window: tuple[int | None, int | None],
@@ -79,6 +81,7 @@ class ReadFragments(beam.DoFn):
     ) -> None:
         self._videos_dir = videos_dir
         self._users_dir = users_dir
+        self._num_events = num_events
         self._num_buckets = num_buckets
         self._now_s = now_s
         self._from_s, self._until_s = window
@@ -91,11 +94,13 @@ class ReadFragments(beam.DoFn):
             users=read_ids(self._users_dir, "user_id") if self._users_dir else None,
             now_s=self._now_s,
         )
+        progress.at("reading the logs", total=self._num_events, unit="events")
 
     def process(self, fragment: logs.Fragment) -> Iterator[tuple[int, Any]]:
         """Reads, validates and deals out one fragment."""
         rows = logs.read_fragment(fragment, from_s=self._from_s, until_s=self._until_s)
         name = fragment.table
+        progress.add(rows.num_rows)
         accepted, rejected = self._cleaner.split(name, rows)
         counts = collections.Counter({(name, "read"): rows.num_rows})
         yield from set_aside(name, rejected, counts)

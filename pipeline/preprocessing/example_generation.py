@@ -17,6 +17,7 @@ from features.as_of import replay as replay_logic
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
+from features.screen import progress
 from features.spec import ResolvedSpec
 from features.tables import logs
 from pipeline.preprocessing import cleaning, counting, leakage_audit, periods
@@ -53,9 +54,11 @@ class ReplayBuckets(beam.DoFn):
         spec_json: str,
         videos_dir: str,
         users_dir: str | None,
+        num_buckets: int,
         cached: Cached | None = None,
     ) -> None:
         self._config = config
+        self._num_buckets = num_buckets
         self._spec_json = spec_json
         self.cached = cached
         self.videos_dir = videos_dir
@@ -75,6 +78,7 @@ class ReplayBuckets(beam.DoFn):
             audit=self._audit,
         )
         self._stored: StoredTable | None = None
+        progress.at("replaying the logs", total=self._num_buckets, unit="buckets of users")
 
     def process(
         self,
@@ -96,6 +100,7 @@ class ReplayBuckets(beam.DoFn):
         for model, split, batch in made:
             yield beam.pvalue.TaggedOutput(f"{model}_{split}", pa.Table.from_batches([batch]))
         yield beam.pvalue.TaggedOutput(leakage_audit.SEEN, self._audit.drain())
+        progress.add()
 
 
 class Clean(NamedTuple):

@@ -26,13 +26,14 @@ from features.catalogue import Catalogue
 from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
-from features.tables import logs
+from features.tables import log_files, logs
 from pipeline.preprocessing import (
     beam_options,
     cleaning,
     leakage_audit,
     raw_examples,
     statistics_report,
+    table_files,
     transforming,
     written_files,
 )
@@ -77,7 +78,7 @@ def run(
         files.atomic_directory(examples_dir) as output,
         _rejected_kept(output, examples_dir),
     ):
-        progress.at("replaying the logs")
+        progress.at("looking through the logs")
         with _cache_to_itself(config, pathlib.Path(examples_dir)):
             made = raw_examples.RawExamples(
                 logs_dir=pathlib.Path(logs_dir),
@@ -164,7 +165,8 @@ def fit_and_transform(
             row_group_size=replay.ROWS_PER_BATCH,
         )
         for model in models:
-            progress.at(f"fitting the transform of the {model} model")
+            train = raw_examples.directory_of(output, model, replay.TRAIN)
+            _counted(f"fitting the transform of the {model} model", options, [train])
             # A pipeline each: tf.Transform holds what it traces in a global, so that the two
             # would fail each other in one worker. And analyzers write vocabularies by name.
             with (
@@ -176,24 +178,36 @@ def fit_and_transform(
                     model=model,
                     resolved=resolved,
                     raw_schema=schemas[model],
-                    train=raw_examples.directory_of(output, model, replay.TRAIN),
+                    train=train,
                     output=output,
                 )
-        progress.at("transforming the examples")
+        raw = {
+            model: {split: raw_examples.directory_of(output, model, split) for split in splits}
+            for model in models
+        }
+        raw[spec.CANDIDATE]["videos"] = videos
+        every = [directory for of_model in raw.values() for directory in of_model.values()]
+        _counted("transforming the examples", options, every)
         with beam.Pipeline(options=options) as pipeline:
             for model in models:
-                raw = {split: raw_examples.directory_of(output, model, split) for split in splits}
-                if model == spec.CANDIDATE:
-                    raw["videos"] = videos
                 transforming.add_transform(
                     pipeline,
                     model=model,
                     resolved=resolved,
                     raw_schema=schemas[model],
-                    raw=raw,
+                    raw=raw[model],
                     output=output,
                 )
     written_files.settle(output)
+
+
+def _counted(phase: str, options: PipelineOptions, directories: Sequence[pathlib.Path]) -> None:
+    """Names a phase; counts the raw examples that it reads where this process reads them."""
+    if beam_options.runs_here(options):
+        total = sum(map(table_files.num_rows, directories))
+        progress.at(phase, total=total, unit="examples")
+    else:
+        progress.at(phase)
 
 
 def _info(
@@ -211,6 +225,7 @@ def _info(
         "train_until_s": made.train_until_s,
         "holdout_days": config.holdout_days,
         "tables": sorted(tables),
+        "log_files": {table: log_files.inventory(logs_dir, table) for table in sorted(tables)},
         "rows": rows,
         "counts": dict(made.counts),
         "has_ranking": not made.no_ranking,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from features import command, declarations, vectors
 from features.catalogue import combined
+from features.screen import progress
 from features.spec import ResolvedSpec
 from features.tables import (
     casts,
@@ -62,7 +63,7 @@ def check(
     """
     if not logs_dir.is_dir():
         raise command.InputError(f"{logs_dir} should be a logs directory, but does not exist.")
-    with tempfile.TemporaryDirectory() as scratch:
+    with progress.shown("check_logs"), tempfile.TemporaryDirectory() as scratch:
         return _Check(
             logs_dir,
             config,
@@ -210,7 +211,10 @@ class _Check:
         pieces: list[logs.Fragment] = []
         with self._noting(name, self._logs / name):
             pieces = logs.fragments(self._logs, name, from_s=from_s, until_s=until_s)
+        rows_in_all = sum(piece.num_rows for piece in pieces)
+        progress.at(f"checking {name}", total=rows_in_all, unit="rows")
         for piece in pieces:
+            progress.add(piece.num_rows)
             for columns in (None, contract.required):
                 rows = None
                 with self._noting(name, pathlib.Path(piece.path)):

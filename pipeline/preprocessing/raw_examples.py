@@ -29,6 +29,7 @@ from pipeline.preprocessing import cleaning, example_generation, leakage_audit, 
 from pipeline.preprocessing.config import PreprocessConfig
 from pipeline.preprocessing.incremental import IncrementalRun
 from pipeline.preprocessing.log_report import shortened
+from pipeline.preprocessing.table_files import num_rows
 
 EVENTS_PER_BUCKET = 200_000
 _STORED = ".stored"
@@ -69,7 +70,7 @@ class Made:
 
 
 class RawExamples:
-    """Makes raw examples; every step writes below ``output``.
+    """Makes raw examples, all of it below ``output``.
 
     Args:
         logs_dir: Directory of the raw logs.
@@ -133,7 +134,7 @@ class RawExamples:
             days.keep(
                 raw, {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
             )
-        counts = {f"{model}_{split}": _num_rows(path) for (model, split), path in raw.items()}
+        counts = {f"{model}_{split}": num_rows(path) for (model, split), path in raw.items()}
         if not counts["candidate_train"]:
             raise command.InputError(self._why_no_label(fragments, train_until_s))
         if not counts["candidate_holdout"] and self._config.holdout_days:
@@ -262,11 +263,14 @@ class RawExamples:
         events = sum(fragment.num_rows for fragment in fragments)
         buckets = max(2, -(-events // EVENTS_PER_BUCKET))
         logging.info("Replaying %d events in %d buckets of users.", events, buckets)
-        users_dir = str(self._output / "users") if "users" in self._tables else None
+        known: dict[str, Any] = {
+            "videos_dir": str(self._output / "videos"),
+            "users_dir": str(self._output / "users") if "users" in self._tables else None,
+            "num_buckets": buckets,
+        }
         read = cleaning.ReadFragments(
-            videos_dir=str(self._output / "videos"),
-            users_dir=users_dir,
-            num_buckets=buckets,
+            **known,
+            num_events=events,
             now_s=self._now_s,
             window=(config.from_s, config.until_s),
             store_dir=self._output / _STORED,
@@ -280,8 +284,7 @@ class RawExamples:
                 label=config.label,
             ),
             spec_json=self._resolved.to_json(),
-            videos_dir=str(self._output / "videos"),
-            users_dir=users_dir,
+            **known,
             cached=days.cached() if days else None,
         )
         schemas = {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
@@ -357,11 +360,11 @@ class RawExamples:
         if "impressions" not in self._tables:
             return "the logs have no impressions"
         before = command.format_time(train_until_s)
-        paths = sorted(directory_of(self._output, spec.RANKER, replay.TRAIN).glob("*.parquet"))
-        total = sum(pq.read_metadata(path).num_rows for path in paths)
+        directory = directory_of(self._output, spec.RANKER, replay.TRAIN)
+        total = num_rows(directory)
         if not total:
             return f"no impression lies before {before}; give more logs or a shorter holdout"
-        for path in paths:
+        for path in sorted(directory.glob("*.parquet")):
             rows = pq.read_table(path, columns=["clicked", "watch_time_s"])
             watched = pc.and_(pc.greater(rows["clicked"], 0), pc.greater(rows["watch_time_s"], 0))
             if pc.any(watched).as_py():
@@ -393,7 +396,3 @@ def _watches_before(fragments: Sequence[logs.Fragment], time_s: int) -> tuple[in
             if "completed" in rows.column_names:
                 completed -= pc.sum(pc.equal(rows["completed"], False)).as_py() or 0
     return watched, completed
-
-
-def _num_rows(directory: pathlib.Path) -> int:
-    return int(np.sum([pq.read_metadata(p).num_rows for p in directory.glob("*.parquet")]))

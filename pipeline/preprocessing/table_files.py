@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,3 +58,8 @@ def store(tables: Sequence[pa.Table], path: pathlib.Path) -> list[StoredTable]:
     finally:
         temporary.unlink(missing_ok=True)
     return stored
+
+
+def num_rows(directory: pathlib.Path) -> int:
+    """Returns the number of rows of the Parquet files of a directory."""
+    return sum(pq.read_metadata(path).num_rows for path in directory.glob("*.parquet"))

@@ -22,6 +22,7 @@ from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 from features import preprocessing
 from features.as_of import replay
 from features.as_of.ragged import list_array
+from features.screen import progress
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import leakage_audit
 
@@ -48,6 +49,7 @@ def read_batch(group: RowGroup, columns: Sequence[str]) -> pa.RecordBatch:
     table = pq.ParquetFile(group.path).read_row_group(
         group.number, columns=list(columns), use_threads=False
     )
+    progress.add(table.num_rows)
     return as_lists(table.select(columns).combine_chunks().to_batches()[0])
 
 

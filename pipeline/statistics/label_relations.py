@@ -120,7 +120,7 @@ def relation(
     Args:
         feature: Name of the feature.
         train: Its values in training impressions, float [n], and which were clicked, bool [n].
-        holdout: Likewise of the holdout; None without one.
+        holdout: Values and clicks of the holdout's impressions; None without one.
         videos: Its value for each video, float [N], and that video's watches; None of a user's.
     """
     first = auc(*train)

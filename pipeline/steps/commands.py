@@ -21,7 +21,7 @@ from features.screen import quiet
 Result = TypeVar("Result")
 # What a step says of what it made; that of a retraining as a whole says nothing new.
 _WROTE = re.compile(r"Wrote (?!a release)|Published release")
-_WIDTH = 90
+_TITLE_WIDTH, _WIDTH = 22, 70
 
 
 def run_binary(binary: str, *arguments: str) -> None:
@@ -36,25 +36,36 @@ def run_binary(binary: str, *arguments: str) -> None:
         raise command.InputError(f"{binary} failed with exit code {code}; it said why above.")
 
 
-def run_in_short(line: Sequence[str], log: pathlib.Path) -> int:
+def brief() -> dict[str, str]:
+    """Returns the environment of a process that says no more than warnings, unless asked to."""
+    is_loud = quiet.verbosity() is not None
+    return {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
+
+
+def told(title: str, seconds: float, text: str) -> str:
+    """Returns one line of what a step wrote, at most 100 characters."""
+    short = textwrap.shorten(text.rstrip(":\n"), _WIDTH, placeholder=" ...")
+    return f"{title:<{_TITLE_WIDTH}}{seconds:5.0f} s  {short}\n"
+
+
+def run_in_short(line: Sequence[str], log: pathlib.Path, titles: Mapping[str, str]) -> int:
     """Runs a command, prints what each of its steps wrote, and returns its exit code.
 
     Args:
         line: Program and arguments.
         log: File that everything it prints is appended to.
+        titles: Path that a step writes to the title of its line, such as ``3/10 train_candidate``.
     """
     started = time.monotonic()
-    is_loud = quiet.verbosity() is not None
-    environment = {**os.environ, **({} if is_loud else {quiet.VARIABLE: quiet.BRIEF})}
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=brief())
     assert process.stdout is not None
     try:
         with process.stdout as said, log.open("a", encoding="utf-8") as kept:
             for text in said:
                 kept.write(text)
                 if _WROTE.match(text):
-                    told = textwrap.shorten(text.rstrip(":\n"), _WIDTH, placeholder=" ...")
-                    sys.stdout.write(f"{time.monotonic() - started:6.0f} s  {told}\n")
+                    title = next((titles[path] for path in titles if path in text), "")
+                    sys.stdout.write(told(title, time.monotonic() - started, text))
                     sys.stdout.flush()
         return process.wait()
     except BaseException:

@@ -19,6 +19,7 @@ from typing import Any
 from absl import logging
 
 from features import command, files
+from pipeline.steps.report_page import PAGE
 from pipeline.steps.retraining import REPORT, Outcome, Retraining, StepResult
 from serving.release import manifest as release
 
@@ -157,11 +158,14 @@ def _artefacts(
     job: Retraining, published: release.Manifest | None
 ) -> Iterator[tuple[pathlib.Path, str]]:
     yield job.work / REPORT, "retraining"
+    yield job.work / PAGE, "retraining"
     yield job.location("examples") / "statistics.html", "reports"
     yield job.location("evaluation") / "report.html", "reports"
     yield job.location("evaluation") / "metrics.json", "reports"
     if published:
         yield job.serving_root / release.RELEASES / f"{published.version}.json", "release"
+        cards = release.component_directory(job.serving_root, "reports", published.version)
+        yield from ((cards / name, "release") for name in ("card.json", "card.md"))
 
 
 def _first_line(error: Exception) -> str:

@@ -26,8 +26,8 @@ from features import command
 from features.screen import progress
 from serving.batch import output as batch_output
 from serving.batch import past_funnel
+from serving.batch.config import BacktestConfig
 from serving.batch.page_scores import Tally
-from serving.batch.past_funnel import BacktestConfig
 from serving.release.manifest import Release
 
 _QUERIES_PER_WORKER = 1500  # A process takes some ten seconds to start.
@@ -67,22 +67,23 @@ def run(
         logs_dir: Raw logs, from before the release until after ``from_s``.
         output: Parquet file to write; it appears when it is whole.
         settings: Period, widths and sampling, see
-            :class:`serving.batch.past_funnel.BacktestConfig`.
+            :class:`serving.batch.config.BacktestConfig`.
 
     Raises:
         command.InputError: The logs cannot be used, or have no watch to ask for.
     """
-    inside = _learnt_at(release, settings.from_s)
+    from_s = settings.from_s or 0
+    inside = _learnt_at(release, from_s)
     if inside and not settings.allow_learnt:
         raise command.InputError(
             f"{inside}, so its pages would be judged on what they know. Ask from then on, or build "
-            f"a release with --until={command.format_time(settings.from_s)}. --allow_learnt asks "
+            f"a release with --until={command.format_time(from_s)}. --allow_learnt asks "
             "all the same; its figures are too good."
         )
     past = past_funnel.opened(release, serving_root, logs_dir, settings)
     if not len(past.labels):
         raise command.InputError(
-            f"{logs_dir} has no watch at or after {command.format_time(settings.from_s)} and "
+            f"{logs_dir} has no watch at or after {command.format_time(from_s)} and "
             "before --until; check both."
         )
     start = time.monotonic()

@@ -1,7 +1,6 @@
 """The whole funnel at the moments of a log, for :mod:`serving.batch.backtest`."""
 
 import concurrent.futures
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from features.catalogue import combined
 from features.screen import progress
 from features.spec import Side
 from serving import errors
+from serving.batch.config import BacktestConfig
 from serving.batch.order_learning import Lessons
 from serving.batch.page_scores import Scores
 from serving.batch.past_log import PastLog
@@ -28,7 +28,7 @@ from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters
 from serving.funnel.fresh_shelf import Shelver
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.page import MAX_K, FunnelConfig, Item, PageRequest
+from serving.funnel.page import FunnelConfig, Item, PageRequest
 from serving.funnel.rungs import LastEmbeddings
 from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
@@ -51,39 +51,6 @@ SCHEMA = pa.schema(
         "sources": pa.list_(pa.string()),
     }
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BacktestConfig:
-    """What to ask, of which past.
-
-    Attributes:
-        from_s: First second whose watches are asked for, Unix.
-        until_s: End of what is read, exclusive, Unix seconds; None for no bound.
-        k: Number of videos on a page.
-        sample: Number of watches to ask for, spread evenly over the time; 0 for all. The others
-            happen too.
-        exclude_watched: Whether pages leave out what the user watched before; None where the site
-            decides, see :class:`serving.funnel.page.PageRequest`.
-        allow_learnt: Whether moments are asked for that the models of the release have learnt;
-            the figures are then too good.
-        workers: Number of processes that share the watches; 0 for as many as there are processors
-            and it pays. The pages do not depend on it.
-        funnel: Widths of the funnel; deadlines do not count offline.
-    """
-
-    from_s: int
-    until_s: int | None = None
-    k: int = 100
-    sample: int = 0
-    exclude_watched: bool | None = None
-    allow_learnt: bool = False
-    workers: int = 0
-    funnel: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.k <= MAX_K:
-            raise command.InputError(f"--k must be in [1, {MAX_K}], got {self.k}.")
 
 
 def opened(
@@ -139,7 +106,7 @@ class PastFunnel:
             live_seed.Stream(Kind.WATCH, self._watches),
             live_seed.Stream(Kind.IMPRESSION, log.tables.get("impressions")),
         ]
-        first = [*self._times[self.labels[:1]], settings.from_s]
+        first = [*self._times[self.labels[:1]], settings.from_s or 0]
         live_seed.seed(self._state, self._streams, until_s=int(first[0]))
         self.release = release.with_live(self._state)
         self._viewers = PastViewers(release, log.tables, users)
@@ -150,7 +117,7 @@ class PastFunnel:
 
     def _chosen(self) -> np.ndarray:
         settings = self.settings
-        labels = np.flatnonzero(self._times >= settings.from_s)
+        labels = np.flatnonzero(self._times >= (settings.from_s or 0))
         if 0 < settings.sample < len(labels):
             labels = labels[np.linspace(0, len(labels) - 1, settings.sample).astype(np.int64)]
         return labels
@@ -159,8 +126,11 @@ class PastFunnel:
         """Returns the candidates before each watch that was among them."""
         lessons = Lessons()
         users = self._watches["user_id"]
+        progress.at("asking for pages", total=len(self.labels), unit="watches")
         for start in range(0, len(self.labels), _BATCH):
-            for number, answer in self.answers(self.labels[start : start + _BATCH]):
+            numbers = self.labels[start : start + _BATCH]
+            progress.add(len(numbers))
+            for number, answer in self.answers(numbers):
                 place = np.flatnonzero(answer.gathered.rows == self._rows[number])
                 if answer.columns is not None and len(place):
                     user_id = users[int(number)].as_py()
@@ -181,23 +151,23 @@ class PastFunnel:
 
     def pages(self) -> Iterator[pa.Table]:
         """Yields the output of some watches after the other."""
-        with progress.shown("backtest", total=len(self._places), unit="watches") as bar:
-            for start in range(0, len(self._places), _BATCH):
-                places = self._places[start : start + _BATCH]
-                numbers = self.labels[places]
-                shown = []
-                for number, answer in self.answers(numbers):
-                    watched = answer.viewer.watched_rows if self._excludes_watched else None
-                    self.scores.add(
-                        number,
-                        answer.gathered,
-                        answer.shown.rows,
-                        rung=answer.rung,
-                        excluded=watched,
-                    )
-                    shown.append(answer.shown)
-                yield self._output(places, numbers, shown)
-                bar.add(len(places))
+        progress.at("asking for pages", total=len(self._places), unit="watches")
+        for start in range(0, len(self._places), _BATCH):
+            places = self._places[start : start + _BATCH]
+            numbers = self.labels[places]
+            shown = []
+            for number, answer in self.answers(numbers):
+                watched = answer.viewer.watched_rows if self._excludes_watched else None
+                self.scores.add(
+                    number,
+                    answer.gathered,
+                    answer.shown.rows,
+                    rung=answer.rung,
+                    excluded=watched,
+                )
+                shown.append(answer.shown)
+            yield self._output(places, numbers, shown)
+            progress.add(len(places))
 
     def answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "PastAnswer"]]:
         """Asks for some watches, in the order of their times; each then happens."""

@@ -51,7 +51,7 @@ class RelatedFunnel(PastFunnel):
         # What is watched again in the same second is no next watch.
         follows = (before >= 0) & (since > 0) & (since <= WITHIN_S)
         self._before = before
-        numbers = np.flatnonzero(follows & (self._times >= self.settings.from_s))
+        numbers = np.flatnonzero(follows & (self._times >= (self.settings.from_s or 0)))
         if 0 < self.settings.sample < len(numbers):
             numbers = numbers[np.linspace(0, len(numbers) - 1, self.settings.sample).astype(int)]
         return numbers

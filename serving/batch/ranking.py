@@ -141,6 +141,7 @@ class _Scorer:
         buckets = log.buckets()
         daily = statistics.merge([])
         minutes: list[pa.Table] = []
+        progress.at("counting", total=len(buckets), unit="parts of the users")
         for tables in buckets:
             since = self.resolved.history_from_s
             clean = {
@@ -153,13 +154,14 @@ class _Scorer:
             daily = statistics.merge([daily, part])
             events = clean.get("watches"), clean.get("impressions")
             minutes.append(live_statistics.minute_counts(self.catalogue, *events))
+            progress.add()
         by_day = statistics.VideoStatistics.of(daily, self.catalogue)
         live = LiveStatistics.of(live_statistics.merge(minutes))
-        with progress.shown("rank", total=len(buckets), unit="parts of the users") as bar:
-            for tables in buckets:
-                if "impressions" in tables:
-                    yield from self._bucket(log, tables, (by_day, live), from_s)
-                bar.add(1)
+        progress.at("ranking", total=len(buckets), unit="parts of the users")
+        for tables in buckets:
+            if "impressions" in tables:
+                yield from self._bucket(log, tables, (by_day, live), from_s)
+            progress.add()
 
     def _bucket(
         self,

@@ -130,16 +130,16 @@ class _Retriever:
         self, queries: pa.Table, k: int, *, among: Rows | None, exclude_watched: bool
     ) -> Iterator[pa.Table]:
         """Yields the output rows of one batch of queries after the other."""
-        with progress.shown("retrieve", total=queries.num_rows, unit="queries") as bar:
-            for start in range(0, queries.num_rows, _BATCH):
-                batch = queries.slice(start, _BATCH).combine_chunks()
-                history = self._history(batch)
-                embeddings = self._embed(batch, history)
-                bias = -np.inf if exclude_watched else self.index.repeat_bias
-                watched = _watched(history, len(self.catalogue)) if bias else None
-                rows, scores = self._search(embeddings, k, among=among, watched=watched, bias=bias)
-                yield self._output(batch, rows, scores)
-                bar.add(batch.num_rows)
+        progress.at("retrieving", total=queries.num_rows, unit="queries")
+        for start in range(0, queries.num_rows, _BATCH):
+            batch = queries.slice(start, _BATCH).combine_chunks()
+            history = self._history(batch)
+            embeddings = self._embed(batch, history)
+            bias = -np.inf if exclude_watched else self.index.repeat_bias
+            watched = _watched(history, len(self.catalogue)) if bias else None
+            rows, scores = self._search(embeddings, k, among=among, watched=watched, bias=bias)
+            yield self._output(batch, rows, scores)
+            progress.add(batch.num_rows)
 
     def _history(self, batch: pa.Table) -> History:
         """Returns the history of a batch; the user of row i has code i."""

@@ -27,7 +27,8 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
-from serving.building import gates, skew, trials, user_queries
+from serving.arrays import export as array_export
+from serving.building import array_trials, gates, origins, reports, skew, trials, user_queries
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -42,6 +43,7 @@ VIDEOS = "videos.parquet"
 STATISTICS = "video_statistics.parquet"
 USERS = "users.parquet"
 _FEW_QUERIES = 64
+_SERVABLES = (signatures.QUERY_TOWER, signatures.RANKER)
 
 
 class GatesFailedError(command.InputError):
@@ -67,30 +69,25 @@ def publish(
         GatesFailedError: A gate failed and nothing forces publication; nothing was published.
         command.InputError: An input is missing, or the inputs do not belong together.
     """
-    info = _require_inputs(inputs)
+    info = origins.require(inputs)
     figures = gates.read_metrics(inputs.metrics)
     with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
-        assembly.judge_metrics(figures)
-        assembly.judge_page_order()
-        # What fails here fails before anything expensive is done.
-        _require_passed(assembly.gates, settings.force_publish)
-        assembly.write_videos()
-        assembly.write_query_tower_and_index()
-        if inputs.ranker_model is not None:
-            assembly.write_ranker(inputs.ranker_model)
-        elif info.get("has_ranking"):
-            logging.warning("No --ranker_model: expected watch times will not be known.")
-        _require_passed(assembly.gates, settings.force_publish)
+        try:
+            assembly.write_judged(figures)
+        except GatesFailedError:
+            assembly.report_refusal()
+            raise
         assembly.write_page_order()
-        progress.at("checksums")
+        assembly.write_reports()
+        progress.at("adding up checksums")
         return build.publish(
             metrics=figures,
             gates=[dataclasses.asdict(gate) for gate in assembly.gates],
             lineage={
                 "examples": {"path": door.shown(inputs.examples.resolve()), "info": info},
-                "candidate_model": _lineage(inputs.candidate_model),
-                "ranker_model": _lineage(inputs.ranker_model),
+                "candidate_model": origins.lineage(inputs.candidate_model),
+                "ranker_model": origins.lineage(inputs.ranker_model),
                 "index": assembly.index_report,
             },
             forced=settings.force_publish if gates.failed(assembly.gates) else "",
@@ -108,7 +105,7 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
     Raises:
         command.InputError: As of :func:`publish`.
     """
-    info = _require_inputs(inputs)
+    info = origins.require(inputs)
     train_until_s = int(str(info["train_until_s"]))
     settings = BuildConfig(exact_below=sys.maxsize)
     with publication.building(root) as build:
@@ -121,28 +118,6 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
         known = {**info, "until_s": train_until_s}
         build.publish(metrics={}, gates=[], lineage={"examples": {"info": known}})
     return release.load(root)
-
-
-def _require_inputs(inputs: Inputs) -> Mapping[str, Any]:
-    """Returns what preprocess recorded.
-
-    Raises:
-        command.InputError: Something is incomplete, or a model was trained on another transform.
-    """
-    info = dataset.info(inputs.examples)
-    for directory, kind in (
-        (inputs.candidate_model, spec.CANDIDATE),
-        (inputs.ranker_model, spec.RANKER),
-    ):
-        if directory is not None:
-            saved.open_directory(directory, kind=kind, examples_dir=inputs.examples)
-    return info
-
-
-def _lineage(directory: pathlib.Path | None) -> Mapping[str, Any] | None:
-    if directory is None:
-        return None
-    return {"path": door.shown(directory.resolve()), "info": files.read_complete(directory)}
 
 
 def _require_passed(judged: list[Gate], force_publish: str) -> None:
@@ -160,7 +135,12 @@ def _require_passed(judged: list[Gate], force_publish: str) -> None:
 
 
 class _Assembly:
-    """The components of one release, written one after the other."""
+    """The components of one release, written one after the other.
+
+    Attributes:
+        gates: Gates so far, in order.
+        index_report: Facts of the index; empty before it is written.
+    """
 
     def __init__(
         self,
@@ -177,6 +157,22 @@ class _Assembly:
         self._catalogue = Catalogue(_table(inputs.examples / "videos"))
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
+        self._previous: tuple[str | None, Mapping[str, Any]] = (None, {})
+
+    def write_judged(self, figures: Mapping[str, Any]) -> None:
+        """Writes all that gates judge; raises GatesFailedError where one forbids publication."""
+        force = self._settings.force_publish
+        self.judge_metrics(figures)
+        self.judge_page_order()
+        # What fails here fails before anything expensive is done.
+        _require_passed(self.gates, force)
+        self.write_videos()
+        self.write_query_tower_and_index()
+        if self._inputs.ranker_model is not None:
+            self.write_ranker(self._inputs.ranker_model)
+        elif dataset.info(self._inputs.examples).get("has_ranking"):
+            logging.warning("No --ranker_model: expected watch times will not be known.")
+        _require_passed(self.gates, force)
 
     def write_videos(self, *, until_day: int | None = None) -> None:
         """Writes catalogue, statistics, profiles and spec: what the funnel knows of them.
@@ -200,24 +196,23 @@ class _Assembly:
 
     def write_query_tower_and_index(self, *, is_judged: bool = True) -> None:
         """Writes both towers and the index of their video embeddings."""
-        progress.at("the query tower and the index")
+        progress.at("writing the query tower")
         examples = self._inputs.examples
         model = candidate_model.load(self._inputs.candidate_model, examples)
-        if model.is_hierarchical:
-            raise command.InputError(
-                f"{self._inputs.candidate_model} was trained with --loss=hierarchical: its "
-                "probabilities are no inner products, so no index can search them. Train the "
-                "candidate model with --loss=sampled to release it."
-            )
         directory = self._build.directory(signatures.QUERY_TOWER)
         export.export_query_tower(model, examples, directory)
+        array_export.write_query_tower(model, examples, directory)
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
         catalogue = dataset.videos(examples)
         features = tensors.side_features(self._resolved, spec.CANDIDATE, Side.CANDIDATE, catalogue)
         features[UPLOAD_TIME] = catalogue[UPLOAD_TIME]
-        videos = tensors.in_batches(functools.partial(export.video_embeddings, model), features)
+        videos = tensors.in_batches(
+            functools.partial(export.video_embeddings, model),
+            features,
+            phase="embedding the videos",
+        )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
         queries, slices = users.embeddings, users.slices
         if not is_judged:
@@ -226,6 +221,7 @@ class _Assembly:
         self._add(finite)
         _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
         built = self._build.directory("index")
+        progress.at("building the index")
         logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
         report = index_building.build(
             built,
@@ -240,6 +236,7 @@ class _Assembly:
         self.index_report = dataclasses.asdict(report)
         if is_judged:
             self._add(*gates.index_recall(report, self._settings.recall_target))
+            progress.at("judging the query tower")
             self._judge_retrieval(users)
 
     def _judge_retrieval(self, users: user_queries.UserQueries) -> None:
@@ -265,15 +262,21 @@ class _Assembly:
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
             ),
-            gates.skew_proof("query tower", skew.measure(directory, examples, spec.CANDIDATE)),
+            gates.skew_proof(
+                "query tower",
+                skew.measure(skew.of_saved_model(directory), examples, spec.CANDIDATE),
+            ),
+            *array_trials.query_tower(directory, examples, self._resolved),
         )
 
     def write_ranker(self, ranker_model: pathlib.Path, *, is_judged: bool = True) -> None:
         """Writes the ranker; videos are prepared for those that are judged, to serve."""
-        progress.at("the ranker")
+        progress.at("writing the ranker")
         examples = self._inputs.examples
         directory = self._build.directory(signatures.RANKER)
-        export.export_ranker(ranker.load(ranker_model, examples), examples, directory)
+        model = ranker.load(ranker_model, examples)
+        export.export_ranker(model, examples, directory)
+        array_export.write_ranker(model, examples, directory)
         requests = warmup.ranker_requests(examples)
         prepared = self._prepare_videos(directory) if is_judged else None
         if prepared is not None:
@@ -281,9 +284,13 @@ class _Assembly:
         warmup.write(directory, signatures.RANKER, requests)
         if not is_judged:
             return
+        progress.at("judging the ranker")
         self._add(
             trials.ranker(directory),
-            gates.skew_proof("ranker", skew.measure(directory, examples, spec.RANKER)),
+            gates.skew_proof(
+                "ranker", skew.measure(skew.of_saved_model(directory), examples, spec.RANKER)
+            ),
+            *array_trials.ranker(directory, examples, self._resolved),
         )
         if prepared is not None:
             self._add(trials.prepared_ranker(directory, requests))
@@ -309,18 +316,16 @@ class _Assembly:
     def judge_metrics(self, figures: Mapping[str, Any]) -> None:
         """Compares metrics with chance, the baselines and the release that serves now."""
         root = self._build.serving_root
-        previous: Mapping[str, Any] = {}
         if release.stated_current(root) is not None:
             try:
-                previous = release.load_manifest(root).metrics
+                serving = release.load_manifest(root)
+                self._previous = (serving.version, serving.metrics)
             except release.ReleaseRefusedError as error:
                 # A release that is broken is the best reason to publish another one.
                 logging.warning("No comparison with the release that serves now: %s", error)
-        has_ranker = self._inputs.ranker_model is not None
+        count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
-            *gates.metrics(
-                figures, previous, num_videos=len(self._catalogue), has_ranker=has_ranker
-            )
+            *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)
         )
 
     def judge_page_order(self) -> None:
@@ -339,6 +344,36 @@ class _Assembly:
         path = page_order.path_of(self._build.serving_root, self._build.version)
         path.parent.mkdir(exist_ok=True)
         page_order.PageOrder.load(directory / page_order.FILE).save(path)
+
+    def write_reports(self) -> None:
+        """Writes the model card and the reports."""
+        progress.at("reports")
+        directory = self._build.directory("reports")
+        reports.write(self._making(), directory)
+        self._report_to((directory / reports.RETRAINING).read_text(encoding="utf-8"))
+
+    def report_refusal(self) -> None:
+        """Writes why nothing is published."""
+        self._report_to(reports.refused(self._making()))
+
+    def _report_to(self, page: str) -> None:
+        if self._settings.report is not None:
+            files.atomic_write(self._settings.report, page)
+
+    def _making(self) -> reports.Making:
+        previous, figures = self._previous
+        return reports.Making(
+            version=self._build.version,
+            inputs=self._inputs,
+            info=dataset.info(self._inputs.examples),
+            resolved=self._resolved,
+            gates=self.gates,
+            forced=self._settings.force_publish if gates.failed(self.gates) else "",
+            index=self.index_report,
+            previous=previous,
+            previous_figures=figures,
+            servables={n: self._build.directory(n) for n in _SERVABLES if self._build.has(n)},
+        )
 
     def _add(self, *judged: Gate) -> None:
         for gate in judged:

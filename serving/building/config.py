@@ -26,6 +26,7 @@ class Inputs:
             retrieval.
         metrics: metrics.json of models.evaluate, or its directory; without it the gates of metrics
             are not checked.
+        retraining: retrain.json of pipeline.retrain, whose steps the report tells.
     """
 
     examples: pathlib.Path
@@ -33,6 +34,7 @@ class Inputs:
     ranker_model: pathlib.Path | None = None
     page_order: pathlib.Path | None = None
     metrics: pathlib.Path | None = None
+    retraining: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +48,14 @@ class BuildConfig:
         exact_below: Number of videos below which a catalogue is searched exactly.
         force_publish: Reason to publish although a gate fails, recorded in the manifest; without
             one it is refused.
+        report: File to write the report to besides, also where a gate fails.
     """
 
     keep: Annotated[int, Bounds(ge=MIN_KEEP)] = KEEP
     recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
     force_publish: str = ""
+    report: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         check(self)

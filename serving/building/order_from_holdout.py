@@ -4,8 +4,8 @@ import pathlib
 
 from features import dataset
 from serving.batch import past_funnel
+from serving.batch.config import BacktestConfig
 from serving.batch.order_learning import Learned, Lessons
-from serving.batch.past_funnel import BacktestConfig
 from serving.building import assembly
 from serving.building.config import Inputs
 

@@ -1,12 +1,12 @@
-"""The skew proof: what a SavedModel makes of raw examples is what training read.
+"""The skew proof: what serving makes of raw examples is what training read.
 
 Raw examples go through the exported transform, and every id must be equal, every float to 1e-6.
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,9 @@ _SIDES = (
 _SEPARATOR = "\x1f"
 
 Path = str | os.PathLike[str]
+Arrays = dict[str, np.ndarray]
+# Raw arrays by name to what the model reads, by side.
+Transforms = Mapping[Side, Callable[[Arrays], Arrays]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,21 +76,33 @@ class Skew:
 NONE = Skew(rows=0, missing=0, different_ids=0, largest_difference=0.0, feature="")
 
 
-def measure(saved_model: Path, examples_dir: Path, model: str, *, max_rows: int = MAX_ROWS) -> Skew:
-    """Compares a SavedModel's transform with TFRecords, training and holdout.
+def of_saved_model(saved_model: Path) -> Transforms:
+    """Returns the transform in a SavedModel of :mod:`serving.servables.export`."""
+    loaded = tf.saved_model.load(str(saved_model))
+
+    def run(signature: str, raw: Arrays) -> Arrays:
+        outputs = loaded.signatures[signature](**{n: tf.constant(v) for n, v in raw.items()})
+        return {name: values.numpy() for name, values in outputs.items()}
+
+    return {side: functools.partial(run, signature) for side, signature in _SIDES}
+
+
+def measure(
+    transforms: Transforms, examples_dir: Path, model: str, *, max_rows: int = MAX_ROWS
+) -> Skew:
+    """Compares transforms with TFRecords, training and holdout.
 
     Args:
-        saved_model: SavedModel directory of :mod:`serving.servables.export`.
-        examples_dir: The examples that its model was trained on.
+        transforms: Transforms of the sides to compare.
+        examples_dir: The examples that the model was trained on.
         model: ``candidate`` or ``ranker``.
         max_rows: Number of examples to compare of each split.
     """
-    loaded = tf.saved_model.load(str(saved_model))
     total = NONE
     for split in ("train", "holdout"):
         transformed = _first_transformed(examples_dir, model, split, max_rows)
         if len(transformed["time"]):
-            total += _compare(loaded, examples_dir, model, split, transformed=transformed)
+            total += _compare(transforms, examples_dir, model, split, transformed=transformed)
     return total
 
 
@@ -99,7 +114,7 @@ def _first_transformed(
 
 
 def _compare(
-    loaded: Any, examples_dir: Path, model: str, split: str, *, transformed: dict[str, np.ndarray]
+    transforms: Transforms, examples_dir: Path, model: str, split: str, *, transformed: Arrays
 ) -> Skew:
     resolved = ResolvedSpec.load(examples_dir)
     keys = _keys(_labels(transformed, model), model)
@@ -111,11 +126,10 @@ def _compare(
     for table in _matching_rows(examples_dir, model, split, wanted):
         rows = np.asarray(pc.index_in(_keys(table, model), value_set=wanted))
         is_matched[rows] = True
-        for side, signature in _SIDES:
-            raw = tensors.to_arrays(table, resolved, model, side)
-            served = loaded.signatures[signature](**{n: tf.constant(v) for n, v in raw.items()})
+        for side, transform in transforms.items():
+            served = transform(tensors.to_arrays(table, resolved, model, side))
             trained = {name: transformed[name][position[rows]] for name in served}
-            total += _difference({n: v.numpy() for n, v in served.items()}, trained)
+            total += _difference(served, trained)
         if is_matched.all():
             break
     return dataclasses.replace(total, rows=int(is_matched.sum()), missing=int((~is_matched).sum()))

@@ -81,6 +81,7 @@ def of_held_out_users(
         tensors.in_batches(
             model.query_embeddings,
             tensors.side_features(resolved, spec.CANDIDATE, Side.QUERY, arrays),
+            phase="embedding the queries",
         ),
         arrays["user_id"],
         watches,

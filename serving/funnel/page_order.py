@@ -81,7 +81,7 @@ def columns(
         viewer: User who asks, and the moment.
         upload_times: int64 [N], of the catalogue.
         seconds: float32 [n], expected watch times, seconds; None without a ranker.
-        rates: Of the candidates, at that moment.
+        rates: Rates of the candidates' live counts, at that moment.
     """
     now = viewer.now
     live = view.columns(candidates.rows, np.full(len(candidates), now, np.int64))

@@ -33,7 +33,7 @@ class Breach:
     Attributes:
         what: What was counted, in words.
         value: Share, or number per page, of the new release.
-        before: The same of the release before; None where nothing is known of it.
+        before: Numbers of the release before; None where nothing is known of it.
         limit: What was allowed.
         pages: Pages of the new release that it is seen on.
     """

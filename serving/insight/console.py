@@ -74,6 +74,16 @@ class Console:
         with _politely():
             return releases.detail(self._root, version)
 
+    def card(self, version: str) -> dict[str, Any]:
+        """Returns a model card; raises NotPossibleError where a release has none."""
+        with _politely():
+            return releases.card(self._root, version)
+
+    def report(self, version: str, name: str) -> bytes:
+        """Returns a report as it was published; raises NotPossibleError where it is not there."""
+        with _politely():
+            return release.report(self._root, version, name)
+
     def compared(self, one: str, other: str) -> releases.Comparison:
         """Returns two releases side by side; raises NotPossibleError where one is not there."""
         with _politely():

@@ -138,10 +138,11 @@ class Why:
         channel_id: Channel, where it has one.
         topics: Topics.
         outcome: What became of it.
-        told: The same as a sentence.
+        told: Sentence that says it.
         position: Place on the page, 0 is first; None where it is not on it.
         retrieval_score: Inner product with the query embedding; None where either has none.
-        expected_watch_time_s: Of the ranker in float32, also of a video that was no candidate.
+        expected_watch_time_s: Answer of the ranker in float32, seconds, also for a video that was
+            no candidate.
         filters: Filters of the request.
         sources: Candidate sources.
         standings: Places after the stages that it reached.

@@ -1,6 +1,7 @@
 """The releases of a serving root, for people: figures, gates, origin; two of them compared."""
 
 import dataclasses
+import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,14 @@ from serving.release import manifest as release
 from serving.release.manifest import Manifest
 
 _MAX_ORIGINS = 300
+_CARD = "card.json"
+_TITLES = {
+    "retraining.html": "Retraining",
+    "evaluation.html": "Evaluation",
+    "statistics.html": "Statistics of the examples",
+    "card.md": "Model card",
+    "card.json": "Model card, JSON",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +80,23 @@ class Gate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report that a release holds.
+
+    Attributes:
+        name: Name of its file.
+        title: What it is, in words.
+        size_bytes: Its size.
+        address: Address at which it can be read for an hour.
+    """
+
+    name: str
+    title: str
+    size_bytes: int
+    address: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Detail:
     """A release and all that its manifest tells.
 
@@ -79,12 +105,16 @@ class Detail:
         figures: Figures of the models that were measured for it.
         gates: Gates, in their order.
         origin: Where it comes from, ``part.of.it`` to value.
+        reports: Reports that it holds, the first to be read first.
+        has_card: Whether it has a model card.
     """
 
     summary: Summary
     figures: list[Figure]
     gates: list[Gate]
     origin: dict[str, str]
+    reports: list[Report]
+    has_card: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +123,8 @@ class Pair:
 
     Attributes:
         name: Name of the figure.
-        one: Of the first release; None where it has none.
-        other: Of the second.
+        one: Value of the first release; None where it has none.
+        other: Value of the second; None where it has none.
         difference: Other minus one.
         apart: Whether their intervals do not overlap; None where one has no interval.
     """
@@ -158,7 +188,18 @@ def detail(serving_root: pathlib.Path, version: str) -> Detail:
             for gate in manifest.gates
         ],
         origin=_origin(manifest),
+        reports=_reports(manifest),
+        has_card=_CARD in (manifest.components.get("reports") or {}),
     )
+
+
+def card(serving_root: pathlib.Path, version: str) -> dict[str, Any]:
+    """Returns the model card of a release.
+
+    Raises:
+        ReleaseRefusedError: There is no such release, it has no card, or its card was altered.
+    """
+    return dict(json.loads(release.report(serving_root, version, _CARD)))
 
 
 def compared(serving_root: pathlib.Path, one: str, other: str) -> Comparison:
@@ -184,6 +225,15 @@ def compared(serving_root: pathlib.Path, one: str, other: str) -> Comparison:
             if origins[0].get(name) != origins[1].get(name)
         ],
     )
+
+
+def _reports(manifest: Manifest) -> list[Report]:
+    sums = manifest.components.get("reports") or {}
+    names = [*(name for name in _TITLES if name in sums), *(n for n in sums if n not in _TITLES)]
+    return [
+        Report(name=name, title=_TITLES.get(name, name), size_bytes=int(sums[name]["bytes"]))
+        for name in names
+    ]
 
 
 def _summary(serving_root: pathlib.Path, manifest: Manifest) -> Summary:

@@ -43,7 +43,7 @@ class Drift:
 
     Attributes:
         topics: Divergence of the shares of topics; None where nothing was watched.
-        channels: The same of channels.
+        channels: Divergence of the shares of channels; None where nothing was watched.
         watches: Number of watches of the last day.
         new_videos: Share of those of videos that the release was built without.
     """

@@ -2,6 +2,7 @@
 
     serving_root/
       query_tower/<version>/  ranker/<version>/  index/<version>/  videos/<version>/
+      reports/<version>/          model card and reports, for people
       releases/<version>.json     manifest: components, SHA-256 of every file, metrics, gates
       CURRENT                     one line, the version that serves
       pinned/<experiment>         versions that its arms are kept on, one a line
@@ -27,8 +28,10 @@ from features import command
 from features.tables.site_facts import SiteFacts
 from serving.release import checksums
 
-COMPONENTS = ("query_tower", "ranker", "index", "videos")
-OPTIONAL = frozenset({"ranker"})  # Logs without impressions cannot train one.
+SERVED = ("query_tower", "ranker", "index", "videos")
+COMPONENTS = (*SERVED, "reports")
+# Logs without impressions cannot train a ranker; releases of older versions have no reports.
+OPTIONAL = frozenset({"ranker", "reports"})
 CURRENT = "CURRENT"
 RELEASES = "releases"
 PINNED = "pinned"
@@ -260,6 +263,9 @@ def pins(serving_root: Path) -> dict[str, list[str]]:
 def load(serving_root: Path, version: str | None = None, *, hash_contents: bool = True) -> Release:
     """Returns a release whose files were proved to be those that were published together.
 
+    Reports are not looked at: what people read keeps nothing from serving. Whoever gives them out
+    proves them, by :func:`report`.
+
     Args:
         serving_root: Directory in which releases are published.
         version: Release id; None for the current one.
@@ -270,7 +276,7 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
         ReleaseRefusedError: A component is missing, was altered, or belongs to another release.
     """
     manifest = load_manifest(serving_root, version)
-    for name in COMPONENTS:
+    for name in SERVED:
         recorded = manifest.components.get(name)
         if recorded is None and name in OPTIONAL:
             continue
@@ -284,7 +290,7 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
                 f"published: {difference}. Roll back with: python -m serving.rollback "
                 f"--serving_root={serving_root}"
             )
-    paths = {n: component_directory(serving_root, n, manifest.version) for n in COMPONENTS}
+    paths = {n: component_directory(serving_root, n, manifest.version) for n in SERVED}
     has_ranker = manifest.components.get("ranker") is not None
     return Release(
         manifest=manifest,
@@ -293,6 +299,25 @@ def load(serving_root: Path, version: str | None = None, *, hash_contents: bool 
         index=paths["index"],
         videos=paths["videos"],
     )
+
+
+def report(serving_root: Path, version: str, name: str) -> bytes:
+    """Returns a report of a release, which is what was published.
+
+    Raises:
+        ReleaseRefusedError: There is no such release or report, or it was altered.
+    """
+    recorded = (load_manifest(serving_root, version).components.get("reports") or {}).get(name)
+    if recorded is None:
+        raise ReleaseRefusedError(f"release {version} has no report {name[:100]!r}.")
+    path = component_directory(serving_root, "reports", version) / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReleaseRefusedError(f"report {name} of {version} cannot be read: {error}.") from None
+    if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
+        raise ReleaseRefusedError(f"report {name} of release {version} is not what was published.")
+    return content
 
 
 def size_bytes(manifest: Manifest, components: Sequence[str] = COMPONENTS) -> int:

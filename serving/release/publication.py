@@ -52,6 +52,10 @@ class Build:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def has(self, component: str) -> bool:
+        """Returns whether a component was begun."""
+        return (self.serving_root / component / f"{_TEMPORARY}{self.version}").is_dir()
+
     def publish(
         self,
         *,

@@ -5,6 +5,7 @@ called from Python, a function of two dozen inputs costs milliseconds of the int
 first operation runs, and a session's callable next to nothing. A request of the funnel calls two.
 """
 
+import functools
 import pathlib
 import queue
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from features.screen import quiet
 from serving import errors
 from serving.process import cores
 from serving.release import manifest as release
@@ -84,15 +86,11 @@ class OpenedModel:
     def __init__(self, directory: pathlib.Path) -> None:
         import tensorflow as tf
 
+        hush_half_precision()
         v1 = tf.compat.v1
-        config = v1.ConfigProto(intra_op_parallelism_threads=1)
-        for number in range(cores.num_for_models()):
-            # Of one thread each, which all models share: the operations of a call are too short
-            # to be worth handing from one thread to another.
-            config.session_inter_op_thread_pool.add(num_threads=1, global_name=f"models-{number}")
         graph = tf.Graph()
         with graph.as_default():
-            self._session = v1.Session(graph=graph, config=config)
+            self._session = v1.Session(graph=graph, config=_session_config())
             loaded = v1.saved_model.load(self._session, [v1.saved_model.SERVING], str(directory))
         self.name = f"{directory.parent.name}/{directory.name}"
         self.signatures: Mapping[str, Any] = loaded.signature_def
@@ -118,6 +116,32 @@ class OpenedModel:
         # What is public, Session.make_callable, looks every tensor up again in each call.
         made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
         return made
+
+
+@functools.cache
+def hush_half_precision() -> None:
+    """Computes with half-precision numbers once, where nobody sees what oneDNN says of the first.
+
+    A process that opens a release meets them in the parts of prepared videos.
+    """
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with quiet.filtered_stderr(), tf.Graph().as_default() as graph:
+        number = v1.placeholder(tf.float16, [])
+        with v1.Session(graph=graph, config=_session_config()) as session:
+            session.run(tf.cast(number, tf.float32) + 1.0, {number: 1.0})
+
+
+def _session_config() -> Any:
+    import tensorflow as tf
+
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1)
+    for number in range(cores.num_for_models()):
+        # Of one thread each, which all models share: the operations of a call are too short to be
+        # worth handing from one thread to another.
+        config.session_inter_op_thread_pool.add(num_threads=1, global_name=f"models-{number}")
+    return config
 
 
 class EmbeddedModel:

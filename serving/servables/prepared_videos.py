@@ -24,7 +24,7 @@ from absl import logging
 from features import command, files, spec, tensors
 from features.as_of import examples
 from features.catalogue import Catalogue
-from features.screen import quiet
+from features.screen import progress, quiet
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.index.exact_search import RowsByNumber
 
@@ -186,6 +186,7 @@ def write(
     """
     path = pathlib.Path(directory)
     path.mkdir(parents=True)
+    progress.at("preparing the videos", total=len(catalogue), unit="videos")
     with quiet.filtered_stderr():  # The first half-precision numbers have oneDNN speak.
         parts = parts_of(resolved, catalogue, np.arange(len(catalogue)), prepare)
     np.save(path / _PARTS, parts, allow_pickle=False)
@@ -228,6 +229,7 @@ def parts_of(
         if parts is None:
             parts = np.empty((len(rows), prepared.shape[1]), DTYPE)
         parts[start : start + len(block)] = prepared
+        progress.add(len(block))
     if parts is None:
         raise ValueError("rows must be one or more, got none.")
     return parts

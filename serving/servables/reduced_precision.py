@@ -119,7 +119,7 @@ class FasterOf:
 
         Args:
             exact: Signature that multiplies in float32.
-            reduced: The same with products in bfloat16.
+            reduced: Signature that multiplies in bfloat16, and else is the same.
             version: Id of their release.
             choices: Memory of choices; None forgets this one.
         """

@@ -33,7 +33,7 @@ Request = tuple[str, Arrays]  # signature name, inputs
 
 def query_tower_requests(examples_dir: Path) -> list[Request]:
     """Returns requests to the query tower, made of held-out raw examples."""
-    query, videos = _example_arrays(examples_dir, spec.CANDIDATE)
+    query, videos = example_arrays(examples_dir, spec.CANDIDATE)
     requests = [
         (signatures.DEFAULT, _rows(query, size, start=i)) for i, size in enumerate(_QUERY_BATCHES)
     ]
@@ -42,7 +42,7 @@ def query_tower_requests(examples_dir: Path) -> list[Request]:
 
 def ranker_requests(examples_dir: Path) -> list[Request]:
     """Returns requests to the ranker, made of held-out raw examples."""
-    query, videos = _example_arrays(examples_dir, spec.RANKER)
+    query, videos = example_arrays(examples_dir, spec.RANKER)
     return [
         (signatures.DEFAULT, {**_rows(query, 1, start=i), **_rows(videos, size)})
         for i, size in enumerate(_CANDIDATES)
@@ -112,7 +112,7 @@ def predict_request(
     return request
 
 
-def _example_arrays(examples_dir: Path, model: str) -> tuple[Arrays, Arrays]:
+def example_arrays(examples_dir: Path, model: str) -> tuple[Arrays, Arrays]:
     """Returns the query and the video side of some raw examples, held-out ones if there are."""
     resolved = ResolvedSpec.load(examples_dir)
     for split in ("holdout", "train"):

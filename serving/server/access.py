@@ -1,5 +1,6 @@
 """Guards the API, where it is restricted: callers know the token, and ask for this server."""
 
+import hashlib
 import hmac
 import ipaddress
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Collection
 from fastapi import Request
 
 from features import command
+from features.durations import HOUR_S
 from serving.process import listening
 from serving.server import pages
 from serving.server.config import ANY_HOST
@@ -22,6 +24,12 @@ _ADMIN = "/v1/admin/"
 # empty pages, what the API looks like.
 _OPEN = frozenset({*pages.PAGES, "/docs", "/openapi.json", "/healthz", "/readyz"})
 _MIN_LENGTH = 16
+PASS_HOLDS_S = HOUR_S
+_NO_PASS = "open"  # In addresses, where nobody is asked for a token.
+_REPORT = re.compile(
+    r"/v1/admin/releases/(?P<version>[1-9][0-9]{0,31})/reports/"
+    r"(?P<until>[0-9]{1,12})-(?P<proof>[0-9a-f]{64})/[^/]+"
+)
 
 
 def read_token(path: str | None, *, variable: str = TOKEN_VARIABLE) -> str | None:
@@ -136,6 +144,7 @@ class BearerGate:
         *,
         token: str | None,
         admin_token: str | None = None,
+        admits: Callable[[str], bool] = lambda _: False,
         refuse: Callable[[Request, str], ASGIApp],
     ) -> None:
         """Wraps an application.
@@ -144,18 +153,21 @@ class BearerGate:
             app: Application to wrap.
             token: Token that ``Authorization: Bearer`` must carry; None lets everybody in.
             admin_token: Token for the routes of the console; None asks for ``token`` there, too.
+            admits: Function of a path that returns whether it opens itself, without a token, see
+                :class:`Passes`.
             refuse: Function that makes the answer to a request without it, given what to say.
         """
         self._app = app
         self._token, self._admin = token, admin_token
-        self._refuse = refuse
+        self._admits, self._refuse = admits, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection event."""
         if scope["type"] == "http" and not _is_open(scope["path"]):
             is_admin = self._admin is not None and scope["path"].startswith(_ADMIN)
             wanted = self._admin if is_admin else self._token
-            if wanted is not None and not self._is_given(scope, wanted):
+            is_let_in = wanted is None or self._is_given(scope, wanted)
+            if not is_let_in and not self._admits(scope["path"]):
                 kind = "admin token" if is_admin else "token"
                 detail = f"Send the header `Authorization: Bearer TOKEN` with this server's {kind}."
                 await self._refuse(Request(scope), detail)(scope, receive, send)
@@ -172,3 +184,42 @@ class BearerGate:
             for one in (wanted, self._admin or wanted)
         ]
         return any(matches)
+
+
+class Passes:
+    """Passes to the reports of one release, for links, which carry no token.
+
+    A pass is part of the address: when it ends, and an HMAC-SHA256 of that and the release under
+    the token of the console. It opens the reports of that release alone, for an hour, on every
+    process that knows the token.
+    """
+
+    def __init__(self, token: str | None, *, clock: Callable[[], float]) -> None:
+        """Keeps what they are made with.
+
+        Args:
+            token: Token of the console; None asks nobody.
+            clock: Clock, Unix seconds.
+        """
+        self._key = None if token is None else token.encode()
+        self._clock = clock
+
+    def new(self, version: str) -> str:
+        """Returns a pass to the reports of a release."""
+        if self._key is None:
+            return _NO_PASS
+        until = str(int(self._clock()) + PASS_HOLDS_S)
+        return f"{until}-{_proof(self._key, version, until)}"
+
+    def admits(self, path: str) -> bool:
+        """Returns whether an address holds a pass that opens it now."""
+        match = _REPORT.fullmatch(path)
+        if self._key is None or match is None:
+            return False
+        version, until, proof = match.group("version", "until", "proof")
+        is_ours = hmac.compare_digest(proof, _proof(self._key, version, until))
+        return is_ours and self._clock() < int(until) <= self._clock() + PASS_HOLDS_S
+
+
+def _proof(key: bytes, version: str, until: str) -> str:
+    return hmac.new(key, f"reports {version} {until}".encode(), hashlib.sha256).hexdigest()

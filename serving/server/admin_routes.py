@@ -6,10 +6,12 @@ something needs that there is one. What cannot be done is refused with 409 and t
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import fastapi
+from fastapi.responses import Response
 
 from serving import errors
 from serving.funnel.funnel import Funnel
@@ -20,6 +22,7 @@ from serving.insight.console import Console, RolledBack
 from serving.server import admin_schema as schema
 from serving.server import answers as http_answers
 from serving.server import schema as http_schema
+from serving.server.access import Passes
 from serving.server.metrics import Metrics
 from serving.server.viewer_routes import Search
 
@@ -28,6 +31,14 @@ NO_ADMIN = (
     "nothing can be changed from here: this server asks nobody for an admin token. Start it with "
     "--admin_token_file=FILE, or give: python -m serving.rollback --serving_root=ROOT"
 )
+_KINDS = {".html": "text/html; charset=utf-8", ".json": "application/json"}
+# A report has its style inside and runs nothing.
+_REPORT_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cache-control": "private, no-store",
+}
 _NO_ROOT = "this server was given no serving root to look at."
 
 # Runs some work on a thread.
@@ -48,6 +59,7 @@ class Parts:
         models: Place where models run, in words.
         hosts: Hosts of thumbnails.
         search: Search by words.
+        passes: Maker of passes to reports.
     """
 
     funnel: Funnel
@@ -59,6 +71,7 @@ class Parts:
     models: str
     hosts: Collection[str]
     search: Search
+    passes: Passes
 
     def root(self) -> Console:
         """Returns the console; raises NotPossibleError where there is none."""
@@ -138,13 +151,40 @@ def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/releases", summary="The releases of the serving root")
     async def listed() -> schema.ReleasesAnswer:
         summaries = await run(parts.console.listed) if parts.console else []
+        done = await run(parts.console.rollbacks) if parts.console else []
         why_not = _NO_ROOT if parts.console is None else "" if parts.can_change else NO_ADMIN
-        return schema.ReleasesAnswer(releases=summaries, can_roll_back=not why_not, why_not=why_not)
+        return schema.ReleasesAnswer(
+            releases=summaries, can_roll_back=not why_not, why_not=why_not, rollbacks=done
+        )
 
     @app.get(f"{PREFIX}/releases/{{version}}", summary="Figures, gates and origin of a release")
     async def detail(version: schema.Version) -> releases.Detail:
         answer: releases.Detail = await run(functools.partial(parts.root().detail, version))
+        place = f"{PREFIX}/releases/{version}/reports/{parts.passes.new(version)}"
+        addressed = [
+            dataclasses.replace(one, address=f"{place}/{one.name}") for one in answer.reports
+        ]
+        return dataclasses.replace(answer, reports=addressed)
+
+    @app.get(f"{PREFIX}/releases/{{version}}/card", summary="The model card of a release")
+    async def card(version: schema.Version) -> dict[str, Any]:
+        """Data, features, figures with intervals and by slice, gates, limits, seeds, settings."""
+        answer: dict[str, Any] = await run(functools.partial(parts.root().card, version))
         return answer
+
+    @app.get(
+        f"{PREFIX}/releases/{{version}}/reports/{{admission}}/{{name}}",
+        summary="A report of a release, for people",
+        response_class=Response,
+    )
+    async def report(
+        version: schema.Version, admission: schema.Short, name: schema.Short
+    ) -> Response:
+        """At the address that the release's answer names, which opens for an hour."""
+        del admission  # Looked at before, see `serving.server.access`.
+        content: bytes = await run(functools.partial(parts.root().report, version, name))
+        kind = _KINDS.get(pathlib.PurePath(name).suffix, "text/plain; charset=utf-8")
+        return Response(content, media_type=kind, headers=_REPORT_HEADERS)
 
     @app.get(f"{PREFIX}/comparison", summary="Two releases side by side")
     async def compared(one: schema.Version, other: schema.Version) -> releases.Comparison:

@@ -9,6 +9,7 @@ from serving.release.rollbacks import Rollback
 from serving.server import schema as http_schema
 
 Version = Annotated[str, pydantic.StringConstraints(pattern=r"^[1-9][0-9]{0,31}$")]
+Short = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=100)]
 _Whole = Annotated[int, pydantic.Field(ge=0, le=10_000)]
 
 
@@ -72,6 +73,7 @@ class ReleasesAnswer(pydantic.BaseModel):
     releases: list[Summary]
     can_roll_back: bool
     why_not: str = pydantic.Field(description="Why nobody can roll back from here, if so.")
+    rollbacks: list[Rollback] = pydantic.Field(description="What was rolled back, newest first.")
 
 
 class GuardAnswer(pydantic.BaseModel):

@@ -134,6 +134,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
         service.on_close()
 
     tokens = {"token": service.token, "admin_token": service.admin_token}
+    passes = http_access.Passes(service.admin_token or service.token, clock=service.clock)
     app = fastapi.FastAPI(
         title="watchnext",
         version="1",
@@ -147,7 +148,9 @@ def create_app(service: Service) -> fastapi.FastAPI:
     )
     app.router.route_class = request_bodies.route_class(bodies.run)
     if any(tokens.values()):
-        app.add_middleware(http_access.BearerGate, **tokens, refuse=_unauthorised)
+        app.add_middleware(
+            http_access.BearerGate, **tokens, admits=passes.admits, refuse=_unauthorised
+        )
     app.add_middleware(http_access.HostGate, allowed=service.hosts, refuse=_misdirected)
     app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
@@ -160,13 +163,13 @@ def create_app(service: Service) -> fastapi.FastAPI:
         hosts=service.image_hosts,
         rankers=service.raw_rankers,
     )
-    admin_routes.add(app, _parts(service, metrics, search), operations.run)
+    admin_routes.add(app, _parts(service, metrics, search=search, passes=passes), operations.run)
     _add_operations(app, service, operations, metrics)
     pages.web(app, hosts=service.image_hosts).add_to(app)
     return app
 
 
-def _parts(service: Service, metrics: Metrics, search: viewer_routes.Search) -> admin_routes.Parts:
+def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Parts:
     return admin_routes.Parts(
         funnel=service.funnel,
         history=service.history,
@@ -176,7 +179,7 @@ def _parts(service: Service, metrics: Metrics, search: viewer_routes.Search) -> 
         clock=service.clock,
         models=service.models,
         hosts=service.image_hosts,
-        search=search,
+        **more,
     )
 
 

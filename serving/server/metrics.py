@@ -8,6 +8,7 @@ import prometheus_client
 from prometheus_client import Counter, Gauge, Histogram
 
 from features.durations import DAY_S, HOUR_S
+from serving.arrays.backend import is_by_tensorflow
 from serving.events.event import Event, Kind
 from serving.funnel.page import Page
 from serving.funnel.release_watcher import ReleaseWatcher
@@ -112,6 +113,16 @@ class Metrics:
                 return float("nan")
             return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
 
+        def by_tensorflow() -> float:
+            current = releases.current
+            models = (current.query_tower, current.ranker) if current else ()
+            return float(sum(is_by_tensorflow(model) for model in models))
+
+        self.gauge(
+            "models_by_tensorflow",
+            "Models of pages that TensorFlow runs in here, slower than arrays.",
+            by_tensorflow,
+        )
         self.gauge("release_age_seconds", "Time since the release was built.", age)
         self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
         self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)

@@ -14,6 +14,7 @@ from features import command
 from features.durations import DAY_S
 from features.tables import log_files
 from serving import errors
+from serving.arrays.backend import ArraysBackend
 from serving.events import compaction
 from serving.events.log import EventLog
 from serving.funnel import experiment as ab_experiment
@@ -226,7 +227,7 @@ def _size_bytes(config: ServiceConfig, version: str) -> int:
     """Returns how much of a release this process would load."""
     manifest = release.load_manifest(config.serving_root, version)
     # Models that a model server runs are its own affair.
-    components = ("index", "videos") if config.model_server else release.COMPONENTS
+    components = ("index", "videos") if config.model_server else release.SERVED
     return release.size_bytes(manifest, components)
 
 
@@ -291,7 +292,8 @@ def _backend(config: ServiceConfig) -> Backend:
         return backend
     # Beside the event log, which is the one place that every server can write to.
     choices = Choices(config.logs / _CHOICES)
-    return EmbeddedBackend(precision=config.precision, choices=choices)
+    tensorflow = EmbeddedBackend(precision=config.precision, choices=choices)
+    return ArraysBackend(tensorflow, precision=config.precision)
 
 
 def _console(

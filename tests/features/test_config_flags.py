@@ -61,6 +61,17 @@ class Oven:
         config.require(self.mode == "top" or self.timer, "mode", "be top untimed", self.mode)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuietFan(Fan):
+    """A fan.
+
+    Attributes:
+        hum: Loudness of the hum.
+    """
+
+    hum: int = 3
+
+
 @pytest.fixture
 def values(monkeypatch):
     """An empty set of flags in the place of that of the process."""
@@ -177,3 +188,12 @@ def test_an_entry_that_is_no_number_by_name_is_named(entry):
 def test_a_name_given_twice_is_refused():
     with pytest.raises(command.InputError, match="only once"):
         config_flags.numbers_by_name(["a=1", "a=2"], flag="--x")
+
+
+def test_a_dataclass_has_the_flags_of_its_parents_and_says_what_they_are_for(values):
+    defined = config_flags.define(QuietFan(), without={"width"}, of="summer")
+    assert values["speed"].help == "summer: Turns a second."
+    assert values["hum"].help == "summer: Loudness of the hum."
+    assert "width" not in values
+    parsed(values, "--speed=7")
+    assert defined.build(width=2.0) == QuietFan(speed=7.0, width=2.0)

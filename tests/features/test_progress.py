@@ -74,6 +74,26 @@ def test_an_unknown_total_has_a_rate_alone(clock):
     assert bar.text() == "simulate: 5,000 rows, 2,500 rows/s, 00:02 so far"
 
 
+def test_each_phase_is_counted_from_nought_at_its_own_rate(clock):
+    bar = bar_of(clock)
+    clock.now += 50
+    bar.at("reading", total=100, unit="rows")
+    clock.now += 10
+    bar.add(40)
+    bar.at("reading", total=100, unit="rows")  # As another thread says that reads, too.
+    assert bar.text() == "simulate: reading: 40 of 100 rows, 4 rows/s, 00:15 left"
+    bar.at("sorting")
+    assert bar.text() == "simulate: sorting, 01:00 so far"
+
+
+def test_phases_of_what_is_counted_as_a_whole_leave_the_count(clock):
+    bar = bar_of(clock, total=8, unit="days")
+    bar.add(2)
+    clock.now += 1
+    bar.at("the night", total=5, unit="hours")
+    assert bar.text() == "simulate: the night: 2 of 8 days, 2 days/s, 00:03 left"
+
+
 def test_a_bar_inside_another_shows_nothing(caplog, monkeypatch):
     caplog.set_level("INFO", logger="absl")
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
@@ -99,6 +119,12 @@ def main(argv):
             bar.tick()
             exec(compile(f"logging.info('day {day} is over')", progress.__file__, "exec"))
             progress.write(f"gate {day}")
+    with progress.shown("evaluate"):
+        progress.at("reading")
+        progress.at("ranking", total=20, unit="queries")
+        progress.add(10)
+        progress.at("ranking", total=20, unit="queries")
+        progress.at("writing")
     print("Wrote logs.")
 
 
@@ -147,6 +173,8 @@ def test_a_terminal_gets_one_bar_and_whole_lines_above_it(tmp_path):
     program.write_text(PROGRAM)
     text = on_a_terminal(program)
     assert re.search(r"simulate: +\d+%\|.*\| \d/4 \[ *[\d.?]+ ?days/s, [\d:?]+ left\]", text)
+    assert re.search(r"evaluate: ranking: +0%\|.*\| 0/20 \[", text)
+    assert re.search(r"evaluate: writing \[00:00\]", text)
     kept = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in screen(text)]
     expected = [word for day in range(4) for word in (f"day {day} is over", f"gate {day}")]
     assert kept == [*expected, "Wrote logs."]

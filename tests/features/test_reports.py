@@ -76,7 +76,8 @@ def test_a_template_leaves_nothing_unescaped(path):
     assert not re.search(r"\bsafe\b|autoescape", path.read_text())
 
 
-def test_the_templates_are_those_of_four_packages():
+def test_the_templates_are_those_of_five_packages():
     assert {str(path.parent.parent.relative_to(ROOT)) for path in TEMPLATES} == {
         "features", "models/evaluation", "models/paper", "pipeline/statistics",
+        "serving/building",
     }  # fmt: skip

@@ -162,19 +162,6 @@ def test_draws_in_proportion_to_their_expectation_give_the_full_softmax(labels, 
     np.testing.assert_allclose(loss, full, atol=1e-4)
 
 
-def test_counted_softmax_weighs_by_count_over_expected_count():
-    # Weights: e^0 * 1 / 0.5, e^1 * 2 / 4. Labels: video 0, video 1.
-    weights = np.array([2.0, math.e / 2])
-    loss = losses.counted_softmax_loss(
-        tf.ones([2, 1]),
-        tf.constant([[0.0], [1.0]]),
-        label_columns=tf.constant([0, 1]),
-        counts=tf.constant([1, 2]),
-        log_expected=tf.math.log(floats(0.5, 4.0)),
-    )
-    np.testing.assert_allclose(loss, -np.log(weights / weights.sum()), rtol=1e-6)
-
-
 def test_in_batch_softmax_corrects_by_the_labels_frequency():
     # Orthogonal queries: logits [[1, 0], [0, 1]], minus log p of the column.
     weights = np.array([[math.e / 0.5, 1 / 0.1], [1 / 0.5, math.e / 0.1]])

@@ -4,6 +4,7 @@ import { call, part, query } from "./api.js";
 import { intervals } from "./charts.js";
 import { $, figure, make, table } from "./dom.js";
 import { politely, say } from "./console.js";
+import { card, reports } from "./console_card.js";
 
 const megabytes = (bytes) => figure(bytes / 1048576) + " MB";
 const range = (found) => !found || found.value === null ? "-" :
@@ -28,11 +29,12 @@ function listed(found, detail, back) {
       make("button", { class: "plain", type: "button", "data-back": one.release_id, onclick: politely(() => back(one.release_id)) }, "Roll back to it"))]));
 }
 
-function details({ summary, figures, gates, origin }) {
+function details({ summary, figures, gates, origin, reports: held }, made) {
   const main = figures.filter((one) => isMain(one.name));
   const rest = figures.filter((one) => !isMain(one.name));
   const rows = (list) => list.map((one) => [one.name, range(one), one.n ?? "-"]);
   return make("section", { class: "card wide", id: "detail" }, make("h2", {}, "Release " + summary.release_id),
+    make("h3", {}, "Reports"), reports(held),
     make("h3", {}, "Figures, with 95 % intervals"),
     main.length ? [intervals(main.map((one) => ({ ...one, name: one.name.split(".").at(-1) }))), table("Main figures", ["Figure", "Value", "n"], rows(main))] : null,
     rest.length ? make("details", {}, make("summary", {}, `All ${figures.length} figures`), table("All figures", ["Figure", "Value", "n"], rows(rest)))
@@ -40,6 +42,7 @@ function details({ summary, figures, gates, origin }) {
     make("h3", {}, "Gates"),
     gates.length ? table("Gates", ["Rule", "Value", "Threshold", "Verdict"], gates.map((gate) => [gate.rule, gate.value, gate.threshold, verdict(gate.verdict)]))
       : make("p", { class: "soft" }, "It passed none: it was published without."),
+    made ? card(made) : null,
     make("details", {}, make("summary", {}, "Where it comes from"), table("Origin", ["What", "Value"], Object.entries(origin))));
 }
 
@@ -57,6 +60,11 @@ function comparison({ one, other, pairs, origins }) {
       : make("p", { class: "soft" }, "Nothing."));
 }
 
+function undone(list) {
+  return list.length ? [make("h3", {}, "Rolled back"), table("Rolled back", ["When", "From", "To", "By", "Why"],
+    list.slice(0, 20).map((one) => [one.time, one.old, one.new, one.by, one.reason || "-"]))] : null;
+}
+
 function confirm(text, act) {
   const dialog = $("confirm");
   dialog.replaceChildren(make("div", { class: "dialog" },
@@ -71,7 +79,11 @@ export async function show(view) {
   const below = make("div", { class: "cards" });
   const table_ = make("div", { id: "releases" });
   let found = null;
-  const detail = async (version) => below.replaceChildren(details(await call("/v1/admin/releases/" + part(version))));
+  const detail = async (version) => {
+    const place = "/v1/admin/releases/" + part(version);
+    const told = await call(place);
+    below.replaceChildren(details(told, told.has_card ? await call(place + "/card") : null));
+  };
   const back = async (version) => {
     if (!found.can_roll_back) throw new Error("Not possible: " + found.why_not);
     const current = found.releases.find((one) => one.is_current)?.release_id ?? "nothing";
@@ -88,7 +100,8 @@ export async function show(view) {
   const choose = make("div", {});
   async function renew() {
     found = await call("/v1/admin/releases");
-    table_.replaceChildren(found.releases.length ? listed(found, detail, back) : make("p", { class: "notice calm" }, found.why_not || "Nothing was published yet."));
+    table_.replaceChildren(found.releases.length ? listed(found, detail, back) : make("p", { class: "notice calm" }, found.why_not || "Nothing was published yet."),
+      ...(undone(found.rollbacks) ?? []));
     const [one, first] = select("one", "Release");
     const [other, second] = select("other", "beside");
     if (found.releases.length > 1) one.selectedIndex = 1;

@@ -66,7 +66,7 @@ def accuracy_after_training(world, **settings):
     @tf.function
     def step(batch, labels):
         with tf.GradientTape() as tape:
-            logits = model.logits_of_all(model.query_vectors(batch, training=True))
+            logits = model.logits_of_all(model.query_embeddings(batch, training=True))
             loss = losses.mean(losses.full_softmax_loss(logits, labels))
         variables = model.trainable_variables
         gradients = tape.gradient(loss, variables)
@@ -77,7 +77,7 @@ def accuracy_after_training(world, **settings):
         batch, labels = progressions(world, 256, seed=number + 1)
         step({name: tf.constant(batch[name]) for name in model.query_columns}, labels)
     batch, labels = progressions(world, 1000, seed=0)
-    found = model.logits_of_all(model.query_vectors(batch)).numpy().argmax(axis=1)
+    found = model.logits_of_all(model.query_embeddings(batch)).numpy().argmax(axis=1)
     return (found == labels).mean()
 
 
@@ -158,7 +158,7 @@ def test_how_long_ago_a_watch_was_counts_where_it_is_declared(world, queries):
     assert np.abs(there - back).max() > 0.01
     assert np.abs(there - unknown).max() > 0.01
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model.query_vectors(bags))
+        loss = tf.reduce_sum(model.query_embeddings(bags))
     gradient = tf.convert_to_tensor(tape.gradient(loss, model.tables["watch_age"].rows))
     assert np.abs(gradient[1]).max() > 0
     np.testing.assert_array_equal(gradient[0], 0)  # Missing is zero, and stays it.

@@ -178,12 +178,6 @@ def test_examples_that_the_holdout_has_not_joined_are_refused(site):
         )
 
 
-def test_a_model_that_cannot_be_served_is_refused(site):
-    measured = site.train(loss="hierarchical")
-    with pytest.raises(command.InputError, match="hierarchical"):
-        site.refit(measured)
-
-
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"learning_rate": 0.0}, {"newest_weight": 0}])
 def test_settings_are_checked(bad):
     with pytest.raises(ValueError, match="must be"):

@@ -64,7 +64,7 @@ def test_losses_agree_on_the_probabilities_of_a_world_without_features(make_exam
         rows[name] = np.zeros_like(rows[name])
     examples = make_examples(candidate={"train": rows})
     truth = np.bincount(rows["video_id"], minlength=25)[1:] / 1500
-    for loss in ("in_batch", "mixed", "full"):
+    for loss in ("in_batch", "full"):
         settings = {**SMALL, "popularity_bias": False, "id_dropout": 0.0, "loss": loss}
         directory = examples.parent / loss
         candidate_training.train(
@@ -166,13 +166,13 @@ def test_mixed_precision_learns_and_is_saved_in_float32(small_examples, world, t
     model = candidate_model.load(tmp_path / "m")
     assert {v.dtype.name for v in model.trainable_variables} == {"float32"}
     queries = world.candidate_rows(50, seed=3)
-    exact = model.query_vectors(queries, training=True).numpy()
+    exact = model.query_embeddings(queries, training=True).numpy()
     model.mixed_precision = True
-    rounded = model.query_vectors(queries, training=True).numpy()
+    rounded = model.query_embeddings(queries, training=True).numpy()
     assert rounded.dtype == np.float32
     # bfloat16 has 8 bits: near, and not the same. What is served stays exact.
     assert 0 < np.abs(rounded - exact).max() < 0.03 * np.abs(exact).max()
-    np.testing.assert_array_equal(model.query_vectors(queries), exact)
+    np.testing.assert_array_equal(model.query_embeddings(queries), exact)
 
 
 def test_summaries_hold_quality_coverage_and_norms(trained):
@@ -213,7 +213,7 @@ def test_full_softmax_over_ids_alone_has_the_logits_of_the_towers(world):
         world.spec(), world.vocabulary_sizes, CandidateConfig(**SMALL, video_content=False)
     )
     model.set_popularity_bias(np.arange(24))
-    queries = model.query_vectors(world.candidate_rows(5, seed=1))
+    queries = model.query_embeddings(world.candidate_rows(5, seed=1))
     everything = model.video_embeddings({"video_id": np.arange(1, 25)})
     expected = queries.numpy() @ everything.numpy().T
     np.testing.assert_allclose(model.logits_of_all(queries), expected, rtol=1e-5)

@@ -87,7 +87,6 @@ def test_dense_weights_of_another_shape_start_anew(world):
     [
         ({"embedding_dim": 16}, "embedding_dim is 8 and was 16"),
         ({"normalise": True}, "normalise is False and was True"),
-        ({"loss": "hierarchical"}, "nodes of a hierarchical softmax move"),
         ({"exclude": ("age",)}, "exclude is"),
     ],
 )

@@ -11,7 +11,7 @@ from pipeline.benchmarks import arm_pages, page_speed
 from pipeline.benchmarks.arm_pages import CLICKS, EXPLORED, LIKENESS, ArmFunnel
 from pipeline.site.truth import Truth
 from serving.batch import past_funnel
-from serving.batch.past_funnel import BacktestConfig
+from serving.batch.config import BacktestConfig
 from serving.funnel.page import FunnelConfig
 from serving.release import manifest as release
 

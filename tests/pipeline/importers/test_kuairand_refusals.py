@@ -125,5 +125,5 @@ def test_empty_csv_is_named(tmp_path, content):
 
 
 def test_page_gap_must_be_positive():
-    with pytest.raises(command.InputError, match="--page_gap_minutes must be above 0, got 0"):
+    with pytest.raises(command.InputError, match="page_gap_minutes must be above 0, got 0"):
         kuairand.KuaiRandConfig(page_gap_minutes=0)

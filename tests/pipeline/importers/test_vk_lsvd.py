@@ -6,6 +6,7 @@ import pytest
 
 from features import command, declarations, spec
 from features.tables import logs
+from features.tables.time_windows import Window
 from pipeline.importers import vk_lsvd
 
 ROW = {
@@ -53,7 +54,7 @@ def source(tmp_path):
 def imported(source, **options):
     logs_dir = source.parent / "logs"
     with logs.LogWriter(logs_dir, overwrite=True) as writer:
-        notes = vk_lsvd.import_logs(source, writer, vk_lsvd.VkLsvdConfig(**options))
+        notes = vk_lsvd.import_logs(source, writer, Window(**options))
     return logs_dir, notes
 
 

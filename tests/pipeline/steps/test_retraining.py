@@ -1,11 +1,15 @@
 """Which steps a retraining runs, and what it says of them."""
 
 import json
+import os
 import sys
+import time
 
 import pytest
 
 from features import command
+from pipeline.steps import report_page
+from pipeline.steps.retraining import StepResult
 from tests.pipeline.steps.chains import Outcome
 
 
@@ -149,3 +153,19 @@ def test_logs_that_are_not_there_are_refused_before_anything_is_made(site):
     with pytest.raises(command.InputError, match=r"holds no logs.*pipeline\.simulate"):
         site.job(logs=site.root / "nowhere").run()
     assert not site.work.exists()
+
+
+def test_run_that_fails_leaves_a_page_and_one_that_built_a_release_keeps_its_own(site, monkeypatch):
+    page = site.work / report_page.PAGE
+    job = site.job()
+    assert not report_page.complete(job, job.run()).exists()  # Nothing failed, nothing was built.
+    monkeypatch.setenv("FAIL_JUDGE", "7")
+    job = site.job(flags={"judge": ["--x=1"]})
+    report_page.complete(job, job.run())
+    assert "<b>Failed</b> at the step judge: exit code 7." in page.read_text()
+    # A build that refused has written a page that says more.
+    built = [StepResult(name=report_page.BUILD, outcome=Outcome.FAILED, seconds=5, exit_code=2)]
+    page.write_text("why")
+    assert report_page.complete(job, built).read_text() == "why"
+    os.utime(page, (time.time() - 60, time.time() - 60))  # That of another day.
+    assert "<b>Failed</b>" in report_page.complete(job, built).read_text()

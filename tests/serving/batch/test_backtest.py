@@ -12,7 +12,7 @@ from features import command
 from features.tables import logs
 from features.tables.log_writer import LogWriter
 from serving.batch import backtest
-from serving.batch.past_funnel import BacktestConfig
+from serving.batch.config import BacktestConfig
 from serving.release import manifest as release
 
 SAMPLE = 40

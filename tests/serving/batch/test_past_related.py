@@ -6,7 +6,7 @@ import pytest
 
 from features.tables import logs
 from serving.batch import past_funnel, past_related
-from serving.batch.past_funnel import BacktestConfig
+from serving.batch.config import BacktestConfig
 from serving.batch.past_related import CO_WATCH, PAGE, RANKINGS, SIMILAR, RelatedFunnel
 from serving.release import manifest as release
 

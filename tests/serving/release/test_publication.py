@@ -59,7 +59,7 @@ def test_nothing_published_is_said_with_the_command_that_publishes(tmp_path):
         release.load(tmp_path)
 
 
-@pytest.mark.parametrize("component", release.COMPONENTS)
+@pytest.mark.parametrize("component", release.SERVED)
 def test_one_corrupted_byte_is_refused_and_the_component_named(tmp_path, component):
     version = publish(tmp_path)
     file = tmp_path / component / version / "files" / "a"
@@ -206,7 +206,7 @@ KILLED = textwrap.dedent(
 )
 
 
-STEPS_BEFORE_CURRENT = 7
+STEPS_BEFORE_CURRENT = 8
 
 
 def run_killed(root, step):
@@ -215,12 +215,12 @@ def run_killed(root, step):
     ).returncode
 
 
-@pytest.mark.parametrize("step", range(1, 9))
+@pytest.mark.parametrize("step", range(1, 10))
 def test_a_build_killed_at_any_step_serves_the_old_release_or_the_whole_new_one(tmp_path, step):
     old = publish(tmp_path)
     assert run_killed(tmp_path, step) == -signal.SIGKILL
     served = release.load(tmp_path)
-    # Renamed before CURRENT: four components, the manifest, two files for the model server.
+    # Renamed before CURRENT: five components, the manifest, two files for the model server.
     assert (served.version == old) == (step <= STEPS_BEFORE_CURRENT)
     assert release.versions(tmp_path) == sorted({old, served.version})
     newest = publish(tmp_path)

@@ -92,7 +92,7 @@ def test_one_query_for_all_videos_equals_a_query_for_each(small_release, served_
 def test_raw_examples_become_what_training_read(small_site, small_release, model):
     found = release.load(small_release)
     saved_model = found.query_tower if model == spec.CANDIDATE else found.ranker
-    proof = skew.measure(saved_model, small_site.examples, model)
+    proof = skew.measure(skew.of_saved_model(saved_model), small_site.examples, model)
     expected = sum(
         len(dataset.load(small_site.examples, model, split, ["time"])["time"])
         for split in ("train", "holdout")
@@ -107,7 +107,8 @@ def test_a_transform_with_another_vocabulary_is_caught(small_site, small_release
     (vocabulary,) = (changed / "assets").glob("vocabulary_video*")
     tokens = vocabulary.read_text().splitlines()
     vocabulary.write_text("\n".join([tokens[1], tokens[0], *tokens[2:]]) + "\n")
-    proof = skew.measure(changed, small_site.examples, spec.CANDIDATE)
+    transforms = skew.of_saved_model(changed)
+    proof = skew.measure(transforms, small_site.examples, spec.CANDIDATE)
     assert not proof.equal
     assert proof.different_ids > 0
 

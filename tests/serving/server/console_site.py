@@ -2,10 +2,12 @@
 
 import json
 
+from serving.building import card, card_text, retraining_page
 from serving.funnel import experiment as ab_experiment
 from serving.insight.console import Console
 from serving.release import manifest as release
 from serving.release import publication
+from tests.serving.building import cards
 
 ADMIN = "fedcba9876543210-admin-token"
 FIGURE = "candidate.model.all.recall_at_100"
@@ -14,8 +16,17 @@ FIGURE = "candidate.model.all.recall_at_100"
 def publish(root, recall=0.5):
     """Publishes a release that no model could serve, with figures, gates and an origin."""
     with publication.building(root) as build:
-        for name in release.COMPONENTS:
+        for name in release.SERVED:
             (build.directory(name) / "file").write_text("x" * 2000)
+        made = card.card(cards.sources(build.version))
+        nothing = {"previous_figures": {}, "training": {}, "steps": [], "drift": None, "times": {}}
+        page = retraining_page.page(made, **nothing, links=["card.md"])
+        for name, text in (
+            ("card.json", json.dumps(made)),
+            ("card.md", card_text.text(made)),
+            ("retraining.html", page),
+        ):
+            (build.directory("reports") / name).write_text(text)
         metrics = {FIGURE: {"value": recall, "low": recall - 0.05, "high": recall + 0.05, "n": 151}}
         gate = {"rule": "recall", "value": f"{recall}", "threshold": "0.3", "verdict": "pass"}
         lineage = {"index": {"kind": "exact", "count": 48}, "ranker": {"steps": int(100 * recall)}}

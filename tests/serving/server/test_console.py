@@ -82,7 +82,8 @@ def test_releases_are_listed_told_and_compared(rooted):
     assert [one["is_current"] for one in found["releases"]] == [True, False]
     assert found["releases"][0]["previous"] == old
     assert (found["releases"][0]["gates_passed"], found["releases"][0]["gates"]) == (1, 1)
-    assert found["releases"][0]["size_bytes"] == 8000
+    assert found["releases"][0]["size_bytes"] > 8000
+    assert found["rollbacks"] == []
     told = get(site, f"releases/{new}")
     (figure,) = told["figures"]
     assert (figure["name"], figure["value"], figure["n"]) == (FIGURE, 0.6, 151)
@@ -95,6 +96,52 @@ def test_releases_are_listed_told_and_compared(rooted):
     assert pair["apart"] is True
     assert beside["origins"] == [{"name": "ranker.steps", "one": "40", "other": "60"}]
     assert get(site, f"comparison?one={old}&other={old}")["pairs"][0]["apart"] is False
+
+
+def test_reports_open_at_the_address_that_the_release_names_and_nowhere_else(rooted):
+    site = rooted(admin_token=ADMIN)
+    old, new = site.versions
+    told = get(site, f"releases/{new}", headers=bearer(ADMIN))
+    assert [one["title"] for one in told["reports"]] == [
+        "Retraining", "Model card", "Model card, JSON"
+    ]  # fmt: skip
+    address = told["reports"][0]["address"]
+    report = site.client.get(address)  # A link carries no token.
+    assert report.status_code == 200
+    assert report.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert report.headers["cache-control"] == "private, no-store"
+    assert f"release {new}" in report.text
+    # What lies beside it opens, too; another release's, another hour's and another pass do not.
+    beside = address.replace("retraining.html", "card.md")
+    assert site.client.get(beside).headers["content-type"].startswith("text/plain")
+    given = address.split("/")[-2]
+    until = given.partition("-")[0]
+    for altered in (
+        address.replace(new, old),
+        address.replace(given, f"{int(until) + 60}{given[len(until) :]}"),
+        address.replace(given, f"{given[:-1]}{'0' if given[-1] != '0' else '1'}"),
+        address.replace(given, "open"),
+        f"/v1/admin/releases/{new}",
+    ):
+        assert site.client.get(altered).status_code == 401
+    site.ahead_s += 3601
+    assert site.client.get(address).status_code == 401
+
+
+def test_reports_of_an_open_server_need_no_pass_and_what_is_not_there_is_told(rooted):
+    site = rooted()
+    _, new = site.versions
+    told = get(site, f"releases/{new}")
+    address = told["reports"][0]["address"]
+    assert site.client.get(address).status_code == 200
+    missing = site.client.get(address.replace("retraining", "nothing"))
+    assert (missing.status_code, "has no report" in missing.text) == (409, True)
+    card = get(site, f"releases/{new}/card")
+    assert (card["release"], told["has_card"]) == (new, True)
+    path = release.component_directory(site.root, "reports", new) / "card.json"
+    path.write_text("{}")
+    assert "not what was published" in get(site, f"releases/{new}/card", 409)["detail"]
 
 
 def test_release_that_is_not_there_or_broken_is_told(rooted):

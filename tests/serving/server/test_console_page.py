@@ -60,6 +60,12 @@ def test_releases_are_compared_and_rolled_back(opened, chromium, width, is_dark)
     press(chromium, f"[data-detail='{new}']")
     chromium.wait(lambda: "0.6 [0.55, 0.65]" in text(chromium, "#detail"))
     assert "pass" in text(chromium, "#detail")
+    assert "worse for new_users than for all" in text(chromium, "#card")
+    chromium.run(
+        "document.querySelectorAll('#card details').forEach((one) => { one.open = true; })"
+    )
+    assert "popularity all" in text(chromium, "#card")
+    fits(chromium, width)
     press(chromium, "#compare button")
     chromium.wait(lambda: "apart" in text(chromium, "#comparison"))
     assert chromium.run("return document.querySelectorAll('#comparison .interval').length") == 2
@@ -75,6 +81,24 @@ def test_releases_are_compared_and_rolled_back(opened, chromium, width, is_dark)
         lambda: f"Release {old} serves now instead of {new}." in text(chromium, "#status")
     )
     assert release.current(site.root) == old
+
+
+def test_report_opens_from_the_console_with_its_style_and_runs_nothing(opened, chromium):
+    site = opened("releases")
+    version = release.current(site.root)
+    press(chromium, f"[data-detail='{version}']")
+    chromium.wait(lambda: "Retraining" in text(chromium, "#reports"))
+    link = "document.querySelector('#reports a')"
+    assert chromium.run(f"return [{link}.target, {link}.rel]") == ["_blank", "noopener"]
+    chromium.open(chromium.run(f"return {link}.href"))
+    assert text(chromium, "h1") == f"Retraining: release {version}"
+    # Its own style counts, though the policy of the console forbids such.
+    assert chromium.run("return getComputedStyle(document.querySelector('.verdict')).padding") == (
+        "8px 16px"
+    )
+    chromium.click(".summary a")
+    chromium.wait(lambda: "Model card of release" in text(chromium, "body"))
+    chromium.open(f"{site.url}/console")
 
 
 @pytest.mark.parametrize(("width", "is_dark"), SCREENS, ids=IDS)

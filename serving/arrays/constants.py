@@ -1,0 +1,87 @@
+"""The directory beside a SavedModel that holds its numbers as NumPy files, and a plan of them.
+
+    assets.extra/arrays/plan.json      what is read in which order, sizes, switches
+    assets.extra/arrays/NAME.npy       a weight, a table, boundaries of quantiles, a vocabulary
+
+``assets.extra`` is where a SavedModel keeps what is not its own; TensorFlow Serving ignores it. The
+release's manifest has a checksum of each file, as of all others.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from features import command, files
+
+DIRECTORY = "assets.extra/arrays"
+FORMAT = 1
+_PLAN = "plan.json"
+# Larger arrays are mapped: a request reads a few rows of a table, processes share them all, and
+# what the system took back it reads again. Files of a published release never change.
+_MAPPED_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """Numbers of one model.
+
+    Attributes:
+        plan: Plain values for JSON.
+        arrays: Arrays by name; names may have points, no slashes.
+    """
+
+    plan: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def unsupported(self) -> str:
+        """Why NumPy does not run this model; "" where it does."""
+        return str(self.plan.get("unsupported", ""))
+
+
+def write(saved_model: pathlib.Path, constants: Constants) -> None:
+    """Writes the directory, the plan last.
+
+    Args:
+        saved_model: SavedModel directory to write in.
+        constants: Numbers and plan.
+    """
+    directory = pathlib.Path(saved_model) / DIRECTORY
+    directory.mkdir(parents=True)
+    for name, values in constants.arrays.items():
+        np.save(directory / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
+    plan = {"format": FORMAT, **constants.plan, "arrays": sorted(constants.arrays)}
+    files.atomic_write(directory / _PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def load(saved_model: pathlib.Path) -> Constants | None:
+    """Opens what :func:`write` wrote; None where a SavedModel has no such directory.
+
+    Raises:
+        InputError: It is of another format, or a file of it is missing or broken.
+    """
+    directory = pathlib.Path(saved_model) / DIRECTORY
+    if not (directory / _PLAN).is_file():
+        return None
+    try:
+        plan = json.loads((directory / _PLAN).read_text())
+        if plan["format"] != FORMAT:
+            raise ValueError(f"its format is {plan['format']}, this program reads {FORMAT}")
+        arrays = {name: _opened(directory / f"{name}.npy") for name in plan["arrays"]}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise command.InputError(
+            f"{directory} cannot be read: {error}. Build the release again, or roll back "
+            "(`python -m serving.rollback`)."
+        ) from error
+    return Constants(plan, arrays)
+
+
+def _opened(path: pathlib.Path) -> np.ndarray:
+    is_large = path.stat().st_size > _MAPPED_BYTES
+    values = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
+    # A view without the subclass, which would make every slice slower.
+    return np.asarray(values)

@@ -1,0 +1,194 @@
+"""Writes a model's numbers beside its SavedModel, for :mod:`serving.arrays` to run.
+
+Definitions stay in the models; what is written is derived from the model in memory and the examples
+that it was trained on. A model that NumPy cannot run has the reason written instead, and is run by
+TensorFlow.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tf_keras
+from absl import logging
+
+from features import dataset, preprocessing, spec
+from features.spec import Feature, Kind, ResolvedSpec, Side
+from models.candidate.model import VIDEO_SPACE, CandidateModel
+from models.embeddings import EmbeddingTable
+from models.ranking import duration_target
+from models.ranking.calibration import Calibration
+from models.ranking.model import Ranker
+from serving.arrays import constants, layers
+from serving.arrays.constants import Constants
+from serving.arrays.inputs import boundaries_name
+from serving.arrays.vocabulary import Vocabulary
+from serving.servables import prepared_videos, signatures
+
+Path = str | os.PathLike[str]
+_SOFTMAX_ROWS = "softmax_rows"
+
+
+def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Path) -> None:
+    """Writes both towers of a candidate model beside their SavedModel.
+
+    Args:
+        model: Trained candidate model.
+        examples_dir: The examples it was trained on.
+        saved_model: SavedModel directory of :func:`serving.servables.export.export_query_tower`.
+    """
+    resolved = ResolvedSpec.load(examples_dir)
+    problem = "attention over the watches" if model.has_attention else ""
+    problem = problem or unsupported(resolved.of(spec.CANDIDATE, Side.QUERY))
+    if problem:
+        _write_none(saved_model, problem)
+        return
+    supported = [signatures.DEFAULT]
+    if not unsupported(resolved.of(spec.CANDIDATE, Side.CANDIDATE)):
+        supported.append(signatures.EMBED_VIDEOS)
+    arrays = _transform(resolved, spec.CANDIDATE, examples_dir)
+    tables = dict(model.tables)
+    if model.softmax_rows is not tables.get(VIDEO_SPACE):
+        tables[_SOFTMAX_ROWS] = model.softmax_rows
+    arrays |= _tables(tables)
+    arrays["softmax_biases"] = _rows(model.softmax_biases)
+    for number, layer in enumerate(model.hidden_layers):
+        arrays |= _dense(f"hidden.{number}", layer)
+    if model.output_layer is not None:
+        arrays |= _dense("output", model.output_layer)
+    for number, layer in enumerate(model.content_layers):
+        arrays |= _dense(f"content.{number}", layer)
+    if model.has_item_to_item:
+        arrays["place_weights"] = model.place_weights.numpy()
+    names = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
+    query, video = model.layouts
+    _write(
+        saved_model,
+        supported,
+        arrays,
+        query_layout=query,
+        video_layout=video,
+        hidden=len(model.hidden_layers),
+        has_output=model.output_layer is not None,
+        content=len(model.content_layers),
+        has_content=model.has_content,
+        softmax_rows=_SOFTMAX_ROWS if _SOFTMAX_ROWS in tables else VIDEO_SPACE,
+        age_pieces=model.config.age_pieces if model.has_age_pieces else 0,
+        age_place=names.index("example_age_s") if model.has_age_pieces else 0,
+        normalise=model.config.normalise,
+        temperature=model.config.temperature,
+    )
+
+
+def write_ranker(model: Ranker, examples_dir: Path, saved_model: Path) -> None:
+    """Writes a ranker beside its SavedModel; arguments as of :func:`write_query_tower`."""
+    resolved = ResolvedSpec.load(examples_dir)
+    problem = unsupported(resolved.of(spec.RANKER, Side.QUERY))
+    if not prepared_videos.is_supported(resolved):
+        problem = "videos that cannot be prepared"
+    if problem:
+        _write_none(saved_model, problem)
+        return
+    arrays = _transform(resolved, spec.RANKER, examples_dir) | _tables(model.tables)
+    arrays |= _towers(model) | _heads(model)
+    arrays |= _curve("calibration", model.calibration)
+    if model.level is not None:
+        arrays |= _dense("level.0", model.level.hidden)
+        arrays |= _dense("level.1", model.level.output_layer)
+    supported = [signatures.SCORE_PREPARED]
+    if not unsupported(resolved.of(spec.RANKER, Side.CANDIDATE)):
+        supported.append(signatures.PREPARE_VIDEOS)
+    if model.is_relative:
+        arrays["duration_factors"] = model.duration_factors.numpy()
+    query, video, moment = model.layouts
+    _write(
+        saved_model,
+        supported,
+        arrays,
+        query_layout=query,
+        video_layout=video,
+        duration_place=duration_target.position(resolved) if model.is_relative else None,
+        moment_layout=moment,
+        towers=len(model.towers),
+        upper_layers=len(model.towers[0].upper_layers),
+        has_level=model.level is not None,
+        kinds=list(model.heads.kinds) if model.heads is not None else [],
+    )
+
+
+def _towers(model: Ranker) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for number, tower in enumerate(model.towers):
+        first = tower.first_layer
+        arrays |= {
+            f"tower.{number}.first.query": first.query_kernel.numpy(),
+            f"tower.{number}.first.video": first.video_kernel.numpy(),
+            f"tower.{number}.first.moment": first.moment_kernel.numpy(),
+            f"tower.{number}.first.bias": first.bias.numpy(),
+        }
+        for place, layer in enumerate(tower.upper_layers):
+            arrays |= _dense(f"tower.{number}.{place}", layer)
+    return arrays
+
+
+def _heads(model: Ranker) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    if model.heads is not None:
+        for number, layer in enumerate(model.heads.output_layers):
+            arrays |= _dense(f"heads.{number}", layer)
+        for kind, curve in zip(model.heads.kinds, model.heads.curves, strict=True):
+            arrays |= _curve(f"heads.calibration.{kind}", curve)
+    return arrays
+
+
+def unsupported(features: Sequence[Feature]) -> str:
+    """Returns why NumPy does not make the inputs of a side; "" where it does."""
+    vectors = [f.name for f in features if f.kind is Kind.VECTOR]
+    return f"vectors among the inputs: {', '.join(vectors)}" if vectors else ""
+
+
+def _transform(resolved: ResolvedSpec, model: str, examples_dir: Path) -> dict[str, np.ndarray]:
+    """Returns vocabularies and boundaries of a model."""
+    arrays: dict[str, np.ndarray] = {}
+    for space in resolved.spaces_of(model):
+        tokens = dataset.vocabulary(examples_dir, model, space.name)
+        arrays |= Vocabulary.of(tokens).arrays(space.name)
+    for side in Side:
+        if resolved.of(model, side, Kind.CONTINUOUS):
+            fitted = preprocessing.boundaries(examples_dir, model, side)
+            arrays[boundaries_name(side)] = fitted
+    return arrays
+
+
+def _tables(tables: Mapping[str, EmbeddingTable]) -> dict[str, np.ndarray]:
+    return {f"table.{name}": _rows(table) for name, table in tables.items()}
+
+
+def _rows(table: EmbeddingTable) -> np.ndarray:
+    """Returns the rows, the first one zero: nothing reads it in the model either."""
+    rows = np.array(table.rows.numpy())
+    rows[0] = 0.0
+    return rows
+
+
+def _dense(name: str, layer: tf_keras.layers.Dense) -> dict[str, np.ndarray]:
+    return layers.dense_arrays(name, layer.kernel.numpy(), layer.bias.numpy())
+
+
+def _curve(name: str, curve: Calibration) -> dict[str, np.ndarray]:
+    parts = {"knots": curve.knots, "slopes": curve.slopes, "height": curve.height}
+    return {f"{name}.{part}": weight.numpy() for part, weight in parts.items()}
+
+
+def _write(
+    saved_model: Path, supported: Sequence[str], arrays: Mapping[str, np.ndarray], **plan: Any
+) -> None:
+    written = Constants({"signatures": list(supported), **plan}, arrays)
+    constants.write(pathlib.Path(saved_model), written)
+
+
+def _write_none(saved_model: Path, problem: str) -> None:
+    logging.warning("%s will be run by TensorFlow: it has %s.", saved_model, problem)
+    constants.write(pathlib.Path(saved_model), Constants({"unsupported": problem}, {}))

@@ -1,0 +1,115 @@
+"""Both towers of the candidate model in NumPy; :mod:`models.candidate.model` has what they are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from features import spec
+from features.spec import Kind, ResolvedSpec, Side
+from serving.arrays.constants import Constants
+from serving.arrays.inputs import DenseSide, RawSide, members, tables_of
+from serving.arrays.layers import Dense, relu
+from serving.servables import signatures
+
+Arrays = Mapping[str, np.ndarray]
+_VIDEO = "video"
+_WATCHES = "watched_video_ids"
+# As TensorFlow's l2_normalize has it.
+_EPSILON = 1e-12
+
+
+class QueryTower:
+    """Raw query features -> ``embedding``."""
+
+    def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
+        """Prepares.
+
+        Args:
+            resolved: Features of the release.
+            constants: Numbers of the candidate model.
+        """
+        plan, arrays = constants.plan, constants.arrays
+        self.transform = RawSide(resolved, spec.CANDIDATE, Side.QUERY, constants)
+        self._tables = tables_of(constants)
+        self._dense = DenseSide(plan["query_layout"], self._tables)
+        self._hidden = [Dense.from_arrays(f"hidden.{n}", arrays) for n in range(plan["hidden"])]
+        self._output = Dense.from_arrays("output", arrays) if plan["has_output"] else None
+        self._age_pieces = int(plan["age_pieces"])
+        self._age_place = plan["age_place"]
+        self._place_weights = arrays.get("place_weights")
+        self._normalise = bool(plan["normalise"])
+        self._temperature = np.float32(plan["temperature"])
+
+    def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
+        """Returns ``embedding``, float32 [B, D + 1], of raw features."""
+        return {"embedding": self.embeddings(self.transform(raw))}
+
+    def embeddings(self, features: Arrays) -> np.ndarray:
+        """Returns u and a 1, float32 [B, D + 1], of transformed features."""
+        hidden = self._dense(features)
+        if self._age_pieces:
+            column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
+            tips = np.arange(self._age_pieces + 1, dtype=np.float32)
+            ages = column[:, self._age_place, np.newaxis] * np.float32(self._age_pieces)
+            hidden = np.concatenate([hidden, np.maximum(1 - np.abs(ages - tips), 0)], axis=1)
+        for layer in self._hidden:
+            hidden = relu(layer(hidden))
+        if self._output is not None:
+            hidden = self._output(hidden)
+        if self._place_weights is not None:
+            hidden = hidden + self._of_watches(features[_WATCHES])
+        if self._normalise:
+            hidden = _normalised(hidden)
+        hidden = hidden / self._temperature
+        ones = np.ones((len(hidden), 1), np.float32)
+        return np.concatenate([hidden, ones], axis=1, dtype=np.float32)
+
+    def _of_watches(self, ids: np.ndarray) -> np.ndarray:
+        """Returns the sum of the watched videos' embeddings by the weights of their places."""
+        assert self._place_weights is not None
+        weights = np.where(ids > 0, self._place_weights, np.float32(0))
+        watches = members(self._tables[_VIDEO], ids)
+        summed: np.ndarray = (weights[:, np.newaxis] @ watches)[:, 0]
+        return summed
+
+
+class VideoTower:
+    """Raw video features -> ``embedding``."""
+
+    def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
+        """Prepares; arguments as of :class:`QueryTower`."""
+        plan, arrays = constants.plan, constants.arrays
+        self.transform = RawSide(resolved, spec.CANDIDATE, Side.CANDIDATE, constants)
+        tables = tables_of(constants)
+        self._rows = tables[plan["softmax_rows"]]
+        self._biases = arrays["softmax_biases"]
+        self._has_content = bool(plan["has_content"])
+        self._dense = DenseSide(plan["video_layout"], tables)
+        self._content = [Dense.from_arrays(f"content.{n}", arrays) for n in range(plan["content"])]
+        self._normalise = bool(plan["normalise"])
+
+    def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
+        """Returns ``embedding``, float32 [N, D + 1], last the bias, of raw features."""
+        features = self.transform(raw)
+        ids = features["video_id"]
+        rows = np.concatenate(
+            [self._rows.take(ids, axis=0), self._biases.take(ids, axis=0)], axis=1
+        )
+        if self._has_content:
+            content = self._dense(features)
+            *hidden, output = self._content
+            for layer in hidden:
+                content = relu(layer(content))
+            rows = rows + output(content)
+        if self._normalise:
+            rows = np.concatenate([_normalised(rows[:, :-1]), rows[:, -1:]], axis=1)
+        if not self._has_content:
+            # Nothing is known of a video outside the vocabulary, see serving.servables.export.
+            rows[ids == 0] = [*[0.0] * (rows.shape[1] - 1), signatures.UNREACHABLE_BIAS]
+        return {"embedding": rows}
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    squares = np.maximum(np.square(rows).sum(axis=1, keepdims=True), np.float32(_EPSILON))
+    unit: np.ndarray = rows / np.sqrt(squares)
+    return unit

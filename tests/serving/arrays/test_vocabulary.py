@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.arrays.vocabulary import MAX_TOKEN_BYTES, Vocabulary
+
+TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXT, unique=True, max_size=30), st.lists(TEXT, max_size=30))
+def test_an_id_is_the_place_in_the_list_and_strangers_have_none(tokens, others):
+    vocabulary = Vocabulary.of(tokens)
+    asked = [*others, *tokens]
+    expected = [tokens.index(text) + 1 if text in tokens else 0 for text in asked]
+    assert vocabulary.lookup(asked).tolist() == expected
+
+
+def test_what_begins_with_a_token_is_another_one():
+    vocabulary = Vocabulary.of(["ab", "b"])
+    assert vocabulary.lookup(["ab", "abc", "a", "ab\0", "", "b"]).tolist() == [1, 0, 0, 0, 0, 2]
+
+
+def test_an_empty_vocabulary_knows_nothing():
+    assert Vocabulary.of([]).lookup(["a"]).tolist() == [0]
+    assert Vocabulary.of(["a"]).lookup([]).dtype == np.int32
+
+
+def test_arrays_make_the_same_vocabulary():
+    vocabulary = Vocabulary.of(["späth", "b"])
+    again = Vocabulary.from_arrays("x", vocabulary.arrays("x"))
+    assert again.lookup(["b", "späth"]).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("token", ["a\0", "é" * MAX_TOKEN_BYTES])
+def test_what_cannot_be_held_is_refused(token):
+    with pytest.raises(ValueError, match="token"):
+        Vocabulary.of([token])
