@@ -150,6 +150,7 @@ setup(
         "models.evaluation": ["templates/*"],
         "models.paper": ["templates/*"],
         "pipeline": ["deployment/*"],
+        "pipeline.living": ["templates/*"],
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "pipeline.kafka": ["pom.xml", "SHA256SUMS"],

@@ -22,7 +22,8 @@ from collections.abc import Mapping, Sequence
 from absl import flags, logging
 
 from features import command, files
-from pipeline import demo_server, demo_text
+from pipeline import demo_text
+from pipeline.living import demo_server
 from pipeline.steps import commands, declared, fingerprints
 from serving.release import manifest as release
 

@@ -4,12 +4,18 @@ r"""Writes the raw logs of a simulated video site, and its truth.
     python -m pipeline.simulate --logs=logs --preset=medium --seed=7
     python -m pipeline.simulate --logs=logs --users=500000 --videos=1000000 --channels=20000
     python -m pipeline.simulate --logs=logs --preset=headlines
+    python -m pipeline.simulate --logs=logs --live=http://127.0.0.1:8080 --clock=clock
 
 ``pipeline/site/simulator.py`` tells how the site works. Three presets are worlds of their own, of
 watches alone: headlines (a news portal), music and course, see ``pipeline/worlds``. Same flags and
 seed, same logs.
+
+With --live nothing is written but the tables of videos and users and the truth: the people of the
+site visit a server that runs with the same --logs and --clock, get its pages, and report to it what
+they do; see ``pipeline/living``. A call goes on where the last one stopped.
 """
 
+import pathlib
 import time
 from collections.abc import Sequence
 
@@ -17,6 +23,8 @@ from absl import flags
 
 from features import command, config_flags
 from features.config import declared
+from pipeline.living import live_simulation
+from pipeline.living.config import LiveConfig
 from pipeline.site import benchmark as site_benchmark
 from pipeline.site import config as site_config
 from pipeline.site import simulator
@@ -44,6 +52,15 @@ _SETTINGS = config_flags.define(
     unset={setting.name: "that of --preset" for setting in declared(site_config.SiteConfig)},
 )
 
+_LIVE = flags.DEFINE_string(
+    "live", None, "http://HOST:PORT of a server that the people of the site visit."
+)
+_CLOCK = flags.DEFINE_string(
+    "clock", None, "With --live: file of the simulated clock, which the server follows."
+)
+_LIVE_DAYS = flags.DEFINE_integer("live_days", 1, "With --live: days that pass.", 1)
+_LIVE_SETTINGS = config_flags.define(LiveConfig())
+
 _OF_WORLDS = {"seed", "days", "users"}
 
 
@@ -52,6 +69,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if _PRESET.value in worlds.WORLDS:
         _write_world()
+        return
+    if _LIVE.value:
+        _live()
         return
     summary = simulator.write_logs(_config(), _LOGS.value, overwrite=_OVERWRITE.value)
     rate = summary.num_events / max(summary.seconds, 1e-9)
@@ -62,6 +82,34 @@ def main(argv: Sequence[str]) -> None:
     if _ORACLE.value:
         print(site_benchmark.last_day(summary.truth, _LOGS.value, number=_ORACLE.value).text())
     following = command.shell_line("pipeline.preprocess", logs=_LOGS.value, examples="examples")
+    print(f"Next: {following}")
+
+
+def _live() -> None:
+    """Lets days pass at a server."""
+    if not _CLOCK.value:
+        raise command.InputError("--live needs --clock=FILE, which the server is given too.")
+    site = _config()
+    lived = live_simulation.run(
+        site,
+        _LIVE_SETTINGS.build(),
+        address=_LIVE.value,
+        logs_dir=pathlib.Path(_LOGS.value),
+        clock_path=pathlib.Path(_CLOCK.value),
+        days=_LIVE_DAYS.value,
+    )
+    passed = lived.passed
+    print(
+        f"{_LIVE_DAYS.value} days passed in {passed.seconds:.1f} s, {passed.speedup:,.0f} times as "
+        f"fast as real ones: {passed.actions:,} actions, {passed.events:,} events."
+    )
+    for answer, count in sorted(lived.answers.items()):
+        print(f"  {count:>8,} pages of release and rung {answer}")
+    print(f"  {lived.coming:.1%} of the users still come.")
+    until = command.format_time(lived.until_s)
+    following = command.shell_line(
+        "pipeline.retrain", logs=_LOGS.value, serving_root="SERVING_ROOT", until=until
+    )
     print(f"Next: {following}")
 
 

@@ -18,7 +18,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -27,6 +27,7 @@ from features import command, config_flags
 from features.stores import locations
 from serving.events import stored_logs
 from serving.history import redis_connection
+from serving.process import clock as process_clock
 from serving.process import cores, handover, listening, supervisor
 from serving.release import manifest as release
 from serving.release import stored_root
@@ -110,6 +111,12 @@ _NOW = flags.DEFINE_string(
     "ISO 8601 time at which the server's clock starts, to serve old logs as of their end; "
     "only history before it is taken from the logs. Default: the machine's clock.",
 )
+_CLOCK = flags.DEFINE_string(
+    "clock",
+    None,
+    "File of a simulated clock, which is then the time for everything that this server does: for "
+    "simulations, on loopback alone. Default: the machine's clock.",
+)
 _WORKER = flags.DEFINE_string(
     "worker", None, "Internal: what this program tells the processes that it starts to serve."
 )
@@ -119,19 +126,19 @@ def main(argv: Sequence[str]) -> None:
     """Serves until a signal: in a child of its own, or as that child."""
     del argv
     # The likeliest mistakes, before anything that takes long.
-    start_s = command.parse_time(_NOW.value, name="--now")
+    _clock(0.0)
     paths = _paths()
     redis_connection.require_no_password(paths.history)
     _settings()  # What breaks a rule is said before anything is copied.
     if _WORKER.value:
-        release.current(paths.root)
-        _serve(handover.Place.from_text(_WORKER.value), start_s)
+        _require_release(paths.root)
+        _serve(handover.Place.from_text(_WORKER.value))
         return
     # This process keeps copies of what is in an object store up to date, for those that serve.
     with contextlib.ExitStack() as stack:
-        release.current(stack.enter_context(stored_root.followed(flags.FLAGS.serving_root)))
+        _require_release(stack.enter_context(stored_root.followed(flags.FLAGS.serving_root)))
         if locations.is_remote(paths.logs_url):
-            now_s = time.time() if start_s is None else start_s
+            now_s = _clock(time.time()).now()
             stack.enter_context(
                 stored_logs.synced(paths.logs_url, paths.logs, now_s=now_s, days=_LOGS_DAYS.value)
             )
@@ -170,7 +177,13 @@ def _paths() -> _Paths:
     return _Paths(root, state / "logs", history or str(state / "history.sqlite"), logs_url)
 
 
-def _serve(place: handover.Place, start_s: int | None) -> None:
+def _require_release(root: pathlib.Path) -> None:
+    """Refuses a root without a release, unless the server was told to do without."""
+    if not flags.FLAGS.before_release:
+        release.current(root)
+
+
+def _serve(place: handover.Place) -> None:
     """Builds the service and runs it until a signal, or until a successor has taken over."""
     control = handover.Control(place.control)
     if place.is_successor:
@@ -185,7 +198,7 @@ def _serve(place: handover.Place, start_s: int | None) -> None:
     from serving.server import connections, service
     from serving.server import run as server
 
-    built = service.build(_config(place, control), clock=_clock(start_s, place.started_s))
+    built = service.build(_config(place, control), clock=_clock(place.started_s))
     try:
         cores.part()
         server.run(
@@ -231,11 +244,27 @@ def _announce(address: str) -> None:
     print(f"Serving at {address} (API: {address}/docs). Ctrl-C stops.", flush=True)
 
 
-def _clock(start_s: int | None, started_s: float) -> Callable[[], float]:
-    if start_s is None:
-        return time.time
-    offset = start_s - started_s
-    return lambda: time.time() + offset
+def _clock(since_s: float) -> process_clock.Clock:
+    """Returns the clock that the flags ask for.
+
+    Args:
+        since_s: Moment of the machine's clock at which one of ``--now`` starts, Unix seconds.
+
+    Raises:
+        InputError: There are two, or a simulated one where others than this machine may ask.
+    """
+    start_s = command.parse_time(_NOW.value, name="--now")
+    if _CLOCK.value is None:
+        return process_clock.machine(starts_at=start_s, since_s=since_s)
+    if start_s is not None:
+        raise command.InputError("--clock and --now are two clocks; give one of them.")
+    if not listening.is_loopback(_HOST.value):
+        raise command.InputError(
+            f"--clock is for simulations on this machine: --host must be of loopback, "
+            f"got {_HOST.value}."
+        )
+    logging.warning("The time is that of the simulated clock %s.", _CLOCK.value)
+    return process_clock.simulated(_CLOCK.value)
 
 
 if __name__ == "__main__":

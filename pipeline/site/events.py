@@ -44,6 +44,10 @@ class EventLog:
         self.num_events += len(columns["time"])
         self.num_pending += len(columns["time"])
 
+    def latest(self, table: str) -> Columns:
+        """Returns the rows that were added last to a table."""
+        return self._parts[table][-1]
+
     def drain(self) -> dict[str, Columns]:
         """Returns all rows so far, ordered by time, and forgets them."""
         taken = {}

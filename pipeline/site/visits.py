@@ -57,9 +57,7 @@ class Visits:
         self._num_pages = 0
         # Of their own: what is said changes nothing of what is done.
         self._opinions = np.random.default_rng([world.config.seed, 9])
-        self._sessions_per_day = world.config.events_per_user_day / _events_per_session(
-            world.config.click_rate
-        )
+        self._visits_per_day = visits_per_day(world.config)
 
     def run_hour(self, hour_start_s: int) -> None:
         """Lets an hour pass."""
@@ -78,8 +76,8 @@ class Visits:
         users = self._world.users
         local = hour_start_s // HOUR_S + site_world.REGION_HOURS
         clock = 1 + 0.7 * np.cos(2 * np.pi * (local - _PEAK_HOUR) / 24)
-        rate = self._sessions_per_day / 24 * users.activity[self.state.users]
-        rate = rate * clock[users.region[self.state.users]]
+        rate = self._visits_per_day / 24 * users.activity[self.state.users]
+        rate = rate * clock[users.region[self.state.users]] * self._eagerness()
         comes = rng.random(len(rate)) < 1 - np.exp(-rate)
         rows = np.flatnonzero(comes & (self._actions_left == 0))
         actions = rng.geometric(1 - _MORE_ACTIONS, len(rows))
@@ -89,6 +87,10 @@ class Visits:
         other = rng.integers(0, len(site_world.DEVICES), len(rows))
         usual = users.device[self.state.users[rows]]
         self._device[rows] = np.where(rng.random(len(rows)) < _HABIT, usual, other)
+
+    def _eagerness(self) -> np.ndarray | float:
+        """Returns by how much more each user comes than usual, float [N]."""
+        return 1.0
 
     def _act(self, rng: np.random.Generator, hour: site_hours.Hour, rows: np.ndarray) -> None:
         """Lets each of ``rows`` do one thing."""
@@ -114,7 +116,7 @@ class Visits:
     ) -> np.ndarray:
         """Shows a page to each user; returns when they are through with it, int64 [N]."""
         policy = site_pages.HOME if surface == "home" else site_pages.UP_NEXT
-        page = site_pages.make_pages(moment, rng, policy=policy)
+        page = self._page(rng, moment, policy)
         showing = site_pages.showing(moment, page.videos, policy=policy)
         chance = site_behaviour.click_probability(self._world, showing)
         is_there = page.videos >= 0
@@ -146,6 +148,12 @@ class Visits:
         )
         self._num_pages += len(moment.rows)
         return end
+
+    def _page(
+        self, rng: np.random.Generator, moment: site_choices.Moment, policy: site_pages.Policy
+    ) -> site_pages.Page:
+        """Returns what each user is shown: here, pages of the recommender of the site."""
+        return site_pages.make_pages(moment, rng, policy=policy)
 
     def _watch_clicked(
         self,
@@ -290,8 +298,12 @@ def _actions_per_session() -> np.ndarray:
 
 def home_pages_per_day(config: site_config.SiteConfig) -> float:
     """Returns about how many home pages an average user sees in a day."""
-    sessions = config.events_per_user_day / _events_per_session(config.click_rate)
-    return float(sessions * _actions_per_session()[ACTIONS.index("home")])
+    return float(visits_per_day(config) * _actions_per_session()[ACTIONS.index("home")])
+
+
+def visits_per_day(config: site_config.SiteConfig) -> float:
+    """Returns how often an average user comes in a day."""
+    return config.events_per_user_day / _events_per_session(config.click_rate)
 
 
 def _events_per_session(click_rate: float) -> float:

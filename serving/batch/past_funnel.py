@@ -30,11 +30,11 @@ from serving.funnel.fresh_shelf import Shelver
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import FunnelConfig, Item, PageRequest
 from serving.funnel.rungs import LastEmbeddings
-from serving.funnel.tracing import NO_TRACER
 from serving.funnel.viewer import HOME
 from serving.live import seed as live_seed
 from serving.live.state import LiveState
 from serving.ordering import page_value
+from serving.process.tracing import NO_TRACER
 from serving.release.manifest import Release
 from serving.servables.embedded import EmbeddedBackend
 
@@ -196,6 +196,7 @@ class PastFunnel:
             history=self._viewers.history,
         )
         inputs = tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.QUERY)
+        assert self.release.query_tower is not None  # It was published.
         return np.asarray(self.release.query_tower.predict(inputs)["embedding"], np.float32)
 
     def _answer(

@@ -59,7 +59,9 @@ class Commit:
                 logs.append(staging / _TABLES, table, rows)
         if self.held.num_rows:
             start = int(pc.min(self.held["received"]).as_py())
-            _write_records(staging / segment_name(PAGES, start, HELD, name[:8]), self.held)
+            held = staging / segment_name(PAGES, start, HELD, name[:8])
+            _write_records(held, self.held)
+            os.utime(held, (self.wall_s, self.wall_s))
         event_keys.save(staging, self.keys, wall_s=self.wall_s)
         plan = {"rename": dict(self.renamed), "remove": list(self.removed)}
         (staging / _PLAN).write_text(json.dumps(plan))

@@ -75,8 +75,8 @@ class EventLog:
 
         Args:
             logs_dir: Raw logs to add to; created where it does not exist.
-            compaction_period_s: Seconds between two compactions of :meth:`start`.
-            wall: Clock of the machine, Unix seconds.
+            compaction_period_s: Seconds of ``wall`` between two compactions of :meth:`start`.
+            wall: Clock by which records age, Unix seconds.
             store: Id of the history store beside it.
             bring: Function that makes sure that this store has what segments hold, durably; raises
                 HistoryUnavailableError where it may not. Asked before they leave the log. None
@@ -108,6 +108,10 @@ class EventLog:
         """Returns whether this process wrote the segment of this file name."""
         _, _, name = segment.partition("-")
         return name in self._events.names or name in self._pages.names
+
+    def now(self) -> float:
+        """Returns the moment by the clock of the log, Unix seconds."""
+        return self._wall()
 
     def append(self, records: Sequence[Event | NewUser]) -> None:
         """Makes records durable.
@@ -186,12 +190,13 @@ class EventLog:
         self._thread.start()
 
     def _maintain(self) -> None:
-        due = time.monotonic() + self._period_s
+        last = self._wall()
         while not self._stop.wait(SYNC_PERIOD_S):
             try:
                 self.sync()
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self._period_s
+                # Also of a clock that was set back.
+                if abs(self._wall() - last) >= self._period_s:
+                    last = self._wall()
                     self.compact()
             except Exception:
                 # Nothing is lost: segments stay, and the next round tries again.
@@ -272,6 +277,8 @@ class _Stream:
                 rest = memoryview(lines)
                 while rest:
                     rest = rest[self._disk.write(segment.descriptor, rest) :]
+                if self._wall is not time.time:  # The time of a file tells its last write.
+                    os.utime(segment.descriptor, (self._wall(), self._wall()))
             except OSError:
                 self._take_back(segment)
                 raise

@@ -6,7 +6,6 @@ import functools
 import math
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -17,6 +16,7 @@ from opentelemetry import trace
 from serving import errors
 from serving.events.event import AHEAD_S
 from serving.funnel import candidates, sources
+from serving.funnel import page as page_settings
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
 from serving.funnel.filters import Filters, Predicate
@@ -200,6 +200,9 @@ class Answer:
         return row
 
     def _embedding(self) -> np.ndarray | None:
+        if self._is_popular:
+            self.ladder.stand_on(POPULAR, "retrieval: pages are of what is watched and new")
+            return None
         if self.viewer.is_unknown:
             self.ladder.reasons.append("retrieval: nothing is known of the viewer")
             return None
@@ -253,9 +256,10 @@ class Answer:
 
     def _nominations(self, question: Question) -> dict[str, Nominations]:
         """Asks all sources side by side; one that fails or is late nominates nothing."""
-        request = self.release.sources
-        if question.related_to is not None:
-            request = self.release.related_sources
+        is_own = question.related_to is None
+        request = self.release.sources if is_own else self.release.related_sources
+        if self._is_popular:
+            request = tuple(source for source in request if source.name in sources.OF_EVERYBODY)
         works = {s.name: functools.partial(self._nominate, s, question) for s in request}
         outcomes = self._pool.run_all(works, self.settings.sources_deadline_s)
         nominations: dict[str, Nominations] = {}
@@ -283,13 +287,17 @@ class Answer:
         self, gathered: Candidates, embedding: np.ndarray | None
     ) -> tuple[np.ndarray, Predictions]:
         """Returns candidates best first, and what the ranker says of them; nothing without it."""
-        known = self.viewer.is_unknown or embedding is not None
+        if self._is_popular and self._related_to is None:
+            uploads = self.release.catalogue.upload_times[gathered.rows]
+            return candidates.by_watches(gathered, self._rates, uploads), {}
         if self._related_to is not None:
             # Ranked for a viewer of whom something is known.
-            is_ranked = len(gathered) > 0 and not self.viewer.is_unknown
+            is_ranked = len(gathered) > 0 and not self.viewer.is_unknown and not self._is_popular
             said = self._predictions(gathered) if is_ranked else {}
             return candidates.related_order(gathered, said.get(VALUE)), said
-        if known and len(gathered):
+        if embedding is not None and self.settings.order == page_settings.RETRIEVAL:
+            self.ladder.stand_on(NO_RANKER, "ranker: pages are ordered by retrieval score")
+        elif len(gathered) and (self.viewer.is_unknown or embedding is not None):
             said = self._predictions(gathered)
             order = self._by_value(gathered, said)
             if order is not None:
@@ -320,6 +328,11 @@ class Answer:
         return {**said, VALUE: self._formula.of(said)}
 
     @property
+    def _is_popular(self) -> bool:
+        """Whether no model is asked: none is wanted, or nothing was learnt yet."""
+        return self.settings.order == page_settings.POPULAR or self.release.query_tower is None
+
+    @property
     def _formula(self) -> page_value.PageValue:
         return page_value.parse(self.settings.page_value)
 
@@ -332,7 +345,7 @@ class Answer:
         seconds = said.get(page_value.WATCH_TIME)
         if said and not self._formula.is_default:
             return np.argsort(-said[VALUE], kind="stable")
-        learned = self.release.order
+        learned = self.release.order if self.settings.order == page_settings.LEARNED else None
         if learned is not None and not (seconds is None and learned.needs_ranker):
             columns = self.release.order_columns(self.viewer, gathered, seconds, self._rates)
             if columns is not None:
@@ -347,8 +360,7 @@ class Answer:
             order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
         if not settings.explored or self._related_to is not None:
             return order, order[:0]
-        # Of user and second: a page that is asked for again is the same one.
-        rng = np.random.default_rng([zlib.crc32(self.viewer.user_id.encode()), self.viewer.now])
+        rng = diversity.chance(self.viewer.user_id, self.viewer.now)
         shown, clicked, is_fresh = self.release.known_of(rows, self.viewer.now)
         slots = diversity.slots(k, settings.explored, rng)
         return diversity.explored(

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from serving.funnel.nominations import Nominations
 from serving.index.exact_search import RowsByNumber
+from serving.live.state import Rates
 from serving.servables import signatures
 
 _FUSION = 60  # Of reciprocal rank fusion, as in its paper.
@@ -138,6 +139,23 @@ def related_order(candidates: Candidates, seconds: np.ndarray | None) -> np.ndar
         places = np.searchsorted(np.sort(-scores[given]), -scores[given])
         fused[given] += 1 / (_FUSION + 1 + places)
     return np.argsort(-fused, kind="stable")
+
+
+def by_watches(gathered: Candidates, rates: Rates | None, upload_times: np.ndarray) -> np.ndarray:
+    """Returns candidates by how much they are watched within a day, where the viewer is.
+
+    Args:
+        gathered: Candidates, n of them.
+        rates: Rates of the candidates just now; None without live state.
+        upload_times: int64 [n], Unix seconds: of those watched alike the newest comes first.
+
+    Returns:
+        int [n], best first.
+    """
+    watched = np.zeros(len(gathered))
+    if rates is not None:
+        watched = np.where(rates.counts[-1] > 0, rates.counts[-1] * np.exp(rates.region_lift), 0.0)
+    return np.lexsort((-upload_times, -watched))
 
 
 def by_turns(gathered: Candidates, names: Sequence[str]) -> np.ndarray:

@@ -7,6 +7,7 @@ ranker from the ranker's own transform.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from features.catalogue import UPLOAD_TIME, Catalogue, combined
 from features.spec import Side
 from models.candidate import youth
 from serving import errors
-from serving.funnel import filters
+from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -94,17 +95,19 @@ class Shelver:
 
     Attributes:
         release: Release as it was built.
-        embed: Raw video side -> ``embedding``.
+        embed: Raw video side -> ``embedding``; None where nothing was learnt yet.
         prepare: Raw video side of the ranker -> ``video_parts``; None where none are prepared.
     """
 
     release: LoadedRelease
-    embed: Model
+    embed: Model | None
     prepare: Model | None
 
     @classmethod
     def open(cls, release: LoadedRelease, backend: Backend) -> "Shelver":
         """Opens the signatures of the release that new videos go through."""
+        if release.query_tower is None:
+            return cls(release, None, None)
         on_disk = release.on_disk
         if on_disk is None:
             raise ValueError("only a release that lies on disk has models for new videos.")
@@ -134,11 +137,13 @@ class Shelver:
             logging.error("New videos are placed without these vectors: %s", fault)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
+        if self.embed is None:
+            return _ruled(before_release.over(self.release, catalogue), videos)
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
         embeddings = tensors.in_batches(
-            self._embedded,
+            functools.partial(_embedded, self.embed),
             {
                 **tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
                 UPLOAD_TIME: catalogue.upload_times[rows],
@@ -156,10 +161,6 @@ class Shelver:
         )
         return _ruled(longer, videos)
 
-    def _embedded(self, videos: dict[str, np.ndarray]) -> np.ndarray:
-        uploaded = videos.pop(UPLOAD_TIME)
-        return youth.with_bias(dict(self.embed.predict(videos)), uploaded)
-
     def _prepared(
         self, catalogue: Catalogue, rows: np.ndarray
     ) -> prepared_videos.PreparedVideos | None:
@@ -173,6 +174,12 @@ class Shelver:
         except command.InputError as error:
             raise errors.ModelError(str(error)) from error
         return dataclasses.replace(prepared, parts=StackedRows(prepared.parts, parts))
+
+
+def _embedded(embed: Model, videos: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the embeddings of raw videos, what being new adds included."""
+    uploaded = videos.pop(UPLOAD_TIME)
+    return youth.with_bias(dict(embed.predict(videos)), uploaded)
 
 
 def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:

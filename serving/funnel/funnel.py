@@ -15,7 +15,6 @@ from opentelemetry import trace
 
 from serving import errors
 from serving.events.event import Event, Kind
-from serving.funnel import tracing
 from serving.funnel.answer import Answer
 from serving.funnel.deadlines import StagePool
 from serving.funnel.experiment import Arm, Experiment
@@ -27,6 +26,7 @@ from serving.funnel.release_watcher import Releases
 from serving.funnel.rungs import LastEmbeddings
 from serving.funnel.viewer import Viewer
 from serving.history.user_history import HistoryStore
+from serving.process import tracing
 
 # Of the pool of stages: a request has at most as many as there are sources under way.
 STAGE_THREADS = 32
@@ -61,7 +61,7 @@ class Funnel:
             predicate: A filter of the operator's own.
             experiment: Split of users between releases or settings; None for none.
             arm_releases: The releases that its arms name, by version.
-            tracer: Source of spans; see :class:`serving.funnel.tracing.Traces`.
+            tracer: Source of spans; see :class:`serving.process.tracing.Traces`.
         """
         self.settings = settings or FunnelConfig()
         self.releases = releases

@@ -61,7 +61,7 @@ class LoadedRelease:
         statistics: Statistics of the videos, up to the day before.
         profiles: Users known at the build.
         index: Index of the catalogue's embeddings.
-        query_tower: Raw query features -> ``embedding``.
+        query_tower: Raw query features -> ``embedding``; None where nothing was learnt yet.
         ranker: Raw query and candidate features -> ``expected_watch_time_s``; None where the
             logs could not train one.
         sources: Sources of candidates, retrieval first.
@@ -82,7 +82,7 @@ class LoadedRelease:
     statistics: VideoStatistics
     profiles: Profiles
     index: VideoIndex
-    query_tower: Model
+    query_tower: Model | None
     ranker: Model | None
     sources: tuple[Source, ...]
     popular: Popular
@@ -162,6 +162,8 @@ class LoadedRelease:
         Raises:
             ModelError: The query tower failed, or its embedding does not fit the index.
         """
+        if self.query_tower is None:
+            raise errors.ModelError(f"release {self.version} has no query tower.")
         inputs = self._query_arrays(spec.CANDIDATE, viewer)
         output = self.query_tower.predict(inputs, deadline_s=deadline_s)
         embedding = np.asarray(output["embedding"], np.float32)
@@ -180,11 +182,7 @@ class LoadedRelease:
     def expected_watch_times(
         self, viewer: Viewer, candidates: Candidates, *, deadline_s: float | None = None
     ) -> np.ndarray:
-        """Returns the ranker's expected watch time of each candidate, float32 [n], seconds.
-
-        Raises:
-            ModelError: There is no ranker, or it failed.
-        """
+        """Returns only the expected watch times of :meth:`predictions`, float32 [n], seconds."""
         return self.predictions(viewer, candidates, deadline_s=deadline_s)[page_value.WATCH_TIME]
 
     def predictions(
@@ -304,6 +302,8 @@ class LoadedRelease:
 
     def probe(self) -> None:
         """Makes one real prediction with every model; raises ModelError where one fails."""
+        if self.query_tower is None:
+            return
         viewer = self.viewer(unknown_user(""), now=int(time.time()), context={"surface": HOME})
         query = self.embed(viewer)
         count = min(_WARM_UP_CANDIDATES, len(self.index))

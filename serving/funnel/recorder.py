@@ -19,7 +19,6 @@ events sent again and the power cut: it is in the history store and in the table
 import json
 import os
 import pathlib
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -109,7 +108,7 @@ class Recorder:
         waiting = [
             s.start_s for s in segments if s.stream not in event_segments.IN_TABLES and s.size
         ]
-        return max(time.time() - min(waiting), 0.0) if waiting else 0.0
+        return max(self._log.now() - min(waiting), 0.0) if waiting else 0.0
 
 
 def catch_up(history: HistoryStore, logs_dir: str | os.PathLike[str]) -> int:

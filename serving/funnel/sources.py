@@ -344,6 +344,8 @@ SOURCES: tuple[type[Source], ...] = (
     Again,
 )
 NAMES = tuple(source.name for source in SOURCES)
+# What needs nothing but what everybody watches and what is new.
+OF_EVERYBODY = frozenset({POPULAR, TRENDING, Fresh.name, CO_WATCH})
 
 
 def _lengths(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ class ServiceConfig:
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces.
+        before_release: Whether to serve where nothing is published yet: pages of what is watched
+            and new, until the first release is there.
         hand_over_from_mb: Size, in megabytes, from which on a new release is loaded by a new
             process, which then takes over without a pause; smaller ones are loaded by the process
             that serves. For a while there are two.
@@ -75,6 +77,7 @@ class ServiceConfig:
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
+    before_release: bool = False
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
     ask_for_successor: Callable[[str], None] | None = None
     is_successor: bool = False

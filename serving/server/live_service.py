@@ -77,6 +77,7 @@ class LiveParts:
         is_own: Callable[[str], bool] = lambda _: False,
         kept: Collection[str] = (),
         half_life_s: float | None = None,
+        look_every_s: float = _LOOK_EVERY_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts empty.
@@ -90,6 +91,7 @@ class LiveParts:
                 this name.
             kept: Versions that serve whatever is published, as arms of an experiment.
             half_life_s: Half-life of the site, seconds; None where it is not known.
+            look_every_s: Least time between two looks for new videos, seconds of ``monotonic``.
             monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState(half_life_s=half_life_s)
@@ -99,6 +101,7 @@ class LiveParts:
         self._backend = backend
         self._clock = clock
         self._kept = frozenset(kept)
+        self._look_every_s = look_every_s
         self._monotonic = monotonic
         self._shelves: dict[str, _Shelf] = {}  # By version.
         self._follower = Follower(logs_dir, is_own=is_own)
@@ -212,7 +215,7 @@ class LiveParts:
                 shelf.files, shelf.watched = listed, watched
         finally:  # What fails takes its time, too.
             now = self._monotonic()
-            shelf.look_at = now + max(_LOOK_EVERY_S, (now - start) / _BUSY)
+            shelf.look_at = now + max(self._look_every_s, (now - start) / _BUSY)
 
     def _look_for_order(self, shelf: _Shelf) -> None:
         if shelf.latest.order is None:  # It is learned when the release stands.

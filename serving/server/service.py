@@ -3,7 +3,6 @@
 import functools
 import pathlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,13 +11,11 @@ from absl import logging
 
 from features import command
 from features.durations import DAY_S
-from features.tables import log_files
 from serving import errors
 from serving.arrays.backend import ArraysBackend
-from serving.events import compaction
 from serving.events.log import EventLog
+from serving.funnel import before_release, filters, loaded_release
 from serving.funnel import experiment as ab_experiment
-from serving.funnel import filters, loaded_release, recorder, tracing
 from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
 from serving.funnel.funnel import Funnel
@@ -26,14 +23,12 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.page import FunnelConfig
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
-from serving.history import redis_connection, redis_store
-from serving.history import seed as history_seed
-from serving.history.keeper import HistoryKeeper
-from serving.history.sqlite_store import SqliteHistoryStore
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.ordering import page_value
+from serving.process import tracing
+from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.release import publication
 from serving.servables import signatures
@@ -41,7 +36,7 @@ from serving.servables.embedded import EmbeddedBackend
 from serving.servables.reduced_precision import Choices
 from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
-from serving.server import model_server_wait
+from serving.server import memory, model_server_wait
 from serving.server.app import Service
 from serving.server.config import ServiceConfig
 from serving.server.live_service import LiveParts
@@ -49,53 +44,48 @@ from serving.server.live_service import LiveParts
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * DAY_S
 _CHOICES = ".precision"
+_MACHINE = Clock()
 
 
-def build(config: ServiceConfig, *, clock: Callable[[], float] = time.time) -> Service:
+def build(config: ServiceConfig, *, clock: Clock = _MACHINE) -> Service:
     """Loads everything; returns a service that is ready to answer.
+
+    Args:
+        config: Settings of the server.
+        clock: What its parts go by.
 
     Raises:
         InputError: There is no release, it is refused, or a path cannot be used.
     """
-    release.current(config.serving_root)  # No release is the likeliest mistake: say so at once.
+    if not config.before_release:
+        release.current(config.serving_root)  # The likeliest mistake: say so at once.
     try:
         return _build(config, clock)
     except errors.ServingError as error:
         raise command.InputError(str(error)) from error
 
 
-def open_history(path: str | pathlib.Path, *, password: str | None = None) -> HistoryStore:
-    """Opens a history store: ``redis://HOST:PORT/DATABASE``, or a SQLite file.
-
-    Raises:
-        InputError: The address is none.
-        HistoryUnavailableError: It cannot be reached or opened.
-    """
-    if redis_connection.is_address(str(path)):
-        return redis_store.RedisHistoryStore(str(path), password=password)
-    return SqliteHistoryStore(path)
-
-
-def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
+def _build(config: ServiceConfig, clock: Clock) -> Service:
     predicate = filters.load_predicate(config.predicate) if config.predicate else None
     experiment = ab_experiment.load(config.experiment) if config.experiment else None
     traces = tracing.Traces(config.traces)
-    history, log, keeper = _memory(config, clock)
+    history, log, keeper = memory.opened(config, clock)
     backend = _backend(config)
     live = _live(config, backend, log, experiment, clock=clock)
 
     def load(version: str) -> LoadedRelease:
-        loaded = _load(config, version, backend, history, clock=clock)
+        loaded = _load(config, version, backend, history, clock=clock.now)
         return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
     arms: list[ArmRelease] = []
     releases = ReleaseWatcher(
-        published=lambda: release.current(config.serving_root),
+        published=functools.partial(_published, config),
         load=load,
         renew=functools.partial(_renewed, live, arms),
         hand_over=functools.partial(_hand_over, config),
         awaited=awaited,
+        period_s=clock.poll_s,
     )
     releases.refresh()
     if experiment:
@@ -107,7 +97,7 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         history=history,
         recorder=recording,
         settings=config.settings,
-        clock=clock,
+        clock=clock.now,
         predicate=predicate,
         experiment=experiment,
         arm_releases={arm.version: arm for arm in arms},
@@ -124,10 +114,10 @@ def _build(config: ServiceConfig, clock: Callable[[], float]) -> Service:
         outcome_s=config.outcome_s,
         threads=config.threads,
         max_waiting=config.max_waiting,
-        clock=clock,
+        clock=clock.now,
         token=config.token,
         admin_token=config.admin_token,
-        console=_console(config, backend, history, live),
+        console=_console(config, backend, history, live, clock=clock),
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
@@ -142,17 +132,21 @@ def _live(
     log: EventLog,
     experiment: Experiment | None,
     *,
-    clock: Callable[[], float],
+    clock: Clock,
 ) -> LiveParts:
     """Returns the live parts, seeded."""
+    is_first = release.stated_current(config.serving_root) is None
     live = LiveParts(
         config.serving_root,
         config.logs,
         backend,
-        clock=clock,
+        clock=clock.now,
         is_own=log.wrote,
         kept=experiment.releases if experiment else (),
-        half_life_s=release.load_manifest(config.serving_root).site.half_life_s,
+        half_life_s=None
+        if is_first
+        else release.load_manifest(config.serving_root).site.half_life_s,
+        look_every_s=clock.look_s,
     )
     live.seed()
     return live
@@ -162,6 +156,8 @@ def _fit_for(
     loaded: LoadedRelease, settings: FunnelConfig, experiment: Experiment | None
 ) -> LoadedRelease:
     """Returns the release; refuses one whose ranker does not say what a formula reads."""
+    if loaded.version == before_release.VERSION:
+        return loaded  # Its pages are by no formula.
     for formula in _formulas(settings, experiment, loaded.version):
         formula.require(loaded.heads, where=f"release {loaded.version}")
     return loaded
@@ -180,20 +176,6 @@ def _formulas(
     if not experiment or version not in experiment.releases:
         texts.add(settings.page_value)  # Of those who are in no arm.
     return [page_value.parse(text) for text in sorted(texts)]
-
-
-def _memory(
-    config: ServiceConfig, clock: Callable[[], float]
-) -> tuple[HistoryStore, EventLog, HistoryKeeper]:
-    """Opens history store and event log, and what fills a store that lost everything."""
-    history = open_history(config.history, password=config.history_password)
-    log = EventLog(
-        config.logs, store=history.store_id, bring=functools.partial(recorder.bring, history)
-    )
-    if not config.is_successor:  # Else nothing was left over, and the store is in use.
-        _catch_up(history, log, now_s=int(clock()))
-    keeper = HistoryKeeper(history, fill=lambda: _refill(history, log, now_s=int(clock())))
-    return history, log, keeper
 
 
 class _Closable(Protocol):
@@ -286,7 +268,7 @@ def _backend(config: ServiceConfig) -> Backend:
             root_certificates=config.model_server_ca,
             precision=config.precision,
         )
-        if not config.is_successor:
+        if not config.is_successor and _published(config) != before_release.VERSION:
             manifest = release.load_manifest(config.serving_root)
             model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
         return backend
@@ -297,11 +279,16 @@ def _backend(config: ServiceConfig) -> Backend:
 
 
 def _console(
-    config: ServiceConfig, backend: Backend, history: HistoryStore, live: LiveParts
+    config: ServiceConfig,
+    backend: Backend,
+    history: HistoryStore,
+    live: LiveParts,
+    *,
+    clock: Clock,
 ) -> Console:
     def load(version: str) -> LoadedRelease:
         # Without a shelf of its own: that would take the place of the one of what serves.
-        return _load(config, version, backend, history, clock=time.time).with_live(live.state)
+        return _load(config, version, backend, history, clock=clock.now).with_live(live.state)
 
     return Console(
         serving_root=config.serving_root,
@@ -310,6 +297,15 @@ def _console(
         size_bytes=functools.partial(_size_bytes, config),
         limit_bytes=config.hand_over_from_mb << 20,
     )
+
+
+def _published(config: ServiceConfig) -> str:
+    """Returns the version that should serve."""
+    root = config.serving_root
+    is_empty = release.stated_current(root) is None and not release.versions(root)
+    if config.before_release and is_empty:
+        return before_release.VERSION
+    return release.current(config.serving_root)
 
 
 def _awaited(config: ServiceConfig, backend: Backend, version: str) -> str:
@@ -341,34 +337,8 @@ def _load(
             logging.error("Popularity is that of all regions together: %s", error)
             return None
 
+    if version == before_release.VERSION:
+        return before_release.load(config.logs, now_s=int(clock()), regional_watches=regional)
     return loaded_release.load(
         config.serving_root, version, backend=backend, regional_watches=regional
     )
-
-
-def _catch_up(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
-    """Brings store and tables up to what the event log holds."""
-    if history.is_empty:
-        # What an earlier process left is then in the tables, from which the store gets it.
-        compaction.compact(log.logs_dir, wall_s=time.time())
-    _refill(history, log, now_s=now_s)
-    log.compact()
-
-
-def _refill(history: HistoryStore, log: EventLog, *, now_s: int) -> None:
-    """Fills a store that lost everything, of tables and event log, while others may do the same."""
-    # What moved in between from one to the other would be missed.
-    with compaction.paused(log.logs_dir):
-        if history.is_empty:
-            compaction.settle(log.logs_dir, history.store_id)  # The tables have it.
-            _fill(history, log.logs_dir, now_s=now_s)
-        recorder.catch_up(history, log.logs_dir)
-
-
-def _fill(history: HistoryStore, logs_dir: pathlib.Path, *, now_s: int) -> None:
-    if not log_files.has_tables(logs_dir):
-        logging.info("%s has no logs yet: starting without history.", logs_dir)
-        with history.filling():
-            return  # With nothing; but a store that lost everything begins anew.
-    logging.info("Filling the empty history store from %s.", logs_dir)
-    history_seed.seed(history, logs_dir, until_s=now_s)

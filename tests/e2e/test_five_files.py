@@ -6,7 +6,7 @@ import pytest
 
 from features import command
 from features.tables import logs
-from pipeline import demo_server
+from pipeline.living import demo_server
 from tests.pipeline.mapping import five_files
 
 

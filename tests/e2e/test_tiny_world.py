@@ -16,7 +16,7 @@ from features.as_of import examples
 from features.event_columns import Queries
 from features.spec import Side
 from features.tables import logs
-from pipeline import demo_server
+from pipeline.living import demo_server
 from serving.batch.past_log import PastLog
 from serving.events.event import Kind
 from serving.funnel import loaded_release

@@ -17,7 +17,7 @@ from serving.funnel import recorder
 from serving.funnel.recorder import Recorder
 from serving.history.sqlite_store import SqliteHistoryStore
 from serving.live.state import LiveState
-from serving.server import service
+from serving.server import memory
 
 T = 1_700_000_000
 LATER_S = 3 * 3600  # Than all that the event log keeps for clicks.
@@ -182,7 +182,7 @@ def test_store_that_lost_everything_gets_what_it_is_owed_from_the_tables_alone(s
     lost, site.history = site.history, SqliteHistoryStore(site.directory / "history.sqlite")
     site.history.store_id = lost.store_id  # As of a Redis that came back without its data.
     for _ in range(2):
-        service._refill(site.history, site.log, now_s=int(site.wall))
+        memory.refill(site.history, site.log, now_s=int(site.wall))
         assert sorted(site.history_of("watches")) == ["v", "waits"]
 
 

@@ -14,7 +14,7 @@ from features import command
 from serving import errors
 from serving.history import redis_connection
 from serving.history.redis_store import RedisHistoryStore
-from serving.server import service
+from serving.server import memory, service
 from tests.serving.history.redis_stores import watch
 
 PASSWORD = "Tr0ub4dor-Xy7/q#z?k@m"
@@ -60,7 +60,7 @@ def nobody_listens():
 def test_no_error_shows_a_part_of_the_password_of_an_address(nobody_listens, form, password):
     address = form.format(password=password, port=nobody_listens)
     with pytest.raises((command.InputError, errors.HistoryUnavailableError)) as raised:
-        service.open_history(address)
+        memory.open_history(address)
     require_nothing_said(said(raised.value).replace(__file__, ""), password)
     with pytest.raises(command.InputError) as raised:
         redis_connection.require_no_password(address)

@@ -19,7 +19,8 @@ from serving.funnel.rungs import NO_HISTORY
 from serving.history.keeper import HistoryKeeper
 from serving.history.redis_store import RedisHistoryStore
 from serving.history.user_history import Blocked
-from serving.server import service
+from serving.process.clock import Clock
+from serving.server import memory, service
 from tests.serving.history.redis_stores import T, watch
 
 
@@ -183,7 +184,7 @@ def site_logs(tmp_path):
 
 def filled_by(store, log):
     """What the keeper of a server does after a loss."""
-    return lambda: service._refill(store, log, now_s=T + 1000)
+    return lambda: memory.refill(store, log, now_s=T + 1000)
 
 
 @LOSSES
@@ -281,7 +282,7 @@ def test_a_server_whose_redis_lost_everything_goes_down_a_rung_and_comes_back_by
     config = service.ServiceConfig(
         serving_root=published_root, logs=site_logs, history=forgetful.url, settings=tiny.patient()
     )
-    built = service.build(config, clock=lambda: float(T + 1000))
+    built = service.build(config, clock=Clock(now=lambda: float(T + 1000)))
     asked = PageRequest(user_id="u", k=5)
     built.recorder.record([watch(7)], {})
     assert built.funnel.recommend(asked).rung == "full"

@@ -23,6 +23,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import errors
 from serving.funnel.page import FunnelConfig, PageRequest
+from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.release import tf_serving_config
 from serving.servables import reduced_precision, signatures, warmup
@@ -197,7 +198,7 @@ def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path, p
                 precision=precision,
                 settings=PATIENT,
             ),
-            clock=lambda: 1_700_300_000.0,
+            clock=Clock(now=lambda: 1_700_300_000.0),
         )
         assert reduced_precision.of(built.releases.current.ranker) == precision
         pages.append(built.funnel.recommend(PageRequest(user_id="u1", context={"region": "DE"})))

@@ -14,6 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from features import command
 from serving import errors
 from serving.funnel.page import PageRequest
+from serving.process.clock import Clock
 from serving.servables.embedded import EmbeddedBackend, EmbeddedModel
 from serving.servables.tensorflow_serving import (
     SYSTEM_CERTIFICATES,
@@ -309,7 +310,7 @@ def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_
                 history=tmp_path / str(number) / "history.sqlite",
                 model_server=address,
             ),
-            clock=lambda: tiny.now,
+            clock=Clock(now=lambda: tiny.now),
         )
         for number, address in enumerate([None, f"127.0.0.1:{port}"])
     ]
@@ -341,7 +342,7 @@ def test_publication_under_a_model_server_is_waited_for_and_then_serves(
             history=tmp_path / "history.sqlite",
             model_server=f"127.0.0.1:{port}",
         ),
-        clock=lambda: tiny.now,
+        clock=Clock(now=lambda: tiny.now),
     )
     old = built.releases.current.version
     servicer.holds = {old}

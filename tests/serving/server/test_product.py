@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from features import command
 from features.tables import logs
 from serving import errors
-from serving.funnel import sources, tracing
-from serving.process import listening
+from serving.funnel import sources
+from serving.process import listening, tracing
 from serving.server import access as http_access
 from serving.server import config as server_config
 from tests.serving.server.asking import ask

@@ -4,7 +4,7 @@ import textwrap
 import pytest
 
 from features import command
-from pipeline import demo_server
+from pipeline.living import demo_server
 
 # Stands for serving.serve: not ready for the first two questions.
 SERVER = """

@@ -1,0 +1,4 @@
+"""A living site: simulated people visit a real server, day after day.
+
+Import its modules.
+"""

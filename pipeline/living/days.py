@@ -1,0 +1,216 @@
+"""Days of a living site from nothing: people, a server, each night a retraining.
+
+Day 1 has no release: the server shows what is watched and new. At the end of each day the clock
+moves on by an hour, in which nobody visits, so that all that was served and reported is in the
+tables; then ``pipeline.retrain`` learns from these tables, and from nothing else. Where its gates
+let a release pass, the running server takes it over; where they do not, the old one serves on. A
+part of the users, by hash, gets pages in the order of popularity all the time
+(:data:`POPULARITY`), from the same server, so that the difference is that of the order alone.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from features import command, files
+from features.durations import DAY_S
+from pipeline.living import course as living_course
+from pipeline.living import nights
+from pipeline.living.course import Course
+from pipeline.living.presets import Preset
+from pipeline.living.server import Server
+from pipeline.living.stages import Stages
+from pipeline.site import events as site_events
+from pipeline.site import world as site_world
+from serving.funnel import experiment as ab_experiment
+from serving.process.clock import SharedClock
+from serving.release import manifest as release
+
+POPULARITY, OURS = "popularity", "ours"
+VISITS, NIGHT = "visits", "night"
+HAPPENED = "happened"
+_VISITORS = "visitors.npz"
+_RUN = "run.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run is of; another one does not go on from its stages.
+
+    Attributes:
+        preset: Site, people and retraining.
+        days: Number of days that pass.
+        share: Part of the users whose pages are in the order of popularity.
+    """
+
+    preset: Preset
+    days: int
+    share: float = 0.5
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """The experiment that the server is given; popularity is its control."""
+        control = {"name": POPULARITY, "share": self.share, "settings": {"order": "popular"}}
+        return {
+            "name": "living",
+            "salt": f"living-{self.preset.site.seed}",
+            "arms": [control, {"name": OURS, "share": 1 - self.share}],
+        }
+
+    def to_json(self) -> str:
+        """Returns what tells runs apart."""
+        told = {**dataclasses.asdict(self.preset), "days": self.days, "share": self.share}
+        told["live"].pop("workers")  # It changes how fast things go.
+        told["live"].pop("speedup")
+        return json.dumps(told, indent=1, sort_keys=True) + "\n"
+
+
+class LivingSite:
+    """A run below a directory."""
+
+    def __init__(self, output: pathlib.Path, run: Run) -> None:
+        """Looks at what is there.
+
+        Raises:
+            InputError: Another run is there.
+        """
+        self.output = output
+        self.run = run
+        self.stages = Stages(output / "stages")
+        self.said = output / "said"
+        self.work = output / "work"
+        self._site = {name: output / "site" / name for name in ("logs", "serving_root")}
+        told = output / _RUN
+        if told.exists() and told.read_text() != run.to_json():
+            raise command.InputError(
+                f"{output} has a living site with other settings, see {told}. Give the same flags, "
+                "or another --output."
+            )
+        files.atomic_write(told, run.to_json())
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """Raw logs of the server."""
+        return self._site["logs"]
+
+    @property
+    def serving_root(self) -> pathlib.Path:
+        """Directory of its releases."""
+        return self._site["serving_root"]
+
+    def live(self) -> None:
+        """Lets the days pass that have not passed yet."""
+        names = [
+            name
+            for day in range(1, self.run.days + 1)
+            for name in (f"{VISITS}-{day}", *([f"{NIGHT}-{day}"] if day < self.run.days else []))
+        ]
+        done = len(self.stages.done())
+        if done >= len(names):
+            return
+        if done:
+            logging.info("Going on behind %s.", names[done - 1])
+        with _Site(self, self.stages.restore(self._site)) as site:
+            for name in names[done:]:
+                kind, _, day = name.partition("-")
+                logging.info("Day %s of %d: %s.", day, self.run.days, kind)
+                work = site.visits if kind == VISITS else site.night
+                with self.stages.adding(name, self._site) as (directory, record):
+                    work(int(day), directory, record)
+
+    def arms(self, world: site_world.World) -> np.ndarray:
+        """Returns the arm of each user by its place in the experiment, int64 [N]."""
+        experiment = ab_experiment.load(self.output / "experiment.json")
+        place = {arm.name: number for number, arm in enumerate(experiment.arms)}
+        arms = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
+        return np.array([place[arm.name] if arm else -1 for arm in arms])
+
+
+class _Site:
+    """The running site: world, clock, server and people."""
+
+    def __init__(self, living: LivingSite, stage: pathlib.Path | None) -> None:
+        self._living = living
+        self._stage = stage
+        run, output = living.run, living.output
+        for directory in (living.logs, living.serving_root, living.said):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._world = living_course.world_of(run.preset.site, living.logs)
+        self._start_s = run.preset.site.start_s
+        self._clock = SharedClock.create(output / "clock", self._start_s)
+        files.atomic_write(output / "experiment.json", json.dumps(run.experiment, indent=1) + "\n")
+        # It is filled from the tables, which are what is kept of a day.
+        for path in output.glob("history.sqlite*"):
+            path.unlink()
+
+    def __enter__(self) -> "_Site":
+        living, live = self._living, self._living.run.preset.live
+        living_course.Uploads(self._world, living.logs).until(self._start_s)
+        self._server = Server(
+            [
+                f"--serving_root={living.serving_root}",
+                f"--logs={living.logs}",
+                f"--history={living.output / 'history.sqlite'}",
+                f"--clock={living.output / 'clock'}",
+                f"--experiment={living.output / 'experiment.json'}",
+                "--before_release",
+            ],
+            said=living.said / "server.log",
+            workers=live.workers,
+        )
+        self._course = Course(
+            self._world, living.logs, client=self._server.client, clock=self._clock, config=live
+        )
+        if self._stage is not None:
+            living_course.load(self._stage / _VISITORS, self._course.visitors)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.stop()
+
+    def visits(self, day: int, directory: pathlib.Path, record: dict[str, Any]) -> None:
+        """Lets a day pass."""
+        from_s = self._start_s + (day - 1) * DAY_S
+        # The hour after midnight is the night's.
+        closed_until_s = from_s + living_course.SETTLED_S if day > 1 else from_s
+        passed = self._course.run(from_s, from_s + DAY_S, closed_until_s=closed_until_s)
+        self._course.settle(from_s + DAY_S)
+        visitors = self._course.visitors
+        (directory / HAPPENED).mkdir()
+        living_course.write_happened(directory / HAPPENED, visitors.drain())
+        living_course.save(directory / _VISITORS, visitors)
+        record.update(
+            passed=dataclasses.asdict(passed),
+            answers=visitors.drain_answers(),
+            release=self._server.client.get("/v1/release")["release_id"],
+            videos=len(self._course.uploads),
+            away=np.flatnonzero(visitors.returning.is_away).tolist(),
+        )
+
+    def night(self, day: int, directory: pathlib.Path, record: dict[str, Any]) -> None:
+        """Retrains, and has the server take over what the gates let pass."""
+        living = self._living
+        until = command.format_time(self._start_s + day * DAY_S)
+        night = nights.retrain(
+            [*living.run.preset.retrain, f"--until={until}"],
+            logs_dir=living.logs,
+            serving_root=living.serving_root,
+            work=living.work,
+            said=living.said / f"night-{day}.log",
+        )
+        logging.info("Night %d: %s in %.0f s.", day, night.outcome, night.wall_s)
+        if night.release:
+            self._course.wait_for_release(release.current(living.serving_root))
+        living_course.save(directory / _VISITORS, self._course.visitors)
+        record.update(night.to_json())
+
+
+def records(stages: Stages, kind: str) -> dict[int, Mapping[str, Any]]:
+    """Returns the records of the whole stages of a kind, by day."""
+    named = ((name.partition("-"), record) for name, record in stages.done())
+    return {int(day): record for (name, _, day), record in named if name == kind}

@@ -1,0 +1,62 @@
+r"""Days of a site that lives: from an empty system, with a real server and a retraining each night.
+
+    python -m pipeline.living_site --output=build/living --days=5
+    python -m pipeline.living_site --output=build/living --preset=tiny --days=3 --seed=7
+
+People of a simulated site with known truth visit ``serving.serve``, which follows a simulated
+clock. Day 1 has no release; each night ``pipeline.retrain`` learns from what the server logged, its
+gates decide, and the running server takes over. A part of the users gets pages in the order of
+popularity all the time. Ends with OUTPUT/report.html and OUTPUT/report.json.
+
+A run that was killed goes on behind the last whole day or night when the same line is given again.
+"""
+
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from features import command
+from pipeline.living import presets
+
+_OUTPUT = flags.DEFINE_string("output", None, "Directory for everything.", required=True)
+_DAYS = flags.DEFINE_integer("days", 5, "Days that pass.", 1, 60)
+_SEED = flags.DEFINE_integer("seed", 1, "Seed of the site, its people and the split.", 0)
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    "small",
+    list(presets.PRESETS),
+    "Site, people and flags of the retraining: tiny (tests), small (a laptop).",
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Requests under way at a time; with 1 a run can be repeated.", 1, 64
+)
+_SHARE = flags.DEFINE_float(
+    "popularity", 0.5, "Part of the users whose pages are in the order of popularity.", 0.05, 0.95
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Lets the days pass, and reports."""
+    del argv
+    from pipeline.living import days, report
+
+    started = time.monotonic()
+    output = pathlib.Path(_OUTPUT.value)
+    preset = presets.PRESETS[_PRESET.value].of(
+        days=_DAYS.value, seed=_SEED.value, workers=_WORKERS.value
+    )
+    living = days.LivingSite(output, days.Run(preset=preset, days=_DAYS.value, share=_SHARE.value))
+    living.live()
+    lines = report.write(living)
+    logging.info("All of it took %.0f s.", time.monotonic() - started)
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(f"Wrote {output / report.JSON} and {output / report.HTML}\n")
+    served = command.shell_line("serving.serve", serving_root=living.serving_root, logs=living.logs)
+    sys.stdout.write(f"Next: {served}\n")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,36 @@
+from pipeline.living import nights
+
+SAID = """\
+10:45:26 [8/8] build_release: python -m serving.build_release --examples=x
+pass         candidate.model.all.recall_at_100 against chance: 0.5 [0.4, 0.6] (asked: at least 0.1)
+FAIL         the ranker's transform equals the examples: 3 examples: 1 ids differ (asked: ids equal)
+not checked  order of pages against its best part alone: 4 held-out watches (asked: at least 50)
+error: build_release failed (exit code 2); what it said stands above.
+"""
+
+
+def test_gates_are_read_from_what_was_said_whether_they_passed_or_not():
+    found = nights.gates_in(SAID)
+    assert [gate["verdict"] for gate in found] == ["pass", "FAIL", "not checked"]
+    assert found[0] == {
+        "verdict": "pass",
+        "rule": "candidate.model.all.recall_at_100 against chance",
+        "value": "0.5 [0.4, 0.6]",
+        "asked": "at least 0.1",
+    }
+    assert found[1]["value"] == "3 examples: 1 ids differ"
+
+
+def test_logs_that_cannot_be_learned_from_are_a_refusal_that_is_told(tmp_path):
+    (tmp_path / "logs" / "videos").mkdir(parents=True)
+    night = nights.retrain(
+        [],
+        logs_dir=tmp_path / "logs",
+        serving_root=tmp_path / "root",
+        work=tmp_path / "work",
+        said=tmp_path / "said.log",
+    )
+    assert (night.outcome, night.exit_code, night.release) == ("refused", 2, "")
+    assert "watches: there is no such table" in night.said
+    assert night.wall_s > 0 and night.cpu_s > 0 and night.peak_mib > 10
+    assert [step["name"] for step in night.steps] == ["preprocess"]

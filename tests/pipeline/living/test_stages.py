@@ -1,0 +1,44 @@
+import os
+
+import pytest
+
+from pipeline.living.stages import Stages
+
+
+@pytest.fixture
+def site(tmp_path):
+    parts = {name: tmp_path / "site" / name for name in ("logs", "root")}
+    for path in parts.values():
+        path.mkdir(parents=True)
+    (parts["logs"] / ".event_log").mkdir()
+    return parts
+
+
+def test_a_stage_is_there_when_it_is_whole_and_the_site_goes_back_to_it(tmp_path, site):
+    stages = Stages(tmp_path / "stages")
+    with stages.adding("visits-1", site) as (directory, record):
+        (site["logs"] / "a.parquet").write_text("a")
+        (site["logs"] / ".event_log" / "held.jsonl").write_text("waits")
+        os.utime(site["logs"] / ".event_log" / "held.jsonl", (5, 5))
+        (directory / "people").write_text("p")
+        record["answer"] = 42
+    with pytest.raises(RuntimeError), stages.adding("night-1", site):
+        (site["root"] / "half").write_text("of a release")
+        raise RuntimeError("killed")
+    (site["logs"] / ".event_log" / "held.jsonl").write_text("later")
+    assert stages.done() == [("visits-1", {"answer": 42})]
+    kept = Stages(tmp_path / "stages").restore(site)
+    assert kept == stages.path("visits-1")
+    assert (kept / "people").read_text() == "p"
+    assert (site["logs"] / "a.parquet").read_text() == "a"
+    waiting = site["logs"] / ".event_log" / "held.jsonl"
+    assert (waiting.read_text(), waiting.stat().st_mtime) == ("waits", 5)
+    assert not (site["root"] / "half").exists()
+
+
+def test_before_the_first_stage_the_site_is_empty(tmp_path, site):
+    (site["root"] / "half").write_text("of a release")
+    assert Stages(tmp_path / "stages").restore(site) is None
+    assert not site["root"].exists()
+    with pytest.raises(KeyError):
+        Stages(tmp_path / "stages").path("visits-1")

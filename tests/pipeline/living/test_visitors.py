@@ -1,0 +1,112 @@
+"""People at a server: they are shown what it says, and tell what they do when it is due."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from features.durations import HOUR_S
+from pipeline.living import course, oracle
+from pipeline.living.config import LiveConfig
+from pipeline.living.visitors import Visitors
+from pipeline.site import choices as site_choices
+from pipeline.site import config as site_config
+from pipeline.site import pages as site_pages
+from pipeline.site import simulator
+
+SITE = dataclasses.replace(
+    site_config.PRESETS["tiny"], users=60, videos=120, topics=4, channels=12, days=2, feedback=1.0
+)
+LIVE = LiveConfig(visits_per_day=4.0, tick_s=600, oracle_pages=1.0)
+
+
+class FakeServer:
+    """Shows the same videos to everybody, and keeps what it is told."""
+
+    def __init__(self, best=tuple(range(12))):
+        self.best, self.events, self.pages = best, [], 0
+
+    def each(self, ask, questions):
+        return [ask(question) for question in questions]
+
+    def get(self, path, **query):
+        assert path == "/v1/search"
+        return {"items": [{"video_id": f"v{n:06d}"} for n in self.best[:3]]}
+
+    def post(self, path, question):
+        if path == "/v1/events":
+            self.events += json.loads(json.dumps(question["events"]))
+            return {}
+        self.pages += 1
+        items = [{"video_id": f"v{n:06d}"} for n in self.best[: question["k"]]]
+        return {"items": items, "page_id": f"p{self.pages}", "release_id": "7", "rung": "full"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return simulator.build(SITE)
+
+
+def pass_hours(visitors, hours, first=0):
+    for hour in range(first, first + hours):
+        start = SITE.start_s + hour * HOUR_S
+        visitors.begin_hour(start)
+        for tick in range(start, start + HOUR_S, LIVE.tick_s):
+            visitors.report(tick)
+            assert all(event["time"] <= tick for event in visitors._client.events)
+            visitors.act(tick, tick + LIVE.tick_s)
+
+
+def test_what_was_clicked_is_reported_with_its_page_and_watches_when_they_end(world):
+    server = FakeServer()
+    visitors = Visitors(world, server, LIVE)
+    pass_hours(visitors, 20)
+    happened = visitors.drain()
+    events = {kind: [e for e in server.events if e["type"] == kind] for kind in ("click", "watch")}
+    assert len(events["click"]) > 20
+    assert {e["page_id"] for e in events["click"]} <= {f"p{n}" for n in range(server.pages + 1)}
+    assert len({e["event_id"] for e in server.events}) == len(server.events)
+    watches = happened["watches"]
+    ends = set((watches["time"] + np.ceil(watches["watch_time_s"]).astype(int)).tolist())
+    assert {e["time"] for e in events["watch"]} <= ends
+    shown = set(happened["impressions"]["video"].tolist())
+    assert shown <= set(server.best)
+    assert visitors.answers["7 full"] == server.pages
+
+
+def test_the_same_seed_gives_the_same_course_also_when_it_is_taken_up_again(world, tmp_path):
+    whole, parted = FakeServer(), FakeServer()
+    one = Visitors(world, whole, LIVE)
+    pass_hours(one, 12)
+    two = Visitors(world, parted, LIVE)
+    pass_hours(two, 5)
+    course.save(tmp_path / "visitors.npz", two)
+    again = Visitors(world, parted, LIVE)
+    course.load(tmp_path / "visitors.npz", again)
+    pass_hours(again, 7, first=5)
+    assert len(whole.events) > 50
+    assert whole.events == parted.events
+    np.testing.assert_array_equal(one.returning.contentment, again.returning.contentment)
+
+
+def test_the_oracle_is_never_beaten_and_a_good_page_is_worth_more_than_a_bad_one(world):
+    visitors = Visitors(world, FakeServer(), LIVE)
+    rows = np.arange(60)
+    time = np.full(60, SITE.start_s + 20 * HOUR_S)
+    moment = site_choices.Moment(
+        world, visitors._hours.at(int(time[0])), visitors.state, rows, time
+    )
+    every = np.arange(moment.hour.num_videos)
+    worth = oracle._worth(moment, np.broadcast_to(every, (60, len(every))), site_pages.HOME)
+    order = np.argsort(-worth, axis=1)
+    values = {}
+    pages = {"best": order[:, :12], "any": order[:, 20:32], "worst": order[:, -12:]}
+    for name, videos in pages.items():
+        values[name], best = oracle.values(moment, videos, policy=site_pages.HOME)
+        assert (values[name] <= best + 1e-9).all()
+    np.testing.assert_allclose(values["best"], best)
+    assert (values["best"] > values["any"]).all()
+    assert (values["any"] > values["worst"]).all()
+    reversed_, _ = oracle.values(moment, order[:, 11::-1], policy=site_pages.HOME)
+    assert (reversed_ < values["best"]).all()  # The first places get more attention.

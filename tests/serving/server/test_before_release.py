@@ -1,0 +1,115 @@
+"""A server on an empty system: it serves what is watched and new until a release is there."""
+
+import shutil
+
+import pyarrow as pa
+import pytest
+
+from features import command
+from features.tables import logs
+from serving.events.event import Event, Kind
+from serving.funnel import before_release
+from serving.funnel.page import PageRequest
+from serving.process.clock import Clock
+from serving.release import manifest as release
+from serving.server import service
+from tests.serving.tiny_release import NOW
+
+VIDEOS = pa.table(
+    {
+        "video_id": [f"n{i}" for i in range(5)],
+        "upload_time": [NOW - 3600 * (i + 1) for i in range(5)],
+        "channel_id": ["a", "b", "a", "b", "c"],
+        "title": [f"New {i}" for i in range(5)],
+    }
+)
+
+
+@pytest.fixture
+def empty(tmp_path, tiny):
+    """Builds a server whose root and logs are empty but for what a test puts there."""
+    built = []
+
+    def make(**changes):
+        given = {"before_release": True, "settings": tiny.patient(), **changes}
+        config = service.ServiceConfig(
+            serving_root=tmp_path / "root",
+            logs=tmp_path / "logs",
+            history=str(tmp_path / "history.sqlite"),
+            **given,
+        )
+        built.append(service.build(config, clock=Clock(now=lambda: float(NOW), look_s=0.0)))
+        return built[-1]
+
+    yield make
+    for one in built:
+        one.on_close()
+
+
+def ids(page):
+    return [item.video_id for item in page.items]
+
+
+def watch(server, user, video, at=NOW - 60):
+    event = Event(
+        event_id=f"{user}{video}", kind=Kind.WATCH, user_id=user, time=at, video_id=video,
+        watch_time_s=90.0, completed=True,
+    )  # fmt: skip
+    server.recorder.record([event], {})
+
+
+def test_without_being_told_a_server_needs_a_release(empty):
+    with pytest.raises(command.InputError, match="has no release"):
+        empty(before_release=False)
+
+
+def test_the_newest_come_first_and_what_is_watched_goes_before_them(empty, tmp_path):
+    logs.append(tmp_path / "logs", "videos", VIDEOS)
+    server = empty()
+    page = server.funnel.recommend(PageRequest(user_id="u", k=5))
+    assert (page.release_id, page.rung, page.falls) == (before_release.VERSION, "popular", ())
+    assert ids(page) == ["n0", "n1", "n2", "n3", "n4"]
+    for user in "abc":
+        watch(server, user, "n3")
+    watch(server, "a", "n2")
+    assert ids(server.funnel.recommend(PageRequest(user_id="u", k=3))) == ["n3", "n2", "n0"]
+    # Also to one of whom something is known; what was watched is left out.
+    assert ids(server.funnel.recommend(PageRequest(user_id="a", k=3))) == ["n0", "n1", "n4"]
+
+
+def test_it_starts_with_nothing_at_all_and_learns_of_videos_as_they_come(empty, tmp_path):
+    server = empty()
+    assert server.funnel.recommend(PageRequest(user_id="u")).items == ()
+    logs.append(tmp_path / "logs", "videos", VIDEOS)
+    server.releases.refresh()
+    page = server.funnel.recommend(PageRequest(user_id="u"))
+    assert ids(page) == ["n0", "n1", "n2", "n3", "n4"]
+    assert page.items[0].video["title"] == "New 0"
+    beside = server.funnel.recommend(PageRequest(user_id="u", related_to="n1", k=3))
+    assert ids(beside) == ["n0", "n2", "n3"]
+
+
+def test_the_first_release_takes_its_place_and_stays(empty, tmp_path, published_root):
+    logs.append(tmp_path / "logs", "videos", VIDEOS)
+    server = empty()
+    shutil.copytree(published_root, tmp_path / "root", dirs_exist_ok=True)
+    assert server.releases.refresh()
+    version = release.current(published_root)
+    assert server.funnel.recommend(PageRequest(user_id="u")).release_id == version
+    (tmp_path / "root" / release.CURRENT).unlink()
+    with pytest.raises(command.InputError, match="has no release"):
+        server.releases.refresh()  # Something was published once: nothing goes back to nothing.
+    assert server.funnel.recommend(PageRequest(user_id="u")).release_id == version
+
+
+def test_an_experiment_and_a_formula_wait_for_it(empty, tmp_path):
+    logs.append(tmp_path / "logs", "videos", VIDEOS)
+    experiment = tmp_path / "experiment.json"
+    experiment.write_text(
+        '{"name": "e", "arms": [{"name": "a", "share": 0.5}, '
+        '{"name": "b", "share": 0.5, "settings": {"page_value": "watch_time_s + 30*like"}}]}'
+    )
+    server = empty(experiment=experiment)
+    page = server.funnel.recommend(PageRequest(user_id="u"))
+    assert page.exposures in {("e/a",), ("e/b",)}
+    assert len(page.items) == 5
