@@ -49,7 +49,7 @@ class Answer:
         release: Release that answers.
         settings: Widths and deadlines.
         worked: What the page was made of; there after :meth:`page`.
-        tried: Rows of the videos on the page that are there to be learnt of.
+        tried: Rows on the page that are there to be learnt of.
         viewer: User who asks; there after :meth:`meet`.
         ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
@@ -99,17 +99,16 @@ class Answer:
     def meet(self, read: Callable[[str], UserHistory], *, now: int) -> None:
         """Reads what the viewer did; without a history store the context must do."""
         with self.stage("history"):
-            user_id = self._request.user_id
             try:
                 history = self._pool.run(
                     "history",
-                    functools.partial(read, user_id),
+                    functools.partial(read, self._request.user_id),
                     self.settings.history_deadline_s,
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self.ladder.fall("history", error)
-                history = unknown_user(user_id)
+                history = unknown_user(self._request.user_id)
             # Strictly before now: an event of this very second must count for this page. What lies
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
@@ -355,9 +354,9 @@ class Answer:
     def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Returns the order by the settings of diversity and exploration, and who was tried."""
         settings, rows, k = self.settings, gathered.rows, self._request.k
-        if settings.diversity:
+        if weight := settings.diversity:
             vectors = self.release.index.embeddings[rows][:, :-1]
-            order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
+            order = diversity.diversified(order, vectors, k=k, weight=weight)
         if not settings.explored or self._related_to is not None:
             return order, order[:0]
         rng = diversity.chance(self.viewer.user_id, self.viewer.now)
