@@ -35,7 +35,9 @@ _STORES = ("s3://", "gs://")
 EXIT_CODES = {
     0: "It is done. Also after --help, and when a server or the demo was asked to stop.",
     1: "It failed: by a fault, with a traceback; `doctor` found a problem; a step was killed.",
-    2: "Bad input: a flag, a file, logs that teach nothing, a gate. The message says which.",
+    2: "Bad input: a flag, a file, logs that teach nothing. The message says which.",
+    3: "Refused: a gate failed, and nothing was published. The same again is refused again.",
+    75: "In use: another process holds what this one needs. The same again may do later.",
     130: "Stopped by Ctrl-C (SIGINT). What was made so far is there whole or not at all.",
     143: "Stopped by SIGTERM.",
 }
@@ -43,6 +45,20 @@ EXIT_CODES = {
 
 class InputError(Exception):
     """Something that the caller gave cannot be used: what is wrong, where, what to do."""
+
+    exit_code = 2
+
+
+class RefusedError(InputError):
+    """A gate failed: what was made is not let through, and will not be another time."""
+
+    exit_code = 3
+
+
+class InUseError(InputError):
+    """Another process holds what is needed; the same may do later (EX_TEMPFAIL of sysexits.h)."""
+
+    exit_code = 75
 
 
 def run(
@@ -96,7 +112,7 @@ def run(
             with _doors(paths):
                 main(argv)
         except InputError as error:
-            _refuse(str(error))
+            _end(f"error: {error}", code=error.exit_code)
         except KeyboardInterrupt:
             _end("stopped.", code=128 + signal.SIGINT)
         if done:
@@ -139,7 +155,9 @@ def _doors(paths: Mapping[str, Sequence[str]]) -> Iterator[None]:
                 flags.FLAGS[name].value = local
             yield
     except InputError as error:
-        raise InputError(door.shown(error)) from error
+        shown = InputError(door.shown(error))
+        shown.exit_code = error.exit_code
+        raise shown from error
     finally:
         for name, value in given.items():
             flags.FLAGS[name].value = value

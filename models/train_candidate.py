@@ -27,6 +27,9 @@ _WARM_START = flags.DEFINE_string(
     None,
     "An older model: ids that its vocabularies have keep their rows, new ones start as new.",
 )
+_WARM_OR_COLD = flags.DEFINE_boolean(
+    "warm_or_cold", False, "Starts anew where the model of --warm_start does not fit."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,13 +40,17 @@ def main(argv: Sequence[str]) -> None:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
     from models.candidate import training as candidate_training
+    from models.training.warm_start import WarmStart
 
+    warm = None
+    if _WARM_START.value:
+        warm = WarmStart(directory=_WARM_START.value, or_cold=_WARM_OR_COLD.value)
     result = candidate_training.train(
         _EXAMPLES.value,
         _MODEL.value,
         model_config,
         settings,
-        warm_start_from=_WARM_START.value,
+        warm=warm,
     )
     print(f"Wrote the candidate model {_MODEL.value}: {result.summary()}.")
     ranker = command.shell_line(

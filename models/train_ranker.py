@@ -22,6 +22,14 @@ _TRAINING_FLAGS = config_flags.define(
     without={"mixed_precision"},  # Of layers of the candidate model.
     choices={"stop_metric": config.RANKER_STOP_METRICS},
 )
+_WARM_START = flags.DEFINE_string(
+    "warm_start",
+    None,
+    "An older ranker: ids that its vocabularies have keep their rows, new ones start as new.",
+)
+_WARM_OR_COLD = flags.DEFINE_boolean(
+    "warm_or_cold", False, "Starts anew where the model of --warm_start does not fit."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,8 +40,12 @@ def main(argv: Sequence[str]) -> None:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
     from models.ranking import training as ranker_training
+    from models.training.warm_start import WarmStart
 
-    result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings)
+    warm = None
+    if _WARM_START.value:
+        warm = WarmStart(directory=_WARM_START.value, or_cold=_WARM_OR_COLD.value)
+    result = ranker_training.train(_EXAMPLES.value, _MODEL.value, model_config, settings, warm=warm)
     print(f"Wrote the ranker {_MODEL.value}: {result.summary()}.")
     following = command.shell_line(
         "models.evaluate",
@@ -46,4 +58,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples",), writes=("model",))
+    command.run(main, reads=("examples", "warm_start"), writes=("model",))

@@ -4,7 +4,7 @@ r"""Trained models -> a release that serves: index, SavedModels, manifest; gated
         --ranker_model=ranker_model --page_order=page_order --serving_root=serving_root \
         --metrics=evaluation
 
-Prints every gate. When one fails nothing is published and the exit code is 2.
+Prints every gate. When one fails nothing is published and the exit code is 3.
 """
 
 import sys
@@ -57,6 +57,7 @@ if __name__ == "__main__":
             "ranker_model",
             "page_order",
             "metrics",
+            "judged_examples",
             "retraining",
         ),
         itself=("serving_root", "report"),

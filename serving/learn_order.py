@@ -22,7 +22,9 @@ from features import command, config_flags, files
 from features.screen import progress
 from serving.building import config as build_config
 
-_INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
+_INPUTS = config_flags.define(
+    build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
+)
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
 _WATCHES = flags.DEFINE_integer(

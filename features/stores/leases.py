@@ -197,7 +197,7 @@ def _acquire(location: Location, holder: Holder, *, what: str, wait_s: float) ->
             except clients.ConflictError:
                 continue  # Somebody else took it just now: look who.
         if time.monotonic() >= give_up:
-            raise command.InputError(f"{what} is in use by {other}. Wait until it has finished.")
+            raise command.InUseError(f"{what} is in use by {other}. Wait until it has finished.")
         time.sleep(_POLL_S)
 
 

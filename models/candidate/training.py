@@ -124,7 +124,7 @@ def train(
     model_config: CandidateConfig,
     settings: TrainingConfig,
     *,
-    warm_start_from: Path | None = None,
+    warm: warm_start.WarmStart | None = None,
 ) -> loop.Result:
     """Trains a candidate model on the examples and saves it.
 
@@ -134,8 +134,7 @@ def train(
             summaries are beside it, in ``<model_dir>.training``.
         model_config: Settings of the model.
         settings: Settings of the training.
-        warm_start_from: Directory of an older model, see :mod:`models.training.warm_start`; None:
-            none.
+        warm: Older model to start from, see :mod:`models.training.warm_start`; None: none.
 
     Returns:
         Outcome of the training.
@@ -155,13 +154,16 @@ def train(
         space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
         for space in model.vocabulary_sizes
     }
-    facts = saved.lineage_of(examples_dir, spec.CANDIDATE)
-    if warm_start_from is None:
+    facts, settings = warm_start.begun(
+        model,
+        vocabularies,
+        settings,
+        warm=warm,
+        load=candidate_model.load,
+        facts=saved.lineage_of(examples_dir, spec.CANDIDATE),
+    )
+    if "warm_start" not in facts:
         _start_from_counts(examples_dir, model, seed=settings.seed)
-    else:
-        facts |= warm_start.from_directory(
-            model, vocabularies, directory=warm_start_from, load=candidate_model.load
-        )
     _advise(model, label_counts)
     holdout = _holdout(examples_dir, model, catalogue, settings)
     task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)

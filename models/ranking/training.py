@@ -20,7 +20,7 @@ from models.ranking import calibration, duration_target
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
 from models.ranking.scoring import Scorer
-from models.training import batches, checkpoints, loop, saved
+from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -295,7 +295,12 @@ def together(model_config: RankerConfig) -> tuple[str, ...]:
 
 
 def train(
-    examples_dir: Path, model_dir: Path, model_config: RankerConfig, settings: TrainingConfig
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: RankerConfig,
+    settings: TrainingConfig,
+    *,
+    warm: warm_start.WarmStart | None = None,
 ) -> loop.Result:
     """Trains a ranker on the examples and saves it; arguments as for the candidate model.
 
@@ -309,21 +314,22 @@ def train(
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
     settings = settings.fitted_to(labels.impressions)
-    starting_logit = labels.starting_logit(model_config.loss)
     advise(labels, model_config.loss)
-    resolved = ResolvedSpec.load(examples_dir)
-    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
-    model = Ranker(resolved, sizes, model_config, seed=settings.seed)
-    model.set_bias(starting_logit)
-    if model_config.target == config.RELATIVE:
-        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
+    model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     columns += _started_heads(model, examples_dir, labels)
-    task = RankerTask(
+    spaces = model.vocabulary_sizes
+    vocabularies = {s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in spaces}
+    facts, settings = warm_start.begun(
         model,
-        holdout=_holdout(examples_dir, columns, settings),
-        stop_metric=settings.stop_metric,
+        vocabularies,
+        settings,
+        warm=warm,
+        load=ranker.load,
+        facts=saved.lineage_of(examples_dir, spec.RANKER),
     )
+    holdout = _holdout(examples_dir, columns, settings)
+    task = RankerTask(model, holdout=holdout, stop_metric=settings.stop_metric)
     examples = batches.open_training(
         examples_dir,
         spec.RANKER,
@@ -331,13 +337,8 @@ def train(
         settings=settings,
         together=together(model_config),
     )
-    if model_config.pairwise and isinstance(examples, batches.Streamed):
-        logging.warning(
-            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
-            "Give --memory_gb more than the training examples take."
-        )
+    _advise_on_pairs(model_config, examples)
     configs = {"model": model_config, "training": settings}
-    facts = saved.lineage_of(examples_dir, spec.RANKER)
     run = checkpoints.RunDirectory(
         f"{os.fspath(model_dir).rstrip('/')}.training",
         {"lineage": facts, "configs": config.to_json(configs)},
@@ -348,7 +349,7 @@ def train(
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
         configs=configs,
-        vocabularies={s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in sizes},
+        vocabularies=vocabularies,
         metrics=result.metrics,
         history=result.history,
         lineage=facts,
@@ -356,6 +357,26 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _advise_on_pairs(model_config: RankerConfig, examples: object) -> None:
+    if model_config.pairwise and isinstance(examples, batches.Streamed):
+        logging.warning(
+            "Streamed examples of one user meet in a batch by chance only: pairwise does little. "
+            "Give --memory_gb more than the training examples take."
+        )
+
+
+def _new_model(
+    examples_dir: Path, model_config: RankerConfig, labels: Labels, *, seed: int
+) -> Ranker:
+    resolved = ResolvedSpec.load(examples_dir)
+    sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
+    model = Ranker(resolved, sizes, model_config, seed=seed)
+    model.set_bias(labels.starting_logit(model_config.loss))
+    if model_config.target == config.RELATIVE:
+        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
+    return model
 
 
 def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[str, ...]:

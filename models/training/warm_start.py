@@ -18,6 +18,7 @@ from absl import logging
 
 from features import command
 from features.stores import door
+from models.config import TrainingConfig
 from models.training import loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
@@ -38,6 +39,19 @@ _MEANING = (
     "exclude",
     "target",
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """An older model to start from.
+
+    Attributes:
+        directory: Its directory.
+        or_cold: Whether a model that does not fit is left alone; otherwise it is refused.
+    """
+
+    directory: str | os.PathLike[str]
+    or_cold: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,24 +113,62 @@ def apply(
     return summary
 
 
-def from_directory(
+def begun(
     model: tf_keras.Model,
     vocabularies: Vocabularies,
+    settings: TrainingConfig,
     *,
-    directory: str | os.PathLike[str],
+    warm: WarmStart | None,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
-) -> dict[str, Any]:
-    """As :func:`apply`, from a saved model; returns what the lineage says of it.
+    facts: Mapping[str, Any],
+) -> tuple[dict[str, Any], TrainingConfig]:
+    """Starts a model from an older one, where there is one.
 
     Args:
         model: Model whose weights are overwritten.
         vocabularies: Tokens by ID space; the token of id i is element i - 1.
-        directory: Directory of the old model.
+        settings: Settings of a training from nothing.
+        warm: The old model; None: none.
+        load: Function that reads the model of a directory.
+        facts: Lineage of the training.
+
+    Returns:
+        The lineage, with ``warm_start`` where the model was started, and the settings to train by.
+    """
+    if warm is None:
+        return dict(facts), settings
+    older = from_directory(model, vocabularies, start=warm, load=load)
+    return {**facts, **older}, settings.warm() if older else settings
+
+
+def from_directory(
+    model: tf_keras.Model,
+    vocabularies: Vocabularies,
+    *,
+    start: WarmStart,
+    load: Callable[[str | os.PathLike[str]], tf_keras.Model],
+) -> dict[str, Any]:
+    """As :func:`apply`, from a saved model; returns what the lineage says of it.
+
+    Where the old model does not fit and ``start`` says so, nothing is taken, and the lineage says
+    nothing.
+
+    Args:
+        model: Model whose weights are overwritten.
+        vocabularies: Tokens by ID space; the token of id i is element i - 1.
+        start: The old model.
         load: Function that reads the model of a directory.
     """
-    old_model = load(directory)
-    old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
-    summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    directory = start.directory
+    try:
+        old_model = load(directory)
+        old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
+        summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    except command.InputError as error:
+        if not start.or_cold:
+            raise
+        logging.warning("Starting cold. %s", error)
+        return {}
     trained = saved.read_lineage(directory)
     return {
         "warm_start": {

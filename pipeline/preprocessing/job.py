@@ -8,6 +8,7 @@ them. The directory appears under its name only when all of it is whole.
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ from pipeline.preprocessing import (
     beam_options,
     cleaning,
     leakage_audit,
+    log_days,
     raw_examples,
     statistics_report,
     table_files,
@@ -103,11 +105,22 @@ def run(
         progress.at("describing the examples")
         info = _info(made, config, logs_dir=logs_dir, tables=tables)
         info["beam_args"] = list(beam_args)
+        _describe_logs(output, info, pathlib.Path(logs_dir))
         statistics_report.write(output, made.resolved, info)
         info["logs"] = door.shown(logs_dir)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
+
+
+def _describe_logs(output: pathlib.Path, info: dict[str, object], logs_dir: pathlib.Path) -> None:
+    """Writes down what was read of the logs, and what their last days look like."""
+    tables, until_s = info["tables"], int(str(info["until_s"]))
+    from_s = None if info["from_s"] is None else int(str(info["from_s"]))
+    assert isinstance(tables, list)
+    info["partitions"] = log_days.partitions(logs_dir, tables, from_s=from_s, until_s=until_s)
+    days = log_days.of_logs(logs_dir, tables, from_s=from_s, until_s=until_s)
+    files.atomic_write(output / log_days.FILE, json.dumps(days))
 
 
 @contextlib.contextmanager

@@ -51,6 +51,14 @@ STEPS = (
         packages=("features", "pipeline"),
     ),
     Step(
+        # Before hours of training on a day on which something broke.
+        name="judge_examples",
+        binary="serving.judge_examples",
+        reads={"examples": EXAMPLES},
+        writes=("output", "judged_examples"),
+        packages=("features", "models", "serving"),
+    ),
+    Step(
         name="train_candidate",
         binary="models.train_candidate",
         reads={"examples": EXAMPLES},
@@ -117,6 +125,7 @@ STEPS = (
             "ranker_model": "ranker_model",
             "page_order": "page_order",
             "metrics": "evaluation",
+            "judged_examples": "judged_examples",
         },
         writes=("serving_root", SERVING_ROOT),
         packages=("features", "models", "serving"),

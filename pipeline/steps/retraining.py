@@ -11,29 +11,33 @@ import dataclasses
 import enum
 import functools
 import json
-import os
 import pathlib
+import re
 import shlex
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 
 from features import command, files
 from features.stores import door
 from features.tables import log_files
-from pipeline.steps import declared, fingerprints, step_records, work_lock
+from pipeline.steps import (
+    costs,
+    declared,
+    fingerprints,
+    processes,
+    step_records,
+    work_lock,
+)
 from serving.events import compaction
+from serving.release import manifest as release
 
 REPORT = "retrain.json"
-UNFINISHED = "unfinished"
-_SCRATCH = ".tmp"
-# A socket in a temporary directory has a name of at most 107 bytes; Python's have 32 of their own.
-_MAX_SCRATCH_CHARACTERS = 75
-_TERMINATE_WAIT_S = 20
+RUNS = "runs"
+KEEP_RUNS = 30
+DONE, REFUSED, FAILED, UNFINISHED, STOPPED = "done", "refused", "failed", "unfinished", "stopped"
 _NO_IMPRESSIONS = "the logs have no impressions"
 
 
@@ -55,6 +59,7 @@ class StepResult:
         outcome: Outcome of the step.
         command: The line to type for this step alone; empty where it is skipped.
         seconds: Wall time in this run, seconds.
+        cost: What else it cost in this run.
         reason: Reason why it was skipped, or how it failed.
         exit_code: Exit code of the process where it failed.
     """
@@ -63,8 +68,14 @@ class StepResult:
     outcome: Outcome
     command: str = ""
     seconds: float = 0.0
+    cost: costs.Cost = costs.NOTHING
     reason: str = ""
     exit_code: int = 0
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a gate failed in it."""
+        return self.exit_code == command.RefusedError.exit_code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +91,7 @@ class Retraining:
             not make a step that is up to date run again.
         chain: Steps of the retraining, in order.
         given: What steps are given for an artefact that is not at its :meth:`location`.
+        keep_runs: Number of reports of runs to keep in ``runs`` of the work directory.
         keep: Function that is called with the name of an artefact, of the records, or of the
             report, when it is complete; it may take them elsewhere.
     """
@@ -91,6 +103,7 @@ class Retraining:
     unrecorded_flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     chain: Sequence[declared.Step] = declared.STEPS
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    keep_runs: int = KEEP_RUNS
     keep: Callable[[str], None] = lambda _: None
 
     def run(self) -> list[StepResult]:
@@ -108,7 +121,7 @@ class Retraining:
         """
         self._require_logs()
         report = _Report(self)
-        with work_lock.held(self.work) as lock, _scratch(self.work) as scratch, report:
+        with work_lock.held(self.work) as lock, processes.scratch(self.work) as scratch, report:
             # What servers logged until now is then in the tables, and counts as new logs.
             compaction.compact(self.logs, wall_s=time.time())
             for number, step in enumerate(self.chain, start=1):
@@ -116,11 +129,9 @@ class Retraining:
                 title = f"[{number}/{len(self.chain)}] {step.name}"
                 report.steps.append(self._perform(step, title, lock, scratch))
                 if report.steps[-1].outcome is Outcome.FAILED:
-                    report.write("failed")
-                    self.keep(REPORT)
+                    report.finish(REFUSED if report.steps[-1].is_refused else FAILED)
                     return report.steps
-            report.write("done")
-            self.keep(REPORT)
+            report.finish(DONE)
         return report.steps
 
     def plan(self) -> list[StepResult]:
@@ -131,6 +142,25 @@ class Retraining:
         """
         self._require_logs()
         return [self._skipped(s) or self._up_to_date(s) or self._outlook(s) for s in self.chain]
+
+    def news(self, steps: Sequence[StepResult]) -> tuple[str, dict[str, Any]]:
+        """Returns how a run ended, ``done``, ``refused`` or ``failed``, and what a hook is told."""
+        last = steps[-1]
+        event = DONE
+        if last.outcome is Outcome.FAILED:
+            event = REFUSED if last.is_refused else FAILED
+        return event, {
+            "step": last.name if event != DONE else "",
+            "reason": last.reason,
+            "release": release.stated_current(self.serving_root),
+            "serving_root": door.shown(self.serving_root),
+            "report": door.shown(self.work / REPORT),
+            "steps": [
+                {"name": s.name, "outcome": s.outcome.value, "seconds": s.seconds}
+                | dataclasses.asdict(s.cost)
+                for s in steps
+            ],
+        }
 
     def location(self, artefact: str) -> pathlib.Path:
         """Returns the path of an artefact."""
@@ -160,22 +190,26 @@ class Retraining:
             command.STANDS_FOR: door.for_children(),
             **scratch,
         }
-        code = _run_process(self._command(step), lock, environment)
+        code, cost = processes.run(self._command(step), lock, environment)
         seconds = time.monotonic() - clock
         if not code:
             self.keep(step.writes[1])
-        reason = _exit_reason(code) or self._record(step, begun, seconds)
+        reason = processes.exit_reason(code) or self._record(step, begun, seconds)
+        if not reason:
+            size = costs.size_of(step.writes[1], self._output(step))
+            cost = dataclasses.replace(cost, output_bytes=size)
         if reason:
             step_records.forget(self.work, step)
         self.keep(step_records.DIRECTORY)
         if reason:
             logging.error("%s: FAILED after %.1f s: %s", title, seconds, reason)
         else:
-            logging.info("%s: done in %.1f s", title, seconds)
+            logging.info("%s: done in %.1f s: %s", title, seconds, cost)
         return dataclasses.replace(
             outlook,
             outcome=Outcome.FAILED if reason else Outcome.DONE,
             seconds=round(seconds, 2),
+            cost=cost,
             reason=reason,
             exit_code=code,
         )
@@ -295,9 +329,20 @@ class _Report:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self.write("stopped")
+            self.write(STOPPED)
 
-    def write(self, outcome: str, *, at: str = "") -> None:
+    def finish(self, outcome: str) -> None:
+        """Writes how the run ended, also among the reports of runs, of which the newest stay."""
+        text = self.write(outcome)
+        self._job.keep(REPORT)
+        name = f"{RUNS}/{re.sub('[^0-9TZ]', '', self._started)}.json"
+        files.atomic_write(self._job.work / name, text)
+        self._job.keep(name)
+        reports = sorted((self._job.work / RUNS).glob("[!.]*.json"))
+        for old in reports[: len(reports) - self._job.keep_runs]:
+            old.unlink()
+
+    def write(self, outcome: str, *, at: str = "") -> str:
         report = {
             "outcome": outcome,
             "at": at,
@@ -307,54 +352,6 @@ class _Report:
             "serving_root": door.shown(self._job.serving_root),
             "steps": [dataclasses.asdict(step) for step in self.steps],
         }
-        files.atomic_write(self._job.work / REPORT, json.dumps(report, indent=1) + "\n")
-
-
-def _exit_reason(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}" if code else ""
-
-
-def _run_process(arguments: Sequence[str], lock: int, environment: Mapping[str, str]) -> int:
-    """Runs a step to its end, or ends it when this process is asked to stop."""
-    process = subprocess.Popen(arguments, pass_fds=(lock,), env={**os.environ, **environment})
-    with _ended(process):
-        return process.wait()
-
-
-@contextlib.contextmanager
-def _scratch(work: pathlib.Path) -> Iterator[dict[str, str]]:
-    """Yields the variables that make steps keep temporary files in the work directory.
-
-    There the next run removes what a killed one left; it has the lock, so nobody writes there.
-    """
-    directory = (work / _SCRATCH).absolute()
-    shutil.rmtree(directory, ignore_errors=True)
-    if len(str(directory)) > _MAX_SCRATCH_CHARACTERS:
-        logging.info(
-            "%s is too long a path for sockets: steps keep temporary files in the system's "
-            "directory, where a killed step leaves them.",
-            directory,
-        )
-        yield {}
-        return
-    directory.mkdir()
-    try:
-        yield {"TMPDIR": str(directory)}
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_TERMINATE_WAIT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        text = json.dumps(report, indent=1) + "\n"
+        files.atomic_write(self._job.work / REPORT, text)
+        return text

@@ -144,6 +144,10 @@ def _parameters(steps: Sequence[StepResult]) -> Iterator[tuple[str, str]]:
 def _metrics(job: Retraining, steps: Sequence[StepResult]) -> Iterator[tuple[str, float]]:
     for step in steps:
         yield f"seconds.{step.name}", step.seconds
+        if step.cost.cpu_s:
+            yield f"cpu_seconds.{step.name}", step.cost.cpu_s
+            yield f"peak_memory_bytes.{step.name}", float(step.cost.peak_memory_bytes)
+            yield f"output_bytes.{step.name}", float(step.cost.output_bytes)
     path = job.location("evaluation") / "metrics.json"
     if files.read_complete(path.parent) is not None:
         for name, figure in json.loads(path.read_text())["figures"].items():

@@ -42,7 +42,7 @@ def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise command.InputError(_refusal(work, flag)) from None
+            raise command.InUseError(_refusal(work, flag)) from None
         _sign(descriptor)
         yield descriptor
     finally:

@@ -28,7 +28,16 @@ from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
 from serving.arrays import export as array_export
-from serving.building import array_trials, gates, origins, reports, skew, trials, user_queries
+from serving.building import (
+    array_trials,
+    day_gates,
+    gates,
+    origins,
+    reports,
+    skew,
+    trials,
+    user_queries,
+)
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
@@ -46,7 +55,7 @@ _FEW_QUERIES = 64
 _SERVABLES = (signatures.QUERY_TOWER, signatures.RANKER)
 
 
-class GatesFailedError(command.InputError):
+class GatesFailedError(command.RefusedError):
     """At least one gate failed, so nothing was published."""
 
 
@@ -89,6 +98,7 @@ def publish(
                 "candidate_model": origins.lineage(inputs.candidate_model),
                 "ranker_model": origins.lineage(inputs.ranker_model),
                 "index": assembly.index_report,
+                "days": day_gates.learnt_days(inputs.examples),
             },
             forced=settings.force_publish if gates.failed(assembly.gates) else "",
             keep=settings.keep,
@@ -162,6 +172,7 @@ class _Assembly:
     def write_judged(self, figures: Mapping[str, Any]) -> None:
         """Writes all that gates judge; raises GatesFailedError where one forbids publication."""
         force = self._settings.force_publish
+        self._add(*day_gates.recorded(self._inputs.judged_examples))
         self.judge_metrics(figures)
         self.judge_page_order()
         # What fails here fails before anything expensive is done.

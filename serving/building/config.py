@@ -26,6 +26,8 @@ class Inputs:
             retrieval.
         metrics: metrics.json of models.evaluate, or its directory; without it the gates of metrics
             are not checked.
+        judged_examples: Directory of serving.judge_examples, whose gates are recorded with the
+            release.
         retraining: retrain.json of pipeline.retrain, whose steps the report tells.
     """
 
@@ -34,7 +36,39 @@ class Inputs:
     ranker_model: pathlib.Path | None = None
     page_order: pathlib.Path | None = None
     metrics: pathlib.Path | None = None
+    judged_examples: pathlib.Path | None = None
     retraining: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DayLimits:
+    """How much the newest day of a log may differ from the days before it.
+
+    Attributes:
+        fewest: Least number of rows of a table, as a share of the quietest day before.
+        most: Largest number of rows of a table, in times of the busiest day before.
+        watch_time_factor: Times by which the mean watch time may leave the range of the days
+            before.
+        missing_rise: Share of rows by which a column, or a feature of the holdout, may be missing
+            more often than at most before.
+        silent_hours: Hours on end without rows, where the days before have some, that are too many.
+        least_left: Share of the rows that the release that serves has learnt which must still be in
+            the logs.
+        least_days: Days before the newest that are needed to tell, the oldest not counted.
+        least_rows: Rows of a day that are needed to tell.
+    """
+
+    fewest: Annotated[float, Bounds(ge=0, le=1)] = 0.5
+    most: Annotated[float, Bounds(ge=1)] = 3.0
+    watch_time_factor: Annotated[float, Bounds(gt=1)] = 1.4
+    missing_rise: Annotated[float, Bounds(gt=0, le=1)] = 0.3
+    silent_hours: Annotated[int, Bounds(ge=1, le=24)] = 3
+    least_left: Annotated[float, Bounds(ge=0, le=1)] = 0.8
+    least_days: Annotated[int, Bounds(ge=1)] = 3
+    least_rows: Annotated[int, Bounds(ge=1)] = 200
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

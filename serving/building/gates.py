@@ -78,7 +78,8 @@ def failed(gates: list[Gate]) -> list[Gate]:
     return [gate for gate in gates if gate.verdict == FAIL]
 
 
-def _gate(rule: str, value: str, threshold: str, *, passed: bool) -> Gate:
+def decided(rule: str, value: str, threshold: str, *, passed: bool) -> Gate:
+    """Returns a gate that was checked."""
     return Gate(rule=rule, value=value, threshold=threshold, verdict=PASS if passed else FAIL)
 
 
@@ -88,13 +89,13 @@ def index_recall(report: IndexReport, recall_target: float) -> list[Gate]:
     worst = recall_target - WORST_SLICE_SLACK
     name = min(report.slices, key=lambda s: report.slices[s], default="all users")
     return [
-        _gate(
+        decided(
             what,
             f"{report.recall:.4f}",
             f"at least {recall_target:.4f}",
             passed=report.recall >= recall_target,
         ),
-        _gate(
+        decided(
             f"the same, worst kind of user ({name})",
             f"{report.worst_slice_recall:.4f}",
             f"at least {worst:.4f}",
@@ -107,7 +108,7 @@ def finite_embeddings(videos: Floats, queries: Floats) -> Gate:
     """No embedding holds NaN or infinity, and not all videos are the same."""
     bad = index_files.num_not_finite(videos) + index_files.num_not_finite(queries)
     spread = float(videos.std(axis=0).max()) if len(videos) > 1 else 1.0
-    return _gate(
+    return decided(
         f"embeddings of {len(videos)} videos and {len(queries)} queries are finite and differ",
         f"{bad} not finite, largest deviation {spread:.3g}",
         "0 not finite, deviation above 0",
@@ -155,13 +156,13 @@ def collapse(
     usually_same = spread.overlap(drawn, pairs=_PAIRS, seed=seed)
     most = 1 - MIN_DIFFERENCE * (1 - usually_same)
     return [
-        _gate(
+        decided(
             spread_rule,
             f"{value:.1f}; of lists drawn from the watches of that time {usual:.1f}",
             f"at least {MIN_SPREAD * usual:.1f}",
             passed=value >= MIN_SPREAD * usual,
         ),
-        _gate(
+        decided(
             overlap_rule,
             f"{same:.4f}; of lists drawn from the watches of that time {usually_same:.4f}",
             f"at most {most:.4f}",
@@ -173,7 +174,7 @@ def collapse(
 def skew_proof(servable: str, skew: Skew) -> Gate:
     """The exported transform makes of raw examples what training read."""
     worst = f", worst feature {skew.feature}" if skew.feature else ""
-    return _gate(
+    return decided(
         f"the {servable}'s transform equals the training examples",
         f"{skew.rows} examples: {skew.different_ids} ids differ, {skew.missing} missing, "
         f"floats by {skew.largest_difference:.2g}{worst}",
@@ -190,7 +191,7 @@ def trial(component: str, problem: str, *, account: str) -> Gate:
         problem: Account of what went wrong, "" for nothing.
         account: Account of what was seen when nothing went wrong.
     """
-    return _gate(
+    return decided(
         f"the written {component} loads and answers",
         problem or account,
         "finite answers that fit together",
@@ -271,7 +272,7 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
         at_random = COLLAPSE_K / listed
         least = at_random + MIN_AGREEMENT * (1 - at_random)
         value = f"overlap {overlap:.4f}, at random {at_random:.4f}"
-        gates.append(_gate(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
+        gates.append(decided(rules[0], value, f"at least {least:.4f}", passed=overlap >= least))
     else:
         value = f"{listed} videos" if checks else "not refitted"
         threshold = f"{2 * COLLAPSE_K} videos to tell"
@@ -282,7 +283,7 @@ def refit(step: Mapping[str, Any]) -> list[Gate]:
         chance = min(1.0, COLLAPSE_K / checks["videos"])
         passed = recall > chance or chance == 1.0
         value = f"{recall:.4f} of {count}, chance {chance:.4f}"
-        gates.append(_gate(rules[1], value, "above chance", passed=passed))
+        gates.append(decided(rules[1], value, "above chance", passed=passed))
     else:
         value, threshold = f"{count} such watches", f"{_FEWEST_NEW} to tell"
         gates.append(Gate(rule=rules[1], value=value, threshold=threshold, verdict=NOT_CHECKED))
@@ -302,7 +303,7 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
         value = judged["hits"][judged["chosen"]][k]
         low, high = _bounds(change)
         gates.append(
-            _gate(
+            decided(
                 f"watched video in the first {k} of the page, {judged['chosen']} order, against "
                 f"{best}",
                 f"{value:.4f}; minus {best}: {change['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
@@ -334,7 +335,7 @@ def _against_chance(
         return Gate(rule=rule, value="no figure", threshold=threshold, verdict=NOT_CHECKED)
     low, high = _bounds(figure)
     passed = high >= chance if more_is_better else low <= chance
-    return _gate(rule, f"{value:.4f} [{low:.4f}, {high:.4f}]", threshold, passed=passed)
+    return decided(rule, f"{value:.4f} [{low:.4f}, {high:.4f}]", threshold, passed=passed)
 
 
 def _bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
@@ -363,7 +364,7 @@ def _against_baselines(
     name = min(baselines, key=lambda baseline: sign * baselines[baseline]["value"])
     best = baselines[name]
     low, high = _bounds(best)
-    return _gate(
+    return decided(
         rule,
         f"{model:.4f}; minus {name}: {best['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
         threshold,
@@ -385,7 +386,7 @@ def _against_previous(
             verdict=NOT_CHECKED,
         )
     limit = old * (1 - MAX_FALL if more_is_better else 1 + MAX_FALL)
-    return _gate(
+    return decided(
         rule,
         f"{value:.4f}, was {old:.4f}",
         f"{_WORD[more_is_better]} {limit:.4f}",

@@ -342,7 +342,7 @@ def _locked(serving_root: Path, name: str, *, wait: bool = True) -> Iterator[Non
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
-            raise command.InputError(
+            raise command.InUseError(
                 f"another build (process {lock.read().strip()}) is writing to {root}; "
                 "wait until it ends."
             ) from None

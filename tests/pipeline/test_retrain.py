@@ -1,7 +1,10 @@
 """The binary: its flags become commands, and a bad flag one message."""
 
+import datetime
+import json
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -48,11 +51,17 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "--holdout_days=2 --runner=DirectRunner --until=2022-05-08"
     )
     assert commands[1] == (
+        f"{python} -m serving.judge_examples --examples={work}/examples "
+        f"--output={work}/judged_examples --serving_root={tmp_path}/serving_root "
+        "'--force_publish=known bad day'"
+    )
+    assert commands[2] == (
         f"{python} -m models.train_candidate --examples={work}/examples "
         f"--model={work}/candidate_model --epochs=2"
     )
     assert [line.split()[2] for line in commands] == [
         "pipeline.preprocess",
+        "serving.judge_examples",
         "models.train_candidate",
         "models.train_ranker",
         "models.evaluate",
@@ -62,12 +71,54 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "serving.build_release",
     ]
     # An order of pages is learned from watches that its models have not learnt, and published.
-    assert f"--candidate_model={work}/candidate_model" in commands[4]
-    assert f"--candidate_model={work}/final_candidate_model" in commands[7]
-    assert f"--examples={work}/final_examples" in commands[7]
-    assert f"--page_order={work}/page_order" in commands[7]
-    assert "'--force_publish=known bad day'" in commands[7]
+    assert f"--candidate_model={work}/candidate_model" in commands[5]
+    assert f"--candidate_model={work}/final_candidate_model" in commands[8]
+    assert f"--examples={work}/final_examples" in commands[8]
+    assert f"--page_order={work}/page_order" in commands[8]
+    assert "'--force_publish=known bad day'" in commands[8]
     assert not work.exists()
+
+
+def test_a_hook_is_told_of_a_failure_and_a_window_begins_so_many_days_ago(tmp_path, logs):
+    told = tmp_path / "told.json"
+    done = retrain(tmp_path, logs, "--window_days=3", f"--hook=cp /dev/stdin {told}")
+    assert done.returncode == 2, done.stderr
+    news = json.loads(told.read_text())
+    assert (news["event"], news["step"], news["release"]) == ("failed", "preprocess", None)
+    (name,) = (tmp_path / "work" / "runs").iterdir()
+    assert json.loads(name.read_text())["outcome"] == "failed"
+    begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=3)
+    assert f"--from={begin:%Y-%m-%d}T00:00:00Z" in done.stderr
+
+
+def test_a_schedule_goes_on_after_a_failure_until_it_is_told_to_stop(tmp_path, logs):
+    line = [sys.executable, "-m", "pipeline.retrain", f"--logs={logs}", "--every=1s"]
+    told = tmp_path / "told"
+    hook = f"--hook=tee -a {told}"
+    process = subprocess.Popen(
+        [*line, f"--serving_root={tmp_path}/serving_root", hook], stderr=subprocess.PIPE
+    )
+    end = time.monotonic() + 120
+    while not (told.exists() and told.read_text().count('"event": "failed"') >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate()
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--every=24", "--every must be"), ("--hook=no-such-program", "--hook must be"),
+     ("--window_days=-1", "window_days"), ("--from=2022-05-01 --window_days=2", "give either")],
+)  # fmt: skip
+def test_a_schedule_that_cannot_be_is_refused_before_anything_runs(tmp_path, logs, flag, message):
+    done = retrain(tmp_path, logs, *flag.split())
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_time_that_is_none_is_refused_before_anything_runs(tmp_path, logs):

@@ -92,7 +92,7 @@ def is_under(path, directories):
 
 
 def test_every_way_to_deploy_has_all_parts():
-    assert len(OURS) == 6  # Funnel and retraining, three ways.
+    assert len(OURS) == 9  # Funnel, guard and retraining, three ways.
     assert len(MODEL_SERVERS) == 3
 
 
@@ -103,7 +103,7 @@ def test_our_commands_have_flags_that_exist_and_paths_that_are_there(
     module = command[command.index("-m") + 1]
     flags = flags_of(command)
     assert set(flags) <= set(all_flags()[module]), name
-    secrets = {"token_file", "history_password_file"}
+    secrets = {"token_file", "admin_token_file", "history_password_file"}
     paths = {f: value for f, value in flags.items() if value.startswith("/") and f not in secrets}
     shared = SHARED[name.split()[0]]
     assert all(path.startswith(shared) and is_under(path, mounts) for path in paths.values())
@@ -205,6 +205,7 @@ def test_units_name_units_that_exist():
     assert set(found) == {
         "watchnext-model-server.service",
         "watchnext-funnel.service",
+        "watchnext-guard.service",
         "watchnext-retrain.service",
         "watchnext-retrain.timer",
         "watchnext-failed@.service",

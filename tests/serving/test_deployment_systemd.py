@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tests.serving.deployment_files import DEPLOYMENT, units
+from features import command
+from tests.serving.deployment_files import DEPLOYMENT, kubernetes_documents, units
 
 SERVICES = [n for n, u in units() if n.endswith(".service") and not n.endswith("@.service")]
 
@@ -50,3 +51,25 @@ def test_units_are_what_systemd_understands(needs_program, tmp_path):
         )
         said = [line for line in (done.stdout + done.stderr).splitlines() if "watchnext" in line]
         assert not said
+
+
+def test_a_refusal_is_not_tried_again_and_a_fault_is_in_every_schedule():
+    """Exit codes mean the same to systemd and to Kubernetes, and are those of the code."""
+    unit = dict(units())["watchnext-retrain.service"]["Service"]
+    final = {command.InputError.exit_code, command.RefusedError.exit_code}
+    assert {int(code) for code in unit["RestartPreventExitStatus"].split()} == final
+    assert unit["Restart"] == "on-failure"
+    (job,) = (d for _, d in kubernetes_documents() if d["kind"] == "CronJob")
+    spec = job["spec"]["jobTemplate"]["spec"]
+    rules = {rule["action"]: rule for rule in spec["podFailurePolicy"]["rules"]}
+    assert set(rules["FailJob"]["onExitCodes"]["values"]) == final
+    name = rules["FailJob"]["onExitCodes"]["containerName"]
+    assert name in {c["name"] for c in spec["template"]["spec"]["containers"]}
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # Else the policy is refused.
+
+
+def test_manifests_are_what_kubernetes_takes():
+    """By the schemas of Kubernetes itself; the CRDs of an operator are in none."""
+    validate = pytest.importorskip("kubernetes_validate")
+    for name, document in kubernetes_documents():
+        validate.validate(document, "1.31", strict=True), name

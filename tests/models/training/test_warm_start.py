@@ -7,6 +7,7 @@ from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
 from models.config import CandidateConfig, RankerConfig, TrainingConfig
 from models.ranking import model as ranker
+from models.ranking import training as ranker_training
 from models.training import saved, warm_start
 
 SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
@@ -103,9 +104,12 @@ def test_training_goes_on_from_the_old_model(small_examples, tmp_path):
     hardly = TrainingConfig(epochs=1, batch_size=2000, learning_rate=1e-6)
     cold, warm = (
         candidate_training.train(
-            small_examples, tmp_path / name, CandidateConfig(**SMALL), hardly, warm_start_from=old
+            small_examples, tmp_path / name, CandidateConfig(**SMALL), hardly, warm=start
         ).metrics["map_at_100"]
-        for name, old in (("cold", None), ("warm", tmp_path / "old"))
+        for name, start in (
+            ("cold", None),
+            ("warm", warm_start.WarmStart(directory=tmp_path / "old")),
+        )
     )
     assert warm > cold + 0.05
     lineage = saved.read_lineage(tmp_path / "warm")["warm_start"]
@@ -121,5 +125,40 @@ def test_missing_old_model_is_an_input_error(small_examples, tmp_path):
             tmp_path / "m",
             CandidateConfig(**SMALL),
             TrainingConfig(),
-            warm_start_from=tmp_path / "nothing",
+            warm=warm_start.WarmStart(directory=tmp_path / "nothing"),
         )
+
+
+def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples, tmp_path, caplog):
+    quick = TrainingConfig(epochs=6, batch_size=2000)
+    other = CandidateConfig(**{**SMALL, "embedding_dim": 4})
+    candidate_training.train(small_examples, tmp_path / "old", other, quick)
+    start = warm_start.WarmStart(directory=tmp_path / "old", or_cold=True)
+    made = candidate_training.train(
+        small_examples, tmp_path / "new", CandidateConfig(**SMALL), quick, warm=start
+    )
+    assert "Starting cold" in caplog.text
+    assert "warm_start" not in saved.read_lineage(tmp_path / "new")
+    assert made.epochs > 2  # As many passes as without one.
+
+
+def test_a_warm_start_takes_a_third_of_the_passes_or_what_is_said():
+    assert TrainingConfig(epochs=12).warm().epochs == 4
+    assert TrainingConfig(epochs=3).warm().epochs == 2
+    assert TrainingConfig(epochs=1).warm().epochs == 1
+    assert TrainingConfig(epochs=12, warm_epochs=6).warm().epochs == 6
+
+
+def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):
+    config, quick = RankerConfig(), TrainingConfig(epochs=2, batch_size=64, learning_rate=0.01)
+    ranker_training.train(small_examples, tmp_path / "old", config, quick)
+    hardly = TrainingConfig(epochs=1, batch_size=2000, learning_rate=1e-6)
+    start = warm_start.WarmStart(directory=tmp_path / "old")
+    losses = [
+        ranker_training.train(
+            small_examples, tmp_path / f"new-{warm is None}", config, hardly, warm=warm
+        ).metrics["objective"]
+        for warm in (None, start)
+    ]
+    assert losses[1] < losses[0]
+    assert saved.read_lineage(tmp_path / "new-False")["warm_start"]["ids_kept"]["video"] > 0

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from features import command
-from pipeline.steps import report_page
+from pipeline.steps import report_page, retraining
 from pipeline.steps.retraining import StepResult
 from tests.pipeline.steps.chains import Outcome
 
@@ -87,15 +87,48 @@ def test_an_artefact_that_was_removed_is_made_again(site):
 
 
 def test_a_failed_step_stops_the_run_and_is_the_first_of_the_next(site, monkeypatch):
-    monkeypatch.setenv("FAIL_RANK", "3")
+    monkeypatch.setenv("FAIL_RANK", "4")
     steps = site.job().run()
     assert [step.outcome for step in steps] == [Outcome.DONE, Outcome.FAILED]
-    assert steps[-1].exit_code == 3
+    assert steps[-1].exit_code == 4
     assert json.loads((site.work / "retrain.json").read_text())["outcome"] == "failed"
     monkeypatch.delenv("FAIL_RANK")
     site.ran()
     site.outcomes()
     assert site.ran() == ["rank", "judge"]
+
+
+def test_a_run_that_a_gate_refused_says_so(site, monkeypatch):
+    monkeypatch.setenv("FAIL_JUDGE", str(command.RefusedError.exit_code))
+    job = site.job()
+    event, news = job.news(job.run())
+    assert event == "refused"
+    assert (news["step"], news["reason"]) == ("judge", "exit code 3")
+    assert [step["name"] for step in news["steps"]] == ["prepare", "rank", "judge"]
+    assert json.loads((site.work / "retrain.json").read_text())["outcome"] == "refused"
+
+
+def test_what_each_step_costs_is_reported_and_told(site):
+    job = site.job()
+    event, news = job.news(job.run())
+    assert (event, news["step"]) == ("done", "")
+    for told in (json.loads((site.work / "retrain.json").read_text())["steps"], news["steps"]):
+        cost = told[0].get("cost", told[0])
+        assert 0 < cost["cpu_s"] < 60
+        # What a process was forked from counts, and that is these tests.
+        assert 1 << 20 < cost["peak_memory_bytes"] < 1 << 36
+        made = site.work / "examples" / "COMPLETE"
+        assert cost["output_bytes"] == made.stat().st_size
+
+
+def test_the_reports_of_the_last_runs_are_kept(site, monkeypatch):
+    stamps = iter(f"2026-01-0{day}T00:00:00Z" for day in range(1, 6) for _ in range(4))
+    monkeypatch.setattr(retraining.step_records, "utc_now", lambda: next(stamps))
+    for _ in range(4):
+        site.job(keep_runs=2).run()
+    runs = sorted((site.work / "runs").iterdir())
+    assert len(runs) == 2
+    assert json.loads(runs[-1].read_text()) == json.loads((site.work / "retrain.json").read_text())
 
 
 def test_a_step_that_failed_after_it_had_once_succeeded_is_not_taken_for_complete(
