@@ -229,7 +229,7 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
 def _watched_vectors(types: Types) -> _Kinds:
     """Returns what can be averaged over watches."""
     columns = (name for name, t in types.get("videos", {}).items() if Kind.VECTOR in _kinds_of(t))
-    return {f"{bag}.{name}": (Kind.VECTOR,) for name in columns for bag in vectors.BAGS}
+    return {f"{bag}.{name}": (Kind.VECTOR,) for name in columns for bag in vectors.WINDOWS}
 
 
 def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:

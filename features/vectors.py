@@ -15,7 +15,7 @@ from features.catalogue import combined
 from features.spec import MODELS, WATCH_BAG, Feature, Kind, Side
 
 # Watches over which a vector of videos is averaged (``history.watched.X``), by what that is called.
-BAGS = {"watched": WATCH_BAG, "last": 1}
+WINDOWS = {"watched": WATCH_BAG, "last": 1}
 _NAMED = 3
 
 
@@ -33,7 +33,7 @@ def declarations_of(column: str, width: int) -> list[dict[str, object]]:
     own = {"name": column, "side": Side.CANDIDATE.value, "source": f"videos.{column}"}
     of_watches = [
         {"name": f"{bag}_{column}", "side": Side.QUERY.value, "source": f"history.{bag}.{column}"}
-        for bag in BAGS
+        for bag in WINDOWS
     ]
     return [{**one, **common} for one in (own, *of_watches)]
 

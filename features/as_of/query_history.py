@@ -48,10 +48,10 @@ class QueryHistory:
     def mean_vectors(self, feature: Feature) -> np.ndarray:
         """Returns a vector of videos averaged over the last watches, float32 [q, width].
 
-        NaN where none of them has one. Which watches, :data:`features.vectors.BAGS` says.
+        NaN where none of them has one. Which watches, :data:`features.vectors.WINDOWS` says.
         """
         bag = feature.column.partition(".")[0]
-        lengths, rows = ragged.first(*self._watched, vectors.BAGS[bag])
+        lengths, rows = ragged.first(*self._watched, vectors.WINDOWS[bag])
         # Each video of the bags once: users of a bundle watch the same ones.
         distinct, which = np.unique(rows, return_inverse=True)
         table, width = self.history.catalogue.table, feature.width

@@ -44,7 +44,7 @@ def with_bias(answer: dict[str, Array], upload_times: Array) -> npt.NDArray[np.f
 
     Args:
         answer: ``embedding`` and, where the model has the bias, ``youth``, float32 [n, 2].
-        upload_times: Of these videos, Unix seconds, [n].
+        upload_times: Upload times of these videos, Unix seconds, [n].
     """
     embeddings = np.array(answer["embedding"], np.float32)
     if OUTPUT in answer and len(embeddings):
