@@ -227,7 +227,6 @@ FEATURES: tuple[Feature, ...] = (
     _query("weekday", _UNI, "context.weekday"),
     _query("surface", _UNI, "context.surface", models=_RANKER),
     _query("example_age_s", _CONT, "context.example_age_s", models=(CANDIDATE,)),
-    # How active the user is.
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in grid_names("any")),
     _query("user_searches_1d", _CONT, "history.user_searches_1d", models=_RANKER),
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in feedback.names("any")),
@@ -312,8 +311,11 @@ class ResolvedSpec:
 
     def to_json(self) -> str:
         """Returns the JSON that :meth:`load` reads."""
-        spec = {
-            "features": [dataclasses.asdict(f) for f in self.features],
+        spec: dict[str, Any] = {
+            "features": [
+                {k: v for k, v in dataclasses.asdict(f).items() if v or k != "width"}
+                for f in self.features  # Earlier versions know of no width.
+            ],
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
             "history_from_s": self.history_from_s,
             **({"feedback": self.feedback} if self.feedback else {}),
@@ -340,9 +342,7 @@ class ResolvedSpec:
         """Reads ``spec.json`` of an examples, model or release directory."""
         path = pathlib.Path(directory) / "spec.json"
         if not path.is_file():
-            raise command.InputError(
-                f"{path} does not exist; it is written by pipeline.preprocess."
-            )
+            raise command.InputError(f"{path} does not exist; pipeline.preprocess writes it.")
         return cls.from_json(path.read_text())
 
 

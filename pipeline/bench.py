@@ -2,6 +2,7 @@ r"""Measures, and writes one flat JSON object of dotted keys to numbers.
 
     python -m pipeline.bench --output=build/bench.json
     python -m pipeline.bench --output=build/bench.json --groups=preprocess
+    python -m pipeline.bench --output=build/bench.json --groups=funnel --against=v0.9 --videos=60000
 
 Group ``x`` is ``measure`` in ``pipeline/benchmarks/x.py``. It measures on this machine, with ratios
 taken side by side in one run, and each group in a process of its own: what one has used is given
@@ -14,6 +15,7 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -23,6 +25,15 @@ from pipeline.steps import commands
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
 _OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")
 _GROUPS = flags.DEFINE_list("groups", [], f"Which groups to run; default: {', '.join(GROUPS)}.")
+_AGAINST = flags.DEFINE_string(
+    "against",
+    "",
+    "Another commit, as Git names it, that serves the same release beside this checkout: then the "
+    "group funnel gives the ratios of this one over that, measured in turns in one run.",
+)
+_VIDEOS = flags.DEFINE_integer(
+    "videos", None, "Size of the catalogue of the group funnel; default: a million.", 10_000
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -32,21 +43,26 @@ def main(argv: Sequence[str]) -> None:
     unknown = sorted(set(chosen) - set(GROUPS))
     if unknown:
         raise command.InputError(f"--groups must be out of {list(GROUPS)}, got {unknown}.")
+    settings = {"against": _AGAINST.value} if _AGAINST.value else {}
+    settings |= {"videos": _VIDEOS.value} if _VIDEOS.value else {}
+    if settings and list(chosen) != ["funnel"]:
+        raise command.InputError(
+            f"--{' and --'.join(settings)} are for the group funnel alone: give --groups=funnel."
+        )
     output = pathlib.Path(_OUTPUT.value)
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as work:
-            figures = commands.in_own_process(_measured, name, pathlib.Path(work))
+            figures = commands.in_own_process(_measured, name, pathlib.Path(work), settings)
         files.atomic_write(output, merged(_earlier(output), name, figures))
         for key, value in figures.items():
             print(f"{key:<40} {value:,.3f}")
     print(f"Wrote {output}.")
 
 
-def _measured(group: str, work: pathlib.Path) -> dict[str, float]:
+def _measured(group: str, work: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, float]:
     """Returns the figures of a group."""
-    figures: dict[str, float] = importlib.import_module(f"pipeline.benchmarks.{group}").measure(
-        work
-    )
+    module = importlib.import_module(f"pipeline.benchmarks.{group}")
+    figures: dict[str, float] = module.measure(work, **settings)
     return figures
 
 

@@ -13,6 +13,8 @@ import zipfile
 
 import pytest
 
+from tests.e2e import environments
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("features", "models", "serving", "pipeline")
 
@@ -74,32 +76,66 @@ def test_wheel_and_sdist_hold_every_file_of_the_packages_and_nothing_else(distri
     assert not any(name.startswith("tests") for name in held)
 
 
-def test_the_whole_chain_runs_from_the_wheel_alone(distribution):
-    base, _, installed = distribution
+@pytest.fixture(scope="module")
+def role(distribution, tmp_path_factory):
+    """Gives ``role(extra)``: a Python with the wheel and what that extra asks for, no more."""
+    _, wheel, _ = distribution
+    made = {}
+
+    def python(extra):
+        if extra not in made:
+            directory = tmp_path_factory.mktemp("environment") / extra
+            made[extra] = environments.make(directory, wheel, extra)
+        return made[extra]
+
+    return python
+
+
+# Away from the checkout, and from whatever the tests' own environment sets.
+ALONE = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
+
+
+def test_an_environment_has_what_its_role_needs_and_no_more(role):
+    code = (
+        "import importlib.util as u\n"
+        "names = ('polars', 'apache_beam', 'tensorflow', 'scann', 'fastapi', 'jinja2', 'pytest')\n"
+        "print(*(name for name in names if u.find_spec(name)))\n"
+    )
+
+    def there(extra):
+        return run(role(extra), "-c", code, cwd=role(extra).parent, **ALONE).split()
+
+    assert there("serving") == ["polars", "tensorflow", "scann", "fastapi"]
+    assert there("training") == ["polars", "apache_beam", "tensorflow", "scann", "jinja2"]
+
+
+def test_the_whole_chain_runs_from_the_wheel_each_step_in_the_environment_of_its_role(
+    distribution, role
+):
+    base, _, _ = distribution
     place = base / "elsewhere"
     place.mkdir()
-    alone = {"PYTHONPATH": str(installed)}
-    where = run(
-        sys.executable, "-c", "import features; print(features.__file__)", cwd=place, **alone
-    )
-    assert where.startswith(str(installed))
+    training, serving = role("training"), role("serving")
+    where = run(training, "-c", "import features; print(features.__file__)", cwd=place, **ALONE)
+    assert where.startswith(str(training.parent.parent))
     run(
-        *(sys.executable, "-m", "pipeline.simulate", "--preset=tiny", "--seed=1", "--logs=logs"),
+        *(training, "-m", "pipeline.simulate", "--preset=tiny", "--seed=1", "--logs=logs"),
         cwd=place,
-        **alone,
+        **ALONE,
     )
     run(
-        *(sys.executable, "-m", "pipeline.retrain", "--logs=logs", "--serving_root=root"),
+        *(training, "-m", "pipeline.retrain", "--logs=logs", "--serving_root=root"),
         "--candidate_flags=--batch_size=64 --epochs=1 --depth=1",
         "--ranker_flags=--epochs=1",
         "--force_publish=a tiny world for tests",
         cwd=place,
-        **alone,
+        **ALONE,
     )
+    assert "<b>Published" in (place / "work" / "report.html").read_text()
     with subprocess.Popen(
-        [sys.executable, "-m", "serving.serve", "--serving_root=root", "--logs=logs", "--port=0"],
+        [serving, "-m", "serving.serve", "--serving_root=root", "--logs=logs", "--port=0"],
         cwd=place,
-        env={**os.environ, **alone},
+        env={**os.environ, **ALONE},
         stdout=subprocess.PIPE,
         text=True,
     ) as server:

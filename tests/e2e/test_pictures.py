@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import pathlib
+import shlex
 import shutil
 
 import pytest
@@ -30,8 +31,17 @@ _ARMS = [
 MAX_WEIGHT = 40_000
 
 
+def build_again(world, root, run_command):
+    """Builds the release of the world once more, so that there are two to compare."""
+    steps = json.loads((world.work / "retrain.json").read_text())["steps"]
+    arguments = shlex.split(steps[-1]["command"])[2:]
+    kept = [one for one in arguments if not one.startswith(("--serving_root=", "--report="))]
+    done = run_command(*kept, f"--serving_root={root}")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
-def site_url(world, tmp_path_factory):
+def site_url(world, run_command, tmp_path_factory):
     """A server of the tiny world, with a copy of all that it writes to."""
     given = os.environ.get("SCREENSHOT_SITE")
     if given:
@@ -42,6 +52,8 @@ def site_url(world, tmp_path_factory):
     directory = tmp_path_factory.mktemp("pictures")
     root = shutil.copytree(world.serving_root, directory / "serving_root")
     logs = shutil.copytree(world.logs, directory / "logs")
+    if os.environ.get("WRITE_SCREENSHOTS"):
+        build_again(world, root, run_command)
     token, experiment = directory / "token", directory / "experiment.json"
     token.write_text(ADMIN)
     experiment.write_text(json.dumps({"name": "channels", "arms": _ARMS}))

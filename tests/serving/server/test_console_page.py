@@ -125,23 +125,34 @@ def test_health_lookups_and_pages_side_by_side(opened, chromium, width, is_dark)
     chromium.wait(lambda: "Recommended to somebody" in text(chromium, "#found"))
 
 
-def test_experiment_tells_arms_and_result(opened, chromium, tmp_path):
-    site = opened("experiment", funnel_options={"experiment": experiment(tmp_path)})
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS, ids=IDS)
+def test_experiment_tells_arms_and_result(opened, chromium, tmp_path, width, is_dark):
+    more = {"funnel_options": {"experiment": experiment(tmp_path)}}
+    site = opened("experiment", width=width, is_dark=is_dark, **more)
     assert "narrow" in text(chromium, "#view")
+    fits(chromium, width)
+    # As long as there is nothing to tell, it says so.
+    press(chromium, "#ask-result")
+    chromium.wait(lambda: text(chromium, "#error:not([hidden])"))
+    assert all("409" in told for told in chromium.complaints())
+    fits(chromium, width)
     for number in range(20):
         body = {"user_id": f"user-{number}", "k": 3, "context": {"region": "de"}}
         assert site.client.post("/v1/recommendations", json=body).status_code == 200
     press(chromium, "#ask-result")
     chromium.wait(lambda: "watch s per page" in text(chromium, "#result"))
-    fits(chromium, DESKTOP)
+    assert not text(chromium, "#error:not([hidden])")
+    fits(chromium, width)
 
 
-def test_token_is_asked_for_and_a_wrong_one_told(opened, chromium, running):
+@pytest.mark.parametrize(("width", "is_dark"), SCREENS, ids=IDS)
+def test_token_is_asked_for_and_a_wrong_one_told(opened, chromium, running, width, is_dark):
     site = running(admin_token=ADMIN)
-    chromium.look(width=DESKTOP)
+    chromium.look(width=width, is_dark=is_dark)
     chromium.open("about:blank")
     chromium.open(f"{site.url}/console")
     chromium.wait(lambda: text(chromium, "#status") == "The console asks for a token.")
+    fits(chromium, width)
     for token, told in ((f"{ADMIN}x", "The token is not the one"), (ADMIN, "As of ")):
         chromium.type("#token", token)
         press(chromium, "#token-form button")
@@ -166,6 +177,46 @@ def test_every_button_says_why_it_cannot(opened, chromium, tiny, tmp_path):
     chromium.run("location.hash = '#tab=lookup&video=nothing'")
     chromium.wait(lambda: "is not in release" in text(chromium, "#error:not([hidden])"))
     assert all("409" in told or "404" in told for told in chromium.complaints())
+
+
+def test_page_of_a_release_that_cannot_be_had_is_refused(opened, chromium, tiny, tmp_path):
+    root = tmp_path / "two"
+    old, new = two_releases(root)
+    opened("pages", console=console(root, tmp_path, tiny, limit_bytes=10))
+
+    def refused(told):
+        chromium.wait(lambda: told in text(chromium, "#error:not([hidden])"))
+
+    chromium.run(f"document.getElementById('other-release').value = {old!r}")
+    press(chromium, "#side-by-side button")
+    refused("a server loads at most")
+    chromium.run("document.getElementById('other-release').value = ''")
+    chromium.run("document.getElementById('other-retrieved').value = 10001")
+    press(chromium, "#side-by-side button")
+    assert not text(chromium, "#two-pages")  # The browser itself says what is too much.
+    tab(chromium, "releases")
+    release.manifest_path(root, old).write_text("{}")
+    press(chromium, f"[data-detail='{old}']")
+    refused("cannot be used")
+    release.manifest_path(root, new).unlink()  # Gone since the page was made.
+    press(chromium, f"[data-detail='{new}']")
+    refused("there is no release")
+    assert all("409" in told for told in chromium.complaints())
+
+
+def test_server_without_a_serving_root_says_so(opened, chromium):
+    opened("releases", console=None)
+    assert "given no serving root" in text(chromium, "#view")
+    press(chromium, "#compare button")
+    chromium.wait(lambda: "no second release" in text(chromium, "#error:not([hidden])"))
+    tab(chromium, "experiment")
+    press(chromium, "#ask-result")
+    chromium.wait(lambda: "given no serving root" in text(chromium, "#error:not([hidden])"))
+    tab(chromium, "pages")
+    chromium.run("document.getElementById('viewer').value = 'u'")
+    press(chromium, "#side-by-side button")
+    chromium.wait(lambda: "videos are on both pages" in text(chromium, "#two-pages"))
+    assert all("409" in told for told in chromium.complaints())
 
 
 def test_rollback_without_one_before_it_is_refused(opened, chromium, tiny, tmp_path):
