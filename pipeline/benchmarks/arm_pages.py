@@ -38,7 +38,7 @@ class Judged:
     Attributes:
         user_ids: Who each page was for, [pages].
         values: Measure to its value on each page, float64 [pages]; NaN where a page has none.
-        uploads: Of each video uploaded meanwhile, how often it was shown, float64.
+        uploads: Number of times that each video uploaded meanwhile was shown, float64 [uploads].
         upload_clicks: Clicks that these videos may expect on all pages.
     """
 
