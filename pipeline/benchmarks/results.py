@@ -148,6 +148,7 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     shown = [row for row in experiment.rows if row.metric in metrics]
     for setting, seed in dict.fromkeys((row.setting, row.seed) for row in shown):
         name = setting if len(seeds) == 1 or seed is None else f"{setting}, seed {seed}"
+        name = name.replace("*", r"\*")  # Of a formula; Markdown would make it slanted.
         rows.append([name, *(_cell(cells.get((setting, seed, metric))) for metric in metrics)])
     settings = document["settings"]
     return Measured(
