@@ -220,6 +220,12 @@ def save(path: pathlib.Path, visitors: Visitors) -> None:
     files.atomic_write(path, buffer.getvalue())
 
 
+def until_of(path: pathlib.Path) -> int:
+    """Returns the moment up to which the time of saved visitors has passed, Unix seconds."""
+    with np.load(path, allow_pickle=False) as stored:
+        return int(json.loads(str(stored["kept"]))["until_s"])
+
+
 def load(path: pathlib.Path, visitors: Visitors) -> None:
     """Reads what :func:`save` wrote.
 
