@@ -252,7 +252,10 @@ class LiveParts:
             )
         ]
         videos = unlisted.joined(shelf.table, pa.table(rows, names=list(unlisted.TYPES)))
-        return shelf.shelver.with_videos(videos.combine_chunks()).with_live(self.state)
+        built = len(shelf.shelver.release.catalogue)
+        shelved = shelf.latest.catalogue.table.slice(built)
+        longer = shelf.shelver.with_videos(videos.combine_chunks(), shelved=shelved)
+        return longer.with_live(self.state)
 
     def _videos(self) -> pa.Table | None:
         listing = log_files.find(self._logs, "videos")
