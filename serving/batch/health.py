@@ -54,7 +54,7 @@ class Health:
 
     Attributes:
         figures: Name of a metric without its prefix to its value; NaN where nothing tells it.
-        intervals: The same for the ends of its interval over users, where it has one.
+        intervals: Name of a metric to the ends of its interval over users, where it has one.
         tenths: Expected and watched seconds per impression, and impressions, by tenths.
         drift: Feature to its distance and the noise of that, largest first.
         facts: Release, begin and end (Unix seconds), pages and users.
