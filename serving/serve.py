@@ -14,7 +14,6 @@ child, which then takes the place of the first. Port and process id stay the sam
 
 import contextlib
 import dataclasses
-import os
 import pathlib
 import socket
 import time
@@ -28,7 +27,7 @@ from features.stores import locations
 from serving.events import stored_logs
 from serving.history import redis_connection
 from serving.process import clock as process_clock
-from serving.process import cores, handover, listening, supervisor
+from serving.process import cores, handover, listening, memory, supervisor
 from serving.release import manifest as release
 from serving.release import stored_root
 from serving.server.config import ServiceConfig
@@ -188,13 +187,7 @@ def _serve(place: handover.Place) -> None:
     control = handover.Control(place.control)
     if place.is_successor:
         cores.use_one()
-    # Before NumPy loads: a product of a vector is no work to share, and the threads that OpenBLAS
-    # would wake for it spin on the cores that other requests need.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    cores.name_products()
-    # Requests run side by side. To cut the small products of one of them into parts for several
-    # threads costs more than it gains, and makes the others wait.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    memory.keep_freed()
     from serving.server import connections, service
     from serving.server import run as server
 

@@ -32,6 +32,7 @@ _SITE = ("--preset=small", "--users=800", "--days=21", "--seed=1")
 _EXTRA_NUMBERS = 84
 _TRAINING = ("--epochs=1", "--batch_size=512")
 DIMENSION = 256
+NUM_VIDEOS = 1_000_000
 _NOISE = 0.35  # Of a relative's embedding, as a share of its parent's norm.
 _NORM_SHAPE = 8.0  # Of the gamma distribution of norms: deviations of about a third.
 _BATCH = 20_000
@@ -53,7 +54,7 @@ class Site:
     num_inputs: int
 
 
-def build(work: pathlib.Path, *, num_videos: int = 1_000_000) -> Site:
+def build(work: pathlib.Path, *, num_videos: int = NUM_VIDEOS) -> Site:
     """Makes the site, or what is missing of it: each part is kept in ``work``.
 
     Args:

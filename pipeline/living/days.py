@@ -34,7 +34,7 @@ from serving.release import manifest as release
 POPULARITY, OURS = "popularity", "ours"
 VISITS, NIGHT = "visits", "night"
 HAPPENED = "happened"
-_VISITORS = "visitors.npz"
+VISITORS = "visitors.npz"
 _RUN = "run.json"
 
 
@@ -84,7 +84,7 @@ class LivingSite:
         self.stages = Stages(output / "stages")
         self.said = output / "said"
         self.work = output / "work"
-        self._site = {name: output / "site" / name for name in ("logs", "serving_root")}
+        self.parts = {name: output / "site" / name for name in ("logs", "serving_root")}
         told = output / _RUN
         if told.exists() and told.read_text() != run.to_json():
             raise command.InputError(
@@ -96,12 +96,12 @@ class LivingSite:
     @property
     def logs(self) -> pathlib.Path:
         """Raw logs of the server."""
-        return self._site["logs"]
+        return self.parts["logs"]
 
     @property
     def serving_root(self) -> pathlib.Path:
         """Directory of its releases."""
-        return self._site["serving_root"]
+        return self.parts["serving_root"]
 
     def live(self) -> None:
         """Lets the days pass that have not passed yet."""
@@ -115,26 +115,35 @@ class LivingSite:
             return
         if done:
             logging.info("Going on behind %s.", names[done - 1])
-        with _Site(self, self.stages.restore(self._site)) as site:
+        with Site(self, self.stages.restore(self.parts), self.run.experiment) as site:
             for name in names[done:]:
                 kind, _, day = name.partition("-")
                 logging.info("Day %s of %d: %s.", day, self.run.days, kind)
                 work = site.visits if kind == VISITS else site.night
-                with self.stages.adding(name, self._site) as (directory, record):
+                with self.stages.adding(name, self.parts) as (directory, record):
                     work(int(day), directory, record)
 
-    def arms(self, world: site_world.World) -> np.ndarray:
-        """Returns the arm of each user by its place in the experiment, int64 [N]."""
-        experiment = ab_experiment.load(self.output / "experiment.json")
+    def arms(self, world: site_world.World, name: str) -> np.ndarray:
+        """Returns the arm of each user by its place in an experiment, int64 [N]."""
+        experiment = ab_experiment.load(self.output / f"{name}.json")
         place = {arm.name: number for number, arm in enumerate(experiment.arms)}
         arms = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
         return np.array([place[arm.name] if arm else -1 for arm in arms])
 
 
-class _Site:
-    """The running site: world, clock, server and people."""
+class Site:
+    """The running site: world, clock, server and people; a context."""
 
-    def __init__(self, living: LivingSite, stage: pathlib.Path | None) -> None:
+    def __init__(
+        self, living: LivingSite, stage: pathlib.Path | None, experiment: Mapping[str, Any]
+    ) -> None:
+        """Prepares.
+
+        Args:
+            living: The run.
+            stage: Directory of the stage that it goes on behind; None for the first day.
+            experiment: Experiment that the server is given.
+        """
         self._living = living
         self._stage = stage
         run, output = living.run, living.output
@@ -143,12 +152,16 @@ class _Site:
         self._world = living_course.world_of(run.preset.site, living.logs)
         self._start_s = run.preset.site.start_s
         self._clock = SharedClock.create(output / "clock", self._start_s)
-        files.atomic_write(output / "experiment.json", json.dumps(run.experiment, indent=1) + "\n")
+        if stage is not None:  # The server has to know the moment from the start.
+            until_s = living_course.until_of(stage / VISITORS)
+            self._clock.set(until_s + living_course.SETTLED_S)
+        self._experiment = output / f"{experiment['name']}.json"
+        files.atomic_write(self._experiment, json.dumps(experiment, indent=1) + "\n")
         # It is filled from the tables, which are what is kept of a day.
         for path in output.glob("history.sqlite*"):
             path.unlink()
 
-    def __enter__(self) -> "_Site":
+    def __enter__(self) -> "Site":
         living, live = self._living, self._living.run.preset.live
         living_course.Uploads(self._world, living.logs).until(self._start_s)
         self._server = Server(
@@ -157,7 +170,7 @@ class _Site:
                 f"--logs={living.logs}",
                 f"--history={living.output / 'history.sqlite'}",
                 f"--clock={living.output / 'clock'}",
-                f"--experiment={living.output / 'experiment.json'}",
+                f"--experiment={self._experiment}",
                 "--before_release",
             ],
             said=living.said / "server.log",
@@ -167,7 +180,7 @@ class _Site:
             self._world, living.logs, client=self._server.client, clock=self._clock, config=live
         )
         if self._stage is not None:
-            living_course.load(self._stage / _VISITORS, self._course.visitors)
+            living_course.load(self._stage / VISITORS, self._course.visitors)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -183,7 +196,7 @@ class _Site:
         visitors = self._course.visitors
         (directory / HAPPENED).mkdir()
         living_course.write_happened(directory / HAPPENED, visitors.drain())
-        living_course.save(directory / _VISITORS, visitors)
+        living_course.save(directory / VISITORS, visitors)
         record.update(
             passed=dataclasses.asdict(passed),
             answers=visitors.drain_answers(),
@@ -206,7 +219,7 @@ class _Site:
         logging.info("Night %d: %s in %.0f s.", day, night.outcome, night.wall_s)
         if night.release:
             self._course.wait_for_release(release.current(living.serving_root))
-        living_course.save(directory / _VISITORS, self._course.visitors)
+        living_course.save(directory / VISITORS, self._course.visitors)
         record.update(night.to_json())
 
 

@@ -12,6 +12,10 @@ from features.durations import DAY_S, HOUR_S
 from pipeline.living.config import LiveConfig
 from pipeline.site.config import SiteConfig
 
+# Days that the site has beyond those of a run: for experiments, and so that whoever watches at the
+# end is not cut off.
+_ROOM_DAYS = 4
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -29,8 +33,7 @@ class Preset:
 
     def of(self, *, days: int, seed: int, workers: int) -> "Preset":
         """Returns the site of a run."""
-        # A day more than passes: whoever watches at the end is not cut off.
-        site = dataclasses.replace(self.site, days=days + 1, seed=seed)
+        site = dataclasses.replace(self.site, days=days + _ROOM_DAYS, seed=seed)
         return dataclasses.replace(
             self, site=site, live=dataclasses.replace(self.live, workers=workers)
         )
@@ -61,6 +64,17 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType(
             ),
         ),
         "small": Preset(
+            site=SiteConfig(
+                users=400, videos=600, channels=50, topics=10, feedback=1.0, back_catalogue=0.6,
+                back_catalogue_days=14, life_hours=40.0,
+            ),
+            live=LiveConfig(visits_per_day=2.5, tick_s=120),
+            retrain=_retrain(
+                holdout_h=6, dim=24, candidate="--epochs=8", hidden="64,32", ranker="--epochs=3",
+                order=200,
+            ),
+        ),
+        "medium": Preset(
             site=SiteConfig(
                 users=1_200, videos=1_500, channels=120, topics=12, feedback=1.0,
                 back_catalogue=0.6, back_catalogue_days=14, life_hours=40.0,

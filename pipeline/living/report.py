@@ -47,7 +47,9 @@ def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dic
         for day, record in visits.items()
     }
     names = [living_days.POPULARITY, living_days.OURS]
-    return figures.of_days(world, living.arms(world), names, happened)
+    return figures.of_days(
+        world, living.arms(world, living.run.experiment["name"]), names, happened
+    )
 
 
 def _lines(

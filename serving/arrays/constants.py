@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from features import command, files
+from serving.release import mapping
 
 DIRECTORY = "assets.extra/arrays"
 FORMAT = 1
 _PLAN = "plan.json"
-# Larger arrays are mapped: a request reads a few rows of a table, processes share them all, and
-# what the system took back it reads again. Files of a published release never change.
-_MAPPED_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +69,10 @@ def load(saved_model: pathlib.Path) -> Constants | None:
         plan = json.loads((directory / _PLAN).read_text())
         if plan["format"] != FORMAT:
             raise ValueError(f"its format is {plan['format']}, this program reads {FORMAT}")
-        arrays = {name: _opened(directory / f"{name}.npy") for name in plan["arrays"]}
+        arrays = {name: mapping.opened(directory / f"{name}.npy") for name in plan["arrays"]}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise command.InputError(
             f"{directory} cannot be read: {error}. Build the release again, or roll back "
             "(`python -m serving.rollback`)."
         ) from error
     return Constants(plan, arrays)
-
-
-def _opened(path: pathlib.Path) -> np.ndarray:
-    is_large = path.stat().st_size > _MAPPED_BYTES
-    values = np.load(path, mmap_mode="r" if is_large else None, allow_pickle=False)
-    # A view without the subclass, which would make every slice slower.
-    return np.asarray(values)

@@ -10,7 +10,7 @@ import numpy as np
 
 from features import spec
 from features.spec import Kind, ResolvedSpec, Side
-from serving.arrays import layers
+from serving.arrays import halves, layers
 from serving.arrays.constants import Constants
 from serving.arrays.inputs import DenseSide, RawSide, boundaries_name, bounded, tables_of
 from serving.arrays.layers import Curve, Dense, relu
@@ -79,7 +79,7 @@ class RankerOfPrepared:
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Returns ``logit``, ``expected_watch_time_s``, and each kind of feedback, float32 [N]."""
-        together = inputs[prepared_videos.PARTS].astype(np.float32)
+        together = halves.to_float32(inputs[prepared_videos.PARTS])
         query = self._query_dense(self.transform(inputs))
         moment = self._moment(inputs, len(together))
         answers = [

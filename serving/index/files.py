@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from features import command, files
 from serving.index.exact_search import Floats, Rows
-from serving.release import checksums
+from serving.release import checksums, mapping
 
 INDEX_JSON = "index.json"
 SCANN = "scann"
@@ -97,10 +97,8 @@ def read(directory: str | os.PathLike[str], *, hash_contents: bool = True) -> In
     vectors = _EMBEDDINGS if (path / _EMBEDDINGS).is_file() else _SCANN_EMBEDDINGS
     content = IndexFiles(
         video_ids=pq.read_table(path / _VIDEO_IDS)["video_id"].combine_chunks(),
-        # Held, not mapped: a page that the system took back would be read from disk in the midst
-        # of a request, and a mapped file that is cut short kills the process.
+        embeddings=mapping.opened(path / vectors),
         # allow_pickle=False refuses an array of objects, the one pickle a .npy can hold.
-        embeddings=np.load(path / vectors, allow_pickle=False),
         self_test_queries=np.load(path / _SELF_TEST_QUERIES, allow_pickle=False),
         self_test_rows=np.load(path / _SELF_TEST_ROWS, allow_pickle=False),
         details=details,

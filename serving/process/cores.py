@@ -9,15 +9,12 @@ has what loads releases beside requests.
 """
 
 import os
-import pathlib
 import threading
 
 # Those of the process as it was started; a child of the server knows what its parent may use.
 ALL = frozenset(os.sched_getaffinity(0))
 # What loads beside requests starts its threads under this name.
 LOADING = "releases"
-# What OpenBLAS' kernels for AVX-512 need.
-_WIDE = frozenset({"avx512f", "avx512cd", "avx512dq", "avx512bw", "avx512vl"})
 
 
 def num_for_models() -> int:
@@ -25,19 +22,16 @@ def num_for_models() -> int:
     return max(1, len(ALL) - 1)
 
 
-def name_products() -> None:
-    """Has NumPy multiply with the widest vectors that the processor has; before NumPy loads.
+def environment() -> dict[str, str]:
+    """Returns the environment of a process that serves.
 
-    OpenBLAS takes a processor that is newer than itself for an old one of its maker. A product of
-    500 rows took twice as long on one with AVX-512 that it did not know.
+    What it says counts when NumPy and TensorFlow load, which a command's own imports already do:
+    so it is given from outside. Requests run side by side. To cut the small products of one of them
+    into parts for several threads costs more than it gains and makes the others wait; and the
+    threads that OpenBLAS would wake for them spin on the cores that other requests need.
     """
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    if set(flags.split()) >= _WIDE:
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+    single = {"OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    return {**single, **os.environ}
 
 
 def use_one() -> None:

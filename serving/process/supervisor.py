@@ -22,7 +22,7 @@ from types import FrameType
 
 from absl import logging
 
-from serving.process import handover
+from serving.process import cores, handover
 
 
 @dataclasses.dataclass(eq=False)
@@ -78,6 +78,7 @@ class Supervisor:
                 pass_fds=(place.listening, place.control),
                 # Else Ctrl-C would reach it twice, and the second one means: at once.
                 start_new_session=True,
+                env=cores.environment(),
             )
         child = _Child(process, ours)
         self._children.append(child)

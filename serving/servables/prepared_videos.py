@@ -27,6 +27,7 @@ from features.catalogue import Catalogue
 from features.screen import progress, quiet
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.index.exact_search import RowsByNumber
+from serving.release import mapping
 
 DIRECTORY = "ranker_videos"  # In the videos of a release.
 # Input of the signature that scores, output of the one that prepares. Half precision keeps three
@@ -127,8 +128,7 @@ class PreparedVideos:
         path = pathlib.Path(directory)
         return cls(
             resolved=resolved,
-            # Held, not mapped, for the reason that serving/index/files.py gives.
-            parts=np.load(path / _PARTS, allow_pickle=False),
+            parts=mapping.opened(path / _PARTS),
             nominated=json.loads((path / _COLUMNS).read_text())["nominated"],
         )
 

@@ -1,6 +1,5 @@
 """The benchmark's own parts, on a site of 300 videos: the figures are not judged here."""
 
-import json
 import shutil
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from pipeline.benchmarks import funnel as bench_funnel
 from pipeline.benchmarks import million as bench_million
+from pipeline.benchmarks import running_server
 from serving.release import manifest as release
 
 
@@ -25,7 +25,7 @@ def test_relatives_stay_near_their_parents_with_norms_of_their_own():
 
 def test_swap_under_load_fails_no_request_and_mixes_no_releases(world, tmp_path, monkeypatch):
     root = shutil.copytree(world.serving_root, tmp_path / "serving_root")
-    first, second = bench_million.second_release(root, mark=bench_funnel._MARK)
+    first, second = bench_million.second_release(root, mark=running_server.MARK)
     assert release.current(root) == first
     # The second one is whole, and differs by its titles alone.
     assert release.load(root, second).version == second
@@ -34,12 +34,13 @@ def test_swap_under_load_fails_no_request_and_mixes_no_releases(world, tmp_path,
     for name, value in (("_BEFORE_SWAP_S", 3.0), ("_AFTER_SWAP_S", 60.0)):
         monkeypatch.setattr(bench_funnel, name, value)
     site = bench_million.Site(world.logs, root, 0)
-    with bench_funnel._server(site, tmp_path) as server:
+    with running_server.running(site, tmp_path / "server") as server:
         assert server.memory_gb() > 0.1
-        load = bench_funnel._Loads(server.address, users, tmp_path)
+        assert server.cpu_s() > 0.1
+        load = running_server.Loads(server.address, users, tmp_path)
         figures = bench_funnel._swap(load, root, second, rate=5.0)
     assert figures["funnel.swap_failed_requests"] == 0
     assert figures["funnel.swap_mixed_answers"] == 0
-    found = json.loads((tmp_path / "load.json").read_text())
-    assert found["releases"].keys() == {f"{first} unmarked", f"{second} marked"}
-    assert sum(found["releases"].values()) == found["sent"] == 315
+    report = load.report()
+    assert report["releases"].keys() == {f"{first} unmarked", f"{second} marked"}
+    assert sum(report["releases"].values()) == report["sent"] == 315

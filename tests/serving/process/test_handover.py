@@ -118,6 +118,19 @@ def test_a_server_that_is_killed_is_seen_as_killed(stub):
     assert stub.ends_with() == 128 + signal.SIGKILL
 
 
+def test_a_process_that_serves_multiplies_in_one_thread(tmp_path, monkeypatch):
+    names = ("OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    one = Stub(tmp_path)
+    with one.process.stdout:
+        one.announced()
+        environment = pathlib.Path(f"/proc/{one.pid()}/environ").read_text().split("\0")
+        one.process.terminate()
+        assert one.ends_with() == 0
+    assert {f"{name}=1" for name in names} <= set(environment)
+
+
 def test_what_refuses_to_start_gives_its_exit_code(tmp_path):
     (tmp_path / "refused").write_text("")
     one = Stub(tmp_path)

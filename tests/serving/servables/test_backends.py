@@ -1,10 +1,14 @@
 """Both backends answer alike: embedded, and over TensorFlow Serving."""
 
 import concurrent.futures
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from features.screen import quiet
 from serving import errors
 from serving.servables.embedded import EmbeddedModel
 from tests.serving.servables.stub_server import INPUTS
@@ -45,3 +49,27 @@ def test_embedded_model_names_what_is_missing_and_unknown(saved_model):
 def test_signature_that_is_not_there_is_refused(saved_model):
     with pytest.raises(errors.ModelError, match="has no signature 'classify'"):
         EmbeddedModel(saved_model, "classify")
+
+
+HALF_PRECISION = """
+from serving.servables import embedded
+embedded.hush_half_precision()
+import tensorflow as tf
+v1 = tf.compat.v1
+with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+    number = v1.placeholder(tf.float16, [])
+    session.run(tf.cast(number, tf.float32) * 2.0, {number: 1.0})
+"""
+
+
+def test_the_first_half_precision_numbers_of_a_process_are_met_in_silence():
+    quietly = {**os.environ, quiet.VARIABLE: quiet.QUIET}
+    quietly.pop("TF_CPP_MIN_LOG_LEVEL", None)  # That of a command, which lets errors pass.
+    done = subprocess.run(
+        [sys.executable, "-c", HALF_PRECISION],
+        env=quietly,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
