@@ -7,6 +7,7 @@ ranker from the ranker's own transform.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, spec, tensors
+from features import command, spec, tensors, vectors
 from features.as_of import examples
-from features.catalogue import Catalogue, combined
+from features.catalogue import UPLOAD_TIME, Catalogue, combined
 from features.spec import Side
+from models.candidate import youth
 from serving import errors
 from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
@@ -133,6 +135,9 @@ class Shelver:
         new = _in_order(new, shelved)
         if not new.num_rows:
             return _ruled(self.release, videos)
+        read = self.release.resolved.features
+        for fault in vectors.faults(new, read, name="videos", key="video_id"):
+            logging.error("New videos are placed without these vectors: %s", fault)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         if self.embed is None:
@@ -140,10 +145,12 @@ class Shelver:
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
-        embed = self.embed
         embeddings = tensors.in_batches(
-            lambda videos: embed.predict(videos)["embedding"],
-            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+            functools.partial(_embedded, self.embed),
+            {
+                **tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+                UPLOAD_TIME: catalogue.upload_times[rows],
+            },
         )
         index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
@@ -170,6 +177,12 @@ class Shelver:
         except command.InputError as error:
             raise errors.ModelError(str(error)) from error
         return dataclasses.replace(prepared, parts=StackedRows(prepared.parts, parts))
+
+
+def _embedded(embed: Model, videos: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the embeddings of raw videos, what being new adds included."""
+    uploaded = videos.pop(UPLOAD_TIME)
+    return youth.with_bias(dict(embed.predict(videos)), uploaded)
 
 
 def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
