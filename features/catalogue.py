@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+UPLOAD_TIME = "upload_time"  # Column: Unix seconds.
+
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:

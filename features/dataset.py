@@ -6,9 +6,11 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow.parquet as pq
 import tensorflow as tf
 
 from features import command, files, preprocessing, spec
+from features.catalogue import UPLOAD_TIME
 from features.spec import ResolvedSpec
 
 SPLITS = ("train", "holdout", "videos")
@@ -97,8 +99,8 @@ def videos(examples_dir: Path) -> dict[str, np.ndarray]:
     """Reads the catalogue through the candidate model's transform.
 
     Returns:
-        The candidate-side features and ``label_video_id`` (object, str): row i is the video of
-        row i of ``examples/videos``.
+        The candidate-side features, ``label_video_id`` (object, str) and, where that directory is
+        there, ``upload_time`` (int64, Unix seconds): row i is that of ``examples/videos``.
     """
     resolved = ResolvedSpec.load(examples_dir)
     names = [f.name for f in resolved.of(spec.CANDIDATE, spec.Side.CANDIDATE) if f.categorical]
@@ -113,6 +115,10 @@ def videos(examples_dir: Path) -> dict[str, np.ndarray]:
     arrays = {name: values[order] for name, values in arrays.items()}
     ids = [video_id.decode() for video_id in arrays["label_video_id"]]
     arrays["label_video_id"] = np.array(ids, dtype=object)
+    listed = pathlib.Path(examples_dir) / "videos"
+    if listed.is_dir():
+        times = pq.read_table(listed, columns=[UPLOAD_TIME])[UPLOAD_TIME]
+        arrays[UPLOAD_TIME] = np.asarray(times, np.int64)
     return arrays
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from features import command, feedback, spec
+from features import command, feedback, spec, vectors
 from features.as_of import query_history
 from features.spec import CANDIDATE, MODELS, RANKER, Feature, Kind, ResolvedSpec, Side
 
@@ -219,10 +219,17 @@ def _columns(feature: Feature, types: Types) -> _Kinds:
     elif is_query:
         names = (*spec.grid_names("any"), *query_history.NUMBERS, *feedback.names("any"))
         number = dict.fromkeys(query_history.BAGS, _CATEGORIES)
+        number |= _watched_vectors(types)
     else:
         entities = ("video", "channel", "topic")
         names = (n for e in entities for n in (*spec.grid_names(e), *feedback.names(e)))
     return {**number, **dict.fromkeys(names, (Kind.CONTINUOUS,))}
+
+
+def _watched_vectors(types: Types) -> _Kinds:
+    """Returns what can be averaged over watches."""
+    columns = (name for name, t in types.get("videos", {}).items() if Kind.VECTOR in _kinds_of(t))
+    return {f"{bag}.{name}": (Kind.VECTOR,) for name in columns for bag in vectors.WINDOWS}
 
 
 def _kinds_of(column_type: pa.DataType) -> Sequence[Kind]:

@@ -1,6 +1,8 @@
 """``preprocessing_fn``: raw features to model inputs, saved by tf.Transform as the transform graph.
 
-It follows from the spec; there is nothing to add here for a new feature.
+It follows from the spec; there is nothing to add here for a new feature. Its analyzers are
+tf.Transform's. The job fits the same in one pass over columns of Arrow, whose outcome then stands
+in their place (:class:`Fitted`); the tests hold the two together.
 
 * One vocabulary per ID space, most frequent first. Ids become 1..V; 0 is missing or out of
   vocabulary and embeds to the zero vector (paper section 4.1).
@@ -14,6 +16,7 @@ It follows from the spec; there is nothing to add here for a new feature.
 Source: Covington et al., RecSys 2016, section 4.1.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -29,7 +32,9 @@ from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 NUM_QUANTILES = 255  # boundaries; 256 equal shares
+QUANTILE_ERROR = 0.001  # largest error of a boundary's rank
 LARGEST = 1e30  # beyond this a difference of two boundaries could overflow float32
+LARGEST_ENTRY = LARGEST**0.25  # of a vector feature, whose squares are added up
 LABELS = {
     spec.CANDIDATE: {"user_id": tf.string, "time": tf.int64, "label_video_id": tf.string},
     spec.RANKER: {
@@ -95,17 +100,43 @@ def vocabulary_name(space: str) -> str:
     return f"vocabulary_{space}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What the transform of a model was fitted to.
+
+    Attributes:
+        vocabularies: ID space to the file of its tokens, one in each line, most frequent first.
+        boundaries: Column of a continuous vector of F features to their boundaries, float32
+            [F, :data:`NUM_QUANTILES`], ascending.
+        moments: Column of a vector feature of width W to the number, the sum and the sum of
+            squares of its entries' finite values, float32 [3, W].
+    """
+
+    vocabularies: Mapping[str, str]
+    boundaries: Mapping[str, np.ndarray]
+    moments: Mapping[str, np.ndarray]
+
+
 def make_preprocessing_fn(
-    resolved: ResolvedSpec, model: str
+    resolved: ResolvedSpec, model: str, fitted: Fitted | None = None
 ) -> Callable[[Mapping[str, tf.Tensor]], Tensors]:
-    """Returns the preprocessing_fn of ``model`` for tf.Transform."""
+    """Returns the preprocessing_fn of a model for tf.Transform.
+
+    Args:
+        resolved: The data set's features.
+        model: ``candidate`` or ``ranker``.
+        fitted: What its analyzers come to; None leaves them to tf.Transform.
+    """
 
     def preprocessing_fn(raw: Mapping[str, tf.Tensor]) -> Tensors:
         outputs: Tensors = {name: tf.identity(raw[name]) for name in labels(resolved, model)}
         for space in resolved.spaces_of(model):
             features = [f for f in resolved.of(model) if f.space == space.name]
             tokens = {f.name: _tokens(raw[f.name], f) for f in features}
-            vocabulary = _vocabulary(space, _counted(raw, features, tokens, model))
+            if fitted is None:
+                vocabulary = _vocabulary(space, _counted(raw, tokens, resolved, space, model=model))
+            else:
+                vocabulary = fitted.vocabularies[space.name]
             for side in Side:
                 mine = [f for f in features if f.side is side]
                 if mine:
@@ -113,24 +144,34 @@ def make_preprocessing_fn(
         for side, kind, names in vectors(resolved, model):
             column = spec.vector_column(side, kind)
             if kind is Kind.VECTOR:
-                outputs[column] = _normalised(raw[column], len(names))
+                moments = None if fitted is None else fitted.moments[column]
+                outputs[column] = _normalised(raw[column], len(names), moments)
                 continue
             filled = fill_missing(raw[column], resolved.of(model, side, kind))
             if kind is Kind.BINARY:
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
             else:
-                outputs[column] = _quantiles(filled, len(names), name=_boundaries_of(column))
+                cuts = _analysed(filled) if fitted is None else _beside(fitted.boundaries[column])
+                cuts = tf.ensure_shape(cuts, [len(names), None], name=_boundaries_of(column))
+                quantiles = interpolated_quantile(filled, cuts)
+                outputs[column] = tf.ensure_shape(quantiles, [None, len(names)])
         return outputs
 
     return preprocessing_fn
 
 
+def tag_of(feature: Feature) -> str:
+    """Returns what stands before a feature's values in an ID space that small ones share."""
+    return f"{feature.name}=" if feature.space == "category" else ""
+
+
 def _tokens(raw: tf.Tensor | tf.SparseTensor, feature: Feature) -> tf.Tensor | tf.SparseTensor:
     """Tags the values of the shared category space with their feature; "" stays ""."""
-    if feature.space != "category":
+    tag = tag_of(feature)
+    if not tag:
         return raw
     values = raw.values if isinstance(raw, tf.SparseTensor) else raw
-    tagged = tf.where(values == "", values, tf.strings.join([feature.name, "=", values]))
+    tagged = tf.where(values == "", values, tf.strings.join([tag, values]))
     if isinstance(raw, tf.SparseTensor):
         return tf.SparseTensor(raw.indices, tagged, raw.dense_shape)
     return tagged
@@ -155,23 +196,35 @@ def _vocabulary(space: IdSpace, counted: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _counted(
-    raw: Mapping[str, tf.Tensor], features: Sequence[Feature], tokens: Tensors, model: str
-) -> tf.Tensor:
-    """Returns the tokens whose frequency orders and cuts a vocabulary, string [m].
+def counted_features(resolved: ResolvedSpec, model: str, space: str) -> tuple[list[Feature], bool]:
+    """Returns whose tokens order and cut a vocabulary, and whether only those of clicked examples.
 
     Where videos have the space, their values count once per watch (candidate model) or clicked
     impression (ranker), as in the paper; the bags of the same space would count a watch once
     for each later example. The shared category space counts all its features.
     """
+    features = [f for f in resolved.of(model) if f.space == space]
     counted = [f for f in features if f.side is Side.CANDIDATE]
-    if not counted or features[0].space == "category":
+    if not counted or space == "category":
+        return features, False
+    return counted, model == spec.RANKER
+
+
+def _counted(
+    raw: Mapping[str, tf.Tensor],
+    tokens: Tensors,
+    resolved: ResolvedSpec,
+    space: IdSpace,
+    *,
+    model: str,
+) -> tf.Tensor:
+    """Returns the tokens of :func:`counted_features`, string [m]."""
+    features, only_clicked = counted_features(resolved, model, space.name)
+    if not only_clicked:
         return tf.concat([_flat(tokens[f.name]) for f in features], axis=0)
-    if model == spec.CANDIDATE:
-        return tf.concat([_flat(tokens[f.name]) for f in counted], axis=0)
     clicked = raw["clicked"] > 0
     parts = []
-    for feature in counted:
+    for feature in features:
         token = tokens[feature.name]
         if isinstance(token, tf.SparseTensor):
             parts.append(tf.boolean_mask(token.values, tf.gather(clicked, token.indices[:, 0])))
@@ -216,29 +269,43 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     return tf.clip_by_value(filled, -LARGEST, LARGEST)
 
 
-def _normalised(values: tf.Tensor, width: int) -> tf.Tensor:
+def _normalised(values: tf.Tensor, width: int, moments: np.ndarray | None) -> tf.Tensor:
     """Returns vectors around 0, float32 [B, width] in [-1, 1]; 0 where a vector is missing.
 
     Each entry is its distance from the mean of the training examples in a third of standard
     deviations.
+
+    Args:
+        values: Vectors, float32 [B, width].
+        width: Number of entries.
+        moments: What the analyzers come to; None leaves them to tf.Transform.
     """
     known = tf.math.is_finite(values)
-    there = tf.clip_by_value(tf.where(known, values, 0.0), -(LARGEST**0.25), LARGEST**0.25)
-    total = functools.partial(tft.sum, reduce_instance_dims=False)
-    count = tf.maximum(total(tf.cast(known, tf.float32)), 1.0)
-    mean = total(there) / count
-    variance = tf.maximum(total(tf.square(there)) / count - tf.square(mean), 0.0)
+    there = tf.clip_by_value(tf.where(known, values, 0.0), -LARGEST_ENTRY, LARGEST_ENTRY)
+    if moments is None:
+        total = functools.partial(tft.sum, reduce_instance_dims=False)
+        sums = [total(tf.cast(known, tf.float32)), total(there), total(tf.square(there))]
+    else:
+        sums = tf.unstack(_beside(moments))
+    count = tf.maximum(sums[0], 1.0)
+    mean = sums[1] / count
+    variance = tf.maximum(sums[2] / count - tf.square(mean), 0.0)
     deviations = (there - mean) * tf.math.rsqrt(variance + 1e-8)
     entries = tf.where(known, tf.clip_by_value(deviations / 3.0, -1.0, 1.0), 0.0)
     return tf.ensure_shape(entries, [None, width])
 
 
-def _quantiles(values: tf.Tensor, width: int, *, name: str) -> tf.Tensor:
-    boundaries = tft.quantiles(
-        values, num_buckets=NUM_QUANTILES + 1, epsilon=0.001, reduce_instance_dims=False
+def _analysed(values: tf.Tensor) -> tf.Tensor:
+    """Returns the boundaries of columns, float32 [F, Q], as tf.Transform finds them."""
+    return tft.quantiles(
+        values, num_buckets=NUM_QUANTILES + 1, epsilon=QUANTILE_ERROR, reduce_instance_dims=False
     )
-    boundaries = tf.ensure_shape(boundaries, [width, None], name=name)
-    return tf.ensure_shape(interpolated_quantile(values, boundaries), [None, width])
+
+
+def _beside(fitted: np.ndarray) -> tf.Tensor:
+    """Puts an array beside the function that is being traced, as tf.Transform does."""
+    with tf.init_scope():
+        return tf.constant(fitted)
 
 
 def _boundaries_of(column: str) -> str:

@@ -1,9 +1,8 @@
 """The feature spec: every feature is declared here once, and everything else follows from it.
 
-Vocabularies, quantiles, model inputs, serving signatures and statistics are derived from the
-declarations. A raw column of any table becomes a feature by one entry: in :data:`FEATURES`, or
-in a ``features.json`` beside the logs where the column belongs to one data set only
-(:mod:`features.declarations`).
+Vocabularies, quantiles, model inputs, signatures and statistics are derived from the declarations.
+A raw column of any table becomes a feature by one entry: in :data:`FEATURES`, or in a
+``features.json`` beside the logs of the data set that alone has it (:mod:`features.declarations`).
 
 Where a raw value comes from is its ``source``, ``<origin>.<column>``:
 
@@ -12,11 +11,11 @@ users.X         column X of the users table
 videos.X        column X of the videos table
 context.X       the request: ``device`` and ``surface`` as logged; ``hour`` (0-23) and ``weekday``
                 (0 is Monday) of its time, UTC; ``example_age_s`` (candidate model only)
-history.X       what the user did before, see :mod:`features.as_of.history`
-statistics.X    the video's own statistics up to the day before, see
-:mod:`features.as_of.statistics` live.X          the video's statistics of the last minutes, see
-:mod:`features.as_of.live_statistics` nomination.X    how OUR candidate generation found the video:
-``candidate_sources``,
+history.X       what the user did before, see :mod:`features.as_of.history`; of a vector X of videos
+                ``watched.X``, its mean over the last watches, and ``last.X``, that of the last one
+statistics.X    the video's own up to the day before (:mod:`features.as_of.statistics`); ``live.X``:
+                of the last minutes (:mod:`features.as_of.live_statistics`)
+nomination.X    how OUR candidate generation found the video: ``candidate_sources``,
                 ``retrieval_score``; only of impressions with a ``release_id``
 ==============  ====================================================================================
 
@@ -63,8 +62,7 @@ class Kind(str, enum.Enum):
     VECTOR = "vector"
 
 
-# Kinds whose values stand side by side in one column of floats per side.
-NUMERIC = (Kind.CONTINUOUS, Kind.BINARY, Kind.VECTOR)
+NUMERIC = (Kind.CONTINUOUS, Kind.BINARY, Kind.VECTOR)  # Floats, in one column of each per side.
 
 
 class Side(str, enum.Enum):
@@ -146,6 +144,11 @@ class Feature:
         return self.origin == "videos" and self.column != "age_s"
 
     @functools.cached_property
+    def of_watched(self) -> str:
+        """The vector of videos that it averages over watches; "" for others."""
+        return self.column.partition(".")[2] if self.origin == "history" else ""
+
+    @functools.cached_property
     def column(self) -> str:
         """The part of ``source`` after the point."""
         return self.source.partition(".")[2]
@@ -185,8 +188,8 @@ def live_names() -> tuple[str, ...]:
     return tuple(f"video_live_{name}_{window}" for name in names for window in LIVE_WINDOWS_S)
 
 
-_RANKER = (RANKER,)
 _MULTI, _UNI, _CONT, _BIN = Kind.MULTIVALENT, Kind.UNIVALENT, Kind.CONTINUOUS, Kind.BINARY
+_RANKER = (RANKER,)
 
 FEATURES: tuple[Feature, ...] = (
     # What the user watched and searched for, order discarded (sections 3.2 to 3.4).
@@ -224,7 +227,6 @@ FEATURES: tuple[Feature, ...] = (
     _query("weekday", _UNI, "context.weekday"),
     _query("surface", _UNI, "context.surface", models=_RANKER),
     _query("example_age_s", _CONT, "context.example_age_s", models=(CANDIDATE,)),
-    # How active the user is.
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in grid_names("any")),
     _query("user_searches_1d", _CONT, "history.user_searches_1d", models=_RANKER),
     *(_query(name, _CONT, f"history.{name}", models=_RANKER) for name in feedback.names("any")),
@@ -310,15 +312,14 @@ class ResolvedSpec:
     def to_json(self) -> str:
         """Returns the JSON that :meth:`load` reads."""
         spec: dict[str, Any] = {
-            "features": [dataclasses.asdict(f) for f in self.features],
+            "features": [
+                {k: v for k, v in dataclasses.asdict(f).items() if v or k != "width"}
+                for f in self.features  # Earlier versions know of no width.
+            ],
             "spaces": [dataclasses.asdict(s) for s in self.spaces],
             "history_from_s": self.history_from_s,
+            **({"feedback": self.feedback} if self.feedback else {}),
         }
-        for entry in spec["features"]:
-            if not entry["width"]:
-                del entry["width"]  # Earlier versions know of none.
-        if self.feedback:
-            spec["feedback"] = self.feedback
         return json.dumps(spec, indent=1) + "\n"
 
     @classmethod
@@ -379,22 +380,21 @@ def resolve(columns: Mapping[str, Iterable[str]], extra: Sequence[Feature] = ())
 
 def is_available(feature: Feature, have: Mapping[str, Collection[str]]) -> bool:
     """Returns whether logs with these columns, by table, have what a feature is made of."""
+    column = feature.column
     if feature.origin in {"users", "videos"}:
-        derived = {"videos": {"age_s"}}.get(feature.origin, set())
-        return feature.column in {*have.get(feature.origin, ()), *derived}
+        return column in have.get(feature.origin, ()) or feature.source == "videos.age_s"
     if feature.origin == "context":
-        return feature.column in {*have["context"], "hour", "weekday", "example_age_s"}
+        return column in {*have["context"], "hour", "weekday", "example_age_s"}
     if feature.origin == "nomination":
-        return {feature.column, "release_id"} <= {*have.get("impressions", ())}
-    if feature.origin == "history" and "search" in feature.column:
+        return {column, "release_id"} <= {*have.get("impressions", ())}
+    if feature.of_watched:
+        return feature.of_watched in have["videos"]
+    if feature.origin == "history" and "search" in column:
         return "searches" in have
-    if feature.origin == "history" and feedback.kind_of(feature.column) and "feedback" not in have:
+    if feature.origin == "history" and feedback.kind_of(column) and "feedback" not in have:
         return False
-    if (
-        feature.column in {"watched_channel_ids", "last_channel_id"}
-        or "_channel_" in feature.column
-    ):
+    if "_channel_" in column:
         return "channel_id" in have["videos"]
-    if feature.column == "watched_topics" or "_topic_" in feature.column:
+    if column == "watched_topics" or "_topic_" in column:
         return "topics" in have["videos"]
     return True

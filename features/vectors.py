@@ -12,9 +12,30 @@ import pyarrow.compute as pc
 
 from features import command
 from features.catalogue import combined
-from features.spec import Feature, Kind
+from features.spec import MODELS, WATCH_BAG, Feature, Kind, Side
 
+# Watches over which a vector of videos is averaged (``history.watched.X``), by what that is called.
+WINDOWS = {"watched": WATCH_BAG, "last": 1}
 _NAMED = 3
+
+
+def declarations_of(column: str, width: int) -> list[dict[str, object]]:
+    """Returns what ``features.json`` says of a vector of videos, for both models.
+
+    That is the vector itself, and what a user watched by it: the mean over the last watches and
+    the last one, which know a video also where training has not met its id.
+
+    Args:
+        column: Column of the videos table, letters, digits and _.
+        width: Width of the vectors.
+    """
+    common = {"kind": Kind.VECTOR.value, "width": width, "models": list(MODELS)}
+    own = {"name": column, "side": Side.CANDIDATE.value, "source": f"videos.{column}"}
+    of_watches = [
+        {"name": f"{bag}_{column}", "side": Side.QUERY.value, "source": f"history.{bag}.{column}"}
+        for bag in WINDOWS
+    ]
+    return [{**one, **common} for one in (own, *of_watches)]
 
 
 def of_column(column: pa.Array, width: int) -> np.ndarray:
@@ -37,41 +58,77 @@ def of_column(column: pa.Array, width: int) -> np.ndarray:
     return vectors
 
 
-def require(table: pa.Table, features: Sequence[Feature], *, name: str, key: str) -> None:
-    """Refuses vectors of another width than is declared, and such as are not finite.
+def means(vectors: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Returns the mean of each run of vectors, float32 [n, width]; NaN of one that has none.
+
+    Args:
+        vectors: Vectors, float32 [sum of lengths, width]; those that are missing, NaN, do not
+            count.
+        lengths: Lengths of n consecutive runs, int64 [n].
+
+    Example:
+        >>> vectors = np.array([[1.0], [np.nan], [3.0], [5.0]], np.float32)
+        >>> means(vectors, np.array([3, 0, 1])).ravel().tolist()
+        [2.0, nan, 5.0]
+    """
+    known = ~np.isnan(vectors[:, :1])
+    sums = np.zeros((len(lengths), vectors.shape[1] + 1), np.float64)
+    runs = np.flatnonzero(lengths)
+    if len(runs):
+        starts = (np.cumsum(lengths) - lengths)[runs]
+        counted = np.concatenate([np.where(known, vectors, 0), known], axis=1)
+        sums[runs] = np.add.reduceat(counted, starts, axis=0)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is missing.
+        return (sums[:, :-1] / sums[:, -1:]).astype(np.float32)
+
+
+def read_by(features: Sequence[Feature], table: str) -> list[tuple[Feature, str]]:
+    """Returns the vector features that read a table, and the column that each of them reads."""
+    mine = [f for f in features if f.kind is Kind.VECTOR]
+    own = [(f, f.column) for f in mine if f.origin == table]
+    return own + [(f, f.of_watched) for f in mine if table == "videos" and f.of_watched]
+
+
+def faults(table: pa.Table, features: Sequence[Feature], *, name: str, key: str) -> list[str]:
+    """Says of vectors that they have another width than is declared, or are not finite.
 
     Args:
         table: Rows of a table of videos or users.
-        features: Features that read it; those of other kinds are left alone.
+        features: Features of the data set; those that read no vector of it are left alone.
         name: Name of the table.
         key: Column that names a row.
 
-    Raises:
-        command.InputError: Names the column, how many rows are wrong, and some of them.
+    Returns:
+        A sentence for each fault of each feature: the column, how many rows have it, and some of
+        them.
     """
-    for feature in features:
-        if feature.kind is not Kind.VECTOR:
-            continue
-        column = combined(table[feature.column])
-        lengths = pc.list_value_length(column)
-        _refuse(
-            pc.fill_null(pc.not_equal(lengths, feature.width), False),
-            f"have another width than the declared {feature.width}",
-            (table, name, key, feature),
-        )
-        missing = np.isnan(of_column(column, feature.width)).any(axis=1)
-        given = np.asarray(pc.is_valid(column))
-        what = "hold a number that is null, NaN or infinite"
-        _refuse(pa.array(missing & given), what, (table, name, key, feature))
+    faulty = []
+    named = {(read, feature.width): feature for feature, read in reversed(read_by(features, name))}
+    for (read, width), feature in named.items():
+        column = combined(table[read])
+        is_other = pc.fill_null(pc.not_equal(pc.list_value_length(column), width), False)
+        missing = np.isnan(of_column(column, width)).any(axis=1)
+        is_no_number = missing & np.asarray(pc.is_valid(column)) & ~np.asarray(is_other)
+        for wrong, what in (
+            (is_other, f"have another width than the declared {width}"),
+            (pa.array(is_no_number), "hold a number that is null, NaN or infinite"),
+        ):
+            if count := pc.sum(wrong).as_py() or 0:
+                some = table[key].filter(wrong).slice(0, _NAMED).to_pylist()
+                faulty.append(
+                    f"table {name}, column {read!r}, the vector feature "
+                    f"{feature.name!r}: {count:,} of {table.num_rows:,} rows {what} (first: "
+                    f"{some}). Write vectors of {width} finite numbers, or null where there is "
+                    "none."
+                )
+    return faulty
 
 
-def _refuse(wrong: pa.Array, what: str, where: tuple[pa.Table, str, str, Feature]) -> None:
-    table, name, key, feature = where
-    count = pc.sum(wrong).as_py() or 0
-    if count:
-        named = table[key].filter(wrong).slice(0, _NAMED).to_pylist()
-        raise command.InputError(
-            f"table {name}, column {feature.column!r}, the vector feature {feature.name!r}: "
-            f"{count:,} of {table.num_rows:,} rows {what} (first: {named}). Write vectors of "
-            f"{feature.width} finite numbers, or null where there is none."
-        )
+def require(table: pa.Table, features: Sequence[Feature], *, name: str, key: str) -> None:
+    """Refuses what :func:`faults` finds.
+
+    Raises:
+        command.InputError: Names every fault.
+    """
+    if faulty := faults(table, features, name=name, key=key):
+        raise command.InputError("\n  ".join(faulty))

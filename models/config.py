@@ -71,6 +71,8 @@ class CandidateConfig:
         content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
         id_dropout: Chance that a training step sees a video by its content alone, which is how
             unseen videos will be served. Only with ``video_content``.
+        vector_id_dropout: Chance likewise where videos have a vector: it says enough to do without
+            the id, if the model has learnt to.
         share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
         recent_biases: Whether the biases are moved, after the training, by what was watched of
@@ -104,6 +106,7 @@ class CandidateConfig:
     video_content: bool = True
     content_hidden: _CountOr0 = 0
     id_dropout: _Share = 0.1
+    vector_id_dropout: _Share = 0.4
     share_video_embedding: bool = False
     popularity_bias: bool = True
     recent_biases: bool = False

@@ -5,6 +5,7 @@ r"""The paper's figures and tables again, with intervals: candidate generation a
     python -m models.reproduce --output=reproduction --mode=short       # a check, in minutes
     python -m models.reproduce --output=reproduction --parts=worlds     # hard worlds, in an hour
     python -m models.reproduce --output=reproduction --parts=sequence   # beside SASRec and HSTU
+    python -m models.reproduce --output=reproduction --parts=content    # vectors of new videos
 
 Writes OUTPUT/experiments/<name>.json as each experiment ends, then results.json and report.html.
 The same command again goes on where it was stopped.
@@ -22,14 +23,22 @@ from features import command, files, provenance
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
-_CANDIDATE, _RANKING, _SEQUENCE, _WORLDS = _PARTS = (
+_CANDIDATE, _RANKING, _SEQUENCE, _WORLDS, _CONTENT = _PARTS = (
     *("candidate", "ranking"),
-    *("sequence", "worlds"),
+    *("sequence", "worlds", "content"),
 )
 # Sites to simulate where no logs are given; the full one gives enough watches for depth to matter.
 SITES: Mapping[str, Sequence[str]] = {
     experiments.SHORT: ("--preset=tiny", "--seed=1"),
     experiments.FULL: ("--preset=small", "--users=3000", "--videos=3000", "--days=21", "--seed=1"),
+}
+# Of many small channels: metadata say little of a video, and vectors what it is like.
+CONTENT_SITES: Mapping[str, Sequence[str]] = {
+    experiments.SHORT: ("--preset=tiny", "--seed=1", "--content_width=8"),
+    experiments.FULL: (
+        *("--preset=small", "--users=2500", "--videos=20000", "--channels=8000", "--topics=8"),
+        *("--niches=20", "--events_per_user_day=20", "--content_width=64", "--seed=1"),
+    ),
 }
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write or to go on with.", required=True)
 _LOGS = flags.DEFINE_string("logs", None, "Raw logs; without them a site is simulated.")
@@ -69,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     outcomes, left_out = experiments.run(chosen, setting, output / "experiments")
     facts = {
         **setting.identity(),
-        "simulated_with": None if _LOGS.value else " ".join(SITES[_MODE.value]),
+        "simulated_with": None if _LOGS.value else " ".join(_site(chosen)),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "seconds": round(sum(one.seconds for one in outcomes), 1),
         "left_out": left_out,
@@ -96,13 +105,14 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models.paper import candidate, ranking, sequence, worlds
+    from models.paper import candidate, content, ranking, sequence, worlds
 
     return {
         _CANDIDATE: candidate.EXPERIMENTS,
         _RANKING: ranking.EXPERIMENTS,
         _SEQUENCE: sequence.EXPERIMENTS,
         _WORLDS: worlds.EXPERIMENTS,
+        _CONTENT: content.EXPERIMENTS,
     }
 
 
@@ -125,18 +135,26 @@ def _seeds() -> tuple[int, ...]:
     return seeds
 
 
+def _site(chosen: Mapping[str, Make]) -> Sequence[str]:
+    """Returns the flags of the site that is simulated where no logs are given."""
+    is_content = set(chosen) <= set(_offered()[_CONTENT])
+    return (CONTENT_SITES if is_content else SITES)[_MODE.value]
+
+
 def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, Make]) -> Setting:
     """Makes what is missing of logs and examples."""
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
-    logs = pathlib.Path(_LOGS.value).resolve() if _LOGS.value else work / f"logs-{_MODE.value}"
+    site = _site(chosen)
+    of_content = "-content" if site is CONTENT_SITES[_MODE.value] else ""
+    logs = work / f"logs{of_content}-{_MODE.value}"
+    if _LOGS.value:
+        logs = pathlib.Path(_LOGS.value).resolve()
     if set(chosen) <= set(_offered()[_WORLDS]):
         logs = work  # Each world has logs of its own.
     # The truth is what a simulation writes last.
     elif not _LOGS.value and not (logs / "truth").is_dir():
-        experiments.run_command(
-            "pipeline.simulate", f"--logs={logs}", "--overwrite", *SITES[_MODE.value]
-        )
+        experiments.run_command("pipeline.simulate", f"--logs={logs}", "--overwrite", *site)
     setting = Setting(
         logs=logs,
         examples=work,

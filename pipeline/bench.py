@@ -3,6 +3,7 @@ r"""Measures, and writes one flat JSON object of dotted keys to numbers.
     python -m pipeline.bench --output=build/bench.json
     python -m pipeline.bench --output=build/bench.json --groups=preprocess
     python -m pipeline.bench --output=build/bench.json --groups=funnel --against=v0.9 --videos=60000
+    python -m pipeline.bench --output=build/bench.json --groups=preprocess --against=v0.9
 
 Group ``x`` is ``measure`` in ``pipeline/benchmarks/x.py``. It measures on this machine, with ratios
 taken side by side in one run, and each group in a process of its own: what one has used is given
@@ -22,14 +23,24 @@ from absl import flags
 from features import command, files
 from pipeline.steps import commands
 
+_GROUPS_WITH = {
+    "against": ("preprocess", "candidate", "funnel"),
+    "videos": ("funnel",),
+    "events": ("preprocess",),
+}
+_FEWEST_EVENTS = 10_000
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
 _OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")
 _GROUPS = flags.DEFINE_list("groups", [], f"Which groups to run; default: {', '.join(GROUPS)}.")
 _AGAINST = flags.DEFINE_string(
     "against",
     "",
-    "Another commit, as Git names it, that serves the same release beside this checkout: then the "
-    "group funnel gives the ratios of this one over that, measured in turns in one run.",
+    "Another commit, as Git names it: then the group gives ratios of this checkout over it, "
+    "measured in turns in one run. Of funnel, both serve one release; of preprocess, both "
+    "preprocess the same logs; of candidate, both train.",
+)
+_EVENTS = flags.DEFINE_list(
+    "events", [], "With --against, of preprocess: events of the logs; default: 50000,200000."
 )
 _VIDEOS = flags.DEFINE_integer(
     "videos", None, "Size of the catalogue of the group funnel; default: a million.", 10_000
@@ -45,10 +56,12 @@ def main(argv: Sequence[str]) -> None:
         raise command.InputError(f"--groups must be out of {list(GROUPS)}, got {unknown}.")
     settings = {"against": _AGAINST.value} if _AGAINST.value else {}
     settings |= {"videos": _VIDEOS.value} if _VIDEOS.value else {}
-    if settings and list(chosen) != ["funnel"]:
-        raise command.InputError(
-            f"--{' and --'.join(settings)} are for the group funnel alone: give --groups=funnel."
-        )
+    settings |= {"events": _numbers_of_events()} if _EVENTS.value else {}
+    for name in settings:
+        if len(chosen) != 1 or chosen[0] not in _GROUPS_WITH[name]:
+            raise command.InputError(
+                f"--{name} is for one group out of {', '.join(_GROUPS_WITH[name])}: give --groups."
+            )
     output = pathlib.Path(_OUTPUT.value)
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as work:
@@ -57,6 +70,15 @@ def main(argv: Sequence[str]) -> None:
         for key, value in figures.items():
             print(f"{key:<40} {value:,.3f}")
     print(f"Wrote {output}.")
+
+
+def _numbers_of_events() -> list[int]:
+    wrong = [text for text in _EVENTS.value if not text.isdecimal() or int(text) < _FEWEST_EVENTS]
+    if wrong:
+        raise command.InputError(
+            f"--events must be numbers of at least {_FEWEST_EVENTS}, got {', '.join(wrong)}."
+        )
+    return [int(text) for text in _EVENTS.value]
 
 
 def _measured(group: str, work: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ try:
     from packaging import utils
 
     from features import command
-    from pipeline import doctor_checks
+    from pipeline.entry import doctor_checks
     from serving.process import listening
 except (ImportError, SyntaxError, TypeError) as error:
     sys.exit(

@@ -8,10 +8,13 @@ r"""Compares formulas of a page's value by the true satisfaction of a simulated 
 
 Each holdout page is put in the order of each formula, and what its first places are worth is asked
 of the truth: the sum over places of P(click there) x satisfaction of a watch, and x watch time.
-Beside it the truth says how often an impression gets each kind of feedback, by decile of what the
-ranker expects. Intervals are over users; differences are paired.
+Beside it stands how often an impression gets each kind of feedback, by decile of what the ranker
+expects: as it was said, and by the truth. That one knows of clicks alone, so it is less: what is
+said of a video that was met elsewhere within hours counts for its impression, too. Intervals are
+over users; differences are paired.
 """
 
+import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -20,11 +23,12 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 
-from features import command
+from features import command, feedback, files, provenance
 
 if TYPE_CHECKING:
     from models.evaluation.intervals import Bootstrap
     from models.evaluation.ranking import Impressions
+    from models.paper.experiments import Row
 
 _LOGS = flags.DEFINE_string("logs", None, "Simulated logs, with feedback.", required=True)
 _EXAMPLES = flags.DEFINE_string("examples", None, "Preprocessed from them.", required=True)
@@ -35,7 +39,9 @@ _VALUES = flags.DEFINE_string(
     "Formulas, with ; between them; the first is what the others are compared with.",
 )
 _PLACES = flags.DEFINE_integer("places", 3, "First places of a page that count.", lower_bound=1)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file of the figures to write, too.")
 _BINS = 10
+_TOLERATED = 0.1
 
 
 def main(argv: Sequence[str]) -> None:
@@ -61,10 +67,36 @@ def main(argv: Sequence[str]) -> None:
     said = {page_value.WATCH_TIME: seconds, **heads.predict(model, model.resolved, impressions)}
     truth = _truth(arrays)
     bootstrap = Bootstrap(num_users=int(impressions.user_codes.max()) + 1)
-    _print_pages(
+    pages = _of_pages(
         {formula.text: formula.of(said) for formula in formulas}, impressions, truth, bootstrap
     )
-    _print_heads(said, impressions, truth, bootstrap)
+    calibrated = _of_heads(said, impressions, truth, bootstrap)
+    for row in (*pages, *calibrated):
+        print(f"  {row.setting:<52} {row.metric:<34} {row}")
+    if _OUTPUT.value:
+        _write({"page_value": pages, "calibration": calibrated})
+
+
+def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
+    from models.paper.experiments import Experiment
+
+    questions = {
+        "page_value": "each holdout page in the order of the formula; P(click there) x "
+        "satisfaction, or watch time, of a watch, by the truth, summed over its first places",
+        "calibration": "expected rate over what was said, and over the true rate of what is said "
+        "of a click, by decile of what the ranker expects",
+    }
+    experiments = [
+        Experiment(name=n, title=n, question=questions[n], paper="", settings={}, rows=rows)
+        for n, rows in parts.items()
+    ]
+    document = {
+        "measured": provenance.stamp(),
+        "settings": {},
+        "experiments": [json.loads(experiment.to_json()) for experiment in experiments],
+    }
+    files.atomic_write(_OUTPUT.value, json.dumps(document, indent=1) + "\n")
+    print(f"Wrote {_OUTPUT.value}.")
 
 
 def _truth(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -96,23 +128,27 @@ def _truth(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "watch_time_s": click * site.expected_watch_time_s(users, videos),
         "attention": np.full(len(click), decay),
         **{
-            kind: shown * site.feedback_probability(kind, users, videos)
+            kind: shown * site.feedback_probability(kind, users, videos) * part
             for kind in site_satisfaction.KINDS
+            # What is said of a whole channel is of no impression.
+            for part in (1 - site_satisfaction.OF_CHANNEL if kind == feedback.HIDE else 1.0,)
         },
     }
 
 
-def _print_pages(
+def _of_pages(
     values: Mapping[str, np.ndarray],
     impressions: "Impressions",
     truth: Mapping[str, np.ndarray],
     bootstrap: "Bootstrap",
-) -> None:
+) -> "list[Row]":
+    """Returns what the first places are worth in the order of each formula, by its text."""
     from models.evaluation import metrics
+    from models.paper.experiments import Row
 
     codes, pages = impressions.user_codes, impressions.pages
-    first = None
-    print("page value: true satisfaction and watch seconds of the first places of a page")
+    rows: list[Row] = []
+    first: dict[str, metrics.UserSums] = {}
     for text, value in values.items():
         order = np.lexsort((-value, pages))
         starts = np.searchsorted(pages[order], pages[order])
@@ -120,56 +156,68 @@ def _print_pages(
         place[order] = np.arange(len(order)) - starts
         weight = (place + 1.0) ** -truth["attention"] * (place < _PLACES.value)
         num_pages = np.bincount(codes, weights=place == 0, minlength=bootstrap.num_users)
-        sums = {
-            name: metrics.UserSums(
-                numerator=np.bincount(
-                    codes, weights=weight * truth[name], minlength=bootstrap.num_users
-                ).astype(np.float64),
-                denominator=num_pages.astype(np.float64),
+        for name in ("satisfaction", "watch_time_s"):
+            total = np.bincount(codes, weights=weight * truth[name], minlength=bootstrap.num_users)
+            one = metrics.UserSums(
+                numerator=total.astype(np.float64), denominator=num_pages.astype(np.float64)
             )
-            for name in ("satisfaction", "watch_time_s")
-        }
-        first = first or sums
-        parts = []
-        for name, one in sums.items():
+            before = first.setdefault(name, one)
             change = metrics.UserSums(
-                numerator=one.numerator - first[name].numerator, denominator=one.denominator
+                numerator=one.numerator - before.numerator, denominator=one.denominator
             )
             figure, difference = bootstrap.intervals([one, change])
-            parts.append(
-                f"{name} {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}], change "
-                f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-            )
-        print(f"  {text}\n    " + "\n    ".join(parts))
+            rows.append(Row.of(text, name, figure, n=int(num_pages.sum())))
+            if one is not before:
+                rows.append(Row.of(text, f"{name}, change", difference, n=int(num_pages.sum())))
+    return rows
 
 
-def _print_heads(
+def _of_heads(
     said: Mapping[str, np.ndarray],
     impressions: "Impressions",
     truth: Mapping[str, np.ndarray],
     bootstrap: "Bootstrap",
-) -> None:
-    from models.evaluation import metrics
-
-    codes = impressions.user_codes
+) -> "list[Row]":
+    """Returns expected over actual rates by decile, as they were said and by the truth."""
+    rows: list[Row] = []
     for kind in said:
         if kind not in truth or kind == "watch_time_s":
             continue
-        bins = metrics.calibration_bins(said[kind], _BINS)
-        print(f"{kind}: expected over true rate by decile")
-        for one in np.unique(bins):
-            mask = bins == one
-            expected, true = (
-                metrics.sums_by_user(values * mask, codes, bootstrap.num_users).numerator
-                for values in (said[kind], truth[kind])
-            )
-            ratio = bootstrap.intervals([metrics.UserSums(numerator=expected, denominator=true)])[0]
-            print(
-                f"  {one + 1:2d}  {mask.sum():7,}  {said[kind][mask].mean():.4f} "
-                f"{truth[kind][mask].mean():.4f}  {ratio.value:.2f} "
-                f"[{ratio.low:.2f}, {ratio.high:.2f}]"
-            )
+        given = np.asarray(impressions.arrays[feedback.label(kind)], np.float64)
+        for name, actual in (("said", given), ("true", truth[kind])):
+            rows += _by_decile(kind, name, said[kind], actual, impressions.user_codes, bootstrap)
+    return rows
+
+
+def _by_decile(  # noqa: PLR0917
+    kind: str,
+    name: str,
+    expected: np.ndarray,
+    actual: np.ndarray,
+    codes: np.ndarray,
+    bootstrap: "Bootstrap",
+) -> "list[Row]":
+    """Returns expected over actual by decile, and how many deciles are right to a tenth."""
+    from models.evaluation import metrics
+    from models.paper.experiments import Row
+
+    rows, within, reaching = [], 0, 0
+    bins = metrics.calibration_bins(expected, _BINS)
+    for one in np.unique(bins):
+        sums = [
+            metrics.sums_by_user(values * (bins == one), codes, bootstrap.num_users).numerator
+            for values in (expected, actual)
+        ]
+        (ratio,) = bootstrap.intervals([metrics.UserSums(numerator=sums[0], denominator=sums[1])])
+        within += abs(ratio.value - 1) <= _TOLERATED
+        reaching += ratio.low <= 1 + _TOLERATED and ratio.high >= 1 - _TOLERATED
+        n = int((bins == one).sum())
+        rows.append(Row.of(f"{kind}, expected over {name}", f"decile {one + 1}", ratio, n=n))
+    for metric, count in (("within 10 %", within), ("interval reaches 10 %", reaching)):
+        row = Row(setting=f"{kind}, expected over {name}", metric=metric, value=float(count))
+        rows.append(row)
+    return rows
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs", "examples", "ranker_model"))
+    command.run(main, reads=("logs", "examples", "ranker_model"), writes=("output",))

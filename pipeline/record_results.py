@@ -7,9 +7,10 @@ r"""Puts what was measured into the tables of docs/results, with the setting tha
     python -m pipeline.record_results --measured=build/bench.json --part=index \
         --table=vector-index.index --data="a million synthetic vectors of 256 dimensions"
 
-Reads metrics.json of ``models.evaluate``, results.json of ``models.reproduce`` or the file of
-``pipeline.bench``. What the measurement says of its setting need not be told; date and commit are
-those of the measurement, of bench.json those of now.
+Reads metrics.json of ``models.evaluate``, results.json of ``models.reproduce``, the file of
+``pipeline.measure_pages`` or ``pipeline.measure_satisfaction``, or that of ``pipeline.bench``. What
+the measurement says of its setting need not be told; date and commit are those of the measurement,
+of bench.json those of now.
 """
 
 import pathlib

@@ -9,8 +9,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = [
     "features.preprocessing",
+    "features.vectors",
+    "models.candidate.youth",
     "models.evaluation.intervals",
     "models.evaluation.metrics",
+    "models.evaluation.sequential",
     "models.losses",
     "models.spread",
     "pipeline.benchmarks.results",

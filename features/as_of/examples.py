@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from features import feedback, spec, vectors
-from features.as_of import ragged
+from features import feedback, spec
+from features.as_of import ragged, table_values
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveColumns
 from features.as_of.query_history import QueryHistory
 from features.as_of.statistics import VideoStatistics
-from features.catalogue import Catalogue, combined, filled
+from features.catalogue import Catalogue, filled
 from features.durations import DAY_S, HOUR_S
 from features.event_columns import Queries
 from features.spec import Feature, Kind, ResolvedSpec, Side
@@ -80,7 +79,7 @@ def query_batch(
 
     def strings(feature: Feature) -> pa.Array:
         if feature.origin == "users":
-            return _table_strings(users.table, feature, request.user_rows)
+            return table_values.strings(users.table, feature, request.user_rows)
         if feature.origin == "context":
             return _context_strings(feature, request)
         lengths, values = past.bag(feature.column)
@@ -92,7 +91,7 @@ def query_batch(
 
     def floats(feature: Feature) -> np.ndarray:
         if feature.origin == "users":
-            return _table_floats(users.table, feature.column, request.user_rows)
+            return table_values.floats(users.table, feature.column, request.user_rows)
         if feature.source == "context.example_age_s":
             ages = request.example_age_s
             return np.zeros(rows, np.float32) if ages is None else ages
@@ -101,8 +100,16 @@ def query_batch(
         return computed[feature.column]
 
     made: dict[str, Any] = {"strings": strings, "floats": floats}
-    made["vectors_of"] = functools.partial(_table_vectors, users.table, rows=request.user_rows)
+    made["vectors_of"] = functools.partial(_query_vectors, past, users, request.user_rows)
     return _batch(resolved, model, Side.QUERY, rows=rows, **made)
+
+
+def _query_vectors(
+    past: QueryHistory, users: Users, user_rows: np.ndarray, feature: Feature
+) -> np.ndarray:
+    if feature.of_watched:
+        return past.mean_vectors(feature)
+    return table_values.dense(users.table, feature.column, user_rows, width=feature.width)
 
 
 def candidate_batch(
@@ -144,13 +151,15 @@ def candidate_batch(
 
     def strings(feature: Feature) -> pa.Array:
         if feature.origin == "videos":
-            return _table_strings(catalogue.table, feature, video_rows)
+            return table_values.strings(catalogue.table, feature, video_rows)
         return _given_strings(nominations, feature, len(video_rows))
 
-    rows = len(video_rows)
-    made: dict[str, Any] = {"strings": strings, "floats": floats}
-    made["vectors_of"] = functools.partial(_table_vectors, catalogue.table, rows=video_rows)
-    return _batch(resolved, model, Side.CANDIDATE, rows=rows, **made)
+    def vectors_of(feature: Feature) -> np.ndarray:
+        width = feature.width
+        return table_values.dense(catalogue.table, feature.column, video_rows, width=width)
+
+    made: dict[str, Any] = {"strings": strings, "floats": floats, "vectors_of": vectors_of}
+    return _batch(resolved, model, Side.CANDIDATE, rows=len(video_rows), **made)
 
 
 def candidate_numbers(
@@ -195,13 +204,13 @@ def _candidate_floats(
         if feature.column in computed and not feature.static:
             return computed[feature.column]
         if feature.origin == "videos":
-            return _table_floats(catalogue.table, feature.column, video_rows)
+            return table_values.floats(catalogue.table, feature.column, video_rows)
         if feature.origin == "history" and feedback.kind_of(feature.column):
             return np.zeros(len(video_rows), np.float32)  # Nobody here said anything.
         column = (nominations or {}).get(feature.column)
         if column is None:
             return np.full(len(video_rows), np.nan, np.float32)
-        return _floats(column)
+        return table_values.numbers(column)
 
     return floats
 
@@ -257,56 +266,7 @@ def vector_array(matrix: np.ndarray) -> pa.ListArray:
 def _scattered(lengths: np.ndarray, values: pa.Array) -> pa.Array:
     """Returns string [n] from runs of at most one value, "" for none."""
     rows = np.where(lengths > 0, np.cumsum(lengths) - lengths, -1)
-    return filled(_taken(values, rows), pa.string(), "")
-
-
-def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
-    """Returns ``column[rows]``, null where the row is -1."""
-    rows = np.asarray(rows, np.int64)
-    return column.take(pa.array(rows, mask=rows < 0))
-
-
-def _table_strings(table: pa.Table, feature: Feature, rows: np.ndarray) -> pa.Array:
-    # Rows first, casts after: the table may hold millions of videos, the rows are hundreds.
-    taken = _taken(_combined_column(table, feature.column, len(rows)), rows)
-    if feature.kind is Kind.UNIVALENT:
-        return filled(taken, pa.string(), "")
-    if not pa.types.is_list(taken.type):
-        taken = _as_lists(taken.cast(pa.string()))
-    taken = taken.cast(pa.list_(pa.string()))
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(taken), 0), np.int64)
-    return ragged.list_array(
-        *ragged.cut(lengths, filled(taken.flatten(), pa.string(), ""), feature.max_length)
-    )
-
-
-def _table_vectors(table: pa.Table, feature: Feature, *, rows: np.ndarray) -> np.ndarray:
-    taken = _taken(_combined_column(table, feature.column, len(rows)), rows)
-    return vectors.of_column(taken, feature.width)
-
-
-def _as_lists(column: pa.Array) -> pa.ListArray:
-    lengths = np.asarray(column.is_valid(), np.int64)
-    return ragged.list_array(lengths, column.drop_null())
-
-
-def _combined_column(table: pa.Table, name: str, rows: int) -> pa.Array:
-    """Returns a column as one array; all null where the table does not have it."""
-    if name not in table.column_names:
-        return pa.nulls(max(table.num_rows, rows), pa.string())
-    return combined(table[name])
-
-
-def _table_floats(table: pa.Table, name: str, rows: np.ndarray) -> np.ndarray:
-    if name not in table.column_names or not table.num_rows:
-        return np.full(len(rows), np.nan, np.float32)
-    return _floats(_taken(combined(table[name]), rows))
-
-
-def _floats(column: pa.Array) -> np.ndarray:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    return np.asarray(filled(column, pa.float64(), np.nan)).astype(np.float32)
+    return filled(table_values.taken(values, rows), pa.string(), "")
 
 
 def _context_strings(feature: Feature, request: Request) -> pa.Array:
@@ -329,4 +289,4 @@ def _given_strings(
     if column is None:
         column = pa.nulls(rows, pa.list_(pa.string()))
     table = pa.table({feature.column: column})
-    return _table_strings(table, feature, np.arange(rows))
+    return table_values.strings(table, feature, np.arange(rows))

@@ -2,7 +2,8 @@
 
 What happened lies in :class:`features.as_of.history.History`. To add a feature, declare it in
 ``features.spec.FEATURES`` with the source ``history.<column>``, and say here how that column is
-computed: a number by an entry of :data:`NUMBERS`, a list of values by one of :data:`BAGS`.
+computed: a number by an entry of :data:`NUMBERS`, a list of values by one of :data:`BAGS`. A vector
+of videos is averaged over bags as it is declared (:func:`QueryHistory.mean_vectors`).
 """
 
 import functools
@@ -11,12 +12,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import spec, text
-from features.as_of import ragged
+from features import spec, text, vectors
+from features.as_of import ragged, table_values
 from features.as_of.history import History
 from features.catalogue import ragged_rows
 from features.durations import DAY_S
 from features.event_columns import Queries
+from features.spec import Feature
 
 # Lengths int64 [q], and the values, string [sum of lengths].
 Bag = tuple[np.ndarray, pa.Array]
@@ -42,6 +44,19 @@ class QueryHistory:
         """Returns the columns of :data:`NUMBERS` and of the user's grid, float32 [q] each."""
         grid = self.history.user_grid(self.queries)
         return grid | {column: compute(self) for column, compute in NUMBERS.items()}
+
+    def mean_vectors(self, feature: Feature) -> np.ndarray:
+        """Returns a vector of videos averaged over the last watches, float32 [q, width].
+
+        NaN where none of them has one. Which watches, :data:`features.vectors.WINDOWS` says.
+        """
+        bag = feature.column.partition(".")[0]
+        lengths, rows = ragged.first(*self._watched, vectors.WINDOWS[bag])
+        # Each video of the bags once: users of a bundle watch the same ones.
+        distinct, which = np.unique(rows, return_inverse=True)
+        table, width = self.history.catalogue.table, feature.width
+        of_videos = table_values.dense(table, feature.of_watched, distinct, width=width)
+        return vectors.means(of_videos[which.reshape(-1)], lengths)
 
     @functools.cached_property
     def _watched(self) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,13 @@
 
     logs/watches/date=2022-05-01/part-00000.parquet      events, by the UTC date of their time
     logs/videos/part-00000.parquet                       tables that are not events
+    logs/video_vectors/content.npz                       vectors beside a table, optional
     logs/features.json                                   declarations of extra features, optional
 
 A reader takes ``fragments`` (some row groups of one file) and reads each where it likes, so that
 no table has to fit in memory. Which files are read is decided in :mod:`features.tables.log_files`,
-what is read of each in :mod:`features.tables.log_columns`.
+what is read of each in :mod:`features.tables.log_columns`, and
+:mod:`features.tables.vector_files` adds vectors to a table that is read whole.
 """
 
 import dataclasses
@@ -20,7 +22,14 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import command
-from features.tables import log_columns, log_files, log_writer, schema, time_windows
+from features.tables import (
+    log_columns,
+    log_files,
+    log_writer,
+    schema,
+    time_windows,
+    vector_files,
+)
 from features.tables.log_files import TableFile
 
 # Written by the other half of this module, which has its own file.
@@ -200,8 +209,20 @@ def read_table(
         Rows in the order of dates, then of files; where ids repeat that should not, the oldest file
         comes first (:func:`features.tables.log_files.oldest_first`). A column that some files lack
         is null in their rows. When nothing lies inside the window, the contract columns without
-        rows.
+        rows. Vectors that lie beside the table are further columns.
     """
+    rows = _table(logs_dir, table, columns=columns, from_s=from_s, until_s=until_s)
+    return vector_files.joined(logs_dir, table, rows, columns=columns)
+
+
+def _table(
+    logs_dir: str | os.PathLike[str],
+    table: str,
+    *,
+    columns: Sequence[str] | None,
+    from_s: int | None,
+    until_s: int | None,
+) -> pa.Table:
     contract = schema.table_of(table)
     pieces = fragments(logs_dir, table, from_s=from_s, until_s=until_s)
     parts = [read_fragment(p, columns=columns, from_s=from_s, until_s=until_s) for p in pieces]
@@ -220,6 +241,8 @@ def read_table(
 def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.DataType]:
     """Returns name -> type of every column that any file of a table has, after ``conform``.
 
+    Vectors that lie beside the table are among them.
+
     Raises:
         InputError: The table is absent, or a file is not whole or breaks the contract.
     """
@@ -231,7 +254,8 @@ def column_types(logs_dir: str | os.PathLike[str], table: str) -> dict[str, pa.D
         together = log_writer.concatenated(tables).schema
     except command.InputError as error:
         raise command.InputError(f"table {table} in {logs_dir}: {error}") from error
-    return dict(zip(together.names, together.types, strict=True))
+    own = dict(zip(together.names, together.types, strict=True))
+    return own | vector_files.types(logs_dir, table)
 
 
 def _require_directory(root: pathlib.Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from models.candidate.youth import HALF_LIFE_S
 from models.embeddings import Tensors
 
 
@@ -42,6 +43,21 @@ def age_pieces(ages: tf.Tensor, pieces: int) -> tf.Tensor:
     return tf.nn.relu(
         1 - tf.abs(ages[:, tf.newaxis] * pieces - tf.range(pieces + 1, dtype=tf.float32))
     )
+
+
+def youth_bias(youth: tf.Tensor, upload_times: tf.Tensor, width: int) -> tf.Tensor:
+    """Returns what being new adds to embeddings, float32 [N, width]: a bias, in the last column.
+
+    Args:
+        youth: Weight, and end of training in Unix seconds, float32 [2]; see
+            :mod:`models.candidate.youth`.
+        upload_times: Unix seconds, int64 [N].
+        width: Number of columns.
+    """
+    age_s = tf.cast(youth[1], tf.float64) - tf.cast(upload_times, tf.float64)
+    decayed = tf.pow(tf.constant(0.5, tf.float64), tf.maximum(age_s, 0.0) / HALF_LIFE_S)
+    bias = youth[0] * tf.cast(decayed, tf.float32)
+    return tf.pad(bias[:, tf.newaxis], [[0, 0], [width - 1, 0]])
 
 
 def thinned(features: Tensors, bags: Collection[str], rate: float) -> dict[str, tf.Tensor]:

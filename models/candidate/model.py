@@ -26,6 +26,7 @@ import tensorflow as tf
 import tf_keras
 
 from features import command, spec
+from features.catalogue import UPLOAD_TIME
 from features.spec import Kind, ResolvedSpec, Side
 from models import embeddings
 from models.candidate import layers
@@ -85,6 +86,7 @@ class CandidateModel(tf_keras.Model):
         self.mixed_precision = False
         # What having been watched adds to a video's logit; fitted after the training.
         self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
+        self.youth = tf.Variable([0.0, 0.0], trainable=False, name="youth")  # See that module.
         self._make_tables(seed)
         self._make_query_layers(seed)
         self._make_place_weights()
@@ -105,6 +107,17 @@ class CandidateModel(tf_keras.Model):
     def has_content(self) -> bool:
         """Whether videos outside the vocabulary have an embedding."""
         return self.config.video_content and bool(self._video_inputs.columns)
+
+    @property
+    def id_dropout(self) -> float:
+        """Chance that a training step sees a video by its content alone."""
+        return self.config.vector_id_dropout if self.has_vectors else self.config.id_dropout
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a vector says what videos are like."""
+        kinds = {feature.kind for feature in self._video_inputs.features}
+        return self.has_content and Kind.VECTOR in kinds
 
     @property
     def has_item_to_item(self) -> bool:
@@ -280,8 +293,8 @@ class CandidateModel(tf_keras.Model):
 
         Args:
             video_features: Transformed candidate-side features by name, ``video_id`` among them,
-                leading dimension N.
-            training: Whether ids are dropped at ``id_dropout``.
+                leading dimension N; with ``upload_time``, Unix seconds, what is new has its bias.
+            training: Whether ids are dropped at :attr:`id_dropout`.
 
         Returns:
             float32 [N, D + 1].
@@ -289,13 +302,15 @@ class CandidateModel(tf_keras.Model):
         ids = tf.convert_to_tensor(video_features[VIDEO_ID])
         row = tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
         if self.has_content:
-            if training and self.config.id_dropout:
-                kept = tf.random.uniform(tf.shape(ids)) >= self.config.id_dropout
+            if training and self.id_dropout:
+                kept = tf.random.uniform(tf.shape(ids)) >= self.id_dropout
                 row *= tf.cast(kept, tf.float32)[:, tf.newaxis]
             content = self._video_inputs.dense(video_features, self.tables)
             for layer in self.content_layers:
                 content = layer(content)
             row += content
+        if self.has_vectors and UPLOAD_TIME in video_features:
+            row += layers.youth_bias(self.youth, video_features[UPLOAD_TIME], row.shape[1])
         if not self.config.normalise:
             return row
         unit = tf.math.l2_normalize(row[:, :-1], axis=1)

@@ -20,6 +20,9 @@ likelihood counts for as much as watches of different videos would (the design e
 and a penalty holds the weights to what is usual for sites that forget as fast: s = 1, w = 0 where
 the half-life is days, s = .25 and .75 for the shortest counts where it is up to six hours.
 
+Where videos have a vector, one more weight says what it adds to be new
+(:mod:`models.candidate.youth`); a video can then be watched only once it is uploaded.
+
 The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
 left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
 
@@ -37,8 +40,10 @@ import numpy.typing as npt
 from absl import logging
 
 from features import dataset, spec, tensors
+from features.catalogue import UPLOAD_TIME
 from features.durations import DAY_S, HOUR_S
 from features.tables.site_facts import SiteFacts
+from models.candidate import youth
 from models.candidate.holdout import BAG, LABEL
 from models.candidate.model import CandidateModel
 from models.training import batches
@@ -47,7 +52,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 # In units of the half-life of the site; the last does not decay.
 PARTS = (0.25, 1.0, 4.0, np.inf)
-SCORE, NEW = "score", "new"
+SCORE, NEW, YOUNG = "score", "new", "young"
 NAMES = (SCORE, *(f"log_watches_{part:g}" for part in PARTS), NEW)
 _PRIOR_WATCHES = 0.3
 # Half-lives of counts stay within these; a site without a known one counts by the day.
@@ -57,10 +62,13 @@ _MOST_QUERIES = 3_000
 _MOST_VIDEOS = 8_000  # Of more, the most watched half and a sample of the others.
 # One over the variance of weights from site to site and day to day, around what is usual.
 _RIDGE, _STEPS, _CONVERGED = 200.0, 20, 1e-3
+# Of being new nothing is usual: sites differ by more than 1.
+_RIDGE_OF_YOUNG = 1.0
 # What is usual: of sites that forget within hours, less with each further half-life of 12 hours.
 _FAST_SCORE, _FAST_SHORT = 0.25, 0.75
 _FAST_S, _SLOWER_S = 6 * HOUR_S, 12 * HOUR_S
 _LEAST_SCORE = 0.05
+_NEVER = -1e4  # Logit of what cannot be watched; infinite would be no number times chance 0.
 _BLOCK = 512
 
 
@@ -106,19 +114,23 @@ def fit(
         limit: Number of watches of the holdout at most.
         seed: Seed of the choice of watches and videos.
     """
-    columns = [*model.query_columns, "label_video_id"]
+    columns = [*model.query_columns, "label_video_id", "time"]
     queries = dataset.load(examples_dir, spec.CANDIDATE, "holdout", columns)
     queries = batches.sample(queries, limit, seed=seed)
-    problem = _problem(model, queries, dataset.videos(examples_dir), watches, seed=seed)
+    info = dataset.info(examples_dir)
+    problem = _problem(
+        model, queries, dataset.videos(examples_dir), watches, until_s=_until_s(info), seed=seed
+    )
     if len(problem.target) < _FEWEST_LABELS:
         return None
-    weights = problem.weights(usual(SiteFacts.of_info(dataset.info(examples_dir)).half_life_s))
+    weights = problem.weights(usual(SiteFacts.of_info(info).half_life_s))
     logging.info(
         "Of the logit counts %.2f, of decayed watches %s.",
         weights[0],
-        ", ".join(f"{weight:+.2f}" for weight in weights[1:-1]),
+        ", ".join(f"{weight:+.2f}" for weight in weights[1 : len(NAMES) - 1]),
     )
-    return dict(zip(NAMES, weights.round(6).tolist(), strict=True))
+    names = (*NAMES, YOUNG)[: len(weights)]
+    return dict(zip(names, weights.round(6).tolist(), strict=True))
 
 
 def usual(half_life_s: float | None) -> Floats:
@@ -131,13 +143,21 @@ def usual(half_life_s: float | None) -> Floats:
     return weights
 
 
-def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> float:
+def _until_s(info: Mapping[str, Any]) -> float:
+    """Returns the end of the training, Unix seconds."""
+    return float(str(info["train_until_s"]))
+
+
+def apply(
+    model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
+) -> float:
     """Moves the biases of a model, in place.
 
     Args:
         model: Candidate model.
         watches: What :func:`counts` returned.
-        weights: Weights by :data:`NAMES`.
+        weights: Weights by :data:`NAMES`, and of :data:`YOUNG` where the model has it.
+        until_s: End of its training, Unix seconds.
 
     Returns:
         The mean absolute change of a bias, after that of all together is taken off.
@@ -147,6 +167,7 @@ def apply(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) 
     before = model.softmax_biases.rows.numpy()
     after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
     model.softmax_biases.rows.assign(after)
+    model.youth.assign([weights.get(YOUNG, 0.0) / max(score, _LEAST_SCORE), until_s])
     return float(np.abs(change - change.mean()).mean())
 
 
@@ -164,8 +185,22 @@ def set_biases(
     weights = fit(model, examples_dir, watches, limit=limit)
     if weights is None:
         return {}
-    apply(model, watches, weights)
+    apply(model, watches, weights, until_s=_until_s(dataset.info(examples_dir)))
     return weights
+
+
+def carry_over(
+    model: CandidateModel, examples_dir: dataset.Path, weights: Mapping[str, float]
+) -> None:
+    """Moves the biases of a model that has learnt the holdout, by the weights of the measured one.
+
+    Args:
+        model: Candidate model.
+        examples_dir: Its examples, to the end of the logs.
+        weights: What :func:`set_biases` returned for the measured model.
+    """
+    until_s = _until_s(dataset.info(examples_dir))
+    apply(model, counts(model, examples_dir), weights, until_s=until_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +228,8 @@ class _Problem:
     def weights(self, prior: Floats) -> Floats:
         """Returns the weights of greatest penalised likelihood, float64 [F + 1], by Newton."""
         size, effect = len(self.shared) + 1, self.design_effect
+        prior = np.concatenate([prior, np.zeros(size - len(prior))])
+        ridge = np.where(np.arange(size) < len(NAMES), _RIDGE, _RIDGE_OF_YOUNG)
         weights = prior.copy()
         for _ in range(_STEPS):
             gradient, hessian = np.zeros(size), np.zeros((size, size))
@@ -200,8 +237,8 @@ class _Problem:
                 part = self._derivatives(slice(start, start + _BLOCK), weights)
                 gradient += part[0] / effect
                 hessian += part[1] / effect
-            gradient -= _RIDGE * (weights - prior)
-            step = np.linalg.solve(hessian + _RIDGE * np.eye(size), gradient)
+            gradient -= ridge * (weights - prior)
+            step = np.linalg.solve(hessian + np.diag(ridge), gradient)
             step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
             weights = weights + step
             if np.abs(step).max() < _CONVERGED:
@@ -240,9 +277,11 @@ def _problem(
     videos: dict[str, Array],
     watches: Floats,
     *,
+    until_s: float,
     seed: int,
 ) -> _Problem:
     """Puts together logits and counts of the candidates: all videos, or a sample of very many."""
+    times, uploaded = queries.pop("time"), videos.pop(UPLOAD_TIME, np.zeros(0, np.int64))
     row_of = {name: row for row, name in enumerate(videos.pop("label_video_id"))}
     labels = queries.pop("label_video_id")
     label_rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
@@ -251,6 +290,8 @@ def _problem(
     shared = np.zeros((len(NAMES) - 1, len(ids)))
     shared[:-1, ids > 0] = watches[:, ids[ids > 0] - 1]
     shared[-1] = ids == 0
+    if model.has_vectors:
+        shared = np.concatenate([shared, youth.decayed(uploaded, until_s)[np.newaxis]])
     usable = np.flatnonzero(model.can_embed(videos))
     chosen, offset = _chosen(shared[len(PARTS) - 1], usable, label_rows, seed=seed)
     place = np.full(len(ids), -1)
@@ -264,6 +305,8 @@ def _problem(
     logits = tensors.in_batches(model.query_embeddings, queries)
     logits = logits @ tensors.in_batches(model.video_embeddings, candidates).T
     _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
+    if model.has_vectors:
+        logits[times[kept][:, np.newaxis] <= uploaded[chosen]] = _NEVER
     logits -= logits.max(axis=1, keepdims=True)
     return _Problem(logits, shared[:, chosen], offset, target[kept])
 

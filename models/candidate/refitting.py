@@ -103,7 +103,7 @@ def refit(
         model.repeat_bias.assign(measured.repeat_bias)
     weights = opened.info["lineage"].get("recent")
     if newest and weights:
-        recent_biases.apply(model, recent_biases.counts(model, examples_dir), weights)
+        recent_biases.carry_over(model, examples_dir, weights)
     space = candidate_model.VIDEO_SPACE
     step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
     if newest:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from absl import logging
 
 from features import command, spec, tensors
-from features.catalogue import Catalogue
+from features.catalogue import UPLOAD_TIME, Catalogue
 from features.durations import DAY_S
 from features.screen import progress
 from features.spec import ResolvedSpec, Side
@@ -94,6 +94,7 @@ def embed(
     """Runs both towers in batches over transformed features."""
     queries = tensors.side_features(resolved, spec.CANDIDATE, Side.QUERY, query_features)
     videos = tensors.side_features(resolved, spec.CANDIDATE, Side.CANDIDATE, video_features)
+    videos |= {name: video_features[name] for name in (UPLOAD_TIME,) if name in video_features}
     return Embeddings(
         queries=tensors.in_batches(model.query_embeddings, queries, phase="embedding the queries"),
         videos=tensors.in_batches(model.video_embeddings, videos, phase="embedding the videos"),

@@ -50,7 +50,13 @@ class Curve:
         return np.asarray(self.height + pieces @ np.asarray(self.slopes))
 
 
-def fit(logits: npt.ArrayLike, positive: npt.ArrayLike, negative: npt.ArrayLike) -> Curve:
+def fit(
+    logits: npt.ArrayLike,
+    positive: npt.ArrayLike,
+    negative: npt.ArrayLike,
+    *,
+    clicks_per_piece: int = CLICKS_PER_PIECE,
+) -> Curve:
     """Fits x' to a weighted logistic loss.
 
         loss = positive log(1 + exp(-x')) + negative log(1 + exp(x'))
@@ -62,6 +68,7 @@ def fit(logits: npt.ArrayLike, positive: npt.ArrayLike, negative: npt.ArrayLike)
         logits: Logits x of the impressions, float [n].
         positive: Weight of each impression as a click, 0 or more, [n].
         negative: Weight of each impression as not clicked, 0 or more, [n].
+        clicks_per_piece: Least number of impressions with a positive weight in a piece.
 
     Returns:
         The curve; x' = x where there is nothing to fit, or where the best straight line would turn
@@ -79,7 +86,7 @@ def fit(logits: npt.ArrayLike, positive: npt.ArrayLike, negative: npt.ArrayLike)
     line = _best(z[:, None], positive, negative, start=[spread, mean], bounds=[steepness])
     if line[0] <= 0:
         return Curve()
-    pieces = min(len(clicked) // CLICKS_PER_PIECE, MOST_KNOTS + 1)
+    pieces = min(len(clicked) // clicks_per_piece, MOST_KNOTS + 1)
     knots = np.unique(np.quantile(clicked, np.arange(1, pieces) / pieces)) if pieces > 1 else [0.0]
     slopes = [line[0]] * (len(knots) + 1)
     height = line[1] + line[0] * knots[0]

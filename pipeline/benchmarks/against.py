@@ -11,14 +11,10 @@ import dataclasses
 import os
 import pathlib
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
 
 from absl import logging
 
-from features import command
-from pipeline.benchmarks import running_server
+from pipeline.benchmarks import commits, running_server
 from pipeline.benchmarks.million import Site
 from pipeline.benchmarks.running_server import Loads, Server
 
@@ -60,7 +56,7 @@ def measure(site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str) ->
         InputError: There is no such commit, or one of the servers does not start.
     """
     with contextlib.ExitStack() as stack:
-        checkout = stack.enter_context(_checked_out(ref, work / "base"))
+        checkout = stack.enter_context(commits.checked_out(ref, work / "base"))
         machine = _Machine()
         sides: dict[str, _Side] = {}
         for name, where in ((BASE, checkout), (OURS, None)):
@@ -116,31 +112,6 @@ def _climb(sides: list[_Side]) -> None:
             else:
                 climbing.remove(side)
         rate = round(rate * _STEP, 1)
-
-
-@contextlib.contextmanager
-def _checked_out(ref: str, directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives the code of a commit, in a worktree that is gone afterwards."""
-    here = pathlib.Path(__file__).resolve().parent.parent.parent
-    git = ["git", "-C", str(here)]
-    added = subprocess.run(
-        [*git, "worktree", "add", "--detach", str(directory), ref],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if added.returncode:
-        raise command.InputError(
-            f"--against={ref}: Git gives no such commit: {added.stderr.strip().splitlines()[-1]}"
-        )
-    try:
-        yield directory
-    finally:
-        subprocess.run(
-            [*git, "worktree", "remove", "--force", str(directory)],
-            check=False,
-            stdout=sys.stderr,
-        )
 
 
 class _Machine:

@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from models.training import huge_pages
+from pipeline.benchmarks import commits
 from pipeline.steps import commands
 
 _EXPONENT = 0.8  # Of the power law: the most watched 1% of 1M videos get 36% of the watches.
@@ -24,6 +25,7 @@ _BAG = 50
 _NUM_BATCHES = 8
 _WARM_UP = 4
 _KIBI = 1024
+_ROUNDS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +67,16 @@ _SMALL = Case(videos=100_000, dim=32, negatives=255)
 _LARGE = Case(videos=1_000_000, dim=256, negatives=5000)
 
 
-def measure(work: pathlib.Path) -> dict[str, float]:
-    """Returns the figures of the group; each part runs in a process of its own."""
-    del work
+def measure(work: pathlib.Path, *, against: str = "") -> dict[str, float]:
+    """Returns the figures of the group; each part runs in a process of its own.
+
+    Args:
+        work: Directory for what is made meanwhile.
+        against: Another commit, as Git names it: then all figures by both, and their ratios.
+    """
+    if against:
+        with commits.beside(against, work, rounds=_ROUNDS) as comparison:
+            return commits.whole_group("candidate", work, comparison)
     os.environ.update(huge_pages.environment())  # As models.train_candidate runs.
     apart = commands.in_own_process
     return {

@@ -4,35 +4,49 @@ Times and memory are of whole commands, with the embedded runner, which is runne
 one process. Ratios are taken side by side, on logs of the same simulated site.
 """
 
+import dataclasses
+import functools
 import os
 import pathlib
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 
 from absl import logging
 
-from features import command, files, spec
+from features import files, spec
 from features.spec import Kind, ResolvedSpec
-from pipeline.benchmarks import plain_preprocessing
+from pipeline.benchmarks import commits, measured_runs, plain_preprocessing
+from pipeline.benchmarks.measured_runs import Run
 from pipeline.steps import commands
 
 # Some 50,000 impressions: the obvious chain takes minutes for them.
 _COMPARED = ("--preset=small", "--days=3", "--seed=1")
 # Users of a site of about 500 events each: 1, 4 and 10 million events.
 _GROWING = {1: 2_000, 4: 8_000, 10: 20_000}
-_LOOK_EVERY_S = 0.5
+_ROUNDS = 2
+_EVENTS_OF_A_USER = 44  # of a small site in five days
 
 
-def measure(work: pathlib.Path) -> dict[str, float]:
-    """Returns rates, ratios, and what the ratios were taken from."""
+def measure(
+    work: pathlib.Path, *, against: str = "", events: Sequence[int] = (50_000, 200_000)
+) -> dict[str, float]:
+    """Returns rates, ratios, and what the ratios were taken from.
+
+    Args:
+        work: Directory for what is made meanwhile.
+        against: Another commit, as Git names it: then ratios of this checkout over it, and no more.
+        events: Numbers of events of the logs on which the two are compared.
+    """
+    if against:
+        with commits.beside(against, work, rounds=_ROUNDS) as comparison:
+            return _against_a_commit(work, comparison, events)
     return {**_against_the_obvious_chain(work), **_against_larger_logs(work)}
 
 
 def _against_the_obvious_chain(work: pathlib.Path) -> dict[str, float]:
     logs, examples = work / "logs", work / "examples"
     commands.run_binary("pipeline.simulate", f"--logs={logs}", *_COMPARED)
-    seconds, _ = _preprocess(logs, examples)
+    seconds = _preprocess(logs, examples).wall_s
     info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
     resolved = ResolvedSpec.load(examples)
     impressions = info["rows"]["impressions"]["read"]
@@ -60,7 +74,8 @@ def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
         logs, examples = work / f"logs{times}", work / f"examples{times}"
         site = ("--preset=medium", f"--users={users}", "--videos=20000", "--seed=1")
         commands.run_binary("pipeline.simulate", f"--logs={logs}", *site)
-        seconds[times], gigabytes[times] = _preprocess(logs, examples)
+        run = _preprocess(logs, examples)
+        seconds[times], gigabytes[times] = run.wall_s, run.peak_gb
         info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
         impressions[times] = info["rows"]["impressions"]["read"]
     per_s = impressions[10] / seconds[10]
@@ -75,27 +90,34 @@ def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
     }
 
 
-def _preprocess(logs: pathlib.Path, examples: pathlib.Path) -> tuple[float, float]:
-    """Runs the job; returns its wall time in seconds and its peak memory in gigabytes."""
-    arguments = ["-m", "pipeline.preprocess", f"--logs={logs}", f"--examples={examples}"]
-    logging.info("pipeline.preprocess %s", " ".join(arguments[2:]))
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments])
-    # Not ru_maxrss: that of a child counts the memory of this process, which it was forked from.
-    peak = 0.0
-    while process.poll() is None:
-        peak = max(peak, _peak_gb(process.pid))
-        time.sleep(_LOOK_EVERY_S)
-    if process.returncode:
-        raise command.InputError("pipeline.preprocess failed; it said why above.")
-    return time.monotonic() - started, peak
+def _against_a_commit(
+    work: pathlib.Path, comparison: commits.Comparison, sizes: Sequence[int]
+) -> dict[str, float]:
+    """Returns what the whole command takes in two trees, on the same logs, by number of events."""
+    figures = {}
+    for events in sizes:
+        logs = work / f"logs{events}"
+        site = ("--preset=small", f"--users={events // _EVENTS_OF_A_USER}", "--days=5", "--seed=1")
+        commands.run_binary("pipeline.simulate", f"--logs={logs}", *site)
+        figures_of = functools.partial(_figures_of, logs=logs, examples=work / f"examples{events}")
+        for name, value in comparison.in_turns(figures_of).items():
+            figures[f"preprocess.{events // 1000}k_events_{name}"] = value
+    return figures
 
 
-def _peak_gb(pid: int) -> float:
-    """Returns the largest resident set of a process so far; 0 where it has just ended."""
-    try:
-        status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(sizes[0]) / 1e6 if sizes else 0.0
+def _figures_of(
+    name: str, tree: pathlib.Path, *, logs: pathlib.Path, examples: pathlib.Path
+) -> dict[str, float]:
+    del name
+    run = _preprocess(logs, examples, tree=tree)
+    info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
+    read = info["rows"]["impressions"]["read"]
+    return {"impressions_per_cpu_s": read / run.cpu_s, **dataclasses.asdict(run)}
+
+
+def _preprocess(
+    logs: pathlib.Path, examples: pathlib.Path, *, tree: pathlib.Path = measured_runs.CHECKOUT
+) -> Run:
+    """Runs the job."""
+    flags = (f"--logs={logs}", f"--examples={examples}")
+    return measured_runs.run("pipeline.preprocess", *flags, tree=tree)

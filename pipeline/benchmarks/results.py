@@ -1,7 +1,8 @@
 """Measurements as the tables of docs/results: columns, rows, and the setting that they are true in.
 
-A measurement is what ``models.evaluate``, ``models.reproduce`` or ``pipeline.bench`` wrote. Figures
-are never typed: a table is made anew of a new measurement, and others of its file stay.
+A measurement is what ``models.evaluate``, ``models.reproduce`` (or ``pipeline.measure_pages`` and
+``pipeline.measure_satisfaction``) or ``pipeline.bench`` wrote. Figures are never typed: a table is
+made anew of a new measurement, and others of its file stay.
 """
 
 import dataclasses
@@ -147,6 +148,7 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     shown = [row for row in experiment.rows if row.metric in metrics]
     for setting, seed in dict.fromkeys((row.setting, row.seed) for row in shown):
         name = setting if len(seeds) == 1 or seed is None else f"{setting}, seed {seed}"
+        name = name.replace("*", r"\*")  # Of a formula; Markdown would make it slanted.
         rows.append([name, *(_cell(cells.get((setting, seed, metric))) for metric in metrics)])
     settings = document["settings"]
     return Measured(
@@ -159,7 +161,10 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
             "protocol": experiment.question,
             "seed": ", ".join(str(seed) for seed in settings.get("seeds", ())),
             "interval": "95 % in brackets, paired bootstrap over users",
-            "again": f"models.reproduce --mode={settings['mode']} --experiments={part}",
+            # Of what pipeline.measure_* wrote only its user knows the command.
+            "again": f"models.reproduce --mode={settings['mode']} --experiments={part}"
+            if settings.get("mode")
+            else "",
             **_measured(document),
         },
     )

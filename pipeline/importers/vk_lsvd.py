@@ -39,7 +39,6 @@ import pathlib
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,6 +46,7 @@ import pyarrow as pa
 from absl import logging
 
 from features import command
+from features import vectors as features_vectors
 from features.durations import DAY_S
 from features.tables import logs
 from features.tables.time_windows import Window
@@ -101,7 +101,9 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: Window) ->
     profiles = pl.concat(_read(metadata / "users_metadata.parquet", USERS))
     profiles = profiles.join(users, "user_id", "semi", maintain_order="left")
     writer.write("users", user_table(profiles).to_arrow())
-    writer.write_features(declarations(has_vectors=has_vectors))
+    writer.write_features(
+        features_vectors.declarations_of("content_vector", VECTOR_WIDTH) if has_vectors else []
+    )
     return [
         "THERE IS NO CLOCK: times are made of the week and the order of rows in it, so hours, "
         f"weekdays and pauses mean nothing; week 0 is put at {command.format_time(FIRST_WEEK_S)}",
@@ -205,13 +207,6 @@ def user_table(rows: pl.DataFrame) -> pl.DataFrame:
         gender=_text("gender"),
         age=pl.col("age").cast(pl.Float64),
     )
-
-
-def declarations(*, has_vectors: bool) -> list[dict[str, Any]]:
-    """Returns the extra features of this data set, as ``features.json`` holds them."""
-    vector = {"name": "content_vector", "kind": "vector", "width": VECTOR_WIDTH}
-    place = {"side": "candidate", "models": ["candidate", "ranker"]}
-    return [{**vector, **place, "source": "videos.content_vector"}] if has_vectors else []
 
 
 def _vectors(path: pathlib.Path, item_ids: pl.Series) -> tuple[pl.DataFrame, bool]:

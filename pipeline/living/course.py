@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features import command, files
+from features import command, files, vectors
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import log_files, log_writer, logs
@@ -79,8 +79,8 @@ class Uploads:
         """Writes what was uploaded up to a moment; returns the number of videos there are."""
         if not _num_rows(self._logs, "users"):
             if self._world.config.content_width:
-                feature = simulator.content_feature(self._world.config.content_width)
-                text = json.dumps([feature], indent=1) + "\n"
+                width = self._world.config.content_width
+                text = json.dumps(vectors.declarations_of("content", width), indent=1) + "\n"
                 files.atomic_write(self._logs / log_writer.FEATURES_FILE, text)
             logs.append(self._logs, "users", self._users)
         there = int(np.searchsorted(self._world.videos.upload_time, now_s, side="right"))

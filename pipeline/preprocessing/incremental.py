@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 from absl import logging
 
+from features import vectors
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import example_generation, periods
 from pipeline.preprocessing.config import PreprocessConfig
@@ -78,8 +79,9 @@ class IncrementalRun:
         entities = {}
         for key, (table, columns) in origins.items():
             read = [f.column for f in self._resolved.features if f.origin == table]
+            read += [column for _, column in vectors.read_by(self._resolved.features, table)]
             if (self._output / table).exists():
-                entities[key] = (str(self._output / table), (*columns, *read))
+                entities[key] = (str(self._output / table), (*columns, *dict.fromkeys(read)))
         return example_generation.Cached(
             digests=periods.Digests(entities, until_s=self._until_s),
             settings=self._settings,

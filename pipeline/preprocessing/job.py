@@ -1,7 +1,7 @@
 """The preprocessing job: raw logs -> examples/, in Beam pipelines.
 
-The first reads, cleans and replays the logs into raw examples; then tf.Transform is fitted on the
-training examples; the last transforms all. Raw examples lie on disk in between, so that memory
+The first reads, cleans and replays the logs into raw examples; the second fits the transforms on
+the training examples and transforms all. Raw examples lie on disk in between, so that memory
 does not grow with their number, and they are kept: the skew proof, tree baselines and people read
 them. The directory appears under its name only when all of it is whole.
 """
@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
 import pyarrow.parquet as pq
-import tensorflow_transform.beam as tft_beam
 from absl import logging
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -169,48 +168,26 @@ def fit_and_transform(
         splits: Names of the splits of the raw examples.
     """
     catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
-    schemas = {model: example_tables.example_schema(resolved, model) for model in models}
-    with tempfile.TemporaryDirectory(dir=output, prefix=".tft") as temporary:
-        videos = pathlib.Path(temporary) / "videos"
-        cleaning.write_part(
-            videos,
-            example_tables.catalogue_examples(resolved, catalogue),
-            row_group_size=replay.ROWS_PER_BATCH,
-        )
-        for model in models:
-            train = raw_examples.directory_of(output, model, replay.TRAIN)
-            _counted(f"fitting the transform of the {model} model", options, [train])
-            # A pipeline each: tf.Transform holds what it traces in a global, so that the two
-            # would fail each other in one worker. And analyzers write vocabularies by name.
-            with (
-                beam.Pipeline(options=options) as pipeline,
-                tft_beam.Context(temp_dir=str(pathlib.Path(temporary) / model)),
-            ):
-                transforming.add_analysis(
-                    pipeline,
-                    model=model,
-                    resolved=resolved,
-                    raw_schema=schemas[model],
-                    train=train,
-                    output=output,
-                )
-        raw = {
-            model: {split: raw_examples.directory_of(output, model, split) for split in splits}
-            for model in models
-        }
-        raw[spec.CANDIDATE]["videos"] = videos
-        every = [directory for of_model in raw.values() for directory in of_model.values()]
-        _counted("transforming the examples", options, every)
+    raw = {
+        model: {split: raw_examples.directory_of(output, model, split) for split in splits}
+        for model in models
+    }
+    with tempfile.TemporaryDirectory(dir=output, prefix=".transforms") as name:
+        temporary = pathlib.Path(name)
+        if spec.CANDIDATE in raw:
+            raw[spec.CANDIDATE]["videos"] = temporary / "videos"
+            cleaning.write_part(
+                temporary / "videos",
+                example_tables.catalogue_examples(resolved, catalogue),
+                row_group_size=replay.ROWS_PER_BATCH,
+            )
+        trained_on = [splits_of[replay.TRAIN] for splits_of in raw.values()]
+        every = [directory for splits_of in raw.values() for directory in splits_of.values()]
+        _counted("fitting and applying the transforms", options, [*trained_on, *every])
         with beam.Pipeline(options=options) as pipeline:
-            for model in models:
-                transforming.add_transform(
-                    pipeline,
-                    model=model,
-                    resolved=resolved,
-                    raw_schema=schemas[model],
-                    raw=raw[model],
-                    output=output,
-                )
+            transforming.add_fit_and_transform(
+                pipeline, resolved=resolved, raw=raw, output=output, temporary=temporary
+            )
     written_files.settle(output)
 
 

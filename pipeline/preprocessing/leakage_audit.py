@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,30 +53,15 @@ def _read_seen(directory: pathlib.Path) -> leakage.Seen:
     )
 
 
-def add_analysed(batches: beam.PCollection, *, model: str, directory: pathlib.Path) -> None:
-    """Adds a look at what a transform is fitted on: writes the newest time in it.
-
-    For :func:`check_transform`.
+def write_analysed(newest_s: int, *, model: str, directory: pathlib.Path) -> None:
+    """Writes the newest moment of what a transform was fitted to, for :func:`check_transform`.
 
     Args:
-        batches: RecordBatches, the very collection that is analysed.
+        newest_s: Newest moment, Unix seconds, taken from the very rows that were added up.
         model: Name of the model whose transform it is.
         directory: Examples directory.
     """
-    (
-        batches
-        | f"Times analysed {model}" >> beam.Map(_newest_time)
-        | f"Newest analysed {model}" >> beam.CombineGlobally(lambda times: max(times, default=0))
-        | f"Write analysed {model}" >> beam.Map(_write_analysed, model=model, directory=directory)
-    )
-
-
-def _newest_time(batch: pa.RecordBatch) -> int:
-    return pc.max(batch["time"].flatten()).as_py() or 0
-
-
-def _write_analysed(newest: int, *, model: str, directory: pathlib.Path) -> None:
-    files.atomic_write(directory / _ANALYSED_FILE.format(model=model), json.dumps(newest))
+    files.atomic_write(directory / _ANALYSED_FILE.format(model=model), json.dumps(newest_s))
 
 
 def _read_analysed(directory: pathlib.Path, model: str) -> int:

@@ -15,10 +15,19 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import command, declarations
+from features import command, declarations, vectors
 from features.catalogue import combined
 from features.screen import progress
-from features.tables import casts, log_columns, log_files, log_writer, logs, schema
+from features.spec import ResolvedSpec
+from features.tables import (
+    casts,
+    log_columns,
+    log_files,
+    log_writer,
+    logs,
+    schema,
+    vector_files,
+)
 from features.tables import unlisted as unlisted_videos
 from pipeline.preprocessing.config import (
     EXTRA_TABLES,
@@ -85,6 +94,7 @@ class _Check:
         self._rows: Counts = collections.Counter()
         self._examples: dict[tuple[str, str], list[dict[str, object]]] = {}
         self._types: dict[str, dict[str, pa.DataType]] = {}
+        self._resolved: ResolvedSpec | None = None  # None where columns are not known.
         # (table, problem without its value) -> the problem, and the files that have it.
         self._noted: dict[tuple[str, str], tuple[str, dict[pathlib.Path, None]]] = {}
         self._lost: set[str] = set()  # Tables of which some rows cannot be read at all.
@@ -149,6 +159,10 @@ class _Check:
             column: next((kind for kind in kinds if not pa.types.is_null(kind)), pa.null())
             for column, kinds in types.items()
         }
+        try:
+            self._types[name] |= vector_files.types(self._logs, name)
+        except command.InputError as error:
+            self._add(name, str(error), is_problem=True)
         for column, kinds in types.items():
             parts = [pa.schema([(column, kind)]).empty_table() for kind in kinds]
             with self._noting(name, *kinds.values()):
@@ -183,7 +197,7 @@ class _Check:
             return  # What columns there are is not known yet.
         types = {"videos": unlisted_videos.TYPES, **self._types}
         try:
-            declarations.resolve(types, self._logs / logs.FEATURES_FILE)
+            self._resolved = declarations.resolve(types, self._logs / logs.FEATURES_FILE)
         except command.InputError as error:
             self._add("", str(error), is_problem=True)
 
@@ -218,13 +232,27 @@ class _Check:
         parts = list(self._pieces(name))
         if not parts or name in self._lost:
             return None
-        # Whole tables come in the order that tells which row is newer.
-        is_whole = not self._has_problem(name)
-        rows = logs.read_table(self._logs, name) if is_whole else log_writer.concatenated(parts)
-        accepted = self._judge_rows(name, rows, {})
+        accepted = self._judge_rows(name, self._whole(name, parts), {})
         if name == "videos" and accepted.num_rows == 1:
             self._add(name, "has a single video: there is nothing to choose from.")
-        return combined(accepted[str(schema.table_of(name).key)]) if accepted.num_rows else None
+        key = str(schema.table_of(name).key)
+        if self._resolved and not self._has_problem(name):
+            read = self._resolved.features
+            for fault in vectors.faults(accepted, read, name=name, key=key):
+                self._add(name, fault, is_problem=True)
+        return combined(accepted[key]) if accepted.num_rows else None
+
+    def _whole(self, name: str, parts: Sequence[pa.Table]) -> pa.Table:
+        """Returns the rows of a table in the order that tells which row of an id is newer.
+
+        Without its vectors, and in any order, where something is wrong with it.
+        """
+        if not self._has_problem(name):
+            try:
+                return logs.read_table(self._logs, name)
+            except command.InputError as error:
+                self._add(name, str(error), is_problem=True)
+        return log_writer.concatenated(parts)
 
     def _check_events(self, name: str, known: dict[str, pa.Array | None]) -> Times:
         times, copies = Times(), Copies(self._scratch / name)

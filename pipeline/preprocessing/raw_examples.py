@@ -192,9 +192,8 @@ class RawExamples:
             raise command.InputError(
                 f"table {name!r} in {self._logs} has no usable row: {self._reasons(name)}."
             )
-        features = [f for f in self._resolved.features if f.origin == name]
         key = str(schema.table_of(name).key)
-        vectors.require(accepted, features, name=name, key=key)
+        vectors.require(accepted, self._resolved.features, name=name, key=key)
         cleaning.write_part(self._output / name, accepted)
         return accepted
 

@@ -23,7 +23,8 @@ from features import dataset, files, spec
 from features.as_of.replay import HOLDOUT, TRAIN
 from features.catalogue import combined
 from features.spec import Feature, Kind, ResolvedSpec
-from pipeline.preprocessing import raw_examples, transforming
+from pipeline.preprocessing import raw_examples
+from pipeline.preprocessing.transform import reading
 from pipeline.statistics import drift, label_relations
 from pipeline.statistics import page as statistics_page
 from pipeline.statistics import tables as table_statistics
@@ -128,7 +129,7 @@ class _Sample:
     """Evenly spread row groups of a directory of raw examples; all of them where there are few."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        groups = transforming.row_groups(directory)
+        groups = reading.row_groups(directory)
         last = len(groups) - 1
         chosen = np.unique(np.linspace(0, last, min(len(groups), ROW_GROUPS)).astype(int))
         self._groups = [groups[i] for i in chosen] if groups else []

@@ -1,223 +1,186 @@
-"""Raw examples -> tf.Transform -> TFRecords.
+"""Beam's side of the transforms: raw examples -> graphs and transformed examples, in one pipeline.
 
-Arrow RecordBatches go in and come out: no dictionary per row anywhere. Each row group of the raw
-Parquet files is one batch.
+The logic is in :mod:`pipeline.preprocessing.transform`. Raw examples are read twice, by whoever
+needs them: one collection with two readers at different times would be held by the runner.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import tensorflow as tf
-import tensorflow_transform.beam as tft_beam
-from apache_beam.io.filebasedsink import FileBasedSink
-from tensorflow_transform.tf_metadata import schema_utils
-from tfx_bsl.coders import example_coder
-from tfx_bsl.tfxio import tensor_adapter, tensor_representation_util
 
 from features import preprocessing
 from features.as_of import replay
-from features.as_of.ragged import list_array
-from features.screen import progress
+from features.preprocessing import Fitted
 from features.spec import ResolvedSpec
 from pipeline.preprocessing import leakage_audit
+from pipeline.preprocessing.transform import graphs, kernel, reading, records
+from pipeline.preprocessing.transform.analysis import AddExamples, Partial
+from pipeline.preprocessing.transform.reading import RowGroup, row_groups
+
+# Rows of each table that the saved graph transforms, too.
+_PROVEN_ROWS = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class RowGroup:
-    """One batch of raw examples."""
+class Part:
+    """One file of transformed examples.
 
-    path: str
-    number: int
+    Attributes:
+        model: Name of the model.
+        path: File to write.
+        groups: Row groups of its raw examples; none for a file of no examples.
+    """
 
-
-def row_groups(directory: pathlib.Path) -> list[RowGroup]:
-    """Lists the row groups of a Parquet directory, by file name."""
-    return [
-        RowGroup(str(path), number)
-        for path in sorted(directory.glob("*.parquet"))
-        for number in range(pq.ParquetFile(path).num_row_groups)
-    ]
+    model: str
+    path: pathlib.Path
+    groups: tuple[RowGroup, ...]
 
 
-def read_batch(group: RowGroup, columns: Sequence[str]) -> pa.RecordBatch:
-    """Reads a row group in the form that tf.Transform's adapter takes: every column a list."""
-    table = pq.ParquetFile(group.path).read_row_group(
-        group.number, columns=list(columns), use_threads=False
-    )
-    progress.add(table.num_rows)
-    return as_lists(table.select(columns).combine_chunks().to_batches()[0])
+def parts_of(model: str, raw: pathlib.Path, transformed: pathlib.Path) -> list[Part]:
+    """Lists the files of a split.
+
+    Args:
+        model: Name of the model.
+        raw: Directory of the raw examples.
+        transformed: Directory that gets the files.
+    """
+    runs = reading.runs(row_groups(raw), reading.ROWS_PER_FILE) or [()]
+    names = (f"part-{number:05d}-of-{len(runs):05d}.tfrecord" for number in range(len(runs)))
+    return [Part(model, transformed / name, run) for name, run in zip(names, runs, strict=True)]
 
 
-def as_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Wraps scalar columns as lists of one value; every list in Arrow's default form."""
-    ones = np.ones(batch.num_rows, np.int64)
-    columns = {}
-    for name in sorted(batch.schema.names):
-        column = batch.column(name)
-        if pa.types.is_list(column.type):
-            # Parquet calls the member of a list "element", Arrow "item"; the adapter compares.
-            columns[name] = column.cast(pa.list_(column.type.value_type))
-        else:
-            columns[name] = list_array(ones, column)
-    return pa.RecordBatch.from_pydict(columns)
+class TransformParts(beam.DoFn):
+    """:class:`Part` -> its file.
 
+    Args:
+        resolved_json: The data set's features.
+        output: Examples directory with the graphs.
+    """
 
-def adapter_config(
-    resolved: ResolvedSpec, model: str, raw_schema: pa.Schema
-) -> tensor_adapter.TensorAdapterConfig:
-    """Returns how raw columns become tensors."""
-    metadata = schema_utils.schema_from_feature_spec(
-        preprocessing.raw_feature_spec(resolved, model)
-    )
-    empty = as_lists(pa.RecordBatch.from_pylist([], schema=raw_schema))
-    return tensor_adapter.TensorAdapterConfig(
-        empty.schema, tensor_representation_util.InferTensorRepresentationsFromSchema(metadata)
-    )
-
-
-class EncodeExamples(beam.DoFn):
-    """Transformed RecordBatch -> list of serialised tf.train.Examples."""
-
-    def __init__(self, schema: object) -> None:
-        self._schema = schema
+    def __init__(self, resolved_json: str, output: pathlib.Path) -> None:
+        self._resolved_json = resolved_json
+        self._output = output
 
     def setup(self) -> None:
-        """Makes the native encoder, which cannot be pickled."""
-        self._encoder = example_coder.RecordBatchToExamplesEncoder(self._schema)
+        """Reads the features once per worker."""
+        self._resolved = ResolvedSpec.from_json(self._resolved_json)
+        self._models: dict[str, tuple[kernel.Kernel, kernel.Proof, records.Encoder]] = {}
 
-    def process(self, batch: tuple[pa.RecordBatch, object]) -> Iterator[list[bytes]]:
-        """Encodes one batch."""
-        yield self._encoder.encode(batch[0])
+    def process(self, part: Part, fitted: Mapping[str, Fitted]) -> Iterator[str]:
+        """Transforms what one file is of, proves a sample and writes all; yields its path."""
+        transform, proof, encoder = self._of_model(part.model, fitted[part.model])
+        columns = list(preprocessing.raw_feature_spec(self._resolved, part.model))
+        with records.whole_file(part.path) as writer:
+            for rows in reading.tables(part.groups, columns):
+                transformed = transform(rows)
+                _prove(proof, rows, transformed)
+                for example in encoder(transformed):
+                    writer.write(example)
+        yield str(part.path)
 
-
-class WriteExampleLists(beam.PTransform):
-    """Writes lists of records as TFRecord files; Beam makes them visible when all are whole."""
-
-    def __init__(self, prefix: str) -> None:
-        super().__init__()
-        self._prefix = prefix
-
-    def expand(self, record_lists: beam.PCollection) -> beam.PCollection:
-        """Writes one element, a list of records, at a time."""
-        return record_lists | beam.io.iobase.Write(
-            _TFRecordListSink(
-                self._prefix,
-                coder=beam.coders.FastPrimitivesCoder(),
-                file_name_suffix=".tfrecord",
-                mime_type="application/octet-stream",
+    def _of_model(
+        self, model: str, fitted: Fitted
+    ) -> tuple[kernel.Kernel, kernel.Proof, records.Encoder]:
+        if model not in self._models:
+            self._models[model] = (
+                kernel.Kernel(self._resolved, model, fitted),
+                kernel.Proof(graphs.directory_of(self._output, model), self._resolved, model),
+                records.Encoder(preprocessing.transformed_feature_spec(self._resolved, model)),
             )
-        )
+        return self._models[model]
 
 
-class _TFRecordListSink(FileBasedSink):
-    """TensorFlow's own writer: framing and checksums in native code."""
-
-    def open(self, temp_path: str) -> tf.io.TFRecordWriter:
-        return tf.io.TFRecordWriter(temp_path)
-
-    def write_record(self, file_handle: tf.io.TFRecordWriter, value: list[bytes]) -> None:
-        for record in value:
-            file_handle.write(record)
-
-    def close(self, file_handle: tf.io.TFRecordWriter) -> None:
-        file_handle.close()
-
-
-def add_analysis(
-    pipeline: beam.Pipeline,
-    *,
-    model: str,
-    resolved: ResolvedSpec,
-    raw_schema: pa.Schema,
-    train: pathlib.Path,
-    output: pathlib.Path,
+def _prove(
+    proof: kernel.Proof, rows: pa.Table, transformed: Mapping[str, pa.Array | np.ndarray]
 ) -> None:
-    """Fits a model's transform on its training examples.
+    """Has the graph transform a sample, evenly spread."""
+    size = min(rows.num_rows, _PROVEN_ROWS)
+    chosen = np.unique(np.linspace(0, rows.num_rows - 1, size).astype(np.int64))
+    taken = pa.array(chosen)
+    proof.check(
+        rows.take(taken).combine_chunks(),
+        {
+            name: values[chosen] if isinstance(values, np.ndarray) else values.take(taken)
+            for name, values in transformed.items()
+        },
+    )
+
+
+def write_graphs(
+    partials: Mapping[str, Partial],
+    *,
+    resolved_json: str,
+    output: pathlib.Path,
+    temporary: pathlib.Path,
+) -> dict[str, Fitted]:
+    """Writes ``transform_fn/<model>`` and what the audit asks; returns what was fitted.
 
     Args:
-        pipeline: Pipeline to add to, inside a ``tft_beam.Context``.
-        model: ``candidate`` or ``ranker``.
-        resolved: The data set's features.
-        raw_schema: Schema of the raw examples.
-        train: Directory of the raw training examples.
-        output: Examples directory; writes ``transform_fn/<model>``.
+        partials: Model to what its training examples come to.
+        resolved_json: The data set's features.
+        output: Examples directory.
+        temporary: Directory on the same file system.
     """
-    batches = _batches(pipeline, resolved, model, raw={replay.TRAIN: train})[replay.TRAIN]
-    leakage_audit.add_analysed(batches, model=model, directory=output)
-    transform_fn = (
-        batches,
-        adapter_config(resolved, model, raw_schema),
-    ) | f"Analyze {model}" >> tft_beam.AnalyzeDataset(
-        preprocessing.make_preprocessing_fn(resolved, model)
-    )
-    transform_fn | f"Write transform_fn {model}" >> tft_beam.WriteTransformFn(
-        str(_transform_fn(output, model))
-    )
+    resolved = ResolvedSpec.from_json(resolved_json)
+    fitted = {}
+    for model, partial in partials.items():
+        # An attempt of its own: another may have been lost while it wrote.
+        attempt = temporary / uuid.uuid4().hex
+        analysed = partial.fitted(resolved.spaces_of(model), attempt / "vocabularies")
+        graphs.write(attempt / "graph", resolved, model, analysed)
+        target = graphs.directory_of(output, model)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        (attempt / "graph").rename(target)
+        leakage_audit.write_analysed(partial.newest_s, model=model, directory=output)
+        assets = graphs.vocabularies(target, analysed.vocabularies)
+        fitted[model] = dataclasses.replace(analysed, vocabularies=assets)
+    return fitted
 
 
-def add_transform(
+def add_fit_and_transform(
     pipeline: beam.Pipeline,
     *,
-    model: str,
     resolved: ResolvedSpec,
-    raw_schema: pa.Schema,
-    raw: Mapping[str, pathlib.Path],
+    raw: Mapping[str, Mapping[str, pathlib.Path]],
     output: pathlib.Path,
+    temporary: pathlib.Path,
 ) -> None:
-    """Applies a model's transform to every split.
-
-    This is a pipeline of its own, after :func:`add_analysis`: in one pipeline, the batches would
-    have two readers at different times, and the runner would hold all of them for the second.
+    """Adds the pipeline from raw examples to graphs and transformed examples.
 
     Args:
-        pipeline: Pipeline to add to, inside a ``tft_beam.Context``.
-        model: ``candidate`` or ``ranker``.
+        pipeline: Pipeline to add to.
         resolved: The data set's features.
-        raw_schema: Schema of the raw examples.
-        raw: Split name to directory of raw examples.
-        output: Examples directory with ``transform_fn/<model>``; writes ``transformed/<model>``.
+        raw: Model to split to directory of raw examples. Transforms are fitted to ``train``.
+        output: Examples directory; writes ``transform_fn`` and ``transformed``.
+        temporary: Directory on the same file system, for what is not whole.
     """
-    config = adapter_config(resolved, model, raw_schema)
-    transform_fn = pipeline | f"Read transform_fn {model}" >> tft_beam.ReadTransformFn(
-        str(_transform_fn(output, model))
+    resolved_json = resolved.to_json()
+    train = [(m, group) for m, splits in raw.items() for group in row_groups(splits[replay.TRAIN])]
+    parts = [
+        part
+        for model, splits in raw.items()
+        for split, directory in splits.items()
+        for part in parts_of(model, directory, output / "transformed" / model / split)
+    ]
+    fitted = (
+        pipeline
+        | "List training examples" >> beam.Create(train)
+        | "Spread training examples" >> beam.Reshuffle()
+        | "Add up training examples" >> beam.CombineGlobally(AddExamples(resolved_json))
+        | "Write graphs"
+        >> beam.Map(write_graphs, resolved_json=resolved_json, output=output, temporary=temporary)
     )
-    schema = schema_utils.schema_from_feature_spec(
-        preprocessing.transformed_feature_spec(resolved, model)
+    (
+        pipeline
+        | "List files" >> beam.Create(parts)
+        | "Spread files" >> beam.Reshuffle()
+        | "Transform"
+        >> beam.ParDo(TransformParts(resolved_json, output), beam.pvalue.AsSingleton(fitted))
     )
-    for split, batches in _batches(pipeline, resolved, model, raw=raw).items():
-        transformed, _ = (
-            (batches, config),
-            transform_fn,
-        ) | f"Transform {model} {split}" >> tft_beam.TransformDataset(output_record_batches=True)
-        (
-            transformed
-            | f"Encode {model} {split}" >> beam.ParDo(EncodeExamples(schema))
-            | f"Write {model} {split}"
-            >> WriteExampleLists(str(output / "transformed" / model / split / "part"))
-        )
-
-
-def _batches(
-    pipeline: beam.Pipeline,
-    resolved: ResolvedSpec,
-    model: str,
-    *,
-    raw: Mapping[str, pathlib.Path],
-) -> dict[str, beam.PCollection]:
-    columns = list(preprocessing.raw_feature_spec(resolved, model))
-    return {
-        split: pipeline
-        | f"List {model} {split}" >> beam.Create(row_groups(directory))
-        | f"Spread {model} {split}" >> beam.Reshuffle()
-        | f"Read {model} {split}" >> beam.Map(read_batch, columns=columns)
-        for split, directory in raw.items()
-    }
-
-
-def _transform_fn(output: pathlib.Path, model: str) -> pathlib.Path:
-    return output / "transform_fn" / model

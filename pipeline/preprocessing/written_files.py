@@ -2,7 +2,8 @@
 
 Beam's file sinks write into a temporary directory of one attempt and rename at the end. A second
 attempt has a directory of its own, so that of the first stays; and files of two attempts that cut
-the output into different numbers of parts could stand side by side.
+the output into different numbers of parts could stand side by side. Files that we write ourselves
+have a hidden name until they are whole, which a killed worker leaves.
 """
 
 import pathlib
@@ -13,7 +14,7 @@ _PART = re.compile(r"(part-)\d{5}-of-(\d{5})(\.\w+)")
 
 
 def settle(directory: pathlib.Path) -> None:
-    """Removes temporary directories of lost attempts, and looks whether the parts are of one.
+    """Removes what lost attempts left unfinished, and looks whether the parts are of one.
 
     Args:
         directory: Directory of all that a pipeline wrote, at any depth; no pipeline is writing
@@ -24,6 +25,8 @@ def settle(directory: pathlib.Path) -> None:
     """
     for leftover in list(directory.rglob("beam-temp-*")):
         shutil.rmtree(leftover)
+    for leftover in list(directory.rglob(".part-*")):
+        leftover.unlink()
     for path in directory.rglob("part-*-of-*"):
         part = _PART.fullmatch(path.name)
         if part is None:

@@ -125,7 +125,7 @@ def niche_and_language(
     """Draws a language and a niche for wishes; users int [n], topic int [n, m]."""
     b, people = world.behaviour, world.users
     niche = people.niche[users[:, None], topic]
-    other = (niche + rng.integers(1, site_world.NICHES, topic.shape)) % site_world.NICHES
+    other = (niche + rng.integers(1, world.config.niches, topic.shape)) % world.config.niches
     niche = np.where(rng.random(topic.shape) < b.niche_loyalty, niche, other)
     is_second = rng.random(topic.shape) >= b.first_language
     return niche, people.languages[users[:, None], is_second.astype(np.int64)]
@@ -140,8 +140,8 @@ def wishes(world: site_world.World, users: np.ndarray, wanted: np.ndarray) -> np
         wanted: float [B, K], from ``interest``.
     """
     loyal = world.behaviour.niche_loyalty
-    is_own = world.users.niche[users][:, :, None] == np.arange(site_world.NICHES)
-    niche = np.where(is_own, loyal, (1 - loyal) / (site_world.NICHES - 1))
+    is_own = world.users.niche[users][:, :, None] == np.arange(world.config.niches)
+    niche = np.where(is_own, loyal, (1 - loyal) / (world.config.niches - 1))
     language = language_chances(world, users)
     return np.asarray(wanted[:, :, None, None] * language[:, None, :, None] * niche[:, :, None, :])
 

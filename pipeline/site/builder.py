@@ -1,7 +1,7 @@
 """The simulated site before anything happens: its users, channels and videos.
 
 taste of user u      theta_u ~ Dirichlet(taste_breadth x softmax(topic + region + gender + age))
-niche of a topic     hidden thirds of each topic; users and channels have one, no log tells it
+niche of a topic     hidden kinds of each topic; users and channels have one, no log tells it
 pull of video v      log q_v = 0.9 N(0, 1) + 0.6 N_channel + 0.8 (production_quality - 1/2)
                                + 0.4 clickbait
 upload               back_catalogue of the videos before the start, the others in every hour
@@ -47,7 +47,7 @@ def _channels(config: site_config.SiteConfig, rng: np.random.Generator) -> site_
         topic=topic.astype(np.int16),
         second_topic=second.astype(np.int16),
         language=language.astype(np.int8),
-        niche=rng.integers(0, site_world.NICHES, number).astype(np.int8),
+        niche=rng.integers(0, config.niches, number).astype(np.int8),
         pull=rng.standard_normal(number).astype(np.float32),
         clickbait=np.where(misleading, rng.beta(6, 3, number), rng.beta(1, 9, number)).astype(
             np.float32
@@ -157,7 +157,7 @@ def _users(config: site_config.SiteConfig, rng: np.random.Generator) -> site_wor
         device=rng.choice(len(site_world.DEVICES), size=number, p=_DEVICE_SHARES).astype(np.int8),
         premium=rng.random(number) < 0.2,
         taste=(taste / taste.sum(axis=1, keepdims=True)).astype(np.float32),
-        niche=rng.integers(0, site_world.NICHES, (number, topics)).astype(np.int8),
+        niche=rng.integers(0, config.niches, (number, topics)).astype(np.int8),
         follows=np.full(slots, -1, np.int32),
         progress=np.zeros(slots, np.int16),
         activity=activity.astype(np.float32),
@@ -169,7 +169,7 @@ def _with_follows(world: site_world.World, rng: np.random.Generator) -> site_wor
     users, channels, topics = world.users, world.channels, world.config.topics
     number, slots = world.config.users, site_config.FIRST_FOLLOWS
     items = groups.GroupedItems(
-        (topics, len(site_world.LANGUAGES), site_world.NICHES),
+        (topics, len(site_world.LANGUAGES), world.config.niches),
         (channels.topic, channels.language, channels.niche),
     )
     stock = items.stock(np.exp(channels.pull))

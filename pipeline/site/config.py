@@ -47,6 +47,8 @@ class SiteConfig:
         feedback: How often people say what they think of a watch: likes, dislikes, shares and hides
             (:mod:`pipeline.site.satisfaction`); 0 for never, 1 for something after each third
             watch, about.
+        niches: Number of hidden kinds of each topic, of which every channel makes one and every
+            user prefers one; no table tells them.
         content_width: Width of vectors that say what a video is like from its upload on; 0 for
             none.
     """
@@ -68,6 +70,7 @@ class SiteConfig:
     taste_breadth: Annotated[float, Bounds(gt=0)] = 2.0
     situations: Annotated[float, Bounds(ge=0)] = 0.0
     feedback: Annotated[float, Bounds(ge=0)] = 0.0
+    niches: Annotated[int, Bounds(ge=2, le=100)] = 3
     content_width: Annotated[int, Bounds(ge=0)] = 0
 
     def __post_init__(self) -> None:

@@ -195,12 +195,12 @@ class Tables:
         if not config.content_width:
             return None
         rng = np.random.default_rng([config.seed, 10])
-        topics = np.eye(config.topics)
+        topics, kinds = np.eye(config.topics), np.eye(config.niches * config.topics)
         liking = np.concatenate(
             [
                 topics[videos.topic] + 0.3 * topics[videos.second_topic],
                 # Of a topic: people have a niche of each.
-                np.eye(3 * config.topics)[3 * videos.topic.astype(np.int64) + videos.niche],
+                kinds[config.niches * videos.topic.astype(np.int64) + videos.niche],
                 np.eye(len(site_world.LANGUAGES))[videos.language],
                 (videos.quality[:, None] - 0.5) * 2,
                 videos.clickbait[:, None] * 2 - 1,

@@ -54,7 +54,7 @@ class Hours:
         self._world = world
         videos, languages = world.videos, len(site_world.LANGUAGES)
         self._by_taste = groups.GroupedItems(
-            (world.config.topics, languages, site_world.NICHES),
+            (world.config.topics, languages, world.config.niches),
             (videos.topic, videos.language, videos.niche),
         )
         self._by_language = groups.GroupedItems((languages,), (videos.language,))

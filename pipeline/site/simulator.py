@@ -78,7 +78,7 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from features import command
+from features import command, vectors
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import logs
@@ -151,18 +151,6 @@ def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) ->
         sink(name, tables.events(name, columns))
 
 
-def content_feature(width: int) -> dict[str, object]:
-    """Returns the declaration of the content vectors, for ``features.json``."""
-    return {
-        "name": "content",
-        "kind": "vector",
-        "width": width,
-        "side": "candidate",
-        "models": ["candidate", "ranker"],
-        "source": "videos.content",
-    }
-
-
 def write_logs(
     config: site_config.SiteConfig, logs_dir: str | pathlib.Path, *, overwrite: bool = False
 ) -> Summary:
@@ -190,7 +178,7 @@ def write_logs(
         )
         run(world, writer.write)
         if config.content_width:
-            writer.write_features([content_feature(config.content_width)])
+            writer.write_features(vectors.declarations_of("content", config.content_width))
         if not writer.rows.get("watches"):
             raise command.InputError(
                 f"nobody watched anything: {config.users} users x {config.days} days x "

@@ -19,7 +19,6 @@ REGION_LANGUAGE = np.array([LANGUAGES.index(row[2]) for row in REGION_TABLE])
 GENDERS = ("female", "male", "")  # "" is not stated
 DEVICES = ("phone", "desktop", "tv", "tablet")
 TIERS = ("free", "premium")
-NICHES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,16 @@ def opened(
     settings: BacktestConfig,
 ) -> "PastFunnel":
     """Loads release and log."""
+    return PastFunnel(*loaded(release_on_disk, serving_root, logs_dir, settings), settings)
+
+
+def loaded(
+    release_on_disk: Release,
+    serving_root: pathlib.Path,
+    logs_dir: pathlib.Path,
+    settings: BacktestConfig,
+) -> tuple[LoadedRelease, PastLog]:
+    """Loads a release, with all videos of a log on its shelf, and the log."""
     backend = EmbeddedBackend()
     release = loaded_release.load(serving_root, release_on_disk.version, backend=backend)
     log = PastLog.read(logs_dir, settings.until_s)
@@ -67,7 +77,7 @@ def opened(
         release = Shelver.open(release, backend).with_videos(log.videos)
     except errors.ServingError as error:
         raise command.InputError(str(error)) from error
-    return PastFunnel(release, log, settings)
+    return release, log
 
 
 class PastFunnel:
@@ -120,7 +130,7 @@ class PastFunnel:
         for start in range(0, len(self.labels), _BATCH):
             numbers = self.labels[start : start + _BATCH]
             progress.add(len(numbers))
-            for number, answer in self._answers(numbers):
+            for number, answer in self.answers(numbers):
                 place = np.flatnonzero(answer.gathered.rows == self._rows[number])
                 if answer.columns is not None and len(place):
                     user_id = users[int(number)].as_py()
@@ -146,7 +156,7 @@ class PastFunnel:
             places = self._places[start : start + _BATCH]
             numbers = self.labels[places]
             shown = []
-            for number, answer in self._answers(numbers):
+            for number, answer in self.answers(numbers):
                 watched = answer.viewer.watched_rows if self._excludes_watched else None
                 self.scores.add(
                     number,
@@ -159,7 +169,7 @@ class PastFunnel:
             yield self._output(places, numbers, shown)
             progress.add(len(places))
 
-    def _answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "_PastAnswer"]]:
+    def answers(self, numbers: np.ndarray) -> Iterator[tuple[int, "PastAnswer"]]:
         """Asks for some watches, in the order of their times; each then happens."""
         batch = self._watches.take(pa.array(numbers))
         users = batch["user_id"].to_pylist()
@@ -191,24 +201,29 @@ class PastFunnel:
 
     def _answer(
         self, user_id: str, number: int, context: Mapping[str, str], embedding: np.ndarray
-    ) -> "_PastAnswer":
+    ) -> "PastAnswer":
         now = int(self._times[number])
         for stream in self._streams:
             events = stream.until(now)
             if events is not None:
                 self._state.add(events)
-        request = PageRequest(
-            user_id=user_id,
-            k=self.settings.k,
-            context=dict(context),
-            exclude_watched=self._excludes_watched,
-        )
-        answer = _PastAnswer(
+        request = self._request(user_id, number, context)
+        answer = PastAnswer(
             self.release, self._funnel, request, pool=self._pool, embedding=embedding
         )
         answer.viewer = self._viewers.viewer(user_id, now, context)
         answer.gather()
         return answer
+
+    def _request(self, user_id: str, number: int, context: Mapping[str, str]) -> PageRequest:
+        """Returns what is asked before a watch of this number."""
+        del number
+        return PageRequest(
+            user_id=user_id,
+            k=self.settings.k,
+            context=dict(context),
+            exclude_watched=self._excludes_watched,
+        )
 
     def _output(
         self, places: np.ndarray, numbers: np.ndarray, shown: Sequence[Candidates]
@@ -231,7 +246,7 @@ class PastFunnel:
         )
 
 
-class _PastAnswer(Answer):
+class PastAnswer(Answer):
     """An answer whose embedding is there already, and that keeps candidates instead of items."""
 
     def __init__(
@@ -264,7 +279,7 @@ class _PastAnswer(Answer):
         )
         self.gathered = super()._candidates(self._embedding(), filters)
 
-    def finish(self) -> "_PastAnswer":
+    def finish(self) -> "PastAnswer":
         """Ranks what :meth:`gather` found, while the log goes on.
 
         What it looks at is of whole minutes before the moment, or was looked up then.

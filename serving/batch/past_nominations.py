@@ -25,6 +25,7 @@ from features.as_of.history import History
 from features.as_of.replay import ReplayConfig, Replayer
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
+from models.candidate import youth
 from serving.funnel import sources
 from serving.index import exact_search
 from serving.index.exact_search import Floats, Rows
@@ -165,5 +166,6 @@ def _video_embeddings(embed: Signature, resolved: ResolvedSpec, catalogue: Catal
         raw = candidate_batch(resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows)
         inputs = tensors.to_arrays(raw, resolved, spec.CANDIDATE, Side.CANDIDATE)
         answer = embed(**{name: tf.constant(values) for name, values in inputs.items()})
-        parts.append(np.asarray(answer["embedding"], np.float32))
+        arrays = {name: np.asarray(values) for name, values in answer.items()}
+        parts.append(youth.with_bias(arrays, catalogue.upload_times[rows]))
     return np.concatenate(parts)

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from features import feedback
 from features.as_of import pages
 from features.as_of.examples import Request, Users
 from features.as_of.feedback_events import FeedbackEvents
@@ -21,6 +23,14 @@ from features.catalogue import combined
 from features.event_columns import Events, Queries, user_time_key, visible
 from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.viewer import REQUEST_COLUMNS, Viewer
+from serving.history.user_history import Blocked, hidden_by
+
+_HIDE_TYPES = {
+    "video_id": pa.string(),
+    "channel_id": pa.string(),
+    "kind": pa.string(),
+    "value": pa.float64(),
+}
 
 
 class PastViewers:
@@ -33,7 +43,8 @@ class PastViewers:
 
         Args:
             release: Release whose catalogue numbers the videos.
-            tables: ``watches`` and, where there are any, ``searches`` and ``impressions``.
+            tables: ``watches`` and, where there are any, ``searches``, ``impressions`` and
+                ``feedback``.
             users: Users table, for profiles.
         """
         ids = {name for table in tables.values() for name in table["user_id"].unique().to_pylist()}
@@ -49,6 +60,7 @@ class PastViewers:
         )
         self.profiles = Users(_profiles(users, release.profiles.table.schema))
         self._page_key, self._page_start = self._pages(tables.get("impressions"))
+        self._hide_key, self._hides = self._all_hides(tables.get("feedback"))
 
     def _pages(self, impressions: pa.Table | None) -> tuple[np.ndarray, np.ndarray]:
         """Returns key and start of the page of every impression, int64, sorted by key."""
@@ -63,6 +75,26 @@ class PastViewers:
         key = user_time_key(codes[np.asarray(encoded.indices)], times)
         order = np.argsort(key, kind="stable")
         return key[order], np.asarray(combined(paged[pages.PAGE_TIME]), np.int64)[order]
+
+    def _all_hides(self, said: pa.Table | None) -> tuple[np.ndarray, pa.Table]:
+        """Returns the hides of all users, sorted by user and time, and their keys, int64."""
+        columns = {name: pa.nulls(0, kind) for name, kind in _HIDE_TYPES.items()}
+        if said is None or not said.num_rows:
+            return np.zeros(0, np.int64), pa.table(columns)
+        said = said.filter(pc.equal(said["kind"], feedback.HIDE))
+        for name, kind in _HIDE_TYPES.items():
+            have = name in said.column_names
+            columns[name] = said[name] if have else pa.nulls(said.num_rows, kind)
+        codes = np.array([self.codes[user] for user in said["user_id"].to_pylist()], np.int64)
+        key = user_time_key(codes, np.asarray(combined(said["time"]), np.int64))
+        order = np.argsort(key, kind="stable")
+        return key[order], pa.table(columns).take(pa.array(order))
+
+    def _hidden(self, code: int, now: int) -> Blocked:
+        """Returns what a user had hidden before ``now``."""
+        bounds = user_time_key(np.array([code, code]), np.array([0, now]))
+        start, end = np.searchsorted(self._hide_key, bounds)
+        return hidden_by(self._hides.slice(start, end - start))
 
     def _page_began(self, code: int, now: int) -> int:
         """Returns when the page began that a user is on, ``now`` where there is none."""
@@ -108,6 +140,7 @@ class PastViewers:
                 context={name: pa.array([value], pa.string()) for name, value in known.items()},
             ),
             users=self.profiles,
+            hidden=self._hidden(self.codes[user_id], now),
         )
 
     def _before(self, code: int, now: int) -> History:

@@ -18,7 +18,7 @@ from absl import logging
 
 from features import command, dataset, files, spec, tensors
 from features.as_of import replay
-from features.catalogue import Catalogue
+from features.catalogue import UPLOAD_TIME, Catalogue
 from features.durations import DAY_S
 from features.screen import progress
 from features.spec import ResolvedSpec, Side
@@ -216,11 +216,12 @@ class _Assembly:
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
+        catalogue = dataset.videos(examples)
+        features = tensors.side_features(self._resolved, spec.CANDIDATE, Side.CANDIDATE, catalogue)
+        features[UPLOAD_TIME] = catalogue[UPLOAD_TIME]
         videos = tensors.in_batches(
             functools.partial(export.video_embeddings, model),
-            tensors.side_features(
-                self._resolved, spec.CANDIDATE, Side.CANDIDATE, dataset.videos(examples)
-            ),
+            features,
             phase="embedding the videos",
         )
         users = user_queries.of_held_out_users(model, examples, self._resolved)

@@ -13,6 +13,7 @@ from features import command, spec, tensors
 from features.as_of import examples
 from features.catalogue import Catalogue, combined
 from features.spec import ResolvedSpec, Side
+from models.candidate import youth
 from serving.building.gates import Gate, trial
 from serving.funnel import filters
 from serving.index.index import Index
@@ -152,7 +153,8 @@ def _video_problem(
     rows = np.unique(np.linspace(0, len(index) - 1, _VIDEOS).astype(np.int64))
     raw = examples.candidate_batch(resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows)
     inputs = tensors.to_arrays(raw, resolved, spec.CANDIDATE, Side.CANDIDATE)
-    served = _answer(loaded, signatures.EMBED_VIDEOS, inputs)["embedding"]
+    answer = _answer(loaded, signatures.EMBED_VIDEOS, inputs)
+    served = youth.with_bias(answer, catalogue.upload_times[rows])
     if not np.allclose(served, index.embeddings[rows], rtol=TOLERANCE, atol=TOLERANCE):
         gap = float(np.abs(served - index.embeddings[rows]).max())
         return f"the served video tower differs from the indexed vectors by {gap:.2g}"

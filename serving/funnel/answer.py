@@ -49,6 +49,7 @@ class Answer:
         release: Release that answers.
         settings: Widths and deadlines.
         worked: What the page was made of; there after :meth:`page`.
+        tried: Rows on the page that are there to be learnt of.
         viewer: User who asks; there after :meth:`meet`.
         ladder: Rung on which the answer stands so far, and why.
         stages_ms: Time of each stage so far, milliseconds.
@@ -81,7 +82,7 @@ class Answer:
         self.ladder = Ladder()
         self._rates: Rates | None = None
         self._sources_ms: dict[str, float] = {}
-        self._tried: set[int] = set()
+        self.tried: set[int] = set()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -98,17 +99,16 @@ class Answer:
     def meet(self, read: Callable[[str], UserHistory], *, now: int) -> None:
         """Reads what the viewer did; without a history store the context must do."""
         with self.stage("history"):
-            user_id = self._request.user_id
             try:
                 history = self._pool.run(
                     "history",
-                    functools.partial(read, user_id),
+                    functools.partial(read, self._request.user_id),
                     self.settings.history_deadline_s,
                 )
             except (errors.HistoryUnavailableError, errors.StageTimeoutError) as error:
                 logging.log_every_n_seconds(logging.ERROR, "Serving without history: %s", 1, error)
                 self.ladder.fall("history", error)
-                history = unknown_user(user_id)
+                history = unknown_user(self._request.user_id)
             # Strictly before now: an event of this very second must count for this page. What lies
             # further ahead this page does not see, and training does not see it for this page
             # either: both go by the time that its impressions are written down with.
@@ -146,7 +146,7 @@ class Answer:
                 k=self._request.k,
                 cap=self.settings.per_channel,
             )
-            self._tried = set(gathered.rows[tried].tolist())
+            self.tried = set(gathered.rows[tried].tolist())
             items = self._items(
                 gathered.take(chosen), {name: values[chosen] for name, values in said.items()}
             )
@@ -354,12 +354,12 @@ class Answer:
     def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Returns the order by the settings of diversity and exploration, and who was tried."""
         settings, rows, k = self.settings, gathered.rows, self._request.k
-        if settings.diversity:
+        if weight := settings.diversity:
             vectors = self.release.index.embeddings[rows][:, :-1]
-            order = diversity.diversified(order, vectors, k=k, weight=settings.diversity)
+            order = diversity.diversified(order, vectors, k=k, weight=weight)
         if not settings.explored or self._related_to is not None:
             return order, order[:0]
-        rng = np.random.default_rng()
+        rng = diversity.chance(self.viewer.user_id, self.viewer.now)
         shown, clicked, is_fresh = self.release.known_of(rows, self.viewer.now)
         slots = diversity.slots(k, settings.explored, rng)
         return diversity.explored(
@@ -390,7 +390,7 @@ class Answer:
                 expected_watch_time_s=_number(watch_times[position]),
                 feedback={kind: told[kind][position] for kind in heads},
                 value=_number(values[position]),
-                is_explored=int(shown.rows[position]) in self._tried,
+                is_explored=int(shown.rows[position]) in self.tried,
             )
             for position, video in enumerate(videos)
         )

@@ -69,7 +69,10 @@ def load(
         now_s: Moment, Unix seconds; later rows are left out.
         regional_watches: As of :func:`serving.funnel.loaded_release.load`.
     """
-    catalogue = Catalogue(_usable(logs_dir, "videos", now_s))
+    videos = _usable(logs_dir, "videos", now_s)
+    # Files are read in the order of their names, which say nothing.
+    oldest_first = [("upload_time", "ascending"), ("video_id", "ascending")]
+    catalogue = Catalogue(videos.sort_by(oldest_first).combine_chunks())
     daily = statistics.merge([])
     logging.warning(
         "Nothing is published yet: pages are of what is watched and new, out of %d videos.",

@@ -7,6 +7,7 @@ ranker from the ranker's own transform.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
-from features import command, spec, tensors
+from features import command, spec, tensors, vectors
 from features.as_of import examples
-from features.catalogue import Catalogue, combined
+from features.catalogue import UPLOAD_TIME, Catalogue, combined
 from features.spec import Side
+from models.candidate import youth
 from serving import errors
 from serving.funnel import before_release, filters
 from serving.funnel.loaded_release import LoadedRelease
@@ -115,12 +117,14 @@ class Shelver:
             prepare = backend.open(signatures.RANKER, on_disk, signature=signatures.PREPARE_VIDEOS)
         return cls(release, embed, prepare)
 
-    def with_videos(self, videos: pa.Table) -> LoadedRelease:
+    def with_videos(self, videos: pa.Table, *, shelved: pa.Table | None = None) -> LoadedRelease:
         """Returns the release with videos that it does not have yet, and without withdrawn ones.
 
         Args:
             videos: Rows of the videos table; those that the release has stay as they were built,
                 but for what filters look at.
+            shelved: Rows that were on the shelf before, in their order: they keep their numbers,
+                by which whoever looked at them knows them. None where nothing was.
 
         Raises:
             ModelError: A model failed.
@@ -128,8 +132,12 @@ class Shelver:
         before = self.release.catalogue
         is_known = pc.is_in(videos["video_id"], value_set=before.video_ids)
         new = _conformed(videos.filter(pc.invert(is_known)), before.table.schema)
+        new = _in_order(new, shelved)
         if not new.num_rows:
             return _ruled(self.release, videos)
+        read = self.release.resolved.features
+        for fault in vectors.faults(new, read, name="videos", key="video_id"):
+            logging.error("New videos are placed without these vectors: %s", fault)
         catalogue = before.extended(new)
         rows = np.arange(len(before), len(catalogue), dtype=np.int32)
         if self.embed is None:
@@ -137,10 +145,12 @@ class Shelver:
         raw = examples.candidate_batch(
             self.release.resolved, spec.CANDIDATE, catalogue=catalogue, video_rows=rows
         )
-        embed = self.embed
         embeddings = tensors.in_batches(
-            lambda videos: embed.predict(videos)["embedding"],
-            tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+            functools.partial(_embedded, self.embed),
+            {
+                **tensors.to_arrays(raw, self.release.resolved, spec.CANDIDATE, Side.CANDIDATE),
+                UPLOAD_TIME: catalogue.upload_times[rows],
+            },
         )
         index = ShelvedIndex(self.release.index, embeddings)
         logging.info("%d videos on the shelf beside %d in the index.", len(rows), len(before))
@@ -169,6 +179,12 @@ class Shelver:
         return dataclasses.replace(prepared, parts=StackedRows(prepared.parts, parts))
 
 
+def _embedded(embed: Model, videos: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the embeddings of raw videos, what being new adds included."""
+    uploaded = videos.pop(UPLOAD_TIME)
+    return youth.with_bias(dict(embed.predict(videos)), uploaded)
+
+
 def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
     """Returns the release with the rules of now, or as it is where they are those of its build."""
     rules = filters.current_rules(release.catalogue, videos)
@@ -180,6 +196,23 @@ def _ruled(release: LoadedRelease, videos: pa.Table) -> LoadedRelease:
         is_withdrawn = np.asarray(combined(rules["withdrawn"]).fill_null(False))
         withdrawn = np.flatnonzero(is_withdrawn).astype(np.int32)
     return dataclasses.replace(release, rules=rules, withdrawn=withdrawn)
+
+
+def _in_order(new: pa.Table, shelved: pa.Table | None) -> pa.Table:
+    """Returns new videos in the order in which they came: a table is read in that of its files.
+
+    Those that were on the shelf stand where they stood, also where the table lost them; then come
+    the others, the oldest first.
+    """
+    place = np.zeros(new.num_rows, np.int64)
+    if shelved is not None and shelved.num_rows:
+        is_lost = pc.invert(pc.is_in(shelved["video_id"], value_set=combined(new["video_id"])))
+        new = pa.concat_tables([new, shelved.filter(is_lost)])
+        known = pc.index_in(new["video_id"], value_set=combined(shelved["video_id"]))
+        place = np.asarray(combined(known).fill_null(shelved.num_rows), np.int64)
+    keys = {"place": place, "upload_time": new["upload_time"], "video_id": new["video_id"]}
+    order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
+    return new.take(order)
 
 
 def _conformed(videos: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -27,7 +27,7 @@ from serving.funnel.filters import VideoRules
 from serving.funnel.nominations import Built, Source
 from serving.funnel.page_order import PageOrder
 from serving.funnel.sources import Popular
-from serving.funnel.viewer import HOME, Profiles, Viewer
+from serving.funnel.viewer import HOME, Profiles, Viewer, with_vectors
 from serving.history.user_history import UserHistory, unknown_user
 from serving.index.index import Index, VideoIndex
 from serving.live.state import LiveState, Rates
@@ -143,14 +143,14 @@ class LoadedRelease:
         return self.catalogue.table.select([name for name in _SHOWN_COLUMNS if name in have])
 
     def viewer(self, history: UserHistory, *, now: int, context: Mapping[str, Any]) -> Viewer:
-        """Returns who asks; the profile is the store's, where it has none the release's."""
+        """Returns who asks, by the store's profile, else the release's; see ``with_vectors``."""
         if not history.profile:
             history = dataclasses.replace(history, profile=self.profiles.of(history.user_id))
         columns = pa.schema([f for f in self.profiles.table.schema if f.name != "user_id"])
         return Viewer.of(
             history,
             now=now,
-            context=context,
+            context=with_vectors(context, self.resolved),
             catalogue=self.catalogue,
             user_schema=columns,
             from_s=self.resolved.history_from_s,

@@ -11,16 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import spec
+from features import spec, vectors
 from features.as_of.examples import Request, Users
 from features.as_of.history import History
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
+from features.spec import ResolvedSpec
+from serving import errors
 from serving.history.user_history import NOTHING_BLOCKED, Blocked, UserHistory
 
 # What a page is called whose caller does not say.
 HOME = "home"
 REQUEST_COLUMNS = ("device", "surface")
+# What a request calls the vectors of its user.
+VECTORS = "vectors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +149,40 @@ class Viewer:
     @property
     def is_unknown(self) -> bool:
         """Whether neither history nor profile says anything; device and surface alone do not."""
+        # A tuple: what is known may be a vector, which has no hash.
         return not self.has_history and not any(
-            value not in {None, ""} for value in self.profile.values()
+            value not in (None, "") for value in self.profile.values()
         )
+
+
+def with_vectors(context: Mapping[str, Any], resolved: ResolvedSpec) -> dict[str, Any]:
+    """Returns what a request says of its user with its vectors as columns.
+
+    Args:
+        context: Columns of the users table and of the request; ``vectors``, where there are any,
+            column to numbers.
+        resolved: Features of the release.
+
+    Raises:
+        InvalidRequestError: A vector is read by no feature, has another width than is declared, or
+            a number that float32 cannot hold.
+    """
+    known = {name: value for name, value in context.items() if name != VECTORS}
+    of_users = vectors.read_by(resolved.features, "users")
+    widths = {column: feature.width for feature, column in of_users}
+    for name, given in (context.get(VECTORS) or {}).items():
+        if name not in widths:
+            raise errors.InvalidRequestError(
+                f"{VECTORS} has {name!r}, and the release reads no such vector of users; it reads "
+                f"{sorted(widths) or 'none'}."
+            )
+        fits = np.abs(np.asarray(given, np.float64)) <= np.finfo(np.float32).max
+        if len(given) != widths[name] or not fits.all():
+            raise errors.InvalidRequestError(
+                f"{VECTORS} must have {widths[name]} finite numbers in {name!r}, got {len(given)}."
+            )
+        known[name] = list(given)
+    return known
 
 
 def _one_row(profile: Mapping[str, Any], user_schema: pa.Schema) -> pa.Table:

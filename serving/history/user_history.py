@@ -65,6 +65,25 @@ class Blocked:
 
 
 NOTHING_BLOCKED = Blocked()
+
+
+def hidden_by(feedback: pa.Table) -> Blocked:
+    """Returns what a user hid and did not take back.
+
+    Args:
+        feedback: ``video_id``, ``channel_id``, ``kind`` and ``value`` of one user, sorted by time.
+    """
+    if not feedback.num_rows:
+        return NOTHING_BLOCKED
+    rows = feedback.filter(pc.equal(feedback["kind"], feedback_kinds.HIDE))
+    last = {(row["video_id"], row["channel_id"]): row["value"] for row in rows.to_pylist()}
+    hidden = [target for target, value in last.items() if value != feedback_kinds.TAKEN_BACK]
+    return Blocked(
+        videos=tuple(video for video, _ in hidden if video),
+        channels=tuple(channel for video, channel in hidden if channel and not video),
+    )
+
+
 # Rows of each kind as they are read: those of a store, and of impressions the moments of clicks.
 NO_ROWS: Mapping[Kind, pa.Table] = {kind: KINDS[kind].nothing for kind in Kind} | {
     Kind.IMPRESSION: with_moments(KINDS[Kind.IMPRESSION].nothing, None)
@@ -100,15 +119,7 @@ class UserHistory:
     @functools.cached_property
     def hidden(self) -> Blocked:
         """Videos and channels that the user hid and did not take back."""
-        if not self.feedback.num_rows:
-            return NOTHING_BLOCKED
-        rows = self.feedback.filter(pc.equal(self.feedback["kind"], feedback_kinds.HIDE))
-        last = {(row["video_id"], row["channel_id"]): row["value"] for row in rows.to_pylist()}
-        hidden = [target for target, value in last.items() if value != feedback_kinds.TAKEN_BACK]
-        return Blocked(
-            videos=tuple(video for video, _ in hidden if video),
-            channels=tuple(channel for video, channel in hidden if channel and not video),
-        )
+        return hidden_by(self.feedback)
 
     def with_session(self, video_ids: Sequence[str], *, now: int) -> "UserHistory":
         """Returns the history with videos watched lately that it lacks, newest last.

@@ -4,6 +4,8 @@ Both take candidates in their order, best first, and return another one; what fo
 page stays as it was.
 """
 
+import zlib
+
 import numpy as np
 
 # Candidates that a page is chosen from, for each of its videos.
@@ -95,6 +97,11 @@ def explored(
     places = np.sort(rng.choice(np.arange(_FIRST_PLACE, max(k, 3)), len(chosen), replace=False))
     # Each goes in before what stands there by then.
     return np.insert(rest, np.minimum(places - np.arange(len(chosen)), len(rest)), chosen), chosen
+
+
+def chance(user_id: str, now: int) -> np.random.Generator:
+    """Returns the source of chance of a page: the same for a user in the same second."""
+    return np.random.default_rng([zlib.crc32(user_id.encode("utf-8", "surrogatepass")), now])
 
 
 def slots(k: int, share: float, rng: np.random.Generator) -> int:

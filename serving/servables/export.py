@@ -18,6 +18,7 @@ from absl import logging
 
 from features import preprocessing, spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
+from models.candidate import youth
 from models.candidate.model import CandidateModel
 from models.ranking.layers import Outputs, VideoParts
 from models.ranking.model import Ranker
@@ -43,7 +44,12 @@ def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Pat
         return {"embedding": model.query_embeddings(servable.transformed(raw))}
 
     def embed_videos(**raw: tf.Tensor) -> Tensors:
-        return {"embedding": video_embeddings(model, servable.transformed(raw))}
+        embeddings = video_embeddings(model, servable.transformed(raw))
+        if not model.has_vectors:
+            return {"embedding": embeddings}
+        # No input says when a video was uploaded: whoever asks knows, and adds the bias.
+        biases = tf.tile(model.youth[tf.newaxis], [tf.shape(embeddings)[0], 1])
+        return {"embedding": embeddings, youth.OUTPUT: biases}
 
     servable.save(
         directory,

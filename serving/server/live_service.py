@@ -13,7 +13,7 @@ from absl import logging
 
 from features import command
 from features.catalogue import combined
-from features.tables import log_files, logs, schema, unlisted
+from features.tables import log_files, logs, schema, unlisted, vector_files
 from serving import errors
 from serving.events import compaction
 from serving.events.event import Event, Kind, NewUser, time_fault
@@ -252,10 +252,14 @@ class LiveParts:
             )
         ]
         videos = unlisted.joined(shelf.table, pa.table(rows, names=list(unlisted.TYPES)))
-        return shelf.shelver.with_videos(videos.combine_chunks()).with_live(self.state)
+        built = len(shelf.shelver.release.catalogue)
+        shelved = shelf.latest.catalogue.table.slice(built)
+        longer = shelf.shelver.with_videos(videos.combine_chunks(), shelved=shelved)
+        return longer.with_live(self.state)
 
     def _videos(self) -> pa.Table | None:
-        if not self._video_files():
+        listing = log_files.find(self._logs, "videos")
+        if not listing.files and not listing.problems:
             return None
         rows = logs.read_table(self._logs, "videos")
         accepted, rejected = schema.validate(
@@ -271,10 +275,15 @@ class LiveParts:
         return accepted.combine_chunks()
 
     def _video_files(self) -> list[tuple[str, int, int]]:
-        """Returns what tells whether the table has changed; also of what cannot be read."""
+        """Returns what tells whether table or vectors have changed; also of what cannot be read."""
         listing = log_files.find(self._logs, "videos")
         stamps = [(str(file.path), file.modified_ns, file.size) for file in listing.files]
-        return [*stamps, *((problem, 0, 0) for problem in listing.problems)]
+        problems = [*listing.problems]
+        try:
+            stamps += vector_files.stamps(self._logs, "videos")
+        except (command.InputError, OSError) as error:
+            problems.append(str(error))
+        return [*stamps, *((problem, 0, 0) for problem in problems)]
 
 
 def _same_videos(first: LoadedRelease, second: LoadedRelease) -> bool:

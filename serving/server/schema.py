@@ -11,13 +11,9 @@ from features.tables import schema
 from serving.events import event as events
 from serving.funnel import page, rungs
 
-MAX_EVENTS = 500
-MAX_BLOCKED = 1000
-MAX_SESSION = 200
+MAX_EVENTS, MAX_BLOCKED, MAX_SESSION = 500, 1000, 200
 MAX_WISHES = 100  # Topics or languages of a request.
-
-# Keys that a model does not know and that are all named; more are refused as one.
-MAX_NAMED = 20
+MAX_NAMED = 20  # Keys that a model does not know and that are all named; more are one fault.
 
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"
 
@@ -50,6 +46,7 @@ PageId = Annotated[
 ]
 Word = Annotated[str, pydantic.StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Words = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=500)]
+Vector = Annotated[list[pydantic.FiniteFloat], pydantic.Field(max_length=4096), pydantic.FailFast()]
 Seconds = Annotated[float, pydantic.Field(ge=0, le=DAY_S, allow_inf_nan=False)]
 
 
@@ -83,13 +80,16 @@ class Profile(_Strict):
 
     def known(self) -> dict[str, Any]:
         """Returns what is given."""
-        return {name: v for name, v in self.model_dump().items() if v is not None and v != ""}
+        return {n: v for n, v in self.model_dump().items() if v not in (None, "", {})}
 
 
 class Context(Profile):
     """The situation of a request. What it says of the user overrides the stored profile."""
 
     device: Word | None = pydantic.Field(default=None, examples=["phone"])
+    vectors: dict[Word, Vector] = pydantic.Field(
+        default={}, max_length=20, description="Of the user, each by its column of the users table."
+    )
     surface: Word = pydantic.Field(default="home", description="The kind of page.")
 
 
@@ -100,8 +100,8 @@ Ids = Annotated[list[Id], pydantic.Field(max_length=MAX_BLOCKED), pydantic.FailF
 class Blocked(_Strict):
     """What a user does not want to see."""
 
-    videos: Ids = pydantic.Field(default_factory=list, description="Video ids.")
-    channels: Ids = pydantic.Field(default_factory=list, description="Channel ids.")
+    videos: Ids = pydantic.Field(default=[], description="Video ids.")
+    channels: Ids = pydantic.Field(default=[], description="Channel ids.")
 
 
 Wishes = Annotated[list[Id], pydantic.Field(max_length=MAX_WISHES), pydantic.FailFast()]
@@ -118,16 +118,16 @@ class _PageRequest(_Strict):
         default_factory=Blocked, description="Beside what `PUT /v1/users/{user_id}/blocked` keeps."
     )
     exclude: Ids = pydantic.Field(
-        default_factory=list, description="Video ids to leave out, as those on the screen already."
+        [], description="Video ids to leave out, as those on the screen already."
     )
     topics: Wishes = pydantic.Field(
-        default_factory=list, description="Only videos with one of these topics; none for all."
+        [], description="Only videos with one of these topics; none for all."
     )
     languages: Wishes = pydantic.Field(
-        default_factory=list, description="Only videos in one of these languages; none for all."
+        [], description="Only videos in one of these languages; none for all."
     )
     session: Session = pydantic.Field(
-        default_factory=list,
+        [],
         description="Video ids that were watched in this session and not reported yet, newest last;"
         " they count for this page alone. Report them all the same.",
     )

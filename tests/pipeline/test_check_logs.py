@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import command
+from features import command, vectors
 from features.durations import DAY_S
 from pipeline.preprocessing import job as preprocessing_job
 from pipeline.preprocessing import log_checks
@@ -303,3 +304,26 @@ def test_bad_logs_are_refused_before_tensorflow_and_beam_are_imported(tmp_path):
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(command.InputError, match="does not exist"):
         log_checks.check(tmp_path / "nowhere", PreprocessConfig())
+
+
+@pytest.mark.parametrize(
+    ("width", "says"),
+    [
+        (2, []),
+        (3, ["have another width than the declared 3"]),
+        (0, ["names 1 ids more than once"]),
+    ],
+)
+def test_vectors_beside_the_videos_are_looked_at(tmp_path, width, says):
+    logs_dir = write(tmp_path / "logs", good_tables())
+    declared = vectors.declarations_of("content", width or 2)
+    (logs_dir / "features.json").write_text(json.dumps(declared))
+    (logs_dir / "video_vectors").mkdir()
+    ids = ["v0", "v0" if width == 0 else "v1"]
+    np.savez(logs_dir / "video_vectors" / "content.npz", video_id=ids, vector=np.ones((2, 2)))
+    report = log_checks.check(logs_dir, PreprocessConfig(), now_s=NOW_S)
+    found = texts(report.problems, "videos")
+    assert len(found) == len(says)
+    for text, part in zip(found, says, strict=True):
+        assert part in text
+    assert report.rows["watches", "accepted"] == 20

@@ -28,6 +28,8 @@ DECLARED = [
      "source": "users.plan"},
     {"name": "content", "kind": "vector", "width": 3, "side": "candidate",
      "models": ["candidate"], "source": "videos.embedding"},
+    {"name": "watched", "kind": "vector", "width": 3, "side": "query",
+     "models": ["candidate"], "source": "history.watched.embedding"},
 ]  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
     sizes = dataset.vocabulary_sizes(examples, spec.CANDIDATE)
     without = ResolvedSpec(
         features=tuple(
-            f for f in resolved.features if f.name not in {"quality", "plan", "content"}
+            f for f in resolved.features if f.name not in {entry["name"] for entry in DECLARED}
         ),
         spaces=resolved.spaces,
     )
@@ -98,7 +100,7 @@ def test_it_is_an_input_of_the_model_with_its_powers(examples):
         return inputs.width(make_tables(inputs.features, sizes, widths={"category": 4}, seed=1))
 
     assert width(Side.CANDIDATE, resolved) == width(Side.CANDIDATE, without) + 3 + 3
-    assert width(Side.QUERY, resolved) == width(Side.QUERY, without) + 4
+    assert width(Side.QUERY, resolved) == width(Side.QUERY, without) + 4 + 3
 
 
 def test_a_vector_is_around_zero_and_zero_where_it_is_missing(examples):

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features import dataset, spec
+from features import dataset, spec, vectors
 from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from features.tables import logs
@@ -95,6 +95,7 @@ def write_logs(directory):
                     "upload_time": FIRST_DAY_S - rng.integers(0, 30 * DAY_S, NUM_VIDEOS),
                     "language": np.where(np.arange(NUM_VIDEOS) % 2, "en", "de"),
                     "duration_s": rng.uniform(10, 900, NUM_VIDEOS),
+                    "content": np.random.default_rng(1).normal(size=(NUM_VIDEOS, 3)).tolist(),
                 }
             ),
         )
@@ -110,6 +111,7 @@ def write_logs(directory):
         )
         writer.write("watches", pa.table(watches))
         writer.write("impressions", pa.table(impressions))
+        writer.write_features(vectors.declarations_of("content", 3))
 
 
 def save_models(site):

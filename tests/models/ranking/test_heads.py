@@ -15,6 +15,7 @@ from models.ranking import training as ranker_training
 from models.ranking.model import Ranker
 
 KINDS = ("like", "hide")
+HOLDOUT = 9000  # Impressions that the curves are fitted to.
 QUICK = TrainingConfig(epochs=6, batch_size=200, learning_rate=0.03, decay=True, patience=6)
 
 
@@ -38,7 +39,7 @@ def rows_with_feedback(world, size, *, seed):
 def trained(make_examples, world, tmp_path):
     splits = {
         "train": rows_with_feedback(world, 6000, seed=1),
-        "holdout": rows_with_feedback(world, 3000, seed=2),
+        "holdout": rows_with_feedback(world, HOLDOUT, seed=2),
     }
     examples = make_examples(ranker=splits, feedback=KINDS)
     config = RankerConfig(hidden=(16,))
@@ -64,7 +65,7 @@ def test_each_kind_has_the_probability_that_it_was_said_with(trained, world):
 
 def test_figures_tell_order_and_calibration_by_decile(trained, world):
     model, _ = trained
-    impressions = Impressions.of(rows_with_feedback(world, 4000, seed=4))
+    impressions = Impressions.of(rows_with_feedback(world, 20_000, seed=4))
     resolved = dataclasses.replace(world.spec(), feedback=KINDS)
     sheet = Sheet()
     found = head_evaluation.predict(model, resolved, impressions)
@@ -74,7 +75,11 @@ def test_figures_tell_order_and_calibration_by_decile(trained, world):
     for kind in KINDS:
         assert figures[f"feedback.{kind}.all.per_user_loss"].value < 0.35
         ratio = figures[f"feedback.{kind}.all.expected_over_actual"]
-        assert ratio.low < 1.05 and ratio.high > 0.95  # Within 5 % of what the sample can tell.
+        # Both the curve and the figure stand on so many positives, and no more can be known.
+        rate = figures[f"feedback.{kind}.all.actual_rate"].value
+        error = np.sqrt(1 / (rate * HOLDOUT) + 1 / (rate * len(impressions)))
+        assert abs(ratio.value - 1) < 3 * error
+        assert 3 * error < 0.15
         low, high = deciles[kind][0], deciles[kind][-1]
         rates = [figures[f"feedback.{kind}.{one}.actual_rate"].value for one in (low, high)]
         assert rates[0] < 0.1

@@ -1,11 +1,9 @@
 """Two servers in turns: what is measured and what is left out; no figure is judged here."""
 
-import subprocess
 import types
 
 import pytest
 
-from features import command
 from pipeline.benchmarks import against
 
 
@@ -94,20 +92,3 @@ def test_the_machine_is_read_as_it_counts():
     busy, whole = against._busy_s()
     assert 0 < busy < whole
     assert against._own_s() > 0
-
-
-def test_a_commit_that_is_not_there_is_one_error(tmp_path):
-    with (
-        pytest.raises(command.InputError, match="no-such-commit"),
-        against._checked_out("no-such-commit", tmp_path / "base"),
-    ):
-        pass
-
-
-def test_a_checkout_is_gone_afterwards(tmp_path):
-    here = against.pathlib.Path(against.__file__).resolve().parent
-    if subprocess.run(["git", "-C", here, "rev-parse"], check=False).returncode:
-        pytest.skip("missing part git: not a Git checkout")
-    with against._checked_out("HEAD", tmp_path / "base") as checkout:
-        assert (checkout / "serving" / "serve.py").is_file()
-    assert not (tmp_path / "base").exists()

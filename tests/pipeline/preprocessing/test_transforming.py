@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import tensorflow_transform.beam as tft_beam
 
 from features import command, dataset, id_spaces, preprocessing, spec
 from features.id_spaces import IdSpace
@@ -72,17 +71,14 @@ def fitted(directory, ids, *, numbers=None, **space):
     resolved.save(directory)
     (directory / "COMPLETE").write_text("{}")
     options = beam.options.pipeline_options.PipelineOptions(["--runner=FnApiRunner"])
-    what = {
-        "model": spec.CANDIDATE,
-        "resolved": resolved,
-        "raw_schema": table.schema,
-        "output": directory,
-    }
-    with tft_beam.Context(str(directory / "tmp")):
-        with beam.Pipeline(options=options) as pipeline:
-            transforming.add_analysis(pipeline, train=raw, **what)
-        with beam.Pipeline(options=options) as pipeline:
-            transforming.add_transform(pipeline, raw={"train": raw}, **what)
+    with beam.Pipeline(options=options) as pipeline:
+        transforming.add_fit_and_transform(
+            pipeline,
+            resolved=resolved,
+            raw={spec.CANDIDATE: {"train": raw}},
+            output=directory,
+            temporary=directory / "tmp",
+        )
     return directory
 
 

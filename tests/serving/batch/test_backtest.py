@@ -1,5 +1,7 @@
 """The offline judge of the funnel, on the tiny world: what it writes, and what it must not see."""
 
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -149,3 +151,38 @@ def test_moments_that_the_release_has_learnt_are_refused_or_marked(world, moment
 def test_a_log_without_watches_to_ask_for_is_refused(world, tmp_path):
     with pytest.raises(command.InputError, match="no watch at or after"):
         run(world, world.logs, tmp_path / "pages.parquet", from_s=3_000_000_000)
+
+
+def test_what_was_hidden_by_then_is_on_no_page(world, moment, pages, tmp_path):
+    """A hide counts after its second, for its user, until it is taken back."""
+    _, table = pages
+    firsts = table.filter(pc.equal(table["rank"], 1)).to_pylist()
+    one = firsts[0]
+    others = [first for first in firsts if first["user_id"] != one["user_id"]]
+    late, back = others[0], next(o for o in others if o["user_id"] != others[0]["user_id"])
+    said = [
+        (one["user_id"], one["video_id"], one["time"] - 1, 1.0),
+        (late["user_id"], late["video_id"], late["time"], 1.0),
+        (back["user_id"], back["video_id"], back["time"] - 9, 1.0),
+        (back["user_id"], back["video_id"], back["time"] - 5, 0.0),
+    ]
+    logs_dir = tmp_path / "logs"
+    shutil.copytree(world.logs, logs_dir)
+    rows = [
+        {"user_id": u, "video_id": v, "time": t, "kind": "hide", "value": value}
+        for u, v, t, value in said
+    ]
+    logs.append(logs_dir, "feedback", pa.Table.from_pylist(rows))
+    _, hidden = run(world, logs_dir, tmp_path / "pages.parquet", from_s=moment)
+    # The last row of a query of each user.
+    now = {row["query_id"]: row for row in hidden.filter(pc.equal(hidden["rank"], 1)).to_pylist()}
+    assert now[late["query_id"]]["video_id"] == late["video_id"]
+    assert now[back["query_id"]]["video_id"] == back["video_id"]
+    of_one = hidden.filter(pc.equal(hidden["user_id"], one["user_id"]))
+    after = of_one.filter(pc.greater_equal(of_one["time"], one["time"]))
+    assert after.num_rows
+    assert one["video_id"] not in after["video_id"].to_pylist()
+    # Nobody else's pages are other ones.
+    for user in set(table["user_id"].to_pylist()) - {one["user_id"]}:
+        same = [t.filter(pc.equal(t["user_id"], user)) for t in (table, hidden)]
+        assert same[0].equals(same[1])

@@ -1,8 +1,10 @@
 """A server on an empty system: it serves what is watched and new until a release is there."""
 
 import shutil
+import time
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from features import command
@@ -10,6 +12,7 @@ from features.tables import logs
 from serving.events.event import Event, Kind
 from serving.funnel import before_release
 from serving.funnel.page import PageRequest
+from serving.insight.title_search import TitleSearch
 from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.server import service
@@ -48,6 +51,15 @@ def empty(tmp_path, tiny):
 
 def ids(page):
     return [item.video_id for item in page.items]
+
+
+def looked(server, *, until):
+    """The catalogue, once the server has seen so many videos."""
+    deadline = time.monotonic() + 30
+    while len(server.releases.current.catalogue) < until:
+        assert time.monotonic() < deadline
+        server.releases.refresh()
+    return server.releases.current.catalogue
 
 
 def watch(server, user, video, at=NOW - 60):
@@ -113,3 +125,29 @@ def test_an_experiment_and_a_formula_wait_for_it(empty, tmp_path):
     page = server.funnel.recommend(PageRequest(user_id="u"))
     assert page.exposures in {("e/a",), ("e/b",)}
     assert len(page.items) == 5
+
+
+def test_a_video_keeps_its_row_whatever_the_files_of_the_table_are_called(empty, tmp_path):
+    """Who looked at rows, as the search by words did, must not be given other videos by them."""
+    directory = tmp_path / "logs" / "videos"
+    directory.mkdir(parents=True)
+    server = empty()
+    search = TitleSearch()
+    order = []
+    parts = {"z": VIDEOS.slice(3), "m": VIDEOS.slice(1, 2), "a": VIDEOS.slice(0, 1)}
+    for name, part in parts.items():
+        pq.write_table(part, directory / f"{name}.parquet")
+        catalogue = looked(server, until=len(order) + len(part))
+        ids = catalogue.video_ids.to_pylist()
+        assert ids[: len(order)] == order
+        order = ids
+        rows = search.find(catalogue, "new", limit=10)
+        assert sorted(catalogue.video_ids.take(pa.array(rows)).to_pylist()) == sorted(ids)
+    assert order == ["n4", "n3", "n2", "n1", "n0"]  # The oldest of those that came together first.
+    (directory / "m.parquet").unlink()  # What was there once stays.
+    pq.write_table(VIDEOS.slice(3), directory / "b.parquet")
+    time.sleep(0.5)  # A look takes the twentieth part of the time.
+    server.releases.refresh()
+    assert server.releases.current.catalogue.video_ids.to_pylist() == order
+    titles = server.releases.current.catalogue.table["title"].to_pylist()
+    assert titles == ["New 4", "New 3", "New 2", "New 1", "New 0"]

@@ -94,3 +94,11 @@ def test_feedback_that_means_nothing_is_refused_in_one_sentence(site, event, say
     assert answer.status_code == 422
     assert says in answer.json()["errors"][0]["rule"]
     assert site.client.get("/v1/users/u/history").json()["is_known"] is False
+
+
+def test_a_like_of_a_video_that_nobody_listed_yet_is_kept_and_pages_go_on(site):
+    assert report(site, {"type": "like", "video_id": "of a minute ago"}).json()["accepted"] == 1
+    assert "of a minute ago" not in shown(site)
+    site.log.compact(flush=True)
+    (row,) = logs.read_table(site.log.logs_dir, "feedback").to_pylist()
+    assert row["video_id"] == "of a minute ago"

@@ -119,3 +119,19 @@ def test_wishes_without_measure_are_refused(site, wish, most):
     answer = site.client.post("/v1/recommendations", json=body)
     assert answer.status_code == 422
     assert str(most) in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        ({"interests": [1.0, "x"]}, "context.vectors.interests"),
+        ({"interests": [1.0] * 4097}, "4096"),
+        ({"interests": [1.0]}, "'interests', and the release reads no such vector of users"),
+    ],
+)
+def test_a_vector_that_cannot_be_read_is_refused(site, vectors, says):
+    body = {"user_id": "u", "context": {"vectors": vectors}}
+    answer = site.client.post("/v1/recommendations", json=body)
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert site.client.get("/v1/users/u/history").json()["is_known"] is False

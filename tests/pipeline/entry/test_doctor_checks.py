@@ -4,7 +4,7 @@ import pathlib
 import pytest
 from packaging import requirements
 
-from pipeline import doctor_checks
+from pipeline.entry import doctor_checks
 
 OK, WARNING, PROBLEM = doctor_checks.Status
 
