@@ -154,6 +154,7 @@ setup(
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
         "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
+        "serving.batch": ["templates/*"],
         "serving.building": ["templates/*"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],
         "serving.server": ["web/*"],

@@ -79,7 +79,12 @@ def main(argv: Sequence[str]) -> None:
             carrying_out.expose(guard, servers, port=_METRICS_PORT.value)
         logging.info("Guarding %s by %s.", _SERVING_ROOT.value, ", ".join(_SERVERS.value))
         while not stop.wait(config.period_s):
-            decision = guard.look()
+            try:
+                decision = guard.look()
+            except (command.InputError, OSError) as error:
+                # A root that cannot be read just now is no reason to stop looking.
+                logging.log_every_n_seconds(logging.ERROR, "Cannot look: %s", 60, error)
+                continue
             if decision is not None:
                 sys.stdout.write(
                     f"Went back from release {decision.old} to {decision.new}: {decision.reason}.\n"

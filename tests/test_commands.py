@@ -117,6 +117,7 @@ PATH_FLAGS = {
     *("logs", "examples", "model", "output", "work", "serving_root", "queries", "candidates"),
     *("metrics", "page_order", "warm_start", "cache", "source", "experiment", "scores"),
     *("candidate_model", "ranker_model", "measured_examples", "rejected"),
+    *("retraining", "report"),
 }
 # What they read and write is of this machine.
 LOCAL = {"pipeline.demo", "pipeline.record_results"}
@@ -141,6 +142,7 @@ def test_a_binary_answers_help_with_its_docstring_before_it_imports_what_is_heav
     helped = run_binary(path, "--help", python=["-X", "importtime"])
     assert helped.returncode == 0
     assert docstring.splitlines()[0] in helped.stdout
+    assert f"    python -m {module(path)}" in helped.stdout, "an example to type"
     assert "Traceback" not in helped.stderr
     # Each line of that option ends in the name of a module, indented by depth.
     loaded = {

@@ -23,9 +23,10 @@ from features import dataset, files, spec
 from features.as_of.replay import HOLDOUT, TRAIN
 from features.catalogue import combined
 from features.spec import Feature, Kind, ResolvedSpec
+from features.tables import drift
 from pipeline.preprocessing import raw_examples
 from pipeline.preprocessing.transform import reading
-from pipeline.statistics import drift, label_relations
+from pipeline.statistics import label_relations
 from pipeline.statistics import page as statistics_page
 from pipeline.statistics import tables as table_statistics
 from pipeline.statistics.tables import QUANTILES, shortened
@@ -46,6 +47,8 @@ def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str,
     text = json.dumps(report, indent=1, allow_nan=False)
     files.atomic_write(examples_dir / "statistics.json", text + "\n")
     files.atomic_write(examples_dir / "statistics.html", statistics_page.page(report))
+    # What served features are compared with, see serving.report_health.
+    files.atomic_write(examples_dir / drift.FILE, json.dumps(_training_bins(report)) + "\n")
     drifted = [f"{d['feature']} ({d['model']})" for d in report["drift"]["features"] if d["warns"]]
     if drifted:
         logging.warning(
@@ -61,6 +64,15 @@ def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str,
             )
 
 
+def _training_bins(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the bins of the numbers that models read, as training had them."""
+    return [
+        {name: entry[name] for name in ("model", "feature", "edges", "train")}
+        for entry in report["drift"]["features"]
+        if entry["edges"]
+    ]
+
+
 def build(
     examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -69,7 +81,7 @@ def build(
     ``rows``, ``counts``, ``vocabulary_sizes``; ``tables``: see :mod:`pipeline.statistics.tables`;
     ``features``: per ``<model>_<split>`` and feature; ``relations`` of declared columns to the
     label, see :mod:`pipeline.statistics.label_relations`; ``drift``: the distance and its formula,
-    and the features by it, see :mod:`pipeline.statistics.drift`.
+    and the features by it, see :mod:`features.tables.drift`.
     """
     features: dict[str, dict[str, Any]] = {}
     relations: list[label_relations.Relation] = []
@@ -331,6 +343,7 @@ def _drift(model: str, name: str, both: drift.Bins, *, is_expected: bool) -> dic
         "noise": both.noise,
         "warns": both.warns and not is_expected,
         "bins": [shortened(bin_name) for bin_name in names],
+        "edges": both.edges,
         "train": train.tolist(),
         "holdout": holdout.tolist(),
     }

@@ -12,7 +12,7 @@ release has learnt on.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def rank(
     output: pathlib.Path,
     from_s: int | None = None,
     until_s: int | None = None,
+    observe: Callable[[Mapping[str, np.ndarray]], None] = lambda _: None,
 ) -> int:
     """Writes one row per impression with its expected watch time.
 
@@ -70,6 +71,8 @@ def rank(
             video or possible time cannot be scored: their expected watch time is null.
         from_s: First moment of the impressions to score, Unix seconds; None scores all.
         until_s: End of what is read, exclusive, Unix seconds; None for no bound.
+        observe: Function that is given the raw features of some impressions after the others, as
+            the ranker reads them.
 
     Returns:
         Number of rows written.
@@ -90,7 +93,7 @@ def rank(
             command.format_time(learnt_until_s),
         )
     log = BucketedLog.open(logs_dir, until_s, known_videos=release.videos / "videos.parquet")
-    scorer = _Scorer.load(release, log)
+    scorer = _Scorer.load(release, log, observe)
     return batch_output.write(output, _SCHEMA, scorer.results(log, from_s))
 
 
@@ -104,9 +107,15 @@ class _Scorer:
     signature: Any
     nominations: PastNominations | None
     known_until_s: int
+    observe: Callable[[Mapping[str, np.ndarray]], None]
 
     @classmethod
-    def load(cls, release: Release, log: BucketedLog) -> "_Scorer":
+    def load(
+        cls,
+        release: Release,
+        log: BucketedLog,
+        observe: Callable[[Mapping[str, np.ndarray]], None],
+    ) -> "_Scorer":
         profiles = log.users
         if profiles is None:
             profiles = pq.read_table(release.videos / "users.parquet").combine_chunks()
@@ -134,6 +143,7 @@ class _Scorer:
             signature=loaded.signatures[signatures.SCORE_PAIRS],
             nominations=nominations,
             known_until_s=known_until_s or 0,
+            observe=observe,
         )
 
     def results(self, log: BucketedLog, from_s: int | None) -> Iterator[pa.Table]:
@@ -199,11 +209,11 @@ class _Scorer:
         for start in range(0, impressions.num_rows, _BATCH):
             rows = self._nominated(impressions.slice(start, _BATCH), shown)
             raw = replayer.ranking_batch(rows, shown.codes, shown.history, daily, live=live)
-            inputs = {
-                name: tf.constant(values)
-                for side in Side
-                for name, values in tensors.to_arrays(raw, self.resolved, spec.RANKER, side).items()
-            }
+            arrays: dict[str, np.ndarray] = {}
+            for side in Side:
+                arrays |= tensors.to_arrays(raw, self.resolved, spec.RANKER, side)
+            self.observe(arrays)
+            inputs = {name: tf.constant(values) for name, values in arrays.items()}
             expected = self.signature(**inputs)["expected_watch_time_s"].numpy()
             yield _output(rows, pa.array(expected, pa.float32()))
 

@@ -23,6 +23,7 @@ from features.durations import DAY_S
 from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.stores import door
+from features.tables import drift
 from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
@@ -197,6 +198,8 @@ class _Assembly:
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")
+        if (self._inputs.examples / drift.FILE).is_file():
+            files.link_tree(self._inputs.examples / drift.FILE, directory / drift.FILE)
         statistics = _table(self._inputs.examples / "video_statistics")
         if until_day is not None:
             statistics = statistics.filter(pc.less(statistics["day"], until_day))

@@ -130,7 +130,7 @@ def test_statistics_name_every_feature(world):
     resolved = ResolvedSpec.load(world.examples)
     assert set(report["features"]["ranker_train"]) == {f.name for f in resolved.of(spec.RANKER)}
     page = (world.examples / "statistics.html").read_text()
-    assert all(f"<td>{feature.name} <small>" in page for feature in resolved.features)
+    assert all(f">{feature.name} <small>" in page for feature in resolved.features)
     hour = report["features"]["ranker_train"]["hour"]
     assert hour["missing"] == 0
     assert 1 < hour["distinct"] <= 24

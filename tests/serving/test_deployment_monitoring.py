@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from serving.batch import health
 from serving.funnel.rungs import RUNGS
 from tests.serving.deployment_files import DEPLOYMENT, ROOT
 
@@ -33,7 +34,8 @@ def expressions():
 def exported():
     """Names of the samples that the code can export, with the labels that it gives them."""
     names = {}
-    source = "".join(path.read_text() for path in (ROOT / "serving" / "server").glob("*.py"))
+    folders = ("server", "guard")
+    source = "".join(p.read_text() for f in folders for p in (ROOT / "serving" / f).glob("*.py"))
     declared = re.findall(
         r"(Counter|Histogram)\(\s*\"(\w+)\",\s*\"[^\"]*\"(?:,\s*\[([^\]]*)\])?", source
     )
@@ -44,7 +46,7 @@ def exported():
             names[name + suffix] = known
     for name in re.findall(r"gauge\(\s*\"(\w+)\"", source):
         names[f"watchnext_{name}"] = set()
-    return names
+    return names | {name: set() for name in health.METRICS} | {health.DRIFT: {"feature"}}
 
 
 @pytest.mark.parametrize(("name", "expression"), [*expressions()])

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from features import spec
 from features.spec import Feature, ResolvedSpec
-from features.tables import logs
+from features.tables import drift, logs
 from pipeline.preprocessing import statistics_report
-from pipeline.statistics import drift
 from pipeline.statistics import page as statistics_page
 from pipeline.statistics import tables as table_statistics
 

@@ -1,4 +1,4 @@
-"""How much the holdout differs from the training examples, feature by feature.
+"""How much the holdout, or what is served, differs from the training examples, by feature.
 
 The distance is the Jensen-Shannon divergence in bits: with p and q the shares of training and
 holdout in each bin and m = (p + q) / 2,
@@ -30,6 +30,7 @@ WARN_ABOVE = 0.1
 WARN_ABOVE_NOISE = 3.0  # and as many times what two samples of one distribution differ by
 TOP = 100
 _SHARES = np.arange(0.05, 0.96, 0.05)
+FILE = "training_bins.json"
 OTHERS, MISSING = "(others)", "(missing)"
 
 
@@ -41,11 +42,13 @@ class Bins:
         names: Names of the bins, for people.
         train: int64 [B], counts of the training examples.
         holdout: int64 [B], counts of the holdout.
+        edges: Upper ends of the bins of a number but the last; None of ids.
     """
 
     names: tuple[str, ...]
     train: np.ndarray
     holdout: np.ndarray
+    edges: tuple[float, ...] | None = None
 
     @property
     def distance(self) -> float | None:
@@ -99,17 +102,18 @@ def of_numbers(train: np.ndarray, holdout: np.ndarray) -> Bins:
     known = train[np.isfinite(train)]
     edges = np.unique(np.quantile(known, _SHARES)) if len(known) else np.zeros(0)
     # A bin ends with its edge: a value that ties with one stands with the smaller values.
-    counts = [_counted(values, edges) for values in (train, holdout)]
+    counts = [counted(values, edges) for values in (train, holdout)]
     shown = [f"{edge:.4g}" for edge in edges]
     if shown:
         between = [f"{a} to {b}" for a, b in itertools.pairwise(shown)]
         names = [f"up to {shown[0]}", *between, f"above {shown[-1]}"]
     else:
         names = ["all"]
-    return Bins((*names, MISSING), counts[0], counts[1])
+    return Bins((*names, MISSING), counts[0], counts[1], tuple(edges.tolist()))
 
 
-def _counted(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def counted(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Returns int64 [E + 2], counts of float [n] values between E edges, and of missing ones."""
     missing = np.isnan(values)
     place = np.searchsorted(edges, values[~missing], side="left")
     return np.append(np.bincount(place, minlength=len(edges) + 1), missing.sum())

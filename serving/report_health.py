@@ -1,0 +1,72 @@
+r"""Reports how the recommender did on the last days, and how what it serves drifted from training.
+
+    python -m serving.report_health --serving_root=serving_root --logs=logs --output=health.html \
+        --prometheus=/var/lib/node_exporter/watchnext.prom
+
+Scores every impression of those days as of its own moment, by the release that serves. Writes a
+page, the same figures as JSON beside it, and a file for Prometheus' textfile collector: coverage,
+Gini coefficient, share of fresh videos, repetition between pages, watched over expected seconds,
+and the distance of each number that the ranker reads from what it was trained on. Give it days
+that the release has not learnt: by default those from the end of what its ranker has learnt on.
+"""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from features import command, files
+from features.durations import DAY_S
+from serving.release import manifest as release
+from serving.release import stored_root
+
+_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_LOGS = flags.DEFINE_string("logs", None, "Directory of raw logs.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
+_PROMETHEUS = flags.DEFINE_string("prometheus", None, "File of Prometheus metrics to write.")
+_RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
+_UNTIL = flags.DEFINE_string(
+    "until", None, "First time not to look at, ISO 8601, UTC; default: now."
+)
+_DAYS = flags.DEFINE_integer(
+    "days", 0, "Days before --until; 0: since the end of what the ranker has learnt.", 0
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, writes, and says what is not as it should be."""
+    del argv
+    from serving.batch import health
+
+    chosen = release.load(stored_root.read(_SERVING_ROOT.value, _RELEASE.value), _RELEASE.value)
+    until_s = command.parse_time(_UNTIL.value, name="--until") or int(time.time())
+    measured = health.measure(
+        chosen, pathlib.Path(_LOGS.value), from_s=_from_s(chosen, until_s), until_s=until_s
+    )
+    output = pathlib.Path(_OUTPUT.value)
+    files.atomic_write(output, health.page(measured))
+    text = json.dumps(measured.to_json(), indent=1) + "\n"
+    files.atomic_write(output.with_suffix(".json"), text)
+    if _PROMETHEUS.value:
+        files.atomic_write(_PROMETHEUS.value, health.prometheus(measured))
+    for warning in health.warnings(measured):
+        sys.stdout.write(f"{warning}\n")
+    sys.stdout.write(f"Wrote {output} and {output.with_suffix('.json').name}.\n")
+
+
+def _from_s(chosen: release.Release, until_s: int) -> int:
+    if _DAYS.value:
+        return until_s - _DAYS.value * DAY_S
+    learnt_until_s = chosen.ranker_learnt_until_s
+    if learnt_until_s is None:
+        raise command.InputError(
+            f"release {chosen.version} does not say until when its ranker has learnt: give --days."
+        )
+    return learnt_until_s
+
+
+if __name__ == "__main__":
+    command.run(main, reads=("logs",), writes=("output", "prometheus"), itself=("serving_root",))
