@@ -48,6 +48,7 @@ def test_the_query_tower_takes_raw_query_features_by_name(query_tower):
         "hour": ("string", [None]),
         "weekday": ("string", [None]),
         "query_continuous": ("float32", [None, 2]),  # age, example_age_s
+        "query_vector": ("float32", [None, 6]),  # watched_content, last_content
     }
     assert outputs_of(signature) == {"embedding": ("float32", [None, 9])}
 
@@ -58,8 +59,13 @@ def test_videos_are_embedded_from_their_raw_columns(query_tower):
         "video_id": ("string", [None]),
         "video_language": ("string", [None]),
         "candidate_continuous": ("float32", [None, 1]),  # duration_s
+        "candidate_vector": ("float32", [None, 3]),  # content
     }
-    assert outputs_of(signature) == {"embedding": ("float32", [None, 9])}
+    # Where videos have a vector, what being new adds is told beside.
+    assert outputs_of(signature) == {
+        "embedding": ("float32", [None, 9]),
+        "youth": ("float32", [None, 2]),
+    }
 
 
 def test_the_ranker_scores_many_videos_of_one_query(served_ranker):

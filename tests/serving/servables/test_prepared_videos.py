@@ -45,7 +45,9 @@ def test_parts_are_what_the_released_model_makes_of_the_catalogue(found, loaded)
     numbers = np.full((3, len(names)), np.nan, np.float32)
     durations = loaded.catalogue.table["duration_s"].to_numpy()
     numbers[:, names.index("duration_s")] = durations[rows]
-    parts = prepare.predict({**raw, "candidate_continuous": numbers})["video_parts"]
+    content = np.array(loaded.catalogue.table["content"].to_pylist(), np.float32)[rows]
+    raw |= {"candidate_continuous": numbers, "candidate_vector": content}
+    parts = prepare.predict(raw)["video_parts"]
     assert parts.dtype == loaded.prepared.parts.dtype == np.float16
     np.testing.assert_allclose(loaded.prepared.static_inputs(rows)["video_parts"], parts, rtol=1e-3)
     assert len(np.unique(parts, axis=0)) == 3
