@@ -79,6 +79,6 @@ def test_a_model_with_one_list_for_everybody_is_not(twenty, run_command, tmp_pat
         f"--candidate_model={collapsed}",
         f"--serving_root={twenty / 'serving_root'}",
     )
-    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert refused.returncode == 3, refused.stdout + refused.stderr
     assert "FAIL         mean overlap of the top 10 of two users: 1.0000" in refused.stdout
     assert release.current(twenty / "serving_root") == before
