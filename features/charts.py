@@ -29,7 +29,23 @@ _MARKERS = (
 _DASHES = ("", "7 3", "2 3", "8 3 2 3")
 
 
-class Measured(Protocol):
+class Interval(Protocol):
+    """A figure with an interval, whose ends are NaN without one."""
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+
+
+class Measured(Interval, Protocol):
     """A figure of a setting, with its interval."""
 
     @property
@@ -39,18 +55,6 @@ class Measured(Protocol):
     @property
     def metric(self) -> str:
         """What was measured."""
-
-    @property
-    def value(self) -> float:
-        """The measured value."""
-
-    @property
-    def low(self) -> float:
-        """Lower end of its interval, NaN without one."""
-
-    @property
-    def high(self) -> float:
-        """Upper end of its interval, NaN without one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

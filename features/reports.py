@@ -9,12 +9,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jinja2
 
 from features import provenance
-from features.charts import Drawing
+from features.charts import Drawing, Interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +47,6 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     styles: Sequence[str] = ()
-
-
-class Interval(Protocol):
-    """A figure with an interval, whose ends are NaN without one."""
-
-    @property
-    def value(self) -> float:
-        """The figure."""
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
 
 
 def number(value: float, *, signed: bool = False) -> str:

@@ -69,9 +69,7 @@ class ArraysBackend:
         self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns a signature of a model, of arrays where there are some."""
-        directory = {"query_tower": on_disk.query_tower, "ranker": on_disk.ranker}[component]
-        if directory is None:
-            raise ValueError(f"release {on_disk.version} has no {component}.")
+        directory = on_disk.model(component)
         opened = self._opened.get(directory)
         if opened is None:
             opened = self._opened[directory] = _Opened(component, on_disk, directory)

@@ -149,6 +149,17 @@ class Release:
         """The release id."""
         return self.manifest.version
 
+    def model(self, component: str) -> pathlib.Path:
+        """Returns the SavedModel directory of ``query_tower`` or ``ranker``.
+
+        Raises:
+            ValueError: The release has no such model.
+        """
+        directory = {"query_tower": self.query_tower, "ranker": self.ranker}[component]
+        if directory is None:
+            raise ValueError(f"release {self.version} has no {component}.")
+        return directory
+
     @property
     def learnt_until_s(self) -> int | None:
         """The end of what its models have seen, Unix seconds; None where that is unknown."""
