@@ -76,8 +76,8 @@ def test_a_template_leaves_nothing_unescaped(path):
     assert not re.search(r"\bsafe\b|autoescape", path.read_text())
 
 
-def test_the_templates_are_those_of_five_packages():
+def test_the_templates_of_every_package_with_a_report_are_looked_at():
     assert {str(path.parent.parent.relative_to(ROOT)) for path in TEMPLATES} == {
-        "features", "models/evaluation", "models/paper", "pipeline/statistics",
-        "serving/building",
+        "features", "models/evaluation", "models/paper", "pipeline/living",
+        "pipeline/statistics", "serving/batch", "serving/building",
     }  # fmt: skip
