@@ -1,7 +1,9 @@
 r"""Lets a measured candidate model learn everything up to the end of the logs, before it serves.
 
-python -m models.refit --examples=final_examples --measured_examples=examples \
+    python -m models.refit --examples=final_examples --measured_examples=examples \
         --model=candidate_model --output=final_candidate_model
+
+No figure is taken from the result: those of the model before stand for it.
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from serving.funnel.loaded_release import LoadedRelease
 
 _LOGS = flags.DEFINE_string("logs", None, "Raw logs that the examples are made of.", required=True)
-_INPUTS = config_flags.define(build_config.Inputs, without={"page_order", "metrics"})
+_INPUTS = config_flags.define(
+    build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
+)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of figures to write.", required=True)
 _EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "Arms to compare, a file as of serving.serve; the first is the control."

@@ -39,7 +39,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
 
 from models.evaluation.intervals import Interval
 
@@ -136,6 +135,8 @@ def split_p(counts: Sequence[float], shares: Sequence[float]) -> float:
 
 
 def _log_beta(weights: Floats) -> float:
+    from scipy import special
+
     return float(special.gammaln(weights).sum() - special.gammaln(weights.sum()))
 
 
@@ -159,6 +160,8 @@ def log_evidence_above(hits: float, trials: float, limit: float) -> float:
     """
     if not 0 < limit < 1:
         raise ValueError(f"limit must be in (0, 1), got {limit}.")
+    from scipy import special, stats
+
     a, b = hits + 1.0, trials - hits + 1.0
     log_mixture = float(special.betaln(a, b)) + float(stats.beta.logsf(limit, a, b))
     at_limit = hits * math.log(limit) + (trials - hits) * math.log1p(-limit)
