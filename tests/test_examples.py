@@ -17,6 +17,8 @@ MODULES = [
     "models.losses",
     "models.spread",
     "pipeline.benchmarks.results",
+    "pipeline.steps.schedule",
+    "serving.batch.health",
     "serving.ordering.page_value",
 ]
 

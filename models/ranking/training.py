@@ -280,7 +280,8 @@ def advise(labels: Labels, loss: str) -> None:
         rate,
         labels.watch_time_s / labels.impressions,
     )
-    if loss == config.WEIGHTED and rate > _TOLERATED_BIAS * (1 - rate):
+    # Where everything was clicked that loss is refused.
+    if loss == config.WEIGHTED and 1 > rate > _TOLERATED_BIAS * (1 - rate):
         logging.warning(
             "The measured click rate is %.3f, not small: with loss=weighted exp(x) is E[T] / "
             "(1 - P), %.0f%% above the expected watch time. loss=exact has no such bias.",

@@ -60,7 +60,9 @@ class ArmFunnel(PastFunnel):
         of_page: list[dict[str, float]] = []
         user_ids: list[str] = []
         for start in range(0, len(self.labels), _BATCH):
-            for number, answer in self.answers(self.labels[start : start + _BATCH]):
+            # All of a batch first: pages are ranked in threads, and what happens must not meet them
+            # half way.
+            for number, answer in list(self.answers(self.labels[start : start + _BATCH])):
                 user_id = users[number].as_py()
                 worth = self._worth(truth, user_id, answer)
                 of_page.append({name: float(v.sum()) for name, v in worth.items()})

@@ -47,7 +47,7 @@ def test_commands_are_completed():
 
 
 def test_flags_are_completed_after_a_command():
-    assert offered("watchnext", "rollback", "--") == {"--serving_root=", "--to="}
+    assert offered("watchnext", "rollback", "--") == {"--serving_root=", "--to=", "--reason="}
     assert offered("watchnext", "train_candidate", "--li") == {"--linear_output"}
     assert offered("watchnext", "train_candidate", "--noli") == {"--nolinear_output"}
     # Those of another are not.

@@ -159,7 +159,7 @@ def test_a_cache_that_another_run_uses_is_refused_by_its_flag(preprocess, tmp_pa
     with work_lock.held(tmp_path / "cache", flag="--cache"):
         run = preprocess("examples", logs_dir, 5, f"--cache={tmp_path / 'cache'}")
         errors = run.process.communicate()[1]
-    assert run.process.returncode == 2
+    assert run.process.returncode == 75
     assert "in use by process" in errors
     assert "another --cache" in errors
 

@@ -187,6 +187,7 @@ def test_nominations_are_made_from_the_end_of_what_the_release_knows_on_and_rows
         signature=None,
         nominations=Stamped(),
         known_until_s=300,
+        observe=lambda raw: None,
     )
     shown = bucketed_log.Shown(paged=rows, broken=rows, codes={}, history=None)
     found = scorer._nominated(rows, shown)

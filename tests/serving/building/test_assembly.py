@@ -57,6 +57,7 @@ def test_a_release_has_every_component_and_says_how_it_was_made(small_site, smal
         "video_statistics.parquet",
         "users.parquet",
         "ranker_videos",
+        "training_bins.json",
     }
     assert manifest.lineage["examples"]["path"] == str(small_site.examples)
     assert manifest.lineage["examples"]["info"] == files.read_complete(small_site.examples)

@@ -64,6 +64,7 @@ def test_each_record_of_others_comes_once(tmp_path_factory, steps):
         elif step == "compact":
             others.compact()
         elif step == "late":
+            found += ids(news(follower))
             now[0] += 2 * CLICK_WINDOW_S
             mine.compact()
         else:
