@@ -46,10 +46,12 @@ def test_no_input_is_an_error_of_the_server(site, document, mode):
         @hypothesis.given(case=cases)
         def ask(case):
             answer = case.call(base_url=site.url, timeout=300)
-            answered[answer.status_code // 100] += 1
-            assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.text}"
             if answer.status_code >= 400:
                 assert answer.headers["content-type"] == ["application/problem+json"]
+            if answer.status_code == 404 and mode is GenerationMode.POSITIVE:
+                return  # A name that fits the document, of something that is not there.
+            answered[answer.status_code // 100] += 1
+            assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.text}"
 
         ask()
     assert answered[5] == 0
