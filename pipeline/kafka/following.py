@@ -96,7 +96,7 @@ class Follower:
         self._log = EventLog(logs_dir, wall=wall, bring=None)
         self._period_s = compaction_period_s
         self._due = time.monotonic() + compaction_period_s
-        self._told = 0.0
+        self._told = self._warned = 0.0
         self._refusal = ""
         self._at: dict[Partition, int] = {}  # Of what is assigned: read, or known to hold nothing.
         self.counts = Counts()
@@ -330,8 +330,8 @@ class Follower:
                 f"{self._source.brokers} refuses: {error.str()}. Check --settings and the rights "
                 "of its user."
             )
-        elif time.monotonic() > self._told + _SAY_EVERY_S:
-            self._told = time.monotonic()
+        elif time.monotonic() > self._warned + _SAY_EVERY_S:
+            self._warned = time.monotonic()
             logging.warning("Kafka: %s. Going on as soon as it answers.", error.str())
 
     def _say(self) -> None:
