@@ -19,15 +19,13 @@ Source: Covington et al., RecSys 2016, section 4.1.
 import dataclasses
 import functools
 import math
-import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from features import command, feedback, spec
+from features import feedback, spec
 from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
@@ -152,7 +150,7 @@ def make_preprocessing_fn(
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
             else:
                 cuts = _analysed(filled) if fitted is None else _beside(fitted.boundaries[column])
-                cuts = tf.ensure_shape(cuts, [len(names), None], name=_boundaries_of(column))
+                cuts = tf.ensure_shape(cuts, [len(names), None], name=boundaries_of(column))
                 quantiles = interpolated_quantile(filled, cuts)
                 outputs[column] = tf.ensure_shape(quantiles, [None, len(names)])
         return outputs
@@ -290,7 +288,7 @@ def _normalised(
         sums = [total(tf.cast(known, tf.float32)), total(there), total(tf.square(there))]
     else:
         sums = [_beside(row) for row in moments]
-    names = _moments_of(column)
+    names = moments_of(column)
     sums = [tf.ensure_shape(s, [width], name=name) for s, name in zip(sums, names, strict=True)]
     count = tf.maximum(sums[0], 1.0)
     mean = sums[1] / count
@@ -313,60 +311,14 @@ def _beside(fitted: np.ndarray) -> tf.Tensor:
         return tf.constant(fitted)
 
 
-def _boundaries_of(column: str) -> str:
+def boundaries_of(column: str) -> str:
     """Returns the name in the transform graph of a vector's boundaries."""
     return f"{column}_boundaries"
 
 
-def _moments_of(column: str) -> list[str]:
+def moments_of(column: str) -> list[str]:
     """Returns the names in the transform graph of a vector's number, sum and sum of squares."""
     return [f"{column}_{moment}" for moment in ("number", "sum", "squares")]
-
-
-def boundaries(examples_dir: str | os.PathLike[str], model: str, side: Side) -> np.ndarray:
-    """Returns the quantile boundaries of a side's continuous vector, float32 [F, Q].
-
-    Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        side: Side that has continuous features.
-
-    Raises:
-        command.InputError: The transform graph was made before its boundaries had a name.
-    """
-    name = _boundaries_of(spec.vector_column(side, Kind.CONTINUOUS))
-    (values,) = _found(examples_dir, model, [name])
-    return values
-
-
-def moments(examples_dir: str | os.PathLike[str], model: str, side: Side) -> np.ndarray:
-    """Returns number, sum and sum of squares of the entries of a side's vectors, float32 [3, W].
-
-    Arguments and errors are those of :func:`boundaries`.
-    """
-    names = _moments_of(spec.vector_column(side, Kind.VECTOR))
-    return np.stack(_found(examples_dir, model, names))
-
-
-def _found(
-    examples_dir: str | os.PathLike[str], model: str, names: Sequence[str]
-) -> list[np.ndarray]:
-    """Returns what analyzers found, by names of the transform graph."""
-    directory = pathlib.Path(examples_dir) / "transform_fn" / model / "transform_fn"
-    graph = tf.saved_model.load(str(directory)).transform_fn.graph
-    # tf.Transform puts what analyzers found beside the function, not into it.
-    captured = {inner.name: outer for outer, inner in graph.captures}
-    found = []
-    for name in names:
-        try:
-            (given,) = graph.get_operation_by_name(name).inputs
-        except KeyError:
-            raise command.InputError(
-                f"{directory} names no {name}: an earlier version made it. Run pipeline.preprocess "
-                "again, and train on what it writes."
-            ) from None
-        found.append(captured[given.name].numpy())
-    return found
 
 
 def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:

@@ -18,7 +18,7 @@ class Deviations:
 
         Args:
             moments: Number, sum and sum of squares of each entry, float32 [3, W], see
-                :func:`features.preprocessing.moments`.
+                :func:`features.dataset.moments`.
         """
         number, total, squares = np.array(moments, np.float32)
         count = np.maximum(number, np.float32(1))

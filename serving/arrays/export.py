@@ -14,7 +14,7 @@ import numpy as np
 import tf_keras
 from absl import logging
 
-from features import dataset, preprocessing, spec
+from features import dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
 from models.candidate.model import VIDEO_SPACE, CandidateModel
 from models.embeddings import EmbeddingTable
@@ -143,10 +143,10 @@ def _transform(resolved: ResolvedSpec, model: str, examples_dir: Path) -> dict[s
         arrays |= Vocabulary.of(tokens).arrays(space.name)
     for side in Side:
         if resolved.of(model, side, Kind.CONTINUOUS):
-            fitted = preprocessing.boundaries(examples_dir, model, side)
+            fitted = dataset.boundaries(examples_dir, model, side)
             arrays[boundaries_name(side)] = fitted
         if resolved.of(model, side, Kind.VECTOR):
-            arrays[moments_name(side)] = preprocessing.moments(examples_dir, model, side)
+            arrays[moments_name(side)] = dataset.moments(examples_dir, model, side)
     return arrays
 
 
