@@ -1,4 +1,4 @@
-"""Transformed examples as NumPy arrays or tf.data, and the vocabularies behind their ids."""
+"""Transformed examples as NumPy arrays or tf.data, and what their transform was fitted to."""
 
 import functools
 import os
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from features import command, files, preprocessing, spec
 from features.catalogue import UPLOAD_TIME
-from features.spec import ResolvedSpec
+from features.spec import Kind, ResolvedSpec, Side
 
 SPLITS = ("train", "holdout", "videos")
 _MADE_BY = "python -m pipeline.preprocess --logs=LOGS --examples=EXAMPLES"
@@ -148,3 +148,46 @@ def _feature_spec(
     if columns is None:
         return feature_spec
     return {name: feature_spec[name] for name in columns}
+
+
+def boundaries(examples_dir: Path, model: str, side: Side) -> np.ndarray:
+    """Returns the quantile boundaries of a side's continuous vector, float32 [F, Q].
+
+    Args:
+        examples_dir: What pipeline.preprocess wrote.
+        model: ``candidate`` or ``ranker``.
+        side: Side that has continuous features.
+
+    Raises:
+        command.InputError: The transform graph was made before its boundaries had a name.
+    """
+    name = preprocessing.boundaries_of(spec.vector_column(side, Kind.CONTINUOUS))
+    return _fitted_values(examples_dir, model, [name])[0]
+
+
+def moments(examples_dir: Path, model: str, side: Side) -> np.ndarray:
+    """Returns number, sum and sum of squares of the entries of a side's vectors, float32 [3, W].
+
+    Arguments and errors are those of :func:`boundaries`.
+    """
+    names = preprocessing.moments_of(spec.vector_column(side, Kind.VECTOR))
+    return np.stack(_fitted_values(examples_dir, model, names))
+
+
+def _fitted_values(examples_dir: Path, model: str, names: Sequence[str]) -> list[np.ndarray]:
+    """Returns what analyzers found, by names of the transform graph."""
+    directory = pathlib.Path(examples_dir) / "transform_fn" / model / "transform_fn"
+    graph = tf.saved_model.load(str(directory)).transform_fn.graph
+    # tf.Transform puts what analyzers found beside the function, not into it.
+    captured = {inner.name: outer for outer, inner in graph.captures}
+    values = []
+    for name in names:
+        try:
+            (given,) = graph.get_operation_by_name(name).inputs
+        except KeyError:
+            raise command.InputError(
+                f"{directory} names no {name}: an earlier version made it. Run pipeline.preprocess "
+                "again, and train on what it writes."
+            ) from None
+        values.append(captured[given.name].numpy())
+    return values

@@ -19,15 +19,13 @@ Source: Covington et al., RecSys 2016, section 4.1.
 import dataclasses
 import functools
 import math
-import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from features import command, feedback, spec
+from features import feedback, spec
 from features.id_spaces import IdSpace
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
@@ -145,14 +143,14 @@ def make_preprocessing_fn(
             column = spec.vector_column(side, kind)
             if kind is Kind.VECTOR:
                 moments = None if fitted is None else fitted.moments[column]
-                outputs[column] = _normalised(raw[column], len(names), moments)
+                outputs[column] = _normalised(raw[column], len(names), moments, column)
                 continue
             filled = fill_missing(raw[column], resolved.of(model, side, kind))
             if kind is Kind.BINARY:
                 outputs[column] = tf.clip_by_value(filled, 0.0, 1.0)
             else:
                 cuts = _analysed(filled) if fitted is None else _beside(fitted.boundaries[column])
-                cuts = tf.ensure_shape(cuts, [len(names), None], name=_boundaries_of(column))
+                cuts = tf.ensure_shape(cuts, [len(names), None], name=boundaries_of(column))
                 quantiles = interpolated_quantile(filled, cuts)
                 outputs[column] = tf.ensure_shape(quantiles, [None, len(names)])
         return outputs
@@ -269,7 +267,9 @@ def fill_missing(values: tf.Tensor, features: Sequence[Feature]) -> tf.Tensor:
     return tf.clip_by_value(filled, -LARGEST, LARGEST)
 
 
-def _normalised(values: tf.Tensor, width: int, moments: np.ndarray | None) -> tf.Tensor:
+def _normalised(
+    values: tf.Tensor, width: int, moments: np.ndarray | None, column: str
+) -> tf.Tensor:
     """Returns vectors around 0, float32 [B, width] in [-1, 1]; 0 where a vector is missing.
 
     Each entry is its distance from the mean of the training examples in a third of standard
@@ -279,6 +279,7 @@ def _normalised(values: tf.Tensor, width: int, moments: np.ndarray | None) -> tf
         values: Vectors, float32 [B, width].
         width: Number of entries.
         moments: What the analyzers come to; None leaves them to tf.Transform.
+        column: Name of the column.
     """
     known = tf.math.is_finite(values)
     there = tf.clip_by_value(tf.where(known, values, 0.0), -LARGEST_ENTRY, LARGEST_ENTRY)
@@ -286,7 +287,9 @@ def _normalised(values: tf.Tensor, width: int, moments: np.ndarray | None) -> tf
         total = functools.partial(tft.sum, reduce_instance_dims=False)
         sums = [total(tf.cast(known, tf.float32)), total(there), total(tf.square(there))]
     else:
-        sums = tf.unstack(_beside(moments))
+        sums = [_beside(row) for row in moments]
+    names = moments_of(column)
+    sums = [tf.ensure_shape(s, [width], name=name) for s, name in zip(sums, names, strict=True)]
     count = tf.maximum(sums[0], 1.0)
     mean = sums[1] / count
     variance = tf.maximum(sums[2] / count - tf.square(mean), 0.0)
@@ -308,36 +311,14 @@ def _beside(fitted: np.ndarray) -> tf.Tensor:
         return tf.constant(fitted)
 
 
-def _boundaries_of(column: str) -> str:
+def boundaries_of(column: str) -> str:
     """Returns the name in the transform graph of a vector's boundaries."""
     return f"{column}_boundaries"
 
 
-def boundaries(examples_dir: str | os.PathLike[str], model: str, side: Side) -> np.ndarray:
-    """Returns the quantile boundaries of a side's continuous vector, float32 [F, Q].
-
-    Args:
-        examples_dir: What pipeline.preprocess wrote.
-        model: ``candidate`` or ``ranker``.
-        side: Side that has continuous features.
-
-    Raises:
-        command.InputError: The transform graph was made before its boundaries had a name.
-    """
-    directory = pathlib.Path(examples_dir) / "transform_fn" / model / "transform_fn"
-    graph = tf.saved_model.load(str(directory)).transform_fn.graph
-    name = _boundaries_of(spec.vector_column(side, Kind.CONTINUOUS))
-    try:
-        (given,) = graph.get_operation_by_name(name).inputs
-    except KeyError:
-        raise command.InputError(
-            f"{directory} names no {name}: an earlier version made it. Run pipeline.preprocess "
-            "again, and train on what it writes."
-        ) from None
-    # tf.Transform puts what analyzers found beside the function, not into it.
-    captured = {inner.name: outer for outer, inner in graph.captures}
-    values: np.ndarray = captured[given.name].numpy()
-    return values
+def moments_of(column: str) -> list[str]:
+    """Returns the names in the transform graph of a vector's number, sum and sum of squares."""
+    return [f"{column}_{moment}" for moment in ("number", "sum", "squares")]
 
 
 def interpolated_quantile(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:

@@ -14,8 +14,8 @@ import numpy as np
 import tf_keras
 from absl import logging
 
-from features import dataset, preprocessing, spec
-from features.spec import Feature, Kind, ResolvedSpec, Side
+from features import dataset, spec
+from features.spec import Kind, ResolvedSpec, Side
 from models.candidate.model import VIDEO_SPACE, CandidateModel
 from models.embeddings import EmbeddingTable
 from models.ranking import duration_target
@@ -23,7 +23,7 @@ from models.ranking.calibration import Calibration
 from models.ranking.model import Ranker
 from serving.arrays import constants, layers
 from serving.arrays.constants import Constants
-from serving.arrays.inputs import boundaries_name
+from serving.arrays.inputs import boundaries_name, moments_name
 from serving.arrays.vocabulary import Vocabulary
 from serving.servables import prepared_videos, signatures
 
@@ -41,13 +41,9 @@ def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Pa
     """
     resolved = ResolvedSpec.load(examples_dir)
     problem = "attention over the watches" if model.has_attention else ""
-    problem = problem or unsupported(resolved.of(spec.CANDIDATE, Side.QUERY))
     if problem:
         _write_none(saved_model, problem)
         return
-    supported = [signatures.DEFAULT]
-    if not unsupported(resolved.of(spec.CANDIDATE, Side.CANDIDATE)):
-        supported.append(signatures.EMBED_VIDEOS)
     arrays = _transform(resolved, spec.CANDIDATE, examples_dir)
     tables = dict(model.tables)
     if model.softmax_rows is not tables.get(VIDEO_SPACE):
@@ -60,13 +56,15 @@ def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Pa
         arrays |= _dense("output", model.output_layer)
     for number, layer in enumerate(model.content_layers):
         arrays |= _dense(f"content.{number}", layer)
+    if model.has_vectors:
+        arrays["youth"] = model.youth.numpy()
     if model.has_item_to_item:
         arrays["place_weights"] = model.place_weights.numpy()
     names = resolved.vector_names(spec.CANDIDATE, Side.QUERY, Kind.CONTINUOUS)
     query, video = model.layouts
     _write(
         saved_model,
-        supported,
+        [signatures.DEFAULT, signatures.EMBED_VIDEOS],
         arrays,
         query_layout=query,
         video_layout=video,
@@ -85,11 +83,8 @@ def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Pa
 def write_ranker(model: Ranker, examples_dir: Path, saved_model: Path) -> None:
     """Writes a ranker beside its SavedModel; arguments as of :func:`write_query_tower`."""
     resolved = ResolvedSpec.load(examples_dir)
-    problem = unsupported(resolved.of(spec.RANKER, Side.QUERY))
     if not prepared_videos.is_supported(resolved):
-        problem = "videos that cannot be prepared"
-    if problem:
-        _write_none(saved_model, problem)
+        _write_none(saved_model, "videos that cannot be prepared")
         return
     arrays = _transform(resolved, spec.RANKER, examples_dir) | _tables(model.tables)
     arrays |= _towers(model) | _heads(model)
@@ -97,15 +92,12 @@ def write_ranker(model: Ranker, examples_dir: Path, saved_model: Path) -> None:
     if model.level is not None:
         arrays |= _dense("level.0", model.level.hidden)
         arrays |= _dense("level.1", model.level.output_layer)
-    supported = [signatures.SCORE_PREPARED]
-    if not unsupported(resolved.of(spec.RANKER, Side.CANDIDATE)):
-        supported.append(signatures.PREPARE_VIDEOS)
     if model.is_relative:
         arrays["duration_factors"] = model.duration_factors.numpy()
     query, video, moment = model.layouts
     _write(
         saved_model,
-        supported,
+        [signatures.SCORE_PREPARED, signatures.PREPARE_VIDEOS],
         arrays,
         query_layout=query,
         video_layout=video,
@@ -143,22 +135,18 @@ def _heads(model: Ranker) -> dict[str, np.ndarray]:
     return arrays
 
 
-def unsupported(features: Sequence[Feature]) -> str:
-    """Returns why NumPy does not make the inputs of a side; "" where it does."""
-    vectors = [f.name for f in features if f.kind is Kind.VECTOR]
-    return f"vectors among the inputs: {', '.join(vectors)}" if vectors else ""
-
-
 def _transform(resolved: ResolvedSpec, model: str, examples_dir: Path) -> dict[str, np.ndarray]:
-    """Returns vocabularies and boundaries of a model."""
+    """Returns vocabularies, boundaries and moments of a model."""
     arrays: dict[str, np.ndarray] = {}
     for space in resolved.spaces_of(model):
         tokens = dataset.vocabulary(examples_dir, model, space.name)
         arrays |= Vocabulary.of(tokens).arrays(space.name)
     for side in Side:
         if resolved.of(model, side, Kind.CONTINUOUS):
-            fitted = preprocessing.boundaries(examples_dir, model, side)
+            fitted = dataset.boundaries(examples_dir, model, side)
             arrays[boundaries_name(side)] = fitted
+        if resolved.of(model, side, Kind.VECTOR):
+            arrays[moments_name(side)] = dataset.moments(examples_dir, model, side)
     return arrays
 
 

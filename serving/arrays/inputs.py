@@ -1,8 +1,8 @@
 """Raw features to what a model reads, and that to dense vectors: the transform graph in NumPy.
 
-It follows from the spec, the vocabularies and the boundaries of the release, and gives what the
-transform graph of the SavedModel gives; a gate compares the two
-(:mod:`serving.building.array_models`).
+It follows from the spec, the vocabularies, boundaries and moments of the release, and gives what
+the transform graph of the SavedModel gives; a gate compares the two
+(:mod:`serving.building.array_trials`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from features import spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.arrays.constants import Constants
+from serving.arrays.deviations import Deviations
 from serving.arrays.quantiles import Quantiles
 from serving.arrays.vocabulary import Vocabulary
 
@@ -23,6 +24,11 @@ CATEGORY = "category"  # The space that small categoricals share, see features.i
 def boundaries_name(side: Side) -> str:
     """Returns the name of the boundaries of a side's continuous features, float32 [F, Q]."""
     return f"boundaries.{side.value}"
+
+
+def moments_name(side: Side) -> str:
+    """Returns the name of the moments of a side's vectors, float32 [3, W]."""
+    return f"moments.{side.value}"
 
 
 def tables_of(constants: Constants) -> dict[str, np.ndarray]:
@@ -43,7 +49,7 @@ def bounded(values: np.ndarray, features: Sequence[Feature]) -> np.ndarray:
 
 
 class RawSide:
-    """The transform of one side of a model: strings to ids, numbers to quantiles."""
+    """The transform of one side of a model: strings to ids, numbers to quantiles, vectors."""
 
     def __init__(
         self, resolved: ResolvedSpec, model: str, side: Side, constants: Constants
@@ -71,6 +77,9 @@ class RawSide:
         if continuous:
             boundaries = constants.arrays[boundaries_name(side)]
             self.quantiles = Quantiles.of(boundaries, continuous)
+        self._deviations = None
+        if resolved.of(model, side, Kind.VECTOR):
+            self._deviations = Deviations(constants.arrays[moments_name(side)])
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ids int32 and numbers float32 by name, in the shapes of the raw inputs."""
@@ -97,6 +106,9 @@ class RawSide:
         if self._binary:
             name = spec.vector_column(self._side, Kind.BINARY)
             transformed[name] = bounded(np.asarray(raw[name], np.float32), self._binary)
+        if self._deviations is not None:
+            name = spec.vector_column(self._side, Kind.VECTOR)
+            transformed[name] = self._deviations(np.asarray(raw[name], np.float32))
         return transformed
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from features import spec
 from features.spec import Kind, ResolvedSpec, Side
+from models.candidate import youth
 from serving.arrays.constants import Constants
 from serving.arrays.inputs import DenseSide, RawSide, members, tables_of
 from serving.arrays.layers import Dense, relu
@@ -74,7 +75,7 @@ class QueryTower:
 
 
 class VideoTower:
-    """Raw video features -> ``embedding``."""
+    """Raw video features -> ``embedding``, and ``youth`` where videos have vectors."""
 
     def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
         """Prepares; arguments as of :class:`QueryTower`."""
@@ -87,9 +88,14 @@ class VideoTower:
         self._dense = DenseSide(plan["video_layout"], tables)
         self._content = [Dense.from_arrays(f"content.{n}", arrays) for n in range(plan["content"])]
         self._normalise = bool(plan["normalise"])
+        self._youth = arrays.get("youth")
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
-        """Returns ``embedding``, float32 [N, D + 1], last the bias, of raw features."""
+        """Returns ``embedding``, float32 [N, D + 1], last the bias, of raw features.
+
+        Beside it ``youth``, float32 [N, 2], where the model has it, see
+        :mod:`models.candidate.youth`.
+        """
         features = self.transform(raw)
         ids = features["video_id"]
         rows = np.concatenate(
@@ -106,7 +112,9 @@ class VideoTower:
         if not self._has_content:
             # Nothing is known of a video outside the vocabulary, see serving.servables.export.
             rows[ids == 0] = [*[0.0] * (rows.shape[1] - 1), signatures.UNREACHABLE_BIAS]
-        return {"embedding": rows}
+        if self._youth is None:
+            return {"embedding": rows}
+        return {"embedding": rows, youth.OUTPUT: np.tile(self._youth, (len(rows), 1))}
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from absl import logging
 
-from features import preprocessing, spec, tensors
+from features import dataset, preprocessing, spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
 from models.candidate import youth
 from models.candidate.model import CandidateModel
@@ -139,7 +139,7 @@ def _score_prepared(
     if moment[Kind.CONTINUOUS]:
         names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
         rows = [names.index(feature.name) for feature in moment[Kind.CONTINUOUS]]
-        fitted = preprocessing.boundaries(examples_dir, spec.RANKER, Side.CANDIDATE)
+        fitted = dataset.boundaries(examples_dir, spec.RANKER, Side.CANDIDATE)
         boundaries = tf.constant(fitted[rows])
 
     def numbers(kind: Kind, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:

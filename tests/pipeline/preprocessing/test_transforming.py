@@ -178,13 +178,13 @@ def test_odd_columns_survive_the_quantiles(tmp_path):
     np.testing.assert_allclose(got["two_values"][:100], 0.9, atol=0.01)
     assert got["huge"][0] < got["huge"][1]
     # The graph gives its boundaries by name, and they are the ones that it goes by.
-    boundaries = preprocessing.boundaries(examples, spec.CANDIDATE, Side.CANDIDATE)
+    boundaries = dataset.boundaries(examples, spec.CANDIDATE, Side.CANDIDATE)
     declared = RESOLVED.of(spec.CANDIDATE, Side.CANDIDATE, Kind.CONTINUOUS)
     filled = preprocessing.fill_missing(tf.constant(numbers), declared)
     again = preprocessing.interpolated_quantile(filled, tf.constant(boundaries)).numpy()
     np.testing.assert_array_equal(again, loaded["candidate_continuous"][order])
     with pytest.raises(command.InputError, match="query_continuous_boundaries"):
-        preprocessing.boundaries(examples, spec.CANDIDATE, Side.QUERY)
+        dataset.boundaries(examples, spec.CANDIDATE, Side.QUERY)
 
 
 def test_the_graph_reads_a_vocabulary_as_python_does(exact):

@@ -4,7 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from features import command
+from features import command, spec
+from features.spec import Kind, Side
+from models.candidate import youth
 from serving import errors
 from serving.arrays import constants
 from serving.arrays.backend import ArrayModel, ArraysBackend, is_by_tensorflow
@@ -66,6 +68,8 @@ def test_pages_need_no_tensorflow_where_models_are_arrays(both):
     by_tensorflow, by_arrays = both
     assert is_by_tensorflow(by_tensorflow.query_tower)
     assert is_by_tensorflow(by_tensorflow.ranker)
+    vectors = by_arrays.resolved.of(spec.CANDIDATE, Side.QUERY, Kind.VECTOR)
+    assert [f.name for f in vectors] == ["watched_content", "last_content"]
     assert isinstance(by_arrays.query_tower, ArrayModel)
     assert not is_by_tensorflow(by_arrays.ranker)
     assert reduced_precision.of(by_arrays.ranker) == reduced_precision.FLOAT32
@@ -97,9 +101,9 @@ def test_what_pages_do_not_ask_for_is_left_to_tensorflow_without_a_word(on_disk,
 
 
 def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(on_disk):
-    for component, signature, output in (
-        (signatures.QUERY_TOWER, signatures.EMBED_VIDEOS, "embedding"),
-        (signatures.RANKER, signatures.PREPARE_VIDEOS, "video_parts"),
+    for component, signature, outputs in (
+        (signatures.QUERY_TOWER, signatures.EMBED_VIDEOS, {"embedding", youth.OUTPUT}),
+        (signatures.RANKER, signatures.PREPARE_VIDEOS, {"video_parts"}),
     ):
         models = [
             b.open(component, on_disk, signature=signature) for b in (EmbeddedBackend(), arrays())
@@ -109,8 +113,11 @@ def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(on_disk):
         inputs["video_language"] = np.array(["de", ""], object)
         width = models[1].shapes["candidate_continuous"][1][1]
         inputs["candidate_continuous"] = np.full((2, width), np.nan, np.float32)
-        wanted, values = (model.predict(inputs)[output] for model in models)
-        np.testing.assert_allclose(values, wanted, rtol=2e-3, atol=1e-4)
+        inputs["candidate_vector"] = np.array([[np.nan] * 3, [0.5, -1.0, 2.0]], np.float32)
+        wanted, answer = (model.predict(inputs) for model in models)
+        assert answer.keys() == wanted.keys() == outputs
+        for name, values in wanted.items():
+            np.testing.assert_allclose(answer[name], values, rtol=2e-3, atol=1e-4)
 
 
 def test_inputs_that_do_not_fit_are_one_error(on_disk):
@@ -145,6 +152,7 @@ def altered(directory, name, change):
         ("hidden.0.kernel", lambda kernel: kernel * 1.01, "loads and answers"),
         ("ids.video", lambda ids: ids[::-1], "equals the training examples"),
         ("boundaries.query", lambda b: b + 1, "equals the training examples"),
+        ("moments.query", lambda sums: sums[[0, 2, 1]], "equals the training examples"),
     ],
 )
 def test_arrays_that_differ_do_not_pass(name, change, rule, on_disk, small_site, both, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from features import dataset, spec
-from features.spec import Feature, Kind, ResolvedSpec, Side
+from features.spec import Kind, ResolvedSpec, Side
 from models import config
 from models.candidate.model import CandidateModel
 from models.ranking import calibration
@@ -130,19 +130,6 @@ def test_a_model_that_numpy_does_not_run_says_why(small_site, resolved, tmp_path
     model = CandidateModel(resolved, sizes(small_site, spec.CANDIDATE), settings)
     export.write_query_tower(model, small_site.examples, tmp_path)
     assert "attention" in constants.load(tmp_path).unsupported
-
-
-def test_vectors_of_users_are_left_to_tensorflow():
-    vector = Feature(
-        name="taste",
-        kind=Kind.VECTOR,
-        side=Side.QUERY,
-        models=spec.MODELS,
-        source="users.taste",
-        width=3,
-    )
-    assert "taste" in export.unsupported([vector])
-    assert not export.unsupported([])
 
 
 def test_float32_holds_in_all_answers(small_site, resolved, raw, tmp_path):

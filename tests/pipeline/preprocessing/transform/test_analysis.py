@@ -76,13 +76,17 @@ def test_vocabularies_quantiles_and_moments_are_those_of_tf_transform(tmp_path, 
         assert len(expected) > 5
         assert dataset.vocabulary(ours, model, space.name) == expected
     for side in Side:
-        expected = preprocessing.boundaries(theirs, model, side)
-        np.testing.assert_array_equal(preprocessing.boundaries(ours, model, side), expected)
+        expected = dataset.boundaries(theirs, model, side)
+        np.testing.assert_array_equal(dataset.boundaries(ours, model, side), expected)
     known = np.isfinite(pictures := np.array(table["candidate_vector"].to_pylist()))
     np.testing.assert_allclose(fitted.moments["candidate_vector"][0], known.sum(axis=0))
     np.testing.assert_allclose(
         fitted.moments["candidate_vector"][1], np.nansum(pictures, axis=0), rtol=1e-6
     )
+    # The graph gives them by name, whoever fitted it.
+    of_graph = [dataset.moments(made, model, Side.CANDIDATE) for made in (theirs, ours)]
+    np.testing.assert_array_equal(of_graph[1], fitted.moments["candidate_vector"])
+    np.testing.assert_allclose(of_graph[0], of_graph[1], rtol=1e-5)
     assert total.newest_s == max(table["time"].to_pylist())
 
 
