@@ -91,7 +91,9 @@ def server(saved_model):
 
 
 def release_at(directory):
-    return types.SimpleNamespace(version=VERSION, query_tower=directory, ranker=None)
+    return types.SimpleNamespace(
+        version=VERSION, query_tower=directory, ranker=None, model=lambda component: directory
+    )
 
 
 @pytest.fixture(params=["embedded", "tensorflow_serving"])
