@@ -35,7 +35,14 @@ def _data(data: Mapping[str, Any]) -> list[str]:
         for name, counts in data["rows"].items()
     ]
     header = ["table", "rows read", "accepted", "files", "first", "last"]
-    return ["## Data", _facts(window), _table(header, rows)]
+    partitions = [[name, one] for name, read in data["partitions"].items() for one in read]
+    return [
+        "## Data",
+        _facts(window),
+        _table(header, rows),
+        "### Partitions that were read",
+        _table(["table", "partition"], partitions),
+    ]
 
 
 def _figures(made: Mapping[str, Any]) -> list[str]:
@@ -66,7 +73,7 @@ def _lineage(made: Mapping[str, Any]) -> list[str]:
     ]
     models = [
         f"### {kind}\n\n```json\n{json.dumps(model, indent=1, sort_keys=True)}\n```"
-        for kind, model in made["models"].items()
+        for kind, model in {**made["models"], "page order": made["page_order"]}.items()
     ]
     return [
         "## Features",
