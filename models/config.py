@@ -300,9 +300,12 @@ CANDIDATE_MODEL = CandidateConfig(
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
-# order within users is learnt last, when the learning rate is small, so all epochs are run.
+# order within users is learnt last, when the learning rate is small, so all epochs are run. After a
+# warm start it forgets sooner than the candidate model.
 RANKER_TRAINING = TrainingConfig(
     epochs=3,
+    warm_epochs=2,
+    warm_older=3.0,
     decay=True,
     holdout_examples=100_000,
     evaluations_per_epoch=2,
