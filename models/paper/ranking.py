@@ -30,7 +30,7 @@ _NARROWEST, _WIDEST = (256,), (1024, 512, 256)
 # Origins of features that count what people did.
 _COUNTED = {"history", "statistics", "live", "nomination"}
 # The paper's model, whatever the product's defaults are: one tower and nothing beside it.
-_PAPER: Mapping[str, Any] = {"towers": 1, "pairwise": 0.0, "dropout": 0.0}
+_PAPER: Mapping[str, Any] = {"pairwise": 0.0, "dropout": 0.0}
 _PAPER_POWERS, _PAPER_EQUAL = 0.2, 4.1  # Percent that the loss rises by.
 RATIO = "expected_over_actual"
 _BINS = 10

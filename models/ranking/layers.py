@@ -34,41 +34,18 @@ class Widths:
     moment: int
 
 
-class VideoParts(NamedTuple):
-    """What videos alone contribute to x and to the expected watch time.
-
-    Attributes:
-        towers: v K_v of the first layer of each tower, float32 [N, units] each.
-        factor: Expected watch time over exp(x), float32 [N, 1]; 1 where the target is seconds.
-    """
-
-    towers: list[tf.Tensor]
-    factor: tf.Tensor
-
-    def together(self) -> tf.Tensor:
-        """Returns them side by side, float32 [N, towers x units + 1]."""
-        return tf.concat([*self.towers, self.factor], axis=1)
-
-    @classmethod
-    def apart(cls, together: tf.Tensor, units: int) -> "VideoParts":
-        """Undoes :meth:`together`; ``units`` are those of a tower's first layer."""
-        num_towers = (together.shape[1] - 1) // units
-        *towers, factor = tf.split(together, [units] * num_towers + [1], axis=1)
-        return cls(towers, factor)
-
-
 class Outputs(NamedTuple):
-    """What the towers make of impressions.
+    """What the tower makes of impressions.
 
     Attributes:
-        orders: Order logit of each tower, float32 [N] each.
+        order: Order logit, float32 [N].
         level: Part of the query alone, float32 [Q] or [N], or a scalar 0 where there is none.
-        tops: What the last layer of each tower reads, float32 [N, top_width] each.
+        top: What the last layer of the tower reads, float32 [N, top_width].
     """
 
-    orders: list[tf.Tensor]
+    order: tf.Tensor
     level: tf.Tensor
-    tops: list[tf.Tensor]
+    top: tf.Tensor
 
 
 class SplitDense(tf_keras.layers.Layer):

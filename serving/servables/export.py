@@ -18,9 +18,10 @@ from absl import logging
 
 from features import dataset, preprocessing, spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
+from models import losses
 from models.candidate import youth
 from models.candidate.model import CandidateModel
-from models.ranking.layers import Outputs, VideoParts
+from models.ranking.layers import Outputs
 from models.ranking.model import Ranker
 from serving.servables import prepared_videos, signatures
 
@@ -77,7 +78,7 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         query = {name: features[name] for name in query_names}
         candidates = {name: features[name] for name in videos}
         outputs = model.outputs_of(query, candidates)
-        return _answers(model, outputs, candidates)
+        return _answers(model, outputs)
 
     one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
     many = servable.inputs(Side.QUERY)
@@ -92,15 +93,12 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
     servable.save(directory, functions)
 
 
-def _answers(
-    model: Ranker, outputs: Outputs, candidates: Mapping[str, tf.Tensor] | VideoParts
-) -> Tensors:
+def _answers(model: Ranker, outputs: Outputs) -> Tensors:
     """Returns logit and expected watch time, and the probability of each kind of feedback."""
     logits = model.logits_from(outputs)
-    expected = model.seconds(logits, candidates)
     return {
         "logit": logits,
-        "expected_watch_time_s": expected,
+        "expected_watch_time_s": losses.expected_watch_time_s(logits),
         **model.feedback_from(outputs),
     }
 
@@ -112,7 +110,7 @@ def _prepare_videos(
 
     def prepare(**raw: tf.Tensor) -> Tensors:
         parts = model.video_parts(servable.transformed(raw))
-        return {prepared_videos.PARTS: tf.cast(parts.together(), prepared_videos.DTYPE)}
+        return {prepared_videos.PARTS: tf.cast(parts, prepared_videos.DTYPE)}
 
     return _function(prepare, videos)
 
@@ -155,9 +153,9 @@ def _score_prepared(
         for kind, features in moment.items():
             if features:
                 candidates[spec.vector_column(Side.CANDIDATE, kind)] = numbers(kind, inputs)
-        parts = model.video_parts_from(tf.cast(inputs[prepared_videos.PARTS], tf.float32))
+        parts = tf.cast(inputs[prepared_videos.PARTS], tf.float32)
         outputs = model.outputs_of(query, candidates, products=products, video_parts=parts)
-        return _answers(model, outputs, parts)
+        return _answers(model, outputs)
 
     return _function(score, {**query_inputs, **candidate_inputs})
 

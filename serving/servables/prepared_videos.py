@@ -7,7 +7,7 @@ where it would transform, look up and multiply the widest vectors of all, again 
 What depends on the moment (history, statistics, nomination, age) is still computed as for
 training, and goes through the same quantiles inside the model.
 
-    parts.npy      float16 [N, P], see :class:`models.ranking.layers.VideoParts`
+    parts.npy      float16 [N, P], see :meth:`models.ranking.model.Ranker.video_parts`
     columns.json   ids of the values that a nomination can have
 """
 

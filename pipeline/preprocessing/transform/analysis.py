@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl import sketches
 
-from features import files, preprocessing, spec
+from features import files, numbers, preprocessing, spec
 from features.catalogue import combined
 from features.id_spaces import IdSpace
 from features.preprocessing import Fitted
@@ -151,7 +151,7 @@ class Partial:
             column = spec.vector_column(side, kind)
             if kind is Kind.CONTINUOUS:
                 values = kernel.matrix(rows, column, len(names))
-                filled = kernel.fill_missing(values, resolved.of(model, side, kind))
+                filled = numbers.filled(values, resolved.of(model, side, kind))
                 self.quantiles[column].AddValues(pa.array(filled.reshape(-1)))
             elif kind is Kind.VECTOR:
                 self.moments[column] += _moments(kernel.matrix(rows, column, len(names)))
@@ -213,7 +213,7 @@ def _counted(column: pa.Array, *, tag: str) -> pa.Table:
 
 def _moments(values: np.ndarray) -> np.ndarray:
     """Returns number, sum and sum of squares of the finite values of columns, [3, columns]."""
-    known, there = kernel.known_entries(values)
+    known, there = numbers.known_entries(values)
     there = there.astype(np.float64)
     return np.stack([known.sum(axis=0), there.sum(axis=0), np.square(there).sum(axis=0)])
 
