@@ -116,7 +116,6 @@ class Ranker(tf_keras.Model):
         *,
         places: tf.Tensor | None = None,
         training: bool = False,
-        products: tf.DType = tf.float32,
         video_parts: tf.Tensor | None = None,
     ) -> Outputs:
         """Returns what all that the ranker says is made of; arguments as in :meth:`logits`."""
@@ -130,9 +129,7 @@ class Ranker(tf_keras.Model):
                 candidate_features, self.tables, of_group=is_prepared
             )
         dropout = self.config.dropout if training else 0.0
-        order, top = self.tower(
-            query, video_parts, moment, dropout=dropout, products=products, places=places
-        )
+        order, top = self.tower(query, video_parts, moment, dropout=dropout, places=places)
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
@@ -165,7 +162,6 @@ class Ranker(tf_keras.Model):
         *,
         places: tf.Tensor | None = None,
         training: bool = False,
-        products: tf.DType = tf.float32,
         video_parts: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns x of each candidate.
@@ -176,8 +172,6 @@ class Ranker(tf_keras.Model):
             places: int32 [N], the query of each candidate. None: Q is N (row i belongs to row i)
                 or 1 (all candidates are of that query).
             training: Whether dropout is on.
-            products: Dtype in which the tower multiplies: float32, or bfloat16, which some
-                processors do faster; sums are float32 either way.
             video_parts: What :meth:`video_parts` gave of the candidates before; None: nothing.
                 The features are then all but the static ones, also within the vectors.
 
@@ -189,7 +183,6 @@ class Ranker(tf_keras.Model):
             candidate_features,
             places=places,
             training=training,
-            products=products,
             video_parts=video_parts,
         )
         return self.logits_from(outputs)

@@ -18,27 +18,14 @@ from features.screen import quiet
 from serving import errors
 from serving.process import cores
 from serving.release import manifest as release
-from serving.servables import reduced_precision, signatures
+from serving.servables import signatures
 from serving.servables.signatures import Arrays, Model
 
 
 class EmbeddedBackend:
-    """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
+    """A :class:`serving.servables.tensorflow_serving.Backend` in this process."""
 
-    Args:
-        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
-            :mod:`serving.servables.reduced_precision` for what it changes.
-        choices: Memory of what ``auto`` chose; None tries anew each time.
-    """
-
-    def __init__(
-        self,
-        *,
-        precision: str = reduced_precision.FLOAT32,
-        choices: reduced_precision.Choices | None = None,
-    ) -> None:
-        self._precision = precision
-        self._choices = choices
+    def __init__(self) -> None:
         # One model in memory for all its signatures, for as long as one of them is used.
         self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
             weakref.WeakValueDictionary()
@@ -52,17 +39,7 @@ class EmbeddedBackend:
         opened = self._opened.get(directory)
         if opened is None:
             opened = self._opened[directory] = OpenedModel(directory)
-        reduced = reduced_precision.scoring_signature(signature, reduced_precision.BFLOAT16)
-        if self._precision == reduced_precision.AUTO:
-            if reduced == signature or reduced not in opened.signatures:
-                return opened.model(signature)
-            return reduced_precision.FasterOf(
-                opened.model(signature),
-                opened.model(reduced),
-                version=on_disk.version,
-                choices=self._choices,
-            )
-        return opened.model(reduced_precision.scoring_signature(signature, self._precision))
+        return opened.model(signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
         """Returns "": opening a model loads it."""

@@ -27,7 +27,6 @@ from serving.servables import prepared_videos, signatures
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
-_PRODUCTS = {signatures.SCORE_PREPARED: tf.float32, signatures.SCORE_BFLOAT16: tf.bfloat16}
 
 
 def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Path) -> None:
@@ -88,8 +87,7 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
     }
     if prepared_videos.is_supported(model.resolved):
         functions[signatures.PREPARE_VIDEOS] = _prepare_videos(model, servable, videos)
-        for name, products in _PRODUCTS.items():
-            functions[name] = _score_prepared(model, servable, one, examples_dir, products=products)
+        functions[signatures.SCORE_PREPARED] = _score_prepared(model, servable, one, examples_dir)
     servable.save(directory, functions)
 
 
@@ -120,8 +118,6 @@ def _score_prepared(
     servable: "_Servable",
     query_inputs: Mapping[str, tf.TensorSpec],
     examples_dir: Path,
-    *,
-    products: tf.DType,
 ) -> Any:
     """Returns ``score`` for videos that were prepared before."""
     resolved = model.resolved
@@ -154,7 +150,7 @@ def _score_prepared(
             if features:
                 candidates[spec.vector_column(Side.CANDIDATE, kind)] = numbers(kind, inputs)
         parts = tf.cast(inputs[prepared_videos.PARTS], tf.float32)
-        outputs = model.outputs_of(query, candidates, products=products, video_parts=parts)
+        outputs = model.outputs_of(query, candidates, video_parts=parts)
         return _answers(model, outputs)
 
     return _function(score, {**query_inputs, **candidate_inputs})

@@ -15,8 +15,6 @@ servable         signature             answers
 ..               ``prepare_videos``    video side -> ``video_parts`` float16 [N, P]
 ..               ``score_prepared``    as the first, of videos that were prepared before:
                                        :mod:`serving.servables.prepared_videos`
-..               ``score_bfloat16``    as ``score_prepared``, products in bfloat16:
-                                       :mod:`serving.servables.reduced_precision`
 both             ``transform_query``   query side -> what the model itself reads, for the skew proof
 both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
@@ -34,7 +32,6 @@ EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
 PREPARE_VIDEOS = "prepare_videos"
 SCORE_PREPARED = "score_prepared"
-SCORE_BFLOAT16 = "score_bfloat16"
 TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
 # Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.

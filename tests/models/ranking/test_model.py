@@ -73,20 +73,6 @@ def test_one_query_scores_many_candidates_as_pairs_would(world, rows):
     )
 
 
-def test_products_in_bfloat16_give_nearly_the_same(world):
-    rows = world.ranker_rows(300, seed=2)
-    model = make(world, hidden=(64, 32))
-    exact, reduced = (
-        model.logits(rows, rows, products=products).numpy()
-        for products in (tf.float32, tf.bfloat16)
-    )
-    assert exact.dtype == reduced.dtype == np.float32
-    gap = np.abs(exact - reduced).max()
-    # 8 bits of mantissa: half a step is 2^-9 of a number.
-    assert 0 < gap < 0.05 * np.abs(exact).max()
-    assert np.corrcoef(exact, reduced)[0, 1] > 0.999
-
-
 SETTINGS = [
     {},
     {"pairwise": 0.0},
