@@ -17,7 +17,7 @@ import pytest
 
 from features import command
 from features.tables import logs
-from pipeline.kafka.broker import KAFKA, Broker
+from tests.pipeline.kafka.broker import KAFKA, Broker
 from pipeline.kafka.reading import Reading
 
 EVENTS = int(os.environ.get("WATCHNEXT_EVENTS", "6000"))
