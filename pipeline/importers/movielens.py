@@ -309,14 +309,12 @@ def _read(
 ) -> Iterator[pl.DataFrame]:
     path = directory / name
     if not path.is_file():
-        names = ", ".join(sorted(item.name for item in directory.iterdir()))
-        raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
+        raise command.InputError(f"{path} is missing. {source_files.told(directory)}")
     separator = "\t" if name == "u.data" else layout.separator
     dialect = source_files.Dialect(
         separator=separator, has_header=layout.has_header, encoding=layout.encoding
     )
-    for batch in source_files.read_batches(path, types, dialect=dialect):
-        yield pl.DataFrame(pl.from_arrow(batch))
+    return source_files.frames([path], types, dialect=dialect)
 
 
 def _with_genres(films: pl.DataFrame) -> pl.DataFrame:
