@@ -16,7 +16,6 @@ from absl import logging
 
 from features import spec, tensors
 from features.spec import ResolvedSpec, Side
-from serving import errors
 from serving.arrays import constants
 from serving.arrays.constants import Constants
 from serving.arrays.query_tower import QueryTower, VideoTower
@@ -171,23 +170,7 @@ class ArrayModel:
         """Returns the outputs; a running call cannot be stopped: the deadline is not enforced."""
         del deadline_s
         name = self._opened.name
-        if inputs.keys() != self.shapes.keys():
-            given, needed = set(inputs), set(self.shapes)
-            raise errors.ModelError(
-                f"model {name} needs the inputs {sorted(needed)}: "
-                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
-            )
-        for key, (_, shape) in self.shapes.items():
-            lengths = np.shape(inputs[key])
-            if len(lengths) != len(shape) or any(
-                size is not None and size != length
-                for size, length in zip(shape, lengths, strict=True)
-            ):
-                raise errors.ModelError(
-                    f"input {key!r} of model {name} must have the shape {shape}, got {lengths}."
-                )
-        try:
+        shapes = {key: shape for key, (_, shape) in self.shapes.items()}
+        signatures.require_inputs(inputs, shapes, model=name)
+        with signatures.explained(name, ValueError, TypeError, IndexError, AttributeError):
             return self.function(inputs)
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise errors.ModelError(f"model {name} failed: {line}") from error

@@ -20,10 +20,13 @@ both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+
+from serving import errors
 
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
@@ -54,3 +57,36 @@ class Model(Protocol):
         Raises:
             ModelError: See the subclasses.
         """
+
+
+def require_inputs(
+    inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int | None]], *, model: str
+) -> None:
+    """Refuses inputs that do not fit: a graph may well compute something from a wrong shape.
+
+    Raises:
+        ModelError: An input is missing, unknown or of another shape than ``shapes`` says.
+    """
+    if inputs.keys() != shapes.keys():
+        given, needed = set(inputs), set(shapes)
+        raise errors.ModelError(
+            f"model {model} needs the inputs {sorted(needed)}: "
+            f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
+        )
+    for name, wanted in shapes.items():
+        shape = np.shape(inputs[name])
+        sizes = zip(shape, wanted, strict=False)
+        if len(shape) != len(wanted) or any(w is not None and w != size for size, w in sizes):
+            raise errors.ModelError(
+                f"input {name!r} of model {model} must have the shape {tuple(wanted)}, got {shape}."
+            )
+
+
+@contextlib.contextmanager
+def explained(model: str, *failures: type[Exception]) -> Iterator[None]:
+    """Makes failures of a model one error of one line that names it."""
+    try:
+        yield
+    except failures as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise errors.ModelError(f"model {model} failed: {line}") from error
