@@ -190,8 +190,6 @@ class TrainingConfig:
             of a candidate model, MAP where there are up to 200 videos.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
         memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
-        mixed_precision: Whether layers of the candidate model multiply in bfloat16 while they are
-            trained; weights, loss and softmax stay in float32, and so does what is saved.
     """
 
     epochs: _CountOr0 = 12
@@ -209,7 +207,6 @@ class TrainingConfig:
     stop_metric: str = ""
     holdout_examples: _CountOr0 = 20_000
     memory_gb: _Weight = 3.0
-    mixed_precision: bool = False
 
     def __post_init__(self) -> None:
         check(self)

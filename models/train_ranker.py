@@ -18,9 +18,7 @@ _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrot
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
 _MODEL_FLAGS = config_flags.define(config.RankerConfig())
 _TRAINING_FLAGS = config_flags.define(
-    config.RANKER_TRAINING,
-    without={"mixed_precision"},  # Of layers of the candidate model.
-    choices={"stop_metric": config.RANKER_STOP_METRICS},
+    config.RANKER_TRAINING, choices={"stop_metric": config.RANKER_STOP_METRICS}
 )
 _WARM_START = flags.DEFINE_string(
     "warm_start",

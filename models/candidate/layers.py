@@ -23,14 +23,6 @@ def dense(units: int, *, seed: int, name: str, **settings: Any) -> tf_keras.laye
     return tf_keras.layers.Dense(units, kernel_initializer=initializer, name=name, **settings)
 
 
-def apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
-    if dtype == tf.float32:
-        return layer(inputs)
-    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
-    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
-
-
 def age_pieces(ages: tf.Tensor, pieces: int) -> tf.Tensor:
     """Returns the example age as hat functions, float32 [B, pieces + 1], each row sums to 1.
 

@@ -82,8 +82,6 @@ class CandidateModel(tf_keras.Model):
             powers=config.powers,
         )
         self._check()
-        # Whether trained layers multiply in bfloat16; weights, sums and the softmax never do.
-        self.mixed_precision = False
         # What having been watched adds to a video's logit; fitted after the training.
         self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
         self.youth = tf.Variable([0.0, 0.0], trainable=False, name="youth")  # See that module.
@@ -237,14 +235,13 @@ class CandidateModel(tf_keras.Model):
             column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
             ages = tf.cast(column, tf.float32)[:, names.index(_AGE)]
             inputs = tf.concat([inputs, layers.age_pieces(ages, config.age_pieces)], axis=1)
-        dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
         hidden = inputs
         for layer in self.hidden_layers:
-            hidden = layers.apply(layer, hidden, dtype)
+            hidden = layer(hidden)
             if training and config.dropout:
                 hidden = tf.nn.dropout(hidden, config.dropout)
         if self.output_layer is not None:
-            hidden = layers.apply(self.output_layer, hidden, dtype)
+            hidden = self.output_layer(hidden)
         if self.has_item_to_item or self.has_attention:
             hidden += self._of_watches(features, inputs, training=training)
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)

@@ -228,9 +228,7 @@ def _new_model(
     _check(examples_dir, settings)
     resolved = ResolvedSpec.load(examples_dir)
     with workers.scope():
-        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
-        model.mixed_precision = settings.mixed_precision
-    return model
+        return CandidateModel(resolved, sizes, model_config, seed=settings.seed)
 
 
 def _check(examples_dir: Path, settings: TrainingConfig) -> None:
