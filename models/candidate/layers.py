@@ -11,14 +11,7 @@ from models.embeddings import Tensors
 
 
 def dense(units: int, *, seed: int, name: str, **settings: Any) -> tf_keras.layers.Dense:
-    """Returns a dense layer whose kernel starts as Glorot and Bengio have it.
-
-    Args:
-        units: Width of the output.
-        seed: Seed of the kernel.
-        name: Name of the layer.
-        **settings: Further arguments of the layer.
-    """
+    """Returns a dense layer whose kernel starts as Glorot and Bengio have it."""
     initializer = tf_keras.initializers.GlorotUniform(seed=seed)
     return tf_keras.layers.Dense(units, kernel_initializer=initializer, name=name, **settings)
 

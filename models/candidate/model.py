@@ -325,13 +325,7 @@ def save(
     *,
     contents: saved.Contents,
 ) -> None:
-    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
-
-    Args:
-        model: Model to save.
-        directory: Model directory, created or replaced.
-        contents: Content of the model directory besides the weights.
-    """
+    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`."""
     saved.write(directory, kind=spec.CANDIDATE, model=model, contents=contents)
 
 

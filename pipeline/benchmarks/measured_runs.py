@@ -34,11 +34,6 @@ class Run:
 def run(binary: str, *arguments: str, tree: pathlib.Path = CHECKOUT) -> Run:
     """Runs ``python -m binary arguments`` and waits for it.
 
-    Args:
-        binary: Module.
-        arguments: Flags.
-        tree: Checkout whose code runs.
-
     Raises:
         command.InputError: It failed; what it had to say stands on standard error.
     """

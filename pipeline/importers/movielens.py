@@ -154,11 +154,6 @@ class MovieLensConfig(Window):
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensConfig) -> list[str]:
     """Reads the data set and writes users, videos and watches.
 
-    Args:
-        source: Directory with the files, or one above it.
-        writer: Writer of the tables and the feature declarations.
-        config: Choices of how to read.
-
     Returns:
         Notes that a user of the logs should know, one clause each.
 
@@ -206,9 +201,6 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensC
 
 def last_apart(ratings: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Moves the last rating of each user with two or more to a day of its own.
-
-    Args:
-        ratings: All ratings, by time.
 
     Returns:
         (ratings by time, beginning of that day, Unix seconds): the times of moved ratings keep

@@ -42,12 +42,7 @@ class Constants:
 
 
 def write(saved_model: pathlib.Path, constants: Constants) -> None:
-    """Writes the directory, the plan last.
-
-    Args:
-        saved_model: SavedModel directory to write in.
-        constants: Numbers and plan.
-    """
+    """Writes the directory, the plan last."""
     directory = pathlib.Path(saved_model) / DIRECTORY
     directory.mkdir(parents=True)
     for name, values in constants.arrays.items():

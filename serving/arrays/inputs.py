@@ -46,14 +46,7 @@ class RawSide:
     def __init__(
         self, resolved: ResolvedSpec, model: str, side: Side, constants: Constants
     ) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            model: Name of the model.
-            side: Side of it.
-            constants: Numbers of the model.
-        """
+        """Prepares."""
         self._side = side
         features = resolved.of(model, side)
         self._spaces = {

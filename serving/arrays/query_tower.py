@@ -21,12 +21,7 @@ class QueryTower:
     """Raw query features -> ``embedding``."""
 
     def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            constants: Numbers of the candidate model.
-        """
+        """Prepares."""
         plan, arrays = constants.plan, constants.arrays
         self.transform = RawSide(resolved, spec.CANDIDATE, Side.QUERY, constants)
         self._tables = tables_of(constants)

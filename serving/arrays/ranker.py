@@ -47,12 +47,7 @@ class RankerOfPrepared:
     """The signature ``score_prepared``: raw query, and videos that were prepared before."""
 
     def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            constants: Numbers of the ranker.
-        """
+        """Prepares."""
         plan, arrays = constants.plan, constants.arrays
         tables = tables_of(constants)
         self.transform = RawSide(resolved, spec.RANKER, Side.QUERY, constants)

@@ -30,13 +30,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Path) -> None:
-    """Writes both towers of a candidate model as one SavedModel.
-
-    Args:
-        model: Trained candidate model.
-        examples_dir: The examples it was trained on.
-        directory: SavedModel directory to create.
-    """
+    """Writes both towers of a candidate model as one SavedModel."""
     servable = _Servable(model, examples_dir, spec.CANDIDATE)
     query, videos = servable.inputs(Side.QUERY), servable.inputs(Side.CANDIDATE)
 
@@ -61,13 +55,7 @@ def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Pat
 
 
 def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
-    """Writes a ranker as a SavedModel.
-
-    Args:
-        model: Trained ranker.
-        examples_dir: The examples it was trained on.
-        directory: SavedModel directory to create.
-    """
+    """Writes a ranker as a SavedModel."""
     servable = _Servable(model, examples_dir, spec.RANKER)
     videos = servable.inputs(Side.CANDIDATE)
     query_names = servable.inputs(Side.QUERY).keys()

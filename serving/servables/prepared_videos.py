@@ -141,12 +141,7 @@ def _shaped(feature: Feature, ids: np.ndarray) -> np.ndarray:
 def signature_inputs(
     resolved: ResolvedSpec, parts_width: int
 ) -> dict[str, tuple[str, list[int | None]]]:
-    """Returns name to (dtype name, shape) of the candidate-side inputs of the signature.
-
-    Args:
-        resolved: Features of the release.
-        parts_width: Width P of the parts.
-    """
+    """Returns name to (dtype name, shape) of the candidate-side inputs of the signature."""
     shapes: dict[str, tuple[str, list[int | None]]] = {PARTS: (DTYPE.name, [None, parts_width])}
     for feature in _nominated(resolved):
         many = feature.kind is Kind.MULTIVALENT

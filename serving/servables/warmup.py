@@ -52,13 +52,7 @@ def ranker_requests(examples_dir: Path) -> list[Request]:
 def prepared_requests(
     requests: Sequence[Request], prepared: PreparedVideos, catalogue: Catalogue
 ) -> list[Request]:
-    """Returns the ranker's requests with the videos prepared before.
-
-    Args:
-        requests: Requests of :func:`ranker_requests`.
-        prepared: Prepared videos of the release.
-        catalogue: Catalogue of the release.
-    """
+    """Returns the ranker's requests with the videos prepared before."""
     resolved = prepared.resolved
     query = tensors.signature_shapes(resolved, spec.RANKER, Side.QUERY)
     return [

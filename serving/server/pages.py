@@ -95,11 +95,7 @@ def _is_address(host: str) -> bool:
 
 
 def policy(hosts: Collection[str] = ()) -> str:
-    """Returns the content security policy of the pages.
-
-    Args:
-        hosts: Hosts from :func:`image_hosts`.
-    """
+    """Returns the content security policy of the pages."""
     pictures = " ".join(["'self'", *(f"https://{host}" for host in sorted(hosts))])
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -155,12 +151,7 @@ class Web:
     """
 
     def __init__(self, *, api: str, hosts: Collection[str] = ()) -> None:
-        """Reads them.
-
-        Args:
-            api: HTML of the page that describes the API.
-            hosts: Hosts of thumbnails, from :func:`image_hosts`.
-        """
+        """Reads them."""
         contents = {
             path.name: path.read_bytes()
             for path in sorted(_DIRECTORY.iterdir())

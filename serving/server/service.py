@@ -47,10 +47,6 @@ _MACHINE = Clock()
 def build(config: ServiceConfig, *, clock: Clock = _MACHINE) -> Service:
     """Loads everything; returns a service that is ready to answer.
 
-    Args:
-        config: Settings of the server.
-        clock: What its parts go by.
-
     Raises:
         InputError: There is no release, it is refused, or a path cannot be used.
     """

@@ -174,12 +174,7 @@ class Partial:
             sketch.Compact()
 
     def fitted(self, spaces: Iterable[IdSpace], directory: pathlib.Path) -> Fitted:
-        """Returns what the transform is fitted to.
-
-        Args:
-            spaces: ID spaces of the model.
-            directory: Directory that gets a file for each vocabulary.
-        """
+        """Returns what the transform is fitted to."""
         vocabularies = {}
         for space in spaces:
             path = directory / preprocessing.vocabulary_name(space.name)
