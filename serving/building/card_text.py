@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-import markupsafe
 
 
 def text(made: Mapping[str, Any]) -> str:
@@ -23,20 +22,19 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"figure": figure, "json": _json}
+    environment.filters |= {
+        "figure": figure,
+        "json": functools.partial(json.dumps, indent=1, sort_keys=True),
+    }
     return environment.get_template("card.md")
 
 
 def _escaped(value: object) -> str:
     """Returns what Markdown takes for text: names come from the data; a dash for nothing."""
-    if isinstance(value, markupsafe.Markup):
-        return value
+    if hasattr(value, "__html__"):  # What the template calls safe.
+        return str(value)
     one_line = "" if value is None else " ".join(str(value).split())
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in one_line) or "-"
-
-
-def _json(value: object) -> markupsafe.Markup:
-    return markupsafe.Markup(json.dumps(value, indent=1, sort_keys=True))
 
 
 def figure(measured: Mapping[str, Any]) -> str:
