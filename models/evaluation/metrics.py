@@ -341,15 +341,6 @@ def auc_by_user(
     return _pair_sums(right, rivals, user_codes=user_codes, num_users=num_users)
 
 
-def xauc(predicted: npt.ArrayLike, watch_time_s: npt.ArrayLike) -> float:
-    """Returns the share of row pairs with different watch times that are ordered right, ties half.
-
-    Source: Zhan et al., KDD 2022, "Deconfounding Duration Bias in Watch-time Prediction";
-    all pairs, not a sample.
-    """
-    return xauc_by_user(predicted, watch_time_s).value
-
-
 def xauc_by_user(
     predicted: npt.ArrayLike,
     watch_time_s: npt.ArrayLike,
@@ -357,7 +348,13 @@ def xauc_by_user(
     user_codes: Ints | None = None,
     num_users: int = 1,
 ) -> UserSums:
-    """Returns :func:`xauc` as sums per user, as :func:`auc_by_user` does; O(n log^2 n)."""
+    """Returns the share of row pairs with different watch times that are ordered right, ties half.
+
+    As sums per user, as :func:`auc_by_user` does; O(n log^2 n).
+
+    Source: Zhan et al., KDD 2022, "Deconfounding Duration Bias in Watch-time Prediction";
+    all pairs, not a sample.
+    """
     score = np.asarray(predicted, np.float64)
     target = np.asarray(watch_time_s, np.float64)
     if np.isnan(score).any() or np.isnan(target).any():

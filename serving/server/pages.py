@@ -83,10 +83,11 @@ def thumbnail(url: object, hosts: Collection[str]) -> str | None:
         if f"*.{above}" in hosts:
             return url
         above = above.partition(".")[2]
-    return url if host in hosts and not _is_address(host) else None
+    return url if host in hosts and not is_address(host) else None
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Says whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -136,9 +137,7 @@ class _File:
         if self.tag in known:
             return Response(status_code=304, headers=headers)
         accepted = request.headers.get("accept-encoding", "")
-        if self.packed is not None and re.search(
-            r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted
-        ):
+        if self.packed is not None and _GZIP.search(accepted):
             return Response(self.packed, headers={**headers, "content-encoding": "gzip"})
         return Response(self.content, headers=headers)
 

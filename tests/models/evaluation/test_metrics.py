@@ -203,14 +203,14 @@ def test_auc_of_a_hand_made_list():
 
 def test_xauc_leaves_pairs_of_equal_watch_time_out():
     # Of 3 pairs, (10, 10) is left out; 20 against the 10s: one right, one wrong.
-    assert metrics.xauc([1.0, 3.0, 2.0], [10, 10, 20]) == 0.5
+    assert metrics.xauc_by_user([1.0, 3.0, 2.0], [10, 10, 20]).value == 0.5
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=40))
 def test_xauc_and_auc_equal_the_obvious_double_loop(rows):
     scores = [float(score) for score, _ in rows]
     targets = [float(target) for _, target in rows]
-    assert metrics.xauc(scores, targets) == pytest.approx(
+    assert metrics.xauc_by_user(scores, targets).value == pytest.approx(
         obvious_concordance(scores, targets), nan_ok=True
     )
     clicked = [target > 1 for target in targets]
