@@ -49,12 +49,6 @@ _SOFTMAX_STDDEV = 0.02
 class CandidateModel(tf_keras.Model):
     """Query tower, video tower, and the logits between them.
 
-    Args:
-        resolved: Declarations of the data set.
-        vocabulary_sizes: V of each ID space of the candidate model.
-        config: Settings of the model.
-        seed: Seed of the initial weights.
-
     Raises:
         command.InputError: The model has nothing to learn from, or nothing to recommend.
     """

@@ -81,11 +81,7 @@ class Trained:
 
 
 class Lab:
-    """The impressions of one set of examples.
-
-    Args:
-        setting: Setting of the run.
-    """
+    """The impressions of one set of examples."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -156,12 +156,7 @@ class Tower(tf_keras.layers.Layer):
 
 
 class Level(tf_keras.layers.Layer):
-    """What a query alone adds to the logit of all its candidates; starts at 0.
-
-    Args:
-        query_width: Length of the query's dense vector.
-        seed: Seed of the initial weights.
-    """
+    """What a query alone adds to the logit of all its candidates; starts at 0."""
 
     def __init__(self, query_width: int, *, seed: int) -> None:
         super().__init__(name="level")

@@ -42,12 +42,6 @@ from models.training import saved
 class Ranker(tf_keras.Model):
     """Scores (query, candidate) pairs.
 
-    Args:
-        resolved: Declarations of the data set.
-        vocabulary_sizes: V of each ID space of the ranker.
-        config: Settings of the ranker.
-        seed: Seed of the initial weights.
-
     Raises:
         command.InputError: A side has no feature left.
     """

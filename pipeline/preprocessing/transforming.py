@@ -50,12 +50,7 @@ def parts_of(model: str, raw: pathlib.Path, transformed: pathlib.Path) -> list[P
 
 
 class TransformParts(beam.DoFn):
-    """:class:`Part` -> its file.
-
-    Args:
-        resolved_json: The data set's features.
-        output: Examples directory with the graphs.
-    """
+    """:class:`Part` -> its file."""
 
     def __init__(self, resolved_json: str, output: pathlib.Path) -> None:
         self._resolved_json = resolved_json

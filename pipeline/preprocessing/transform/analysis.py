@@ -111,12 +111,7 @@ class EstimatedCounts:
 
 
 class Partial:
-    """What some of a model's training examples come to.
-
-    Args:
-        resolved: The data set's features.
-        model: Name of the model.
-    """
+    """What some of a model's training examples come to."""
 
     def __init__(self, resolved: ResolvedSpec, model: str) -> None:
         self.counts: dict[str, Counts | EstimatedCounts] = {
@@ -214,11 +209,7 @@ def _moments(values: np.ndarray) -> np.ndarray:
 
 
 class AddExamples(beam.CombineFn):
-    """(model, row groups of its training examples) -> what they come to.
-
-    Args:
-        resolved_json: The data set's features.
-    """
+    """(model, row groups of its training examples) -> what they come to."""
 
     def __init__(self, resolved_json: str) -> None:
         super().__init__()

@@ -121,13 +121,7 @@ def _padded(column: pa.ListArray, ids: np.ndarray, length: int) -> np.ndarray:
 
 
 class Proof:
-    """The saved graph of a model, to hold a kernel against.
-
-    Args:
-        directory: Directory of the graph, as tf.Transform wrote it.
-        resolved: The data set's features.
-        model: Name of the model.
-    """
+    """The saved graph of a model, to hold a kernel against."""
 
     def __init__(self, directory: pathlib.Path, resolved: ResolvedSpec, model: str) -> None:
         self._layer = tft.TFTransformOutput(str(directory)).transform_features_layer()
