@@ -271,17 +271,9 @@ def search_order(setting: Setting) -> Experiment:
             trained = lab.train(seed=seed)
             ranked[name] = lab.rank(trained)
             rows += lab.rows(name, ranked[name], trained=trained, slices=sources)
-        changes += [
-            discarded.difference(
-                "order kept minus discarded",
-                ranked["order kept"],
-                ranked["order discarded"],
-                where=mask,
-                label=source,
-                seed=seed,
-            )
-            for source, mask in sources.items()
-        ]
+        changes += discarded.differences(
+            ("order kept", "order discarded"), ranked, sources, seed=seed
+        )
     seed = setting.seeds[0]
     metric_names = [f"{MAP}:{source}" for source in sources]
     return Experiment(
