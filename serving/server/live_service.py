@@ -31,7 +31,7 @@ _FOLLOW_EVERY_S = 1.0
 MAX_UNLISTED = 10_000
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
-_COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
+_COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value, Kind.CLICK.value}
 
 
 @dataclasses.dataclass
@@ -64,6 +64,7 @@ class LiveParts:
     Attributes:
         state: State that is fed by the recorder and by what others record, and read by every
             release that :meth:`attach` returned.
+        on_events: Function called with watches, impressions and clicks that others recorded.
         misdated: Events of other processes that were left out of it for their times.
     """
 
@@ -95,6 +96,7 @@ class LiveParts:
             monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState(half_life_s=half_life_s)
+        self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self.misdated = 0
         self._serving_root = serving_root
         self._logs = logs_dir
@@ -145,7 +147,9 @@ class LiveParts:
                     self.state.meet(record["user_id"], str(profile.get("region") or ""))
                 elif record["kind"] in _COUNTED:
                     events.append(Event.from_record(record))
-            self.state.apply(self._of_now(events))
+            of_now = self._of_now(events)
+            self.state.apply([event for event in of_now if event.kind is not Kind.CLICK])
+            self.on_events(of_now)
 
     def _of_now(self, events: Sequence[Event]) -> list[Event]:
         """Leaves out what no server takes: one host's wrong clock must not move everybody's now."""
