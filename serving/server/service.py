@@ -143,6 +143,7 @@ def _live(
         backend,
         clock=clock.now,
         is_own=log.wrote,
+        stream=memory.stream_of(config, log),
         kept=experiment.releases if experiment else (),
         half_life_s=None
         if is_first
