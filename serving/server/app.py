@@ -24,7 +24,6 @@ from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.process import sharing
-from serving.servables import reduced_precision
 from serving.server import access as http_access
 from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
@@ -291,11 +290,8 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     @app.get("/v1/release", summary="The release that serves")
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
-            models, ranker = service.models, current.ranker
-            if ranker is not None:
-                models += f", ranker in {reduced_precision.of(ranker)}"
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=models
+                current, loaded_at=service.releases.loaded_at, models=service.models
             )
 
 
