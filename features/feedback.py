@@ -67,8 +67,8 @@ def outcomes(
     """Finds the feedback that impressions got.
 
     Args:
-        impressions: ``user_id``, ``video_id``, ``time`` and, where there are pages, ``page_id``, and
-            with ``watches`` ``clicked``; n rows.
+        impressions: ``user_id``, ``video_id``, ``time``, ``page_id`` where there are pages, and
+            ``clicked`` where there are ``watches``; n rows.
         feedback: Rows of the table of that name, of the same users.
         kinds: Kinds of feedback to look for.
         watches: ``user_id``, ``video_id``, ``time`` of all watches of these users, from wherever.

@@ -120,9 +120,7 @@ def make_daily():
     )
 
 
-def make_release(
-    version="20231114000000", *, query_tower=None, ranker="fake", said=(), **changes
-):
+def make_release(version="20231114000000", *, query_tower=None, ranker="fake", said=(), **changes):
     """Its ranker reads counts of the kinds of feedback in ``said``."""
     catalogue = make_catalogue()
     daily = make_daily()

@@ -121,13 +121,8 @@ def visit(site, rng, user, at):
     site.page(user, at + 11)
     site.happens("watch", user, at + 90, video_id=shown[0], watch_time_s=60.25, **named)
     site.happens("watch", user, at + 90, video_id=shown[1], watch_time_s=4, completed=False)
-    site.happens("like", user, at + 90, video_id=shown[0], **named)
     site.page(user, at + 91)
-    site.happens("follow", user, at + 91, channel_id=first["items"][0]["channel_id"])
-    site.happens("hide", user, at + 92, video_id=shown[2], **named)
-    site.page(user, at + 93)
-    site.happens("like", user, at + 94, video_id=shown[0], value=0)
-    site.again(site.happens("like", user, at + 94, video_id=video(3)))
+    say(site, user, at + 91, page=first)
     for place in rng.permutation(10)[:4].tolist():
         site.happens("click", user, at + 100, video_id=shown[place])
     site.happens("watch", user, at + 101, video_id=video(KNOWN), watch_time_s=9, completed=True)
@@ -144,6 +139,18 @@ def visit(site, rng, user, at):
     site.page(user, at + HOUR)
     site.happens("watch", user, at + HOUR + 9, video_id=shown[6], watch_time_s=5, **named)
     site.page(user, at + 2 * HOUR)
+
+
+def say(site, user, at, *, page):
+    """Likes, a follow and a hide of what was on a page; one is taken back, one sent twice."""
+    shown, named = page["items"], {"page_id": page["page_id"]}
+    site.happens("like", user, at, video_id=shown[0]["video_id"], **named)
+    site.page(user, at + 1)
+    site.happens("follow", user, at + 1, channel_id=shown[0]["channel_id"])
+    site.happens("hide", user, at + 2, video_id=shown[2]["video_id"], **named)
+    site.page(user, at + 3)
+    site.happens("like", user, at + 4, video_id=shown[0]["video_id"], value=0)
+    site.again(site.happens("like", user, at + 4, video_id=video(3)))
 
 
 def many(site, rng, user, at):
