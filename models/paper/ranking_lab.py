@@ -209,7 +209,7 @@ class Lab:
         logging.info("%s: %s", path.name, result.summary())
         score = scoring.Scorer(model)
         before = np.asarray(model.seconds(score(self.holdout), self.holdout))
-        task.calibrate()
+        task.calibrate(self._validation)
         logits = score(self.holdout)
         seconds = np.asarray(model.seconds(logits, self.holdout))
         facts = json.dumps({"took_s": took_s, "epochs": result.epochs})
