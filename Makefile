@@ -120,7 +120,7 @@ flink: $(STAMP)
 
 .PHONY: kafka
 kafka: $(STAMP)
-	@$(PYTHON) -c 'from pipeline.kafka.broker import KAFKA; print("Kafka is in", KAFKA.fetch())'
+	@$(PYTHON) -c 'from tests.pipeline.kafka.broker import KAFKA; print("Kafka is in", KAFKA.fetch())'
 
 # Go's module proxy checks what it downloads against its public checksum database.
 .PHONY: prism

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 
-from features import command, feedback, files, provenance
+from features import command, feedback, files, reports
 
 if TYPE_CHECKING:
     from models.evaluation.intervals import Bootstrap
@@ -96,7 +96,7 @@ def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
         for n, rows in parts.items()
     ]
     document = {
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": {},
         "experiments": [json.loads(experiment.to_json()) for experiment in experiments],
     }

@@ -16,7 +16,7 @@ from features.tables import schema
 from models import config, losses
 from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
-from models.ranking import calibration, duration_target
+from models.ranking import calibration
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
 from models.ranking.scoring import Scorer
@@ -123,43 +123,37 @@ class RankerTask:
         return math.isfinite(metrics.weighted_per_user_loss(alike, *columns))
 
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """Returns the mean loss of a batch of impressions, over all towers."""
+        """Returns the mean loss of a batch of impressions."""
         del step
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
         outputs = self.model.outputs_of(query, batch, places=places, training=True)
-        orders, level = outputs.orders, outputs.level
-        # Each tower learns by itself: towers that share a loss would make up for each other.
-        values = [losses.mean(self._losses(order + level, batch)) for order in orders]
+        total = losses.mean(self._losses(outputs.order + outputs.level, batch))
         if self.model.config.pairwise:
-            pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
-            values.append(self.model.config.pairwise * tf.add_n(pairs))
-        total = tf.add_n(values) / len(orders)
+            pairs = losses.mean(self._pair_losses(outputs.order, batch))
+            total += self.model.config.pairwise * pairs
         heads = self.model.heads
-        return total if heads is None else total + heads.loss(outputs.tops, batch)
+        return total if heads is None else total + heads.loss([outputs.top], batch)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
-        orders, _ = self.model.orders_and_level(query, batch, places=places)
-        values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
-        return tf.add_n(values) / len(values)
+        outputs = self.model.outputs_of(query, batch, places=places)
+        return losses.mean(self._pair_losses(outputs.order, batch))
 
     def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return self._loss(logits, labels[_CLICKED], self._worth(labels))
 
-    def _pair_losses(self, orders: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _pair_losses(self, order: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
         worth = self._worth(labels)
         if self.model.config.loss == config.LOGISTIC:
             worth = tf.ones_like(worth)
         users = labels[_USER]
         if users.dtype == tf.string:
             users = tf.strings.to_hash_bucket_fast(users, 2**62)
-        return losses.same_user_pair_loss(orders, labels[_CLICKED], worth, users)
+        return losses.same_user_pair_loss(order, labels[_CLICKED], worth, users)
 
     def _worth(self, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns what a click weighs, float32 [n]: seconds, or their share of the usual."""
-        watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
-        factor = self.model.duration_factor(labels)
-        return watch_time if factor is None else watch_time / factor
+        """Returns what a click weighs, float32 [n], seconds."""
+        return capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
 
     def evaluate(self) -> dict[str, float]:
         """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
@@ -252,19 +246,6 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
             f"{dataset.info(examples_dir).get('no_ranking')}. A release does without a ranker."
         )
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
-
-
-def duration_factors(
-    examples_dir: Path, resolved: ResolvedSpec, model_config: RankerConfig
-) -> npt.NDArray[np.float32]:
-    """Returns f of :mod:`models.ranking.duration_target`, measured on the training impressions."""
-    place = duration_target.position(resolved)
-    means = duration_target.Means()
-    columns = [duration_target.COLUMN, _CLICKED, _WATCH_TIME]
-    for part in batches.in_parts(examples_dir, spec.RANKER, columns):
-        seconds = np.minimum(part[_WATCH_TIME], model_config.watch_cap_s or np.inf)
-        means.add(part[duration_target.COLUMN][:, place], part[_CLICKED], seconds)
-    return means.factors()
 
 
 def advise(labels: Labels, loss: str) -> None:
@@ -373,8 +354,6 @@ def _new_model(
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=seed)
     model.set_bias(labels.starting_logit(model_config.loss))
-    if model_config.target == config.RELATIVE:
-        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     return model
 
 

@@ -16,14 +16,12 @@ from fastapi.responses import JSONResponse, Response
 
 from serving import errors
 from serving.funnel.funnel import Funnel
-from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.guard.tallies import Counting
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
-from serving.servables import reduced_precision
 from serving.server import access as http_access
 from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
@@ -183,13 +181,6 @@ def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Part
     )
 
 
-def _models(service: Service, release: LoadedRelease) -> str:
-    """Returns where models run, and how the ranker multiplies, in words."""
-    if release.ranker is None:
-        return service.models
-    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
-
-
 def _metrics(service: Service, counting: Counting) -> Metrics:
     metrics = Metrics(counting)
     if service.console is not None:
@@ -293,7 +284,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
+                current, loaded_at=service.releases.loaded_at, models=service.models
             )
 
 

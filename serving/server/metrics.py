@@ -16,7 +16,6 @@ from serving.funnel.rungs import FULL, RUNGS
 from serving.guard import tallies
 from serving.guard.tallies import Counting
 from serving.release.rollbacks import GUARD, Rollback
-from serving.servables import reduced_precision
 from serving.server import answers as http_answers
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
@@ -107,12 +106,6 @@ class Metrics:
             lineage = current.manifest.lineage if current and current.manifest else {}
             return float(lineage.get("index", {}).get("recall", "nan"))
 
-        def is_reduced() -> float:
-            current = releases.current
-            if current is None or current.ranker is None:
-                return float("nan")
-            return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
-
         def by_tensorflow() -> float:
             current = releases.current
             models = (current.query_tower, current.ranker) if current else ()
@@ -125,7 +118,6 @@ class Metrics:
         )
         self.gauge("release_age_seconds", "Time since the release was built.", age)
         self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
-        self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
         self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
         self.gauge(
             "shelf_renewal_failures",
