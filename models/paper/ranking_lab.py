@@ -204,7 +204,7 @@ class Lab:
         logging.info("%s: %s", path.name, result.summary())
         score = scoring.Scorer(model)
         before = np.asarray(losses.expected_watch_time_s(score(self.holdout)))
-        task.calibrate()
+        task.calibrate(self._validation)
         logits = score(self.holdout)
         seconds = np.asarray(losses.expected_watch_time_s(logits))
         facts = json.dumps({"took_s": took_s, "epochs": result.epochs})

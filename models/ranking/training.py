@@ -28,6 +28,8 @@ _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "pag
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
 _PAIRS_BATCH = 1024
+# Curves are fitted once, to more than rounds look at: feedback is rare.
+_CALIBRATION_EXAMPLES = 500_000
 # The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
 _TOLERATED_BIAS = 0.1
 LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -116,7 +118,7 @@ class RankerTask:
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
-        columns = [holdout[name] for name in (_CLICKED, _WATCH_TIME, _USER, _PAGE)]
+        columns = [holdout[name] for name in LABELS]
         alike = np.zeros(len(columns[0]))
         return math.isfinite(metrics.weighted_per_user_loss(alike, *columns))
 
@@ -163,32 +165,26 @@ class RankerTask:
             config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
             config.LOG_LOSS: log_loss,
             config.PER_USER_LOSS: metrics.weighted_per_user_loss(
-                logits,
-                self._holdout[_CLICKED],
-                self._holdout[_WATCH_TIME],
-                self._holdout[_USER],
-                self._holdout[_PAGE],
+                logits, *(self._holdout[name] for name in LABELS)
             ),
         }
         if self.model.heads is not None:
             figures |= self.model.heads.log_losses(self._score_heads(self._holdout), self._holdout)
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def calibrate(self) -> None:
-        """Fits the curve through the model's logits to the holdout, with the loss's own weights."""
-        if self._holdout is None:
-            return
-        clicked = self._holdout[_CLICKED].astype(np.float64)
-        worth = np.asarray(self._worth(self._holdout), np.float64)
+    def calibrate(self, impressions: Mapping[str, Array]) -> None:
+        """Fits curves through the logits of labelled impressions, with the loss's own weights."""
+        clicked = impressions[_CLICKED].astype(np.float64)
+        worth = np.asarray(self._worth(impressions), np.float64)
         if self.model.config.loss == config.LOGISTIC:
             worth = np.ones_like(worth)
         negative = np.ones_like(clicked) if self.model.config.loss == config.EXACT else 1 - clicked
         self.model.calibration.set(calibration.Curve())
-        curve = calibration.fit(self._score(self._holdout), clicked * worth, negative)
+        curve = calibration.fit(self._score(impressions), clicked * worth, negative)
         self.model.calibration.set(curve)
         logging.info("Calibrated on the holdout: %s", curve)
         if self.model.heads is not None:
-            self.model.heads.calibrate(self._score_heads(self._holdout), self._holdout)
+            self.model.heads.calibrate(self._score_heads(impressions), impressions)
 
     def _holdout_pair_loss(self) -> float:
         if self._holdout is None or not self.model.config.pairwise:
@@ -310,7 +306,7 @@ def train(
         load=ranker.load,
         facts=saved.lineage_of(examples_dir, spec.RANKER),
     )
-    holdout = _holdout(examples_dir, columns, settings)
+    holdout = _holdout(examples_dir, columns, settings, most=settings.holdout_examples)
     task = RankerTask(model, holdout=holdout, stop_metric=settings.stop_metric)
     examples = batches.open_training(
         examples_dir,
@@ -326,7 +322,9 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = loop.fit(task, examples, settings, run)
-    task.calibrate()
+    more = holdout and _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES)
+    if more:
+        task.calibrate(more)
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
@@ -368,12 +366,13 @@ def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[s
 
 
 def _holdout(
-    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig
+    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig, *, most: int
 ) -> dict[str, Array] | None:
+    """Returns holdout impressions of whole users, some ``most`` of them; None where none are."""
     arrays = dataset.load(examples_dir, spec.RANKER, "holdout", columns)
     if not len(arrays[_CLICKED]):
         logging.warning(
             "The holdout is empty: training for %d epochs without early stopping.", settings.epochs
         )
         return None
-    return batches.sample_users(arrays, settings.holdout_examples, seed=settings.seed)
+    return batches.sample_users(arrays, most, seed=settings.seed)
