@@ -13,7 +13,7 @@ from features.charts import BARS, LINES, Plot, Series
 from features.spec import ResolvedSpec, Side
 from models.config import MAP, RECALL
 from models.evaluation import metrics
-from models.paper import choices, experiments, freshness, news, references
+from models.paper import choices, experiments, freshness, references
 from models.paper.experiments import Experiment, Make, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import (
     PAPER,
@@ -335,5 +335,4 @@ EXPERIMENTS: Mapping[str, Make] = {
     "losses": choices.losses,
     "examples_per_user": examples_per_user,
     "search_order": search_order,
-    "news": news.news,
 }
