@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from features.config import Bounds, OneOf, check, require
+from features.config import Bounds, Config, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
@@ -162,7 +162,7 @@ class RankerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """Settings of a training run, of either model.
 
     Attributes:
@@ -208,9 +208,6 @@ class TrainingConfig:
     holdout_examples: _CountOr0 = 20_000
     memory_gb: _Weight = 3.0
 
-    def __post_init__(self) -> None:
-        check(self)
-
     def fitted_to(self, num_examples: int) -> "TrainingConfig":
         """Returns the settings with what is 0 ("by the number of examples") chosen.
 
@@ -240,7 +237,7 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefitConfig:
+class RefitConfig(Config):
     """How a measured candidate model learns the newest before it serves.
 
     Attributes:
@@ -256,9 +253,6 @@ class RefitConfig:
     learning_rate: _Rate = 0.001
     newest_weight: _Count = 7
     seed: _CountOr0 = 1
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
