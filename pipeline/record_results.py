@@ -14,7 +14,6 @@ of bench.json those of now.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -40,9 +39,8 @@ _TOLD = {
 }
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Reads a measurement, and writes its table."""
-    del argv
     from pipeline.benchmarks import results
 
     measured = results.read(pathlib.Path(_MEASURED.value), _PART.value, _METRICS.value)
