@@ -21,7 +21,12 @@ def test_gates_are_read_from_what_was_said_whether_they_passed_or_not():
     assert found[1]["value"] == "3 examples: 1 ids differ"
 
 
-def test_logs_that_cannot_be_learned_from_are_a_refusal_that_is_told(tmp_path):
+def test_a_gate_refuses_and_all_else_is_a_failure():
+    assert nights.outcome_of(3) == "refused"
+    assert {nights.outcome_of(code) for code in (1, 2, 75, -9)} == {"failed"}
+
+
+def test_logs_that_cannot_be_learned_from_are_a_failure_that_is_told(tmp_path):
     (tmp_path / "logs" / "videos").mkdir(parents=True)
     night = nights.retrain(
         [],
@@ -30,7 +35,7 @@ def test_logs_that_cannot_be_learned_from_are_a_refusal_that_is_told(tmp_path):
         work=tmp_path / "work",
         said=tmp_path / "said.log",
     )
-    assert (night.outcome, night.exit_code, night.release) == ("refused", 2, "")
+    assert (night.outcome, night.exit_code, night.release) == ("failed", 2, "")
     assert "watches: there is no such table" in night.said
     assert night.wall_s > 0 and night.cpu_s > 0 and night.peak_mib > 10
     assert [step["name"] for step in night.steps] == ["preprocess"]
