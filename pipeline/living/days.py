@@ -22,6 +22,7 @@ from features.durations import DAY_S
 from pipeline.living import course as living_course
 from pipeline.living import nights
 from pipeline.living.course import Course
+from pipeline.living.figures import Happened
 from pipeline.living.presets import Preset
 from pipeline.living.server import Server
 from pipeline.living.stages import Stages
@@ -129,6 +130,17 @@ class LivingSite:
         place = {arm.name: number for number, arm in enumerate(experiment.arms)}
         arms = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
         return np.array([place[arm.name] if arm else -1 for arm in arms])
+
+    def happened(self, kind: str) -> dict[int, Happened]:
+        """Returns what happened in the whole stages of a kind, by day."""
+        return {
+            day: Happened.read(
+                self.stages.path(f"{kind}-{day}") / HAPPENED,
+                away=record["away"],
+                videos=record["videos"],
+            )
+            for day, record in records(self.stages, kind).items()
+        }
 
 
 class Site:

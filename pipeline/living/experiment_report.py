@@ -10,6 +10,7 @@ from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Figure
 from pipeline.living import course as living_course
+from pipeline.living import days as living_days
 from pipeline.living import experiments, figures
 from pipeline.living.days import LivingSite
 from pipeline.living.experiments import Claim
@@ -20,8 +21,8 @@ JSON, HTML = "experiment.json", "experiment.html"
 _ALL = "all"
 # What is watched, then what the truth says of the same pages, then what it was spent on.
 _COLUMNS = (
-    "watch_min_per_user", "page_value_s", "oracle_share", "click_rate", "satisfaction",
-    "clickbait", "fresh_watched", "repeated",
+    figures.MAIN, figures.ADJUSTED, "recommended_min_per_user", "page_value_s", "oracle_share",
+    "click_rate", "satisfaction", "clickbait", "fresh_shown", "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 _MAIN = "page_value_s"
 
@@ -30,14 +31,14 @@ def write(living: LivingSite, claims: Sequence[Claim], *, days: int) -> list[str
     """Writes both; returns what there is to say in a few lines."""
     world = living_course.world_of(living.run.preset.site, living.logs)
     records = dict(living.stages.done())
-    happened = {}
-    for day, directory in experiments.happened_in(living, days).items():
-        record = records[f"{experiments.VISITS}-{day}"]
-        happened[day] = figures.Happened.read(
-            directory, away=record["away"], videos=record["videos"]
-        )
-    arms = living.arms(world, experiments.NAME)
-    measured = figures.of_days(world, arms, [claim.name for claim in claims], happened)
+    before = living.happened(living_days.VISITS)
+    measured = figures.of_days(
+        world,
+        living.arms(world, experiments.NAME),
+        [claim.name for claim in claims],
+        living.happened(experiments.VISITS),
+        before={day - living.run.days: happened for day, happened in before.items()},
+    )
     split = _split(living, days)
     report = {
         "run": json.loads(living.run.to_json()),
@@ -76,7 +77,7 @@ def _lines(claims: Sequence[Claim], measured: Mapping[str, Figure]) -> list[str]
         if claim is not experiments.CONTROL:
             one = measured[f"{key}-{experiments.CONTROL.name}/{_MAIN}"]
             change = f"{one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
-        values = (measured[f"{key}/{name}"].value for name in ("watch_min_per_user", _MAIN))
+        values = (measured[f"{key}/{name}"].value for name in (figures.MAIN, _MAIN))
         rows.append([claim.name, *(reports.number(value) for value in values), change])
     return ["Live experiments:", *report_parts.columns(rows).splitlines()]
 

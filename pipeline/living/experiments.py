@@ -9,7 +9,6 @@ that reason.
 """
 
 import dataclasses
-import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -198,11 +197,3 @@ def _flags(living: LivingSite, claim: Claim, until_s: int) -> list[str]:
     flags["until"] = command.format_time(until_s)
     flags["force_publish"] = f"arm {claim.name} of an experiment"
     return [f"--{name}={value}" for name, value in flags.items()]
-
-
-def happened_in(living: LivingSite, days: int) -> Mapping[int, pathlib.Path]:
-    """Returns the directories of what happened, by day of the experiment."""
-    return {
-        day: living.stages.path(f"{VISITS}-{day}") / living_days.HAPPENED
-        for day in range(1, days + 1)
-    }

@@ -17,7 +17,8 @@ from serving.release import manifest as release
 
 PUBLISHED, REFUSED, FAILED = "published", "refused", "failed"
 _GATE = re.compile(
-    r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>.*?): (?P<value>.*) \(asked: (?P<asked>.*)\)$"
+    r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>(?:\w+: )?.*?): "  # "watches: rows of: 0"
+    r"(?P<value>.*) \(asked: (?P<asked>.*)\)$"
 )
 _MIB_IN_KIB = 1024
 

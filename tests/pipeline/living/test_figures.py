@@ -66,7 +66,7 @@ def measured(world):
         ),
         2: day(world, minutes=[0, 0, 5, 5], shown=[(0, 7, 0), (2, 7, 0), (2, 11, 1)], away=[1]),
     }
-    return figures.of_days(world, ARMS, ["control", "arm"], days)
+    return figures.of_days(world, ARMS, ["control", "arm"], days, before={1: days[1]})
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,9 @@ def measured(world):
         ("2/control/repeated", 1.0),
         ("1/arm/pages_per_user", 1.0),
         ("1/arm/coverage", 3 / 40),
+        # Before: 12, 0, 6, 4 minutes, mean 5.5; on day 2: 10, 0, 5, 5, so theta = 60 / 75.
+        ("2/control/adjusted_min_per_user", 5 - 0.8 * 0.5),
+        ("2/arm-control/adjusted_min_per_user", 0.8),
     ],
 )
 def test_each_figure_is_what_one_counts_by_hand(measured, key, value):
