@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType(
                 users=1_000, videos=1_500, channels=100, topics=10, feedback=1.0,
                 back_catalogue=0.5, back_catalogue_days=14, life_hours=40.0,
             ),
-            live=LiveConfig(visits_per_day=2.5, tick_s=120),
+            live=LiveConfig(visits_per_day=2.5, tick_s=120, oracle_pages=1.0),
             retrain=_retrain(
                 holdout_h=6, dim=32, candidate="--epochs=40", hidden="128,64",
                 ranker="--epochs=8 --dropout=0.2", order=800,
@@ -80,7 +80,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType(
                 users=3_000, videos=3_000, channels=200, topics=12, feedback=1.0,
                 back_catalogue=0.5, back_catalogue_days=14, life_hours=40.0,
             ),
-            live=LiveConfig(),
+            live=LiveConfig(oracle_pages=1.0),
             retrain=_retrain(
                 holdout_h=6, dim=48, candidate="--epochs=30", hidden="256,128",
                 ranker="--epochs=6 --dropout=0.2", order=1_000,
