@@ -14,7 +14,7 @@ from pipeline.living import figures
 
 _Document = Mapping[str, Any]
 _NORMAL = 1.96
-_POPULARITY, _OURS, _CONTROL = "popularity", "ours", "control"
+_POPULARITY, _OURS = "popularity", "ours"
 _CHANGE = f"{_OURS}-{_POPULARITY}"
 _OF_DAYS = {
     f"{_POPULARITY}, min": (_POPULARITY, figures.MAIN),
@@ -181,11 +181,14 @@ def _differences(
 ) -> tuple[list[str], list[list[str]]]:
     wanted = metrics or _OF_ARMS
     rows = [
-        [name, *(_cell(documents, f"all/{name}-{_CONTROL}/{metric}") for metric in wanted)]
-        for name in _names(documents[0])
-        if name != _CONTROL
+        [
+            f"{name} - {arm['against']}",
+            *(_cell(documents, f"all/{name}-{arm['against']}/{metric}") for metric in wanted),
+        ]
+        for name, arm in documents[0]["arms"].items()
+        if name != arm["against"]
     ]
-    return ["arm minus control", *(figures.METRICS[metric] for metric in wanted)], rows
+    return ["arms", *(figures.METRICS[metric] for metric in wanted)], rows
 
 
 def _key(document: _Document, arm: str, metric: str) -> str:

@@ -6,6 +6,7 @@ watches nothing. Intervals are those of a bootstrap over users.
 
 import dataclasses
 import pathlib
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -100,9 +101,10 @@ def of_days(
     days: Mapping[int, Happened],
     *,
     before: Mapping[int, Happened],
+    against: Mapping[str, str] = types.MappingProxyType({}),
     seed: int = 0,
 ) -> dict[str, Figure]:
-    """Returns figures by ``day/arm/metric``, and differences from the first arm.
+    """Returns figures by ``day/arm/metric``, and differences between arms.
 
     Those have the key ``day/arm-control/metric``; day ``all`` is all of them together. Adjusted
     watch time is y - theta (x - mean x), where x is what each user watched per day before the arms
@@ -113,6 +115,7 @@ def of_days(
         arms: int64 [N], place of each user's arm in ``names``.
         names: Names of the arms, the control first.
         days: What happened, by day.
+        against: Arm to the one that it is compared with, where that is not the first.
         before: Days on which the arms did not differ yet, likewise; those that are among ``days``
             have no adjusted figure.
         seed: Seed of the resamples.
@@ -121,7 +124,7 @@ def of_days(
     Utilizing Pre-Experiment Data" (CUPED).
     """
     users = len(arms)
-    sheet = _ArmSheet(arms, names)
+    sheet = _ArmSheet(arms, {name: against.get(name, names[0]) for name in names})
     seen: set[int] = set()
     total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     watched_before = _minutes(users, before.values())
@@ -145,18 +148,17 @@ class _ArmSheet:
         sheet: Figures by ``day/arm/metric``, differences by ``day/arm-control/metric``.
     """
 
-    def __init__(self, arms: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, arms: np.ndarray, against: Mapping[str, str]) -> None:
         self.sheet = Sheet()
-        self._arms, self._names = arms, names
+        self._arms, self._against = arms, against
 
     def add_day(self, day: str, sums: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        control = self._names[0]
         for metric, (top, bottom) in sums.items():
-            for number, name in enumerate(self._names):
+            for number, (name, control) in enumerate(self._against.items()):
                 mine = self._arms == number
                 one = UserSums(numerator=top * mine, denominator=bottom * mine)
                 self.sheet.add(f"{day}/{name}/{metric}", one, n=int(mine.sum()))
-                if number:
+                if name != control:
                     first, second = f"{day}/{name}/{metric}", f"{day}/{control}/{metric}"
                     self.sheet.compare(f"{day}/{name}-{control}/{metric}", first, second)
 
@@ -165,7 +167,7 @@ class _ArmSheet:
         video, arm = shown["video"], self._arms[shown["user"]]
         is_fresh = shown["time"] - world.videos.upload_time[video] < DAY_S
         fresh = np.unique(video[is_fresh])
-        for number, name in enumerate(self._names):
+        for number, name in enumerate(self._against):
             mine = arm == number
             clicked = video[mine & is_fresh & shown["clicked"].astype(bool)]
             shares = {
@@ -181,7 +183,7 @@ def _minutes(users: int, days: Iterable[Happened]) -> np.ndarray:
     """Returns the minutes that each user watched on an average day of some, float64 [N]."""
     count = _counter(users)
     watched = [count(day.watches["user"], day.watches["watch_time_s"] / 60) for day in days]
-    return np.asarray(np.mean(watched, axis=0))
+    return np.asarray(np.mean(watched or [np.zeros(users)], axis=0))
 
 
 def _adjusted(
