@@ -167,7 +167,7 @@ def _arms(
     rows = [
         [
             f"{name}: {documents[0]['arms'][name]['text']}",
-            number(float(sum(one["split"]["users"].get(name, 0) for one in documents))),
+            f"{sum(one['split']['users'].get(name, 0) for one in documents):,}",
             *(_cell(documents, _key(documents[0], name, metric)) for metric in wanted),
         ]
         for name in _names(documents[0])
