@@ -228,7 +228,9 @@ class Site:
             work=living.work,
             said=living.said / f"night-{day}.log",
         )
-        logging.info("Night %d: %s in %.0f s.", day, night.outcome, night.wall_s)
+        failed = [f"{g['rule']}: {g['value']}" for g in night.gates if g["verdict"] == "FAIL"]
+        told = "; ".join([f"{night.outcome} in {night.wall_s:.0f} s", *failed])
+        logging.info("Night %d: %s.", day, told)
         if night.release:
             self._course.wait_for_release(release.current(living.serving_root))
         living_course.save(directory / VISITORS, self._course.visitors)
