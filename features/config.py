@@ -159,9 +159,6 @@ def declared(settings: Any) -> tuple[Setting, ...]:
 def check(settings: Any) -> None:
     """Refuses a value outside what is declared for it; None is a value where it is allowed.
 
-    Args:
-        settings: Instance of a dataclass.
-
     Raises:
         RuleError: A number is out of bounds, or a text is none of those that it may be.
     """

@@ -20,7 +20,7 @@ _CANDIDATE_MODEL = flags.DEFINE_string(
 )
 _RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What models.train_ranker wrote.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
-_SETTINGS = config_flags.define(evaluation_config.EvaluationConfig())
+_SETTINGS = config_flags.define(evaluation_config.EvaluationConfig)
 
 
 def main(argv: Sequence[str]) -> None:

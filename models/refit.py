@@ -21,7 +21,7 @@ _MEASURED_EXAMPLES = flags.DEFINE_string(
 )
 _MODEL = flags.DEFINE_string("model", None, "What models.train_candidate wrote.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
-_SETTINGS = config_flags.define(config.RefitConfig())
+_SETTINGS = config_flags.define(config.RefitConfig)
 
 
 def main(argv: Sequence[str]) -> None:

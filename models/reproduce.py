@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from features import command, files, provenance
+from features import command, files, reports
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
     }
     results = {
         "format": experiments.FORMAT,
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": facts,
         "experiments": [json.loads(one.to_json()) for one in outcomes],
     }

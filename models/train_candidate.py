@@ -17,8 +17,9 @@ from models.training import huge_pages
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
-_MODEL_FLAGS = config_flags.define(config.CANDIDATE_MODEL)
+_MODEL_FLAGS = config_flags.define(config.CandidateConfig, config.CANDIDATE_MODEL)
 _TRAINING_FLAGS = config_flags.define(
+    config.TrainingConfig,
     config.CANDIDATE_TRAINING,
     choices={"stop_metric": ("", *config.CANDIDATE_STOP_METRICS)},
 )

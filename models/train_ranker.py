@@ -16,10 +16,10 @@ from models import config
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
-_MODEL_FLAGS = config_flags.define(config.RankerConfig())
+_MODEL_FLAGS = config_flags.define(config.RankerConfig)
 _TRAINING_FLAGS = config_flags.define(
+    config.TrainingConfig,
     config.RANKER_TRAINING,
-    without={"mixed_precision"},  # Of layers of the candidate model.
     choices={"stop_metric": config.RANKER_STOP_METRICS},
 )
 _WARM_START = flags.DEFINE_string(

@@ -22,7 +22,7 @@ _REJECTED = flags.DEFINE_string(
     "rejected", None, "Directory to write the rows to that are set aside, with their reasons."
 )
 _SETTINGS = config_flags.define(
-    preprocessing_config.PreprocessConfig(),
+    preprocessing_config.PreprocessConfig,
     without={"examples_per_user", "seed", "label", "vocabularies", "cache"},
 )
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from features import command, config_flags, files, provenance
+from features import command, config_flags, files, reports
 from serving.building import config as build_config
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
         measure = _arms if _EXPERIMENT.value else _related
         measured = measure(*loaded, settings)
     document = {
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": {"seeds": [_SEED.value]},
         "experiments": [json.loads(measured.to_json())],
     }

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, provenance
+from features import command, reports
 
 _MEASURED = flags.DEFINE_list(
     "measured", None, "The file of figures; of living sites, one for each seed.", required=True
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     )
     told = {name: flag.value for name, flag in _TOLD.items()}
     if not measured.facts.get("measured"):
-        told["measured"] = ", ".join(filter(None, provenance.stamp().values()))
+        told["measured"] = ", ".join(filter(None, reports.stamp().values()))
     directory = pathlib.Path(_RESULTS.value)
     results.record(directory, _TABLE.value, measured, told)
     file, _, name = _TABLE.value.partition(".")

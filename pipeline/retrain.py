@@ -83,7 +83,7 @@ _MLFLOW = flags.DEFINE_string(
     "Records the run, and registers the release, at this MLflow tracking URI: http://HOST:PORT, "
     "sqlite:///FILE. Needs pip install '.[mlflow]'.",
 )
-_SCHEDULE = config_flags.define(schedule.ScheduleConfig())
+_SCHEDULE = config_flags.define(schedule.ScheduleConfig)
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and runs nothing.")
 
 

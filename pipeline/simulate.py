@@ -59,7 +59,7 @@ _CLOCK = flags.DEFINE_string(
     "clock", None, "With --live: file of the simulated clock, which the server follows."
 )
 _LIVE_DAYS = flags.DEFINE_integer("live_days", 1, "With --live: days that pass.", 1)
-_LIVE_SETTINGS = config_flags.define(LiveConfig())
+_LIVE_SETTINGS = config_flags.define(LiveConfig)
 
 _OF_WORLDS = {"seed", "days", "users"}
 

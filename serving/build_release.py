@@ -22,7 +22,7 @@ _INPUTS = config_flags.define(build_config.Inputs)
 _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Directory of releases; created.", required=True
 )
-_SETTINGS = config_flags.define(build_config.BuildConfig())
+_SETTINGS = config_flags.define(build_config.BuildConfig)
 
 
 def main(argv: Sequence[str]) -> None:

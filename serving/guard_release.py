@@ -36,7 +36,7 @@ _SERVERS = flags.DEFINE_list(
     "http://HOST:PORT of each server, or of a name that has them all.",
     required=True,
 )
-_CONFIG = config_flags.define(GuardConfig())
+_CONFIG = config_flags.define(GuardConfig)
 _ADMIN_TOKEN_FILE = flags.DEFINE_string(
     "admin_token_file",
     None,

@@ -25,7 +25,7 @@ _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Directory of releases, whose current one is compared with."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
-_LIMITS = config_flags.define(build_config.DayLimits())
+_LIMITS = config_flags.define(build_config.DayLimits)
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", "", "Reason to go on although a gate fails, which is recorded."
 )

@@ -49,10 +49,10 @@ _CANDIDATES = flags.DEFINE_string(
     "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
 )
 _LOGS = flags.DEFINE_string("logs", None, "rank, page: directory of raw logs.")
-_PAST = config_flags.define(PastConfig(), of="rank, page")
-_LIST = config_flags.define(ListConfig(), of="retrieve, page")
+_PAST = config_flags.define(PastConfig, of="rank, page")
+_LIST = config_flags.define(ListConfig, of="retrieve, page")
 _BACKTEST = config_flags.define(
-    BacktestConfig(), without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
+    BacktestConfig, without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
 )
 
 

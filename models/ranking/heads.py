@@ -26,9 +26,9 @@ from models.ranking import calibration
 from models.training import batches
 
 Array = npt.NDArray[np.generic]
-# A feedback is there or not, so a piece of so many tells its rate to about 8%; watch times, which
-# vary themselves, take more.
-_POSITIVES_PER_PIECE = 150
+# Low deciles hold hardly any positives, and lie where the curve's last piece leads to: it takes so
+# many for it to lead there better than the straight line through all of them.
+_POSITIVES_PER_PIECE = 2000
 
 
 class Heads(tf_keras.layers.Layer):

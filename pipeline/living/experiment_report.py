@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import files, provenance, reports
+from features import files, reports
 from features.durations import DAY_S
 from features.reports import Cell, Table
 from models.evaluation import report_parts
@@ -43,7 +43,7 @@ def write(living: LivingSite, claims: Sequence[Claim], *, days: int) -> list[str
     split = _split(living, days)
     report = {
         "run": json.loads(living.run.to_json()),
-        "provenance": provenance.stamp(),
+        "provenance": reports.stamp(),
         "arms": {
             claim.name: {key: value for key, value in vars(claim).items() if key != "name"}
             for claim in claims

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import charts, files, provenance, reports
+from features import charts, files, reports
 from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Figure
@@ -26,7 +26,7 @@ def write(living: LivingSite) -> list[str]:
     figures_of = _figures(living)
     report = {
         "run": json.loads(living.run.to_json()),
-        "provenance": provenance.stamp(),
+        "provenance": reports.stamp(),
         "figures": {key: figure.to_json() for key, figure in figures_of.items()},
         "visits": {str(day): {**v, "away": len(v["away"])} for day, v in visits.items()},
         "nights": {str(day): dict(night) for day, night in nights.items()},

@@ -58,12 +58,6 @@ def import_mapping(
 ) -> list[str]:
     """Reads all sources and writes all tables.
 
-    Args:
-        mapping: What becomes what.
-        writer: Writer of the logs.
-        config: What of the sources is taken.
-        rejected: Place for rows that are set aside.
-
     Returns:
         Notes that a user of the logs should know, one clause each.
 

@@ -16,7 +16,7 @@ import shutil
 
 import pytest
 
-from features import provenance
+from features import reports
 from pipeline.benchmarks import measured, results
 from serving.release import manifest as release
 from tests.serving.server import page_times
@@ -161,7 +161,7 @@ def test_weight_of_pages_and_time_to_their_content_and_to_interaction(
         "seed": "1",
         "interval": "median [least, most] of the visits",
         "again": "make pictures",
-        "measured": ", ".join(filter(None, provenance.stamp().values())),
+        "measured": ", ".join(filter(None, reports.stamp().values())),
     }
     place = _RESULTS if os.environ.get("WRITE_SCREENSHOTS") else tmp_path
     results.record(place, "pages.times", table, told)
