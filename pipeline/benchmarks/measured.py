@@ -27,7 +27,7 @@ class Measured:
 
 
 def measured_on(stamp: Mapping[str, str]) -> str:
-    """Returns date and commit of a stamp (:func:`features.reports.stamp`), as far as it has them."""
+    """Returns date and commit of a :func:`features.reports.stamp`, as far as it has them."""
     return ", ".join(filter(None, (stamp.get("date"), stamp.get("commit"))))
 
 
