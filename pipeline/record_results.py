@@ -52,10 +52,18 @@ def main(argv: Sequence[str]) -> None:
     """Reads a measurement, and writes its table."""
     del argv
     from pipeline.benchmarks import results
+    from pipeline.living import result_tables
 
-    measured = results.read(
-        [pathlib.Path(path) for path in _MEASURED.value], _PART.value, _METRICS.value
-    )
+    paths = [pathlib.Path(path) for path in _MEASURED.value]
+    documents = [results.document_of(path) for path in paths]
+    if result_tables.wrote(documents):
+        measured = result_tables.table(documents, _PART.value, _METRICS.value)
+    elif len(paths) == 1:
+        measured = results.read(paths[0], _PART.value, _METRICS.value)
+    else:
+        raise command.InputError(
+            f"--measured may name several files only of living sites, got {_MEASURED.value}."
+        )
     told = {name: flag.value for name, flag in _TOLD.items()}
     if not measured.facts.get("measured"):
         told["measured"] = ", ".join(filter(None, reports.stamp().values()))

@@ -16,37 +16,26 @@ from features import command, files
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure, Interval
 from models.paper.experiments import Experiment
-from pipeline.benchmarks import living_results
 from pipeline.benchmarks.measured import SETTING, Measured, cell, measured_on, number
 
 _TABLE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_-]+)")
 WRITER = "pipeline.record_results"
 
 
-def read(paths: Sequence[pathlib.Path], part: str, metrics: Sequence[str] = ()) -> Measured:
+def read(path: pathlib.Path, part: str, metrics: Sequence[str] = ()) -> Measured:
     """Reads one part of a measurement.
 
     Args:
-        paths: metrics.json of models.evaluate, results.json of models.reproduce, bench.json, or
-            the report.json or experiment.json of living sites, of which there may be several.
-        part: ``candidate`` or ``ranker``; name of an experiment; a group of benchmarks; or a part
-            of :func:`pipeline.benchmarks.living_results.table`.
+        path: metrics.json of models.evaluate, results.json of models.reproduce, or bench.json.
+        part: ``candidate`` or ``ranker``; name of an experiment; or a group of benchmarks.
         metrics: Metrics that get a column, by their names in the file; none for all. Of benchmarks,
             those that get a row.
 
     Raises:
-        command.InputError: A file is no such measurement, or does not have the part.
+        command.InputError: The file is no such measurement, or does not have the part.
     """
-    documents = [_document(path) for path in paths]
-    document = documents[0]
-    if all("figures" in one and "run" in one for one in documents):
-        table = living_results.table(documents, part, metrics)
-    elif len(documents) > 1:
-        raise command.InputError(
-            "--measured may name several files only of living sites, report.json or "
-            f"experiment.json, got {', '.join(map(str, paths))}."
-        )
-    elif "figures" in document:
+    document = document_of(path)
+    if "figures" in document:
         table = _of_evaluation(document, part, metrics)
     elif "experiments" in document:
         table = _of_experiment(document, part, metrics)
@@ -54,14 +43,14 @@ def read(paths: Sequence[pathlib.Path], part: str, metrics: Sequence[str] = ()) 
         table = _of_benchmarks(document, part, metrics)
     if not table.rows:
         raise command.InputError(
-            f"{paths[0]} has no figures of --part={part}. An evaluation has candidate and ranker, "
-            "a reproduction its experiments, bench.json its groups, a living site days, last_day, "
-            "nights and cost, its experiments arms and differences."
+            f"{path} has no figures of --part={part}. An evaluation has candidate and ranker, a "
+            "reproduction its experiments, bench.json its groups."
         )
     return table
 
 
-def _document(path: pathlib.Path) -> Mapping[str, Any]:
+def document_of(path: pathlib.Path) -> Mapping[str, Any]:
+    """Returns the JSON object of a file; InputError where there is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

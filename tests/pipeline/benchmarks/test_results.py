@@ -48,7 +48,7 @@ def evaluation(tmp_path):
 
 
 def recorded(tmp_path, path, part, table, *, metrics=(), **told):
-    results.record(tmp_path / "results", table, results.read([path], part, metrics), told)
+    results.record(tmp_path / "results", table, results.read(path, part, metrics), told)
 
 
 def test_an_evaluation_becomes_a_table_with_its_intervals_and_its_setting(
@@ -135,12 +135,12 @@ def test_a_file_without_the_figures_is_refused(tmp_path, text, part, message):
     path = tmp_path / "measured.json"
     path.write_text(text)
     with pytest.raises(command.InputError, match=message):
-        results.read([path], part)
+        results.read(path, part)
 
 
 def test_a_part_that_was_not_measured_is_refused(evaluation):
     with pytest.raises(command.InputError, match="no figures of --part=ranker"):
-        results.read([evaluation], "ranker")
+        results.read(evaluation, "ranker")
 
 
 @pytest.mark.parametrize("table", ["candidate", "../evil.x", "A.b", "a.b.c"])

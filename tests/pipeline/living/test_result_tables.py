@@ -6,10 +6,15 @@ import pytest
 
 from features import command
 from pipeline.benchmarks import results
+from pipeline.living import result_tables
 
 
 def figure(value, low=None, high=None):
     return {"value": value, "low": low, "high": high, "n": 10}
+
+
+def made(paths, part, metrics=()):
+    return result_tables.table([results.document_of(path) for path in paths], part, metrics)
 
 
 def report(tmp_path, seed, change, *, outcome="published"):
@@ -46,7 +51,7 @@ def report(tmp_path, seed, change, *, outcome="published"):
 
 def test_seeds_stand_side_by_side_and_together(tmp_path):
     paths = [report(tmp_path, 1, 2.0), report(tmp_path, 2, 4.0, outcome="refused")]
-    table = results.read(paths, "days")
+    table = made(paths, "days")
     rows = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
     assert rows["day 2, seed 1"]["difference"] == "2.00 [1.50, 2.50]"
     assert rows["day 2, seed 2"]["night before"] == "refused"
@@ -59,11 +64,11 @@ def test_seeds_stand_side_by_side_and_together(tmp_path):
 
 def test_what_gates_said_and_what_steps_took_is_told(tmp_path):
     paths = [report(tmp_path, 1, 2.0), report(tmp_path, 2, 4.0)]
-    nights = results.read(paths, "nights").rows
+    nights = made(paths, "nights").rows
     assert nights[0][:4] == [
         "seed 1, night 1", "published", "1 of 2", "overlap: 0.99; needed: at most 0.9",
     ]  # fmt: skip
-    cost = {row[0]: row[1] for row in results.read(paths, "cost").rows}
+    cost = {row[0]: row[1] for row in made(paths, "cost").rows}
     assert cost["train ranker"] == cost["together"] == "15.0 [10.0, 20.0]"
 
 
@@ -82,19 +87,25 @@ def test_an_arm_is_beside_the_one_that_it_is_compared_with(tmp_path):
     document |= {"arms": arms, "figures": figures, "split": {"users": dict.fromkeys(arms, 30)}}
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps(document))
-    shown = results.read([path], "arms", ["click_rate"]).rows
+    shown = made([path], "arms", ["click_rate"]).rows
     assert shown[2] == ["no_age: no age", "30", ".100 [.050, .150]"]
-    changes = results.read([path], "differences", ["click_rate"]).rows
+    changes = made([path], "differences", ["click_rate"]).rows
     assert changes == [
         ["retrieval - control", "-.020 [-.030, -.010]"],
         ["no_age - retrieval", "-.010 [-.020, .000]"],
     ]
-    with pytest.raises(command.InputError, match="no figures of --part=days"):
-        results.read([path], "days")
+    with pytest.raises(command.InputError, match="must be one of arms, differences"):
+        made([path], "days")
 
 
-def test_other_measurements_are_read_one_at_a_time(tmp_path):
+def test_other_measurements_are_read_one_at_a_time(tmp_path, run_command):
     other = tmp_path / "bench.json"
     other.write_text('{"index.recall": 0.9}')
-    with pytest.raises(command.InputError, match="only of living sites"):
-        results.read([report(tmp_path, 1, 2.0), other], "days")
+    done = run_command(
+        "pipeline.record_results",
+        f"--measured={report(tmp_path, 1, 2.0)},{other}",
+        "--part=days",
+        "--table=a.b",
+    )
+    assert done.returncode == 2
+    assert "several files only of living sites" in done.stderr

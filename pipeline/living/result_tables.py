@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from features import command
 from models.evaluation.intervals import Interval
 from pipeline.benchmarks.measured import Measured, cell, measured_on, number
 from pipeline.living import figures
@@ -30,6 +31,11 @@ _OF_ARMS = (
 )  # fmt: skip
 
 
+def wrote(documents: Sequence[_Document]) -> bool:
+    """Returns whether living sites wrote all of some files."""
+    return all("figures" in one and "run" in one for one in documents)
+
+
 def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()) -> Measured:
     """Returns a part of what runs wrote.
 
@@ -38,14 +44,18 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
         part: Of the first ``days``, ``last_day``, ``nights`` or ``cost``; of the second ``arms`` or
             ``differences``.
         metrics: Metrics that get a column (of the last day: a row); none for those that matter.
+
+    Raises:
+        command.InputError: They have no such part.
     """
-    parts = {
-        "days": _days, "last_day": _last_day, "nights": _nights, "cost": _cost, "arms": _arms,
-        "differences": _differences,
-    }  # fmt: skip
     is_experiment = "arms" in documents[0]
-    if part not in parts or (part in {"arms", "differences"}) != is_experiment:
-        return Measured(columns=[], rows=[], facts={})
+    parts = (
+        {"arms": _arms, "differences": _differences}
+        if is_experiment
+        else {"days": _days, "last_day": _last_day, "nights": _nights, "cost": _cost}
+    )
+    if part not in parts:
+        raise command.InputError(f"--part must be one of {', '.join(parts)}, got {part!r}.")
     columns, rows = parts[part](documents, metrics)
     run, seeds = documents[0]["run"], [_seed(document) for document in documents]
     site = run["site"]
