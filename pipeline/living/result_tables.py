@@ -41,8 +41,8 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
 
     Args:
         documents: report.json of each run, or experiment.json.
-        part: Of the first ``days``, ``last_day``, ``nights`` or ``cost``; of the second ``arms`` or
-            ``differences``.
+        part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``arms`` or
+            ``differences`` of an experiment.json.
         metrics: Metrics that get a column (of the last day: a row); none for those that matter.
 
     Raises:
