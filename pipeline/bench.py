@@ -26,6 +26,7 @@ from pipeline.steps import commands
 _GROUPS_WITH = {
     "against": ("preprocess", "candidate", "funnel"),
     "videos": ("funnel",),
+    "processes": ("funnel",),
     "events": ("preprocess",),
 }
 _FEWEST_EVENTS = 10_000
@@ -45,6 +46,9 @@ _EVENTS = flags.DEFINE_list(
 _VIDEOS = flags.DEFINE_integer(
     "videos", None, "Size of the catalogue of the group funnel; default: a million.", 10_000
 )
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "Processes of the server of the group funnel; default: 1.", 1, 64
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -56,6 +60,7 @@ def main(argv: Sequence[str]) -> None:
         raise command.InputError(f"--groups must be out of {list(GROUPS)}, got {unknown}.")
     settings = {"against": _AGAINST.value} if _AGAINST.value else {}
     settings |= {"videos": _VIDEOS.value} if _VIDEOS.value else {}
+    settings |= {"processes": _NUM_PROCESSES.value} if _NUM_PROCESSES.value else {}
     settings |= {"events": _numbers_of_events()} if _EVENTS.value else {}
     for name in settings:
         if len(chosen) != 1 or chosen[0] not in _GROUPS_WITH[name]:

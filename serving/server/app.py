@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import fastapi
@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import errors
+from serving.events.event import Event
 from serving.funnel.funnel import Funnel
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
@@ -22,6 +23,7 @@ from serving.guard.tallies import Counting
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
+from serving.process import sharing
 from serving.server import access as http_access
 from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
@@ -85,6 +87,8 @@ class Service:
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         raw_rankers: Rankers that can be asked with features missing.
+        follow: Function that is given one to be called with the events that other processes
+            recorded.
         readiness_holds_s: Seconds for which the outcome of a probe of the models is believed.
         on_close: Function called once the last request is answered.
     """
@@ -105,14 +109,14 @@ class Service:
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
+    follow: Callable[[Callable[[Sequence[Event]], None]], None] = lambda _: None
     readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
 
 
 def create_app(service: Service) -> fastapi.FastAPI:
     """Returns the ASGI application of a service."""
-    counting = Counting(outcome_s=service.outcome_s, clock=service.clock)
-    metrics = _metrics(service, counting)
+    metrics = _metrics(service)
     pool = WorkerPool(
         threads=service.threads,
         max_waiting=service.max_waiting,
@@ -121,12 +125,13 @@ def create_app(service: Service) -> fastapi.FastAPI:
     # Threads of their own: a busy server is still a ready one, and can be watched.
     operations = WorkerPool(threads=2, max_waiting=8, on_overload=metrics.overloads.inc)
     bodies = WorkerPool(threads=1, max_waiting=32, on_overload=metrics.overloads.inc)
-    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
+    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight, together="livesum")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
         del app
-        yield
+        async with metrics.sharing():
+            yield
         for each in (pool, operations, bodies):
             each.close()
         service.on_close()
@@ -181,7 +186,9 @@ def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Part
     )
 
 
-def _metrics(service: Service, counting: Counting) -> Metrics:
+def _metrics(service: Service) -> Metrics:
+    counting = Counting(outcome_s=service.outcome_s, clock=service.clock, shared=sharing.joined())
+    service.follow(counting.follow)
     metrics = Metrics(counting)
     if service.console is not None:
         metrics.watch_rollbacks(service.console.rollbacks)

@@ -114,6 +114,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
+        follow=functools.partial(setattr, live, "on_events"),
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
@@ -135,6 +136,7 @@ def _live(
         backend,
         clock=clock.now,
         is_own=log.wrote,
+        stream=memory.stream_of(config, log),
         kept=experiment.releases if experiment else (),
         half_life_s=None
         if is_first
