@@ -33,7 +33,7 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     "small",
     list(presets.PRESETS),
-    "Site, people and flags of the retraining: tiny (tests), small (400 people), medium.",
+    "Site, people and flags of the retraining: tiny (tests), small (1,000 people), medium.",
 )
 _WORKERS = flags.DEFINE_integer(
     "workers", 1, "Requests under way at a time; with 1 a run can be repeated.", 1, 64

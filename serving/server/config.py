@@ -19,7 +19,8 @@ class ServiceConfig(Config):
     Attributes:
         serving_root: Directory in which releases are published.
         logs: Raw logs, read to fill an empty history store, and added to.
-        history: History store: a SQLite file, or ``redis://HOST:PORT/DATABASE`` for replicas.
+        history: History store: a SQLite file, or for replicas ``redis://HOST:PORT/DATABASE``, or
+            ``redis+sentinel://HOST:PORT/SERVICE/DATABASE``.
         history_password: Password of the Redis server; None asks without.
         model_server: HOST:PORT of TensorFlow Serving's gRPC, or several replicas with commas.
             Default: models run in here.
