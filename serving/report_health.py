@@ -16,7 +16,6 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -41,9 +40,8 @@ _DAYS = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Measures, writes, and says what is not as it should be."""
-    del argv
     from serving.batch import health
 
     rungs = health.rungs(_SERVERS.value)  # What cannot be asked is said before the work.
