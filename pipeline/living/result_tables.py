@@ -26,7 +26,7 @@ _OF_DAYS = {
     f"oracle's share, {_OURS}": (_OURS, "oracle_share"),
 }
 _OF_ARMS = (
-    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait", "satisfaction",
+    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait_shown", "satisfaction",
     "fresh_shown", "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 
