@@ -5,13 +5,15 @@ what it learnt there. Where content turns over fast, both put yesterday's news o
 old watches pull up what stood beside them then, and is dead now. So after the training the logit z
 of each video is weighed against counts of its watches, decayed to the end of the training:
 
-    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3))
+    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3) + r [i was watched before])
 
 c_ik counts the watches of video i with half-lives of a quarter of the site's own half-life
-(:mod:`features.tables.half_life`), of it, of four of it, and without end. A ranking does not change
-when it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
+(:mod:`features.tables.half_life`), of it, of four of it, and without end; r is the repeat bias,
+which says how likely a video is watched again at all, whatever makes it likely
+(:mod:`models.evaluation.repeat_bias`). A ranking does not change when it is divided by s, so what
+comes out is a change of the bias of each video and of the repeat bias, and nothing else:
 
-    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
+    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)        r <- r / s
 
 The few weights are those of greatest likelihood on watches that the model has not learnt, the
 holdout: the same that chooses its best round. But a day of news is a dozen videos that everybody
@@ -32,7 +34,7 @@ of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temp
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ from features.tables.site_facts import SiteFacts
 from models.candidate import youth
 from models.candidate.holdout import BAG, LABEL
 from models.candidate.model import CandidateModel
+from models.evaluation import repeat_bias
 from models.training import batches
 
 Array = npt.NDArray[Any]
@@ -151,7 +154,7 @@ def _until_s(info: Mapping[str, Any]) -> float:
 def apply(
     model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
 ) -> float:
-    """Moves the biases of a model, in place.
+    """Moves the biases of a model, in place, that of repeats included.
 
     Args:
         model: Candidate model.
@@ -163,11 +166,13 @@ def apply(
         The mean absolute change of a bias, after that of all together is taken off.
     """
     score, *of_counts, new = (float(weights[name]) for name in NAMES)
-    change = (np.array(of_counts) @ watches - new) / max(score, _LEAST_SCORE)
+    score = max(score, _LEAST_SCORE)
+    change = (np.array(of_counts) @ watches - new) / score
     before = model.softmax_biases.rows.numpy()
     after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
     model.softmax_biases.rows.assign(after)
-    model.youth.assign([weights.get(YOUNG, 0.0) / max(score, _LEAST_SCORE), until_s])
+    model.repeat_bias.assign(model.repeat_bias / score)
+    model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
 
 
@@ -209,12 +214,14 @@ class _Problem:
 
     Attributes:
         logits: float32 [Q, M]: of each query and candidate.
+        fixed: float32 [Q, M]: what has no weight, the repeat bias of what was watched.
         shared: float64 [F, M]: what does not depend on the query.
         offset: float64 [M]: minus the log of the chance that a candidate was drawn.
         target: int64 [Q]: which candidate was watched.
     """
 
     logits: npt.NDArray[np.float32]
+    fixed: npt.NDArray[np.float32]
     shared: Floats
     offset: Floats
     target: npt.NDArray[np.int64]
@@ -248,7 +255,7 @@ class _Problem:
     def _derivatives(self, part: slice, weights: Floats) -> tuple[Floats, Floats]:
         """Returns the gradient and the information of some queries."""
         logits, target = self.logits[part].astype(np.float64), self.target[part]
-        scores = weights[0] * logits + weights[1:] @ self.shared + self.offset
+        scores = weights[0] * logits + weights[1:] @ self.shared + self.offset + self.fixed[part]
         scores -= scores.max(axis=1, keepdims=True)
         p = np.exp(scores)
         p /= p.sum(axis=1, keepdims=True)
@@ -301,14 +308,16 @@ def _problem(
     queries = {name: queries[name][kept] for name in model.query_columns}
     candidates = {name: values[chosen] for name, values in videos.items()}
     if not len(kept):
-        return _Problem(np.zeros((0, 0), np.float32), shared, offset, kept)
+        nothing = np.zeros((0, 0), np.float32)
+        return _Problem(nothing, nothing, shared, offset, kept)
     logits = tensors.in_batches(model.query_embeddings, queries)
     logits = logits @ tensors.in_batches(model.video_embeddings, candidates).T
-    _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
-    if model.has_vectors:
-        logits[times[kept][:, np.newaxis] <= uploaded[chosen]] = _NEVER
     logits -= logits.max(axis=1, keepdims=True)
-    return _Problem(logits, shared[:, chosen], offset, target[kept])
+    fixed = np.zeros_like(logits)
+    _add_repeat_bias(model, fixed, np.asarray(queries[BAG], np.int64), ids[chosen])
+    if model.has_vectors:
+        fixed[times[kept][:, np.newaxis] <= uploaded[chosen]] = _NEVER
+    return _Problem(logits, fixed, shared[:, chosen], offset, target[kept])
 
 
 def _chosen(
@@ -328,15 +337,13 @@ def _chosen(
 
 def _add_repeat_bias(
     model: CandidateModel,
-    logits: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
     bags: npt.NDArray[np.int64],
-    ids: Sequence[int] | npt.NDArray[np.int64],
+    ids: npt.NDArray[np.int64],
 ) -> None:
     """Adds the repeat bias to what each query has watched, in place."""
-    ids = np.asarray(ids, np.int64)
-    column = np.full(int(max(ids.max(initial=0), bags.max(initial=0))) + 1, -1)
-    column[ids[ids > 0]] = np.flatnonzero(ids > 0)
-    places = np.where(bags > 0, column[bags], -1)
-    owner, at = np.nonzero(places >= 0)
-    cells = np.unique(owner * logits.shape[1] + places[owner, at])
-    logits.reshape(-1)[cells] += float(model.repeat_bias.numpy())
+    column_of = np.full(model.num_videos + 1, -1)
+    column_of[ids[ids > 0]] = np.flatnonzero(ids > 0)
+    owner = np.repeat(np.arange(len(bags)), bags.shape[1])
+    bias = float(model.repeat_bias.numpy())
+    repeat_bias.add_to(scores, owner, column_of[bags.ravel()], bias=bias)

@@ -78,6 +78,17 @@ def test_what_goes_on_being_watched_is_moved_up_and_tastes_stay(hot, monkeypatch
     np.testing.assert_array_equal(model.softmax_rows.rows.numpy(), rows)
 
 
+def test_what_was_watched_before_stays_as_unlikely_however_little_the_model_counts(hot):
+    """What is added to a logit is divided by its weight, and so is what repeats lose."""
+    examples, directory = hot
+    model = candidate_model.load(directory, examples)
+    weights = dict.fromkeys(recent_biases.NAMES, 0.0) | {recent_biases.SCORE: 0.25}
+    model.repeat_bias.assign(-5.0)
+    watches = np.zeros((len(recent_biases.PARTS), model.num_videos))
+    recent_biases.apply(model, watches, weights, until_s=0.0)
+    assert model.repeat_bias.numpy() == pytest.approx(-20.0)
+
+
 def test_what_was_over_at_the_end_is_not(world, root, monkeypatch):
     monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
     # As a holdout of many more watches would, these few outweigh what is usual.
@@ -118,7 +129,7 @@ def test_watches_of_one_video_are_one_observation():
     usual = np.array([1.0, 0.0, 0.0])
     moved = []
     for target in (np.full(600, 3), np.arange(600) % 40):
-        problem = recent_biases._Problem(logits, shared, np.zeros(40), target)
+        problem = recent_biases._Problem(logits, 0 * logits, shared, np.zeros(40), target)
         moved.append((problem.design_effect, np.abs(problem.weights(usual) - usual).max()))
     assert [effect for effect, _ in moved] == [600, 15]
     assert moved[0][1] < 0.05
@@ -139,7 +150,7 @@ def test_weights_of_known_truth_are_found(monkeypatch):
     shared = np.stack([rng.normal(0, 1, 300), np.zeros(300)])
     scores = 0.5 * logits + 1.2 * shared[0]
     target = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-    whole = recent_biases._Problem(logits, shared, np.zeros(300), target)
+    whole = recent_biases._Problem(logits, 0 * logits, shared, np.zeros(300), target)
     monkeypatch.setattr(recent_biases, "_RIDGE", 1.0)
     found = whole.weights(np.array([1.0, 0.0, 0.0]))
     np.testing.assert_allclose(found, [0.5, 1.2, 0.0], atol=0.06)
