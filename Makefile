@@ -23,7 +23,7 @@ help:
 	@echo "make check   lint, format, types, layers"
 	@echo "make docs    the documentation, in build/site (make docs-serve: at port 8000, or PORT=)"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group;"
-	@echo "             BENCH=funnel AGAINST=REF VIDEOS=60000: beside the server of another commit;"
+	@echo "             BENCH=funnel AGAINST=REF VIDEOS=60000 PROCESSES=2: beside another commit;"
 	@echo "             BENCH=preprocess or candidate AGAINST=REF: beside another commit's)"
 	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
 	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
@@ -103,7 +103,7 @@ bench: $(STAMP)
 	  echo "bench: some peers could not be installed; their ratios are left out" >&2
 	@$(PYTHON) -m pipeline.bench --output=build/bench.json $(if $(BENCH),--groups=$(BENCH)) \
 	  $(if $(AGAINST),--against=$(AGAINST)) $(if $(VIDEOS),--videos=$(VIDEOS)) \
-	  $(if $(EVENTS),--events=$(EVENTS))
+	  $(if $(PROCESSES),--processes=$(PROCESSES)) $(if $(EVENTS),--events=$(EVENTS))
 
 .PHONY: serve
 serve: $(STAMP)
@@ -120,7 +120,7 @@ flink: $(STAMP)
 
 .PHONY: kafka
 kafka: $(STAMP)
-	@$(PYTHON) -c 'from pipeline.kafka.broker import KAFKA; print("Kafka is in", KAFKA.fetch())'
+	@$(PYTHON) -c 'from tests.pipeline.kafka.broker import KAFKA; print("Kafka is in", KAFKA.fetch())'
 
 # Go's module proxy checks what it downloads against its public checksum database.
 .PHONY: prism

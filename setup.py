@@ -154,7 +154,6 @@ setup(
         "pipeline.living": ["templates/*"],
         "pipeline.statistics": ["templates/*"],
         "pipeline.flink": ["pom.xml", "SHA256SUMS"],
-        "pipeline.kafka": ["pom.xml", "SHA256SUMS"],
         "serving.batch": ["templates/*"],
         "serving.building": ["templates/*"],
         "serving": ["deployment/*", "deployment/*/*", "deployment/*/*/*"],

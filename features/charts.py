@@ -242,13 +242,7 @@ def draw(plot: Plot) -> Drawing:
 
 
 def ticks(low: float, high: float, *, about: int = _TICKS) -> list[float]:
-    """Returns round numbers from at most ``low`` to at least ``high``, evenly spaced.
-
-    Args:
-        low: Smallest value.
-        high: Greatest value.
-        about: Number of steps, more or less.
-    """
+    """Returns round numbers from at most ``low`` to at least ``high``, evenly spaced."""
     wide = (high - low) or abs(high) or 1.0
     rough = wide / about
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,6 +1,6 @@
 """Flags that follow from the settings of a dataclass: declared there, defined and read here.
 
-    _TRAINING = config_flags.define(config.RANKER_TRAINING)     # in a command
+    _TRAINING = config_flags.define(TrainingConfig, config.RANKER_TRAINING)     # in a command
     settings = _TRAINING.build()                                # after flags are parsed
 
 A command names the class or its defaults, and writes no flag of its own for what is declared.
@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast
 
 from absl import flags  # noqa: TID251 - on behalf of the command that calls
 
@@ -96,32 +96,15 @@ class Flags(Generic[_Config]):
             raise RuleError(f"--{name}", error.rule, error.value) from None
 
 
-@overload
 def define(
-    settings: type[_Config],
+    kind: type[_Config],
+    defaults: _Config | None = None,
     *,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     unset: Mapping[str, str] | None = None,
     of: str = "",
-) -> Flags[_Config]: ...
-@overload
-def define(
-    settings: _Config,
-    *,
-    without: Collection[str] = (),
-    choices: Mapping[str, Sequence[str]] | None = None,
-    unset: Mapping[str, str] | None = None,
-    of: str = "",
-) -> Flags[_Config]: ...
-def define(
-    settings: Any,
-    *,
-    without: Collection[str] = (),
-    choices: Mapping[str, Sequence[str]] | None = None,
-    unset: Mapping[str, str] | None = None,
-    of: str = "",
-) -> Flags[Any]:
+) -> Flags[_Config]:
     """Defines a flag for each field of a dataclass, nested ones included.
 
     A flag has the name of its field, or that of its mark :class:`features.config.Flag`; a field
@@ -129,7 +112,8 @@ def define(
     of the field. A field without a default is a required flag.
 
     Args:
-        settings: Instance whose values are the defaults, or the class for those of the class.
+        kind: The dataclass.
+        defaults: Instance whose values are the defaults; None for those of the class.
         without: Names of fields that are no flags here: they keep their default.
         choices: The values that a field may have in this command, where it says less by itself.
         unset: Fields whose flags have no value unless they are given, and what then stands for
@@ -137,18 +121,16 @@ def define(
         of: What the flags are for, where a command has some that do not always count: said before
             what each means.
     """
-    kind = settings if isinstance(settings, type) else type(settings)
-    defaults = None if isinstance(settings, type) else settings
     choices, unset = choices or {}, unset or {}
     defined: dict[str, _Defined | Flags[Any]] = {}
-    for setting in declared(kind):
+    for setting in declared(cast(Any, kind)):
         if setting.name in without:
             continue
         default = _default(setting, defaults)
-        if dataclasses.is_dataclass(setting.kind):
-            nested = setting.kind if default is dataclasses.MISSING else default
+        if isinstance(setting.kind, type) and dataclasses.is_dataclass(setting.kind):
+            nested = None if default is dataclasses.MISSING else default
             defined[setting.name] = define(
-                nested, without=without, choices=choices, unset=unset, of=of
+                setting.kind, nested, without=without, choices=choices, unset=unset, of=of
             )
             continue
         if of:

@@ -5,7 +5,9 @@ place. A row whose ``value`` is 0 takes back the ones before it, of the same kin
 whoever hides a channel can show it again. Any other value, or none, means that it was given.
 
 What was said of a video is an outcome of the impression that it was said of: the one on the page
-that it names, else the last one of the user and video at most :data:`WINDOW_S` before it.
+that it names, else the last one of the user and video at most :data:`WINDOW_S` before it. One that
+was not clicked, and whose video was watched within that time all the same (from a search, a
+channel, another page), is none of these: what was said is of that watch.
 """
 
 import functools
@@ -56,14 +58,20 @@ def label(kind: str) -> str:
 
 
 def outcomes(
-    impressions: pa.Table, feedback: pa.Table, kinds: Sequence[str]
+    impressions: pa.Table,
+    feedback: pa.Table,
+    kinds: Sequence[str],
+    *,
+    watches: pa.Table | None = None,
 ) -> dict[str, pa.Array]:
     """Finds the feedback that impressions got.
 
     Args:
-        impressions: ``user_id``, ``video_id``, ``time`` and, where there are pages, ``page_id``; n.
+        impressions: ``user_id``, ``video_id``, ``time``, ``page_id`` where there are pages, and
+            ``clicked`` where there are ``watches``; n rows.
         feedback: Rows of the table of that name, of the same users.
         kinds: Kinds of feedback to look for.
+        watches: ``user_id``, ``video_id``, ``time`` of all watches of these users, from wherever.
 
     Returns:
         Name of the label to float32 [n], 1 where an impression got that kind and 0 elsewhere.
@@ -72,6 +80,9 @@ def outcomes(
     columns = [*keys, "time", *({"page_id"} & set(impressions.column_names))]
     shown = _frame(impressions.select(columns)).with_row_index("row").sort("time")
     given = _given(feedback).filter(pl.col("video_id").is_not_null())
+    may_lead_to_it = shown
+    if watches is not None:
+        may_lead_to_it = shown.join(_met_elsewhere(impressions, watches), on="row", how="anti")
     labels = {}
     for kind in kinds:
         mine = given.filter(pl.col("kind") == kind).with_row_index("said")
@@ -82,7 +93,7 @@ def outcomes(
             named = mine.join(pages, on=[*keys, "page_id"]).filter(near)
         last = mine.join(named, on="said", how="anti").with_columns(pl.col("time") + _AHEAD_S)
         by_time = last.sort("time").join_asof(
-            shown.select(*keys, "time", "row"),
+            may_lead_to_it.select(*keys, "time", "row").sort("time"),
             on="time",
             by=keys,
             strategy="backward",
@@ -95,14 +106,40 @@ def outcomes(
     return labels
 
 
+def _met_elsewhere(impressions: pa.Table, watches: pa.Table) -> pl.DataFrame:
+    """Returns ``row`` of impressions without a click whose video was watched soon after them."""
+    keys = ["user_id", "video_id"]
+    shown = _frame(impressions.select([*keys, "time", "clicked"])).with_row_index("row")
+    watched = _frame(watches.select([*keys, "time"])).sort("time").with_columns(watched="time")
+    next_watch = (
+        shown.filter(pl.col("clicked").not_())
+        .sort("time")
+        .join_asof(
+            watched,
+            on="time",
+            by=keys,
+            strategy="forward",
+            tolerance=WINDOW_S,
+            allow_exact_matches=False,  # Logs of plays alone have one time for both.
+            check_sortedness=False,
+        )
+    )
+    return next_watch.filter(pl.col("watched").is_not_null()).select("row")
+
+
 def with_outcomes(
-    impressions: pa.Table, feedback: pa.Table, kinds: Sequence[str], videos: pa.Table
+    impressions: pa.Table,
+    feedback: pa.Table,
+    kinds: Sequence[str],
+    videos: pa.Table,
+    *,
+    watches: pa.Table | None = None,
 ) -> pa.Table:
     """Returns impressions as examples have them: with labels, and no click where it is regretted.
 
     Arguments are those of :func:`outcomes` and :func:`is_regretted`.
     """
-    for name, values in outcomes(impressions, feedback, kinds).items():
+    for name, values in outcomes(impressions, feedback, kinds, watches=watches).items():
         impressions = impressions.append_column(name, values)
     regretted = is_regretted(impressions, feedback, videos)
     for name, nothing in (("clicked", False), ("watch_time_s", 0.0)):

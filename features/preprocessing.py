@@ -27,12 +27,11 @@ import tensorflow_transform as tft
 
 from features import feedback, spec
 from features.id_spaces import IdSpace
+from features.numbers import LARGEST, LARGEST_ENTRY
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
 NUM_QUANTILES = 255  # boundaries; 256 equal shares
 QUANTILE_ERROR = 0.001  # largest error of a boundary's rank
-LARGEST = 1e30  # beyond this a difference of two boundaries could overflow float32
-LARGEST_ENTRY = LARGEST**0.25  # of a vector feature, whose squares are added up
 LABELS = {
     spec.CANDIDATE: {"user_id": tf.string, "time": tf.int64, "label_video_id": tf.string},
     spec.RANKER: {

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from features.config import Bounds, OneOf, check, require
+from features.config import Bounds, Config, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
@@ -19,8 +19,6 @@ QUERY_ENCODERS = (AVERAGE, ATTENTION)
 CANDIDATE_LOSSES = (SAMPLED, FULL, IN_BATCH)
 EXACT, WEIGHTED, LOGISTIC = "exact", "weighted", "logistic"
 RANKER_LOSSES = (EXACT, WEIGHTED, LOGISTIC)
-SECONDS, RELATIVE = "seconds", "relative"
-RANKER_TARGETS = (SECONDS, RELATIVE)
 ADAM, ADAGRAD = "adam", "adagrad"
 OPTIMIZERS = (ADAM, ADAGRAD)
 MAP, RECALL = "map_at_100", "recall_at_100"
@@ -68,18 +66,14 @@ class CandidateConfig:
         video_content: Whether what the video's features say is added to its row of the softmax
             weights, so that a video the training never saw has an embedding too. False: the paper's
             rows.
-        content_hidden: Units of a hidden ReLU layer over the video's features; 0: linear.
         id_dropout: Chance that a training step sees a video by its content alone, which is how
             unseen videos will be served. Only with ``video_content``.
         vector_id_dropout: Chance likewise where videos have a vector: it says enough to do without
             the id, if the model has learnt to.
-        share_video_embedding: Whether watched videos and softmax rows share one table. False: two.
         popularity_bias: Whether the softmax biases start at the log of the label counts, plus one.
         recent_biases: Whether the biases are moved, after the training, by what was watched of
             late, as far as the holdout says that it helps; see
             :mod:`models.candidate.recent_biases`.
-        normalise: Whether both embeddings are L2-normalised (cosine similarity); the bias stays.
-        temperature: Divisor of the inner products, above 0.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too. The paper does so in
             ranking.
         dropout: Share of hidden units dropped during training, in [0, 1).
@@ -104,14 +98,10 @@ class CandidateConfig:
     attention_heads: _Count = 4
     age_pieces: _CountOr0 = 0
     video_content: bool = True
-    content_hidden: _CountOr0 = 0
     id_dropout: _Share = 0.1
     vector_id_dropout: _Share = 0.4
-    share_video_embedding: bool = False
     popularity_bias: bool = True
     recent_biases: bool = False
-    normalise: bool = False
-    temperature: _Rate = 1.0
     powers: bool = True
     dropout: _Share = 0.0
     bag_dropout: _Share = 0.0
@@ -144,16 +134,10 @@ class RankerConfig:
     Attributes:
         hidden: Widths of the ReLU layers, bottom first; none: a linear model. The paper's best
             is 1024, 512, 256.
-        towers: Number of such towers that are averaged, 1 or more; cost grows with it, and the loss
-            varies less with the seed.
         loss: Loss of single impressions: ``exact`` (exp(x), the odds, is expected watch time at
             any click rate), ``weighted`` (the paper's, for click rates near 0) or ``logistic``
             (odds of a click, from clicks alone).
-        target: Weight of a click: ``seconds`` watched, or ``relative``, seconds in relation to
-            videos of like duration, so that long videos do not win by length; expected seconds are
-            mapped back (:mod:`models.ranking.duration_target`).
-        watch_cap_s: Watch seconds above it count as it; 0: no cap. Always seconds, also where
-            the target is relative.
+        watch_cap_s: Watch seconds above it count as it; 0: no cap.
         powers: Whether x^2 and sqrt(x) of continuous features are fed too.
         pairwise: Weight, 0 or more, of the loss of pairs of impressions of one user beside the
             loss of single ones, see :func:`models.losses.same_user_pair_loss`. Where it is above
@@ -164,9 +148,7 @@ class RankerConfig:
     """
 
     hidden: Annotated[tuple[int, ...], Bounds(ge=1)] = (512, 256)
-    towers: _Count = 1
     loss: Annotated[str, OneOf(*RANKER_LOSSES)] = EXACT
-    target: Annotated[str, OneOf(*RANKER_TARGETS)] = SECONDS
     watch_cap_s: _Weight = 0.0
     powers: bool = True
     pairwise: _Weight = 0.3
@@ -177,16 +159,10 @@ class RankerConfig:
         object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
         object.__setattr__(self, "exclude", tuple(self.exclude))
         check(self)
-        require(
-            (self.loss, self.target) != (LOGISTIC, RELATIVE),
-            "target",
-            f"be {SECONDS} with loss={LOGISTIC}, which reads no watch time",
-            self.target,
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """Settings of a training run, of either model.
 
     Attributes:
@@ -214,8 +190,6 @@ class TrainingConfig:
             of a candidate model, MAP where there are up to 200 videos.
         holdout_examples: Holdout examples looked at in a round, at most; 0: all.
         memory_gb: Training splits of up to this size are held in memory, larger ones streamed.
-        mixed_precision: Whether layers of the candidate model multiply in bfloat16 while they are
-            trained; weights, loss and softmax stay in float32, and so does what is saved.
     """
 
     epochs: _CountOr0 = 12
@@ -233,10 +207,6 @@ class TrainingConfig:
     stop_metric: str = ""
     holdout_examples: _CountOr0 = 20_000
     memory_gb: _Weight = 3.0
-    mixed_precision: bool = False
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def fitted_to(self, num_examples: int) -> "TrainingConfig":
         """Returns the settings with what is 0 ("by the number of examples") chosen.
@@ -267,7 +237,7 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefitConfig:
+class RefitConfig(Config):
     """How a measured candidate model learns the newest before it serves.
 
     Attributes:
@@ -283,9 +253,6 @@ class RefitConfig:
     learning_rate: _Rate = 0.001
     newest_weight: _Count = 7
     seed: _CountOr0 = 1
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate

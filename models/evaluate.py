@@ -7,8 +7,6 @@ Writes metrics.json (every figure with value, low, high, n) and report.html. A m
 given is left out; its baselines are measured all the same.
 """
 
-from collections.abc import Sequence
-
 from absl import flags, logging
 
 from features import command, config_flags
@@ -20,12 +18,11 @@ _CANDIDATE_MODEL = flags.DEFINE_string(
 )
 _RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What models.train_ranker wrote.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
-_SETTINGS = config_flags.define(evaluation_config.EvaluationConfig())
+_SETTINGS = config_flags.define(evaluation_config.EvaluationConfig)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into a config, loads the models, measures and writes."""
-    del argv
     config = _SETTINGS.build()
     from models.evaluation import evaluation, report
     from models.training import saved

@@ -6,8 +6,6 @@ r"""Lets a measured candidate model learn everything up to the end of the logs, 
 No figure is taken from the result: those of the model before stand for it.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from features import command, config_flags
@@ -21,12 +19,11 @@ _MEASURED_EXAMPLES = flags.DEFINE_string(
 )
 _MODEL = flags.DEFINE_string("model", None, "What models.train_candidate wrote.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
-_SETTINGS = config_flags.define(config.RefitConfig())
+_SETTINGS = config_flags.define(config.RefitConfig)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Refits, and says what to run next."""
-    del argv
     settings = _SETTINGS.build()
     from models.candidate import refitting
 

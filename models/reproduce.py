@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from features import command, files, provenance
+from features import command, files, reports
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
@@ -65,9 +65,8 @@ _RECTOOLS_PYTHON = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
-    del argv
     _refuse_unknown_parts()
     from models.paper import report
 
@@ -85,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     }
     results = {
         "format": experiments.FORMAT,
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": facts,
         "experiments": [json.loads(one.to_json()) for one in outcomes],
     }

@@ -6,8 +6,6 @@ A training that was killed continues when the same command is given again. Tenso
 summaries are in MODEL.training/tensorboard.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from features import command, config_flags, declarations
@@ -17,8 +15,9 @@ from models.training import huge_pages
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
-_MODEL_FLAGS = config_flags.define(config.CANDIDATE_MODEL)
+_MODEL_FLAGS = config_flags.define(config.CandidateConfig, config.CANDIDATE_MODEL)
 _TRAINING_FLAGS = config_flags.define(
+    config.TrainingConfig,
     config.CANDIDATE_TRAINING,
     choices={"stop_metric": ("", *config.CANDIDATE_STOP_METRICS)},
 )
@@ -32,9 +31,8 @@ _WARM_OR_COLD = flags.DEFINE_boolean(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into settings, trains, and says what to run next."""
-    del argv
     model_config, settings = _MODEL_FLAGS.build(), _TRAINING_FLAGS.build()
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)

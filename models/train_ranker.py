@@ -6,8 +6,6 @@ A training that was killed continues when the same command is given again. Tenso
 summaries are in MODEL.training/tensorboard.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from features import command, config_flags, declarations
@@ -16,10 +14,10 @@ from models import config
 
 _EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
 _MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
-_MODEL_FLAGS = config_flags.define(config.RankerConfig())
+_MODEL_FLAGS = config_flags.define(config.RankerConfig)
 _TRAINING_FLAGS = config_flags.define(
+    config.TrainingConfig,
     config.RANKER_TRAINING,
-    without={"mixed_precision"},  # Of layers of the candidate model.
     choices={"stop_metric": config.RANKER_STOP_METRICS},
 )
 _WARM_START = flags.DEFINE_string(
@@ -32,9 +30,8 @@ _WARM_OR_COLD = flags.DEFINE_boolean(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into settings, trains, and says what to run next."""
-    del argv
     model_config, settings = _MODEL_FLAGS.build(), _TRAINING_FLAGS.build()
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)

@@ -15,7 +15,7 @@ import importlib
 import json
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -26,6 +26,7 @@ from pipeline.steps import commands
 _GROUPS_WITH = {
     "against": ("preprocess", "candidate", "funnel"),
     "videos": ("funnel",),
+    "processes": ("funnel",),
     "events": ("preprocess",),
 }
 _FEWEST_EVENTS = 10_000
@@ -45,17 +46,20 @@ _EVENTS = flags.DEFINE_list(
 _VIDEOS = flags.DEFINE_integer(
     "videos", None, "Size of the catalogue of the group funnel; default: a million.", 10_000
 )
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "processes", None, "Processes of the server of the group funnel; default: 1.", 1, 64
+)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Runs groups and brings the file up to date after each."""
-    del argv
     chosen = _GROUPS.value or GROUPS
     unknown = sorted(set(chosen) - set(GROUPS))
     if unknown:
         raise command.InputError(f"--groups must be out of {list(GROUPS)}, got {unknown}.")
     settings = {"against": _AGAINST.value} if _AGAINST.value else {}
     settings |= {"videos": _VIDEOS.value} if _VIDEOS.value else {}
+    settings |= {"processes": _NUM_PROCESSES.value} if _NUM_PROCESSES.value else {}
     settings |= {"events": _numbers_of_events()} if _EVENTS.value else {}
     for name in settings:
         if len(chosen) != 1 or chosen[0] not in _GROUPS_WITH[name]:

@@ -9,7 +9,6 @@ preprocessing it checks for the same window and the same limits.
 
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -22,14 +21,13 @@ _REJECTED = flags.DEFINE_string(
     "rejected", None, "Directory to write the rows to that are set aside, with their reasons."
 )
 _SETTINGS = config_flags.define(
-    preprocessing_config.PreprocessConfig(),
+    preprocessing_config.PreprocessConfig,
     without={"examples_per_user", "seed", "label", "vocabularies", "cache"},
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints the report; exits with 2 where there is a problem."""
-    del argv
     config = _SETTINGS.build()
     rejected = pathlib.Path(_REJECTED.value) if _REJECTED.value else None
     report = log_checks.check(pathlib.Path(_LOGS.value), config, rejected_dir=rejected)

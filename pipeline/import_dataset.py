@@ -15,7 +15,7 @@ is read, or not at all.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from absl import flags
 
@@ -28,11 +28,11 @@ from pipeline.mapping import importing, mapping_file, proposal
 from pipeline.preprocessing.log_tallies import RejectedRows
 
 # Data set, what reads it, and the choices that there are.
-_IMPORTERS: Mapping[str, tuple[str, Callable[..., list[str]], Window]] = {
-    "kuairand": ("KuaiRand", kuairand.import_logs, kuairand.KuaiRandConfig()),
-    "movielens": ("MovieLens", movielens.import_logs, movielens.MovieLensConfig()),
-    "recflow": ("RecFlow", recflow.import_logs, recflow.RecFlowConfig()),
-    "vk_lsvd": ("VK-LSVD", vk_lsvd.import_logs, Window()),
+_IMPORTERS: Mapping[str, tuple[str, Callable[..., list[str]], type[Window]]] = {
+    "kuairand": ("KuaiRand", kuairand.import_logs, kuairand.KuaiRandConfig),
+    "movielens": ("MovieLens", movielens.import_logs, movielens.MovieLensConfig),
+    "recflow": ("RecFlow", recflow.import_logs, recflow.RecFlowConfig),
+    "vk_lsvd": ("VK-LSVD", vk_lsvd.import_logs, Window),
 }
 # Flags of all formats, and fields that are no flags.
 _SHARED = {*dataclasses.asdict(Window()), "bucket_bytes", "now_s"}
@@ -53,7 +53,7 @@ _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs or --
 _REJECTED = flags.DEFINE_string(
     "rejected", None, "Directory to write the rows to that --mapping sets aside, with reasons."
 )
-_WINDOW = config_flags.define(Window())
+_WINDOW = config_flags.define(Window)
 _CHOICES = {
     name: config_flags.define(config, without=_SHARED, of=title)
     for name, (title, _, config) in _IMPORTERS.items()
@@ -61,9 +61,8 @@ _CHOICES = {
 _MAPPING_CHOICES = config_flags.define(importing.MappingConfig, without=_SHARED, of="--mapping")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Imports what the flags name, or proposes how."""
-    del argv
     ways = {"format": _FORMAT.value, "mapping": _MAPPING.value, "propose": _PROPOSE.value}
     if sum(value is not None for value in ways.values()) != 1:
         raise command.InputError("give one of --format, --mapping and --propose.")

@@ -20,7 +20,6 @@ A run that was killed goes on behind the last whole day or night when the same l
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -34,7 +33,7 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     "small",
     list(presets.PRESETS),
-    "Site, people and flags of the retraining: tiny (tests), small (400 people), medium.",
+    "Site, people and flags of the retraining: tiny (tests), small (1,000 people), medium.",
 )
 _WORKERS = flags.DEFINE_integer(
     "workers", 1, "Requests under way at a time; with 1 a run can be repeated.", 1, 64
@@ -49,9 +48,8 @@ _EXPERIMENTS = flags.DEFINE_list(
 _EXPERIMENT_DAYS = flags.DEFINE_integer("experiment_days", 2, "Days of these experiments.", 1, 3)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Lets the days pass, and reports."""
-    del argv
     from pipeline.living import days, experiment_report, experiments, report
 
     claims = experiments.chosen(_EXPERIMENTS.value) if _EXPERIMENTS.value else []

@@ -7,7 +7,6 @@ video among all, by the true distribution of the user's next such watch, given w
 """
 
 import io
-from collections.abc import Sequence
 
 import pyarrow.parquet as pq
 from absl import flags
@@ -26,9 +25,8 @@ _ALL = flags.DEFINE_bool("all", False, "Ask of all watches, not of completed one
 _SEED = flags.DEFINE_integer("seed", 0, "Draws them.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Loads the truth, asks it and writes."""
-    del argv
     text = _FROM.value
     from_s = int(text) if text.isdigit() else command.parse_time(text, name="--from")
     truth = site_truth.Truth.load(_LOGS.value)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from features import command, config_flags, files, provenance
+from features import command, config_flags, files, reports
 from serving.building import config as build_config
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ _SEED = flags.DEFINE_integer("seed", 1, "Draws clicks.")
 _RELATED_K = 20
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Loads release and log, measures, and writes."""
-    del argv
     inputs = _INPUTS.build()
     from features import dataset
     from serving.batch import config as batch_config
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         measure = _arms if _EXPERIMENT.value else _related
         measured = measure(*loaded, settings)
     document = {
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": {"seeds": [_SEED.value]},
         "experiments": [json.loads(measured.to_json())],
     }

@@ -9,8 +9,8 @@ r"""Compares formulas of a page's value by the true satisfaction of a simulated 
 Each holdout page is put in the order of each formula, and what its first places are worth is asked
 of the truth: the sum over places of P(click there) x satisfaction of a watch, and x watch time.
 Beside it stands how often an impression gets each kind of feedback, by decile of what the ranker
-expects: as it was said, and by the truth. That one knows of clicks alone, so it is less: what is
-said of a video that was met elsewhere within hours counts for its impression, too. Intervals are
+expects: as it was said, and by the truth, P(click there) x P(said of a watch). Both are of what
+follows from the impression; the truth knows it also where hardly anything is said. Intervals are
 over users; differences are paired.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 
-from features import command, feedback, files, provenance
+from features import command, feedback, files, reports
 
 if TYPE_CHECKING:
     from models.evaluation.intervals import Bootstrap
@@ -42,11 +42,12 @@ _PLACES = flags.DEFINE_integer("places", 3, "First places of a page that count."
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of the figures to write, too.")
 _BINS = 10
 _TOLERATED = 0.1
+_BY_TRUTH, _BY_LABELS = "calibration_by_truth", "calibration_by_labels"
+_WITHIN = "deciles within 10 %"
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Scores the holdout, asks the truth, and prints both tables."""
-    del argv
     from serving.ordering import page_value
 
     formulas = [page_value.parse(text.strip()) for text in _VALUES.value.split(";")]
@@ -70,11 +71,12 @@ def main(argv: Sequence[str]) -> None:
     pages = _of_pages(
         {formula.text: formula.of(said) for formula in formulas}, impressions, truth, bootstrap
     )
-    calibrated = _of_heads(said, impressions, truth, bootstrap)
-    for row in (*pages, *calibrated):
-        print(f"  {row.setting:<52} {row.metric:<34} {row}")
+    parts = {"page_value": pages, **_of_heads(said, impressions, truth, bootstrap)}
+    for name, rows in parts.items():
+        for row in rows:
+            print(f"  {name:<22} {row.setting:<52} {row.metric:<24} {row}")
     if _OUTPUT.value:
-        _write({"page_value": pages, "calibration": calibrated})
+        _write(parts)
 
 
 def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
@@ -83,15 +85,17 @@ def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
     questions = {
         "page_value": "each holdout page in the order of the formula; P(click there) x "
         "satisfaction, or watch time, of a watch, by the truth, summed over its first places",
-        "calibration": "expected rate over what was said, and over the true rate of what is said "
-        "of a click, by decile of what the ranker expects",
+        _BY_TRUTH: "expected over true rate, P(click there) x P(said of a watch), by decile of "
+        "what the ranker expects",
+        _BY_LABELS: "expected rate over that of what was said, by decile of what the ranker "
+        "expects",
     }
     experiments = [
         Experiment(name=n, title=n, question=questions[n], paper="", settings={}, rows=rows)
         for n, rows in parts.items()
     ]
     document = {
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
         "settings": {},
         "experiments": [json.loads(experiment.to_json()) for experiment in experiments],
     }
@@ -177,46 +181,45 @@ def _of_heads(
     impressions: "Impressions",
     truth: Mapping[str, np.ndarray],
     bootstrap: "Bootstrap",
-) -> "list[Row]":
-    """Returns expected over actual rates by decile, as they were said and by the truth."""
-    rows: list[Row] = []
-    for kind in said:
-        if kind not in truth or kind == "watch_time_s":
-            continue
-        given = np.asarray(impressions.arrays[feedback.label(kind)], np.float64)
-        for name, actual in (("said", given), ("true", truth[kind])):
-            rows += _by_decile(kind, name, said[kind], actual, impressions.user_codes, bootstrap)
+) -> "dict[str, list[Row]]":
+    """Returns expected over actual rates by decile of each kind, by the truth and as it was said.
+
+    In both, ``all`` is over all impressions, and :data:`_WITHIN` the number of deciles that are
+    right to a tenth.
+    """
+    rows: dict[str, list[Row]] = {_BY_TRUTH: [], _BY_LABELS: []}
+    codes = impressions.user_codes
+    for kind in [kind for kind in said if kind in truth and kind != "watch_time_s"]:
+        labels = np.asarray(impressions.arrays[feedback.label(kind)], np.float64)
+        for part, actual in ((_BY_TRUTH, truth[kind]), (_BY_LABELS, labels)):
+            rows[part] += _by_decile(kind, said[kind], actual, codes=codes, bootstrap=bootstrap)
     return rows
 
 
-def _by_decile(  # noqa: PLR0917
+def _by_decile(
     kind: str,
-    name: str,
     expected: np.ndarray,
     actual: np.ndarray,
+    *,
     codes: np.ndarray,
     bootstrap: "Bootstrap",
 ) -> "list[Row]":
-    """Returns expected over actual by decile, and how many deciles are right to a tenth."""
     from models.evaluation import metrics
     from models.paper.experiments import Row
 
-    rows, within, reaching = [], 0, 0
     bins = metrics.calibration_bins(expected, _BINS)
-    for one in np.unique(bins):
+    parts = {f"decile {one + 1}": bins == one for one in np.unique(bins)}
+    parts["all"] = np.ones(len(bins), bool)
+    rows, within = [], 0
+    for name, mask in parts.items():
         sums = [
-            metrics.sums_by_user(values * (bins == one), codes, bootstrap.num_users).numerator
+            metrics.sums_by_user(values * mask, codes, bootstrap.num_users).numerator
             for values in (expected, actual)
         ]
         (ratio,) = bootstrap.intervals([metrics.UserSums(numerator=sums[0], denominator=sums[1])])
-        within += abs(ratio.value - 1) <= _TOLERATED
-        reaching += ratio.low <= 1 + _TOLERATED and ratio.high >= 1 - _TOLERATED
-        n = int((bins == one).sum())
-        rows.append(Row.of(f"{kind}, expected over {name}", f"decile {one + 1}", ratio, n=n))
-    for metric, count in (("within 10 %", within), ("interval reaches 10 %", reaching)):
-        row = Row(setting=f"{kind}, expected over {name}", metric=metric, value=float(count))
-        rows.append(row)
-    return rows
+        within += name != "all" and abs(ratio.value - 1) <= _TOLERATED
+        rows.append(Row.of(name, kind, ratio, n=int(mask.sum())))
+    return [*rows, Row(setting=_WITHIN, metric=kind, value=float(within))]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pipeline.preprocessing import log_checks
 
 _LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
 _EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
-_SETTINGS = config_flags.define(preprocessing_config.PreprocessConfig())
+_SETTINGS = config_flags.define(preprocessing_config.PreprocessConfig)
 
 
 def main(beam_args: Sequence[str]) -> None:

@@ -6,23 +6,30 @@ r"""Puts what was measured into the tables of docs/results, with the setting tha
         --table=figures.figure_6
     python -m pipeline.record_results --measured=build/bench.json --part=index \
         --table=vector-index.index --data="a million synthetic vectors of 256 dimensions"
+    python -m pipeline.record_results --measured=one/report.json,two/report.json --part=days \
+        --table=living-site.days
 
 Reads metrics.json of ``models.evaluate``, results.json of ``models.reproduce``, the file of
-``pipeline.measure_pages`` or ``pipeline.measure_satisfaction``, or that of ``pipeline.bench``. What
+``pipeline.measure_pages`` or ``pipeline.measure_satisfaction``, that of ``pipeline.bench``, or
+report.json and experiment.json of ``pipeline.living_site``, of one or several seeds. What
 the measurement says of its setting need not be told; date and commit are those of the measurement,
 of bench.json those of now.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
-from features import command, provenance
+from features import command, reports
 
-_MEASURED = flags.DEFINE_string("measured", None, "The file of figures.", required=True)
+_MEASURED = flags.DEFINE_list(
+    "measured", None, "The file of figures; of living sites, one for each seed.", required=True
+)
 _PART = flags.DEFINE_string(
-    "part", None, "candidate or ranker, an experiment, or a group of benchmarks.", required=True
+    "part",
+    None,
+    "candidate or ranker, an experiment, a group of benchmarks, or a part of a living site.",
+    required=True,
 )
 _TABLE = flags.DEFINE_string(
     "table", None, "FILE.NAME of the table, as pages ask for it.", required=True
@@ -40,15 +47,24 @@ _TOLD = {
 }
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Reads a measurement, and writes its table."""
-    del argv
     from pipeline.benchmarks import results
+    from pipeline.living import result_tables
 
-    measured = results.read(pathlib.Path(_MEASURED.value), _PART.value, _METRICS.value)
+    paths = [pathlib.Path(path) for path in _MEASURED.value]
+    documents = [results.document_of(path) for path in paths]
+    if result_tables.wrote(documents):
+        measured = result_tables.table(documents, _PART.value, _METRICS.value)
+    elif len(paths) == 1:
+        measured = results.read(paths[0], _PART.value, _METRICS.value)
+    else:
+        raise command.InputError(
+            f"--measured may name several files only of living sites, got {_MEASURED.value}."
+        )
     told = {name: flag.value for name, flag in _TOLD.items()}
     if not measured.facts.get("measured"):
-        told["measured"] = ", ".join(filter(None, provenance.stamp().values()))
+        told["measured"] = ", ".join(filter(None, reports.stamp().values()))
     directory = pathlib.Path(_RESULTS.value)
     results.record(directory, _TABLE.value, measured, told)
     file, _, name = _TABLE.value.partition(".")

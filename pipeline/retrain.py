@@ -83,13 +83,12 @@ _MLFLOW = flags.DEFINE_string(
     "Records the run, and registers the release, at this MLflow tracking URI: http://HOST:PORT, "
     "sqlite:///FILE. Needs pip install '.[mlflow]'.",
 )
-_SCHEDULE = config_flags.define(schedule.ScheduleConfig())
+_SCHEDULE = config_flags.define(schedule.ScheduleConfig)
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and runs nothing.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Retrains, once or time and again, or says what a retraining would do."""
-    del argv
     config = _SCHEDULE.build()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

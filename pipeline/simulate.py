@@ -17,7 +17,6 @@ they do; see ``pipeline/living``. A call goes on where the last one stopped.
 
 import pathlib
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -59,14 +58,13 @@ _CLOCK = flags.DEFINE_string(
     "clock", None, "With --live: file of the simulated clock, which the server follows."
 )
 _LIVE_DAYS = flags.DEFINE_integer("live_days", 1, "With --live: days that pass.", 1)
-_LIVE_SETTINGS = config_flags.define(LiveConfig())
+_LIVE_SETTINGS = config_flags.define(LiveConfig)
 
 _OF_WORLDS = {"seed", "days", "users"}
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Simulates the site that the flags describe."""
-    del argv
     if _PRESET.value in worlds.WORLDS:
         _write_world()
         return

@@ -19,7 +19,6 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -36,7 +35,7 @@ _SERVERS = flags.DEFINE_list(
     "http://HOST:PORT of each server, or of a name that has them all.",
     required=True,
 )
-_CONFIG = config_flags.define(GuardConfig())
+_CONFIG = config_flags.define(GuardConfig)
 _ADMIN_TOKEN_FILE = flags.DEFINE_string(
     "admin_token_file",
     None,
@@ -51,9 +50,8 @@ _HOOK = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Watches until a signal."""
-    del argv
     from serving.guard import carrying_out, polling
     from serving.guard.watching import Guard
     from serving.server import access

@@ -11,7 +11,6 @@ one fails, nothing is written and the exit code is 3.
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -25,15 +24,14 @@ _SERVING_ROOT = flags.DEFINE_string(
     "serving_root", None, "Directory of releases, whose current one is compared with."
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
-_LIMITS = config_flags.define(build_config.DayLimits())
+_LIMITS = config_flags.define(build_config.DayLimits)
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", "", "Reason to go on although a gate fails, which is recorded."
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Judges, and says what to run next."""
-    del argv
     limits = _LIMITS.build()
     from serving.building import day_gates, gates
 

@@ -14,7 +14,6 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -32,9 +31,8 @@ _WATCHES = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into arguments and hands over."""
-    del argv
     inputs = _INPUTS.build()
     from serving.batch import order_learning
     from serving.building import order_from_holdout

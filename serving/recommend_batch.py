@@ -28,7 +28,6 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -49,16 +48,15 @@ _CANDIDATES = flags.DEFINE_string(
     "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
 )
 _LOGS = flags.DEFINE_string("logs", None, "rank, page: directory of raw logs.")
-_PAST = config_flags.define(PastConfig(), of="rank, page")
-_LIST = config_flags.define(ListConfig(), of="retrieve, page")
+_PAST = config_flags.define(PastConfig, of="rank, page")
+_LIST = config_flags.define(ListConfig, of="retrieve, page")
 _BACKTEST = config_flags.define(
-    BacktestConfig(), without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
+    BacktestConfig, without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into arguments and hands over."""
-    del argv
     started = time.monotonic()
     needed = {_RETRIEVE: {"queries": _QUERIES.value}, _RANK: {"logs": _LOGS.value}}
     needed[_PAGE] = {"logs": _LOGS.value, "from": _PAST.build().from_s}

@@ -14,7 +14,6 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -36,9 +35,8 @@ _DAYS = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Measures, writes, and says what is not as it should be."""
-    del argv
     from serving.batch import health
 
     chosen = release.load(stored_root.read(_SERVING_ROOT.value, _RELEASE.value), _RELEASE.value)

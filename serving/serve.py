@@ -8,8 +8,9 @@ shown goes to ``--logs`` in the layout of the raw logs, where the next retrainin
 empty history store is filled from there first. SIGTERM and Ctrl-C drain: requests in flight are
 answered, the exit code is 0; impressions whose click may still come wait in the event log.
 
-A child of this process serves. A small release is swapped in there; a large one is loaded by a new
-child, which then takes the place of the first. Port and process id stay the same.
+A child of this process serves, or ``--processes`` of them side by side, which share what is mapped
+from disk and know the same. A small release is swapped in there; a large one is loaded by a new
+child, which then takes the place of one. Port and process id stay the same.
 """
 
 import contextlib
@@ -17,7 +18,6 @@ import dataclasses
 import pathlib
 import socket
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -27,7 +27,7 @@ from features.stores import locations
 from serving.events import stored_logs
 from serving.history import redis_connection
 from serving.process import clock as process_clock
-from serving.process import cores, handover, listening, memory, supervisor
+from serving.process import cores, handover, listening, memory, sharing, supervisor
 from serving.release import manifest as release
 from serving.release import stored_root
 from serving.server.config import ServiceConfig
@@ -69,6 +69,14 @@ _HISTORY_PASSWORD_FILE = flags.DEFINE_string(
     None,
     "File with the password of the Redis server. Default: the environment variable "
     "WATCHNEXT_REDIS_PASSWORD, or none.",
+)
+_PROCESSES = flags.DEFINE_integer(
+    "processes",
+    1,
+    "Processes that serve side by side on the port; one that dies is started anew while the others "
+    "serve. --threads, --max_waiting and --max_connections are of each.",
+    1,
+    64,
 )
 _MAX_CONNECTIONS = flags.DEFINE_integer(
     "max_connections",
@@ -121,9 +129,8 @@ _WORKER = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Serves until a signal: in a child of its own, or as that child."""
-    del argv
     # The likeliest mistakes, before anything that takes long.
     _clock(0.0)
     paths = _paths()
@@ -142,7 +149,10 @@ def main(argv: Sequence[str]) -> None:
                 stored_logs.synced(paths.logs_url, paths.logs, now_s=now_s, days=_LOGS_DAYS.value)
             )
         bound = stack.enter_context(listening.bind(_HOST.value, _PORT.value))
-        code = supervisor.Supervisor(bound, announce=_announce).run()
+        shared = stack.enter_context(sharing.directory(_PROCESSES.value))
+        code = supervisor.Supervisor(
+            bound, announce=_announce, processes=_PROCESSES.value, shared=shared
+        ).run()
     if code:
         raise SystemExit(code)
 
@@ -193,7 +203,7 @@ def _serve(place: handover.Place) -> None:
 
     built = service.build(_config(place, control), clock=_clock(place.started_s))
     try:
-        cores.part()
+        cores.part(place.seat)
         server.run(
             built,
             listening=socket.socket(fileno=place.listening),

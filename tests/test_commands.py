@@ -30,7 +30,7 @@ SETTINGS = [
     ("models.train_candidate", config.CandidateConfig, set()),
     ("models.train_candidate", config.TrainingConfig, set()),
     ("models.train_ranker", config.RankerConfig, set()),
-    ("models.train_ranker", config.TrainingConfig, {"mixed_precision"}),
+    ("models.train_ranker", config.TrainingConfig, set()),
     ("models.refit", config.RefitConfig, set()),
     ("models.evaluate", EvaluationConfig, set()),
     ("serving.build_release", Inputs, set()),

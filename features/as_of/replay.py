@@ -107,7 +107,11 @@ class Replayer:
             impressions = pages.with_pages(tables["impressions"])
             if "feedback" in tables:
                 impressions = feedback.with_outcomes(
-                    impressions, tables["feedback"], self._spec.feedback, self._catalogue.table
+                    impressions,
+                    tables["feedback"],
+                    self._spec.feedback,
+                    self._catalogue.table,
+                    watches=tables.get("watches"),
                 )
             impressions = impressions.filter(_within(impressions, periods))
         queried = [*labels.values(), *([] if impressions is None else [impressions])]

@@ -96,12 +96,7 @@ def plain_type(kind: pa.DataType, name: str = "") -> pa.DataType | None:
 
 
 def to_plain(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Returns a column as its :func:`plain_type`, which it must have; bytes that are no text stay.
-
-    Args:
-        values: Column in the type of its file.
-        name: Name of the column.
-    """
+    """Returns a column as its :func:`plain_type`, which it must have; bytes of no text stay."""
     plain = plain_type(values.type, name)
     values = _unwrapped(values)
     if _is_binary(values.type):

@@ -49,21 +49,6 @@ class Live:
         counts = np.bincount(cell, minlength=len(now) * self.num_videos)
         return counts.reshape(len(now), self.num_videos).astype(np.float64)
 
-    def rates(self, now: Ints, half_life_s: float, *, windows: int = 6) -> Floats:
-        """Returns float64 [q, N], watches that count half after each half-life.
-
-        What is older than ``windows`` half-lives (1.6% of its weight for six) is left out.
-        """
-        first = np.searchsorted(self.times, now - int(windows * half_life_s), side="left")
-        end = np.searchsorted(self.times, now, side="left")
-        lengths = np.maximum(end - first, 0)
-        owner = np.repeat(np.arange(len(now)), lengths)
-        event = ragged_rows(first, lengths)
-        weights = np.exp2((self.times[event] - now[owner]) / half_life_s)
-        cell = owner * self.num_videos + self.rows[event]
-        rates = np.bincount(cell, weights=weights, minlength=len(now) * self.num_videos)
-        return rates.reshape(len(now), self.num_videos).astype(np.float64)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LivePopularity:

@@ -11,24 +11,9 @@ from models.embeddings import Tensors
 
 
 def dense(units: int, *, seed: int, name: str, **settings: Any) -> tf_keras.layers.Dense:
-    """Returns a dense layer whose kernel starts as Glorot and Bengio have it.
-
-    Args:
-        units: Width of the output.
-        seed: Seed of the kernel.
-        name: Name of the layer.
-        **settings: Further arguments of the layer.
-    """
+    """Returns a dense layer whose kernel starts as Glorot and Bengio have it."""
     initializer = tf_keras.initializers.GlorotUniform(seed=seed)
     return tf_keras.layers.Dense(units, kernel_initializer=initializer, name=name, **settings)
-
-
-def apply(layer: tf_keras.layers.Dense, inputs: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """Returns the layer's float32 output, its matrix product computed in ``dtype``."""
-    if dtype == tf.float32:
-        return layer(inputs)
-    product = tf.matmul(tf.cast(inputs, dtype), tf.cast(layer.kernel, dtype))
-    return layer.activation(tf.cast(product, tf.float32) + layer.bias)
 
 
 def age_pieces(ages: tf.Tensor, pieces: int) -> tf.Tensor:

@@ -49,12 +49,6 @@ _SOFTMAX_STDDEV = 0.02
 class CandidateModel(tf_keras.Model):
     """Query tower, video tower, and the logits between them.
 
-    Args:
-        resolved: Declarations of the data set.
-        vocabulary_sizes: V of each ID space of the candidate model.
-        config: Settings of the model.
-        seed: Seed of the initial weights.
-
     Raises:
         command.InputError: The model has nothing to learn from, or nothing to recommend.
     """
@@ -82,15 +76,13 @@ class CandidateModel(tf_keras.Model):
             powers=config.powers,
         )
         self._check()
-        # Whether trained layers multiply in bfloat16; weights, sums and the softmax never do.
-        self.mixed_precision = False
         # What having been watched adds to a video's logit; fitted after the training.
         self.repeat_bias = tf.Variable(0.0, trainable=False, name="repeat_bias")
         self.youth = tf.Variable([0.0, 0.0], trainable=False, name="youth")  # See that module.
         self._make_tables(seed)
         self._make_query_layers(seed)
         self._make_place_weights()
-        self._make_content_layers(seed)
+        self._make_content_layer(seed)
 
     def _check(self) -> None:
         if not self.vocabulary_sizes.get(VIDEO_SPACE):
@@ -168,13 +160,8 @@ class CandidateModel(tf_keras.Model):
             widths=dict.fromkeys(_WIDE_SPACES, width),
             seed=seed,
         )
-        shared = self.config.share_video_embedding and VIDEO_SPACE in self.tables
-        self.softmax_rows = (
-            self.tables[VIDEO_SPACE]
-            if shared
-            else EmbeddingTable(
-                self.num_videos, width, seed=seed + 101, stddev=_SOFTMAX_STDDEV, name="softmax_rows"
-            )
+        self.softmax_rows = EmbeddingTable(
+            self.num_videos, width, seed=seed + 101, stddev=_SOFTMAX_STDDEV, name="softmax_rows"
         )
         self.softmax_biases = EmbeddingTable(
             self.num_videos, 1, seed=seed, stddev=0.0, name="softmax_biases"
@@ -215,21 +202,12 @@ class CandidateModel(tf_keras.Model):
         """Returns L, the greatest number of watches that a query has."""
         return next(f.max_length for f in self._query_inputs.features if f.name == _WATCHES)
 
-    def _make_content_layers(self, seed: int) -> None:
-        self.content_layers: list[tf_keras.layers.Dense] = []
-        if not self.has_content:
-            return
-        width = self._video_inputs.width(self.tables)
-        if self.config.content_hidden:
-            units = self.config.content_hidden
-            self.content_layers.append(
-                layers.dense(units, seed=seed + 400, activation="relu", name="content_hidden")
-            )
-        out = self.config.embedding_dim + 1
-        self.content_layers.append(layers.dense(out, seed=seed + 401, name="content_output"))
-        for layer in self.content_layers:
-            layer.build([None, width])
-            width = layer.units
+    def _make_content_layer(self, seed: int) -> None:
+        self.content_layer = None
+        if self.has_content:
+            width = self.config.embedding_dim + 1
+            self.content_layer = layers.dense(width, seed=seed + 401, name="content_output")
+            self.content_layer.build([None, self._video_inputs.width(self.tables)])
 
     def query_embeddings(self, features: Tensors, *, training: bool = False) -> tf.Tensor:
         """Returns u of each query and a 1.
@@ -251,19 +229,15 @@ class CandidateModel(tf_keras.Model):
             column = features[spec.vector_column(Side.QUERY, Kind.CONTINUOUS)]
             ages = tf.cast(column, tf.float32)[:, names.index(_AGE)]
             inputs = tf.concat([inputs, layers.age_pieces(ages, config.age_pieces)], axis=1)
-        dtype = tf.bfloat16 if training and self.mixed_precision else tf.float32
         hidden = inputs
         for layer in self.hidden_layers:
-            hidden = layers.apply(layer, hidden, dtype)
+            hidden = layer(hidden)
             if training and config.dropout:
                 hidden = tf.nn.dropout(hidden, config.dropout)
         if self.output_layer is not None:
-            hidden = layers.apply(self.output_layer, hidden, dtype)
+            hidden = self.output_layer(hidden)
         if self.has_item_to_item or self.has_attention:
             hidden += self._of_watches(features, inputs, training=training)
-        if config.normalise:
-            hidden = tf.math.l2_normalize(hidden, axis=1)
-        hidden /= config.temperature
         return tf.concat([hidden, tf.ones([tf.shape(hidden)[0], 1])], axis=1)
 
     def _of_watches(self, features: Tensors, inputs: tf.Tensor, *, training: bool) -> tf.Tensor:
@@ -301,20 +275,14 @@ class CandidateModel(tf_keras.Model):
         """
         ids = tf.convert_to_tensor(video_features[VIDEO_ID])
         row = tf.concat([self.softmax_rows.lookup(ids), self.softmax_biases.lookup(ids)], axis=1)
-        if self.has_content:
+        if self.content_layer is not None:
             if training and self.id_dropout:
                 kept = tf.random.uniform(tf.shape(ids)) >= self.id_dropout
                 row *= tf.cast(kept, tf.float32)[:, tf.newaxis]
-            content = self._video_inputs.dense(video_features, self.tables)
-            for layer in self.content_layers:
-                content = layer(content)
-            row += content
+            row += self.content_layer(self._video_inputs.dense(video_features, self.tables))
         if self.has_vectors and UPLOAD_TIME in video_features:
             row += layers.youth_bias(self.youth, video_features[UPLOAD_TIME], row.shape[1])
-        if not self.config.normalise:
-            return row
-        unit = tf.math.l2_normalize(row[:, :-1], axis=1)
-        return tf.concat([unit, row[:, -1:]], axis=1)
+        return row
 
     def logits_of_all(self, queries: tf.Tensor) -> tf.Tensor:
         """Returns the logits of ids 1 to V by ids alone, float32 [B, V], without a copy of rows.
@@ -351,13 +319,7 @@ def save(
     *,
     contents: saved.Contents,
 ) -> None:
-    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`.
-
-    Args:
-        model: Model to save.
-        directory: Model directory, created or replaced.
-        contents: Content of the model directory besides the weights.
-    """
+    """Writes a self-contained model directory, atomically; see :mod:`models.training.saved`."""
     saved.write(directory, kind=spec.CANDIDATE, model=model, contents=contents)
 
 

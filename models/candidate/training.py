@@ -102,7 +102,7 @@ class CandidateTask:
 
     def _full(self, queries: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         del step
-        if not self.model.has_content and not self.model.config.normalise:
+        if not self.model.has_content:
             return losses.full_softmax_loss(self.model.logits_of_all(queries), labels - 1)
         everything = tf.range(1, self.model.num_videos + 1, dtype=tf.int64)
         logits = tf.matmul(queries, self._embed(everything), transpose_b=True)
@@ -228,9 +228,7 @@ def _new_model(
     _check(examples_dir, settings)
     resolved = ResolvedSpec.load(examples_dir)
     with workers.scope():
-        model = CandidateModel(resolved, sizes, model_config, seed=settings.seed)
-        model.mixed_precision = settings.mixed_precision
-    return model
+        return CandidateModel(resolved, sizes, model_config, seed=settings.seed)
 
 
 def _check(examples_dir: Path, settings: TrainingConfig) -> None:
@@ -293,8 +291,7 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
 def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
     """Sets watched videos and softmax rows by what followed what, where that is asked."""
     cfg = model.config
-    has_both = model.has_item_to_item and not cfg.share_video_embedding
-    if not (cfg.spectral_start and has_both):
+    if not (cfg.spectral_start and model.has_item_to_item):
         return
     parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])
     follows = spectral_start.counts(((part[BAG], part[LABEL]) for part in parts), model.num_videos)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.dataset as ds
 from absl import logging
 
-from features import command, dataset, files, provenance, spec
+from features import command, dataset, files, reports, spec
 from features.catalogue import Catalogue
 from features.screen import progress
 from features.spec import ResolvedSpec
@@ -87,7 +87,7 @@ class Evaluation:
         """Returns the text of metrics.json."""
         document = {
             "format": 1,
-            "measured": provenance.stamp(),
+            "measured": reports.stamp(),
             "settings": self.settings,
             "data": self.data,
             "notes": self.notes,

@@ -9,7 +9,6 @@ rows, are what :mod:`models.evaluation.intervals` draws again.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from models.evaluation import repeat_bias as repeats
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 # Rows to leave out per query: a list of row arrays, or CSR (offsets [Q + 1], rows [nnz]).
-Excluded = Sequence[npt.ArrayLike] | tuple[npt.NDArray[Any], npt.NDArray[Any]]
+Excluded = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 # Scores of one batch held at a time: 32M float32 are 128 MB.
 _MAX_SCORES = 32_000_000
 
@@ -91,7 +90,6 @@ def label_ranks(
     label_rows: npt.ArrayLike,
     *,
     batch: int = 1024,
-    exclude: Excluded | None = None,
     watched: npt.NDArray[np.int64] | None = None,
     repeat_bias: float = 0.0,
 ) -> Ints:
@@ -105,12 +103,11 @@ def label_ranks(
         video_embeddings: Video embeddings, float32 [N, D].
         label_rows: int [Q], row of the label video; -1 where it is not in the corpus.
         batch: Queries per matrix product at most; less where N is large.
-        exclude: Rows that may not be shown to a query (seen-filter); -1 is ignored.
         watched: int64 [Q, L], rows that each query has watched; -1 is ignored.
         repeat_bias: Addend to their scores, see :mod:`models.evaluation.repeat_bias`.
 
     Returns:
-        int64 [Q] from 1. N + 1, a miss, where the label is not in the corpus or is excluded.
+        int64 [Q] from 1. N + 1, a miss, where the label is not in the corpus.
     """
     rows = np.asarray(label_rows, np.int64)
     videos = np.ascontiguousarray(video_embeddings.T)
@@ -123,7 +120,7 @@ def label_ranks(
             bags = watched[part]
             owner = np.repeat(np.arange(len(bags)), bags.shape[1])
             repeats.add_to(scores, owner, bags.ravel(), bias=repeat_bias)
-        ranks[part] = score_ranks(scores, rows[part], exclude=_part_of(exclude, part))
+        ranks[part] = score_ranks(scores, rows[part])
     return ranks
 
 
@@ -140,13 +137,16 @@ def score_ranks(
     Args:
         scores: float [Q, N]. Where ``exclude`` is given the excluded entries become -inf here.
         label_rows: Row of each label, int [Q], -1 where it is not in the corpus.
-        exclude: Rows that may not be shown to a query, see :func:`label_ranks`.
+        exclude: Rows that may not be shown to a query (seen-filter), in one array, of query i from
+            offset i to i + 1: int [Q + 1] and int [E]; -1 is ignored. An excluded label is a miss.
     """
     rows = np.asarray(label_rows, np.int64)
     num_videos = scores.shape[1]
     misses = rows < 0
     if exclude is not None:
-        queries, excluded = _flat(exclude)
+        offsets, excluded = exclude
+        queries = np.repeat(np.arange(len(rows)), np.diff(offsets))[excluded >= 0]
+        excluded = excluded[excluded >= 0]
         misses |= np.bincount(queries[excluded == rows[queries]], minlength=len(rows)) > 0
         scores[queries, excluded] = -np.inf
     label_scores = scores[np.arange(len(rows)), np.maximum(rows, 0)]
@@ -197,29 +197,6 @@ def mean_average_precision(ranks: npt.ArrayLike, k: int | None = None) -> float:
     """
     values = reciprocal_ranks(ranks, k)
     return float(values.mean()) if values.size else float("nan")
-
-
-def _part_of(exclude: Excluded | None, part: slice) -> Excluded | None:
-    if exclude is None:
-        return None
-    if isinstance(exclude, tuple):
-        offsets, rows = exclude
-        inside = offsets[part.start : part.stop + 1]
-        return inside - inside[0], rows[inside[0] : inside[-1]]
-    return list(exclude[part])
-
-
-def _flat(exclude: Excluded) -> tuple[Ints, Ints]:
-    """Returns (query, row) of every excluded pair whose row is in the corpus."""
-    if isinstance(exclude, tuple):
-        lengths = np.diff(exclude[0])
-        rows = np.asarray(exclude[1], np.int64)
-    else:
-        lists = [np.asarray(one, np.int64) for one in exclude]
-        lengths = np.array([len(one) for one in lists], np.int64)
-        rows = np.concatenate(lists) if lists else np.zeros(0, np.int64)
-    queries = np.repeat(np.arange(len(lengths)), lengths)
-    return queries[rows >= 0], rows[rows >= 0]
 
 
 # ---- ranking
@@ -341,15 +318,6 @@ def auc_by_user(
     return _pair_sums(right, rivals, user_codes=user_codes, num_users=num_users)
 
 
-def xauc(predicted: npt.ArrayLike, watch_time_s: npt.ArrayLike) -> float:
-    """Returns the share of row pairs with different watch times that are ordered right, ties half.
-
-    Source: Zhan et al., KDD 2022, "Deconfounding Duration Bias in Watch-time Prediction";
-    all pairs, not a sample.
-    """
-    return xauc_by_user(predicted, watch_time_s).value
-
-
 def xauc_by_user(
     predicted: npt.ArrayLike,
     watch_time_s: npt.ArrayLike,
@@ -357,7 +325,13 @@ def xauc_by_user(
     user_codes: Ints | None = None,
     num_users: int = 1,
 ) -> UserSums:
-    """Returns :func:`xauc` as sums per user, as :func:`auc_by_user` does; O(n log^2 n)."""
+    """Returns the share of row pairs with different watch times that are ordered right, ties half.
+
+    As sums per user, as :func:`auc_by_user` does; O(n log^2 n).
+
+    Source: Zhan et al., KDD 2022, "Deconfounding Duration Bias in Watch-time Prediction";
+    all pairs, not a sample.
+    """
     score = np.asarray(predicted, np.float64)
     target = np.asarray(watch_time_s, np.float64)
     if np.isnan(score).any() or np.isnan(target).any():

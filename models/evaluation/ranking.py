@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features import spec, tensors
 from features.screen import progress
 from features.spec import Kind, ResolvedSpec, Side
-from models import config
+from models import config, losses
 from models.baselines.ranking import Scores
 from models.evaluation import metrics
 from models.evaluation.intervals import Sheet
@@ -37,12 +37,6 @@ class Ranker(Protocol):
         self, query_features: Mapping[str, Any], candidate_features: Mapping[str, Any]
     ) -> Any:
         """Returns float32 [n], which orders impressions."""
-
-    def seconds(self, logits: Any, candidate_features: Mapping[str, Any]) -> Any:
-        """Returns the expected watch times that logits stand for, float32 [n], seconds.
-
-        They are none where ``config.loss`` of the ranker is ``logistic``.
-        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,16 +90,17 @@ def score_with_ranker(
     """Returns the ranker's logits and expected watch times for every impression."""
     query = tensors.side_features(resolved, spec.RANKER, Side.QUERY, impressions.arrays)
     candidate = tensors.side_features(resolved, spec.RANKER, Side.CANDIDATE, impressions.arrays)
-    logits, seconds = [], []
+    logits = []
     progress.at("ranking with the model", total=len(impressions), unit="impressions")
     for start in range(0, len(impressions), batch):
-        videos = part_of(candidate, start, batch)
-        logits.append(np.asarray(model.logits(part_of(query, start, batch), videos)).reshape(-1))
-        seconds.append(np.asarray(model.seconds(logits[-1], videos)).reshape(-1))
+        parts = (part_of(side, start, batch) for side in (query, candidate))
+        logits.append(np.asarray(model.logits(*parts)).reshape(-1))
         progress.add(len(logits[-1]))
-    expected = np.concatenate(seconds).astype(np.float64) if _predicts_seconds(model) else None
-    scores = np.concatenate(logits).astype(np.float64)
-    return Scores(name=MODEL, scores=scores, expected_watch_time_s=expected)
+    scores = np.concatenate(logits)
+    expected = None
+    if _predicts_seconds(model):
+        expected = np.asarray(losses.expected_watch_time_s(scores), np.float64)
+    return Scores(name=MODEL, scores=scores.astype(np.float64), expected_watch_time_s=expected)
 
 
 def _predicts_seconds(model: Ranker) -> bool:

@@ -23,11 +23,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def learning_curves(rounds: Sequence[Mapping[str, Any]]) -> list[Drawing]:
-    """Draws the loss and the holdout metrics of a training, each in a chart of its own.
-
-    Args:
-        rounds: Rounds of :class:`models.training.checkpoints.History`.
-    """
+    """Draws the loss and the holdout metrics of a training, each in a chart of its own."""
     if not rounds:
         return []
     names = dict.fromkeys(name for one in rounds for name in one["holdout"])

@@ -13,7 +13,7 @@ from features.charts import BARS, LINES, Plot, Series
 from features.spec import ResolvedSpec, Side
 from models.config import MAP, RECALL
 from models.evaluation import metrics
-from models.paper import choices, experiments, freshness, news, references
+from models.paper import choices, experiments, freshness, references
 from models.paper.experiments import Experiment, Make, NotApplicableError, Row, Setting
 from models.paper.retrieval_lab import (
     PAPER,
@@ -271,17 +271,9 @@ def search_order(setting: Setting) -> Experiment:
             trained = lab.train(seed=seed)
             ranked[name] = lab.rank(trained)
             rows += lab.rows(name, ranked[name], trained=trained, slices=sources)
-        changes += [
-            discarded.difference(
-                "order kept minus discarded",
-                ranked["order kept"],
-                ranked["order discarded"],
-                where=mask,
-                label=source,
-                seed=seed,
-            )
-            for source, mask in sources.items()
-        ]
+        changes += discarded.differences(
+            ("order kept", "order discarded"), ranked, sources, seed=seed
+        )
     seed = setting.seeds[0]
     metric_names = [f"{MAP}:{source}" for source in sources]
     return Experiment(
@@ -343,5 +335,4 @@ EXPERIMENTS: Mapping[str, Make] = {
     "losses": choices.losses,
     "examples_per_user": examples_per_user,
     "search_order": search_order,
-    "news": news.news,
 }

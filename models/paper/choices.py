@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features.charts import BARS, Plot, Series
+from features.charts import Plot
 from models import config
 from models.config import MAP
 from models.paper.experiments import Experiment, Row, Setting
@@ -70,19 +70,8 @@ def _variants(
                 for metric, value in speed.items()
             ]
         for other in others:
-            changes += [
-                lab.difference(
-                    f"{other} minus {base}",
-                    ranked[other],
-                    ranked[base],
-                    where=mask,
-                    label=s,
-                    seed=seed,
-                )
-                for s, mask in masks.items()
-            ]
-    seed = setting.seeds[0]
-    shown = {s: [find(rows, label, seed, f"{MAP}:{s}") for label in models] for s in masks}
+            changes += lab.differences((other, base), ranked, masks, seed=seed)
+    shown = {s: f"{MAP}:{s}" for s in masks}
     return Experiment(
         name=name,
         title=title,
@@ -90,15 +79,8 @@ def _variants(
         paper=paper,
         settings=lab.settings(models={n: dict(flags) for n, flags in models.items()}),
         rows=[*rows, *changes],
-        plots=[
-            Plot(
-                kind=BARS,
-                x_label="",
-                y_label="MAP@100 on the next day",
-                series=[Series.of_rows(s, list(models), rows_of) for s, rows_of in shown.items()],
-            )
-        ],
-        conclusion=sentences(changes) + _times(rows, list(models), seed),
+        plots=[Plot.bars(rows, list(models), shown, y_label="MAP@100 on the next day")],
+        conclusion=sentences(changes) + _times(rows, list(models), setting.seeds[0]),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from features import spec
 from features.charts import BARS, LINES, Plot, Series
@@ -30,7 +31,7 @@ _NARROWEST, _WIDEST = (256,), (1024, 512, 256)
 # Origins of features that count what people did.
 _COUNTED = {"history", "statistics", "live", "nomination"}
 # The paper's model, whatever the product's defaults are: one tower and nothing beside it.
-_PAPER: Mapping[str, Any] = {"towers": 1, "pairwise": 0.0, "dropout": 0.0}
+_PAPER: Mapping[str, Any] = {"pairwise": 0.0, "dropout": 0.0}
 _PAPER_POWERS, _PAPER_EQUAL = 0.2, 4.1  # Percent that the loss rises by.
 RATIO = "expected_over_actual"
 _BINS = 10
@@ -90,7 +91,7 @@ def _table_1(lab: Lab, *, name: str, title: str, exclude: tuple[str, ...] = ()) 
     rows += [*changes.values(), *changes_beyond]
     ours = [_row(rows, _name(hidden)) for hidden in TABLE_1]
     names = [_name(hidden) for hidden in TABLE_1]
-    order = _rank_correlation([row.value for row in ours], list(TABLE_1.values()))
+    order = stats.spearmanr([row.value for row in ours], list(TABLE_1.values())).statistic
     best = min(ours, key=lambda row: row.value)
     return Experiment(
         name=name,
@@ -340,12 +341,6 @@ def _name(hidden: Sequence[int]) -> str:
 def _row(rows: Sequence[Row], name: str) -> Row:
     """Returns the row over all seeds."""
     return next(r for r in rows if (r.setting, r.metric, r.seed) == (name, LOSS, None))
-
-
-def _rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Returns Spearman's rank correlation of values without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def verdict(row: Row) -> str:

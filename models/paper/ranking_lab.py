@@ -25,13 +25,14 @@ from absl import logging
 from features import dataset, files, preprocessing, spec
 from features.spec import ResolvedSpec
 from models import config as configs
+from models import losses
 from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
 from models.evaluation.intervals import Bootstrap
 from models.evaluation.ranking import Impressions
 from models.paper import experiments
 from models.paper.experiments import Row, Setting
-from models.ranking import duration_target, scoring
+from models.ranking import scoring
 from models.ranking import training as ranker_training
 from models.ranking.model import Ranker
 from models.training import batches, checkpoints, loop
@@ -80,11 +81,7 @@ class Trained:
 
 
 class Lab:
-    """The impressions of one set of examples.
-
-    Args:
-        setting: Setting of the run.
-    """
+    """The impressions of one set of examples."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -189,8 +186,6 @@ class Lab:
         gc.collect()  # What was trained before points to itself, and to its copy of the rows.
         model = Ranker(self.resolved, self.sizes, config, seed=settings.seed)
         model.set_bias(self._labels(config).starting_logit(config.loss))
-        if config.target == configs.RELATIVE:
-            model.duration_factors.assign(self._duration_factors())
         task = ranker_training.RankerTask(model, holdout=self._validation, stop_metric="")
         columns = (*model.query_columns, *model.candidate_columns, *ranker_training.LABELS)
         rows = batches.InMemory(
@@ -208,10 +203,10 @@ class Lab:
         run.remove()
         logging.info("%s: %s", path.name, result.summary())
         score = scoring.Scorer(model)
-        before = np.asarray(model.seconds(score(self.holdout), self.holdout))
-        task.calibrate()
+        before = np.asarray(losses.expected_watch_time_s(score(self.holdout)))
+        task.calibrate(self._validation)
         logits = score(self.holdout)
-        seconds = np.asarray(model.seconds(logits, self.holdout))
+        seconds = np.asarray(losses.expected_watch_time_s(logits))
         facts = json.dumps({"took_s": took_s, "epochs": result.epochs})
         buffer = io.BytesIO()
         np.savez(
@@ -232,14 +227,6 @@ class Lab:
             clicks=int(clicked.sum()),
             watch_time_s=float(seconds[clicked].sum()),
         )
-
-    def _duration_factors(self) -> npt.NDArray[np.float32]:
-        means = duration_target.Means()
-        place = duration_target.position(self.resolved)
-        rows = self.train_rows
-        quantiles = np.asarray(rows[duration_target.COLUMN][:, place])
-        means.add(quantiles, rows["clicked"], rows["watch_time_s"])
-        return means.factors()
 
     # ---- figures
 

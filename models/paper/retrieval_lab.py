@@ -253,6 +253,27 @@ class Lab:
         shown = f"{metric}:{label}" if label else metric
         return Row.of(name, shown, interval, seed=seed, n=n)
 
+    def differences(
+        self,
+        pair: tuple[str, str],
+        ranked: Mapping[str, Ranked],
+        masks: Mapping[str, npt.NDArray[np.bool_]],
+        *,
+        seed: int,
+    ) -> list[Row]:
+        """Returns the first of two rankings minus the second: their MAP, in each slice."""
+        first, second = pair
+        return [
+            self.difference(
+                f"{first} minus {second}",
+                *(ranked[first], ranked[second]),
+                where=mask,
+                label=label,
+                seed=seed,
+            )
+            for label, mask in masks.items()
+        ]
+
     def settings(self, **others: Any) -> dict[str, Any]:
         """Returns what a reader must know to repeat an experiment."""
         return {

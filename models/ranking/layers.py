@@ -34,41 +34,18 @@ class Widths:
     moment: int
 
 
-class VideoParts(NamedTuple):
-    """What videos alone contribute to x and to the expected watch time.
-
-    Attributes:
-        towers: v K_v of the first layer of each tower, float32 [N, units] each.
-        factor: Expected watch time over exp(x), float32 [N, 1]; 1 where the target is seconds.
-    """
-
-    towers: list[tf.Tensor]
-    factor: tf.Tensor
-
-    def together(self) -> tf.Tensor:
-        """Returns them side by side, float32 [N, towers x units + 1]."""
-        return tf.concat([*self.towers, self.factor], axis=1)
-
-    @classmethod
-    def apart(cls, together: tf.Tensor, units: int) -> "VideoParts":
-        """Undoes :meth:`together`; ``units`` are those of a tower's first layer."""
-        num_towers = (together.shape[1] - 1) // units
-        *towers, factor = tf.split(together, [units] * num_towers + [1], axis=1)
-        return cls(towers, factor)
-
-
 class Outputs(NamedTuple):
-    """What the towers make of impressions.
+    """What the tower makes of impressions.
 
     Attributes:
-        orders: Order logit of each tower, float32 [N] each.
+        order: Order logit, float32 [N].
         level: Part of the query alone, float32 [Q] or [N], or a scalar 0 where there is none.
-        tops: What the last layer of each tower reads, float32 [N, top_width] each.
+        top: What the last layer of the tower reads, float32 [N, top_width].
     """
 
-    orders: list[tf.Tensor]
+    order: tf.Tensor
     level: tf.Tensor
-    tops: list[tf.Tensor]
+    top: tf.Tensor
 
 
 class SplitDense(tf_keras.layers.Layer):
@@ -107,7 +84,6 @@ class SplitDense(tf_keras.layers.Layer):
         video_part: tf.Tensor,
         moment: tf.Tensor,
         *,
-        products: tf.DType = tf.float32,
         places: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Returns y, float32 [N, units].
@@ -116,18 +92,10 @@ class SplitDense(tf_keras.layers.Layer):
             query: q, float32 [Q, Fq]; see :meth:`models.ranking.model.Ranker.logits`.
             video_part: Result of :meth:`video_part`, float32 [N, units].
             moment: m, float32 [N, Fm].
-            products: Dtype in which the product of m is computed, float32 or bfloat16.
             places: int32 [N], the query of each candidate; None: Q is N or 1.
         """
         query_part = spread(tf.matmul(query, self.query_kernel) + self.bias, places)
-        return _product(moment, self.moment_kernel, products) + video_part + query_part
-
-
-def _product(rows: tf.Tensor, kernel: tf.Variable, products: tf.DType) -> tf.Tensor:
-    """Returns rows @ kernel, float32; both are rounded to ``products`` before."""
-    if products == tf.float32:
-        return tf.matmul(rows, kernel)
-    return tf.cast(tf.matmul(tf.cast(rows, products), tf.cast(kernel, products)), tf.float32)
+        return tf.matmul(moment, self.moment_kernel) + video_part + query_part
 
 
 def spread(of_queries: tf.Tensor, places: tf.Tensor | None) -> tf.Tensor:
@@ -164,7 +132,6 @@ class Tower(tf_keras.layers.Layer):
         moment: tf.Tensor,
         *,
         dropout: float = 0.0,
-        products: tf.DType = tf.float32,
         places: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the output; arguments as of :class:`SplitDense`.
@@ -173,13 +140,13 @@ class Tower(tf_keras.layers.Layer):
             The output, float32 [N, 1], and what its layer reads, float32 [N, ``top_width``]: the
             last hidden layer, and the output itself where there is none.
         """
-        hidden = self.first_layer(query, video_part, moment, products=products, places=places)
+        hidden = self.first_layer(query, video_part, moment, places=places)
         top = hidden
         for layer in self.upper_layers:
             top = tf.nn.relu(hidden)
             if dropout:
                 top = tf.nn.dropout(top, dropout)
-            hidden = _product(top, layer.kernel, products) + layer.bias
+            hidden = tf.matmul(top, layer.kernel) + layer.bias
         return hidden, top
 
     def set_bias(self, value: float) -> None:
@@ -189,12 +156,7 @@ class Tower(tf_keras.layers.Layer):
 
 
 class Level(tf_keras.layers.Layer):
-    """What a query alone adds to the logit of all its candidates; starts at 0.
-
-    Args:
-        query_width: Length of the query's dense vector.
-        seed: Seed of the initial weights.
-    """
+    """What a query alone adds to the logit of all its candidates; starts at 0."""
 
     def __init__(self, query_width: int, *, seed: int) -> None:
         super().__init__(name="level")

@@ -7,12 +7,9 @@ their own beside that of single ones (``pairwise``). It reads what is left of x 
 
     x = MLP([query inputs, candidate inputs]) + level(query inputs)
 
-which orders nothing, and leaves the towers free to say what tells a user's impressions apart.
+which orders nothing, and leaves the tower free to say what tells a user's impressions apart.
 
-There may be several towers over the same embeddings, each with a loss of its own, whose expected
-watch times are averaged: small data leaves a single one at the mercy of its seed.
-
-Where the logs have feedback, the towers say besides how probable each kind of it is
+Where the logs have feedback, the tower says besides how probable each kind of it is
 (:mod:`models.ranking.heads`).
 
 The first layer is split (:mod:`models.ranking.layers`): the query's part of the product is computed
@@ -22,7 +19,6 @@ per row. The sum is what the concatenated layer would give.
 Source: Covington et al., RecSys 2016, section 4 and figure 7.
 """
 
-import math
 import os
 import types
 from collections.abc import Collection, Mapping
@@ -33,25 +29,18 @@ import tf_keras
 
 from features import command, spec
 from features.spec import ResolvedSpec, Side
-from models import config as configs
 from models import embeddings, losses
 from models.config import RankerConfig
 from models.embeddings import SideInputs, Tensors
-from models.ranking import calibration, duration_target
+from models.ranking import calibration
 from models.ranking import layers as ranker_layers
 from models.ranking.heads import Heads
-from models.ranking.layers import Level, Outputs, Tower, VideoParts
+from models.ranking.layers import Level, Outputs, Tower
 from models.training import saved
 
 
 class Ranker(tf_keras.Model):
     """Scores (query, candidate) pairs.
-
-    Args:
-        resolved: Declarations of the data set.
-        vocabulary_sizes: V of each ID space of the ranker.
-        config: Settings of the ranker.
-        seed: Seed of the initial weights.
 
     Raises:
         command.InputError: A side has no feature left.
@@ -90,26 +79,13 @@ class Ranker(tf_keras.Model):
             video=self._video_inputs.width(self.tables),
             moment=self._moment_inputs.width(self.tables),
         )
-        self.towers = [
-            Tower(widths, config.hidden, seed=seed + 1000 * i, name=f"tower_{i}")
-            for i in range(config.towers)
-        ]
+        self.tower = Tower(widths, config.hidden, seed=seed, name="tower")
         self.level = Level(widths.query, seed=seed + 400) if config.pairwise else None
         self.heads = None
         if resolved.feedback:
-            width = self.towers[0].top_width
-            kinds = resolved.feedback
-            self.heads = Heads(kinds, width=width, towers=config.towers, seed=seed + 500)
+            width = self.tower.top_width
+            self.heads = Heads(resolved.feedback, width=width, towers=1, seed=seed + 500)
         self.calibration = calibration.Calibration()
-        self._duration = None
-        if config.target == configs.RELATIVE:
-            self._duration = duration_target.position(resolved)
-            self.duration_factors = self.add_weight(
-                name="duration_factors",
-                shape=[duration_target.GROUPS],
-                initializer="ones",
-                trainable=False,
-            )
 
     @property
     def query_columns(self) -> tuple[str, ...]:
@@ -119,33 +95,13 @@ class Ranker(tf_keras.Model):
     @property
     def candidate_columns(self) -> tuple[str, ...]:
         """Names of the candidate-side tensors that are read."""
-        columns = tuple(dict.fromkeys((*self._video_inputs.columns, *self._moment_inputs.columns)))
-        if self._duration is not None and duration_target.COLUMN not in columns:
-            return (*columns, duration_target.COLUMN)
-        return columns
+        return tuple(dict.fromkeys((*self._video_inputs.columns, *self._moment_inputs.columns)))
 
     @property
     def layouts(self) -> tuple[list[dict[str, Any]], ...]:
         """What layers read in which order: of queries, of videos alone, and of the moment."""
         inputs = (self._query_inputs, self._video_inputs, self._moment_inputs)
         return tuple(side.layout() for side in inputs)
-
-    @property
-    def is_relative(self) -> bool:
-        """Whether watch times are relative to what is usual of videos of that duration."""
-        return self._duration is not None
-
-    def orders_and_level(
-        self, query_features: Tensors, candidate_features: Tensors, **settings: Any
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns both parts of x; arguments as in :meth:`logits`.
-
-        Returns:
-            The order logit of each tower, float32 [N] each; and the part of the query alone,
-            float32 [Q] or, with ``places``, [N], or a scalar 0 where ``pairwise`` is 0.
-        """
-        outputs = self.outputs_of(query_features, candidate_features, **settings)
-        return outputs.orders, outputs.level
 
     def outputs_of(
         self,
@@ -154,55 +110,44 @@ class Ranker(tf_keras.Model):
         *,
         places: tf.Tensor | None = None,
         training: bool = False,
-        products: tf.DType = tf.float32,
-        video_parts: VideoParts | None = None,
+        video_parts: tf.Tensor | None = None,
     ) -> Outputs:
         """Returns what all that the ranker says is made of; arguments as in :meth:`logits`."""
         is_prepared = video_parts is not None
         if video_parts is None:
             video_parts = self.video_parts(candidate_features)
         query = self._query_inputs.dense(query_features, self.tables)
-        moment = tf.zeros([tf.shape(video_parts.factor)[0], 0])
+        moment = tf.zeros([tf.shape(video_parts)[0], 0])
         if self._moment_inputs.columns:
             moment = self._moment_inputs.dense(
                 candidate_features, self.tables, of_group=is_prepared
             )
         dropout = self.config.dropout if training else 0.0
-        settings = {"dropout": dropout, "products": products, "places": places}
-        outputs = [
-            tower(query, part, moment, **settings)
-            for tower, part in zip(self.towers, video_parts.towers, strict=True)
-        ]
+        order, top = self.tower(query, video_parts, moment, dropout=dropout, places=places)
         level = tf.constant(0.0)
         if self.level is not None:
             level = ranker_layers.spread(self.level(query), places)
-        orders = [tf.squeeze(output, axis=1) for output, _ in outputs]
-        return Outputs(orders, level, [top for _, top in outputs])
+        return Outputs(tf.squeeze(order, axis=1), level, top)
 
-    def video_parts(self, candidate_features: Tensors) -> VideoParts:
+    def video_parts(self, candidate_features: Tensors) -> tf.Tensor:
         """Returns what videos alone contribute, whoever they are shown to.
 
         Args:
             candidate_features: Transformed features by name, leading dimension N.
+
+        Returns:
+            v K_v of the tower's first layer, float32 [N, :attr:`video_parts_width`].
         """
         rows = tf.shape(next(iter(candidate_features.values())))[0]
         video = tf.zeros([rows, 0])
         if self._video_inputs.columns:
             video = self._video_inputs.dense(candidate_features, self.tables)
-        factor = self.duration_factor(candidate_features)
-        return VideoParts(
-            towers=[tower.first_layer.video_part(video) for tower in self.towers],
-            factor=tf.ones([rows, 1]) if factor is None else factor[:, tf.newaxis],
-        )
+        return self.tower.first_layer.video_part(video)
 
     @property
     def video_parts_width(self) -> int:
-        """Columns of what :meth:`video_parts` gives, side by side."""
-        return len(self.towers) * self.towers[0].first_layer.units + 1
-
-    def video_parts_from(self, together: tf.Tensor) -> VideoParts:
-        """Undoes ``together()`` of :meth:`video_parts`, float32 [N, :attr:`video_parts_width`]."""
-        return VideoParts.apart(together, self.towers[0].first_layer.units)
+        """Columns of what :meth:`video_parts` gives."""
+        return self.tower.first_layer.units
 
     def logits(
         self,
@@ -211,10 +156,9 @@ class Ranker(tf_keras.Model):
         *,
         places: tf.Tensor | None = None,
         training: bool = False,
-        products: tf.DType = tf.float32,
-        video_parts: VideoParts | None = None,
+        video_parts: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns x of each candidate: of several towers, the log of the mean of exp(x).
+        """Returns x of each candidate.
 
         Args:
             query_features: Transformed query-side features by name, leading dimension Q.
@@ -222,9 +166,7 @@ class Ranker(tf_keras.Model):
             places: int32 [N], the query of each candidate. None: Q is N (row i belongs to row i)
                 or 1 (all candidates are of that query).
             training: Whether dropout is on.
-            products: Dtype in which the towers multiply: float32, or bfloat16, which some
-                processors do faster; sums are float32 either way.
-            video_parts: Parts of the candidates that :meth:`video_parts` gave before; None: none.
+            video_parts: What :meth:`video_parts` gave of the candidates before; None: nothing.
                 The features are then all but the static ones, also within the vectors.
 
         Returns:
@@ -235,23 +177,17 @@ class Ranker(tf_keras.Model):
             candidate_features,
             places=places,
             training=training,
-            products=products,
             video_parts=video_parts,
         )
         return self.logits_from(outputs)
 
     def logits_from(self, outputs: Outputs) -> tf.Tensor:
         """Returns x of each candidate, float32 [N], see :meth:`logits`."""
-        logits = [order + outputs.level for order in outputs.orders]
-        if len(logits) == 1:
-            together = logits[0]
-        else:
-            together = tf.reduce_logsumexp(tf.stack(logits), axis=0) - math.log(len(logits))
-        return self.calibration(together)
+        return self.calibration(outputs.order + outputs.level)
 
     def feedback_from(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns the probability of each kind of feedback, float32 [N] in [0, 1], by name."""
-        return {} if self.heads is None else self.heads(outputs.tops)
+        return {} if self.heads is None else self.heads([outputs.top])
 
     def feedback_probabilities(
         self, query_features: Tensors, candidate_features: Tensors
@@ -266,27 +202,7 @@ class Ranker(tf_keras.Model):
 
         Of a ranker with ``logistic`` loss these are the odds of a click, no seconds.
         """
-        return self.seconds(self.logits(query_features, candidate_features), candidate_features)
-
-    def seconds(self, logits: tf.Tensor, candidates: Tensors | VideoParts) -> tf.Tensor:
-        """Returns the expected watch times that logits stand for, float32 [N], seconds, finite.
-
-        Args:
-            logits: Logits x, float32 [N], of :meth:`logits`.
-            candidates: Features or parts, as there.
-        """
-        expected = losses.expected_watch_time_s(logits)
-        if isinstance(candidates, VideoParts):
-            return expected * tf.squeeze(candidates.factor, axis=1)
-        factor = self.duration_factor(candidates)
-        return expected if factor is None else expected * factor
-
-    def duration_factor(self, candidate_features: Tensors) -> tf.Tensor | None:
-        """Returns f(d), float32 [N], of the module ``duration_target``; None where it is 1."""
-        if self._duration is None:
-            return None
-        quantiles = tf.cast(candidate_features[duration_target.COLUMN], tf.float32)
-        return duration_target.factor(quantiles[:, self._duration], self.duration_factors)
+        return losses.expected_watch_time_s(self.logits(query_features, candidate_features))
 
     def call(self, inputs: Tensors, training: bool = False) -> tf.Tensor:  # noqa: FBT001, FBT002
         """Returns x where both sides come in one dictionary, float32 [B]."""
@@ -294,8 +210,7 @@ class Ranker(tf_keras.Model):
 
     def set_bias(self, logit: float) -> None:
         """Starts the output at a logit, instead of at 0: that of the mean target."""
-        for tower in self.towers:
-            tower.set_bias(logit)
+        self.tower.set_bias(logit)
 
 
 def distinct_queries(

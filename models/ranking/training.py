@@ -16,7 +16,7 @@ from features.tables import schema
 from models import config, losses
 from models.config import RankerConfig, TrainingConfig
 from models.evaluation import metrics
-from models.ranking import calibration, duration_target
+from models.ranking import calibration
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
 from models.ranking.scoring import Scorer
@@ -28,6 +28,8 @@ _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "pag
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
 _PAIRS_BATCH = 1024
+# Curves are fitted once, to more than rounds look at: feedback is rare.
+_CALIBRATION_EXAMPLES = 500_000
 # The paper takes odds of E[T] / (1 - P) for E[T]: by how much it may be off before we warn.
 _TOLERATED_BIAS = 0.1
 LOSSES: Mapping[str, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
@@ -116,48 +118,42 @@ class RankerTask:
 
     @staticmethod
     def _has_pairs(holdout: Mapping[str, Array]) -> bool:
-        columns = [holdout[name] for name in (_CLICKED, _WATCH_TIME, _USER, _PAGE)]
+        columns = [holdout[name] for name in LABELS]
         alike = np.zeros(len(columns[0]))
         return math.isfinite(metrics.weighted_per_user_loss(alike, *columns))
 
     def loss(self, batch: Mapping[str, tf.Tensor], step: tf.Tensor) -> tf.Tensor:
-        """Returns the mean loss of a batch of impressions, over all towers."""
+        """Returns the mean loss of a batch of impressions."""
         del step
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
         outputs = self.model.outputs_of(query, batch, places=places, training=True)
-        orders, level = outputs.orders, outputs.level
-        # Each tower learns by itself: towers that share a loss would make up for each other.
-        values = [losses.mean(self._losses(order + level, batch)) for order in orders]
+        total = losses.mean(self._losses(outputs.order + outputs.level, batch))
         if self.model.config.pairwise:
-            pairs = [losses.mean(self._pair_losses(order, batch)) for order in orders]
-            values.append(self.model.config.pairwise * tf.add_n(pairs))
-        total = tf.add_n(values) / len(orders)
+            pairs = losses.mean(self._pair_losses(outputs.order, batch))
+            total += self.model.config.pairwise * pairs
         heads = self.model.heads
-        return total if heads is None else total + heads.loss(outputs.tops, batch)
+        return total if heads is None else total + heads.loss([outputs.top], batch)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
-        orders, _ = self.model.orders_and_level(query, batch, places=places)
-        values = [losses.mean(self._pair_losses(order, batch)) for order in orders]
-        return tf.add_n(values) / len(values)
+        outputs = self.model.outputs_of(query, batch, places=places)
+        return losses.mean(self._pair_losses(outputs.order, batch))
 
     def _losses(self, logits: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return self._loss(logits, labels[_CLICKED], self._worth(labels))
 
-    def _pair_losses(self, orders: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def _pair_losses(self, order: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
         worth = self._worth(labels)
         if self.model.config.loss == config.LOGISTIC:
             worth = tf.ones_like(worth)
         users = labels[_USER]
         if users.dtype == tf.string:
             users = tf.strings.to_hash_bucket_fast(users, 2**62)
-        return losses.same_user_pair_loss(orders, labels[_CLICKED], worth, users)
+        return losses.same_user_pair_loss(order, labels[_CLICKED], worth, users)
 
     def _worth(self, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns what a click weighs, float32 [n]: seconds, or their share of the usual."""
-        watch_time = capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
-        factor = self.model.duration_factor(labels)
-        return watch_time if factor is None else watch_time / factor
+        """Returns what a click weighs, float32 [n], seconds."""
+        return capped(labels[_WATCH_TIME], self.model.config.watch_cap_s)
 
     def evaluate(self) -> dict[str, float]:
         """Returns the holdout's mean loss and its weighted, per-user loss where it has pages."""
@@ -169,32 +165,26 @@ class RankerTask:
             config.OBJECTIVE: log_loss + self.model.config.pairwise * self._holdout_pair_loss(),
             config.LOG_LOSS: log_loss,
             config.PER_USER_LOSS: metrics.weighted_per_user_loss(
-                logits,
-                self._holdout[_CLICKED],
-                self._holdout[_WATCH_TIME],
-                self._holdout[_USER],
-                self._holdout[_PAGE],
+                logits, *(self._holdout[name] for name in LABELS)
             ),
         }
         if self.model.heads is not None:
             figures |= self.model.heads.log_losses(self._score_heads(self._holdout), self._holdout)
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def calibrate(self) -> None:
-        """Fits the curve through the model's logits to the holdout, with the loss's own weights."""
-        if self._holdout is None:
-            return
-        clicked = self._holdout[_CLICKED].astype(np.float64)
-        worth = np.asarray(self._worth(self._holdout), np.float64)
+    def calibrate(self, impressions: Mapping[str, Array]) -> None:
+        """Fits curves through the logits of labelled impressions, with the loss's own weights."""
+        clicked = impressions[_CLICKED].astype(np.float64)
+        worth = np.asarray(self._worth(impressions), np.float64)
         if self.model.config.loss == config.LOGISTIC:
             worth = np.ones_like(worth)
         negative = np.ones_like(clicked) if self.model.config.loss == config.EXACT else 1 - clicked
         self.model.calibration.set(calibration.Curve())
-        curve = calibration.fit(self._score(self._holdout), clicked * worth, negative)
+        curve = calibration.fit(self._score(impressions), clicked * worth, negative)
         self.model.calibration.set(curve)
         logging.info("Calibrated on the holdout: %s", curve)
         if self.model.heads is not None:
-            self.model.heads.calibrate(self._score_heads(self._holdout), self._holdout)
+            self.model.heads.calibrate(self._score_heads(impressions), impressions)
 
     def _holdout_pair_loss(self) -> float:
         if self._holdout is None or not self.model.config.pairwise:
@@ -258,19 +248,6 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
 
 
-def duration_factors(
-    examples_dir: Path, resolved: ResolvedSpec, model_config: RankerConfig
-) -> npt.NDArray[np.float32]:
-    """Returns f of :mod:`models.ranking.duration_target`, measured on the training impressions."""
-    place = duration_target.position(resolved)
-    means = duration_target.Means()
-    columns = [duration_target.COLUMN, _CLICKED, _WATCH_TIME]
-    for part in batches.in_parts(examples_dir, spec.RANKER, columns):
-        seconds = np.minimum(part[_WATCH_TIME], model_config.watch_cap_s or np.inf)
-        means.add(part[duration_target.COLUMN][:, place], part[_CLICKED], seconds)
-    return means.factors()
-
-
 def advise(labels: Labels, loss: str) -> None:
     """Logs what the labels hold, and a warning where a loss is biased on them."""
     rate = labels.click_rate
@@ -329,7 +306,7 @@ def train(
         load=ranker.load,
         facts=saved.lineage_of(examples_dir, spec.RANKER),
     )
-    holdout = _holdout(examples_dir, columns, settings)
+    holdout = _holdout(examples_dir, columns, settings, most=settings.holdout_examples)
     task = RankerTask(model, holdout=holdout, stop_metric=settings.stop_metric)
     examples = batches.open_training(
         examples_dir,
@@ -345,7 +322,9 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = loop.fit(task, examples, settings, run)
-    task.calibrate()
+    more = holdout and _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES)
+    if more:
+        task.calibrate(more)
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
@@ -375,8 +354,6 @@ def _new_model(
     sizes = dataset.vocabulary_sizes(examples_dir, spec.RANKER)
     model = Ranker(resolved, sizes, model_config, seed=seed)
     model.set_bias(labels.starting_logit(model_config.loss))
-    if model_config.target == config.RELATIVE:
-        model.duration_factors.assign(duration_factors(examples_dir, resolved, model_config))
     return model
 
 
@@ -389,12 +366,13 @@ def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[s
 
 
 def _holdout(
-    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig
+    examples_dir: Path, columns: tuple[str, ...], settings: TrainingConfig, *, most: int
 ) -> dict[str, Array] | None:
+    """Returns holdout impressions of whole users, some ``most`` of them; None where none are."""
     arrays = dataset.load(examples_dir, spec.RANKER, "holdout", columns)
     if not len(arrays[_CLICKED]):
         logging.warning(
             "The holdout is empty: training for %d epochs without early stopping.", settings.epochs
         )
         return None
-    return batches.sample_users(arrays, settings.holdout_examples, seed=settings.seed)
+    return batches.sample_users(arrays, most, seed=settings.seed)

@@ -36,30 +36,19 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
     Args:
         learning_rate: Learning rate, above 0.
         beta_1: Decay of the mean of gradients, in [0, 1).
-        beta_2: Decay of the mean of squared gradients, in [0, 1).
-        epsilon: Addend that keeps the division finite.
-        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
+        **kwargs: Arguments of every Keras optimizer.
 
     Source: Kingma & Ba, ICLR 2015, algorithm 1; the count per row is ours.
     """
 
-    def __init__(
-        self,
-        learning_rate: float = 0.001,
-        *,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-7,
-        name: str = "SparseAdam",
-        **kwargs: Any,
-    ) -> None:
+    beta_2, epsilon = 0.999, 1e-7
+
+    def __init__(self, learning_rate: float = 0.001, *, beta_1: float = 0.9, **kwargs: Any) -> None:
         # Keras' default weight decay of 0 is not None: it would rewrite whole tables each step.
-        kwargs = {"weight_decay": None, **kwargs, "jit_compile": False}
-        super().__init__(name=name, **kwargs)
+        kwargs = {"name": "SparseAdam", "weight_decay": None, **kwargs, "jit_compile": False}
+        super().__init__(**kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         """Creates the moments, and a step count per row, of each variable."""
@@ -133,8 +122,6 @@ class SparseAdam(tf_keras.optimizers.Optimizer):
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),
             "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
         }
 
 
@@ -147,27 +134,18 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
 
     Args:
         learning_rate: Learning rate, above 0; about ten times that of Adam.
-        initial_accumulator: a before the first step, above 0: keeps first steps short.
-        epsilon: Addend that keeps the division finite.
-        clipnorm, global_clipnorm, name: Arguments of every Keras optimizer.
+        **kwargs: Arguments of every Keras optimizer.
 
     Source: Duchi et al., JMLR 2011.
     """
 
-    def __init__(
-        self,
-        learning_rate: float = 0.01,
-        *,
-        initial_accumulator: float = 0.1,
-        epsilon: float = 1e-7,
-        name: str = "SparseAdagrad",
-        **kwargs: Any,
-    ) -> None:
-        kwargs = {"weight_decay": None, **kwargs, "jit_compile": False}
-        super().__init__(name=name, **kwargs)
+    # a before the first step: keeps first steps short.
+    initial_accumulator, epsilon = 0.1, 1e-7
+
+    def __init__(self, learning_rate: float = 0.01, **kwargs: Any) -> None:
+        kwargs = {"name": "SparseAdagrad", "weight_decay": None, **kwargs, "jit_compile": False}
+        super().__init__(**kwargs)
         self._learning_rate = self._build_learning_rate(learning_rate)
-        self.initial_accumulator = initial_accumulator
-        self.epsilon = epsilon
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         """Creates the accumulator of each variable."""
@@ -207,8 +185,6 @@ class SparseAdagrad(tf_keras.optimizers.Optimizer):
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),
-            "initial_accumulator": self.initial_accumulator,
-            "epsilon": self.epsilon,
         }
 
 

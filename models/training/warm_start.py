@@ -33,11 +33,8 @@ _MEANING = (
     "attention_blocks",
     "attention_heads",
     "age_pieces",
-    "share_video_embedding",
-    "normalise",
     "powers",
     "exclude",
-    "target",
 )
 
 

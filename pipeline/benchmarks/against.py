@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import statistics
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -43,7 +44,9 @@ class _Side:
         self.cpu_ms.append(1000 * (self.server.cpu_s() - before) / report["sent"])
 
 
-def measure(site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str) -> dict[str, float]:
+def measure(
+    site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str, flags: Sequence[str] = ()
+) -> dict[str, float]:
     """Returns ratios of this checkout over a commit.
 
     Args:
@@ -51,6 +54,7 @@ def measure(site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str) ->
         users: File with one user id per line.
         work: Directory for what the servers write.
         ref: The other commit, as Git names it.
+        flags: Further flags of the server of this checkout.
 
     Raises:
         InputError: There is no such commit, or one of the servers does not start.
@@ -59,9 +63,9 @@ def measure(site: Site, users: pathlib.Path, work: pathlib.Path, *, ref: str) ->
         checkout = stack.enter_context(commits.checked_out(ref, work / "base"))
         machine = _Machine()
         sides: dict[str, _Side] = {}
-        for name, where in ((BASE, checkout), (OURS, None)):
+        for name, where, more in ((BASE, checkout, ()), (OURS, None, flags)):
             server = stack.enter_context(
-                running_server.running(site, work / f"server-{name}", checkout=where)
+                running_server.running(site, work / f"server-{name}", checkout=where, flags=more)
             )
             running_server.ranked(server.address, users, least=_LEAST_RANKED)
             sides[name] = _Side(server, Loads(server.address, users, work))

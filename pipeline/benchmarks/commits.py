@@ -69,11 +69,6 @@ class Comparison:
 def beside(ref: str, work: pathlib.Path, *, rounds: int) -> Iterator[Comparison]:
     """Yields a comparison of this checkout and a commit.
 
-    Args:
-        ref: The other commit, as Git names it.
-        work: Directory for what is made meanwhile.
-        rounds: Number of turns of each.
-
     Raises:
         command.InputError: There is no such commit.
     """
@@ -104,11 +99,6 @@ def checked_out(
     ref: str, directory: pathlib.Path, *, checkout: pathlib.Path = measured_runs.CHECKOUT
 ) -> Iterator[pathlib.Path]:
     """Yields a worktree of a commit, which is removed afterwards.
-
-    Args:
-        ref: The commit, as git names it.
-        directory: Where it is checked out.
-        checkout: Checkout that knows the commit.
 
     Raises:
         command.InputError: ``checkout`` is none, or does not know the commit.

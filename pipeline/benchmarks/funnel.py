@@ -31,7 +31,11 @@ _READY_S = 300.0
 
 
 def measure(
-    work: pathlib.Path, *, against: str = "", videos: int = bench_million.NUM_VIDEOS
+    work: pathlib.Path,
+    *,
+    against: str = "",
+    videos: int = bench_million.NUM_VIDEOS,
+    processes: int = 1,
 ) -> dict[str, float]:
     """Returns latencies, the highest rate that holds, memory, start and the price of a swap.
 
@@ -39,15 +43,20 @@ def measure(
         work: Directory for everything.
         against: Another commit, as Git names it: then ratios of this checkout over it, and no more.
         videos: Size of the catalogue.
+        processes: Number of processes of the server of this checkout.
     """
+    flags = [f"--processes={processes}"] if processes > 1 else []
     users = work / "users.txt"
     # Beside the servers there must be no memory of what it took to build a million videos.
     site, first, second = commands.in_own_process(_build, work, users, videos)
+    figures: dict[str, float] = {
+        "funnel.inputs": site.num_inputs,
+        "funnel.processes": processes,
+    }
     if against:
-        ratios = rivals.measure(site, users, work, ref=against)
-        return {"funnel.inputs": site.num_inputs, "funnel.videos": videos, **ratios}
-    figures: dict[str, float] = {"funnel.inputs": site.num_inputs}
-    with running_server.running(site, work / "server") as server:
+        ratios = rivals.measure(site, users, work, ref=against, flags=flags)
+        return {**figures, "funnel.videos": videos, **ratios}
+    with running_server.running(site, work / "server", flags=flags) as server:
         figures["funnel.start_s"] = server.start_s
         figures["funnel.ranked"] = running_server.ranked(server.address, users)
         load = Loads(server.address, users, work)

@@ -34,11 +34,6 @@ class Run:
 def run(binary: str, *arguments: str, tree: pathlib.Path = CHECKOUT) -> Run:
     """Runs ``python -m binary arguments`` and waits for it.
 
-    Args:
-        binary: Module.
-        arguments: Flags.
-        tree: Checkout whose code runs.
-
     Raises:
         command.InputError: It failed; what it had to say stands on standard error.
     """
@@ -51,7 +46,7 @@ def run(binary: str, *arguments: str, tree: pathlib.Path = CHECKOUT) -> Run:
     peaks: dict[int, float] = {}
     while True:
         # Not ru_maxrss: that of a child counts the memory of this process, which it is forked from.
-        for pid in _family(process.pid):
+        for pid in family(process.pid):
             peaks[pid] = max(peaks.get(pid, 0.0), _peak_gb(pid))
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -69,13 +64,13 @@ def run(binary: str, *arguments: str, tree: pathlib.Path = CHECKOUT) -> Run:
     )
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """Returns a process and all that descend from it."""
     try:
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return [pid]
-    return [pid, *(one for child in children for one in _family(int(child)))]
+    return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def _peak_gb(pid: int) -> float:

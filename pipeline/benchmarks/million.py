@@ -55,12 +55,7 @@ class Site:
 
 
 def build(work: pathlib.Path, *, num_videos: int = NUM_VIDEOS) -> Site:
-    """Makes the site, or what is missing of it: each part is kept in ``work``.
-
-    Args:
-        work: Directory for everything.
-        num_videos: Size of the grown catalogue.
-    """
+    """Makes the site, or what is missing of it: each part is kept in ``work``."""
     from serving.release import manifest as release  # TensorFlow loads with what follows.
 
     logs, small, grown = work / "logs", work / "small", work / "grown"

@@ -8,19 +8,13 @@ import dataclasses
 import functools
 import os
 import pathlib
-import time
 from collections.abc import Sequence
 
-from absl import logging
-
-from features import files, spec
-from features.spec import Kind, ResolvedSpec
-from pipeline.benchmarks import commits, measured_runs, plain_preprocessing
+from features import files
+from pipeline.benchmarks import commits, measured_runs
 from pipeline.benchmarks.measured_runs import Run
 from pipeline.steps import commands
 
-# Some 50,000 impressions: the obvious chain takes minutes for them.
-_COMPARED = ("--preset=small", "--days=3", "--seed=1")
 # Users of a site of about 500 events each: 1, 4 and 10 million events.
 _GROWING = {1: 2_000, 4: 8_000, 10: 20_000}
 _ROUNDS = 2
@@ -40,35 +34,10 @@ def measure(
     if against:
         with commits.beside(against, work, rounds=_ROUNDS) as comparison:
             return _against_a_commit(work, comparison, events)
-    return {**_against_the_obvious_chain(work), **_against_larger_logs(work)}
+    return _larger_logs(work)
 
 
-def _against_the_obvious_chain(work: pathlib.Path) -> dict[str, float]:
-    logs, examples = work / "logs", work / "examples"
-    commands.run_binary("pipeline.simulate", f"--logs={logs}", *_COMPARED)
-    seconds = _preprocess(logs, examples).wall_s
-    info = files.require_complete(examples, what="examples", made_by="pipeline.preprocess")
-    resolved = ResolvedSpec.load(examples)
-    impressions = info["rows"]["impressions"]["read"]
-    logging.info("The obvious chain, on the same %d impressions.", impressions)
-    started = time.monotonic()
-    rows = plain_preprocessing.run(logs, resolved, work / "plain")
-    plain_seconds = time.monotonic() - started
-    return {
-        "preprocess.inputs": num_inputs(resolved),
-        "preprocess.small_impressions_per_s": impressions / seconds,
-        "preprocess.naive_impressions_per_s": rows / plain_seconds,
-        "preprocess.vs_naive_ratio": (impressions / seconds) / (rows / plain_seconds),
-    }
-
-
-def num_inputs(resolved: ResolvedSpec) -> int:
-    """Returns how many inputs the ranker has: x, its square and its root count as three."""
-    continuous = len([f for f in resolved.of(spec.RANKER) if f.kind is Kind.CONTINUOUS])
-    return len(resolved.of(spec.RANKER)) + 2 * continuous
-
-
-def _against_larger_logs(work: pathlib.Path) -> dict[str, float]:
+def _larger_logs(work: pathlib.Path) -> dict[str, float]:
     seconds, gigabytes, impressions = {}, {}, {}
     for times, users in _GROWING.items():
         logs, examples = work / f"logs{times}", work / f"examples{times}"

@@ -2,7 +2,7 @@
 
 A small simulated site gets further columns of users and videos, half categories, half numbers, so
 that the model reads as many features as the paper's. What is timed is what the funnel calls: the
-SavedModel in this process, from arrays of raw features and prepared video columns to watch times.
+ranker as arrays, from raw features and prepared video columns to watch times.
 
 Beside it, on the same features and weights:
 
@@ -49,13 +49,13 @@ def measure(work: pathlib.Path) -> dict[str, float]:
         raise ValueError(f"the benchmark must have {_LEAST_INPUTS} inputs, got {inputs}.")
     examples_per_s = _train(examples, work / "model")
     raw, prepared, model = _export(work, examples, resolved)
-    from serving.servables import embedded, reduced_precision, signatures
+    from serving.arrays import backend, constants
+    from serving.servables import embedded, signatures
 
     directory = work / "ranker"
-    ours = reduced_precision.FasterOf(
-        embedded.EmbeddedModel(directory, prepared[0]),
-        embedded.EmbeddedModel(directory, signatures.SCORE_BFLOAT16),
-    )
+    numbers = constants.load(directory)
+    assert numbers is not None
+    ours = backend.functions_of(spec.RANKER, resolved, numbers)[prepared[0]]
     unsplit = embedded.EmbeddedModel(directory, signatures.SCORE_PAIRS)
     query = resolved.of(spec.RANKER, Side.QUERY)
     names = {f.name for f in query} | {n for n in raw if n.startswith(Side.QUERY.value + "_")}
@@ -63,7 +63,7 @@ def measure(work: pathlib.Path) -> dict[str, float]:
     # One after the other, in turns, so that what disturbs one disturbs both.
     seconds: dict[str, list[float]] = {"ours": [], "unsplit": []}
     for turn in range(_WARM_UP + _CALLS):
-        calls: dict[str, Callable[[], Any]] = {"ours": lambda: ours.predict(prepared[1])}
+        calls: dict[str, Callable[[], Any]] = {"ours": lambda: ours(prepared[1])}
         if turn < _WARM_UP + _UNSPLIT_CALLS:
             calls["unsplit"] = lambda: unsplit.predict(pairs)
         for name, call in calls.items():
@@ -133,11 +133,13 @@ def _export(
     """Writes the SavedModel; returns raw inputs, the funnel's signature and inputs, the model."""
     from features.catalogue import Catalogue
     from models.ranking import model as ranker
+    from serving.arrays import export as arrays_export
     from serving.servables import export, prepared_videos, signatures, warmup
 
     model = ranker.load(work / "model", examples)
     directory = work / "ranker"
     export.export_ranker(model, examples, directory)
+    arrays_export.write_ranker(model, examples, directory)
     name, raw = warmup.ranker_requests(examples)[-1]
     count = max(len(values) for values in raw.values())
     if count != _CANDIDATES:

@@ -5,7 +5,6 @@ A measurement is what ``models.evaluate``, ``models.reproduce`` (or ``pipeline.m
 made anew of a new measurement, and others of its file stay.
 """
 
-import dataclasses
 import json
 import math
 import pathlib
@@ -17,26 +16,10 @@ from features import command, files
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure, Interval
 from models.paper.experiments import Experiment
+from pipeline.benchmarks.measured import SETTING, Measured, cell, measured_on, number
 
 _TABLE = re.compile(r"([a-z0-9_-]+)\.([a-z0-9_-]+)")
 WRITER = "pipeline.record_results"
-# What each table says of itself, in this order.
-SETTING = ("data", "protocol", "seed", "interval", "again", "measured")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A table, and what the measurement itself says of its setting.
-
-    Attributes:
-        columns: Titles of the columns.
-        rows: Cells of each row.
-        facts: Parts of :data:`SETTING` that the measurement knows.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    facts: Mapping[str, str]
 
 
 def read(path: pathlib.Path, part: str, metrics: Sequence[str] = ()) -> Measured:
@@ -51,12 +34,7 @@ def read(path: pathlib.Path, part: str, metrics: Sequence[str] = ()) -> Measured
     Raises:
         command.InputError: The file is no such measurement, or does not have the part.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise command.InputError(f"--measured={path} cannot be read as JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise command.InputError(f"--measured={path} must hold a JSON object.")
+    document = document_of(path)
     if "figures" in document:
         table = _of_evaluation(document, part, metrics)
     elif "experiments" in document:
@@ -69,6 +47,17 @@ def read(path: pathlib.Path, part: str, metrics: Sequence[str] = ()) -> Measured
             "reproduction its experiments, bench.json its groups."
         )
     return table
+
+
+def document_of(path: pathlib.Path) -> Mapping[str, Any]:
+    """Returns the JSON object of a file; InputError where there is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise command.InputError(f"--measured={path} cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise command.InputError(f"--measured={path} must hold a JSON object.")
+    return document
 
 
 def record(results: pathlib.Path, table: str, measured: Measured, told: Mapping[str, str]) -> None:
@@ -117,7 +106,7 @@ def _of_evaluation(document: Mapping[str, Any], part: str, wanted: Sequence[str]
         if any(key.startswith(f"{part}.") and key.endswith(f".{metric}") for key in figures)
     ]
     rows = [
-        [report.label(system), *(_cell(figures.get(f"{part}.{system}.all.{m}")) for m in metrics)]
+        [report.label(system), *(cell(figures.get(f"{part}.{system}.all.{m}")) for m in metrics)]
         for system in evaluation.systems(part)
     ]
     return Measured(
@@ -128,7 +117,7 @@ def _of_evaluation(document: Mapping[str, Any], part: str, wanted: Sequence[str]
             "interval": "95 % in brackets, paired bootstrap over users, "
             f"{evaluation.settings['replicates']} resamples",
             "again": "models.evaluate",
-            **_measured(document),
+            "measured": measured_on(document.get("measured", {})),
         },
     )
 
@@ -149,7 +138,7 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     for setting, seed in dict.fromkeys((row.setting, row.seed) for row in shown):
         name = setting if len(seeds) == 1 or seed is None else f"{setting}, seed {seed}"
         name = name.replace("*", r"\*")  # Of a formula; Markdown would make it slanted.
-        rows.append([name, *(_cell(cells.get((setting, seed, metric))) for metric in metrics)])
+        rows.append([name, *(cell(cells.get((setting, seed, metric))) for metric in metrics)])
     settings = document["settings"]
     return Measured(
         columns=["", *(metric.replace("_at_", "@").replace("_", " ") for metric in metrics)],
@@ -165,7 +154,7 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
             "again": f"models.reproduce --mode={settings['mode']} --experiments={part}"
             if settings.get("mode")
             else "",
-            **_measured(document),
+            "measured": measured_on(document.get("measured", {})),
         },
     )
 
@@ -192,31 +181,5 @@ def _of_benchmarks(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     )
 
 
-def _measured(document: Mapping[str, Any]) -> dict[str, str]:
-    stamp = document.get("measured", {})
-    return {"measured": ", ".join(filter(None, (stamp.get("date"), stamp.get("commit"))))}
-
-
 def _with_nan(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {key: math.nan if value is None else value for key, value in figure.items()}
-
-
-def _cell(figure: Interval | None) -> str:
-    if figure is None or math.isnan(figure.value):
-        return "–"
-    if math.isnan(figure.low):
-        return number(figure.value)
-    return f"{number(figure.value)} [{number(figure.low)}, {number(figure.high)}]"
-
-
-def number(value: float) -> str:
-    """Returns a number as the tables write it.
-
-    Example:
-        >>> [number(value) for value in (0.4625, -0.03, 3.7, 41.234, 123456.7)]
-        ['.463', '-.030', '3.70', '41.2', '123,457']
-    """
-    size = abs(value)
-    digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
-    text = f"{value:,.{digits}f}"
-    return re.sub(r"^(-?)0\.", r"\1.", text)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from features import command
+from pipeline.benchmarks import measured_runs
 from pipeline.benchmarks import million as bench_million
 from pipeline.steps import commands
 
@@ -45,19 +46,13 @@ class Server:
 
     def memory_gb(self) -> float:
         """Returns memory of the server and its children, 1e9 bytes; what they share counts once."""
-        rollups = (f"/proc/{pid}/smaps_rollup" for pid in with_children(self.process.pid))
+        rollups = (f"/proc/{pid}/smaps_rollup" for pid in measured_runs.family(self.process.pid))
         rollup = [re.search(r"Pss:\s+(\d+) kB", pathlib.Path(path).read_text()) for path in rollups]
         return sum(int(match[1]) for match in rollup if match is not None) * 1024 / 1e9
 
     def cpu_s(self) -> float:
         """Returns processor time of the server and its children, seconds."""
-        return sum(cpu_s_of(pid) for pid in with_children(self.process.pid))
-
-
-def with_children(pid: int) -> list[int]:
-    """Returns a process and all below it."""
-    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in with_children(int(child)))]
+        return sum(cpu_s_of(pid) for pid in measured_runs.family(self.process.pid))
 
 
 def cpu_s_of(pid: int) -> float:

@@ -27,21 +27,21 @@ class Status(str, enum.Enum):
     PROBLEM = "problem"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Finding:
     """The result of one check.
 
     Attributes:
         check: Name of what was looked at, one word or two.
-        status: Gravity of what was found.
         message: Account of what was found.
         remedy: Advice; empty when there is nothing to do.
+        status: Gravity of what was found.
     """
 
     check: str
-    status: Status = Status.OK
     message: str
     remedy: str = ""
+    status: Status = Status.OK
 
     def line(self) -> str:
         """Returns the line that people read."""
@@ -49,16 +49,25 @@ class Finding:
         return f"{self.status.value:<8} {self.check:<28} {self.message}{remedy}"
 
 
+def problem(check: str, message: str, remedy: str) -> Finding:
+    """Returns what keeps the project from working."""
+    return Finding(check, message, remedy, Status.PROBLEM)
+
+
+def warning(check: str, message: str, remedy: str) -> Finding:
+    """Returns what some work lacks, or wants more of."""
+    return Finding(check, message, remedy, Status.WARNING)
+
+
 def check_python(version: tuple[int, int]) -> Finding:
     """Checks the interpreter, (major, minor)."""
     text = ".".join(map(str, version))
     if (3, 10) <= version <= (3, 13):
-        return Finding(check="python", message=text)
-    return Finding(
-        check="python",
-        status=Status.PROBLEM,
-        message=f"{text} is outside 3.10-3.13, for which all dependencies have wheels",
-        remedy="make distclean, then make BASE_PYTHON=/path/to/python3.11 setup",
+        return Finding("python", text)
+    return problem(
+        "python",
+        f"{text} is outside 3.10-3.13, for which all dependencies have wheels",
+        "make distclean, then make BASE_PYTHON=/path/to/python3.11 setup",
     )
 
 
@@ -75,12 +84,11 @@ def check_packages(locations: Mapping[str, pathlib.Path | None], home: pathlib.P
         if path is None or path.resolve().parent != home.resolve()
     }
     if not foreign:
-        return Finding(check="packages", message=f"imported from {home}")
-    return Finding(
-        check="packages",
-        status=Status.PROBLEM,
-        message=f"not imported from {home}: {foreign}",
-        remedy="use an environment of its own for this project: make distclean setup",
+        return Finding("packages", f"imported from {home}")
+    return problem(
+        "packages",
+        f"not imported from {home}: {foreign}",
+        "use an environment of its own for this project: make distclean setup",
     )
 
 
@@ -108,20 +116,10 @@ def check_dependency(
     """Checks an installed version, None if there is none, against its range."""
     wanted = str(requirement.specifier)
     if installed is None:
-        return Finding(
-            check=requirement.name,
-            status=Status.PROBLEM,
-            message=f"is not installed; needed {wanted}",
-            remedy=SETUP,
-        )
+        return problem(requirement.name, f"is not installed; needed {wanted}", SETUP)
     if not requirement.specifier.contains(installed, prereleases=True):
-        return Finding(
-            check=requirement.name,
-            status=Status.PROBLEM,
-            message=f"{installed} is outside {wanted}",
-            remedy=SETUP,
-        )
-    return Finding(check=requirement.name, message=f"{installed} ({wanted})")
+        return problem(requirement.name, f"{installed} is outside {wanted}", SETUP)
+    return Finding(requirement.name, f"{installed} ({wanted})")
 
 
 def check_lock(lock: str, installed: Mapping[utils.NormalizedName, str]) -> Finding:
@@ -142,25 +140,21 @@ def check_lock(lock: str, installed: Mapping[utils.NormalizedName, str]) -> Find
         if version == "missing" or not pin.specifier.contains(version)
     ]
     if not different:
-        return Finding(check="requirements.lock", message=f"all {len(here)} versions as pinned")
+        return Finding("requirements.lock", f"all {len(here)} versions as pinned")
     shown = ", ".join(different[:5]) + (", ..." if len(different) > 5 else "")
-    return Finding(
-        check="requirements.lock",
-        status=Status.WARNING,
-        message=f"{len(different)} of {len(here)} packages differ: {shown}",
-        remedy=SETUP,
+    return warning(
+        "requirements.lock", f"{len(different)} of {len(here)} packages differ: {shown}", SETUP
     )
 
 
 def check_legacy_keras_switch(value: str | None) -> Finding:
     """Checks TF_USE_LEGACY_KERAS as the shell exports it; None if it does not."""
     if value in {None, "1", "True", "true"}:
-        return Finding(check="legacy Keras switch", message="set by the project itself")
-    return Finding(
-        check="legacy Keras switch",
-        status=Status.PROBLEM,
-        message=f"TF_USE_LEGACY_KERAS={value!r} keeps TensorFlow Recommenders on Keras 3",
-        remedy="unset TF_USE_LEGACY_KERAS",
+        return Finding("legacy Keras switch", "set by the project itself")
+    return problem(
+        "legacy Keras switch",
+        f"TF_USE_LEGACY_KERAS={value!r} keeps TensorFlow Recommenders on Keras 3",
+        "unset TF_USE_LEGACY_KERAS",
     )
 
 
@@ -175,11 +169,10 @@ def check_stack(returncode: int, output: str) -> list[Finding]:
     if returncode < 0:
         killer = signal.Signals(-returncode).name
         return [
-            Finding(
-                check=names[0],
-                status=Status.PROBLEM,
-                message=f"the trial was killed by {killer}",
-                remedy="SIGILL: use a processor with AVX and FMA; SIGKILL: give more memory",
+            problem(
+                names[0],
+                f"the trial was killed by {killer}",
+                "SIGILL: use a processor with AVX and FMA; SIGKILL: give more memory",
             )
         ]
     report_line = re.search(r"^REPORT (.*)$", output, re.MULTILINE)
@@ -187,11 +180,10 @@ def check_stack(returncode: int, output: str) -> list[Finding]:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
         clash = " (the symbol clash of ScaNN and TensorFlow)" if "undefined symbol" in last else ""
         return [
-            Finding(
-                check=names[0],
-                status=Status.PROBLEM,
-                message=f"the trial failed{clash}: {last.strip()}",
-                remedy=f"{SETUP}; the versions must be those of requirements.lock",
+            problem(
+                names[0],
+                f"the trial failed{clash}: {last.strip()}",
+                f"{SETUP}; the versions must be those of requirements.lock",
             )
         ]
     report = json.loads(report_line.group(1))
@@ -200,53 +192,47 @@ def check_stack(returncode: int, output: str) -> list[Finding]:
 
 def _scann_finding(name: str, report: Mapping[str, object]) -> Finding:
     if report.get("scann_found") == 3:
-        return Finding(check=name, message="load in one process, and ScaNN finds a neighbour")
-    return Finding(
-        check=name,
-        status=Status.PROBLEM,
-        message=f"ScaNN does not work: {report['scann_error'] or 'wrong neighbour'}",
-        remedy=f"{SETUP} (Linux on x86-64 only); without ScaNN every search is exact and slow",
+        return Finding(name, "load in one process, and ScaNN finds a neighbour")
+    return problem(
+        name,
+        f"ScaNN does not work: {report['scann_error'] or 'wrong neighbour'}",
+        f"{SETUP} (Linux on x86-64 only); without ScaNN every search is exact and slow",
     )
 
 
 def _keras_finding(name: str, report: Mapping[str, object]) -> Finding:
     if report.get("legacy_keras"):
-        return Finding(check=name, message="tf.keras is tf_keras")
-    return Finding(
-        check=name,
-        status=Status.PROBLEM,
-        message="tf.keras is Keras 3, which TensorFlow Recommenders cannot use",
-        remedy="unset TF_USE_LEGACY_KERAS and KERAS_BACKEND; import models before TensorFlow",
+        return Finding(name, "tf.keras is tf_keras")
+    return problem(
+        name,
+        "tf.keras is Keras 3, which TensorFlow Recommenders cannot use",
+        "unset TF_USE_LEGACY_KERAS and KERAS_BACKEND; import models before TensorFlow",
     )
 
 
 def check_processor(machine: str, features: frozenset[str]) -> Finding:
     """Checks the instruction sets that the wheels of TensorFlow and ScaNN were built for."""
     if machine not in {"x86_64", "AMD64"}:
-        return Finding(
-            check="processor",
-            status=Status.PROBLEM,
-            message=f"{machine}: ScaNN and tfx-bsl have wheels for x86-64 alone",
-            remedy="use an x86-64 machine or container",
+        return problem(
+            "processor",
+            f"{machine}: ScaNN and tfx-bsl have wheels for x86-64 alone",
+            "use an x86-64 machine or container",
         )
     lacking = sorted({"avx", "fma"} - features)
     if lacking:
-        return Finding(
-            check="processor",
-            status=Status.PROBLEM,
-            message=f"lacks {', '.join(lacking)}, which ScaNN and TensorFlow need",
-            remedy="use a processor (or a virtual machine type) of 2013 or later",
+        return problem(
+            "processor",
+            f"lacks {', '.join(lacking)}, which ScaNN and TensorFlow need",
+            "use a processor (or a virtual machine type) of 2013 or later",
         )
     if "avx2" not in features:
-        return Finding(
-            check="processor",
-            status=Status.WARNING,
-            message="has no AVX2: the index is searched several times slower",
-            remedy="use a processor with AVX2",
+        return warning(
+            "processor",
+            "has no AVX2: the index is searched several times slower",
+            "use a processor with AVX2",
         )
     return Finding(
-        check="processor",
-        message="AVX2, FMA" + (", AVX-512" if "avx512f" in features else "; no AVX-512"),
+        "processor", "AVX2, FMA" + (", AVX-512" if "avx512f" in features else "; no AVX-512")
     )
 
 
@@ -256,46 +242,38 @@ def check_amount(
     """Checks an amount of memory or disk, in GB."""
     message = f"{have_gb:.1f} GB"
     if have_gb >= comfortable_gb:
-        return Finding(check=check, message=message)
+        return Finding(check, message)
     if have_gb >= minimum_gb:
         message += f"; enough for the demo, {comfortable_gb:.0f} GB are comfortable"
-        return Finding(check=check, status=Status.WARNING, message=message, remedy=remedy)
+        return warning(check, message, remedy)
     message += f"; the demo needs {minimum_gb:.0f} GB"
-    return Finding(check=check, status=Status.PROBLEM, message=message, remedy=remedy)
+    return problem(check, message, remedy)
 
 
 def check_open_files(soft_limit: int) -> Finding:
     """Checks how many files and connections a process may hold open; -1 is no limit."""
     if soft_limit < 0 or soft_limit >= _COMFORTABLE_OPEN_FILES:
         text = "unlimited" if soft_limit < 0 else str(soft_limit)
-        return Finding(check="open files", message=text)
-    return Finding(
-        check="open files",
-        status=Status.WARNING,
-        message=f"{soft_limit}: a busy server holds one per connection",
-        remedy="ulimit -n 65536",
+        return Finding("open files", text)
+    return warning(
+        "open files", f"{soft_limit}: a busy server holds one per connection", "ulimit -n 65536"
     )
 
 
 def check_port(port: int, error: str) -> Finding:
     """Checks a port; ``error`` is what binding it said, empty when it worked."""
     if not error:
-        return Finding(check=f"port {port}", message="free")
-    return Finding(
-        check=f"port {port}",
-        status=Status.WARNING,
-        message=f"in use: {error}",
-        remedy="stop what listens there, or choose another port",
+        return Finding(f"port {port}", "free")
+    return warning(
+        f"port {port}", f"in use: {error}", "stop what listens there, or choose another port"
     )
 
 
 def check_program(check: str, path: str | None, *, purpose: str, remedy: str) -> Finding:
     """Checks a program that only some work needs; ``path`` is None where it is missing."""
     if path:
-        return Finding(check=check, message=path)
-    return Finding(
-        check=check, status=Status.WARNING, message=f"missing; only for {purpose}", remedy=remedy
-    )
+        return Finding(check, path)
+    return warning(check, f"missing; only for {purpose}", remedy)
 
 
 def memory_bytes(meminfo: str, control_group: str) -> int:

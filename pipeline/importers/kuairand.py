@@ -57,7 +57,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import polars as pl
@@ -65,7 +65,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import command, feedback
-from features.config import Bounds, check
+from features.config import Bounds
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import logs
@@ -109,9 +109,6 @@ class KuaiRandConfig(Window):
     with_feedback: bool = False
     bucket_bytes: int = BUCKET_BYTES
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:
     """Reads the data set and writes all its tables.
@@ -133,15 +130,15 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     notes = [f"{num_unplayed:,} impressions were not played, so they are not watches"]
     durations = []
     content = kuairand_content.read(files)
-    for rows in _read_all(files["videos"], kuairand_files.VIDEOS):
+    for rows in source_files.frames(files["videos"], kuairand_files.VIDEOS):
         batch = videos(rows, first_s=first_s)
         if content is not None:
             batch = batch.join(content, "video_id", "left", maintain_order="left")
         writer.write("videos", batch.to_arrow())
         durations.append(batch.select("video_id", "duration_s") if has_history else batch.clear())
-    profiles = users(pl.concat(_read_all(files["users"], kuairand_files.USERS)))
+    profiles = users(pl.concat(source_files.frames(files["users"], kuairand_files.USERS)))
     if has_history:
-        history = pl.concat(_read_all(files["history"], kuairand_files.HISTORY))
+        history = pl.concat(source_files.frames(files["history"], kuairand_files.HISTORY))
         watches = history_watches(history, pl.concat(durations), first_s=first_s)
         watches = config.kept(watches)
         writer.write("watches", watches.to_arrow())
@@ -320,14 +317,6 @@ def _code(column: str) -> pl.Expr:
     return _known(column).cast(pl.Int64).cast(pl.String)
 
 
-def _read_all(
-    paths: Sequence[pathlib.Path], types: Mapping[str, pa.DataType]
-) -> Iterator[pl.DataFrame]:
-    for path in paths:
-        for batch in source_files.read_batches(path, types):
-            yield pl.DataFrame(pl.from_arrow(batch))
-
-
 def _import_log(
     paths: Sequence[pathlib.Path], writer: logs.LogWriter, config: KuaiRandConfig
 ) -> tuple[int, int]:
@@ -357,13 +346,13 @@ def _buckets(
     """Yields the log some users at a time, all rows of a user together."""
     number = math.ceil(sum(map(_csv_bytes, paths)) / bucket_bytes)
     if number <= 1:
-        yield pl.concat(_read_all(paths, kuairand_files.LOG))
+        yield pl.concat(source_files.frames(paths, kuairand_files.LOG))
         return
     parts = [scratch / f"{bucket:05d}.parquet" for bucket in range(number)]
     with contextlib.ExitStack() as stack:
         schema = pa.schema(list(kuairand_files.LOG.items()))
         writers = [stack.enter_context(pq.ParquetWriter(part, schema)) for part in parts]
-        for rows in _read_all(paths, kuairand_files.LOG):
+        for rows in source_files.frames(paths, kuairand_files.LOG):
             bucket = pl.col("user_id").fill_null(0) % number
             for key, some in (
                 rows.with_columns(bucket=bucket)

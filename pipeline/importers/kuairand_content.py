@@ -1,11 +1,10 @@
 """KuaiRand's additions of 2026: captions and four levels of categories of its videos."""
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
-from absl import logging
 
 from pipeline.importers import kuairand_files, source_files
 
@@ -16,7 +15,7 @@ def read(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
     """Returns captions and categories of the videos that there are, by video_id; None for none."""
     if not files["captions"] and not files["categories"]:
         return None
-    ids = pl.concat(_read(files["videos"], {"video_id": pa.int64()}))
+    ids = pl.concat(source_files.frames(files["videos"], {"video_id": pa.int64()}))
     content = ids.select(video_id=pl.col("video_id").cast(pl.String)).unique()
     levels = zip(kuairand_files.CATEGORY_COLUMNS, kuairand_files.LEVELS, strict=True)
     columns = {
@@ -29,7 +28,7 @@ def read(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
             continue
         parts = [
             rows.join(ids, left_on="final_video_id", right_on="video_id", how="semi")
-            for rows in _read(files[role], types[role])
+            for rows in source_files.frames(files[role], types[role])
         ]
         key = pl.col("final_video_id").cast(pl.String)
         wanted = pl.concat(parts).select(video_id=key, **named).unique("video_id", keep="last")
@@ -39,12 +38,3 @@ def read(files: Mapping[str, Sequence[pathlib.Path]]) -> pl.DataFrame | None:
 
 def _name(column: str) -> pl.Expr:
     return pl.when(pl.col(column) != _UNKNOWN).then(column)
-
-
-def _read(
-    paths: Sequence[pathlib.Path], types: Mapping[str, pa.DataType]
-) -> Iterator[pl.DataFrame]:
-    for path in paths:
-        logging.info("Reading %s", path)
-        for batch in source_files.read_batches(path, types):
-            yield pl.DataFrame(pl.from_arrow(batch))

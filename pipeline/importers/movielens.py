@@ -154,11 +154,6 @@ class MovieLensConfig(Window):
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensConfig) -> list[str]:
     """Reads the data set and writes users, videos and watches.
 
-    Args:
-        source: Directory with the files, or one above it.
-        writer: Writer of the tables and the feature declarations.
-        config: Choices of how to read.
-
     Returns:
         Notes that a user of the logs should know, one clause each.
 
@@ -206,9 +201,6 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensC
 
 def last_apart(ratings: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """Moves the last rating of each user with two or more to a day of its own.
-
-    Args:
-        ratings: All ratings, by time.
 
     Returns:
         (ratings by time, beginning of that day, Unix seconds): the times of moved ratings keep
@@ -309,14 +301,12 @@ def _read(
 ) -> Iterator[pl.DataFrame]:
     path = directory / name
     if not path.is_file():
-        names = ", ".join(sorted(item.name for item in directory.iterdir()))
-        raise command.InputError(f"{path} is missing. {directory} holds: {names}.")
+        raise command.InputError(f"{path} is missing. {source_files.told(directory)}")
     separator = "\t" if name == "u.data" else layout.separator
     dialect = source_files.Dialect(
         separator=separator, has_header=layout.has_header, encoding=layout.encoding
     )
-    for batch in source_files.read_batches(path, types, dialect=dialect):
-        yield pl.DataFrame(pl.from_arrow(batch))
+    return source_files.frames([path], types, dialect=dialect)
 
 
 def _with_genres(films: pl.DataFrame) -> pl.DataFrame:

@@ -38,18 +38,18 @@ Source: Liu et al., ICLR 2025, arXiv 2410.20868 (CC BY-SA 4.0).
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
-from absl import logging
 
 from features import command
-from features.config import OneOf, check
+from features.config import OneOf
 from features.tables import logs
 from features.tables.time_windows import Window
 from pipeline.importers import source_files
+from pipeline.importers.source_files import text
 
 # Milliseconds of one unit of playing_time.
 UNITS = {"ms": 1.0, "s": 1000.0}
@@ -89,9 +89,6 @@ class RecFlowConfig(Window):
     stages: bool = False
     playing_time_unit: Annotated[str | None, OneOf(*UNITS)] = None
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowConfig) -> list[str]:
     """Reads the data set and writes all its tables, a day of it at a time.
@@ -112,7 +109,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowCon
     unit = config.playing_time_unit
     notes, videos, users = [], _Newest("video_id"), _Newest("user_id")
     for path in _days(root / "realshow"):
-        for rows in _read(path, SHOWN):
+        for rows in source_files.frames([path], SHOWN):
             if unit is None:
                 unit, agreement = playing_time_unit(rows)
                 notes.append(
@@ -125,7 +122,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowCon
             kept = config.kept(rows, "request_timestamp", per_s=1000)
             shown = impressions(kept, unit=unit)
             writer.write("impressions", shown.to_arrow())
-            writer.write("watches", watches(shown).to_arrow())
+            writer.write("watches", source_files.watches(shown, source=pl.lit("feed")).to_arrow())
             writer.write("feedback", feedback(kept, shown).to_arrow())
     if config.stages:
         notes.append(_import_stages(root / "all_stage", writer, config, videos))
@@ -172,24 +169,14 @@ def playing_time_unit(rows: pl.DataFrame) -> tuple[str, float]:
 def impressions(rows: pl.DataFrame, *, unit: str) -> pl.DataFrame:
     """Returns the impressions of rows of realshow, in their order."""
     return rows.select(
-        user_id=_text("user_id"),
-        video_id=_text("video_id"),
+        user_id=text("user_id"),
+        video_id=text("video_id"),
         time=pl.col("request_timestamp") // 1000,
         clicked=pl.col("effective_view") != 0,
         watch_time_s=pl.col("playing_time") * UNITS[unit] / 1000,
-        page_id=_text("request_id"),
+        page_id=text("request_id"),
         position=pl.col("rerank_index"),
-        device=_text("device_id"),
-    )
-
-
-def watches(shown: pl.DataFrame) -> pl.DataFrame:
-    """Returns the watches of impressions, in their order."""
-    return shown.filter(pl.col("watch_time_s") > 0).select(
-        *("user_id", "video_id", "time", "watch_time_s"),
-        completed=pl.col("clicked"),
-        source=pl.lit("feed"),
-        device=pl.col("device"),
+        device=text("device_id"),
     )
 
 
@@ -214,10 +201,10 @@ def nominations(rows: pl.DataFrame) -> pl.DataFrame:
         *(pl.when(pl.col(stage) != 0).then(pl.lit(stage)) for stage in reversed(_STAGES))
     )
     return rows.filter(pl.col("realshow") == 0).select(
-        user_id=_text("user_id"),
-        video_id=_text("video_id"),
+        user_id=text("user_id"),
+        video_id=text("video_id"),
         time=pl.col("request_timestamp") // 1000,
-        page_id=_text("request_id"),
+        page_id=text("request_id"),
         stage=furthest,
         rank_index=pl.col("rank_index"),
         rerank_index=pl.col("rerank_index"),
@@ -228,25 +215,25 @@ def video_table(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the videos of columns of ``SHOWN``."""
     duration = pl.when(pl.col("duration") > 0).then("duration")
     return rows.select(
-        video_id=_text("video_id"),
+        video_id=text("video_id"),
         upload_time=pl.col("upload_timestamp"),
-        channel_id=_text("author_id"),
+        channel_id=text("author_id"),
         topics=pl.concat_list(
             pl.concat_str(pl.lit("c1_"), "category_level_one"),
             pl.concat_str(pl.lit("c2_"), "category_level_two"),
         ),
         duration_s=duration / 1000,
-        upload_type=_text("upload_type"),
+        upload_type=text("upload_type"),
     )
 
 
 def user_table(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the users of columns of ``SHOWN``."""
     return rows.select(
-        user_id=_text("user_id"),
-        region=_text("province"),
-        gender=_text("gender"),
-        age_group=_text("age"),
+        user_id=text("user_id"),
+        region=text("province"),
+        gender=text("gender"),
+        age_group=text("age"),
     )
 
 
@@ -289,7 +276,7 @@ def _import_stages(
 ) -> str:
     count = 0
     for path in _days(directory):
-        for rows in _read(path, STAGES):
+        for rows in source_files.frames([path], STAGES):
             videos.add(rows.select(_VIDEO))
             unshown = nominations(config.kept(rows, "request_timestamp", per_s=1000))
             count += unshown.height
@@ -301,10 +288,9 @@ def _find(source: pathlib.Path) -> pathlib.Path:
     source_files.require_directory(source, expected="RecFlow's realshow/*.feather")
     directories = [d for d in (source, *sorted(source.glob("*/"))) if (d / "realshow").is_dir()]
     if not directories:
-        names = ", ".join(sorted(item.name for item in source.iterdir())[:10]) or "nothing"
         raise command.InputError(
             f"{source} lacks realshow/YYYY-MM-DD.feather, as in the original download. "
-            f"It holds: {names}."
+            + source_files.told(source)
         )
     return directories[0]
 
@@ -314,13 +300,3 @@ def _days(directory: pathlib.Path) -> Sequence[pathlib.Path]:
     if not days:
         raise command.InputError(f"{directory} has no YYYY-MM-DD.feather. Download it again.")
     return days
-
-
-def _read(path: pathlib.Path, types: dict[str, pa.DataType]) -> Iterator[pl.DataFrame]:
-    logging.info("Reading %s", path)
-    for batch in source_files.read_batches(path, types):
-        yield pl.DataFrame(pl.from_arrow(batch))
-
-
-def _text(column: str) -> pl.Expr:
-    return pl.col(column).cast(pl.String)

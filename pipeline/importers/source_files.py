@@ -5,8 +5,9 @@ import csv
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -71,6 +72,37 @@ def read_batches(
             yield batch
     if total == 0:
         raise command.InputError(f"{path} has no rows. Copy or unpack it again.")
+
+
+def frames(
+    paths: Iterable[pathlib.Path], types: Mapping[str, pa.DataType], **dialect: Dialect
+) -> Iterator[pl.DataFrame]:
+    """Yields files one after the other, piece by piece, as :func:`read_batches` reads them."""
+    for path in paths:
+        logging.info("Reading %s", path)
+        for batch in read_batches(path, types, **dialect):
+            yield pl.DataFrame(pl.from_arrow(batch))
+
+
+def text(column: str) -> pl.Expr:
+    """Returns a column, such as one of ids that are numbers, as text."""
+    return pl.col(column).cast(pl.String)
+
+
+def watches(shown: pl.DataFrame, *, source: pl.Expr) -> pl.DataFrame:
+    """Returns the watches of impressions of which the data knows no more, in their order."""
+    return shown.filter(pl.col("watch_time_s") > 0).select(
+        *("user_id", "video_id", "time", "watch_time_s"),
+        completed=pl.col("clicked"),
+        source=source,
+        device=pl.col("device"),
+    )
+
+
+def told(directory: pathlib.Path) -> str:
+    """Returns what a directory holds, for a message: its first ten names."""
+    names = ", ".join(sorted(item.name for item in directory.iterdir())[:10]) or "nothing"
+    return f"It holds: {names}."
 
 
 def num_rows(path: pathlib.Path) -> int:

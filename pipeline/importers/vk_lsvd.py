@@ -43,7 +43,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from absl import logging
 
 from features import command
 from features import vectors as features_vectors
@@ -51,6 +50,7 @@ from features.durations import DAY_S
 from features.tables import logs
 from features.tables.time_windows import Window
 from pipeline.importers import source_files
+from pipeline.importers.source_files import text
 
 WEEK_S = 7 * DAY_S
 FIRST_WEEK_S = 1_735_689_600  # 2025-01-01; the data set says January to June of 2025.
@@ -82,7 +82,7 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: Window) ->
         InputError: A file is missing, damaged, or not what it should be.
     """
     weeks, metadata = find(source)
-    items = pl.concat(_read(metadata / "items_metadata.parquet", ITEMS))
+    items = pl.concat(source_files.frames([metadata / "items_metadata.parquet"], ITEMS))
     durations = items.select("item_id", "duration")
     first = pl.DataFrame(schema={"item_id": pl.Int64, "upload_time": pl.Int64})
     users = pl.DataFrame(schema={"user_id": pl.Int64})
@@ -94,11 +94,13 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: Window) ->
             users = pl.concat([users, kept.select("user_id")]).unique()
             shown = impressions(kept.join(durations, "item_id", "left", maintain_order="left"))
             writer.write("impressions", shown.to_arrow())
-            writer.write("watches", watches(shown).to_arrow())
+            writer.write(
+                "watches", source_files.watches(shown, source=pl.col("surface")).to_arrow()
+            )
             writer.write("feedback", feedback(kept).to_arrow())
     vectors, has_vectors = _vectors(metadata / "item_embeddings.npz", first["item_id"])
     writer.write("videos", videos(items, first, vectors).to_arrow())
-    profiles = pl.concat(_read(metadata / "users_metadata.parquet", USERS))
+    profiles = pl.concat(source_files.frames([metadata / "users_metadata.parquet"], USERS))
     profiles = profiles.join(users, "user_id", "semi", maintain_order="left")
     writer.write("users", user_table(profiles).to_arrow())
     writer.write_features(
@@ -132,10 +134,9 @@ def find(source: pathlib.Path) -> tuple[dict[int, pathlib.Path], pathlib.Path]:
         if weeks:
             break
     else:
-        names = ", ".join(sorted(item.name for item in source.iterdir())[:10]) or "nothing"
         raise command.InputError(
             f"{source} lacks train/week_00.parquet, as in the original download. Give the "
-            f"directory of the whole, or of one subsample. It holds: {names}."
+            "directory of the whole, or of one subsample. " + source_files.told(source)
         )
     for above in (root, *list(root.resolve().parents)[:3]):
         if (above / "metadata" / "items_metadata.parquet").is_file():
@@ -151,24 +152,14 @@ def impressions(rows: pl.DataFrame) -> pl.DataFrame:
     is_watched = pl.col("timespent") >= WATCHED_SHARE * pl.col("duration")
     is_target = pl.col("like") | pl.col("share") | pl.col("bookmark") | is_watched.fill_null(False)
     return rows.select(
-        user_id=_text("user_id"),
-        video_id=_text("item_id"),
+        user_id=text("user_id"),
+        video_id=text("item_id"),
         time=pl.col("time"),
         clicked=is_target,
         watch_time_s=pl.col("timespent").cast(pl.Float64),
         surface=pl.concat_str(pl.lit("place_"), "place"),
         device=pl.concat_str(pl.lit("platform_"), "platform"),
-        agent=_text("agent"),
-    )
-
-
-def watches(shown: pl.DataFrame) -> pl.DataFrame:
-    """Returns the watches of impressions, in their order."""
-    return shown.filter(pl.col("watch_time_s") > 0).select(
-        *("user_id", "video_id", "time", "watch_time_s"),
-        completed=pl.col("clicked"),
-        source=pl.col("surface"),
-        device=pl.col("device"),
+        agent=text("agent"),
     )
 
 
@@ -177,8 +168,8 @@ def feedback(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(
         [
             rows.filter(pl.col(kind)).select(
-                user_id=_text("user_id"),
-                video_id=_text("item_id"),
+                user_id=text("user_id"),
+                video_id=text("item_id"),
                 time=pl.col("time") + pl.col("timespent"),
                 kind=pl.lit(kind),
             )
@@ -191,9 +182,9 @@ def videos(items: pl.DataFrame, first: pl.DataFrame, vectors: pl.DataFrame) -> p
     """Returns the videos that have a row: metadata, first times and content vectors by item_id."""
     joined = first.sort("upload_time", "item_id").join(items, "item_id", "left")
     return joined.join(vectors, "item_id", "left", maintain_order="left").select(
-        video_id=_text("item_id"),
+        video_id=text("item_id"),
         upload_time=pl.col("upload_time"),
-        channel_id=_text("author_id"),
+        channel_id=text("author_id"),
         duration_s=pl.when(pl.col("duration") > 0).then("duration").cast(pl.Float64),
         **({"content_vector": pl.col("embedding")} if "embedding" in vectors.columns else {}),
     )
@@ -202,9 +193,9 @@ def videos(items: pl.DataFrame, first: pl.DataFrame, vectors: pl.DataFrame) -> p
 def user_table(rows: pl.DataFrame) -> pl.DataFrame:
     """Returns the users of columns of ``USERS``."""
     return rows.select(
-        user_id=_text("user_id"),
-        region=_text("geo"),
-        gender=_text("gender"),
+        user_id=text("user_id"),
+        region=text("geo"),
+        gender=text("gender"),
         age=pl.col("age").cast(pl.Float64),
     )
 
@@ -237,18 +228,8 @@ def _vectors(path: pathlib.Path, item_ids: pl.Series) -> tuple[pl.DataFrame, boo
 def _timed(path: pathlib.Path, week: int) -> Iterator[pl.DataFrame]:
     """Yields the rows of a week with the time that their place in it gives."""
     total, before = source_files.num_rows(path), 0
-    for rows in _read(path, ROWS):
+    for rows in source_files.frames([path], ROWS):
         place = pl.int_range(before, before + rows.height, dtype=pl.Int64)
         begin = FIRST_WEEK_S + week * WEEK_S
         yield rows.with_columns(time=begin + place * WEEK_S // total)
         before += rows.height
-
-
-def _read(path: pathlib.Path, types: Mapping[str, pa.DataType]) -> Iterator[pl.DataFrame]:
-    logging.info("Reading %s", path)
-    for batch in source_files.read_batches(path, types):
-        yield pl.DataFrame(pl.from_arrow(batch))
-
-
-def _text(column: str) -> pl.Expr:
-    return pl.col(column).cast(pl.String)

@@ -52,7 +52,7 @@ class Client:
         self.address = f"http://{parts.netloc}"
         self._host = parts.netloc
         self._local = threading.local()
-        self._workers = workers
+        self._connections: list[http.client.HTTPConnection] = []
         self._pool = concurrent.futures.ThreadPoolExecutor(workers) if workers > 1 else None
 
     def each(
@@ -111,6 +111,7 @@ class Client:
         if connection is None:
             connection = http.client.HTTPConnection(self._host, timeout=_TIMEOUT_S)
             self._local.connection = connection
+            self._connections.append(connection)
         connection.request(method, path, body, {"content-type": "application/json"})
         answer = connection.getresponse()
         return answer.status, answer.read()
@@ -119,10 +120,13 @@ class Client:
         connection = getattr(self._local, "connection", None)
         if connection is not None:
             connection.close()
+            self._connections.remove(connection)
             self._local.connection = None
 
     def close(self) -> None:
-        """Ends the workers and the connection of this thread."""
+        """Ends the workers and the connections."""
         if self._pool is not None:
             self._pool.shutdown()
         self._drop()
+        for connection in self._connections:  # Of the workers.
+            connection.close()

@@ -22,6 +22,7 @@ from features.durations import DAY_S
 from pipeline.living import course as living_course
 from pipeline.living import nights
 from pipeline.living.course import Course
+from pipeline.living.figures import Happened
 from pipeline.living.presets import Preset
 from pipeline.living.server import Server
 from pipeline.living.stages import Stages
@@ -130,6 +131,17 @@ class LivingSite:
         arms = (experiment.arm_of(user_id) for user_id in site_events.user_ids(world))
         return np.array([place[arm.name] if arm else -1 for arm in arms])
 
+    def happened(self, kind: str) -> dict[int, Happened]:
+        """Returns what happened in the whole stages of a kind, by day."""
+        return {
+            day: Happened.read(
+                self.stages.path(f"{kind}-{day}") / HAPPENED,
+                away=record["away"],
+                videos=record["videos"],
+            )
+            for day, record in records(self.stages, kind).items()
+        }
+
 
 class Site:
     """The running site: world, clock, server and people; a context."""
@@ -216,7 +228,9 @@ class Site:
             work=living.work,
             said=living.said / f"night-{day}.log",
         )
-        logging.info("Night %d: %s in %.0f s.", day, night.outcome, night.wall_s)
+        failed = [f"{g['rule']}: {g['value']}" for g in night.gates if g["verdict"] == "FAIL"]
+        told = "; ".join([f"{night.outcome} in {night.wall_s:.0f} s", *failed])
+        logging.info("Night %d: %s.", day, told)
         if night.release:
             self._course.wait_for_release(release.current(living.serving_root))
         living_course.save(directory / VISITORS, self._course.visitors)

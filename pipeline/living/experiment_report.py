@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import files, provenance, reports
+from features import files, reports
 from features.durations import DAY_S
 from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Figure
 from pipeline.living import course as living_course
+from pipeline.living import days as living_days
 from pipeline.living import experiments, figures
 from pipeline.living.days import LivingSite
 from pipeline.living.experiments import Claim
@@ -20,8 +21,8 @@ JSON, HTML = "experiment.json", "experiment.html"
 _ALL = "all"
 # What is watched, then what the truth says of the same pages, then what it was spent on.
 _COLUMNS = (
-    "watch_min_per_user", "page_value_s", "oracle_share", "click_rate", "satisfaction",
-    "clickbait", "fresh_watched", "repeated",
+    figures.MAIN, figures.ADJUSTED, "recommended_min_per_user", "page_value_s", "oracle_share",
+    "click_rate", "satisfaction", "clickbait", "fresh_shown", "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 _MAIN = "page_value_s"
 
@@ -30,20 +31,21 @@ def write(living: LivingSite, claims: Sequence[Claim], *, days: int) -> list[str
     """Writes both; returns what there is to say in a few lines."""
     world = living_course.world_of(living.run.preset.site, living.logs)
     records = dict(living.stages.done())
-    happened = {}
-    for day, directory in experiments.happened_in(living, days).items():
-        record = records[f"{experiments.VISITS}-{day}"]
-        happened[day] = figures.Happened.read(
-            directory, away=record["away"], videos=record["videos"]
-        )
-    arms = living.arms(world, experiments.NAME)
-    measured = figures.of_days(world, arms, [claim.name for claim in claims], happened)
+    before = living.happened(living_days.VISITS)
+    measured = figures.of_days(
+        world,
+        living.arms(world, experiments.NAME),
+        [claim.name for claim in claims],
+        living.happened(experiments.VISITS),
+        before={day - living.run.days: happened for day, happened in before.items()},
+        against={claim.name: claim.against for claim in claims[1:]},
+    )
     split = _split(living, days)
     report = {
         "run": json.loads(living.run.to_json()),
-        "provenance": provenance.stamp(),
+        "provenance": reports.stamp(),
         "arms": {
-            claim.name: {"text": claim.text, "flags": claim.flags, "settings": claim.settings}
+            claim.name: {key: value for key, value in vars(claim).items() if key != "name"}
             for claim in claims
         },
         "split": split,
@@ -69,15 +71,16 @@ def _split(living: LivingSite, days: int) -> Mapping[str, Any]:
 
 
 def _lines(claims: Sequence[Claim], measured: Mapping[str, Figure]) -> list[str]:
-    rows = [["arm", "watch time per user, min", "home page by the truth, s", "minus control"]]
+    rows = [["arm", "watch time per user, min", "home page by the truth, s", "difference", "from"]]
     for claim in claims:
         key = f"{_ALL}/{claim.name}"
-        change = ""
+        change = against = ""
         if claim is not experiments.CONTROL:
-            one = measured[f"{key}-{experiments.CONTROL.name}/{_MAIN}"]
+            one = measured[f"{key}-{claim.against}/{_MAIN}"]
             change = f"{one.value:+.1f} [{one.low:+.1f}, {one.high:+.1f}]"
-        values = (measured[f"{key}/{name}"].value for name in ("watch_min_per_user", _MAIN))
-        rows.append([claim.name, *(reports.number(value) for value in values), change])
+            against = claim.against
+        values = (measured[f"{key}/{name}"].value for name in (figures.MAIN, _MAIN))
+        rows.append([claim.name, *(reports.number(value) for value in values), change, against])
     return ["Live experiments:", *report_parts.columns(rows).splitlines()]
 
 
@@ -87,9 +90,8 @@ def _page(
     measured: Mapping[str, Figure],
     split: Mapping[str, Any],
 ) -> str:
-    control = experiments.CONTROL.name
     header = ["arm", *(figures.METRICS[name] for name in _COLUMNS)]
-    others = [claim for claim in claims if claim.name != control]
+    others = [claim for claim in claims if claim is not experiments.CONTROL]
     site = living.run.preset.site
     return reports.render(
         "pipeline.living",
@@ -120,9 +122,9 @@ def _page(
             header,
             [
                 [
-                    Cell(claim.name),
+                    Cell(f"{claim.name} - {claim.against}"),
                     *(
-                        _difference(measured[f"{_ALL}/{claim.name}-{control}/{name}"])
+                        _difference(measured[f"{_ALL}/{claim.name}-{claim.against}/{name}"])
                         for name in _COLUMNS
                     ),
                 ]
@@ -134,7 +136,7 @@ def _page(
 
 
 def _verdict(claim: Claim, measured: Mapping[str, Figure]) -> dict[str, str]:
-    one = measured[f"{_ALL}/{claim.name}-{experiments.CONTROL.name}/{_MAIN}"]
+    one = measured[f"{_ALL}/{claim.name}-{claim.against}/{_MAIN}"]
     word = "more" if one.value > 0 else "less"
     sure = "" if one.excludes_zero else ", which may be chance"
     style = ("better" if one.value > 0 else "worse") if one.excludes_zero else ""

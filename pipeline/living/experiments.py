@@ -6,10 +6,13 @@ server serves them side by side, each user by the release and settings of one ar
 pages by expected watch time, without a learned order, which would hide what they differ in. Gates
 do not decide: an arm that is worse is what an experiment is for, so each release is published with
 that reason.
+
+With a thousand videos nearly all that is worth watching reaches the ranker, whatever candidate
+generation proposes. So what the paper says of candidate generation is tried on pages in its order,
+against the arm ``retrieval``.
 """
 
 import dataclasses
-import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +34,9 @@ _CHURN = [
     if "impression" in name  # How often a video was shown to the user, and when last.
 ]
 _BY_RANKER: Mapping[str, Any] = {"order": "watch_time"}
+_BY_RETRIEVAL: Mapping[str, Any] = {"order": "retrieval"}
+# Of all arms. After some days hardly anybody has the 64 examples that a user has by default.
+_FLAGS: Mapping[str, str] = {"preprocess_flags": "--examples_per_user=12"}
 _KEEP = 32
 
 
@@ -44,15 +50,22 @@ class Claim:
         flags: Flag of ``pipeline.retrain`` to what is added to it; none where the release of the
             control serves.
         settings: Settings of its pages.
+        against: Name of the arm that it is compared with.
     """
 
     name: str
     text: str
     flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(_BY_RANKER))
+    against: str = "control"
 
 
 CONTROL = Claim(name="control", text="ranked by expected watch time, as in the paper")
+RETRIEVAL = Claim(
+    name="retrieval",
+    text="pages in the order of candidate generation, without the ranker",
+    settings=_BY_RETRIEVAL,
+)
 # The claims of sections 3.3, 3.4, 4.1, 4.2, and exploration, which the paper leaves out.
 CLAIMS: Mapping[str, Claim] = {
     claim.name: claim
@@ -67,30 +80,37 @@ CLAIMS: Mapping[str, Claim] = {
             text="the ranker does not know what was shown before (section 4.1)",
             flags={"ranker_flags": f"--exclude={','.join(_CHURN)}"},
         ),
+        RETRIEVAL,
         Claim(
             name="no_age",
             text="candidate generation without the example age (section 3.3)",
             flags={"candidate_flags": "--exclude=example_age_s --age_pieces=0"},
+            settings=_BY_RETRIEVAL,
+            against=RETRIEVAL.name,
         ),
         Claim(
             name="held_out",
             text="learns held-out watches, not the next one (section 3.4)",
             flags={"preprocess_flags": "--label=held_out"},
+            settings=_BY_RETRIEVAL,
+            against=RETRIEVAL.name,
         ),
         Claim(
             name="all_examples",
-            text="every watch of a user is an example (section 3.4)",
+            text="every watch of a user is an example, not 12 at most (section 3.4)",
             flags={"preprocess_flags": "--examples_per_user=0"},
-        ),
-        Claim(
-            name="retrieval",
-            text="pages in the order of candidate generation, without the ranker",
-            settings={"order": "retrieval"},
+            settings=_BY_RETRIEVAL,
+            against=RETRIEVAL.name,
         ),
         Claim(
             name="explored",
             text="a tenth of the places for fresh videos of which little is known",
             settings={**_BY_RANKER, "explored": 0.1},
+        ),
+        Claim(
+            name="learned",
+            text="the order of pages that was learnt from watches, which serves by default",
+            settings={"order": "learned"},
         ),
     )
 }
@@ -108,7 +128,10 @@ def chosen(names: Sequence[str]) -> list[Claim]:
         raise command.InputError(
             f"--experiments must be among all, {', '.join(CLAIMS)}, got {','.join(names)!r}."
         )
-    return [CONTROL, *(CLAIMS[name] for name in wanted)]
+    claims = [CLAIMS[name] for name in wanted]
+    if RETRIEVAL not in claims and any(claim.against == RETRIEVAL.name for claim in claims):
+        claims.insert(0, RETRIEVAL)
+    return [CONTROL, *claims]
 
 
 def run(living: LivingSite, claims: Sequence[Claim], *, days: int) -> None:
@@ -192,17 +215,9 @@ def _trained(living: LivingSite, claims: Sequence[Claim]) -> dict[str, Any]:
 def _flags(living: LivingSite, claim: Claim, until_s: int) -> list[str]:
     """Returns the flags of the site's retraining with what the arm adds."""
     flags = dict(flag.removeprefix("--").split("=", 1) for flag in living.run.preset.retrain)
-    for name, more in claim.flags.items():
-        flags[name] = f"{flags.get(name, '')} {more}".strip()
+    for name, more in (*_FLAGS.items(), *claim.flags.items()):
+        flags[name] = f"{flags.get(name, '')} {more}".strip()  # The last of a flag counts.
     flags["release_flags"] = f"{flags.get('release_flags', '')} --keep={_KEEP}".strip()
     flags["until"] = command.format_time(until_s)
     flags["force_publish"] = f"arm {claim.name} of an experiment"
     return [f"--{name}={value}" for name, value in flags.items()]
-
-
-def happened_in(living: LivingSite, days: int) -> Mapping[int, pathlib.Path]:
-    """Returns the directories of what happened, by day of the experiment."""
-    return {
-        day: living.stages.path(f"{VISITS}-{day}") / living_days.HAPPENED
-        for day in range(1, days + 1)
-    }

@@ -6,7 +6,8 @@ watches nothing. Intervals are those of a bootstrap over users.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,9 +21,12 @@ from pipeline.site import world as site_world
 
 Columns = Mapping[str, np.ndarray]
 REPLICATES = 2000
+MAIN = "watch_min_per_user"
+ADJUSTED = "adjusted_min_per_user"
 # Name to what it is, in the order of tables.
 METRICS: Mapping[str, str] = {
-    "watch_min_per_user": "watch time per user, minutes",
+    MAIN: "watch time per user, minutes",
+    ADJUSTED: "the same, adjusted for what each user watched before, minutes",
     "recommended_min_per_user": "of it from pages, minutes",
     "oracle_share": "share of the oracle's value of a home page",
     "page_value_s": "expected watch time of a home page by the truth, seconds",
@@ -34,11 +38,16 @@ METRICS: Mapping[str, str] = {
     "clickbait": "clickbait of a watch from a page",
     "fresh_shown": "share of impressions of videos younger than a day",
     "fresh_watched": "share of watches from pages of videos younger than a day",
+    "fresh_clicks_per_user": "clicks of videos younger than a day per user",
     "shown_age_h": "age of what is shown, hours",
     "watched_age_h": "age of what is watched from pages, hours",
     "repeated": "share of impressions that their user had seen before",
 }
-COVERAGE = "coverage"
+# Of an arm as a whole, without an interval.
+WHOLE: Mapping[str, str] = {
+    "coverage": "distinct videos shown, part of all",
+    "uploads_clicked": "videos younger than a day that somebody of it clicked, part of those shown",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,30 +100,43 @@ def of_days(
     names: Sequence[str],
     days: Mapping[int, Happened],
     *,
+    before: Mapping[int, Happened],
+    against: Mapping[str, str] = types.MappingProxyType({}),
     seed: int = 0,
 ) -> dict[str, Figure]:
-    """Returns figures by ``day/arm/metric``, and differences from the first arm.
+    """Returns figures by ``day/arm/metric``, and differences between arms.
 
-    Those have the key ``day/arm-control/metric``; day ``all`` is all of them together.
+    Those have the key ``day/arm-control/metric``; day ``all`` is all of them together. Adjusted
+    watch time is y - theta (x - mean x), where x is what each user watched per day before the arms
+    differed and theta = cov(x, y) / var(x): whom chance put into an arm counts for less.
 
     Args:
         world: World of the site.
         arms: int64 [N], place of each user's arm in ``names``.
         names: Names of the arms, the control first.
         days: What happened, by day.
+        against: Arm to the one that it is compared with, where that is not the first.
+        before: Days on which the arms did not differ yet, likewise; those that are among ``days``
+            have no adjusted figure.
         seed: Seed of the resamples.
+
+    Source: Deng et al., WSDM 2013, "Improving the Sensitivity of Online Controlled Experiments by
+    Utilizing Pre-Experiment Data" (CUPED).
     """
     users = len(arms)
-    sheet = _ArmSheet(arms, names)
+    sheet = _ArmSheet(arms, {name: against.get(name, names[0]) for name in names})
     seen: set[int] = set()
     total: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    watched_before = _minutes(users, before.values())
     for day, happened in days.items():
         sums = _sums(world, happened, users, seen)
+        if day not in before:
+            sums[ADJUSTED] = _adjusted(sums[MAIN], watched_before)
         for metric, (top, bottom) in sums.items():
-            before = total.get(metric, (np.zeros(users), np.zeros(users)))
-            total[metric] = before[0] + top, before[1] + bottom
+            past = total.get(metric, (np.zeros(users), np.zeros(users)))
+            total[metric] = past[0] + top, past[1] + bottom
         sheet.add_day(str(day), sums)
-        sheet.add_coverage(str(day), happened)
+        sheet.add_whole(world, str(day), happened)
     sheet.add_day("all", total)
     return sheet.sheet.figures(Bootstrap(num_users=users, replicates=REPLICATES, seed=seed))
 
@@ -126,27 +148,52 @@ class _ArmSheet:
         sheet: Figures by ``day/arm/metric``, differences by ``day/arm-control/metric``.
     """
 
-    def __init__(self, arms: np.ndarray, names: Sequence[str]) -> None:
+    def __init__(self, arms: np.ndarray, against: Mapping[str, str]) -> None:
         self.sheet = Sheet()
-        self._arms, self._names = arms, names
+        self._arms, self._against = arms, against
 
     def add_day(self, day: str, sums: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        control = self._names[0]
         for metric, (top, bottom) in sums.items():
-            for number, name in enumerate(self._names):
+            for number, (name, control) in enumerate(self._against.items()):
                 mine = self._arms == number
                 one = UserSums(numerator=top * mine, denominator=bottom * mine)
                 self.sheet.add(f"{day}/{name}/{metric}", one, n=int(mine.sum()))
-                if number:
+                if name != control:
                     first, second = f"{day}/{name}/{metric}", f"{day}/{control}/{metric}"
                     self.sheet.compare(f"{day}/{name}-{control}/{metric}", first, second)
 
-    def add_coverage(self, day: str, happened: Happened) -> None:
+    def add_whole(self, world: site_world.World, day: str, happened: Happened) -> None:
         shown = happened.impressions
-        for number, name in enumerate(self._names):
-            mine = shown["video"][self._arms[shown["user"]] == number]
-            share = len(np.unique(mine)) / max(happened.videos, 1)
-            self.sheet.state(f"{day}/{name}/{COVERAGE}", share, n=len(mine))
+        video, arm = shown["video"], self._arms[shown["user"]]
+        is_fresh = shown["time"] - world.videos.upload_time[video] < DAY_S
+        fresh = np.unique(video[is_fresh])
+        for number, name in enumerate(self._against):
+            mine = arm == number
+            clicked = video[mine & is_fresh & shown["clicked"].astype(bool)]
+            shares = {
+                "coverage": (np.unique(video[mine]), happened.videos),
+                "uploads_clicked": (np.unique(clicked), len(fresh)),
+            }
+            for metric, (some, every) in shares.items():
+                share = len(some) / max(every, 1)
+                self.sheet.state(f"{day}/{name}/{metric}", share, n=int(mine.sum()))
+
+
+def _minutes(users: int, days: Iterable[Happened]) -> np.ndarray:
+    """Returns the minutes that each user watched on an average day of some, float64 [N]."""
+    count = _counter(users)
+    watched = [count(day.watches["user"], day.watches["watch_time_s"] / 60) for day in days]
+    return np.asarray(np.mean(watched or [np.zeros(users)], axis=0))
+
+
+def _adjusted(
+    sums: tuple[np.ndarray, np.ndarray], before: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    minutes, everyone = sums
+    centred = before - before.mean()
+    spread = float(centred @ centred)
+    theta = float(centred @ minutes) / spread if spread else 0.0
+    return minutes - theta * centred, everyone
 
 
 def _sums(
@@ -162,6 +209,7 @@ def _sums(
     upload = world.videos.upload_time
     watched_age = (watches["time"][is_of_page] - upload[of_page["video"]]) / HOUR_S
     shown_age = (shown["time"] - upload[shown["video"]]) / HOUR_S
+    is_fresh = shown_age < DAY_S / HOUR_S
     _, first = np.unique(shown["page"], return_index=True)
     everyone = np.ones(users)
     impressions, page_watches = count(shown["user"]), count(of_page["user"])
@@ -170,7 +218,7 @@ def _sums(
     came = ((count(user) + impressions) > 0).astype(np.float64)
     bait = world.videos.clickbait[of_page["video"]]
     return {
-        "watch_min_per_user": (count(user, minutes), everyone),
+        MAIN: (count(user, minutes), everyone),
         "recommended_min_per_user": (count(of_page["user"], minutes[is_of_page]), everyone),
         "oracle_share": (count(looks["user"], looks["value"]), count(looks["user"], looks["best"])),
         "page_value_s": (count(looks["user"], looks["value"]), count(looks["user"])),
@@ -180,7 +228,8 @@ def _sums(
         "click_rate": (count(shown["user"], shown["clicked"]), impressions),
         "satisfaction": (count(of_page["user"], thought), page_watches),
         "clickbait": (count(of_page["user"], bait), page_watches),
-        "fresh_shown": (count(shown["user"], shown_age < DAY_S / HOUR_S), impressions),
+        "fresh_shown": (count(shown["user"], is_fresh), impressions),
+        "fresh_clicks_per_user": (count(shown["user"], is_fresh * shown["clicked"]), everyone),
         "fresh_watched": (count(of_page["user"], watched_age < DAY_S / HOUR_S), page_watches),
         "shown_age_h": (count(shown["user"], shown_age), impressions),
         "watched_age_h": (count(of_page["user"], watched_age), page_watches),

@@ -18,6 +18,7 @@ from serving.process.clock import SharedClock
 
 _VISITORS = "visitors.npz"
 _READY_WITHIN_S = 300.0
+_KEPT_UP = 0.98  # Of --speedup; less is said.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,13 @@ def run(
     passed = course.run(from_s, from_s + days * DAY_S)
     living_course.save(kept, course.visitors)
     client.close()
+    if passed.speedup < _KEPT_UP * live.speedup:
+        logging.warning(
+            "The server and the simulation keep up with %.0f simulated seconds in one, not with "
+            "--speedup=%g.",
+            passed.speedup,
+            live.speedup,
+        )
     return Lived(
         passed=passed,
         until_s=course.visitors.until_s,

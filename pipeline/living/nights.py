@@ -10,15 +10,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from features import command
 from pipeline.living import processes
 from pipeline.steps import retraining
 from serving.release import manifest as release
 
 PUBLISHED, REFUSED, FAILED = "published", "refused", "failed"
 _GATE = re.compile(
-    r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>.*?): (?P<value>.*) \(asked: (?P<asked>.*)\)$"
+    r"(?P<verdict>pass|FAIL|not checked)\s+(?P<rule>(?:\w+: )?.*?): "  # "watches: rows of: 0"
+    r"(?P<value>.*) \(asked: (?P<asked>.*)\)$"
 )
-_REFUSED = 2
 _MIB_IN_KIB = 1024
 
 
@@ -27,8 +28,7 @@ class Night:
     """What came of a night.
 
     Attributes:
-        outcome: ``published``; ``refused``, where gates or the logs forbade a release; or
-            ``failed``.
+        outcome: ``published``; ``refused``, where gates forbade a release; or ``failed``.
         release: The version that serves from then on; "" where nothing was ever published.
         exit_code: Exit code of the retraining.
         wall_s: Duration, seconds.
@@ -88,7 +88,7 @@ def retrain(
     text = said.read_text(errors="replace")
     is_new = after is not None and after != before
     return Night(
-        outcome=PUBLISHED if is_new else REFUSED if code == _REFUSED else FAILED,
+        outcome=PUBLISHED if is_new else outcome_of(code),
         release=after or "",
         exit_code=code,
         wall_s=time.monotonic() - started,
@@ -98,6 +98,11 @@ def retrain(
         gates=gates_in(text),
         said="" if is_new else "\n".join(text.splitlines()[-12:]),
     )
+
+
+def outcome_of(exit_code: int) -> str:
+    """Returns the outcome of a retraining that published nothing, as ``retrain.json`` names it."""
+    return REFUSED if exit_code == command.RefusedError.exit_code else FAILED
 
 
 def gates_in(text: str) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import charts, files, provenance, reports
+from features import charts, files, reports
 from features.reports import Cell, Table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Figure
@@ -15,7 +15,7 @@ from pipeline.living import figures
 from pipeline.living.days import LivingSite
 
 JSON, HTML = "report.json", "report.html"
-_FIRST = "watch_min_per_user"
+_FIRST = figures.MAIN
 _ALL = "all"
 
 
@@ -23,10 +23,10 @@ def write(living: LivingSite) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
     visits = living_days.records(living.stages, living_days.VISITS)
     nights = living_days.records(living.stages, living_days.NIGHT)
-    figures_of = _figures(living, visits)
+    figures_of = _figures(living)
     report = {
         "run": json.loads(living.run.to_json()),
-        "provenance": provenance.stamp(),
+        "provenance": reports.stamp(),
         "figures": {key: figure.to_json() for key, figure in figures_of.items()},
         "visits": {str(day): {**v, "away": len(v["away"])} for day, v in visits.items()},
         "nights": {str(day): dict(night) for day, night in nights.items()},
@@ -36,20 +36,12 @@ def write(living: LivingSite) -> list[str]:
     return _lines(figures_of, list(visits), nights)
 
 
-def _figures(living: LivingSite, visits: Mapping[int, Mapping[str, Any]]) -> dict[str, Figure]:
+def _figures(living: LivingSite) -> dict[str, Figure]:
     world = living_course.world_of(living.run.preset.site, living.logs)
-    happened = {
-        day: figures.Happened.read(
-            living.stages.path(f"{living_days.VISITS}-{day}") / living_days.HAPPENED,
-            away=record["away"],
-            videos=record["videos"],
-        )
-        for day, record in visits.items()
-    }
-    names = [living_days.POPULARITY, living_days.OURS]
-    return figures.of_days(
-        world, living.arms(world, living.run.experiment["name"]), names, happened
-    )
+    happened = living.happened(living_days.VISITS)
+    arms = living.arms(world, living.run.experiment["name"])
+    # On day 1 nothing was learnt yet: pages of both arms were made alike.
+    return figures.of_days(world, arms, _arms(), happened, before={1: happened[1]})
 
 
 def _lines(
@@ -108,7 +100,10 @@ def _page(
             (title, _metric_table(figures_of, days, metric))
             for metric, title in figures.METRICS.items()
         ]
-        + [("distinct videos shown, part of all", _coverage(figures_of, list(map(str, visits))))],
+        + [
+            (title, _whole_table(figures_of, list(map(str, visits)), metric))
+            for metric, title in figures.WHOLE.items()
+        ],
         nights=_nights(nights),
         gates=[
             (f"Gates of night {day}", _gates(night["gates"]), night["said"])
@@ -118,8 +113,8 @@ def _page(
     )
 
 
-def _plot(figures_figures_of: Mapping[str, Figure], days: Sequence[str]) -> charts.Drawing:
-    lines = {arm: [figures_figures_of[f"{day}/{arm}/{_FIRST}"] for day in days] for arm in _arms()}
+def _plot(figures_of: Mapping[str, Figure], days: Sequence[str]) -> charts.Drawing:
+    lines = {arm: [figures_of[f"{day}/{arm}/{_FIRST}"] for day in days] for arm in _arms()}
     return charts.draw(
         charts.Plot(
             kind=charts.LINES,
@@ -145,21 +140,22 @@ def _metric_table(figures_of: Mapping[str, Figure], days: Sequence[str], metric:
     rows = [
         [
             Cell(key),
-            *(
-                reports.figure_cell(figures_of[f"{day}/{key}/{metric}"], signed="-" in key)
-                for day in days
-            ),
+            *(_cell(figures_of.get(f"{day}/{key}/{metric}"), signed="-" in key) for day in days),
         ]
         for key in keys
     ]
     return Table(["", *(f"day {day}" if day != _ALL else "all days" for day in days)], rows)
 
 
-def _coverage(figures_of: Mapping[str, Figure], days: Sequence[str]) -> Table:
+def _cell(figure: Figure | None, *, signed: bool) -> Cell:
+    return Cell("–") if figure is None else reports.figure_cell(figure, signed=signed)
+
+
+def _whole_table(figures_of: Mapping[str, Figure], days: Sequence[str], metric: str) -> Table:
     rows = [
         [
             Cell(arm),
-            *(reports.figure_cell(figures_of[f"{day}/{arm}/{figures.COVERAGE}"]) for day in days),
+            *(reports.figure_cell(figures_of[f"{day}/{arm}/{metric}"]) for day in days),
         ]
         for arm in _arms()
     ]

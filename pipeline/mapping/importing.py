@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from features import command, declarations
 from features.catalogue import combined
-from features.config import Bounds, check
+from features.config import Bounds
 from features.screen import progress
 from features.tables import casts, log_writer, raw_tables, schema, time_windows
 from features.tables.time_windows import Window
@@ -45,9 +45,6 @@ class MappingConfig(Window):
     )
     now_s: int
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 def import_mapping(
     mapping: MappingFile,
@@ -57,12 +54,6 @@ def import_mapping(
     rejected: RejectedRows,
 ) -> list[str]:
     """Reads all sources and writes all tables.
-
-    Args:
-        mapping: What becomes what.
-        writer: Writer of the logs.
-        config: What of the sources is taken.
-        rejected: Place for rows that are set aside.
 
     Returns:
         Notes that a user of the logs should know, one clause each.

@@ -302,12 +302,7 @@ class _Reader:
 
 
 def kind_of(location: str, directory: pathlib.Path) -> str:
-    """Returns the kind of a source that is given by its place alone.
-
-    Args:
-        location: Path or address.
-        directory: Directory at which relative paths begin.
-    """
+    """Returns the kind of a source that is given by its place alone."""
     if "://" in location or location.lower().endswith(_DATABASES):
         return "database"
     return "delta" if (directory / location / "_delta_log").is_dir() else "files"

@@ -41,10 +41,6 @@ class Stream:
 def open_source(source: Source, directory: pathlib.Path) -> Stream:
     """Opens a source of kind database, delta or iceberg.
 
-    Args:
-        source: Source to open.
-        directory: Directory at which relative paths begin.
-
     Raises:
         command.InputError: A library is missing, or the source cannot be opened.
     """

@@ -44,10 +44,6 @@ class MinuteCounts(beam.DoFn):
     """(bucket, clean tables) -> the bucket's live statistics: counts by video and minute, stored.
 
     They are not combined as other sums are: a runner would hold them several times over.
-
-    Args:
-        videos_dir: The catalogue.
-        store_dir: Gets the tables.
     """
 
     def __init__(self, videos_dir: str, store_dir: pathlib.Path) -> None:

@@ -118,11 +118,7 @@ class Clean(NamedTuple):
 
 
 class CleanLogs(beam.PTransform):
-    """Fragments of logs -> :class:`Clean`.
-
-    Args:
-        read: Validates fragments and deals them out.
-    """
+    """Fragments of logs -> :class:`Clean`."""
 
     def __init__(self, read: cleaning.ReadFragments) -> None:
         super().__init__()
@@ -154,12 +150,7 @@ class CleanLogs(beam.PTransform):
 
 
 class DigestPeriods(beam.PTransform):
-    """(bucket, clean tables) -> the one table of digests of the log's periods, which is written.
-
-    Args:
-        digests: How the periods are told apart.
-        directory: Gets the digests.
-    """
+    """(bucket, clean tables) -> the one table of digests of the log's periods, which is written."""
 
     def __init__(self, digests: periods.Digests, directory: pathlib.Path) -> None:
         super().__init__()

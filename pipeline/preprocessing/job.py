@@ -158,15 +158,7 @@ def fit_and_transform(
     *,
     splits: Sequence[str] = raw_examples.SPLITS,
 ) -> None:
-    """Raw examples -> transform graphs and transformed examples of some models.
-
-    Args:
-        output: Examples directory in the making, with raw examples and videos.
-        resolved: The data set's features.
-        models: Names of the models.
-        options: Options of Beam.
-        splits: Names of the splits of the raw examples.
-    """
+    """Raw examples -> transform graphs and transformed examples of some models."""
     catalogue = Catalogue(pq.read_table(output / "videos").combine_chunks())
     raw = {
         model: {split: raw_examples.directory_of(output, model, split) for split in splits}

@@ -78,17 +78,29 @@ def digests(
         for key, hashes in entities.items():
             if key in rows.columns:
                 rows = rows.join(pl.DataFrame(pl.from_arrow(hashes)), on=key, how="left")
-        digest = rows.with_columns(table=pl.lit(name)).hash_rows(seed=seed).to_arrow()
-        for time in _told_of(name, rows["time"].cast(pl.Int64)):
-            start = until_s + (time - until_s) // DAY_S * DAY_S
-            columns = [start.to_arrow(), pa.array(np.ones(len(rows), np.int64)), digest]
+        digest = rows.with_columns(table=pl.lit(name)).hash_rows(seed=seed)
+        rows = rows.select("user_id", pl.col("time").cast(pl.Int64), digest=digest)
+        for told_of in (rows, _outcomes_told_of(name, rows, tables)):
+            start = until_s + (told_of["time"] - until_s) // DAY_S * DAY_S
+            ones = pa.array(np.ones(len(told_of), np.int64))
+            columns = [start.to_arrow(), ones, told_of["digest"].to_arrow()]
             parts.append(pa.table(columns, schema=_SCHEMA))
     return merge(parts)
 
 
-def _told_of(name: str, time: pl.Series) -> tuple[pl.Series, ...]:
-    """Returns times of whose periods events tell: feedback also of what it may be an outcome of."""
-    return (time, time - feedback.WINDOW_S) if name == "feedback" else (time,)
+def _outcomes_told_of(
+    name: str, rows: pl.DataFrame, tables: Mapping[str, pa.Table]
+) -> pl.DataFrame:
+    """Returns events that tell also of an earlier period, at the time of it.
+
+    Feedback may be an outcome of what came before it; whether it is depends on watches, too.
+    """
+    said = tables.get("feedback")
+    if name not in {"feedback", "watches"} or said is None:
+        return rows.clear()
+    users = pl.DataFrame(pl.from_arrow(said.select(["user_id"])))
+    rows = rows.join(users, on="user_id", how="semi")
+    return rows.with_columns(pl.col("time") - feedback.WINDOW_S)
 
 
 def _with_all_columns(name: str, table: pa.Table) -> pa.Table:

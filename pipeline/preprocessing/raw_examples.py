@@ -70,15 +70,7 @@ class Made:
 
 
 class RawExamples:
-    """Makes raw examples, all of it below ``output``.
-
-    Args:
-        logs_dir: Directory of the raw logs.
-        output: Examples directory in the making.
-        config: Settings of preprocessing.
-        options: Options of Beam.
-        tables: Names of the tables that the logs have.
-    """
+    """Makes raw examples, all of it below ``output``."""
 
     def __init__(
         self,

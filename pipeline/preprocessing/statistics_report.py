@@ -36,13 +36,7 @@ TOP = 10
 
 
 def write(examples_dir: pathlib.Path, resolved: ResolvedSpec, info: Mapping[str, Any]) -> None:
-    """Writes both files and warns of drift.
-
-    Args:
-        examples_dir: Complete but for its marker.
-        resolved: The data set's features.
-        info: Content of the marker.
-    """
+    """Writes both files and warns of drift."""
     report = build(examples_dir, resolved, info)
     text = json.dumps(report, indent=1, allow_nan=False)
     files.atomic_write(examples_dir / "statistics.json", text + "\n")

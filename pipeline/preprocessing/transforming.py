@@ -43,25 +43,14 @@ class Part:
 
 
 def parts_of(model: str, raw: pathlib.Path, transformed: pathlib.Path) -> list[Part]:
-    """Lists the files of a split.
-
-    Args:
-        model: Name of the model.
-        raw: Directory of the raw examples.
-        transformed: Directory that gets the files.
-    """
+    """Lists the files of a split."""
     runs = reading.runs(row_groups(raw), reading.ROWS_PER_FILE) or [()]
     names = (f"part-{number:05d}-of-{len(runs):05d}.tfrecord" for number in range(len(runs)))
     return [Part(model, transformed / name, run) for name, run in zip(names, runs, strict=True)]
 
 
 class TransformParts(beam.DoFn):
-    """:class:`Part` -> its file.
-
-    Args:
-        resolved_json: The data set's features.
-        output: Examples directory with the graphs.
-    """
+    """:class:`Part` -> its file."""
 
     def __init__(self, resolved_json: str, output: pathlib.Path) -> None:
         self._resolved_json = resolved_json
@@ -119,14 +108,7 @@ def write_graphs(
     output: pathlib.Path,
     temporary: pathlib.Path,
 ) -> dict[str, Fitted]:
-    """Writes ``transform_fn/<model>`` and what the audit asks; returns what was fitted.
-
-    Args:
-        partials: Model to what its training examples come to.
-        resolved_json: The data set's features.
-        output: Examples directory.
-        temporary: Directory on the same file system.
-    """
+    """Writes ``transform_fn/<model>`` and what the audit asks; returns what was fitted."""
     resolved = ResolvedSpec.from_json(resolved_json)
     fitted = {}
     for model, partial in partials.items():

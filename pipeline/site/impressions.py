@@ -42,10 +42,6 @@ class _Pages:
 def expected_watch_times(truth: site_truth.Truth, logs_dir: str | os.PathLike[str]) -> pa.Table:
     """Returns P(click) x E[T of a watch] of every impression, before it was known if it is clicked.
 
-    Args:
-        truth: Truth of these logs.
-        logs_dir: Simulated logs, from their beginning on.
-
     Returns:
         Columns page_id, video_id, click_probability and expected_watch_time_s (seconds), in the
         order of the impressions table.

@@ -149,13 +149,7 @@ def _values(described: Mapping[str, Any]) -> str:
 
 
 def bars(names: Sequence[str], train: Sequence[int], holdout: Sequence[int]) -> list[Shape]:
-    """Returns shares as bars: those of training, then those of the holdout, to be drawn over them.
-
-    Args:
-        names: Names of the bins.
-        train: Counts, one for each bin.
-        holdout: Counts, one for each bin.
-    """
+    """Returns shares as bars: those of training, then of the holdout, to be drawn over them."""
     shares = [[n / (sum(counts) or 1) for n in counts] for counts in (train, holdout)]
     highest = max(*shares[0], *shares[1]) or 1.0
     width = _WIDTH / len(names)

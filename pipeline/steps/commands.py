@@ -89,10 +89,6 @@ def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
 def split_flags(given: Mapping[str, str], flags: Mapping[str, str]) -> dict[str, list[str]]:
     """Splits further flags of steps, each given in one string, as a shell would.
 
-    Args:
-        given: Step to the string.
-        flags: Step to the name of the flag that gave it, for the message.
-
     Raises:
         command.InputError: A quotation is not closed; says in which flag.
     """

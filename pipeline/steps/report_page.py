@@ -24,12 +24,7 @@ def flags(work: pathlib.Path) -> list[str]:
 
 
 def complete(job: Retraining, steps: Sequence[StepResult]) -> pathlib.Path:
-    """Writes the page of a run that the build did not write one for; returns where it is.
-
-    Args:
-        job: The retraining, just over.
-        steps: What became of its steps.
-    """
+    """Writes the page of a run that the build did not write one for; returns where it is."""
     path, last = job.work / PAGE, steps[-1]
     if last.outcome is Outcome.FAILED and not _is_of(path, last):
         from serving.building import retraining_page  # Jinja2, and what draws.

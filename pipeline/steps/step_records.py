@@ -54,13 +54,7 @@ def done_path(work: pathlib.Path, step: declared.Step) -> pathlib.Path:
 
 
 def read(work: pathlib.Path, step: declared.Step, artefact: pathlib.Path) -> Record | None:
-    """Returns the record of a finished step; None where there is none that can be read.
-
-    Args:
-        work: Directory of the run.
-        step: Step whose record it is.
-        artefact: Path of what it makes.
-    """
+    """Returns the record of a finished step; None where there is none that can be read."""
     try:
         record = Record(**json.loads(path(work, step).read_text()))
         if record.finished:

@@ -56,10 +56,6 @@ class Tracker:
     def record(self, job: Retraining, steps: Sequence[StepResult]) -> str:
         """Records a retraining that came to its end, well or not.
 
-        Args:
-            job: The retraining.
-            steps: What became of its steps, in order.
-
         Returns:
             Id of the run; "" where the tracker failed, which is logged.
         """

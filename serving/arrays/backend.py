@@ -16,13 +16,12 @@ from absl import logging
 
 from features import spec, tensors
 from features.spec import ResolvedSpec, Side
-from serving import errors
 from serving.arrays import constants
 from serving.arrays.constants import Constants
 from serving.arrays.query_tower import QueryTower, VideoTower
 from serving.arrays.ranker import RankerOfPrepared, VideoPreparer
 from serving.release import manifest as release
-from serving.servables import prepared_videos, reduced_precision, signatures
+from serving.servables import prepared_videos, signatures
 from serving.servables.embedded import EmbeddedBackend, EmbeddedModel
 from serving.servables.signatures import Arrays, Model
 
@@ -50,15 +49,8 @@ class ArraysBackend:
             model; empty where none is.
     """
 
-    def __init__(self, tensorflow: EmbeddedBackend, *, precision: str) -> None:
-        """Prepares.
-
-        Args:
-            tensorflow: Runner of all that arrays cannot do.
-            precision: ``bfloat16`` leaves the ranker to TensorFlow; all others are float32 here.
-        """
-        self._tensorflow = tensorflow
-        self._precision = precision
+    def __init__(self) -> None:
+        self._tensorflow = EmbeddedBackend()
         self.fallbacks: dict[str, str] = {}
         # One model in memory for all its signatures, for as long as one of them is used.
         self._opened: weakref.WeakValueDictionary[pathlib.Path, _Opened] = (
@@ -74,8 +66,6 @@ class ArraysBackend:
         if opened is None:
             opened = self._opened[directory] = _Opened(component, on_disk, directory)
         reason = opened.lacks(signature)
-        if not reason and self._is_reduced(component, signature):
-            reason = f"--precision={self._precision}"
         if not reason:
             self.fallbacks.pop(component, None)
             return ArrayModel(opened, signature)
@@ -86,10 +76,6 @@ class ArraysBackend:
                 *(component, on_disk.version, reason),
             )
         return self._tensorflow.open(component, on_disk, signature=signature)
-
-    def _is_reduced(self, component: str, signature: str) -> bool:
-        is_ranker = (component, signature) == (signatures.RANKER, signatures.SCORE_PREPARED)
-        return is_ranker and self._precision == reduced_precision.BFLOAT16
 
     @staticmethod
     def _is_extra(component: str, signature: str, opened: "_Opened") -> bool:
@@ -108,7 +94,7 @@ class ArraysBackend:
 
 def is_by_tensorflow(model: Model | None) -> bool:
     """Whether TensorFlow runs a model in this process."""
-    return isinstance(model, EmbeddedModel | reduced_precision.FasterOf)
+    return isinstance(model, EmbeddedModel)
 
 
 class _Opened:
@@ -184,23 +170,7 @@ class ArrayModel:
         """Returns the outputs; a running call cannot be stopped: the deadline is not enforced."""
         del deadline_s
         name = self._opened.name
-        if inputs.keys() != self.shapes.keys():
-            given, needed = set(inputs), set(self.shapes)
-            raise errors.ModelError(
-                f"model {name} needs the inputs {sorted(needed)}: "
-                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
-            )
-        for key, (_, shape) in self.shapes.items():
-            lengths = np.shape(inputs[key])
-            if len(lengths) != len(shape) or any(
-                size is not None and size != length
-                for size, length in zip(shape, lengths, strict=True)
-            ):
-                raise errors.ModelError(
-                    f"input {key!r} of model {name} must have the shape {shape}, got {lengths}."
-                )
-        try:
+        shapes = {key: shape for key, (_, shape) in self.shapes.items()}
+        signatures.require_inputs(inputs, shapes, model=name)
+        with signatures.explained(name, ValueError, TypeError, IndexError, AttributeError):
             return self.function(inputs)
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise errors.ModelError(f"model {name} failed: {line}") from error

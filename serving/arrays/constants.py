@@ -19,7 +19,7 @@ from features import command, files
 from serving.release import mapping
 
 DIRECTORY = "assets.extra/arrays"
-FORMAT = 1
+FORMAT = 2  # One tower of a ranker; 1 had several, and a factor beside them.
 _PLAN = "plan.json"
 
 
@@ -42,12 +42,7 @@ class Constants:
 
 
 def write(saved_model: pathlib.Path, constants: Constants) -> None:
-    """Writes the directory, the plan last.
-
-    Args:
-        saved_model: SavedModel directory to write in.
-        constants: Numbers and plan.
-    """
+    """Writes the directory, the plan last."""
     directory = pathlib.Path(saved_model) / DIRECTORY
     directory.mkdir(parents=True)
     for name, values in constants.arrays.items():
@@ -60,7 +55,7 @@ def load(saved_model: pathlib.Path) -> Constants | None:
     """Opens what :func:`write` wrote; None where a SavedModel has no such directory.
 
     Raises:
-        InputError: It is of another format, or a file of it is missing or broken.
+        InputError: A file of it is missing or broken.
     """
     directory = pathlib.Path(saved_model) / DIRECTORY
     if not (directory / _PLAN).is_file():
@@ -68,7 +63,8 @@ def load(saved_model: pathlib.Path) -> Constants | None:
     try:
         plan = json.loads((directory / _PLAN).read_text())
         if plan["format"] != FORMAT:
-            raise ValueError(f"its format is {plan['format']}, this program reads {FORMAT}")
+            other = f"its arrays are of format {plan['format']}, this program runs {FORMAT}"
+            return Constants({"unsupported": other}, {})
         arrays = {name: mapping.opened(directory / f"{name}.npy") for name in plan["arrays"]}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise command.InputError(

@@ -16,9 +16,8 @@ from absl import logging
 
 from features import dataset, spec
 from features.spec import Kind, ResolvedSpec, Side
-from models.candidate.model import VIDEO_SPACE, CandidateModel
+from models.candidate.model import CandidateModel
 from models.embeddings import EmbeddingTable
-from models.ranking import duration_target
 from models.ranking.calibration import Calibration
 from models.ranking.model import Ranker
 from serving.arrays import constants, layers
@@ -28,7 +27,6 @@ from serving.arrays.vocabulary import Vocabulary
 from serving.servables import prepared_videos, signatures
 
 Path = str | os.PathLike[str]
-_SOFTMAX_ROWS = "softmax_rows"
 
 
 def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Path) -> None:
@@ -46,16 +44,15 @@ def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Pa
         return
     arrays = _transform(resolved, spec.CANDIDATE, examples_dir)
     tables = dict(model.tables)
-    if model.softmax_rows is not tables.get(VIDEO_SPACE):
-        tables[_SOFTMAX_ROWS] = model.softmax_rows
+    tables["softmax_rows"] = model.softmax_rows
     arrays |= _tables(tables)
     arrays["softmax_biases"] = _rows(model.softmax_biases)
     for number, layer in enumerate(model.hidden_layers):
         arrays |= _dense(f"hidden.{number}", layer)
     if model.output_layer is not None:
         arrays |= _dense("output", model.output_layer)
-    for number, layer in enumerate(model.content_layers):
-        arrays |= _dense(f"content.{number}", layer)
+    if model.content_layer is not None:
+        arrays |= _dense("content", model.content_layer)
     if model.has_vectors:
         arrays["youth"] = model.youth.numpy()
     if model.has_item_to_item:
@@ -70,13 +67,9 @@ def write_query_tower(model: CandidateModel, examples_dir: Path, saved_model: Pa
         video_layout=video,
         hidden=len(model.hidden_layers),
         has_output=model.output_layer is not None,
-        content=len(model.content_layers),
         has_content=model.has_content,
-        softmax_rows=_SOFTMAX_ROWS if _SOFTMAX_ROWS in tables else VIDEO_SPACE,
         age_pieces=model.config.age_pieces if model.has_age_pieces else 0,
         age_place=names.index("example_age_s") if model.has_age_pieces else 0,
-        normalise=model.config.normalise,
-        temperature=model.config.temperature,
     )
 
 
@@ -87,13 +80,11 @@ def write_ranker(model: Ranker, examples_dir: Path, saved_model: Path) -> None:
         _write_none(saved_model, "videos that cannot be prepared")
         return
     arrays = _transform(resolved, spec.RANKER, examples_dir) | _tables(model.tables)
-    arrays |= _towers(model) | _heads(model)
+    arrays |= _tower(model) | _heads(model)
     arrays |= _curve("calibration", model.calibration)
     if model.level is not None:
         arrays |= _dense("level.0", model.level.hidden)
         arrays |= _dense("level.1", model.level.output_layer)
-    if model.is_relative:
-        arrays["duration_factors"] = model.duration_factors.numpy()
     query, video, moment = model.layouts
     _write(
         saved_model,
@@ -101,35 +92,31 @@ def write_ranker(model: Ranker, examples_dir: Path, saved_model: Path) -> None:
         arrays,
         query_layout=query,
         video_layout=video,
-        duration_place=duration_target.position(resolved) if model.is_relative else None,
         moment_layout=moment,
-        towers=len(model.towers),
-        upper_layers=len(model.towers[0].upper_layers),
+        upper_layers=len(model.tower.upper_layers),
         has_level=model.level is not None,
         kinds=list(model.heads.kinds) if model.heads is not None else [],
     )
 
 
-def _towers(model: Ranker) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for number, tower in enumerate(model.towers):
-        first = tower.first_layer
-        arrays |= {
-            f"tower.{number}.first.query": first.query_kernel.numpy(),
-            f"tower.{number}.first.video": first.video_kernel.numpy(),
-            f"tower.{number}.first.moment": first.moment_kernel.numpy(),
-            f"tower.{number}.first.bias": first.bias.numpy(),
-        }
-        for place, layer in enumerate(tower.upper_layers):
-            arrays |= _dense(f"tower.{number}.{place}", layer)
+def _tower(model: Ranker) -> dict[str, np.ndarray]:
+    first = model.tower.first_layer
+    arrays = {
+        "tower.first.query": first.query_kernel.numpy(),
+        "tower.first.video": first.video_kernel.numpy(),
+        "tower.first.moment": first.moment_kernel.numpy(),
+        "tower.first.bias": first.bias.numpy(),
+    }
+    for place, layer in enumerate(model.tower.upper_layers):
+        arrays |= _dense(f"tower.{place}", layer)
     return arrays
 
 
 def _heads(model: Ranker) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     if model.heads is not None:
-        for number, layer in enumerate(model.heads.output_layers):
-            arrays |= _dense(f"heads.{number}", layer)
+        (layer,) = model.heads.output_layers
+        arrays |= _dense("heads", layer)
         for kind, curve in zip(model.heads.kinds, model.heads.curves, strict=True):
             arrays |= _curve(f"heads.calibration.{kind}", curve)
     return arrays

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from features import spec
+from features import numbers, spec
 from features.spec import Feature, Kind, ResolvedSpec, Side
 from serving.arrays.constants import Constants
-from serving.arrays.deviations import Deviations
-from serving.arrays.quantiles import Quantiles
 from serving.arrays.vocabulary import Vocabulary
 
 Arrays = Mapping[str, np.ndarray]
@@ -42,26 +40,13 @@ def token(feature: Feature, value: str) -> str:
     return f"{feature.name}={value}" if value and feature.space == CATEGORY else value
 
 
-def bounded(values: np.ndarray, features: Sequence[Feature]) -> np.ndarray:
-    """Returns binary values float32 [n, F] with NaN replaced, in [0, 1]."""
-    missing = np.array([f.missing for f in features], np.float32)
-    return np.clip(np.where(np.isnan(values), missing, values), 0.0, 1.0)
-
-
 class RawSide:
     """The transform of one side of a model: strings to ids, numbers to quantiles, vectors."""
 
     def __init__(
         self, resolved: ResolvedSpec, model: str, side: Side, constants: Constants
     ) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            model: Name of the model.
-            side: Side of it.
-            constants: Numbers of the model.
-        """
+        """Prepares."""
         self._side = side
         features = resolved.of(model, side)
         self._spaces = {
@@ -76,10 +61,10 @@ class RawSide:
         self.quantiles = None
         if continuous:
             boundaries = constants.arrays[boundaries_name(side)]
-            self.quantiles = Quantiles.of(boundaries, continuous)
+            self.quantiles = numbers.Quantiles(boundaries, continuous)
         self._deviations = None
         if resolved.of(model, side, Kind.VECTOR):
-            self._deviations = Deviations(constants.arrays[moments_name(side)])
+            self._deviations = numbers.Deviations(constants.arrays[moments_name(side)])
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ids int32 and numbers float32 by name, in the shapes of the raw inputs."""
@@ -105,7 +90,7 @@ class RawSide:
             transformed[name] = self.quantiles(np.asarray(raw[name], np.float32))
         if self._binary:
             name = spec.vector_column(self._side, Kind.BINARY)
-            transformed[name] = bounded(np.asarray(raw[name], np.float32), self._binary)
+            transformed[name] = numbers.binary(np.asarray(raw[name], np.float32), self._binary)
         if self._deviations is not None:
             name = spec.vector_column(self._side, Kind.VECTOR)
             transformed[name] = self._deviations(np.asarray(raw[name], np.float32))

@@ -1,6 +1,6 @@
 """The layers of both models in NumPy, float32: products, rectifiers, calibration curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -66,34 +66,7 @@ class Curve(NamedTuple):
         return cls(*(arrays[f"{name}.{part}"] for part in cls._fields))
 
 
-def log_mean_exp(logits: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the log of the mean of exp over several arrays float32 [N]."""
-    if len(logits) == 1:
-        return logits[0]
-    stacked = np.stack(logits)
-    highest = stacked.max(axis=0)
-    together: np.ndarray = highest + np.log(
-        np.exp(stacked - highest).mean(axis=0, dtype=np.float32)
-    )
-    return together
-
-
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Returns 1 / (1 + exp(-x)), float32 [N], without overflow."""
     chances: np.ndarray = 0.5 * (1 + np.tanh(0.5 * logits))
     return chances.astype(np.float32)
-
-
-def between(quantiles: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Returns factors float32 [n] of quantiles float32 [n] in [0, 1).
-
-    Linear between the middles of groups, level beyond the ends, as
-    :func:`models.ranking.duration_target.factor`.
-    """
-    groups = len(factors)
-    place = np.clip(quantiles * groups - 0.5, 0.0, groups - 1.0)
-    below = np.minimum(np.floor(place), groups - 2.0)
-    share = (place - below).astype(np.float32)
-    row = below.astype(np.int64)
-    values: np.ndarray = factors[row] * (1 - share) + factors[row + 1] * share
-    return values

@@ -15,20 +15,13 @@ from serving.servables import signatures
 Arrays = Mapping[str, np.ndarray]
 _VIDEO = "video"
 _WATCHES = "watched_video_ids"
-# As TensorFlow's l2_normalize has it.
-_EPSILON = 1e-12
 
 
 class QueryTower:
     """Raw query features -> ``embedding``."""
 
     def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            constants: Numbers of the candidate model.
-        """
+        """Prepares."""
         plan, arrays = constants.plan, constants.arrays
         self.transform = RawSide(resolved, spec.CANDIDATE, Side.QUERY, constants)
         self._tables = tables_of(constants)
@@ -38,8 +31,6 @@ class QueryTower:
         self._age_pieces = int(plan["age_pieces"])
         self._age_place = plan["age_place"]
         self._place_weights = arrays.get("place_weights")
-        self._normalise = bool(plan["normalise"])
-        self._temperature = np.float32(plan["temperature"])
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ``embedding``, float32 [B, D + 1], of raw features."""
@@ -59,9 +50,6 @@ class QueryTower:
             hidden = self._output(hidden)
         if self._place_weights is not None:
             hidden = hidden + self._of_watches(features[_WATCHES])
-        if self._normalise:
-            hidden = _normalised(hidden)
-        hidden = hidden / self._temperature
         ones = np.ones((len(hidden), 1), np.float32)
         return np.concatenate([hidden, ones], axis=1, dtype=np.float32)
 
@@ -82,12 +70,10 @@ class VideoTower:
         plan, arrays = constants.plan, constants.arrays
         self.transform = RawSide(resolved, spec.CANDIDATE, Side.CANDIDATE, constants)
         tables = tables_of(constants)
-        self._rows = tables[plan["softmax_rows"]]
+        self._rows = tables["softmax_rows"]
         self._biases = arrays["softmax_biases"]
-        self._has_content = bool(plan["has_content"])
         self._dense = DenseSide(plan["video_layout"], tables)
-        self._content = [Dense.from_arrays(f"content.{n}", arrays) for n in range(plan["content"])]
-        self._normalise = bool(plan["normalise"])
+        self._content = Dense.from_arrays("content", arrays) if plan["has_content"] else None
         self._youth = arrays.get("youth")
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
@@ -101,23 +87,11 @@ class VideoTower:
         rows = np.concatenate(
             [self._rows.take(ids, axis=0), self._biases.take(ids, axis=0)], axis=1
         )
-        if self._has_content:
-            content = self._dense(features)
-            *hidden, output = self._content
-            for layer in hidden:
-                content = relu(layer(content))
-            rows = rows + output(content)
-        if self._normalise:
-            rows = np.concatenate([_normalised(rows[:, :-1]), rows[:, -1:]], axis=1)
-        if not self._has_content:
+        if self._content is not None:
+            rows = rows + self._content(self._dense(features))
+        else:
             # Nothing is known of a video outside the vocabulary, see serving.servables.export.
             rows[ids == 0] = [*[0.0] * (rows.shape[1] - 1), signatures.UNREACHABLE_BIAS]
         if self._youth is None:
             return {"embedding": rows}
         return {"embedding": rows, youth.OUTPUT: np.tile(self._youth, (len(rows), 1))}
-
-
-def _normalised(rows: np.ndarray) -> np.ndarray:
-    squares = np.maximum(np.square(rows).sum(axis=1, keepdims=True), np.float32(_EPSILON))
-    unit: np.ndarray = rows / np.sqrt(squares)
-    return unit

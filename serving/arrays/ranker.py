@@ -4,17 +4,16 @@ Of 500 candidates the products are most of the work that is left, and those of N
 interpreter lock.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from features import spec
+from features import numbers, spec
 from features.spec import Kind, ResolvedSpec, Side
 from serving.arrays import halves, layers
 from serving.arrays.constants import Constants
-from serving.arrays.inputs import DenseSide, RawSide, boundaries_name, bounded, tables_of
+from serving.arrays.inputs import DenseSide, RawSide, boundaries_name, tables_of
 from serving.arrays.layers import Curve, Dense, relu
-from serving.arrays.quantiles import Quantiles
 from serving.servables import prepared_videos
 
 Arrays = Mapping[str, np.ndarray]
@@ -22,13 +21,12 @@ _MAX_LOGIT = np.float32(40.0)  # As in models.losses.
 
 
 class _Tower:
-    """One tower: a split first layer, rectified layers above it, one output."""
+    """A split first layer, rectified layers above it, one output."""
 
-    def __init__(self, number: int, count: int, arrays: Arrays) -> None:
-        first = f"tower.{number}.first"
-        self._query = Dense(arrays[f"{first}.query"], arrays[f"{first}.bias"])
-        self._moment = arrays[f"{first}.moment"]
-        self._upper = [Dense.from_arrays(f"tower.{number}.{n}", arrays) for n in range(count)]
+    def __init__(self, num_upper: int, arrays: Arrays) -> None:
+        self._query = Dense(arrays["tower.first.query"], arrays["tower.first.bias"])
+        self._moment = arrays["tower.first.moment"]
+        self._upper = [Dense.from_arrays(f"tower.{n}", arrays) for n in range(num_upper)]
         self.units = len(self._query.bias)
 
     def __call__(
@@ -49,12 +47,7 @@ class RankerOfPrepared:
     """The signature ``score_prepared``: raw query, and videos that were prepared before."""
 
     def __init__(self, resolved: ResolvedSpec, constants: Constants) -> None:
-        """Prepares.
-
-        Args:
-            resolved: Features of the release.
-            constants: Numbers of the ranker.
-        """
+        """Prepares."""
         plan, arrays = constants.plan, constants.arrays
         tables = tables_of(constants)
         self.transform = RawSide(resolved, spec.RANKER, Side.QUERY, constants)
@@ -64,49 +57,33 @@ class RankerOfPrepared:
             self._moment_dense = DenseSide(plan["moment_layout"], tables, of_group=True)
         self._binary = prepared_videos.of_the_moment(resolved, Kind.BINARY)
         self._quantiles = _of_the_moment(resolved, arrays)
-        count = int(plan["upper_layers"])
-        self._towers = [_Tower(n, count, arrays) for n in range(int(plan["towers"]))]
+        self._tower = _Tower(int(plan["upper_layers"]), arrays)
         self._level = None
         if plan["has_level"]:
             self._level = [Dense.from_arrays(f"level.{n}", arrays) for n in range(2)]
         self._curve = Curve.from_arrays("calibration", arrays)
-        self._heads = []
-        if plan["kinds"]:
-            self._heads = [Dense.from_arrays(f"heads.{n}", arrays) for n in range(plan["towers"])]
+        self._heads = Dense.from_arrays("heads", arrays) if plan["kinds"] else None
         self._head_curves = {
             kind: Curve.from_arrays(f"heads.calibration.{kind}", arrays) for kind in plan["kinds"]
         }
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Returns ``logit``, ``expected_watch_time_s``, and each kind of feedback, float32 [N]."""
-        together = halves.to_float32(inputs[prepared_videos.PARTS])
+        parts = halves.to_float32(inputs[prepared_videos.PARTS])
         query = self._query_dense(self.transform(inputs))
-        moment = self._moment(inputs, len(together))
-        answers = [
-            tower(query, together[:, start : start + tower.units], moment)
-            for tower, start in zip(self._towers, self._starts, strict=True)
-        ]
+        order, top = self._tower(query, parts, self._moment(inputs, len(parts)))
         level = np.float32(0)
         if self._level is not None:
             hidden, output = self._level
             level = output(relu(hidden(query)))[0, 0]
-        orders = [order + level for order, _ in answers]
-        logits = self._curve(layers.log_mean_exp(orders)).astype(np.float32)
-        expected = np.exp(np.minimum(logits, _MAX_LOGIT)) * together[:, -1]
-        return {
-            "logit": logits,
-            "expected_watch_time_s": expected,
-            **self._feedback([top for _, top in answers]),
-        }
+        logits = self._curve(order + level).astype(np.float32)
+        expected = np.exp(np.minimum(logits, _MAX_LOGIT))
+        return {"logit": logits, "expected_watch_time_s": expected, **self._feedback(top)}
 
     @property
     def parts_width(self) -> int:
-        """Columns of the prepared videos: a part for each tower, and the factor."""
-        return sum(tower.units for tower in self._towers) + 1
-
-    @property
-    def _starts(self) -> Sequence[int]:
-        return [number * tower.units for number, tower in enumerate(self._towers)]
+        """Columns of the prepared videos."""
+        return self._tower.units
 
     def _moment(self, inputs: Arrays, rows: int) -> np.ndarray:
         """Returns the dense vector of what depends on the moment, float32 [N, Fm]."""
@@ -118,16 +95,15 @@ class RankerOfPrepared:
             features[name] = self._quantiles(inputs[name])
         if self._binary:
             name = spec.vector_column(Side.CANDIDATE, Kind.BINARY)
-            features[name] = bounded(inputs[name], self._binary)
+            features[name] = numbers.binary(inputs[name], self._binary)
         return self._moment_dense(features)
 
-    def _feedback(self, tops: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        if not self._heads:
+    def _feedback(self, top: np.ndarray) -> dict[str, np.ndarray]:
+        if self._heads is None:
             return {}
-        logits = [head(top) for head, top in zip(self._heads, tops, strict=True)]
-        mean = sum(logits[1:], logits[0]) / np.float32(len(logits))
+        logits = self._heads(top)
         return {
-            kind: layers.sigmoid(curve(mean[:, column]))
+            kind: layers.sigmoid(curve(logits[:, column]))
             for column, (kind, curve) in enumerate(self._head_curves.items())
         }
 
@@ -142,30 +118,23 @@ class VideoPreparer:
         self._dense = None
         if plan["video_layout"]:
             self._dense = DenseSide(plan["video_layout"], tables_of(constants))
-        self._kernels = [arrays[f"tower.{n}.first.video"] for n in range(plan["towers"])]
-        self._factors = arrays.get("duration_factors")
-        self._duration_place = plan["duration_place"]
+        self._kernel = arrays["tower.first.video"]
 
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ``video_parts``, float16 [N, P]."""
         features = self.transform(raw)
         rows = len(next(iter(features.values())))
         video = self._dense(features) if self._dense else np.zeros((rows, 0), np.float32)
-        factor = np.ones((rows, 1), np.float32)
-        if self._factors is not None:
-            column = features[spec.vector_column(Side.CANDIDATE, Kind.CONTINUOUS)]
-            factor = layers.between(column[:, self._duration_place], self._factors)[:, np.newaxis]
-        parts = [*(video @ kernel for kernel in self._kernels), factor]
         with np.errstate(over="ignore"):  # Whoever prepares looks for what is not finite.
-            together = np.concatenate(parts, axis=1).astype(prepared_videos.DTYPE)
-        return {prepared_videos.PARTS: together}
+            parts = (video @ self._kernel).astype(prepared_videos.DTYPE)
+        return {prepared_videos.PARTS: parts}
 
 
-def _of_the_moment(resolved: ResolvedSpec, arrays: Arrays) -> Quantiles | None:
+def _of_the_moment(resolved: ResolvedSpec, arrays: Arrays) -> numbers.Quantiles | None:
     """Returns the quantiles of the candidate-side numbers that depend on the moment."""
     features = prepared_videos.of_the_moment(resolved, Kind.CONTINUOUS)
     if not features:
         return None
     names = resolved.vector_names(spec.RANKER, Side.CANDIDATE, Kind.CONTINUOUS)
     rows = [names.index(feature.name) for feature in features]
-    return Quantiles.of(arrays[boundaries_name(Side.CANDIDATE)][rows], features)
+    return numbers.Quantiles(arrays[boundaries_name(Side.CANDIDATE)][rows], features)

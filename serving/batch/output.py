@@ -13,10 +13,6 @@ from features import command, files
 def read_parquet(path: pathlib.Path, *, flag: str) -> pa.Table:
     """Reads a Parquet file, or a directory of them.
 
-    Args:
-        path: Path that the caller gives.
-        flag: Name of the flag that gave it.
-
     Raises:
         command.InputError: It does not exist, is not Parquet, or has no rows.
     """

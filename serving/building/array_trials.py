@@ -28,13 +28,7 @@ Function = Callable[[Arrays], dict[str, np.ndarray]]
 def query_tower(
     saved_model: pathlib.Path, examples_dir: pathlib.Path, resolved: ResolvedSpec
 ) -> list[Gate]:
-    """Judges the towers of the candidate model as arrays.
-
-    Args:
-        saved_model: SavedModel directory that holds the arrays.
-        examples_dir: The examples that its model was trained on.
-        resolved: Features of the release.
-    """
+    """Judges the towers of the candidate model as arrays."""
     return _judged(saved_model, examples_dir, resolved, spec.CANDIDATE)
 
 

@@ -69,12 +69,6 @@ def publish(
 ) -> release.Manifest:
     """Builds a release, checks it, and makes it the current one.
 
-    Args:
-        inputs: Examples and models.
-        serving_root: Directory in which releases are published.
-        settings: Targets and limits of the build.
-        report: Receiver of every gate as soon as it is decided.
-
     Raises:
         GatesFailedError: A gate failed and nothing forces publication; nothing was published.
         command.InputError: An input is missing, or the inputs do not belong together.

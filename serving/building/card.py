@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import command, provenance, spec
+from features import command, reports, spec
 from features.spec import ResolvedSpec
 from models.training import saved
 from serving.building import card_text
@@ -70,7 +70,7 @@ def card(sources: Sources) -> dict[str, Any]:
         "release": sources.version,
         "previous": sources.previous,
         "forced": sources.forced,
-        "made": provenance.stamp() | {"at": saved.now()},
+        "made": reports.stamp() | {"at": saved.now()},
         "use": {"intended": _USE, "not_for": _NOT_FOR},
         "data": _data(sources.info),
         "features": [_feature(one) for one in sources.resolved.features],

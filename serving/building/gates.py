@@ -375,21 +375,23 @@ def _against_baselines(
 def _against_previous(
     figures: Mapping[str, Any], previous: Mapping[str, Any], key: str, *, more_is_better: bool
 ) -> Gate:
-    """Fails where a metric is far worse than that of the release that serves now."""
+    """Fails where a metric is surely far worse than that of the release that serves now."""
     value, old = (f.get(key, {}).get("value") for f in (figures, previous))
     rule = f"{key} against the release that serves now"
     if not (_is_number(value) and _is_number(old)):
-        return Gate(
-            rule=rule,
-            value="no figure" if not _is_number(value) else f"{value:.4f}, nothing to compare",
-            threshold=f"not worse by more than {MAX_FALL:.0%}",
-            verdict=NOT_CHECKED,
-        )
-    limit = old * (1 - MAX_FALL if more_is_better else 1 + MAX_FALL)
+        told = "no figure" if not _is_number(value) else f"{value:.4f}, nothing to compare"
+        threshold = f"not worse by more than {MAX_FALL:.0%}"
+        return Gate(rule=rule, value=told, threshold=threshold, verdict=NOT_CHECKED)
+    factor = 1 - MAX_FALL if more_is_better else 1 + MAX_FALL
+    bounds = (_bounds(figures[key]), _bounds(previous[key]))
+    new_half, old_half = ((high - low) / 2 for low, high in bounds)
+    # The two were measured on other days, so their errors add up.
+    room = math.hypot(new_half, factor * old_half)
+    limit = factor * old + (-room if more_is_better else room)
     return decided(
         rule,
         f"{value:.4f}, was {old:.4f}",
-        f"{_WORD[more_is_better]} {limit:.4f}",
+        f"{_WORD[more_is_better]} {limit:.4f}: {MAX_FALL:.0%} worse, and {room:.4f} by chance",
         passed=value >= limit if more_is_better else value <= limit,
     )
 

@@ -11,14 +11,7 @@ from serving.building.config import Inputs
 
 
 def learn(inputs: Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path, watches: int) -> Learned:
-    """Returns the order of pages that watches of the holdout teach.
-
-    Args:
-        inputs: Models that have not seen the holdout.
-        root: Directory that gets a release of them.
-        logs_dir: Raw logs that the examples were made of.
-        watches: Number of watches to ask for, spread over the holdout.
-    """
+    """Returns the order of pages that watches of the holdout teach."""
     info = dataset.info(inputs.examples)
     from_s, until_s = int(str(info["train_until_s"])), int(str(info["until_s"]))
     if from_s >= until_s:

@@ -88,12 +88,7 @@ class Making:
 
 
 def write(making: Making, directory: pathlib.Path) -> None:
-    """Writes the reports of a release.
-
-    Args:
-        making: The release.
-        directory: Directory to write into.
-    """
+    """Writes the reports of a release."""
     made = making.card()
     text = json.dumps(made, indent=1, allow_nan=False) + "\n"
     files.atomic_write(directory / CARD, text)

@@ -87,12 +87,7 @@ def ranker(saved_model: Path) -> Gate:
 
 
 def prepared_ranker(saved_model: Path, requests: Sequence[warmup.Request]) -> Gate:
-    """Videos that were prepared before score as raw ones do.
-
-    Args:
-        saved_model: SavedModel directory of the ranker.
-        requests: Raw ones, and the same ones prepared, in the same order.
-    """
+    """Videos that were prepared before score as raw ones do."""
     loaded = tf.saved_model.load(str(saved_model))
     logits = [_answer(loaded, name, dict(inputs))["logit"] for name, inputs in requests]
     half = len(logits) // 2

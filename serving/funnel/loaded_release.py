@@ -34,7 +34,7 @@ from serving.live.state import LiveState, Rates
 from serving.live.view import LiveView
 from serving.ordering import page_value
 from serving.release import manifest as release
-from serving.servables import prepared_videos, reduced_precision, signatures
+from serving.servables import prepared_videos, signatures
 from serving.servables.prepared_videos import PreparedVideos
 from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend
@@ -46,7 +46,7 @@ _SHOWN_COLUMNS = (
     *("video_id", "title", "channel_id", "topics"),
     *("language", "duration_s", "upload_time", "thumbnail_url"),
 )
-_WARM_UP_ROUNDS = reduced_precision.TURNS + 1  # The ranker's choice is made by then.
+_WARM_UP_ROUNDS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -86,12 +86,14 @@ class Built:
         index: Index of their embeddings.
         daily: ``video_id, day, impressions, clicks, watches, watch_time_s``.
         regional: ``region, video_id, watches`` of the last days; None where it is not known.
+        live: View of what everybody watches now; a release by itself has none.
     """
 
     catalogue: Catalogue
     index: VideoIndex
     daily: pa.Table
     regional: pa.Table | None = None
+    live: LiveView | None = None
 
 
 class Source(abc.ABC):
@@ -103,15 +105,25 @@ class Source(abc.ABC):
         name: Name in answers, logs, settings and features.
         limit: The field of :class:`serving.funnel.page.FunnelConfig` that says how many it
             nominates.
+        reads: What it is made of, in the order of its arguments: ``catalogue``, ``index``,
+            ``live``. It is made anew where one of them is another.
     """
 
     name: ClassVar[str]
     limit: ClassVar[str] = "per_source"
+    reads: ClassVar[tuple[str, ...]] = ()
+    _parts: tuple[object, ...] = ()
 
     @classmethod
-    @abc.abstractmethod
     def of(cls, built: Built) -> "Source":
         """Returns the source of a release."""
+        return cls._made(*(getattr(built, name) for name in cls.reads))
+
+    @classmethod
+    def _made(cls, *parts: object) -> "Source":
+        source = cls(*parts)
+        source._parts = parts
+        return source
 
     @abc.abstractmethod
     def nominate(self, question: Question, limit: int) -> Nominations:
@@ -125,5 +137,7 @@ class Source(abc.ABC):
             index: Index of all of them.
             live: View of what everybody watches now, in rows of the catalogue; None without one.
         """
-        del catalogue, index, live
-        return self
+        now = {"catalogue": catalogue, "index": index, "live": live}
+        parts = tuple(now[name] for name in self.reads)
+        is_same = all(part is before for part, before in zip(parts, self._parts, strict=False))
+        return self if is_same and len(parts) == len(self._parts) else self._made(*parts)

@@ -46,19 +46,10 @@ class Retrieval(Source):
 
     name = RETRIEVAL
     limit = "retrieved"
+    reads = ("index",)
 
     def __init__(self, index: VideoIndex) -> None:
         self._index = index
-
-    @classmethod
-    def of(cls, built: Built) -> Source:
-        """Returns the source of an index."""
-        return cls(built.index)
-
-    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
-        """Returns the source of another index."""
-        del catalogue, live
-        return Retrieval(index)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what the index finds; searches deeper until enough of it is allowed."""
@@ -194,22 +185,13 @@ class Fresh(Source):
     """Newest uploads, on topics of the viewer first."""
 
     name = "fresh"
+    reads = ("catalogue",)
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         times = catalogue.upload_times
         self._order = np.argsort(-times, kind="stable").astype(np.int32)
         self._sorted_times = -times[self._order]
-
-    @classmethod
-    def of(cls, built: Built) -> Source:
-        """Returns the source of a catalogue."""
-        return cls(built.catalogue)
-
-    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
-        """Returns the source of a longer catalogue."""
-        del index, live
-        return self if catalogue is self._catalogue else Fresh(catalogue)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
@@ -237,6 +219,7 @@ class Channels(Source):
     """Newest uploads of the channels that the viewer watches."""
 
     name = "channels"
+    reads = ("catalogue",)
     _PER_CHANNEL = 10
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -245,16 +228,6 @@ class Channels(Source):
         order = np.lexsort((-catalogue.upload_times, codes))
         self._order = order[codes[order] >= 0].astype(np.int32)
         self._starts = np.searchsorted(codes[self._order], np.arange(len(names) + 1))
-
-    @classmethod
-    def of(cls, built: Built) -> Source:
-        """Returns the source of a catalogue."""
-        return cls(built.catalogue)
-
-    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
-        """Returns the source of a longer catalogue."""
-        del index, live
-        return self if catalogue is self._catalogue else Channels(catalogue)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns videos of watched channels; the score counts watches of the channel."""
@@ -280,20 +253,10 @@ class CoWatch(Source):
     """What people watched after what the viewer watched last, or after the video beside."""
 
     name = CO_WATCH
+    reads = ("live",)
 
     def __init__(self, live: LiveView | None = None) -> None:
         self._live = live
-
-    @classmethod
-    def of(cls, built: Built) -> Source:
-        """Returns a source that knows nothing until there is live state."""
-        del built
-        return cls()
-
-    def over(self, catalogue: Catalogue, index: VideoIndex, live: LiveView | None) -> Source:
-        """Returns the source of a live view."""
-        del catalogue, index
-        return CoWatch(live)
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what followed the last watches; the score sums shares of all followers."""
@@ -315,12 +278,6 @@ class Again(Source):
     """
 
     name = AGAIN
-
-    @classmethod
-    def of(cls, built: Built) -> Source:
-        """Returns a source that needs nothing."""
-        del built
-        return cls()
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns what was watched, best first."""

@@ -11,7 +11,9 @@ a user's pages are alike, and groups are not.
 
 import collections
 import dataclasses
+import json
 import os
+import pathlib
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +21,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from features import files
+from serving.events.event import Event, Kind
 
 Floats = npt.NDArray[np.float64]
 
@@ -95,16 +100,32 @@ class _Waiting:
 
 
 class Counting:
-    """What one process counts; safe for threads.
+    """What one process counts, and those that serve beside it; safe for threads.
 
     Attributes:
-        process: Name of this process and its start: counts of another one start anew.
+        process: Name of this process, or of those together, and their start: counts of another one
+            start anew.
         outcome_s: Age at which the outcome of a page is known, seconds.
     """
 
-    def __init__(self, *, outcome_s: float, clock: Callable[[], float]) -> None:
-        self.process = f"{os.getpid()}-{os.urandom(6).hex()}"
+    def __init__(
+        self,
+        *,
+        outcome_s: float,
+        clock: Callable[[], float],
+        shared: pathlib.Path | None = None,
+    ) -> None:
+        """Starts with nothing.
+
+        Args:
+            outcome_s: Age at which the outcome of a page is known, seconds.
+            clock: Clock of the server, Unix seconds.
+            shared: Directory of processes side by side, see :mod:`serving.process.sharing`.
+        """
+        name = f"{os.getpid()}-{os.urandom(6).hex()}"
+        self.process = shared.name if shared else name
         self.outcome_s = outcome_s
+        self._file = shared / f"guard-{name}.json" if shared else None
         self._clock = clock
         self._lock = threading.Lock()
         self._tallies: dict[str, Tally] = collections.defaultdict(Tally)
@@ -132,11 +153,35 @@ class Counting:
                     waiting.clicked = True
                     waiting.watched_s += watched_s
 
+    def follow(self, events: Iterable[Event]) -> None:
+        """Counts clicks and watches, wherever they were reported."""
+        engaged = [
+            (event.page_id, event.watch_time_s)
+            for event in events
+            if event.page_id and event.kind in {Kind.CLICK, Kind.WATCH}
+        ]
+        if engaged:
+            self.engaged(engaged)
+
     def tallies(self) -> dict[str, dict[str, Any]]:
-        """Returns the counts by release, plain values."""
+        """Returns the counts by release, plain values; of other processes those of a second ago."""
+        total = self._own()
+        for path in self._file.parent.glob("guard-*.json") if self._file else ():
+            if path != self._file:
+                for release_id, values in json.loads(path.read_bytes()).items():
+                    mine = total.get(release_id, Tally())
+                    total[release_id] = mine + Tally.from_json(values)
+        return _plain(total)
+
+    def share(self) -> None:
+        """Lets the processes beside this one have its counts; they stay when it ends."""
+        if self._file:
+            files.atomic_write(self._file, json.dumps(_plain(self._own())))
+
+    def _own(self) -> dict[str, Tally]:
         with self._lock:
             self._settle()
-            return {name: tally.to_json() for name, tally in self._tallies.items()}
+            return {name: tally + Tally() for name, tally in self._tallies.items()}
 
     def _settle(self) -> None:
         """Takes in outcomes that are known; pages wait in the order of their times."""
@@ -148,3 +193,7 @@ class Counting:
             del self._waiting[page_id]
             outcomes = self._tallies[waiting.release_id].outcomes
             outcomes[:, waiting.group] += (1.0, waiting.clicked, waiting.watched_s)
+
+
+def _plain(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:
+    return {release_id: tally.to_json() for release_id, tally in tallies.items()}

@@ -1,4 +1,4 @@
-"""Notices that a shared history store lost everything, and fills it again from the logs."""
+"""Notices that a shared history store lost something, and fills it again from the logs."""
 
 import threading
 from collections.abc import Callable
@@ -17,7 +17,8 @@ class HistoryKeeper:
 
     A Redis that was emptied, or came back without its data, answers as if nobody had ever watched
     anything. Until it is filled again the store says that it cannot be read: pages are made
-    without history, and events are refused.
+    without history, and events are refused. One that was restarted, or whose replica took over, may
+    lack the last moments: what the event log holds is applied again.
 
     Attributes:
         losses: Number of times that everything was lost.
@@ -39,6 +40,7 @@ class HistoryKeeper:
         self._fill = fill
         self._period_s = period_s
         self._is_lost = False
+        self._holder = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -73,6 +75,11 @@ class HistoryKeeper:
         """
         try:
             self._history.ping()
+            holder = self._history.holder()
+            if self._holder not in {"", holder}:
+                logging.warning("The history store is held by another process now.")
+                self._fill()
+            self._holder = holder
         except errors.HistoryLostError as error:
             if not self._is_lost:
                 self._is_lost = True

@@ -22,6 +22,13 @@ _ADDRESS = re.compile(
     r"(?P<scheme>rediss?)://(?:(?P<username>[^:@/?#\s]*)(?::(?P<password>[^@/?#\s]*))?@)?"
     r"(?P<host>[^:@/?#\[\]\s]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?(?:/(?P<database>\d{1,4}))?/?"
 )
+# Of Sentinels, which say which server it is.
+_SENTINEL_FORM = "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE"
+_PLACE = r"(?:[^:@,/?#\[\]\s]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}"
+_SENTINELS = re.compile(
+    rf"redis\+sentinel://(?:(?P<username>[^:@,/?#\s]*)@)?(?P<places>{_PLACE}(?:,{_PLACE})*)"
+    r"/(?P<service>[A-Za-z0-9._-]+)(?:/(?P<database>\d{1,4}))?/?"
+)
 _KEEPS_WHAT_HAS_NO_END = ("noeviction", "volatile-")
 
 
@@ -36,7 +43,7 @@ def require_no_password(address: str) -> None:
     Raises:
         InputError: It holds one, or is no address.
     """
-    if is_address(address) and _parts(address)["password"]:
+    if is_address(address) and not _SENTINELS.fullmatch(address) and _parts(address)["password"]:
         raise command.InputError(
             "--history holds a password, which everybody on this machine can read in the list of "
             f"processes. Give {_FORM}, and the password by --history_password_file=FILE or the "
@@ -75,6 +82,9 @@ def shown(address: str) -> str:
     Raises:
         InputError: It is no address of a Redis server.
     """
+    if named := _SENTINELS.fullmatch(address):
+        places = ",".join(sorted(named["places"].split(",")))
+        return f"redis+sentinel://{places}/{named['service']}/{named['database'] or '0'}"
     parts = _parts(address)
     return f"{parts['scheme']}://{parts['host']}:{parts['port']}/{parts['database']}"
 
@@ -85,8 +95,10 @@ def connect(
     """Returns a client; it connects at its first command.
 
     Args:
-        address: Address of the server, ``redis://[USER@]HOST[:PORT][/DATABASE]``.
-        password: Password of the server; None for that of the address, or none at all.
+        address: Address of the server, ``redis://[USER@]HOST[:PORT][/DATABASE]``, or of Sentinels
+            that say which server it is, ``redis+sentinel://HOST:PORT[,HOST:PORT]/SERVICE``.
+        password: Password of the server, and of the Sentinels; None for that of the address, or
+            none at all.
         timeout_s: Time for an answer, seconds.
         connect_timeout_s: Time for a connection, seconds.
 
@@ -94,8 +106,28 @@ def connect(
         InputError: It is no address of a Redis server.
     """
     import redis
-    from redis import backoff, retry
+    from redis import backoff, retry, sentinel
 
+    times: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+    }
+    # A pooled connection may be to a server that was restarted: once more, at once. Scripts
+    # that were run already find that their events are known.
+    again = retry.Retry(backoff.NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    if named := _SENTINELS.fullmatch(address):
+        sentinels = sentinel.Sentinel(
+            [_place(place) for place in named["places"].split(",")],
+            sentinel_kwargs={**times, "password": password},
+        )
+        return sentinels.master_for(
+            named["service"],
+            db=int(named["database"] or 0),
+            username=named["username"] or None,
+            password=password,
+            retry=again,
+            **times,
+        )
     parts = _parts(address)
     return redis.Redis(
         host=parts["host"].strip("[]"),
@@ -104,12 +136,14 @@ def connect(
         username=parts["username"] or None,
         password=password or parts["password"] or None,
         ssl=parts["scheme"] == "rediss",
-        socket_timeout=timeout_s,
-        socket_connect_timeout=connect_timeout_s,
-        # A pooled connection may be to a server that was restarted: once more, at once. Scripts
-        # that were run already find that their events are known.
-        retry=retry.Retry(backoff.NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        retry=again,
+        **times,
     )
+
+
+def _place(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _parts(address: str) -> dict[str, str]:
@@ -117,8 +151,9 @@ def _parts(address: str) -> dict[str, str]:
     if match is None or int(match["port"] or 0) > 65535:
         # Neither the address nor a part of it: nobody knows where its password begins.
         raise command.InputError(
-            f"the history store must be {_FORM} or a SQLite file; the address that was given is "
-            f"neither. Its password comes from --history_password_file or {PASSWORD_VARIABLE}."
+            f"the history store must be {_FORM}, {_SENTINEL_FORM} or a SQLite file; the address "
+            f"that was given is none of them. Its password comes from --history_password_file or "
+            f"{PASSWORD_VARIABLE}."
         )
     parts = {name: value or "" for name, value in match.groupdict().items()}
     return parts | {"port": parts["port"] or "6379", "database": parts["database"] or "0"}

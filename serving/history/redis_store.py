@@ -17,7 +17,8 @@ Keys, all below ``watchnext:`` (``<kind>`` is one of watch, search, impression, 
                                 everything was lost since
 
 The scripts name their keys themselves, which one server allows and a Redis Cluster does not. What a
-restart of Redis keeps is a matter of its own settings (``appendonly yes``), and so is whether it
+restart of Redis keeps is a matter of its own settings (``appendonly yes``; after each, and after a
+failover, servers apply again what their event logs hold), and so is whether it
 drops what it acknowledged when its memory is full (``maxmemory-policy noeviction``: never). What is
 gone nevertheless is left out of what is read; when all is gone the store fails, until it is filled
 anew.
@@ -58,6 +59,7 @@ from serving.history.user_history import (
 # A page must not wait long for a server that hangs; a local Redis answers in a millisecond.
 _TIMEOUT_S = 0.5
 _FILL_TIMEOUT_S = 30.0
+_WAIT_MS = 300
 # Where the first alone was dropped, the second says that the rest is there.
 _FILLING = (PREFIX + "filled", PREFIX + "met")
 _UNNAMED = "?"
@@ -72,7 +74,7 @@ class RedisHistoryStore:
         """Connects; a connection that breaks later is made again at the next call.
 
         Args:
-            url: Address of the server, ``redis://host:port/database``.
+            url: Address of the server, see :func:`serving.history.redis_connection.connect`.
             password: Password of the server.
             max_events: Number of events to keep per user and kind.
 
@@ -95,6 +97,7 @@ class RedisHistoryStore:
         # Of the filling that all that was read and written belongs to; "" before there is any.
         self._filled = ""
         self._cache = HistoryCache()
+        self._run = ""
         self._has_told = False  # Of rows that are gone.
         self.ping()
         with self._explained("read"):
@@ -275,7 +278,27 @@ class RedisHistoryStore:
         )
 
     def sync(self) -> None:
-        """Returns at once: the settings of Redis decide what survives."""
+        """Returns when a replica has it too, where there are any; else its settings decide."""
+        with self._explained("written"):
+            if not self._client.info("replication").get("connected_slaves"):
+                return
+            # On one connection: what is waited for is the last write of that, and all before it.
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(PREFIX + "synced", uuid.uuid4().hex)
+            pipeline.execute_command("WAIT", 1, _WAIT_MS)
+            _, replicas = pipeline.execute()
+        if not replicas:
+            raise errors.HistoryUnavailableError(
+                f"no replica of {self.path} has what was written within {_WAIT_MS} ms."
+            )
+
+    def holder(self) -> str:
+        """Returns the id of the run of Redis; another one may be a replica that lagged behind."""
+        with self._explained("reached"):
+            run = str(self._client.info("server")["run_id"])
+        if run != self._run:
+            self._run, self._cache = run, HistoryCache()
+        return run
 
     def ping(self) -> None:
         """Raises HistoryUnavailableError where Redis does not answer, or lost everything."""

@@ -226,6 +226,12 @@ class HistoryStore(Protocol):
     def ping(self) -> None:
         """Raises HistoryUnavailableError where the store does not answer, or lost everything."""
 
+    def holder(self) -> str:
+        """Returns the name of the process that holds it; the next one may lack the last moments.
+
+        "" where that cannot be. Raises HistoryUnavailableError where it does not answer.
+        """
+
     def close(self) -> None:
         """Lets go of files and connections."""
 

@@ -68,12 +68,6 @@ def without_each(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns expected watch times with everything, and without each group that there is.
 
-    Args:
-        ranker: Signature from :class:`RawRankers`.
-        release: The release that it belongs to.
-        viewer: User who asks.
-        candidates: The n videos.
-
     Returns:
         Seconds, float32 [n], and the same of each group's name.
 

@@ -45,15 +45,16 @@ def use_one() -> None:
     os.sched_setaffinity(0, {max(ALL)})
 
 
-def part() -> None:
+def part(seat: int = 0) -> None:
     """Gives the interpreter one core and all else the others, of those that the process may use.
 
-    Threads that are started later are where the thread is that starts them. With one core, or
-    for threads that end meanwhile, nothing is to be done.
+    Of processes side by side each interpreter has a core of its own, as far as there are so many:
+    the one of the process's number, ``seat``. Threads that are started later are where the thread
+    is that starts them. With one core, or for threads that end meanwhile, nothing is to be done.
     """
     import pyarrow as pa
 
-    interpreter = {min(ALL)}
+    interpreter = {sorted(ALL)[seat % len(ALL)]}
     others = set(ALL) - interpreter or interpreter
     requests = {t.native_id for t in threading.enumerate() if t.name != LOADING}
     for thread in map(int, os.listdir("/proc/self/task")):

@@ -36,12 +36,18 @@ class Place:
         started_s: Moment at which the first process started, Unix seconds: clocks that ``--now``
             shifts agree.
         is_successor: Whether another process serves meanwhile.
+        seat: Number of the process among those that serve side by side, from 0; a successor has
+            that of the one before.
+        shared: Directory of what these keep together, see :mod:`serving.process.sharing`; "" where
+            there is one of them.
     """
 
     listening: int
     control: int
     started_s: float
     is_successor: bool
+    seat: int = 0
+    shared: str = ""
 
     def to_text(self) -> str:
         """Returns the value of ``--worker``."""

@@ -89,11 +89,7 @@ def is_written(serving_root: pathlib.Path, versions: Mapping[str, Sequence[str]]
 
 
 def write_batching(query_tower: str | os.PathLike[str]) -> None:
-    """Allows the server to batch a query tower; see the module.
-
-    Args:
-        query_tower: SavedModel directory of the query tower.
-    """
+    """Allows the server to batch a query tower; see the module."""
     files.atomic_write(pathlib.Path(query_tower) / "batching_params.pbtxt", _QUERY_TOWER_BATCHING)
 
 

@@ -18,27 +18,14 @@ from features.screen import quiet
 from serving import errors
 from serving.process import cores
 from serving.release import manifest as release
-from serving.servables import reduced_precision, signatures
+from serving.servables import signatures
 from serving.servables.signatures import Arrays, Model
 
 
 class EmbeddedBackend:
-    """A :class:`serving.servables.tensorflow_serving.Backend` in this process.
+    """A :class:`serving.servables.tensorflow_serving.Backend` in this process."""
 
-    Args:
-        precision: Precision of the ranker's products: ``auto``, ``float32`` or ``bfloat16``; see
-            :mod:`serving.servables.reduced_precision` for what it changes.
-        choices: Memory of what ``auto`` chose; None tries anew each time.
-    """
-
-    def __init__(
-        self,
-        *,
-        precision: str = reduced_precision.FLOAT32,
-        choices: reduced_precision.Choices | None = None,
-    ) -> None:
-        self._precision = precision
-        self._choices = choices
+    def __init__(self) -> None:
         # One model in memory for all its signatures, for as long as one of them is used.
         self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
             weakref.WeakValueDictionary()
@@ -52,17 +39,7 @@ class EmbeddedBackend:
         opened = self._opened.get(directory)
         if opened is None:
             opened = self._opened[directory] = OpenedModel(directory)
-        reduced = reduced_precision.scoring_signature(signature, reduced_precision.BFLOAT16)
-        if self._precision == reduced_precision.AUTO:
-            if reduced == signature or reduced not in opened.signatures:
-                return opened.model(signature)
-            return reduced_precision.FasterOf(
-                opened.model(signature),
-                opened.model(reduced),
-                version=on_disk.version,
-                choices=self._choices,
-            )
-        return opened.model(reduced_precision.scoring_signature(signature, self._precision))
+        return opened.model(signature)
 
     def lacks(self, manifest: release.Manifest) -> str:
         """Returns "": opening a model loads it."""
@@ -166,16 +143,17 @@ class EmbeddedModel:
             have = sorted(self._opened.signatures)
             raise errors.ModelError(f"{self._name} has no signature {signature!r}, only {have}.")
         self._failures = (tf.errors.OpError, ValueError, TypeError)
-        self._inputs = {
-            name: (
-                tuple(tf.TensorShape(info.tensor_shape).as_list()),
-                tf.dtypes.as_dtype(info.dtype).as_numpy_dtype,
-            )
+        self._dtypes = {
+            name: tf.dtypes.as_dtype(info.dtype).as_numpy_dtype
+            for name, info in loaded.inputs.items()
+        }
+        self._shapes = {
+            name: tf.TensorShape(info.tensor_shape).as_list()
             for name, info in loaded.inputs.items()
         }
         self._outputs = list(loaded.outputs)
         outputs = [loaded.outputs[name].name for name in self._outputs]
-        names = [loaded.inputs[name].name for name in self._inputs]
+        names = [loaded.inputs[name].name for name in self._dtypes]
         # A call takes one that is free, or waits: more at a time than cores are for no good.
         self._free: queue.SimpleQueue[Callable[..., list[np.ndarray]]] = queue.SimpleQueue()
         for pool in range(cores.num_for_models()):
@@ -184,32 +162,11 @@ class EmbeddedModel:
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
         """Returns the outputs; a running call cannot be stopped: the deadline is not enforced."""
         del deadline_s
-        if inputs.keys() != self._inputs.keys():
-            given, needed = set(inputs), set(self._inputs)
-            raise errors.ModelError(
-                f"model {self._name} needs the inputs {sorted(needed)}: "
-                f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
-            )
-        try:
-            values = [np.asarray(inputs[name], dtype) for name, (_, dtype) in self._inputs.items()]
-            for value, (name, (shape, _)) in zip(values, self._inputs.items(), strict=True):
-                # A graph may well compute something from a wrong shape.
-                if not _fits(value.shape, shape):
-                    raise errors.ModelError(
-                        f"input {name!r} of model {self._name} must have the shape {shape}, got "
-                        f"{value.shape}."
-                    )
+        signatures.require_inputs(inputs, self._shapes, model=self._name)
+        with signatures.explained(self._name, *self._failures):
+            values = [np.asarray(inputs[name], dtype) for name, dtype in self._dtypes.items()]
             run = self._free.get()
             try:
                 return dict(zip(self._outputs, run(*values), strict=True))
             finally:
                 self._free.put(run)
-        except self._failures as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-            raise errors.ModelError(f"model {self._name} failed: {line}") from error
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size is None or size == given for given, size in zip(shape, wanted, strict=True)
-    )

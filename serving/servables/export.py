@@ -18,25 +18,19 @@ from absl import logging
 
 from features import dataset, preprocessing, spec, tensors
 from features.spec import Kind, ResolvedSpec, Side
+from models import losses
 from models.candidate import youth
 from models.candidate.model import CandidateModel
-from models.ranking.layers import Outputs, VideoParts
+from models.ranking.layers import Outputs
 from models.ranking.model import Ranker
 from serving.servables import prepared_videos, signatures
 
 Path = str | os.PathLike[str]
 Tensors = dict[str, tf.Tensor]
-_PRODUCTS = {signatures.SCORE_PREPARED: tf.float32, signatures.SCORE_BFLOAT16: tf.bfloat16}
 
 
 def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Path) -> None:
-    """Writes both towers of a candidate model as one SavedModel.
-
-    Args:
-        model: Trained candidate model.
-        examples_dir: The examples it was trained on.
-        directory: SavedModel directory to create.
-    """
+    """Writes both towers of a candidate model as one SavedModel."""
     servable = _Servable(model, examples_dir, spec.CANDIDATE)
     query, videos = servable.inputs(Side.QUERY), servable.inputs(Side.CANDIDATE)
 
@@ -61,13 +55,7 @@ def export_query_tower(model: CandidateModel, examples_dir: Path, directory: Pat
 
 
 def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
-    """Writes a ranker as a SavedModel.
-
-    Args:
-        model: Trained ranker.
-        examples_dir: The examples it was trained on.
-        directory: SavedModel directory to create.
-    """
+    """Writes a ranker as a SavedModel."""
     servable = _Servable(model, examples_dir, spec.RANKER)
     videos = servable.inputs(Side.CANDIDATE)
     query_names = servable.inputs(Side.QUERY).keys()
@@ -77,7 +65,7 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
         query = {name: features[name] for name in query_names}
         candidates = {name: features[name] for name in videos}
         outputs = model.outputs_of(query, candidates)
-        return _answers(model, outputs, candidates)
+        return _answers(model, outputs)
 
     one = {n: _with_batch(s, 1) for n, s in servable.inputs(Side.QUERY).items()}
     many = servable.inputs(Side.QUERY)
@@ -87,20 +75,16 @@ def export_ranker(model: Ranker, examples_dir: Path, directory: Path) -> None:
     }
     if prepared_videos.is_supported(model.resolved):
         functions[signatures.PREPARE_VIDEOS] = _prepare_videos(model, servable, videos)
-        for name, products in _PRODUCTS.items():
-            functions[name] = _score_prepared(model, servable, one, examples_dir, products=products)
+        functions[signatures.SCORE_PREPARED] = _score_prepared(model, servable, one, examples_dir)
     servable.save(directory, functions)
 
 
-def _answers(
-    model: Ranker, outputs: Outputs, candidates: Mapping[str, tf.Tensor] | VideoParts
-) -> Tensors:
+def _answers(model: Ranker, outputs: Outputs) -> Tensors:
     """Returns logit and expected watch time, and the probability of each kind of feedback."""
     logits = model.logits_from(outputs)
-    expected = model.seconds(logits, candidates)
     return {
         "logit": logits,
-        "expected_watch_time_s": expected,
+        "expected_watch_time_s": losses.expected_watch_time_s(logits),
         **model.feedback_from(outputs),
     }
 
@@ -112,7 +96,7 @@ def _prepare_videos(
 
     def prepare(**raw: tf.Tensor) -> Tensors:
         parts = model.video_parts(servable.transformed(raw))
-        return {prepared_videos.PARTS: tf.cast(parts.together(), prepared_videos.DTYPE)}
+        return {prepared_videos.PARTS: tf.cast(parts, prepared_videos.DTYPE)}
 
     return _function(prepare, videos)
 
@@ -122,8 +106,6 @@ def _score_prepared(
     servable: "_Servable",
     query_inputs: Mapping[str, tf.TensorSpec],
     examples_dir: Path,
-    *,
-    products: tf.DType,
 ) -> Any:
     """Returns ``score`` for videos that were prepared before."""
     resolved = model.resolved
@@ -155,9 +137,9 @@ def _score_prepared(
         for kind, features in moment.items():
             if features:
                 candidates[spec.vector_column(Side.CANDIDATE, kind)] = numbers(kind, inputs)
-        parts = model.video_parts_from(tf.cast(inputs[prepared_videos.PARTS], tf.float32))
-        outputs = model.outputs_of(query, candidates, products=products, video_parts=parts)
-        return _answers(model, outputs, parts)
+        parts = tf.cast(inputs[prepared_videos.PARTS], tf.float32)
+        outputs = model.outputs_of(query, candidates, video_parts=parts)
+        return _answers(model, outputs)
 
     return _function(score, {**query_inputs, **candidate_inputs})
 

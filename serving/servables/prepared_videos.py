@@ -7,7 +7,7 @@ where it would transform, look up and multiply the widest vectors of all, again 
 What depends on the moment (history, statistics, nomination, age) is still computed as for
 training, and goes through the same quantiles inside the model.
 
-    parts.npy      float16 [N, P], see :class:`models.ranking.layers.VideoParts`
+    parts.npy      float16 [N, P], see :meth:`models.ranking.model.Ranker.video_parts`
     columns.json   ids of the values that a nomination can have
 """
 
@@ -141,12 +141,7 @@ def _shaped(feature: Feature, ids: np.ndarray) -> np.ndarray:
 def signature_inputs(
     resolved: ResolvedSpec, parts_width: int
 ) -> dict[str, tuple[str, list[int | None]]]:
-    """Returns name to (dtype name, shape) of the candidate-side inputs of the signature.
-
-    Args:
-        resolved: Features of the release.
-        parts_width: Width P of the parts.
-    """
+    """Returns name to (dtype name, shape) of the candidate-side inputs of the signature."""
     shapes: dict[str, tuple[str, list[int | None]]] = {PARTS: (DTYPE.name, [None, parts_width])}
     for feature in _nominated(resolved):
         many = feature.kind is Kind.MULTIVALENT

@@ -15,17 +15,18 @@ servable         signature             answers
 ..               ``prepare_videos``    video side -> ``video_parts`` float16 [N, P]
 ..               ``score_prepared``    as the first, of videos that were prepared before:
                                        :mod:`serving.servables.prepared_videos`
-..               ``score_bfloat16``    as ``score_prepared``, products in bfloat16:
-                                       :mod:`serving.servables.reduced_precision`
 both             ``transform_query``   query side -> what the model itself reads, for the skew proof
 both             ``transform_videos``  video side -> the same
 ===============  ====================  ==========================================================
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+
+from serving import errors
 
 QUERY_TOWER = "query_tower"
 RANKER = "ranker"
@@ -34,7 +35,6 @@ EMBED_VIDEOS = "embed_videos"
 SCORE_PAIRS = "score_pairs"
 PREPARE_VIDEOS = "prepare_videos"
 SCORE_PREPARED = "score_prepared"
-SCORE_BFLOAT16 = "score_bfloat16"
 TRANSFORM_QUERY = "transform_query"
 TRANSFORM_VIDEOS = "transform_videos"
 # Bias of a video that has no embedding. Logits of real videos lie within hundreds of 0.
@@ -57,3 +57,36 @@ class Model(Protocol):
         Raises:
             ModelError: See the subclasses.
         """
+
+
+def require_inputs(
+    inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Sequence[int | None]], *, model: str
+) -> None:
+    """Refuses inputs that do not fit: a graph may well compute something from a wrong shape.
+
+    Raises:
+        ModelError: An input is missing, unknown or of another shape than ``shapes`` says.
+    """
+    if inputs.keys() != shapes.keys():
+        given, needed = set(inputs), set(shapes)
+        raise errors.ModelError(
+            f"model {model} needs the inputs {sorted(needed)}: "
+            f"missing {sorted(needed - given)}, unknown {sorted(given - needed)}."
+        )
+    for name, wanted in shapes.items():
+        shape = np.shape(inputs[name])
+        sizes = zip(shape, wanted, strict=False)
+        if len(shape) != len(wanted) or any(w is not None and w != size for size, w in sizes):
+            raise errors.ModelError(
+                f"input {name!r} of model {model} must have the shape {tuple(wanted)}, got {shape}."
+            )
+
+
+@contextlib.contextmanager
+def explained(model: str, *failures: type[Exception]) -> Iterator[None]:
+    """Makes failures of a model one error of one line that names it."""
+    try:
+        yield
+    except failures as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise errors.ModelError(f"model {model} failed: {line}") from error

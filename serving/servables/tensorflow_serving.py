@@ -18,7 +18,7 @@ import numpy as np
 from features import command
 from serving import errors
 from serving.release import manifest as release
-from serving.servables import reduced_precision, signatures
+from serving.servables import signatures
 from serving.servables.signatures import Arrays, Model
 from serving.servables.tensor_protos import from_proto, to_proto
 
@@ -80,7 +80,6 @@ class TensorFlowServingBackend:
         max_in_flight: int = MAX_IN_FLIGHT,
         deadline_s: float = DEADLINE_S,
         root_certificates: str | os.PathLike[str] | None = None,
-        precision: str = reduced_precision.FLOAT32,
     ) -> None:
         """Prepares the connections; they are made at the first call.
 
@@ -91,8 +90,6 @@ class TensorFlowServingBackend:
             deadline_s: Time for calls that name no other, seconds.
             root_certificates: PEM file of the authorities that sign the servers' certificates;
                 ``system`` for those that the machine trusts; None for connections without TLS.
-            precision: Precision of the ranker's products; ``auto`` is float32 here, since nobody
-                knows on which machine the next call runs.
 
         Raises:
             command.InputError: An address is none.
@@ -101,7 +98,6 @@ class TensorFlowServingBackend:
 
         self.address = address
         self.deadline_s = deadline_s
-        self._precision = precision
         self._replicas = []
         for one in (part.strip() for part in address.split(",")):
             if not _ADDRESS.fullmatch(one):
@@ -119,7 +115,6 @@ class TensorFlowServingBackend:
         self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns one signature of the model, of this version of the release."""
-        signature = reduced_precision.scoring_signature(signature, self._precision)
         return TensorFlowServingModel(self, component, int(on_disk.version), signature)
 
     def lacks(self, manifest: release.Manifest) -> str:

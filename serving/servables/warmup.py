@@ -18,7 +18,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from features import command, spec, tensors
 from features.catalogue import Catalogue
 from features.spec import ResolvedSpec, Side
-from serving.servables import signatures
+from serving.servables import signatures, tensor_protos
 from serving.servables.prepared_videos import PreparedVideos
 
 FILE = "assets.extra/tf_serving_warmup_requests"
@@ -52,13 +52,7 @@ def ranker_requests(examples_dir: Path) -> list[Request]:
 def prepared_requests(
     requests: Sequence[Request], prepared: PreparedVideos, catalogue: Catalogue
 ) -> list[Request]:
-    """Returns the ranker's requests with the videos prepared before.
-
-    Args:
-        requests: Requests of :func:`ranker_requests`.
-        prepared: Prepared videos of the release.
-        catalogue: Catalogue of the release.
-    """
+    """Returns the ranker's requests with the videos prepared before."""
     resolved = prepared.resolved
     query = tensors.signature_shapes(resolved, spec.RANKER, Side.QUERY)
     return [
@@ -93,7 +87,7 @@ def read(saved_model: Path) -> Iterator[Request]:
     path = pathlib.Path(saved_model) / FILE
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        inputs = {name: tensor_protos.from_proto(proto) for name, proto in request.inputs.items()}
         yield request.model_spec.signature_name, inputs
 
 
@@ -107,8 +101,7 @@ def predict_request(
     if version is not None:
         request.model_spec.version.value = version
     for name, values in arrays.items():
-        dtype = tf.string if values.dtype == object else tf.as_dtype(values.dtype)
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(values, dtype, values.shape))
+        tensor_protos.to_proto(values, request.inputs[name])
     return request
 
 

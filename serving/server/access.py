@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import pathlib
 import re
@@ -73,21 +72,13 @@ def allowed_hosts(listening_on: str, named: Collection[str]) -> frozenset[str]:
     """
     names = {name.strip().lower().rstrip(".") for name in named}
     for name in names - {ANY_HOST}:
-        if not _HOST.fullmatch(name) and not _is_address(name):
+        if not _HOST.fullmatch(name) and not pages.is_address(name):
             raise command.InputError(
                 f"--allowed_hosts must be names or addresses without port, got {name!r}."
             )
     if listening.is_loopback(listening_on):
         return frozenset(name.strip("[]") for name in names) | _LOOPBACK | {listening_on.lower()}
     return frozenset(name.strip("[]") for name in names) or frozenset({ANY_HOST})
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class HostGate:

@@ -81,13 +81,7 @@ class Parts:
 
 
 def add(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
-    """Adds the routes.
-
-    Args:
-        app: Application.
-        parts: What they are about.
-        run: Function that runs some work on a thread.
-    """
+    """Adds the routes."""
     _add_server(app, parts, run)
     _add_releases(app, parts, run)
     _add_lookups(app, parts, run)

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import fastapi
@@ -15,15 +15,15 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from serving import errors
+from serving.events.event import Event
 from serving.funnel.funnel import Funnel
-from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.guard.tallies import Counting
 from serving.history.user_history import HistoryStore
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
-from serving.servables import reduced_precision
+from serving.process import sharing
 from serving.server import access as http_access
 from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
@@ -87,6 +87,8 @@ class Service:
             :func:`serving.server.access.allowed_hosts`.
         image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         raw_rankers: Rankers that can be asked with features missing.
+        follow: Function that is given one to be called with the events that other processes
+            recorded.
         readiness_holds_s: Seconds for which the outcome of a probe of the models is believed.
         on_close: Function called once the last request is answered.
     """
@@ -107,14 +109,14 @@ class Service:
     hosts: frozenset[str] = frozenset({ANY_HOST})
     image_hosts: frozenset[str] = frozenset()
     raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
+    follow: Callable[[Callable[[Sequence[Event]], None]], None] = lambda _: None
     readiness_holds_s: float = 2.0
     on_close: Callable[[], None] = lambda: None
 
 
 def create_app(service: Service) -> fastapi.FastAPI:
     """Returns the ASGI application of a service."""
-    counting = Counting(outcome_s=service.outcome_s, clock=service.clock)
-    metrics = _metrics(service, counting)
+    metrics = _metrics(service)
     pool = WorkerPool(
         threads=service.threads,
         max_waiting=service.max_waiting,
@@ -123,12 +125,13 @@ def create_app(service: Service) -> fastapi.FastAPI:
     # Threads of their own: a busy server is still a ready one, and can be watched.
     operations = WorkerPool(threads=2, max_waiting=8, on_overload=metrics.overloads.inc)
     bodies = WorkerPool(threads=1, max_waiting=32, on_overload=metrics.overloads.inc)
-    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight)
+    metrics.gauge("in_flight", "Requests in flight.", lambda: pool.in_flight, together="livesum")
 
     @contextlib.asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
         del app
-        yield
+        async with metrics.sharing():
+            yield
         for each in (pool, operations, bodies):
             each.close()
         service.on_close()
@@ -183,14 +186,9 @@ def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Part
     )
 
 
-def _models(service: Service, release: LoadedRelease) -> str:
-    """Returns where models run, and how the ranker multiplies, in words."""
-    if release.ranker is None:
-        return service.models
-    return f"{service.models}, ranker in {reduced_precision.of(release.ranker)}"
-
-
-def _metrics(service: Service, counting: Counting) -> Metrics:
+def _metrics(service: Service) -> Metrics:
+    counting = Counting(outcome_s=service.outcome_s, clock=service.clock, shared=sharing.joined())
+    service.follow(counting.follow)
     metrics = Metrics(counting)
     if service.console is not None:
         metrics.watch_rollbacks(service.console.rollbacks)
@@ -293,7 +291,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def release() -> http_schema.ReleaseAnswer:
         with service.releases.pin() as current:
             return http_answers.release_answer(
-                current, loaded_at=service.releases.loaded_at, models=_models(service, current)
+                current, loaded_at=service.releases.loaded_at, models=service.models
             )
 
 

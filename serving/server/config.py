@@ -5,23 +5,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Annotated
 
-from features.config import Bounds, Flag, OneOf, check
+from features.config import Bounds, Config, Flag
 from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
-from serving.servables import reduced_precision
 
 ANY_HOST = "*"
-_PRECISIONS = (reduced_precision.AUTO, reduced_precision.FLOAT32, reduced_precision.BFLOAT16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
+class ServiceConfig(Config):
     """Where the parts are.
 
     Attributes:
         serving_root: Directory in which releases are published.
         logs: Raw logs, read to fill an empty history store, and added to.
-        history: History store: a SQLite file, or ``redis://HOST:PORT/DATABASE`` for replicas.
+        history: History store: a SQLite file, or for replicas ``redis://HOST:PORT/DATABASE``, or
+            ``redis+sentinel://HOST:PORT/SERVICE/DATABASE``.
         history_password: Password of the Redis server; None asks without.
         model_server: HOST:PORT of TensorFlow Serving's gRPC, or several replicas with commas.
             Default: models run in here.
@@ -29,10 +28,6 @@ class ServiceConfig:
             ``system`` for those of the machine. Default: no TLS.
         model_server_wait_s: Longest wait at the start until the model server has loaded the
             release, seconds.
-        precision: Precision in which the ranker multiplies. ``bfloat16`` is faster on some machines
-            and changes expected watch times by about a per cent, and so the order of videos of
-            nearly the same value. ``auto`` tries which is faster here, and remembers it; with
-            ``--model_server`` it is ``float32``.
         outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
             counted for the guard of releases (serving.guard_release).
         threads: Number of requests worked on at a time.
@@ -65,7 +60,6 @@ class ServiceConfig:
     model_server: str | None = None
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
-    precision: Annotated[str, OneOf(*_PRECISIONS)] = reduced_precision.AUTO
     outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
@@ -81,6 +75,3 @@ class ServiceConfig:
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
     ask_for_successor: Callable[[str], None] | None = None
     is_successor: bool = False
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -5,7 +5,8 @@ import json
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ from serving.events.following import Follower
 from serving.funnel import page_order
 from serving.funnel.fresh_shelf import Shelver
 from serving.funnel.loaded_release import LoadedRelease
+from serving.history.redis_stream import RedisStream
 from serving.live import seed as live_seed
 from serving.live.state import LiveState
 from serving.servables.tensorflow_serving import Backend
@@ -31,7 +33,7 @@ _FOLLOW_EVERY_S = 1.0
 MAX_UNLISTED = 10_000
 # Putting videos on the shelf of a large catalogue takes seconds: at most this part of the time.
 _BUSY = 0.05
-_COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value}
+_COUNTED = {Kind.WATCH.value, Kind.IMPRESSION.value, Kind.CLICK.value}
 
 
 @dataclasses.dataclass
@@ -64,6 +66,7 @@ class LiveParts:
     Attributes:
         state: State that is fed by the recorder and by what others record, and read by every
             release that :meth:`attach` returned.
+        on_events: Function called with watches, impressions and clicks that others recorded.
         misdated: Events of other processes that were left out of it for their times.
     """
 
@@ -75,6 +78,7 @@ class LiveParts:
         *,
         clock: Callable[[], float] = time.time,
         is_own: Callable[[str], bool] = lambda _: False,
+        stream: RedisStream | None = None,
         kept: Collection[str] = (),
         half_life_s: float | None = None,
         look_every_s: float = _LOOK_EVERY_S,
@@ -89,12 +93,14 @@ class LiveParts:
             clock: Clock of the server, Unix seconds.
             is_own: Function that tells whether this process wrote the segment of the event log of
                 this name.
+            stream: What replicas with other logs directories record; None where there are none.
             kept: Versions that serve whatever is published, as arms of an experiment.
             half_life_s: Half-life of the site, seconds; None where it is not known.
             look_every_s: Least time between two looks for new videos, seconds of ``monotonic``.
             monotonic: Clock for how often to look for new videos, seconds.
         """
         self.state = LiveState(half_life_s=half_life_s)
+        self.on_events: Callable[[Sequence[Event]], None] = lambda _: None
         self.misdated = 0
         self._serving_root = serving_root
         self._logs = logs_dir
@@ -105,6 +111,7 @@ class LiveParts:
         self._monotonic = monotonic
         self._shelves: dict[str, _Shelf] = {}  # By version.
         self._follower = Follower(logs_dir, is_own=is_own)
+        self._stream = stream
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -114,7 +121,8 @@ class LiveParts:
         with compaction.paused(self._logs):
             if log_files.has_tables(self._logs):
                 live_seed.from_logs(self.state, self._logs, until_s=int(self._clock()))
-            self.follow()
+            self._follow_directory()
+        self._follow_stream()
 
     def start(self) -> None:
         """Starts to follow what other processes record, until :meth:`close`."""
@@ -126,26 +134,49 @@ class LiveParts:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._stream is not None:
+            self._stream.close()
 
     def _keep_following(self) -> None:
         while not self._stop.wait(_FOLLOW_EVERY_S):
             try:
                 self.follow()
+            except errors.HistoryUnavailableError as error:
+                logging.log_every_n_seconds(logging.WARNING, "%s", 30, error)
             except Exception:
                 # Pages are made all the same, and the next round tries again.
                 logging.exception("What other processes recorded cannot be read.")
 
     def follow(self) -> None:
-        """Takes in what other processes recorded since the last call."""
+        """Takes in what other processes recorded since the last call.
+
+        Raises:
+            HistoryUnavailableError: Those of other hosts cannot be heard now.
+        """
+        self._follow_directory()
+        self._follow_stream()
+
+    def _follow_directory(self) -> None:
         with self._follower.new_records() as records:
-            events = []
-            for record in records:
-                if record["kind"] == NewUser.KIND:
-                    profile = json.loads(record.get("profile") or "{}")
-                    self.state.meet(record["user_id"], str(profile.get("region") or ""))
-                elif record["kind"] in _COUNTED:
-                    events.append(Event.from_record(record))
-            self.state.apply(self._of_now(events))
+            self._apply(records)
+
+    def _follow_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.publish()
+            for records in self._stream.pages():
+                self._apply(records)
+
+    def _apply(self, records: Sequence[Mapping[str, Any]]) -> None:
+        events = []
+        for record in records:
+            if record["kind"] == NewUser.KIND:
+                profile = json.loads(record.get("profile") or "{}")
+                self.state.meet(record["user_id"], str(profile.get("region") or ""))
+            elif record["kind"] in _COUNTED:
+                events.append(Event.from_record(record))
+        of_now = self._of_now(events)
+        self.state.apply([event for event in of_now if event.kind is not Kind.CLICK])
+        self.on_events(of_now)
 
     def _of_now(self, events: Sequence[Event]) -> list[Event]:
         """Leaves out what no server takes: one host's wrong clock must not move everybody's now."""

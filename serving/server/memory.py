@@ -9,7 +9,7 @@ from features.tables import log_files
 from serving.events import compaction
 from serving.events.log import EventLog
 from serving.funnel import recorder
-from serving.history import redis_connection, redis_store
+from serving.history import redis_connection, redis_store, redis_stream
 from serving.history import seed as history_seed
 from serving.history.keeper import HistoryKeeper
 from serving.history.sqlite_store import SqliteHistoryStore
@@ -28,6 +28,13 @@ def open_history(path: str | pathlib.Path, *, password: str | None = None) -> Hi
     if redis_connection.is_address(str(path)):
         return redis_store.RedisHistoryStore(str(path), password=password)
     return SqliteHistoryStore(path)
+
+
+def stream_of(config: ServiceConfig, log: EventLog) -> redis_stream.RedisStream | None:
+    """Returns what replicas with other logs directories record, where they share a Redis."""
+    if not redis_connection.is_address(config.history):
+        return None
+    return redis_stream.RedisStream(config.history, log, password=config.history_password)
 
 
 def opened(config: ServiceConfig, clock: Clock) -> tuple[HistoryStore, EventLog, HistoryKeeper]:

@@ -1,31 +1,40 @@
 """What the server tells Prometheus."""
 
+import asyncio
 import collections
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Literal
 
 import prometheus_client
-from prometheus_client import Counter, Gauge, Histogram
+from absl import logging
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from features.durations import DAY_S, HOUR_S
 from serving.arrays.backend import is_by_tensorflow
-from serving.events.event import Event, Kind
+from serving.events.event import Event
 from serving.funnel.page import Page
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.funnel.rungs import FULL, RUNGS
 from serving.guard import tallies
 from serving.guard.tallies import Counting
+from serving.process import sharing
 from serving.release.rollbacks import GUARD, Rollback
-from serving.servables import reduced_precision
 from serving.server import answers as http_answers
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.5)
 
+_SHARE_EVERY_S = 1.0
 _LAG_SECONDS = (1, 5, 15, 60, 300, 900, HOUR_S, 6 * HOUR_S, DAY_S)
 
 
+# What a gauge is of several processes.
+Together = Literal["livemax", "livesum"]
+
+
 class Metrics:
-    """All metrics of one server, in a registry of its own.
+    """All metrics of one server, in a registry of its own; those of processes side by side are one.
 
     Attributes:
         counting: What the guard of releases asks for.
@@ -33,8 +42,9 @@ class Metrics:
 
     def __init__(self, counting: Counting) -> None:
         self.counting = counting
-        self.registry = prometheus_client.CollectorRegistry()
-        r = self.registry
+        self._is_shared = sharing.joined() is not None
+        self._computed: list[tuple[Gauge, Callable[[], float]]] = []
+        self._registry = r = CollectorRegistry()
         self.requests = Counter(
             "watchnext_requests", "Answers.", ["route", "method", "status"], registry=r
         )
@@ -91,9 +101,56 @@ class Metrics:
         for rung in RUNGS:
             self.pages.labels(rung)
 
-    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Adds a gauge that is computed when it is read."""
-        Gauge(f"watchnext_{name}", text, registry=self.registry).set_function(value)
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What there is to read: of this process, or of all that serve side by side."""
+        if not self._is_shared:
+            return self._registry
+        self.share()
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        return registry
+
+    def share(self) -> None:
+        """Lets the other processes have what is known here now."""
+        for gauge, value in self._computed:
+            gauge.set(value())
+        self.counting.share()
+
+    @contextlib.asynccontextmanager
+    async def sharing(self) -> AsyncIterator[None]:
+        """Shares every second while the block runs, where other processes serve beside this."""
+        task = asyncio.create_task(self._keep_sharing()) if self._is_shared else None
+        yield
+        if task is not None:
+            task.cancel()
+
+    async def _keep_sharing(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.share)
+            except Exception:
+                # Pages are made all the same, and the next round tries again.
+                logging.exception("What this process counts cannot be shared.")
+            await asyncio.sleep(_SHARE_EVERY_S)
+
+    def gauge(
+        self, name: str, text: str, value: Callable[[], float], *, together: Together = "livemax"
+    ) -> None:
+        """Adds a gauge that is computed when it is read.
+
+        Args:
+            name: Name, without prefix.
+            text: What it says.
+            value: Function that computes it.
+            together: What processes side by side make of theirs: the largest, or the sum.
+        """
+        registry = self._registry
+        gauge = Gauge(f"watchnext_{name}", text, registry=registry, multiprocess_mode=together)
+        if self._is_shared:
+            self._computed.append((gauge, value))
+        else:
+            gauge.set_function(value)
 
     def watch_releases(self, releases: ReleaseWatcher) -> None:
         """Adds what there is to know of the release that serves, and of the next one."""
@@ -107,12 +164,6 @@ class Metrics:
             lineage = current.manifest.lineage if current and current.manifest else {}
             return float(lineage.get("index", {}).get("recall", "nan"))
 
-        def is_reduced() -> float:
-            current = releases.current
-            if current is None or current.ranker is None:
-                return float("nan")
-            return float(reduced_precision.of(current.ranker) == reduced_precision.BFLOAT16)
-
         def by_tensorflow() -> float:
             current = releases.current
             models = (current.query_tower, current.ranker) if current else ()
@@ -125,7 +176,6 @@ class Metrics:
         )
         self.gauge("release_age_seconds", "Time since the release was built.", age)
         self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
-        self.gauge("ranker_bfloat16", "1: the ranker runs in bfloat16, 0: in float32.", is_reduced)
         self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
         self.gauge(
             "shelf_renewal_failures",
@@ -155,15 +205,11 @@ class Metrics:
         self.release_pages.labels(release_id, outcome).inc()
         self.counting.request(release_id, outcome)
 
-    def observe_events(self, events: Iterable[Event], *, now: int) -> None:
+    def observe_events(self, events: Sequence[Event], *, now: int) -> None:
         """Counts what came of pages, and how late it was told."""
-        engaged = []
         for event in events:
             self.event_lag_seconds.observe(max(now - event.time, 0))
-            if event.page_id and event.kind in {Kind.CLICK, Kind.WATCH}:
-                engaged.append((event.page_id, event.watch_time_s))
-        if engaged:
-            self.counting.engaged(engaged)
+        self.counting.follow(events)
 
     def observe_page(self, page: Page, *, user_id: str) -> None:
         """Counts a page."""
@@ -203,9 +249,12 @@ class Metrics:
 
     def exposed(self) -> dict[str, float]:
         """Returns the number of pages by arm, ``experiment/arm``."""
-        (metric,) = self.exposures.collect()
-        samples = (sample for sample in metric.samples if sample.name.endswith("_total"))
-        return {sample.labels["arm"]: sample.value for sample in samples}
+        return {
+            sample.labels["arm"]: sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if sample.name == "watchnext_exposures_total"
+        }
 
     def text(self) -> bytes:
         """Returns all of them in Prometheus' text format."""

@@ -83,10 +83,11 @@ def thumbnail(url: object, hosts: Collection[str]) -> str | None:
         if f"*.{above}" in hosts:
             return url
         above = above.partition(".")[2]
-    return url if host in hosts and not _is_address(host) else None
+    return url if host in hosts and not is_address(host) else None
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Says whether a host is an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -95,11 +96,7 @@ def _is_address(host: str) -> bool:
 
 
 def policy(hosts: Collection[str] = ()) -> str:
-    """Returns the content security policy of the pages.
-
-    Args:
-        hosts: Hosts from :func:`image_hosts`.
-    """
+    """Returns the content security policy of the pages."""
     pictures = " ".join(["'self'", *(f"https://{host}" for host in sorted(hosts))])
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -140,9 +137,7 @@ class _File:
         if self.tag in known:
             return Response(status_code=304, headers=headers)
         accepted = request.headers.get("accept-encoding", "")
-        if self.packed is not None and re.search(
-            r"\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted
-        ):
+        if self.packed is not None and _GZIP.search(accepted):
             return Response(self.packed, headers={**headers, "content-encoding": "gzip"})
         return Response(self.content, headers=headers)
 
@@ -155,12 +150,7 @@ class Web:
     """
 
     def __init__(self, *, api: str, hosts: Collection[str] = ()) -> None:
-        """Reads them.
-
-        Args:
-            api: HTML of the page that describes the API.
-            hosts: Hosts of thumbnails, from :func:`image_hosts`.
-        """
+        """Reads them."""
         contents = {
             path.name: path.read_bytes()
             for path in sorted(_DIRECTORY.iterdir())

@@ -24,11 +24,7 @@ Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def route_class(run: Run) -> type[APIRoute]:
-    """Returns the class of routes that check bodies as this module tells.
-
-    Args:
-        run: Function that runs the check of a large body.
-    """
+    """Returns the class of routes that check bodies as this module tells."""
 
     class BodyRoute(APIRoute):
         """A route whose handler is given a body that was checked already."""

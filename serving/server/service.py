@@ -32,8 +32,6 @@ from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.release import publication
 from serving.servables import signatures
-from serving.servables.embedded import EmbeddedBackend
-from serving.servables.reduced_precision import Choices
 from serving.servables.signatures import Model
 from serving.servables.tensorflow_serving import Backend, TensorFlowServingBackend
 from serving.server import memory, model_server_wait
@@ -43,16 +41,11 @@ from serving.server.live_service import LiveParts
 
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * DAY_S
-_CHOICES = ".precision"
 _MACHINE = Clock()
 
 
 def build(config: ServiceConfig, *, clock: Clock = _MACHINE) -> Service:
     """Loads everything; returns a service that is ready to answer.
-
-    Args:
-        config: Settings of the server.
-        clock: What its parts go by.
 
     Raises:
         InputError: There is no release, it is refused, or a path cannot be used.
@@ -121,6 +114,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         history_losses=lambda: keeper.losses,
         hosts=config.hosts,
         image_hosts=config.image_hosts,
+        follow=functools.partial(setattr, live, "on_events"),
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
@@ -142,6 +136,7 @@ def _live(
         backend,
         clock=clock.now,
         is_own=log.wrote,
+        stream=memory.stream_of(config, log),
         kept=experiment.releases if experiment else (),
         half_life_s=None
         if is_first
@@ -264,18 +259,13 @@ def _backend(config: ServiceConfig) -> Backend:
     """Opens what runs the models; a model server may still be loading them."""
     if config.model_server:
         backend = TensorFlowServingBackend(
-            config.model_server,
-            root_certificates=config.model_server_ca,
-            precision=config.precision,
+            config.model_server, root_certificates=config.model_server_ca
         )
         if not config.is_successor and _published(config) != before_release.VERSION:
             manifest = release.load_manifest(config.serving_root)
             model_server_wait.wait(backend, manifest, up_to_s=config.model_server_wait_s)
         return backend
-    # Beside the event log, which is the one place that every server can write to.
-    choices = Choices(config.logs / _CHOICES)
-    tensorflow = EmbeddedBackend(precision=config.precision, choices=choices)
-    return ArraysBackend(tensorflow, precision=config.precision)
+    return ArraysBackend()
 
 
 def _console(

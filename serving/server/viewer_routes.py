@@ -34,15 +34,7 @@ def add(
     hosts: Collection[str],
     rankers: RawRankers,
 ) -> Search:
-    """Adds the routes; returns how to search by words.
-
-    Args:
-        app: Application.
-        funnel: Maker of pages.
-        run: Function that runs some work on a thread.
-        hosts: Hosts of thumbnails.
-        rankers: Rankers that can be asked with features missing.
-    """
+    """Adds the routes; returns how to search by words."""
 
     @functools.lru_cache(_SEARCHED_RELEASES)
     def words(version: str) -> TitleSearch:

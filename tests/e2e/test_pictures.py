@@ -16,8 +16,8 @@ import shutil
 
 import pytest
 
-from features import provenance
-from pipeline.benchmarks import results
+from features import reports
+from pipeline.benchmarks import measured, results
 from serving.release import manifest as release
 from tests.serving.server import page_times
 from tests.serving.server.browsing import SCREENS, keep, press, seek, shown, text, wait_for_heading
@@ -151,7 +151,7 @@ def test_weight_of_pages_and_time_to_their_content_and_to_interaction(
     chromium.run("sessionStorage.clear()")
     assert chromium.complaints() == []
     columns = ["", "files", "kB packed", "first paint, ms", "content, ms", "interaction, ms"]
-    table = results.Measured(columns=columns, rows=rows, facts={})
+    table = measured.Measured(columns=columns, rows=rows, facts={})
     told = {
         "data": "the tiny simulated world of the tests (200 users, 300 videos), its server beside "
         "the browser on one machine that other work keeps busy",
@@ -161,7 +161,7 @@ def test_weight_of_pages_and_time_to_their_content_and_to_interaction(
         "seed": "1",
         "interval": "median [least, most] of the visits",
         "again": "make pictures",
-        "measured": ", ".join(filter(None, provenance.stamp().values())),
+        "measured": ", ".join(filter(None, reports.stamp().values())),
     }
     place = _RESULTS if os.environ.get("WRITE_SCREENSHOTS") else tmp_path
     results.record(place, "pages.times", table, told)

@@ -120,7 +120,7 @@ def test_what_is_not_given_is_as_declared(values):
 
 def test_defaults_may_be_those_of_an_instance(values):
     given = Oven(kitchen=pathlib.Path("k"), degrees=50, fan=Fan(speed=1.0), trays=())
-    defined = config_flags.define(given)
+    defined = config_flags.define(Oven, given)
     parsed(values)
     assert defined.build() == given
     assert defined.build(degrees=70).degrees == 70
@@ -191,7 +191,7 @@ def test_a_name_given_twice_is_refused():
 
 
 def test_a_dataclass_has_the_flags_of_its_parents_and_says_what_they_are_for(values):
-    defined = config_flags.define(QuietFan(), without={"width"}, of="summer")
+    defined = config_flags.define(QuietFan, without={"width"}, of="summer")
     assert values["speed"].help == "summer: Turns a second."
     assert values["hum"].help == "summer: Loudness of the hum."
     assert "width" not in values

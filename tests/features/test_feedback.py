@@ -48,6 +48,42 @@ def test_feedback_that_names_its_page_is_of_that_page():
     assert liked(shown, ("u", "a", T + 90, "like", None, None, "elsewhere")) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("watch", "clicked", "expected"),
+    [
+        # Watched from a search: the page that it was also on had no part in it.
+        (("u", "a", T + 60), [False, False], [0, 0]),
+        # Reported when it ended, after the like.
+        (("u", "a", T + 500), [False, False], [0, 0]),
+        (("u", "a", T + 60), [True, False], [1, 0]),
+        (("u", "a", T + 60), [False, True], [0, 1]),
+        # Before the pages, of others, too late or at one time with the play that it is itself.
+        (("u", "a", T - 1), [False, False], [0, 1]),
+        (("u", "b", T + 60), [False, False], [0, 1]),
+        (("v", "a", T + 60), [False, False], [0, 1]),
+        (("u", "a", T + 11 + 4 * HOUR), [False, False], [0, 1]),
+        (("u", "a", T + 10), [False, False], [0, 1]),
+    ],
+)
+def test_feedback_of_a_video_that_was_met_elsewhere_is_of_no_impression(watch, clicked, expected):
+    shown = table(("u", "a", T), ("u", "a", T + 10), clicked=clicked)
+    found = feedback.outcomes(
+        shown, said(("u", "a", T + 90, "like")), ["like"], watches=table(watch)
+    )
+    assert found["feedback_like"].to_pylist() == expected
+
+
+def test_page_that_feedback_names_counts_whatever_was_watched():
+    shown = table(("u", "a", T), page_id=["p"], clicked=[False])
+    found = feedback.outcomes(
+        shown,
+        said(("u", "a", T + 90, "hide", None, None, "p")),
+        ["hide"],
+        watches=table(("u", "a", T + 60)),
+    )
+    assert found["feedback_hide"].to_pylist() == [1]
+
+
 def test_other_kinds_channels_and_what_is_taken_back_are_no_outcome():
     shown = table(("u", "a", T))
     assert liked(shown, ("u", "a", T, "share")) == [0]

@@ -15,7 +15,6 @@ def test_tower_halves_its_width_from_layer_to_layer():
     ("config_class", "values", "rule"),
     [
         (config.CandidateConfig, {"depth": 5}, r"depth must be in \[0, 4\], got 5"),
-        (config.CandidateConfig, {"temperature": 0.0}, "temperature must be above 0"),
         (config.CandidateConfig, {"loss": "hinge"}, "loss must be one of"),
         (config.CandidateConfig, {"negatives": 0}, "negatives must be 1 or more"),
         (config.RankerConfig, {"hidden": (0,)}, "hidden must each be 1 or more"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features import spec, tensors
+from features import feedback, spec, tensors
 from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
 from serving import errors
@@ -120,7 +120,8 @@ def make_daily():
     )
 
 
-def make_release(version="20231114000000", *, query_tower=None, ranker="fake", **changes):
+def make_release(version="20231114000000", *, query_tower=None, ranker="fake", said=(), **changes):
+    """Its ranker reads counts of the kinds of feedback in ``said``."""
     catalogue = make_catalogue()
     daily = make_daily()
     resolved = spec.resolve(
@@ -131,8 +132,11 @@ def make_release(version="20231114000000", *, query_tower=None, ranker="fake", *
             "searches": [],
             "impressions": ["candidate_sources", "retrieval_score", "release_id"],
             "context": ["device", "surface"],
+            **({"feedback": []} if said else {}),
         }
     )
+    counted = [f for f in resolved.features if feedback.kind_of(f.column) in {"", *said}]
+    resolved = dataclasses.replace(resolved, features=tuple(counted))
     embeddings = np.zeros((COUNT, TOPICS + 1), np.float32)
     embeddings[np.arange(COUNT), np.arange(COUNT) % TOPICS] = 1
     exact = FakeIndex(embeddings)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl import sketches
 
-from features import files, preprocessing, spec
+from features import files, numbers, preprocessing, spec
 from features.catalogue import combined
 from features.id_spaces import IdSpace
 from features.preprocessing import Fitted
@@ -111,12 +111,7 @@ class EstimatedCounts:
 
 
 class Partial:
-    """What some of a model's training examples come to.
-
-    Args:
-        resolved: The data set's features.
-        model: Name of the model.
-    """
+    """What some of a model's training examples come to."""
 
     def __init__(self, resolved: ResolvedSpec, model: str) -> None:
         self.counts: dict[str, Counts | EstimatedCounts] = {
@@ -151,7 +146,7 @@ class Partial:
             column = spec.vector_column(side, kind)
             if kind is Kind.CONTINUOUS:
                 values = kernel.matrix(rows, column, len(names))
-                filled = kernel.fill_missing(values, resolved.of(model, side, kind))
+                filled = numbers.filled(values, resolved.of(model, side, kind))
                 self.quantiles[column].AddValues(pa.array(filled.reshape(-1)))
             elif kind is Kind.VECTOR:
                 self.moments[column] += _moments(kernel.matrix(rows, column, len(names)))
@@ -174,12 +169,7 @@ class Partial:
             sketch.Compact()
 
     def fitted(self, spaces: Iterable[IdSpace], directory: pathlib.Path) -> Fitted:
-        """Returns what the transform is fitted to.
-
-        Args:
-            spaces: ID spaces of the model.
-            directory: Directory that gets a file for each vocabulary.
-        """
+        """Returns what the transform is fitted to."""
         vocabularies = {}
         for space in spaces:
             path = directory / preprocessing.vocabulary_name(space.name)
@@ -213,17 +203,13 @@ def _counted(column: pa.Array, *, tag: str) -> pa.Table:
 
 def _moments(values: np.ndarray) -> np.ndarray:
     """Returns number, sum and sum of squares of the finite values of columns, [3, columns]."""
-    known, there = kernel.known_entries(values)
+    known, there = numbers.known_entries(values)
     there = there.astype(np.float64)
     return np.stack([known.sum(axis=0), there.sum(axis=0), np.square(there).sum(axis=0)])
 
 
 class AddExamples(beam.CombineFn):
-    """(model, row groups of its training examples) -> what they come to.
-
-    Args:
-        resolved_json: The data set's features.
-    """
+    """(model, row groups of its training examples) -> what they come to."""
 
     def __init__(self, resolved_json: str) -> None:
         super().__init__()

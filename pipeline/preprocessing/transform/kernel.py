@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from features import preprocessing, spec
+from features import numbers, preprocessing, spec
 from features.catalogue import combined
 from features.preprocessing import Fitted
 from features.spec import Feature, Kind, ResolvedSpec
@@ -38,8 +38,12 @@ class Kernel:
         self._model = model
         self._features = [f for f in resolved.of(model) if f.categorical]
         self._vectors = preprocessing.vectors(resolved, model)
-        self._moments = fitted.moments
-        self._ranks = {name: Ranks(values) for name, values in fitted.boundaries.items()}
+        self._deviations = {n: numbers.Deviations(m) for n, m in fitted.moments.items()}
+        self._quantiles = {
+            column: numbers.Quantiles(fitted.boundaries[column], resolved.of(model, side, kind))
+            for side, kind, _ in self._vectors
+            if (column := spec.vector_column(side, kind)) in fitted.boundaries
+        }
         self._vocabularies = {
             space: pa.array(pathlib.Path(path).read_bytes().decode().split("\n")[:-1], pa.string())
             for space, path in fitted.vocabularies.items()
@@ -71,13 +75,11 @@ class Kernel:
             column = spec.vector_column(side, kind)
             values = matrix(rows, column, len(names))
             if kind is Kind.VECTOR:
-                outputs[column] = _normalised(values, self._moments[column])
-                continue
-            filled = fill_missing(values, self._resolved.of(self._model, side, kind))
-            if kind is Kind.BINARY:
-                outputs[column] = np.clip(filled, np.float32(0), np.float32(1))
+                outputs[column] = self._deviations[column](values)
+            elif kind is Kind.BINARY:
+                outputs[column] = numbers.binary(values, self._resolved.of(self._model, side, kind))
             else:
-                outputs[column] = self._ranks[column](filled)
+                outputs[column] = self._quantiles[column](values)
         return outputs
 
 
@@ -85,66 +87,6 @@ def matrix(rows: pa.Table, column: str, width: int) -> np.ndarray:
     """Returns a column of vectors, float32 [rows, width]."""
     flat = combined(rows[column]).flatten()
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float32).reshape(-1, width)
-
-
-def fill_missing(values: np.ndarray, features: Sequence[Feature]) -> np.ndarray:
-    """Does what :func:`features.preprocessing.fill_missing` does, float32 [n, F]."""
-    missing = np.array([f.missing for f in features], np.float32)
-    largest = np.float32(preprocessing.LARGEST)
-    return np.clip(np.where(np.isnan(values), missing, values), -largest, largest)
-
-
-def known_entries(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which entries of vectors are finite, bool, and those, bounded, with 0 for others."""
-    known = np.isfinite(values)
-    largest = np.float32(preprocessing.LARGEST_ENTRY)
-    return known, np.clip(np.where(known, values, np.float32(0)), -largest, largest)
-
-
-def _normalised(values: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    known, there = known_entries(values)
-    count = np.maximum(moments[0], np.float32(1))
-    mean = moments[1] / count
-    variance = np.maximum(moments[2] / count - np.square(mean), np.float32(0))
-    deviations = (there - mean) / np.sqrt(variance + np.float32(1e-8))
-    bounded = np.clip(deviations / np.float32(3), np.float32(-1), np.float32(1))
-    return np.where(known, bounded, np.float32(0))
-
-
-class Ranks:
-    """:func:`features.preprocessing.interpolated_quantile` of fixed boundaries.
-
-    Args:
-        boundaries: Boundaries of F columns, float32 [F, Q], ascending in each row.
-    """
-
-    def __init__(self, boundaries: np.ndarray) -> None:
-        width, number = boundaries.shape
-        self._boundaries = boundaries
-        one_to_q = np.arange(1, number + 1)
-        below = np.stack([np.searchsorted(row, row, side="left") for row in boundaries])
-        first = np.zeros([width, 1], np.float32)
-        gaps = np.concatenate([np.diff(boundaries, axis=1), first], axis=1)
-        ranks = one_to_q + np.where(one_to_q == number, 0.5, 0)
-        # By how many boundaries a value has reached: none to all of them.
-        self._lows = np.concatenate([first - np.inf, boundaries], axis=1).astype(np.float32)
-        self._gaps = np.concatenate([first, gaps], axis=1)
-        self._ranks = np.concatenate([[0.5], ranks]).astype(np.float32)
-        self._tied = np.concatenate([first + 0.5, (below + 1 + one_to_q) / 2], axis=1)
-        self._tied = self._tied.astype(np.float32)
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Returns the quantile of each value, float32 [n, F] in [0, 1)."""
-        quantiles = np.empty(values.shape, np.float32)
-        shares = np.float32(self._boundaries.shape[1] + 1)
-        for column, boundaries in enumerate(self._boundaries):
-            one = np.ascontiguousarray(values[:, column])
-            reached = np.searchsorted(boundaries, one, side="right")
-            low, gap = self._lows[column][reached], self._gaps[column][reached]
-            above = np.divide(one - low, gap, out=np.zeros_like(one), where=gap != 0)
-            rank = np.where(one == low, self._tied[column][reached], self._ranks[reached] + above)
-            quantiles[:, column] = rank / shares
-        return quantiles
 
 
 def _values(column: pa.Array) -> pa.Array:
@@ -179,13 +121,7 @@ def _padded(column: pa.ListArray, ids: np.ndarray, length: int) -> np.ndarray:
 
 
 class Proof:
-    """The saved graph of a model, to hold a kernel against.
-
-    Args:
-        directory: Directory of the graph, as tf.Transform wrote it.
-        resolved: The data set's features.
-        model: Name of the model.
-    """
+    """The saved graph of a model, to hold a kernel against."""
 
     def __init__(self, directory: pathlib.Path, resolved: ResolvedSpec, model: str) -> None:
         self._layer = tft.TFTransformOutput(str(directory)).transform_features_layer()

@@ -19,11 +19,7 @@ _UNFINISHED = ".part-"
 
 
 class Encoder:
-    """Columns of transformed examples -> serialised tf.train.Examples.
-
-    Args:
-        feature_spec: Names and types of the columns.
-    """
+    """Columns of transformed examples -> serialised tf.train.Examples."""
 
     def __init__(self, feature_spec: Mapping[str, tf.io.FixedLenFeature]) -> None:
         schema = schema_utils.schema_from_feature_spec(feature_spec)

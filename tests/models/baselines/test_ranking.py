@@ -113,7 +113,7 @@ def test_learned_baselines_find_the_expected_watch_time(fit):
     assert abs(np.mean(error)) < 0.1
     # Trees do not extrapolate, and the linear model multiplies where the world adds.
     assert np.mean(np.abs(error)) < 0.4
-    assert metrics.xauc(result.scores, holdout["truth"]) > 0.8
+    assert metrics.xauc_by_user(result.scores, holdout["truth"]).value > 0.8
 
 
 @pytest.mark.parametrize("fit", [linear, trees])

@@ -138,19 +138,6 @@ def test_id_dropout_shows_some_videos_by_content_alone(world, rate):
     assert abs(is_content.mean() - rate) < 0.06
 
 
-def test_shared_table_serves_watches_and_softmax(world):
-    model = make(world, share_video_embedding=True)
-    assert model.softmax_rows is model.tables["video"]
-    assert make(world).softmax_rows is not make(world).tables["video"]
-
-
-def test_normalised_embeddings_have_length_one_over_temperature_and_one(world, queries):
-    model = make(world, normalise=True, temperature=0.25)
-    u, v = model.query_embeddings(queries), model.video_embeddings(world.catalogue_rows())
-    np.testing.assert_allclose(np.linalg.norm(u[:, :-1], axis=1), 4.0, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(v[:, :-1], axis=1), 1.0, rtol=1e-5)
-
-
 def test_popularity_bias_of_a_video_never_watched_is_zero(world):
     model = make(world, video_content=False)
     counts = np.zeros(24, int)
@@ -171,7 +158,7 @@ def test_gradients_of_all_tables_are_sparse(world, queries):
 
 
 def test_looked_up_content_gives_the_embedding_of_the_catalogue(world):
-    model = make(world, content_hidden=4)
+    model = make(world)
     videos = world.catalogue_rows()
     lookup = of_catalogue(model, videos)
     ids = tf.constant([3, 24, 1], tf.int64)
@@ -206,7 +193,6 @@ def contents(model, world, **lineage):
     [
         {},
         {"video_content": False, "depth": 0},
-        {"share_video_embedding": True, "normalise": True, "content_hidden": 3},
         {"exclude": ("age", "duration_s"), "powers": False, "linear_output": False},
     ],
 )

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -154,25 +153,6 @@ def test_videos_without_an_embedding_are_no_competitors(world):
 
 def test_config_default_loss_is_sampled():
     assert CandidateConfig().loss == config.SAMPLED
-
-
-def test_mixed_precision_learns_and_is_saved_in_float32(small_examples, world, tmp_path):
-    settings = dataclasses.replace(QUICK, mixed_precision=True)
-    result = candidate_training.train(
-        small_examples, tmp_path / "m", CandidateConfig(**SMALL), settings
-    )
-    # As without it, see above.
-    assert result.metrics["map_at_100"] > 0.5
-    model = candidate_model.load(tmp_path / "m")
-    assert {v.dtype.name for v in model.trainable_variables} == {"float32"}
-    queries = world.candidate_rows(50, seed=3)
-    exact = model.query_embeddings(queries, training=True).numpy()
-    model.mixed_precision = True
-    rounded = model.query_embeddings(queries, training=True).numpy()
-    assert rounded.dtype == np.float32
-    # bfloat16 has 8 bits: near, and not the same. What is served stays exact.
-    assert 0 < np.abs(rounded - exact).max() < 0.03 * np.abs(exact).max()
-    np.testing.assert_array_equal(model.query_embeddings(queries), exact)
 
 
 def test_summaries_hold_quality_coverage_and_norms(trained):

@@ -55,10 +55,6 @@ class RankerThatPrefersAge:
         assert set(query_features) == {"watched_video_ids", "region"}
         return np.log(60 * np.maximum(candidate_features["candidate_continuous"][:, 0], 1e-3))
 
-    def seconds(self, logits, candidate_features):
-        assert len(candidate_features["candidate_continuous"]) == len(logits)
-        return np.exp(logits)
-
 
 def example(**columns):
     def feature(value):

@@ -32,28 +32,15 @@ def test_label_outside_the_corpus_is_a_miss_beyond_the_last_rank():
 
 def test_excluded_videos_do_not_stand_before_the_label():
     # Rows 0 and 1 are better than the label 2; without row 0 it becomes second.
-    queries, videos = one_dimensional([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    ranks = metrics.label_ranks(queries, videos, [2, 2], exclude=[[0, -1, 0], []])
-    np.testing.assert_array_equal(ranks, [2, 3])
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    exclude = np.array([0, 3, 3]), np.array([0, -1, 0])
+    np.testing.assert_array_equal(metrics.score_ranks(scores, [2, 2], exclude=exclude), [2, 3])
 
 
 def test_excluded_label_is_a_miss():
-    queries, videos = one_dimensional([[3.0, 2.0, 1.0]])
-    np.testing.assert_array_equal(metrics.label_ranks(queries, videos, [0], exclude=[[0]]), [4])
-
-
-def test_csr_and_lists_exclude_the_same_in_every_batch_size():
-    rng = np.random.default_rng(5)
-    queries, videos = rng.normal(size=(9, 4)), rng.normal(size=(30, 4))
-    labels = rng.integers(-1, 30, size=9)
-    lists = [rng.integers(0, 30, size=count) for count in range(9)]
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in lists])])
-    expected = metrics.label_ranks(queries, videos, labels, exclude=lists)
-    for batch in (1, 2, 4, 100):
-        ranks = metrics.label_ranks(
-            queries, videos, labels, batch=batch, exclude=(offsets, np.concatenate(lists))
-        )
-        np.testing.assert_array_equal(ranks, expected)
+    exclude = np.array([0, 1]), np.array([0])
+    scores = np.array([[3.0, 2.0, 1.0]])
+    np.testing.assert_array_equal(metrics.score_ranks(scores, [0], exclude=exclude), [4])
 
 
 def test_not_a_number_never_helps():
@@ -203,14 +190,14 @@ def test_auc_of_a_hand_made_list():
 
 def test_xauc_leaves_pairs_of_equal_watch_time_out():
     # Of 3 pairs, (10, 10) is left out; 20 against the 10s: one right, one wrong.
-    assert metrics.xauc([1.0, 3.0, 2.0], [10, 10, 20]) == 0.5
+    assert metrics.xauc_by_user([1.0, 3.0, 2.0], [10, 10, 20]).value == 0.5
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3)), max_size=40))
 def test_xauc_and_auc_equal_the_obvious_double_loop(rows):
     scores = [float(score) for score, _ in rows]
     targets = [float(target) for _, target in rows]
-    assert metrics.xauc(scores, targets) == pytest.approx(
+    assert metrics.xauc_by_user(scores, targets).value == pytest.approx(
         obvious_concordance(scores, targets), nan_ok=True
     )
     clicked = [target > 1 for target in targets]

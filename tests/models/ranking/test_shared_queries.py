@@ -66,7 +66,7 @@ def test_loss_and_gradients_are_those_of_single_rows(world, same, hidden, pairwi
     assert query["region"].shape[0] == (12 if same else 60)
 
     def row_by_row():
-        (order,), level = model.orders_and_level(rows, rows)
+        order, level, _ = model.outputs_of(rows, rows)
         labels = rows["clicked"], rows["watch_time_s"]
         found = losses.mean(losses.exact_watch_time_loss(order + level, *labels))
         if pairwise:
@@ -97,7 +97,7 @@ def test_the_query_is_read_once_for_each_page(world, monkeypatch):
     model = ranker.Ranker(world.spec(), world.vocabulary_sizes, config.RankerConfig(hidden=(8,)))
     task = ranker_training.RankerTask(model, holdout=None, stop_metric="")
     read = []
-    first_layer = model.towers[0].first_layer
+    first_layer = model.tower.first_layer
     original = first_layer.call
 
     def call(query, *others, **settings):

@@ -217,7 +217,7 @@ def test_tables_have_their_own_learning_rate(world, tmp_path):
     settings = config.TrainingConfig(learning_rate=0.5, embedding_learning_rate=0.25)
     groups = loop._variable_groups(model, settings, steps=1)
     rates = {round(float(optimizer.learning_rate), 6): len(group) for optimizer, group in groups}
-    kernels_and_bias = len(model.towers[0].first_layer.trainable_variables)
+    kernels_and_bias = len(model.tower.first_layer.trainable_variables)
     assert rates == {0.5: kernels_and_bias, 0.25: len(model.tables)}
     assert set(loop.tables_of(model)) == set(model.tables)
     assert all(norm > 0 for norm in loop.embedding_norms(model).values())

@@ -87,7 +87,7 @@ def test_dense_weights_of_another_shape_start_anew(world):
     ("changes", "message"),
     [
         ({"embedding_dim": 16}, "embedding_dim is 8 and was 16"),
-        ({"normalise": True}, "normalise is False and was True"),
+        ({"powers": False}, "powers is True and was False"),
         ({"exclude": ("age",)}, "exclude is"),
     ],
 )

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from features import command, provenance
+from features import command, reports
 from models.evaluation.evaluation import Evaluation
 from models.evaluation.intervals import Figure
 from models.paper.experiments import Experiment, Row
@@ -64,7 +64,7 @@ def test_an_evaluation_becomes_a_table_with_its_intervals_and_its_setting(
     assert "data: a tiny site;" in setting
     assert "8 holdout watches of 5 users" in setting
     assert "seed: 3; interval: 95 % in brackets, paired bootstrap over users, 50 r" in setting
-    stamp = provenance.stamp()
+    stamp = reports.stamp()
     assert re.search(rf"measured: {stamp['date']}", setting)
 
 
@@ -165,6 +165,6 @@ def test_the_command_writes_the_table(tmp_path, evaluation, rendered, run_comman
 
 
 def test_code_that_is_no_checkout_has_a_date_and_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "features" / "provenance.py"))
-    assert set(provenance.stamp()) == {"date", "commit"}
-    assert provenance.stamp()["commit"] == ""
+    monkeypatch.setattr(reports, "__file__", str(tmp_path / "features" / "reports.py"))
+    assert set(reports.stamp()) == {"date", "commit"}
+    assert reports.stamp()["commit"] == ""

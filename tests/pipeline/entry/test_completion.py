@@ -58,7 +58,7 @@ def test_values_are_completed_where_they_are_few():
     assert offered("watchnext", "train_ranker", "--loss", "=") == {"exact", "weighted", "logistic"}
     assert offered("watchnext", "train_ranker", "--loss", "=", "e") == {"exact"}
     assert offered("watchnext", "train_ranker", "--loss=w") == {"weighted"}
-    assert offered("watchnext", "serve", "--port=1", "--precision", "=", "b") == {"bfloat16"}
+    assert offered("watchnext", "serve", "--port=1", "--order", "=", "p") == {"popular"}
 
 
 def test_other_values_are_files(tmp_path):

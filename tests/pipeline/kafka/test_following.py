@@ -17,8 +17,8 @@ import pytest
 
 from features import command
 from features.tables import logs
-from pipeline.kafka.broker import KAFKA, Broker
 from pipeline.kafka.reading import Reading
+from tests.pipeline.kafka.broker import KAFKA, Broker
 
 EVENTS = int(os.environ.get("WATCHNEXT_EVENTS", "6000"))
 KILLS = 3

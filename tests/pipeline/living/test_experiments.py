@@ -37,13 +37,27 @@ def test_an_arm_is_trained_with_the_flags_of_the_site_and_its_own(living):
     control, clicks = experiments.chosen(["clicks"])
     until_s = living.run.preset.site.start_s + 86_400
     plain = experiments._flags(living, control, until_s)
-    assert set(living.run.preset.retrain) <= set(plain)
-    assert {"--until=2022-05-02T00:00:00Z", "--release_flags=--keep=32"} <= set(plain)
+    of_site = {flag for flag in living.run.preset.retrain if "preprocess" not in flag}
+    assert of_site <= set(plain)
+    assert {
+        "--until=2022-05-02T00:00:00Z",
+        "--release_flags=--keep=32",
+        "--preprocess_flags=--holdout_days=0.25 --examples_per_user=12",
+    } <= set(plain)
     changed = set(experiments._flags(living, clicks, until_s)) - set(plain)
     assert changed == {
         "--ranker_flags=--hidden=32 --epochs=2 --loss=logistic",
         "--force_publish=arm clicks of an experiment",
     }
+
+
+def test_what_is_said_of_candidates_is_tried_on_pages_in_their_order():
+    names = [claim.name for claim in experiments.chosen(["no_age"])]
+    assert names == ["control", "retrieval", "no_age"]
+    by_candidates = [c for c in experiments.CLAIMS.values() if c.against == "retrieval"]
+    assert {c.name for c in by_candidates} == {"no_age", "held_out", "all_examples"}
+    for claim in by_candidates:
+        assert claim.settings == experiments.RETRIEVAL.settings
 
 
 @pytest.mark.parametrize("claim", experiments.CLAIMS.values(), ids=lambda claim: claim.name)
@@ -54,7 +68,8 @@ def test_each_claim_changes_something_that_there_is(claim):
         assert set(values) <= set(known)
         for field, value in values.items():
             assert str(known[field]) != value
-    assert claim.flags or claim.settings != experiments.CONTROL.settings
+    against = {"control": experiments.CONTROL, **experiments.CLAIMS}[claim.against]
+    assert claim.flags or claim.settings != against.settings
     FunnelConfig(**claim.settings)
 
 

@@ -66,7 +66,7 @@ def measured(world):
         ),
         2: day(world, minutes=[0, 0, 5, 5], shown=[(0, 7, 0), (2, 7, 0), (2, 11, 1)], away=[1]),
     }
-    return figures.of_days(world, ARMS, ["control", "arm"], days)
+    return figures.of_days(world, ARMS, ["control", "arm"], days, before={1: days[1]})
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,9 @@ def measured(world):
         ("2/control/repeated", 1.0),
         ("1/arm/pages_per_user", 1.0),
         ("1/arm/coverage", 3 / 40),
+        # Before: 12, 0, 6, 4 minutes, mean 5.5; on day 2: 10, 0, 5, 5, so theta = 60 / 75.
+        ("2/control/adjusted_min_per_user", 5 - 0.8 * 0.5),
+        ("2/arm-control/adjusted_min_per_user", 0.8),
     ],
 )
 def test_each_figure_is_what_one_counts_by_hand(measured, key, value):
@@ -99,3 +102,19 @@ def test_each_figure_is_what_one_counts_by_hand(measured, key, value):
 def test_users_who_stopped_coming_count_with_nothing(measured):
     assert measured["2/control/recommended_min_per_user"].value == 0
     assert measured["2/control/watch_min_per_user"].n == 2
+
+
+def test_an_arm_is_compared_with_the_one_that_is_named(world):
+    days = {1: day(world, minutes=[2, 1, 6, 4], shown=[(0, 7, 1), (2, 7, 1)])}
+    arms = np.array([0, 1, 2, 2])
+    measured = figures.of_days(
+        world,
+        arms,
+        ["control", "retrieval", "no_age"],
+        days,
+        before={},
+        against={"no_age": "retrieval"},
+    )
+    assert measured["1/no_age-retrieval/recommended_min_per_user"].value == 4.0
+    assert "1/retrieval-control/watch_min_per_user" in measured
+    assert "1/no_age-control/watch_min_per_user" not in measured

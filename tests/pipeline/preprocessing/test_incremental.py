@@ -268,6 +268,24 @@ def test_settings_under_which_days_would_differ_are_refused(settings, says):
         PreprocessConfig(cache="x", **settings)
 
 
+def test_a_watch_past_midnight_tells_of_the_day_whose_feedback_it_explains():
+    midnight = T0 + 3 * DAY_S
+    row = {"user_id": ["u1"], "video_id": ["v1"], "time": [midnight + 60]}
+    said = pa.table({**row, "kind": ["like"]})
+    watched = pa.table({**row, "watch_time_s": [5.0]})
+
+    def days(**tables):
+        found = periods.digests(tables, {}, until_s=T0 + 6 * DAY_S)
+        return [(start - T0) // DAY_S for start in found["start"].to_pylist()], found
+
+    assert days(feedback=said)[0] == [2, 3]
+    assert days(watches=watched)[0] == [3]
+    assert days(watches=watched, feedback=said.slice(0, 0))[0] == [3]
+    both, found = days(watches=watched, feedback=said)
+    assert both == [2, 3]
+    assert found["rows"].to_pylist() == [2, 2]
+
+
 def test_digests_do_not_depend_on_how_a_log_is_cut(tmp_path):
     tables = {n: t for n, t in site().items() if n in ("watches", "impressions", "searches")}
     hashes = {"video_id": periods.row_hashes(site()["videos"], "video_id", ["channel_id"])}

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from features import feedback
 from features.tables import logs, schema
 from pipeline.site import config as site_config
+from pipeline.site import impressions as site_impressions
 from pipeline.site import satisfaction as site_satisfaction
 from pipeline.site import simulator
 from pipeline.site import truth as site_truth
@@ -43,6 +45,27 @@ def test_each_kind_is_said_as_often_as_the_truth_expects(outspoken):
         chance = truth.feedback_probability(kind, watches["user_id"], watches["video_id"])
         spread = np.sqrt((chance * (1 - chance)).sum())
         assert abs((kinds == kind).sum() - chance.sum()) < 4 * spread
+
+
+def test_impressions_get_what_the_truth_expects_of_them(outspoken):
+    truth = site_truth.Truth.load(outspoken)
+    tables = {n: logs.read_table(outspoken, n) for n in ("impressions", "watches", "feedback")}
+    shown, clicked = tables["impressions"], np.asarray(tables["impressions"]["clicked"])
+    known = site_impressions.expected_watch_times(truth, outspoken)
+    click = known["click_probability"].to_numpy()
+    labels = feedback.outcomes(
+        shown, tables["feedback"], site_satisfaction.KINDS, watches=tables["watches"]
+    )
+    told = np.zeros(shown.num_rows)
+    for kind in site_satisfaction.KINDS:
+        label = labels[feedback.label(kind)].to_numpy()
+        of_channel = site_satisfaction.OF_CHANNEL if kind == feedback.HIDE else 0.0
+        said = truth.feedback_probability(kind, shown["user_id"], shown["video_id"])
+        chance = click * said * (1 - of_channel)
+        assert abs(label.sum() - chance.sum()) < 4 * np.sqrt((chance * (1 - chance)).sum())
+        told += label
+    # Nothing is said here of what was not watched.
+    assert told[~clicked].sum() < 0.01 * told.sum()
 
 
 def test_who_likes_is_satisfied_and_who_hides_is_not(outspoken):

@@ -16,12 +16,8 @@ from serving.funnel.candidates import Candidates
 from serving.history.user_history import unknown_user
 from serving.ordering import page_value
 from serving.release import manifest as release
-from serving.servables import reduced_precision, signatures
+from serving.servables import signatures
 from serving.servables.embedded import EmbeddedBackend
-
-
-def arrays(precision="auto"):
-    return ArraysBackend(EmbeddedBackend(), precision=precision)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +30,7 @@ def both(small_release):
     version = release.current(small_release)
     return [
         loaded_release.load(small_release, version, backend=backend)
-        for backend in (EmbeddedBackend(), arrays())
+        for backend in (EmbeddedBackend(), ArraysBackend())
     ]
 
 
@@ -72,21 +68,13 @@ def test_pages_need_no_tensorflow_where_models_are_arrays(both):
     assert [f.name for f in vectors] == ["watched_content", "last_content"]
     assert isinstance(by_arrays.query_tower, ArrayModel)
     assert not is_by_tensorflow(by_arrays.ranker)
-    assert reduced_precision.of(by_arrays.ranker) == reduced_precision.FLOAT32
-
-
-def test_bfloat16_is_left_to_tensorflow(on_disk):
-    backend = arrays(reduced_precision.BFLOAT16)
-    ranker = backend.open(signatures.RANKER, on_disk, signature=signatures.SCORE_PREPARED)
-    assert is_by_tensorflow(ranker)
-    assert "bfloat16" in backend.fallbacks["ranker"]
 
 
 def test_a_release_from_before_is_run_by_tensorflow_loudly(on_disk, tmp_path, caplog):
     older = tmp_path / "query_tower" / on_disk.version
     shutil.copytree(on_disk.query_tower, older)
     shutil.rmtree(older / constants.DIRECTORY)
-    backend = arrays()
+    backend = ArraysBackend()
     model = backend.open(signatures.QUERY_TOWER, dataclasses.replace(on_disk, query_tower=older))
     assert is_by_tensorflow(model)
     assert "before models were arrays" in backend.fallbacks["query_tower"]
@@ -94,7 +82,7 @@ def test_a_release_from_before_is_run_by_tensorflow_loudly(on_disk, tmp_path, ca
 
 
 def test_what_pages_do_not_ask_for_is_left_to_tensorflow_without_a_word(on_disk, caplog):
-    backend = arrays()
+    backend = ArraysBackend()
     assert is_by_tensorflow(backend.open(signatures.RANKER, on_disk))
     assert not backend.fallbacks
     assert "TensorFlow" not in caplog.text
@@ -106,7 +94,8 @@ def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(on_disk):
         (signatures.RANKER, signatures.PREPARE_VIDEOS, {"video_parts"}),
     ):
         models = [
-            b.open(component, on_disk, signature=signature) for b in (EmbeddedBackend(), arrays())
+            b.open(component, on_disk, signature=signature)
+            for b in (EmbeddedBackend(), ArraysBackend())
         ]
         assert isinstance(models[1], ArrayModel)
         inputs = {"video_id": np.array(["v1", "new"], object)}
@@ -121,7 +110,7 @@ def test_new_videos_are_embedded_and_prepared_as_by_tensorflow(on_disk):
 
 
 def test_inputs_that_do_not_fit_are_one_error(on_disk):
-    model = arrays().open(signatures.QUERY_TOWER, on_disk)
+    model = ArraysBackend().open(signatures.QUERY_TOWER, on_disk)
     with pytest.raises(errors.ModelError, match="missing"):
         model.predict({})
     shapes = {name: shape for name, (_, shape) in model.shapes.items()}
@@ -135,7 +124,9 @@ def test_a_broken_directory_is_refused(on_disk, tmp_path):
     shutil.copytree(on_disk.query_tower, changed)
     (changed / constants.DIRECTORY / "hidden.0.kernel.npy").unlink()
     with pytest.raises(command.InputError, match="cannot be read"):
-        arrays().open(signatures.QUERY_TOWER, dataclasses.replace(on_disk, query_tower=changed))
+        ArraysBackend().open(
+            signatures.QUERY_TOWER, dataclasses.replace(on_disk, query_tower=changed)
+        )
 
 
 # ---- the gates -----------------------------------------------------------------------------------

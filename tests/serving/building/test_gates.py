@@ -230,6 +230,21 @@ def test_a_metric_that_falls_by_more_than_a_fifth_fails(recall, verdict):
     assert found[rule].verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [
+        # At most .12 by the rule; sqrt(.03^2 + (1.2 x .0333)^2) = .05 is chance.
+        (figure(0.169, 0.139, 0.199), "pass"),
+        (figure(0.171, 0.141, 0.201), "FAIL"),
+    ],
+)
+def test_a_fall_that_may_be_chance_on_few_users_is_none(loss, verdict):
+    key = "ranker.model.all.weighted_per_user_loss"
+    before = {key: figure(0.1, 0.1 - 1 / 30, 0.1 + 1 / 30)}
+    found = metric_gates({key: loss}, before, has_ranker=True)
+    assert found[f"{key} against the release that serves now"].verdict == verdict
+
+
 def test_metrics_are_read_from_a_file_or_its_directory(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"figures": {"a": figure(1.0)}}))
     assert gates.read_metrics(tmp_path) == gates.read_metrics(tmp_path / "metrics.json")

@@ -32,6 +32,7 @@ from tests.serving.tiny_release import TOPICS
 
 HOUR, DAY = 3600, 86400
 AT_ONCE = 500
+SAID = ("like", "follow", "hide")
 KNOWN, UNKNOWN = 48, 3
 
 
@@ -121,6 +122,7 @@ def visit(site, rng, user, at):
     site.happens("watch", user, at + 90, video_id=shown[0], watch_time_s=60.25, **named)
     site.happens("watch", user, at + 90, video_id=shown[1], watch_time_s=4, completed=False)
     site.page(user, at + 91)
+    say(site, user, at + 91, page=first)
     for place in rng.permutation(10)[:4].tolist():
         site.happens("click", user, at + 100, video_id=shown[place])
     site.happens("watch", user, at + 101, video_id=video(KNOWN), watch_time_s=9, completed=True)
@@ -139,6 +141,18 @@ def visit(site, rng, user, at):
     site.page(user, at + 2 * HOUR)
 
 
+def say(site, user, at, *, page):
+    """Likes, a follow and a hide of what was on a page; one is taken back, one sent twice."""
+    shown, named = page["items"], {"page_id": page["page_id"]}
+    site.happens("like", user, at, video_id=shown[0]["video_id"], **named)
+    site.page(user, at + 1)
+    site.happens("follow", user, at + 1, channel_id=shown[0]["channel_id"])
+    site.happens("hide", user, at + 2, video_id=shown[2]["video_id"], **named)
+    site.page(user, at + 3)
+    site.happens("like", user, at + 4, video_id=shown[0]["video_id"], value=0)
+    site.again(site.happens("like", user, at + 4, video_id=video(3)))
+
+
 def many(site, rng, user, at):
     """More events of each kind than count, some of them copies and on unknown videos."""
     number = MAX_EVENTS + 700
@@ -153,6 +167,8 @@ def many(site, rng, user, at):
             site.happens("click", user, now + 3, video_id=shown, **more)
         watch = {"watch_time_s": float(rng.integers(100)), "completed": place % 4 == 0}
         told = site.happens("watch", user, now + 5, video_id=shown, **watch)
+        if place % 40 == 0:
+            site.happens("like", user, now + 6, video_id=shown)
         if place % 60 == 0:
             site.again(told, event_id=f"copy {place}")
     return at + 7 * number
@@ -172,6 +188,7 @@ def lived(request, running, tiny, monkeypatch):
         server.empty()
         options = {"history": RedisHistoryStore(server.url)}
     server = running(**options)
+    server.releases.current = tiny.release(said=SAID)
     site, rng = Site(server, tiny), np.random.default_rng(5)
     begin = tiny.now
     if since:
@@ -255,6 +272,9 @@ def test_the_server_and_the_job_see_the_same_history(lived, tmp_path):
     trained = [of_job(resolved, row) for row in shown.to_pylist()]
     for name in ("user_any_clicks_1h", "user_any_clicks_all", "user_channel_seconds_since_click"):
         assert len({values[name] for values in trained}) > 3, name
+    for name in ("user_any_likes_7d", "user_video_likes_all", "user_topic_likes_7d"):
+        assert len({values[name] for values in trained}) > 1, name
+    assert max(values["user_channel_follows_all"] for values in trained) > 0
     assert max(values["user_any_impressions_all"] for values in trained) == MAX_EVENTS
     assert max(values["user_any_watches_all"] for values in trained) == MAX_EVENTS
     # Also of videos that no table has, which exist from their first watch.
@@ -309,7 +329,7 @@ def _clicked_when_shown(rows):
 def test_planted_differences_are_seen(lived, monkeypatch):
     tables = {
         name: logs.read_table(lived.running.log.logs_dir, name)
-        for name in ("watches", "searches", "impressions")
+        for name in ("watches", "searches", "impressions", "feedback")
     }
     resolved = lived.running.releases.current.resolved
 
@@ -323,6 +343,9 @@ def test_planted_differences_are_seen(lived, monkeypatch):
     assert {"user_any_watches_1d", "last_video_id"} & found
     found = features_that_differ(impressions=_clicked_when_shown(tables["impressions"]))
     assert "user_any_seconds_since_click" in found
+    newest = pc.max(tables["feedback"]["time"]).as_py() - 4
+    found = features_that_differ(feedback=_without(tables["feedback"], "heavy", newest))
+    assert {"user_any_likes_7d", "user_video_likes_all"} <= found
     searched = tables["searches"]
     index = searched.column_names.index("time")
     later = searched.set_column(index, "time", pc.add(searched["time"], HOUR))

@@ -74,3 +74,10 @@ def test_share_of_places_is_met_on_average():
     drawn = [diversity.slots(20, 0.07, rng) for _ in range(4000)]
     assert np.mean(drawn) == pytest.approx(1.4, abs=0.05)
     assert diversity.slots(2, 0.5, rng) == 0
+
+
+def test_what_was_drawn_for_a_page_of_the_logs_can_be_drawn_again():
+    first = diversity.chance("u1", 1_651_363_200).random(4)
+    assert first.tolist() == diversity.chance("u1", 1_651_363_200).random(4).tolist()
+    for user, now in (("u2", 1_651_363_200), ("u1", 1_651_363_201)):
+        assert not np.isin(diversity.chance(user, now).random(4), first).any()

@@ -26,7 +26,7 @@ SAID = {
         ("1e1 * like", [0, 10, 5]),
         ("like / hide", [0, np.inf, np.inf]),
         ("like / like", [-np.inf, 1, 1]),
-        ("sqrt(0 - like)", [0, -np.inf, -np.inf]),
+        ("sqrt(like - 0.6)", [-np.inf, np.sqrt(0.4), -np.inf]),
     ],
 )
 def test_formula_gives_what_it_says(text, expected):
@@ -54,6 +54,9 @@ def test_formula_gives_what_it_says(text, expected):
         ("'like'", "'like' is no number"),
         ("True * like", "True is no number"),
         ("1e999 * like", "inf is no number"),
+        ("1" + "0" * 400 + " * like", "10000000000000000000 is no number"),
+        ("like / 0", "no finite number"),
+        ("sqrt(0 - like)", "no finite number"),
         ("like" + " + like" * 200, "longer than 500"),
         ("(" * 300 + "like" + ")" * 300, "longer than 500"),
     ],

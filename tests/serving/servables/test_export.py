@@ -8,7 +8,6 @@ from features import dataset, spec
 from features.spec import ResolvedSpec
 from models import config
 from models.candidate import model as candidate_model
-from models.ranking import model as ranker
 from serving.building import skew
 from serving.release import manifest as release
 from serving.servables import export, signatures, warmup
@@ -201,26 +200,3 @@ def test_an_attention_tower_takes_and_gives_what_an_average_does(small_site, que
     found, other = (served[name](**given)["embedding"] for given in (inputs, turned))
     np.testing.assert_allclose(found, model.query_embeddings(features), rtol=1e-4, atol=1e-5)
     assert np.abs(found - other).max() > 1e-3
-
-
-def test_a_ranker_of_relative_watch_time_answers_in_seconds(small_site, tmp_path):
-    # f(d) rises from .5 to 2 over the twenty groups of duration; the logit stays without it.
-    factors = np.geomspace(0.5, 2, 20).astype(np.float32)
-    model = ranker.Ranker(
-        ResolvedSpec.load(small_site.examples),
-        dataset.vocabulary_sizes(small_site.examples, spec.RANKER),
-        config.RankerConfig(hidden=(4,), target="relative"),
-    )
-    model.duration_factors.assign(factors)
-    export.export_ranker(model, small_site.examples, tmp_path / "ranker")
-    served = tf.saved_model.load(str(tmp_path / "ranker"))
-    name, arrays = warmup.ranker_requests(small_site.examples)[-1]
-    inputs = {key: tf.constant(values) for key, values in arrays.items()}
-    answer = served.signatures[name](**inputs)
-    ratio = answer["expected_watch_time_s"].numpy() / np.exp(answer["logit"].numpy())
-    assert ratio.min() >= 0.5 - 1e-3
-    assert ratio.max() <= 2 + 1e-3
-    assert len(np.unique(ratio.round(4))) > 5
-    names = model.resolved.vector_names(spec.RANKER, spec.Side.CANDIDATE, spec.Kind.CONTINUOUS)
-    durations = arrays["candidate_continuous"][:, names.index("duration_s")]
-    assert (np.diff(ratio[np.argsort(durations)]) >= -1e-4).all()

@@ -26,7 +26,7 @@ from serving.funnel.page import FunnelConfig, PageRequest
 from serving.process.clock import Clock
 from serving.release import manifest as release
 from serving.release import tf_serving_config
-from serving.servables import reduced_precision, signatures, warmup
+from serving.servables import signatures, warmup
 from serving.servables.embedded import EmbeddedModel
 from serving.servables.tensorflow_serving import TensorFlowServingBackend
 from serving.server import service
@@ -177,16 +177,13 @@ def test_every_warm_up_request_is_answered_as_in_this_process(server, root, name
     assert asked == expected[name]
 
 
-PRECISIONS = (reduced_precision.FLOAT32, reduced_precision.BFLOAT16)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path, precision):
+def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path):
     found = release.load(root)
     for name in (signatures.QUERY_TOWER, signatures.RANKER):
         for signature, inputs in warmup.read(getattr(found, name)):
-            called = reduced_precision.scoring_signature(signature, precision)
-            ask(server.address, name, found, called, inputs)  # The first call loads, for the stubs.
+            ask(
+                server.address, name, found, signature, inputs
+            )  # The first call loads, for the stubs.
     pages = []
     for number, address in enumerate([None, server.address]):
         built = service.build(
@@ -195,24 +192,20 @@ def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path, p
                 logs=tmp_path / str(number) / "logs",
                 history=tmp_path / str(number) / "history.sqlite",
                 model_server=address,
-                precision=precision,
                 settings=PATIENT,
             ),
             clock=Clock(now=lambda: 1_700_300_000.0),
         )
-        assert reduced_precision.of(built.releases.current.ranker) == precision
         pages.append(built.funnel.recommend(PageRequest(user_id="u1", context={"region": "DE"})))
         built.on_close()
     embedded, remote = pages
     assert embedded.rung == remote.rung == "full"
-    rtol = 1e-5 if precision == reduced_precision.FLOAT32 else 2e-2
-    if precision == reduced_precision.FLOAT32:
-        assert [i.video_id for i in embedded.items] == [i.video_id for i in remote.items]
+    assert [i.video_id for i in embedded.items] == [i.video_id for i in remote.items]
     seconds = [{i.video_id: i.expected_watch_time_s for i in page.items} for page in pages]
     common = seconds[0].keys() & seconds[1].keys()
     assert len(common) >= 10
     for video in common:
-        assert seconds[0][video] == pytest.approx(seconds[1][video], rel=rtol)
+        assert seconds[0][video] == pytest.approx(seconds[1][video], rel=1e-5)
 
 
 def test_version_that_the_server_does_not_have_is_told_apart(server, root):

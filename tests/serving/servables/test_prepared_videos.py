@@ -13,7 +13,6 @@ from serving.history.user_history import unknown_user
 from serving.release import manifest as release
 from serving.servables import (
     prepared_videos,
-    reduced_precision,
     signatures,
     warmup,
 )
@@ -76,25 +75,6 @@ def test_candidates_score_the_same_raw_and_prepared(found, loaded):
     raw = dataclasses.replace(loaded, prepared=None, ranker=EmbeddedModel(found.ranker))
     np.testing.assert_allclose(prepared, raw.expected_watch_times(viewer, candidates), rtol=5e-3)
     assert len(set(prepared.tolist())) > 20
-
-
-def test_a_server_tries_bfloat16_and_is_nearly_right_either_way(found, loaded):
-    viewer, candidates = somebody(loaded), some_candidates()
-    exact = loaded.expected_watch_times(viewer, candidates)
-    backend = EmbeddedBackend(precision=reduced_precision.AUTO)
-    ranker = backend.open(signatures.RANKER, found, signature=signatures.SCORE_PREPARED)
-    assert isinstance(ranker, reduced_precision.FasterOf)
-    served = dataclasses.replace(loaded, ranker=ranker)
-    for _ in range(reduced_precision.TURNS + 2):
-        again = served.expected_watch_times(viewer, candidates)
-        np.testing.assert_allclose(again, exact, rtol=0.05)
-    backend = EmbeddedBackend(precision=reduced_precision.BFLOAT16)
-    reduced = backend.open(signatures.RANKER, found, signature=signatures.SCORE_PREPARED)
-    assert reduced_precision.of(reduced) == reduced_precision.BFLOAT16
-    assert reduced_precision.of(loaded.ranker) == reduced_precision.FLOAT32
-    rounded = dataclasses.replace(loaded, ranker=reduced).expected_watch_times(viewer, candidates)
-    # What the module says: about a per cent, and 1.2 % was the most that was seen.
-    assert 0 < np.abs(rounded / exact - 1).max() < 0.02
 
 
 def test_warm_up_has_the_prepared_requests_too(found):

@@ -132,7 +132,7 @@ def test_release_is_described(site):
     assert (release["videos"], release["has_ranker"], release["models"]) == (
         48,
         True,
-        "fakes, ranker in float32",
+        "fakes",
     )
 
 

@@ -66,17 +66,6 @@ def test_slices_and_chunks_are_transformed_like_the_rows_in_them(made):
     np.testing.assert_array_equal(some["query_continuous"], whole["query_continuous"][chosen])
 
 
-def test_ranks_are_interpolated_as_the_graph_does():
-    draw = np.random.default_rng(0)
-    boundaries = np.sort(np.round(draw.normal(size=(4, 9)), 1), axis=1).astype(np.float32)
-    boundaries[3] = 5.0
-    values = np.round(draw.normal(size=(800, 4)), 1).astype(np.float32)
-    values[:2] = [[-1e30] * 4, [1e30] * 4]
-    values[2:9, 3] = 5.0
-    expected = preprocessing.interpolated_quantile(tf.constant(values), tf.constant(boundaries))
-    np.testing.assert_array_equal(kernel.Ranks(boundaries)(values), expected.numpy())
-
-
 def test_records_are_read_back_as_they_were(made, tmp_path):
     model, transform, _, _ = made
     rows = raw(model, 40, seed=4)

@@ -1,8 +1,8 @@
-"""Replay in plain Python, one impression at a time: the yardstick of tests and benchmarks.
+"""Replay in plain Python, one impression at a time: the yardstick of tests.
 
 Written from the definitions of the features and not from the code that computes them: no NumPy, no
 index, loops over a user's whole past. Tests compare it with :mod:`features.as_of.replay` value by
-value, the benchmark in time. Never used in production.
+value.
 
 Source: Covington et al., RecSys 2016, sections 3.3, 3.4 and 4.1.
 """

@@ -16,7 +16,7 @@ from features.as_of.live_statistics import LiveStatistics
 from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.spec import Kind, Side
-from pipeline.benchmarks.plain_replay import PlainReplay
+from tests.features.as_of.plain_replay import PlainReplay
 
 T0 = 1_650_000_000 // DAY_S * DAY_S
 # Moments that meet the ends of minutes, hours, days and pages exactly and miss them by one.

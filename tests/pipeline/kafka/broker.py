@@ -1,6 +1,6 @@
 """A Kafka broker on this machine, for trying and for tests: one node, which is its controller too.
 
-``kafka/pom.xml`` names the broker; ``kafka/SHA256SUMS`` its jars.
+``pom.xml`` names the broker, ``SHA256SUMS`` its jars.
 """
 
 import pathlib
