@@ -229,9 +229,9 @@ def oracle(directory: pathlib.Path, cut_s: int, *, whole: pathlib.Path) -> Ints:
             *(f"--logs={whole}", f"--from={cut_s}", f"--output={path}"),
             *("--all", f"--watches={_ALL}"),
         )
-    asked, keys = pq.read_table(path), ("user_id", "time", "video_id")
-    moments = zip(*(asked[key].to_pylist() for key in keys), strict=True)
-    place_of = dict(zip(moments, asked["rank"].to_pylist(), strict=True))
+    ranked, keys = pq.read_table(path), ("user_id", "time", "video_id")
+    moments = zip(*(ranked[key].to_pylist() for key in keys), strict=True)
+    place_of = dict(zip(moments, ranked["rank"].to_pylist(), strict=True))
     watches = logs.read_table(directory, "watches", columns=list(keys)).sort_by(order)
     # Ties have their mean rank; a half counts as the worse place.
     ranks = [
