@@ -105,6 +105,41 @@ def fit(
     )
 
 
+def fit_together(logits: npt.ArrayLike, labels: npt.ArrayLike) -> list[Curve]:
+    """Fits straight lines of one slope to several logits, each line with a height of its own.
+
+    Heads over the same towers are overconfident alike, and the rare ones cannot tell by how much:
+    where hardly anything is positive, all hangs on the slope.
+
+    Args:
+        logits: Logits of K outcomes of each impression, float [n, K].
+        labels: Which of them came about, 0 or 1 [n, K]; each at least once, and not always.
+
+    Returns:
+        K curves; x' = x where the best slope would turn the order round.
+    """
+    x, y = np.asarray(logits, np.float64), np.asarray(labels, np.float64)
+    means = x.mean(axis=0)
+    z = x - means  # Slope and heights then hardly depend on each other.
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        raw = weights[0] * z + weights[1:]
+        slopes = special.expit(raw) - y
+        terms = np.logaddexp(0, raw) - y * raw
+        return terms.sum() / len(z), np.append((slopes * z).sum(), slopes.sum(axis=0)) / len(z)
+
+    steepness = (0.0, None) if y.sum() >= CLICKS_FOR_A_LINE else (1.0, 1.0)
+    bounds = [steepness, *[(None, None)] * len(means)]
+    best = optimize.minimize(loss, [1.0, *means], jac=True, method="L-BFGS-B", bounds=bounds)
+    slope, *heights = (float(value) for value in best.x)
+    if slope <= 0:
+        return [Curve() for _ in means]
+    return [
+        Curve(knots=(float(mean),), slopes=(slope, slope), height=height)
+        for mean, height in zip(means, heights, strict=True)
+    ]
+
+
 def _best(
     inputs: Floats,
     positive: Floats,

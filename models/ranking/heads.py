@@ -26,8 +26,8 @@ from models.ranking import calibration
 from models.training import batches
 
 Array = npt.NDArray[np.generic]
-# Low deciles hold hardly any positives, and lie where the curve's last piece leads to: it takes so
-# many for it to lead there better than the straight line through all of them.
+# Low deciles hold hardly any positives, and lie where the curve's first piece leads to: it takes so
+# many for it to lead there better than the straight line of all kinds.
 _POSITIVES_PER_PIECE = 2000
 
 
@@ -108,18 +108,21 @@ class Heads(tf_keras.layers.Layer):
         logging.info("Of %s impressions got feedback: %s.", f"{rows:,}", ", ".join(said))
 
     def calibrate(self, logits: npt.NDArray[np.float32], labels: Mapping[str, Array]) -> None:
-        """Fits the curve of each kind.
+        """Fits the curve of each kind: a line, of one slope for all kinds that are rare.
 
         Args:
             logits: Logits of impressions before calibration, float32 [n, K].
             labels: The impressions' labels by name, [n] each.
         """
-        for column, (curve, name) in enumerate(zip(self.curves, self.labels, strict=True)):
-            given = np.asarray(labels[name], np.float64)
-            fitted = calibration.fit(
-                logits[:, column], given, 1 - given, clicks_per_piece=_POSITIVES_PER_PIECE
-            )
-            curve.set(fitted)
+        given = np.stack([np.asarray(labels[name], np.float64) for name in self.labels], axis=1)
+        positives = given.sum(axis=0)
+        known = np.flatnonzero((positives > 0) & (positives < len(given)))
+        lines = calibration.fit_together(logits[:, known], given[:, known]) if len(known) else []
+        for column, fitted in zip(known.tolist(), lines, strict=True):
+            if positives[column] >= 2 * _POSITIVES_PER_PIECE:
+                said, x = given[:, column], logits[:, column]
+                fitted = calibration.fit(x, said, 1 - said, clicks_per_piece=_POSITIVES_PER_PIECE)
+            self.curves[column].set(fitted)
             logging.info("Calibrated %s on the holdout: %s", self.kinds[column], fitted)
 
     def log_losses(

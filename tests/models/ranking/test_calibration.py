@@ -144,3 +144,33 @@ def test_a_layer_forgets_an_earlier_curve():
     layer.set(Curve())
     x = np.array([-4.0, 0.5, 3.0], np.float32)
     np.testing.assert_array_equal(layer(tf.constant(x)), x)
+
+
+def overconfident(rng, means, count=100_000):
+    """Logits of kinds that are 1 / .7 as steep as the truth, and labels by that."""
+    truth = np.asarray(means) + 1.5 * rng.normal(size=(count, len(means)))
+    labels = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
+    return (truth - 0.5) / 0.7, labels, truth
+
+
+def test_a_rare_kind_is_as_steep_as_those_that_tell():
+    logits, labels, truth = overconfident(np.random.default_rng(2), [-3.0, -4.0, -9.0])
+    assert 5 <= labels[:, 2].sum() <= 80
+    curves = calibration.fit_together(logits, labels)
+    assert {curve.slopes[0] for curve in curves} == {curves[0].slopes[0]}
+    assert curves[0].slopes[0] == pytest.approx(0.7, rel=0.03)
+    for kind, tolerated in ((0, 0.1), (1, 0.1), (2, 0.6)):  # The rare height has an error, too.
+        places = truth[:9, kind]
+        assert curves[kind]((places - 0.5) / 0.7) == pytest.approx(places, abs=tolerated)
+
+
+def test_lines_that_would_turn_the_order_or_know_too_little_stay_as_they_are():
+    logits, labels, _ = overconfident(np.random.default_rng(3), [-2.0, -3.0])
+    assert calibration.fit_together(-logits, labels) == [Curve(), Curve()]
+    few = slice(0, 40)
+    assert labels[few].sum() < calibration.CLICKS_FOR_A_LINE
+    curves = calibration.fit_together(logits[few], labels[few])
+    assert {curve.slopes for curve in curves} == {(1.0, 1.0)}
+    for column, curve in enumerate(curves):
+        chance = 1 / (1 + np.exp(-curve(logits[few, column])))
+        assert chance.sum() == pytest.approx(labels[few, column].sum(), rel=1e-3)

@@ -104,6 +104,18 @@ def test_perfect_and_constant_answers_have_the_losses_by_hand(world):
     np.testing.assert_allclose(ratio, 0.25 / rate, rtol=1e-6)
 
 
+def test_a_kind_that_nobody_of_the_holdout_said_keeps_its_logits(world):
+    resolved = dataclasses.replace(world.spec(), feedback=KINDS)
+    model = Ranker(resolved, world.vocabulary_sizes, RankerConfig(hidden=(4,)))
+    rng = np.random.default_rng(6)
+    logits = rng.normal(-2, 1, (5000, 2)).astype(np.float32)
+    labels = {"feedback_like": rng.random(5000) < 0.3, "feedback_hide": np.zeros(5000)}
+    model.heads.calibrate(logits, labels)
+    like, hide = model.heads.curves
+    assert 1 / (1 + np.exp(-like(logits[:, 0]).numpy())).mean() > 0.25
+    np.testing.assert_array_equal(hide(logits[:, 1]), logits[:, 1])
+
+
 def test_linear_ranker_has_heads_over_its_output(world):
     resolved = dataclasses.replace(world.spec(), feedback=("like",))
     model = Ranker(resolved, world.vocabulary_sizes, RankerConfig(hidden=()))
