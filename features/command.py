@@ -62,7 +62,7 @@ class InUseError(InputError):
 
 
 def run(
-    main: Callable[[Sequence[str]], None],
+    main: Callable[..., None],
     *,
     reads: Sequence[str] = (),
     creates: Sequence[str] = (),
@@ -77,8 +77,8 @@ def run(
     finds local paths in them (:mod:`features.stores.door`).
 
     Args:
-        main: Function of the program's name, and of the flags that it did not define where it
-            passes them on.
+        main: Function without arguments; where unknown flags are passed, of these, behind the
+            program's name.
         reads: Flags that name a file or directory that is read.
         creates: Flags that name a directory that is created, where nothing may be without
             ``--overwrite``.
@@ -110,7 +110,7 @@ def run(
         }
         try:
             with _doors(paths):
-                main(argv)
+                main(*([argv] if passes_unknown_flags else []))
         except InputError as error:
             _end(f"error: {error}", code=error.exit_code)
         except KeyboardInterrupt:

@@ -1,10 +1,8 @@
 """Configs: dataclasses that declare each value once, its type, default, bounds and meaning.
 
-    epochs: Annotated[int, Bounds(ge=1)] = 3
-    optimizer: Annotated[str, OneOf("adam", "adagrad")] = "adam"
-
-    def __post_init__(self) -> None:
-        check(self)
+    class TrainingConfig(Config):
+        epochs: Annotated[int, Bounds(ge=1)] = 3
+        optimizer: Annotated[str, OneOf("adam", "adagrad")] = "adam"
 
 What a field means stands in the part ``Attributes:`` of the class's docstring. Whatever reads such
 a class has all of it: :func:`check` the bounds, :mod:`features.config_flags` the flags of a command
@@ -154,6 +152,13 @@ def declared(settings: Any) -> tuple[Setting, ...]:
             )
         )
     return tuple(declarations)
+
+
+class Config:
+    """A base of dataclasses whose instances check themselves, see :func:`check`."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def check(settings: Any) -> None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from features.config import Bounds, OneOf, check, require
+from features.config import Bounds, Config, OneOf, check, require
 
 SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
@@ -162,13 +162,16 @@ class RankerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Config):
     """Settings of a training run, of either model.
 
     Attributes:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
             4 to 20, by the number of examples (:meth:`fitted_to`).
-        warm_epochs: Passes at most after a warm start; 0: a third of ``epochs``, at least 2.
+        warm_epochs: Passes at most after a warm start, over the examples that the older model has
+            not learnt and some that it has.
+        warm_older: Examples that the older model has learnt, for each that it has not, which are
+            gone over again after a warm start.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -193,7 +196,8 @@ class TrainingConfig:
     """
 
     epochs: _CountOr0 = 12
-    warm_epochs: _CountOr0 = 0
+    warm_epochs: _Count = 4
+    warm_older: _Weight = 1.0
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0
@@ -207,9 +211,6 @@ class TrainingConfig:
     stop_metric: str = ""
     holdout_examples: _CountOr0 = 20_000
     memory_gb: _Weight = 3.0
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def fitted_to(self, num_examples: int) -> "TrainingConfig":
         """Returns the settings with what is 0 ("by the number of examples") chosen.
@@ -232,15 +233,9 @@ class TrainingConfig:
             patience=self.patience or max(3, epochs // 2),
         )
 
-    def warm(self) -> "TrainingConfig":
-        """Returns the settings for a model that starts from an older one."""
-        return dataclasses.replace(
-            self, epochs=min(self.epochs, self.warm_epochs or max(2, math.ceil(self.epochs / 3)))
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefitConfig:
+class RefitConfig(Config):
     """How a measured candidate model learns the newest before it serves.
 
     Attributes:
@@ -257,9 +252,6 @@ class RefitConfig:
     newest_weight: _Count = 7
     seed: _CountOr0 = 1
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
@@ -275,9 +267,12 @@ CANDIDATE_MODEL = CandidateConfig(
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
-# order within users is learnt last, when the learning rate is small, so all epochs are run.
+# order within users is learnt last, when the learning rate is small, so all epochs are run. After a
+# warm start it forgets sooner than the candidate model.
 RANKER_TRAINING = TrainingConfig(
     epochs=3,
+    warm_epochs=2,
+    warm_older=3.0,
     decay=True,
     holdout_examples=100_000,
     evaluations_per_epoch=2,

@@ -7,8 +7,6 @@ Writes metrics.json (every figure with value, low, high, n) and report.html. A m
 given is left out; its baselines are measured all the same.
 """
 
-from collections.abc import Sequence
-
 from absl import flags, logging
 
 from features import command, config_flags
@@ -23,9 +21,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=Tr
 _SETTINGS = config_flags.define(evaluation_config.EvaluationConfig)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into a config, loads the models, measures and writes."""
-    del argv
     config = _SETTINGS.build()
     from models.evaluation import evaluation, report
     from models.training import saved

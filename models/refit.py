@@ -6,8 +6,6 @@ r"""Lets a measured candidate model learn everything up to the end of the logs, 
 No figure is taken from the result: those of the model before stand for it.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from features import command, config_flags
@@ -24,9 +22,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.",
 _SETTINGS = config_flags.define(config.RefitConfig)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Refits, and says what to run next."""
-    del argv
     settings = _SETTINGS.build()
     from models.candidate import refitting
 

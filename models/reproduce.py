@@ -65,9 +65,8 @@ _RECTOOLS_PYTHON = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
-    del argv
     _refuse_unknown_parts()
     from models.paper import report
 

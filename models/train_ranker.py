@@ -6,8 +6,6 @@ A training that was killed continues when the same command is given again. Tenso
 summaries are in MODEL.training/tensorboard.
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
 from features import command, config_flags, declarations
@@ -32,9 +30,8 @@ _WARM_OR_COLD = flags.DEFINE_boolean(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into settings, trains, and says what to run next."""
-    del argv
     model_config, settings = _MODEL_FLAGS.build(), _TRAINING_FLAGS.build()
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)

@@ -15,7 +15,7 @@ import importlib
 import json
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -51,9 +51,8 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Runs groups and brings the file up to date after each."""
-    del argv
     chosen = _GROUPS.value or GROUPS
     unknown = sorted(set(chosen) - set(GROUPS))
     if unknown:

@@ -9,7 +9,6 @@ preprocessing it checks for the same window and the same limits.
 
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -27,9 +26,8 @@ _SETTINGS = config_flags.define(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints the report; exits with 2 where there is a problem."""
-    del argv
     config = _SETTINGS.build()
     rejected = pathlib.Path(_REJECTED.value) if _REJECTED.value else None
     report = log_checks.check(pathlib.Path(_LOGS.value), config, rejected_dir=rejected)

@@ -50,9 +50,8 @@ _PACKAGES = ("features", "models", "pipeline", "serving")
 _STAMP = "demo.json"
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Simulates, retrains, serves, recommends."""
-    del argv
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     started = time.monotonic()

@@ -202,9 +202,8 @@ def _programs() -> Iterator[doctor_checks.Finding]:
     )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints the findings."""
-    del argv
     ports = [int(port) for port in _PORTS.value if port.isdecimal() and int(port) < 1 << 16]
     if len(ports) != len(_PORTS.value):
         raise command.InputError(f"--ports must be numbers in [0, 65535], got {_PORTS.value}.")

@@ -12,7 +12,6 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -28,7 +27,7 @@ _WORKER_PYTHON = flags.DEFINE_string(
 )
 
 
-def main(_: Sequence[str]) -> None:
+def main() -> None:
     """Fetches, or starts and waits."""
     if _FETCH.value:
         sys.stdout.write(f"Flink is in {jars.FLINK.fetch()}\n")

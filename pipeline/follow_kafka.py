@@ -68,9 +68,8 @@ _COMPACTION_S = flags.DEFINE_float(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into a source, and follows it."""
-    del argv
     from pipeline.kafka import following
 
     reading = reading_settings.Reading(

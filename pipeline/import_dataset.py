@@ -15,7 +15,7 @@ is read, or not at all.
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from absl import flags
 
@@ -61,9 +61,8 @@ _CHOICES = {
 _MAPPING_CHOICES = config_flags.define(importing.MappingConfig, without=_SHARED, of="--mapping")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Imports what the flags name, or proposes how."""
-    del argv
     ways = {"format": _FORMAT.value, "mapping": _MAPPING.value, "propose": _PROPOSE.value}
     if sum(value is not None for value in ways.values()) != 1:
         raise command.InputError("give one of --format, --mapping and --propose.")

@@ -20,7 +20,6 @@ A run that was killed goes on behind the last whole day or night when the same l
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -49,9 +48,8 @@ _EXPERIMENTS = flags.DEFINE_list(
 _EXPERIMENT_DAYS = flags.DEFINE_integer("experiment_days", 2, "Days of these experiments.", 1, 3)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Lets the days pass, and reports."""
-    del argv
     from pipeline.living import days, experiment_report, experiments, report
 
     claims = experiments.chosen(_EXPERIMENTS.value) if _EXPERIMENTS.value else []

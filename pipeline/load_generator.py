@@ -144,9 +144,8 @@ def _request(host: str, user_id: str, k: int) -> bytes:
     return head.encode() + body
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Runs the load and writes what came of it."""
-    del argv
     host, _, port = _ADDRESS.value.rpartition(":")
     if not host or not port.isdigit():
         raise command.InputError(f"--address must be HOST:PORT, got {_ADDRESS.value!r}.")

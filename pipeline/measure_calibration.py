@@ -9,7 +9,6 @@ decile of few clicks is as well measured as one of many. Intervals are over user
 """
 
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -30,9 +29,8 @@ _BINS = flags.DEFINE_integer("bins", 10, "Equally many impressions in each.", lo
 _TOLERATED = 0.1
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Joins scores and truth, and prints one line per decile."""
-    del argv
     scores = batch_output.read_parquet(pathlib.Path(_SCORES.value), flag="scores")
     scores = scores.filter(pc.is_valid(scores["expected_watch_time_s"]))
     truth = site_impressions.expected_watch_times(

@@ -49,9 +49,8 @@ _SEED = flags.DEFINE_integer("seed", 1, "Draws clicks.")
 _RELATED_K = 20
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Loads release and log, measures, and writes."""
-    del argv
     inputs = _INPUTS.build()
     from features import dataset
     from serving.batch import config as batch_config

@@ -46,9 +46,8 @@ _BY_TRUTH, _BY_LABELS = "calibration_by_truth", "calibration_by_labels"
 _WITHIN = "deciles within 10 %"
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Scores the holdout, asks the truth, and prints both tables."""
-    del argv
     from serving.ordering import page_value
 
     formulas = [page_value.parse(text.strip()) for text in _VALUES.value.split(";")]

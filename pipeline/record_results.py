@@ -17,7 +17,6 @@ of bench.json those of now.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -48,9 +47,8 @@ _TOLD = {
 }
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Reads a measurement, and writes its table."""
-    del argv
     from pipeline.benchmarks import results
     from pipeline.living import result_tables
 

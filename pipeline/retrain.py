@@ -87,9 +87,8 @@ _SCHEDULE = config_flags.define(schedule.ScheduleConfig)
 _DRY_RUN = flags.DEFINE_boolean("dry_run", False, "Prints what would be run, and runs nothing.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Retrains, once or time and again, or says what a retraining would do."""
-    del argv
     config = _SCHEDULE.build()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

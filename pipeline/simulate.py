@@ -17,7 +17,6 @@ they do; see ``pipeline/living``. A call goes on where the last one stopped.
 
 import pathlib
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -64,9 +63,8 @@ _LIVE_SETTINGS = config_flags.define(LiveConfig)
 _OF_WORLDS = {"seed", "days", "users"}
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Simulates the site that the flags describe."""
-    del argv
     if _PRESET.value in worlds.WORLDS:
         _write_world()
         return

@@ -13,7 +13,7 @@ something else differs between them: no difference is read, and the exit code is
 import json
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -37,9 +37,8 @@ _PLANNED_PAGES = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer("seed", 0, "Of the resamples.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Analyses, writes, prints."""
-    del argv
     from serving.batch import experiment_analysis
 
     experiment = ab_experiment.load(_EXPERIMENT.value)

@@ -9,7 +9,6 @@ Prints every gate. When one fails nothing is published and the exit code is 3.
 
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -25,9 +24,8 @@ _SERVING_ROOT = flags.DEFINE_string(
 _SETTINGS = config_flags.define(build_config.BuildConfig)
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into settings and hands over."""
-    del argv
     inputs, settings = _INPUTS.build(), _SETTINGS.build()
     from serving.building import assembly
 

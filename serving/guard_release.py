@@ -19,7 +19,6 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -51,9 +50,8 @@ _HOOK = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Watches until a signal."""
-    del argv
     from serving.guard import carrying_out, polling
     from serving.guard.watching import Guard
     from serving.server import access

@@ -11,7 +11,6 @@ one fails, nothing is written and the exit code is 3.
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -31,9 +30,8 @@ _FORCE_PUBLISH = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Judges, and says what to run next."""
-    del argv
     limits = _LIMITS.build()
     from serving.building import day_gates, gates
 

@@ -14,7 +14,6 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 
 from absl import flags, logging
 
@@ -32,9 +31,8 @@ _WATCHES = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into arguments and hands over."""
-    del argv
     inputs = _INPUTS.build()
     from serving.batch import order_learning
     from serving.building import order_from_holdout
@@ -56,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
             )
         else:
             learned.order.save(output / page_order.FILE)
-        files.mark_complete(output, {"judged": learned.figures})
+        files.mark_complete(output, {"judged": learned.figures, "watches": _WATCHES.value})
     following = command.shell_line(
         "pipeline.join_holdout", examples=inputs.examples, output="FINAL_EXAMPLES"
     )

@@ -10,7 +10,6 @@ root. Nothing unpins by itself: do it when the experiment is over.
 
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -24,9 +23,8 @@ _EXPERIMENT = flags.DEFINE_string("experiment", None, "JSON file whose releases 
 _UNPIN = flags.DEFINE_string("unpin", None, "Name of an experiment that is over.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Pins, unpins, and says what is pinned then."""
-    del argv
     if bool(_EXPERIMENT.value) == bool(_UNPIN.value):
         raise command.InputError("give either --experiment=FILE or --unpin=NAME.")
     with stored_root.changed(_SERVING_ROOT.value) as root:

@@ -28,7 +28,6 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -56,9 +55,8 @@ _BACKTEST = config_flags.define(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into arguments and hands over."""
-    del argv
     started = time.monotonic()
     needed = {_RETRIEVE: {"queries": _QUERIES.value}, _RANK: {"logs": _LOGS.value}}
     needed[_PAGE] = {"logs": _LOGS.value, "from": _PAST.build().from_s}

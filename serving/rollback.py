@@ -7,7 +7,6 @@ Funnels that watch the serving root follow by themselves. The release that is le
 """
 
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -19,9 +18,8 @@ _REASON = flags.DEFINE_string("reason", "", "Reason, which is written down.")
 _TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Turns flags into arguments and hands over."""
-    del argv
     root = _SERVING_ROOT.value
     with stored_root.changed(root, also=_TO.value) as local:
         old, new = publication.rollback(local, _TO.value, reason=_REASON.value)

@@ -18,7 +18,6 @@ import dataclasses
 import pathlib
 import socket
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -130,9 +129,8 @@ _WORKER = flags.DEFINE_string(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Serves until a signal: in a child of its own, or as that child."""
-    del argv
     # The likeliest mistakes, before anything that takes long.
     _clock(0.0)
     paths = _paths()

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.config import Time
+from features.config import Config, Time
 from features.durations import DAY_S
 from features.tables import log_files, raw_tables
 from features.tables.log_files import TableFile
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Window:
+class Window(Config):
     """The events that count.
 
     Attributes:

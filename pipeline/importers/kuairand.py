@@ -65,7 +65,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features import command, feedback
-from features.config import Bounds, check
+from features.config import Bounds
 from features.durations import HOUR_S
 from features.screen import progress
 from features.tables import logs
@@ -108,9 +108,6 @@ class KuaiRandConfig(Window):
     page_gap_minutes: Annotated[float, Bounds(gt=0)] = 30.0
     with_feedback: bool = False
     bucket_bytes: int = BUCKET_BYTES
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:

@@ -45,7 +45,7 @@ import polars as pl
 import pyarrow as pa
 
 from features import command
-from features.config import OneOf, check
+from features.config import OneOf
 from features.tables import logs
 from features.tables.time_windows import Window
 from pipeline.importers import source_files
@@ -88,9 +88,6 @@ class RecFlowConfig(Window):
 
     stages: bool = False
     playing_time_unit: Annotated[str | None, OneOf(*UNITS)] = None
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowConfig) -> list[str]:

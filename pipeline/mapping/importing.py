@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from features import command, declarations
 from features.catalogue import combined
-from features.config import Bounds, check
+from features.config import Bounds
 from features.screen import progress
 from features.tables import casts, log_writer, raw_tables, schema, time_windows
 from features.tables.time_windows import Window
@@ -44,9 +44,6 @@ class MappingConfig(Window):
         PreprocessConfig.max_rejected_fraction
     )
     now_s: int
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def import_mapping(

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Annotated
 
-from features.config import Bounds, Time, check
+from features.config import Bounds, Config, Time
 from serving.funnel.page import MAX_K, FunnelConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ListConfig:
+class ListConfig(Config):
     """What a query gets.
 
     Attributes:
@@ -19,9 +19,6 @@ class ListConfig:
 
     k: Annotated[int, Bounds(ge=1)] = 100
     exclude_watched: bool | None = None
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

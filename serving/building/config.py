@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from features.config import Bounds, check
+from features.config import Bounds, Config
 from serving.release.publication import KEEP, MIN_KEEP
 
 RECALL_TARGET = 0.95
@@ -41,7 +41,7 @@ class Inputs:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DayLimits:
+class DayLimits(Config):
     """How much the newest day of a log may differ from the days before it.
 
     Attributes:
@@ -67,12 +67,9 @@ class DayLimits:
     least_days: Annotated[int, Bounds(ge=1)] = 3
     least_rows: Annotated[int, Bounds(ge=1)] = 200
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BuildConfig:
+class BuildConfig(Config):
     """How it is made.
 
     Attributes:
@@ -90,6 +87,3 @@ class BuildConfig:
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
     force_publish: str = ""
     report: pathlib.Path | None = None
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from features.config import Bounds, check
+from features.config import Bounds, Config
 from features.durations import HOUR_S, MINUTE_S
 
 _Share = Annotated[float, Bounds(gt=0, lt=1)]
@@ -11,7 +11,7 @@ _Seconds = Annotated[float, Bounds(gt=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GuardConfig:
+class GuardConfig(Config):
     """Limits of a new release, and how sure one must be that they are exceeded.
 
     Attributes:
@@ -44,6 +44,3 @@ class GuardConfig:
     least_pages: Annotated[int, Bounds(ge=1)] = 20
     least_outcomes: Annotated[int, Bounds(ge=100)] = 200
     period_s: _Seconds = 2.0
-
-    def __post_init__(self) -> None:
-        check(self)

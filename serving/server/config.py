@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Annotated
 
-from features.config import Bounds, Flag, check
+from features.config import Bounds, Config, Flag
 from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
 
@@ -13,7 +13,7 @@ ANY_HOST = "*"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceConfig:
+class ServiceConfig(Config):
     """Where the parts are.
 
     Attributes:
@@ -75,6 +75,3 @@ class ServiceConfig:
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256
     ask_for_successor: Callable[[str], None] | None = None
     is_successor: bool = False
-
-    def __post_init__(self) -> None:
-        check(self)

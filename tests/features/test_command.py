@@ -62,7 +62,7 @@ def test_no_command_ends_with_a_code_that_is_in_no_table():
     ],
 )
 def test_a_command_ends_with_the_code_of_the_table(happens, code, said):
-    program = f"from features import command\ndef main(argv):\n    {happens}\ncommand.run(main)"
+    program = f"from features import command\ndef main():\n    {happens}\ncommand.run(main)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )

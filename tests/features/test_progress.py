@@ -112,7 +112,7 @@ from features import command
 from features.screen import progress
 
 
-def main(argv):
+def main():
     with progress.shown("simulate", total=4, unit="days") as bar:
         for day in range(4):
             bar.add(1)

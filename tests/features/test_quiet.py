@@ -58,7 +58,7 @@ def look():
     exec(compile("logging.info('ours')", {str(ROOT / "features" / "x.py")!r}, "exec"))
 
 
-def main(argv):
+def main():
     look()
     commands.in_own_process(look)
 
