@@ -1,4 +1,1 @@
-"""Public data sets to logs.
-
-Imports nothing of pipeline.
-"""
+"""Public data sets to logs."""
