@@ -70,7 +70,8 @@ def main() -> None:
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as work:
             figures = commands.in_own_process(_measured, name, pathlib.Path(work), settings)
-        files.atomic_write(output, merged(_earlier(output), name, figures))
+        earlier = json.loads(output.read_text()) if output.is_file() else {}
+        files.atomic_write(output, merged(earlier, name, figures))
         for key, value in figures.items():
             print(f"{key:<40} {value:,.3f}")
     print(f"Wrote {output}.")
@@ -97,10 +98,6 @@ def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float
     others = {key: v for key, v in earlier.items() if key.partition(".")[0] != group}
     ordered = dict(sorted({**others, **figures}.items()))
     return json.dumps(ordered, indent=1, allow_nan=False) + "\n"
-
-
-def _earlier(output: pathlib.Path) -> dict[str, float]:
-    return dict(json.loads(output.read_text())) if output.is_file() else {}
 
 
 if __name__ == "__main__":

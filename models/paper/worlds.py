@@ -6,6 +6,7 @@ of courses, watched in their order by few. What was chosen on which days: docs/r
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -212,8 +213,4 @@ def _places(directory: pathlib.Path) -> Ints | None:
     return np.asarray(table["place"], np.int64)
 
 
-def _made(name: str) -> Callable[[Setting], Experiment]:
-    return lambda setting: _experiment(name, setting)
-
-
-EXPERIMENTS = {f"world_{name}": _made(name) for name in _WORLDS}
+EXPERIMENTS = {f"world_{name}": functools.partial(_experiment, name) for name in _WORLDS}
