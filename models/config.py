@@ -168,7 +168,10 @@ class TrainingConfig(Config):
     Attributes:
         epochs: Passes over the training examples at most; exactly so many without a holdout; 0:
             4 to 20, by the number of examples (:meth:`fitted_to`).
-        warm_epochs: Passes at most after a warm start; 0: a third of ``epochs``, at least 2.
+        warm_epochs: Passes at most after a warm start, over the examples that the older model has
+            not learnt and some that it has.
+        warm_older: Examples that the older model has learnt, for each that it has not, which are
+            gone over again after a warm start.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -193,7 +196,8 @@ class TrainingConfig(Config):
     """
 
     epochs: _CountOr0 = 12
-    warm_epochs: _CountOr0 = 0
+    warm_epochs: _Count = 4
+    warm_older: _Weight = 1.0
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0
@@ -227,12 +231,6 @@ class TrainingConfig(Config):
             epochs=epochs,
             # Learning rates fall to the end, and with them the noise: the last rounds are the best.
             patience=self.patience or max(3, epochs // 2),
-        )
-
-    def warm(self) -> "TrainingConfig":
-        """Returns the settings for a model that starts from an older one."""
-        return dataclasses.replace(
-            self, epochs=min(self.epochs, self.warm_epochs or max(2, math.ceil(self.epochs / 3)))
         )
 
 
@@ -269,9 +267,12 @@ CANDIDATE_MODEL = CandidateConfig(
 )
 CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
-# order within users is learnt last, when the learning rate is small, so all epochs are run.
+# order within users is learnt last, when the learning rate is small, so all epochs are run. After a
+# warm start it forgets sooner than the candidate model.
 RANKER_TRAINING = TrainingConfig(
     epochs=3,
+    warm_epochs=2,
+    warm_older=3.0,
     decay=True,
     holdout_examples=100_000,
     evaluations_per_epoch=2,

@@ -54,7 +54,7 @@ def main() -> None:
             )
         else:
             learned.order.save(output / page_order.FILE)
-        files.mark_complete(output, {"judged": learned.figures})
+        files.mark_complete(output, {"judged": learned.figures, "watches": _WATCHES.value})
     following = command.shell_line(
         "pipeline.join_holdout", examples=inputs.examples, output="FINAL_EXAMPLES"
     )

@@ -6,10 +6,12 @@ r"""Reports how the recommender did on the last days, and how what it serves dri
 Scores every impression of those days as of its own moment, by the release that serves. Writes a
 page, the same figures as JSON beside it, and a file for Prometheus' textfile collector: coverage,
 Gini coefficient, share of fresh videos, repetition between pages, watched over expected seconds,
-and the distance of each number that the ranker reads from what it was trained on. Give it days
+and the distance of each number that the ranker reads from what it was trained on; with --servers
+also the share of the pages on each rung, which servers alone know. Give it days
 that the release has not learnt: by default those from the end of what its ranker has learnt on.
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -26,6 +28,9 @@ _SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases
 _LOGS = flags.DEFINE_string("logs", None, "Directory of raw logs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
 _PROMETHEUS = flags.DEFINE_string("prometheus", None, "File of Prometheus metrics to write.")
+_SERVERS = flags.DEFINE_list(
+    "servers", [], "http://HOST:PORT of servers, whose pages are counted by rung; default: none."
+)
 _RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
 _UNTIL = flags.DEFINE_string(
     "until", None, "First time not to look at, ISO 8601, UTC; default: now."
@@ -39,11 +44,13 @@ def main() -> None:
     """Measures, writes, and says what is not as it should be."""
     from serving.batch import health
 
+    rungs = health.rungs(_SERVERS.value)  # What cannot be asked is said before the work.
     chosen = release.load(stored_root.read(_SERVING_ROOT.value, _RELEASE.value), _RELEASE.value)
     until_s = command.parse_time(_UNTIL.value, name="--until") or int(time.time())
     measured = health.measure(
         chosen, pathlib.Path(_LOGS.value), from_s=_from_s(chosen, until_s), until_s=until_s
     )
+    measured = dataclasses.replace(measured, rungs=rungs)
     output = pathlib.Path(_OUTPUT.value)
     files.atomic_write(output, health.page(measured))
     text = json.dumps(measured.to_json(), indent=1) + "\n"

@@ -149,25 +149,22 @@ def train(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = label_counts_of(examples_dir, model)
-    settings = settings.fitted_to(int(label_counts.sum()))
-    vocabularies = {
-        space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
-        for space in model.vocabulary_sizes
-    }
-    facts, settings = warm_start.begun(
+    start = warm_start.begun(
         model,
-        vocabularies,
+        examples_dir,
         settings,
+        kind=spec.CANDIDATE,
         warm=warm,
         load=candidate_model.load,
-        facts=saved.lineage_of(examples_dir, spec.CANDIDATE),
+        num_examples=int(label_counts.sum()),
     )
+    facts, settings = start.facts, start.settings
     if "warm_start" not in facts:
         _start_from_counts(examples_dir, model, seed=settings.seed)
     _advise(model, label_counts)
     holdout = _holdout(examples_dir, model, catalogue, settings)
     task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)
-    examples = open_examples(examples_dir, model, settings)
+    examples = open_examples(examples_dir, model, settings, newer=start.newer)
     configs = {"model": model_config, "training": settings}
     run = workers.open_run(
         f"{os.fspath(model_dir).rstrip('/')}.training",
@@ -181,7 +178,7 @@ def train(
     if workers.is_chief:
         contents = saved.Contents(
             configs=configs,
-            vocabularies=vocabularies,
+            vocabularies=start.vocabularies,
             metrics=result.metrics,
             history=result.history,
             lineage=facts | {"trained_at": saved.now(), "steps": result.steps},
@@ -198,6 +195,7 @@ def open_examples(
     settings: TrainingConfig,
     *,
     splits: Sequence[str] = ("train",),
+    newer: batches.Newer | None = None,
 ) -> batches.InMemory | batches.Streamed:
     """Opens the examples whose next watch is in the vocabulary; others teach nothing.
 
@@ -206,6 +204,7 @@ def open_examples(
         model: What is trained.
         settings: Settings of the training.
         splits: Splits to read one after the other; one that is named twice counts twice.
+        newer: Choice of the examples; None: all of them.
     """
     return batches.open_training(
         examples_dir,
@@ -214,6 +213,7 @@ def open_examples(
         settings=settings,
         keep=lambda part: part[LABEL].astype(np.int64) > 0,
         splits=splits,
+        newer=newer,
     )
 
 

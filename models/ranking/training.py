@@ -291,21 +291,20 @@ def train(
             f"{settings.stop_metric!r}."
         )
     labels = read_labels(examples_dir, model_config.watch_cap_s)
-    settings = settings.fitted_to(labels.impressions)
     advise(labels, model_config.loss)
     model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
     columns += _started_heads(model, examples_dir, labels)
-    spaces = model.vocabulary_sizes
-    vocabularies = {s: dataset.vocabulary(examples_dir, spec.RANKER, s) for s in spaces}
-    facts, settings = warm_start.begun(
+    start = warm_start.begun(
         model,
-        vocabularies,
+        examples_dir,
         settings,
+        kind=spec.RANKER,
         warm=warm,
         load=ranker.load,
-        facts=saved.lineage_of(examples_dir, spec.RANKER),
+        num_examples=labels.impressions,
     )
+    facts, settings = start.facts, start.settings
     holdout = _holdout(examples_dir, columns, settings, most=settings.holdout_examples)
     task = RankerTask(model, holdout=holdout, stop_metric=settings.stop_metric)
     examples = batches.open_training(
@@ -314,6 +313,7 @@ def train(
         columns=columns,
         settings=settings,
         together=together(model_config),
+        newer=start.newer,
     )
     _advise_on_pairs(model_config, examples)
     configs = {"model": model_config, "training": settings}
@@ -329,7 +329,7 @@ def train(
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
         configs=configs,
-        vocabularies=vocabularies,
+        vocabularies=start.vocabularies,
         metrics=result.metrics,
         history=result.history,
         lineage=facts,

@@ -6,6 +6,7 @@ goes on with the very batch it would have seen next.
 """
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -19,6 +20,11 @@ from models.config import TrainingConfig
 
 Array = npt.NDArray[np.generic]
 _TRAIN = ("train",)
+_TIME = "time"
+# Steps and factors of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), which makes numbers of a
+# counter look drawn.
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX = ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
 
 
 class Examples(Protocol):
@@ -35,6 +41,56 @@ class Examples(Protocol):
 
     def steps_per_epoch(self) -> int:
         """Returns the number of batches of an epoch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Newer:
+    """The examples that a model learns which has learnt the others: newer ones, and a few others.
+
+    The others are gone over again so that what they taught is not forgotten.
+
+    Attributes:
+        since_s: Time from which on examples are newer, Unix seconds.
+        older: Share of the older ones that are gone over again, in [0, 1].
+        counts: Numbers of newer and of older examples.
+    """
+
+    since_s: int
+    older: float
+    counts: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, examples_dir: dataset.Path, model: str, *, since_s: int, older_each: float
+    ) -> "Newer | None":
+        """Looks at the times of the training examples; None where all are newer, or none.
+
+        Args:
+            examples_dir: Directory that pipeline.preprocess wrote.
+            model: Name of the model, ``candidate`` or ``ranker``.
+            since_s: Time from which on examples are newer, Unix seconds.
+            older_each: Older examples for each newer one, 0 or more.
+        """
+        parts = [part[_TIME] for part in in_parts(examples_dir, model, [_TIME])]
+        times = np.concatenate(parts or [np.zeros(0)]).astype(np.int64)
+        newer = int((times >= since_s).sum())
+        if not 0 < newer < len(times):
+            return None
+        share = min(1.0, older_each * newer / (len(times) - newer))
+        chosen = cls(since_s=since_s, older=share, counts=(newer, 0))
+        older = int(chosen.of_times(times).sum()) - newer
+        return dataclasses.replace(chosen, counts=(newer, older))
+
+    def of_times(self, times: Array) -> npt.NDArray[np.bool_]:
+        """Returns which examples are chosen, bool [n], by their times, [n].
+
+        Those of one moment all are or none is, so pages stay whole; each day chooses others.
+        """
+        seconds = times.astype(np.int64)
+        drawn = seconds.astype(np.uint64) * _GAMMA ^ np.array([self.since_s], np.uint64)
+        for shift, factor in _MIX:
+            drawn = (drawn ^ drawn >> np.uint64(shift)) * factor
+        return (seconds >= self.since_s) | (drawn < self.older * 2.0**64)
 
 
 class InMemory:
@@ -104,6 +160,7 @@ class Streamed:
         batch_size: B, examples of a batch.
         seed: Seed of the order.
         splits: Names of the splits that are read.
+        newer: Choice of the examples, of which there are ``count``; None: all of them.
     """
 
     def __init__(
@@ -116,17 +173,33 @@ class Streamed:
         batch_size: int,
         seed: int,
         splits: Sequence[str] = _TRAIN,
+        newer: Newer | None = None,
     ) -> None:
         self.count = count
         self._batch_size = min(batch_size, count)
-        self._open: Callable[[int], tf.data.Dataset] = lambda epoch: dataset.batches(
-            examples_dir,
-            model,
-            splits,
-            batch_size=self._batch_size,
-            shuffle_seed=seed + epoch,
-            columns=columns,
-        )
+
+        def open_epoch(epoch: int) -> tf.data.Dataset:
+            data = dataset.batches(
+                examples_dir,
+                model,
+                splits,
+                batch_size=self._batch_size,
+                shuffle_seed=seed + epoch,
+                columns=columns if newer is None else {*columns, _TIME},
+            )
+            return data if newer is None else self._chosen(data, newer, columns)
+
+        self._open = open_epoch
+
+    def _chosen(
+        self, data: tf.data.Dataset, newer: Newer, columns: Sequence[str]
+    ) -> tf.data.Dataset:
+        def choose(part: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            mask = tf.numpy_function(newer.of_times, [part[_TIME]], tf.bool, stateful=False)
+            mask.set_shape([None])
+            return {name: tf.boolean_mask(part[name], mask) for name in columns}
+
+        return data.map(choose).rebatch(self._batch_size, drop_remainder=True)
 
     def steps_per_epoch(self) -> int:
         """Returns the number of batches of an epoch."""
@@ -146,6 +219,7 @@ def open_training(
     keep: Callable[[Mapping[str, Array]], npt.NDArray[np.bool_]] | None = None,
     together: Sequence[str] = (),
     splits: Sequence[str] = _TRAIN,
+    newer: Newer | None = None,
 ) -> InMemory | Streamed:
     """Opens the training split, in memory where it is small enough.
 
@@ -158,18 +232,28 @@ def open_training(
             memory only; a streamed split gives them all.
         together: Columns whose equals stand together, see :class:`InMemory`; in memory only.
         splits: Splits that are trained on; examples of a split that is named twice count twice.
+        newer: Choice of the examples; None: all of them.
     """
-    total = sum(count(examples_dir, model, split) for split in splits)
+    if newer is None:
+        total = sum(count(examples_dir, model, split) for split in splits)
+    else:
+        total = sum(newer.counts)
     first = next(iter(in_parts(examples_dir, model, columns, batch_size=1)))
     row_bytes = sum(_compact(array).nbytes for array in first.values())
     size = {"batch_size": settings.batch_size, "seed": settings.seed}
     if total * row_bytes > settings.memory_gb * 1e9:
         logging.info("Streaming %s training examples (%d bytes each).", f"{total:,}", row_bytes)
-        return Streamed(examples_dir, model, columns=columns, count=total, splits=splits, **size)
+        return Streamed(
+            examples_dir, model, columns=columns, count=total, splits=splits, newer=newer, **size
+        )
     parts: list[dict[str, Array]] = []
-    for part in in_parts(examples_dir, model, columns, splits=splits):
-        rows = slice(None) if keep is None else np.flatnonzero(keep(part))
-        parts.append({name: _compact(array[rows]) for name, array in part.items()})
+    read = columns if newer is None else tuple({*columns, _TIME})
+    for part in in_parts(examples_dir, model, read, splits=splits):
+        mask = np.ones(len(part[columns[0]]), np.bool_) if keep is None else keep(part)
+        if newer is not None:
+            mask = mask & newer.of_times(part[_TIME])
+        rows = slice(None) if mask.all() else np.flatnonzero(mask)
+        parts.append({name: _compact(part[name][rows]) for name in columns})
     arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in columns}
     return InMemory(arrays, **size, together=together)
 

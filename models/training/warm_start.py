@@ -16,10 +16,10 @@ import numpy as np
 import tf_keras
 from absl import logging
 
-from features import command
+from features import command, dataset
 from features.stores import door
 from models.config import TrainingConfig
-from models.training import loop, saved
+from models.training import batches, loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
 # The softmax has a row per video as the table of watched videos has.
@@ -110,32 +110,78 @@ def apply(
     return summary
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A training that is about to start.
+
+    Attributes:
+        facts: Lineage, with ``warm_start`` where the model was started from an older one.
+        settings: Settings to train by.
+        vocabularies: Tokens by ID space; the token of id i is element i - 1.
+        newer: Choice of the examples to train on; None: all of them.
+    """
+
+    facts: dict[str, Any]
+    settings: TrainingConfig
+    vocabularies: Vocabularies
+    newer: batches.Newer | None = None
+
+
 def begun(
     model: tf_keras.Model,
-    vocabularies: Vocabularies,
+    examples_dir: str | os.PathLike[str],
     settings: TrainingConfig,
     *,
+    kind: str,
     warm: WarmStart | None,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
-    facts: Mapping[str, Any],
-) -> tuple[dict[str, Any], TrainingConfig]:
+    num_examples: int,
+) -> Begun:
     """Starts a model from an older one, where there is one.
+
+    An older model is taught what it has not learnt: the examples that are newer than those of its
+    training, and some of the others, which it would forget.
 
     Args:
         model: Model whose weights are overwritten.
-        vocabularies: Tokens by ID space; the token of id i is element i - 1.
-        settings: Settings of a training from nothing.
+        examples_dir: Directory that pipeline.preprocess wrote.
+        settings: Settings as they are given.
+        kind: Kind of model, ``candidate`` or ``ranker``.
         warm: The old model; None: none.
         load: Function that reads the model of a directory.
-        facts: Lineage of the training.
-
-    Returns:
-        The lineage, with ``warm_start`` where the model was started, and the settings to train by.
+        num_examples: Number of the training examples.
     """
+    facts = saved.lineage_of(examples_dir, kind)
+    vocabularies = {
+        space: dataset.vocabulary(examples_dir, kind, space) for space in model.vocabulary_sizes
+    }
+    cold = Begun(facts=facts, settings=settings.fitted_to(num_examples), vocabularies=vocabularies)
     if warm is None:
-        return dict(facts), settings
+        return cold
     older = from_directory(model, vocabularies, start=warm, load=load)
-    return {**facts, **older}, settings.warm() if older else settings
+    if not older:
+        return cold
+    until_s = saved.read_lineage(warm.directory).get("train_until_s")
+    newer = until_s and batches.Newer.of(
+        examples_dir, kind, since_s=int(until_s), older_each=settings.warm_older
+    )
+    if not newer:
+        logging.warning(
+            "Warm start: it cannot be told which examples are new to %s, so all of them are "
+            "trained on.",
+            warm.directory,
+        )
+        numbers = {}
+    else:
+        num_examples = sum(newer.counts)
+        numbers = dict(zip(("newer_examples", "older_examples"), newer.counts, strict=True))
+        logging.info("Warm start: %s newer examples, %s older ones.", *newer.counts)
+    return Begun(
+        facts={**facts, "warm_start": {**older["warm_start"], **numbers}},
+        settings=dataclasses.replace(settings, epochs=settings.warm_epochs).fitted_to(num_examples),
+        vocabularies=vocabularies,
+        newer=newer or None,
+    )
 
 
 def from_directory(

@@ -6,22 +6,26 @@
 * repetition: share of a page's videos that stood on the page that its user saw before;
 * calibration: seconds watched over seconds that the ranker expected, of impressions that it has not
   learnt from;
+* rungs: share of the pages on each rung of the funnel, by what servers have counted;
 * drift of each number that the ranker reads: the distance of ``statistics.html``
   (:mod:`features.tables.drift`) between what was served and what it was trained on.
 """
 
+import collections
 import dataclasses
 import json
 import math
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from prometheus_client import parser
 
 from features import command, reports, spec
 from features.catalogue import combined
@@ -32,6 +36,7 @@ from features.tables import drift
 from models.evaluation.intervals import Bootstrap
 from models.evaluation.metrics import UserSums, sums_by_user
 from serving.batch import ranking
+from serving.funnel.rungs import RUNGS
 from serving.release.manifest import Release
 
 # Metric to what it means. A number of a feature has the label ``feature`` besides.
@@ -46,6 +51,10 @@ METRICS: Mapping[str, str] = {
 }
 DRIFT = "watchnext_feature_drift"
 _TENTHS = 10
+_PAGES = "watchnext_pages_total"
+_ANSWER_WITHIN_S = 10
+# A few pages fall while a release is loaded; more say that a part is too slow or not there.
+_WARN_FALLEN = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +67,7 @@ class Health:
         tenths: Expected and watched seconds per impression, and impressions, by tenths.
         drift: Feature to its distance and the noise of that, largest first.
         facts: Release, begin and end (Unix seconds), pages and users.
+        rungs: Rung to the share of the pages that stood on it; empty where no server was asked.
     """
 
     figures: Mapping[str, float]
@@ -65,6 +75,7 @@ class Health:
     tenths: list[tuple[float, float, int]]
     drift: Mapping[str, tuple[float, float]]
     facts: Mapping[str, Any]
+    rungs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values; NaN becomes null."""
@@ -120,6 +131,35 @@ def measure(release: Release, logs_dir: pathlib.Path, *, from_s: int, until_s: i
             "users": len(pc.unique(rows["user_id"])),
         },
     )
+
+
+def rungs(servers: Sequence[str]) -> dict[str, float]:
+    """Returns the share of the pages on each rung since the servers started, the most first.
+
+    Args:
+        servers: ``http://HOST:PORT`` of each server; their pages are summed.
+
+    Raises:
+        command.InputError: One does not tell.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for server in servers:
+        try:
+            with urllib.request.urlopen(
+                f"{server.rstrip('/')}/metrics", timeout=_ANSWER_WITHIN_S
+            ) as answer:
+                families = list(parser.text_string_to_metric_families(answer.read().decode()))
+        except (OSError, ValueError) as error:
+            raise command.InputError(
+                f"--servers: {server}/metrics tells nothing: {error}. Name servers that run, as "
+                "http://HOST:PORT."
+            ) from None
+        samples = [sample for family in families for sample in family.samples]
+        for sample in samples:
+            if sample.name == _PAGES:
+                counts[sample.labels["rung"]] += int(sample.value)
+    total = counts.total()
+    return {rung: count / total for rung, count in counts.most_common() if count}
 
 
 def gini(counts: np.ndarray) -> float:
@@ -267,6 +307,9 @@ def warnings(health: Health) -> list[str]:
     if low > 1 or high < 1:
         side = "less" if high < 1 else "more"
         said.append(f"People watch {side} than the ranker expects.")
+    fallen = 1 - health.rungs.get(RUNGS[0], 0.0) if health.rungs else 0.0
+    if fallen > _WARN_FALLEN:
+        said.append(f"{fallen:.1%} of the pages stand on a lower rung than {RUNGS[0]}.")
     return said
 
 
@@ -298,6 +341,11 @@ def page(health: Health) -> str:
         calibration=Table(
             ["expected, s", "watched, s", "impressions"],
             [[Cell(f"{e:.2f}"), Cell(f"{w:.2f}"), Cell(f"{n:,}")] for e, w, n in health.tenths],
+        ),
+        rungs=health.rungs
+        and Table(
+            ["rung", "share of pages"],
+            [[Cell(r), Cell(f"{s:.2%}")] for r, s in health.rungs.items()],
         ),
         formula=drift.FORMULA,
         drift=Table(

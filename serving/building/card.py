@@ -48,6 +48,7 @@ class Sources:
         gates: Gates, in order.
         forced: Reason to publish although a gate failed; "" for none.
         index: Facts of the index.
+        page_order: What was recorded of the learned order of pages; empty without one.
     """
 
     version: str
@@ -59,6 +60,7 @@ class Sources:
     gates: Sequence[Gate]
     forced: str
     index: Mapping[str, Any]
+    page_order: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def card(sources: Sources) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def card(sources: Sources) -> dict[str, Any]:
             "notes": sources.evaluation.get("notes", []),
         },
         "index": dict(sources.index),
+        "page_order": dict(sources.page_order),
         "gates": [dataclasses.asdict(gate) for gate in sources.gates],
         "limits": _limits(sources, figures),
     }
@@ -105,6 +108,7 @@ def _data(info: Mapping[str, Any]) -> dict[str, Any]:
         "videos": info.get("num_videos"),
         "rows": info.get("rows", {}),
         "log_files": info.get("log_files", {}),
+        "partitions": info.get("partitions", {}),
         "examples": info.get("counts", {}),
         "site": info.get("site", {}),
         "preprocessing": info.get("config", {}),

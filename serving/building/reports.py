@@ -72,6 +72,7 @@ class Making:
 
     def card(self) -> dict[str, Any]:
         """Returns the model card."""
+        order = self.inputs.page_order
         return card.card(
             card.Sources(
                 version=self.version,
@@ -83,6 +84,7 @@ class Making:
                 gates=self.gates,
                 forced=self.forced,
                 index=self.index,
+                page_order=(order and files.read_complete(order)) or {},
             )
         )
 

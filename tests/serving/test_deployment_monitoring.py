@@ -1,8 +1,9 @@
-"""Alerts and dashboard: they parse, and name metrics that a funnel has."""
+"""Alerts and dashboard: they fit their schemas, and name metrics that a funnel has."""
 
 import itertools
 import json
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -69,6 +70,67 @@ def test_every_alert_says_what_it_means_and_what_to_do():
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["annotations"]["action"].endswith(".")
+
+
+def test_alerts_are_rules_that_prometheus_takes(needs_program):
+    promtool = needs_program("promtool")
+    line = [promtool, "check", "rules", "--lint=all", "--lint-fatal", MONITORING / "alerts.yaml"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_have_the_fields_of_rules_and_fill_in_labels_that_they_keep():
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+    assert set(groups) == {"groups"}
+    for group in groups["groups"]:
+        assert set(group) <= {"name", "interval", "limit", "rules"}
+    for rule in alerts():
+        assert set(rule) <= {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
+        assert re.fullmatch(r"[A-Za-z_]\w*", rule["alert"])
+        assert re.fullmatch(r"(\d+(ms|[smhdwy]))+", rule.get("for", "5m"))
+        kept = {
+            label.strip()
+            for one in re.findall(r"by \(([^)]*)\)", rule["expr"])
+            for label in one.split(",")
+        }
+        used = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        assert used <= (kept or used & exported_labels(rule["expr"])), rule["alert"]
+
+
+def exported_labels(expression):
+    return set().union(*(exported()[one] for one in re.findall(r"watchnext_\w+", expression)))
+
+
+def lost(wanted, have, at=""):
+    """Yields the places of what is in one JSON value and not the same in another."""
+    if isinstance(wanted, dict) and isinstance(have, dict):
+        for key, value in wanted.items():
+            yield from lost(value, have[key], f"{at}.{key}") if key in have else [f"{at}.{key}"]
+    elif isinstance(wanted, list) and isinstance(have, list) and len(wanted) == len(have):
+        for place, (one, other) in enumerate(zip(wanted, have, strict=True)):
+            yield from lost(one, other, f"{at}[{place}]")
+    elif wanted != have:
+        yield at
+
+
+def test_the_dashboard_has_no_field_that_the_schema_of_grafana_does_not_know(needs_module):
+    needs_module("grafana_foundation_sdk")
+    from grafana_foundation_sdk.cog import encoder, plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    plugins.register_default_plugins()  # Options and queries have schemas of their own.
+
+    def known(dashboard):
+        return json.loads(encoder.JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    assert list(lost(dashboard, known(dashboard))) == []
+    panel = dashboard["panels"][0]
+    panel["gridPosition"], panel["targets"][0]["query"] = panel["gridPos"], "up"
+    assert list(lost(dashboard, known(dashboard))) == [
+        ".panels[0].targets[0].query",
+        ".panels[0].gridPosition",
+    ]
 
 
 def test_panels_lie_beside_each_other_and_have_numbers_of_their_own():

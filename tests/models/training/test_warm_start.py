@@ -1,14 +1,16 @@
+import json
+
 import numpy as np
 import pytest
 
-from features import command
+from features import command, spec
 from models.candidate import model as candidate_model
 from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
 from models.config import CandidateConfig, RankerConfig, TrainingConfig
 from models.ranking import model as ranker
 from models.ranking import training as ranker_training
-from models.training import saved, warm_start
+from models.training import batches, saved, warm_start
 
 SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
 SPACES_OF = {"softmax_rows": "video", "softmax_biases": "video"}
@@ -142,11 +144,72 @@ def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples
     assert made.epochs > 2  # As many passes as without one.
 
 
-def test_a_warm_start_takes_a_third_of_the_passes_or_what_is_said():
-    assert TrainingConfig(epochs=12).warm().epochs == 4
-    assert TrainingConfig(epochs=3).warm().epochs == 2
-    assert TrainingConfig(epochs=1).warm().epochs == 1
-    assert TrainingConfig(epochs=12, warm_epochs=6).warm().epochs == 6
+def times_of(examples):
+    parts = batches.in_parts(examples, spec.CANDIDATE, ["time"])
+    return np.concatenate([part["time"] for part in parts])
+
+
+def test_a_warm_start_trains_on_what_is_newer_and_on_some_of_what_is_not(small_examples, tmp_path):
+    quick = TrainingConfig(epochs=2, batch_size=50, warm_epochs=3, warm_older=0.5)
+    old = tmp_path / "old"
+    candidate_training.train(small_examples, old, CandidateConfig(**SMALL), quick)
+    times = times_of(small_examples)
+    since = int(np.quantile(times, 0.8))
+    info = json.loads((old / "COMPLETE").read_text())
+    info["lineage"]["train_until_s"] = since  # As if the last days had come after it.
+    (old / "COMPLETE").write_text(json.dumps(info))
+    made = candidate_training.train(
+        small_examples,
+        tmp_path / "new",
+        CandidateConfig(**SMALL),
+        quick,
+        warm=warm_start.WarmStart(directory=old),
+    )
+    told = saved.read_lineage(tmp_path / "new")["warm_start"]
+    newer = int((times >= since).sum())
+    assert told["newer_examples"] == newer
+    assert 0.25 * newer < told["older_examples"] < 0.75 * newer
+    assert made.steps <= 3 * (newer + told["older_examples"]) / 50
+
+
+def test_older_examples_of_one_moment_are_gone_over_together_and_of_each_day_others():
+    times = np.repeat(np.arange(1_700_000_000, 1_700_020_000), 3)
+    masks = [
+        batches.Newer(since_s=since, older=0.3, counts=(0, 0)).of_times(times)
+        for since in (1_700_015_000, 1_700_016_000)
+    ]
+    for mask, since in zip(masks, (1_700_015_000, 1_700_016_000), strict=True):
+        assert mask[times >= since].all()
+        assert mask[times < since].mean() == pytest.approx(0.3, abs=0.02)
+        assert (mask.reshape(-1, 3).sum(axis=1) % 3 == 0).all()
+    before = times < 1_700_015_000
+    assert 0.05 < (masks[0] & masks[1])[before].mean() < 0.15  # As if drawn apart: .09.
+
+
+def test_streamed_and_held_examples_are_the_same_choice(small_examples):
+    times = times_of(small_examples)
+    newer = batches.Newer.of(
+        small_examples, spec.CANDIDATE, since_s=int(np.median(times)), older_each=0.3
+    )
+    chosen = {}
+    for memory_gb in (1.0, 0.0):
+        opened = batches.open_training(
+            small_examples,
+            spec.CANDIDATE,
+            columns=("time", "label_video_id"),
+            settings=TrainingConfig(batch_size=1, memory_gb=memory_gb),
+            newer=newer,
+        )
+        assert opened.count == sum(newer.counts)
+        chosen[memory_gb] = sorted(int(one["time"][0]) for one in opened.epoch(0, skip=0))
+    assert chosen[1.0] == chosen[0.0] == sorted(times[newer.of_times(times)])
+
+
+def test_where_nothing_or_everything_is_newer_there_is_no_choice(small_examples):
+    for since in (0, 4_000_000_000):
+        assert (
+            batches.Newer.of(small_examples, spec.CANDIDATE, since_s=since, older_each=1.0) is None
+        )
 
 
 def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):

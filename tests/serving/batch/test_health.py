@@ -1,7 +1,11 @@
 """Health of a recommender: figures by hand, drift of what was served, what is told of it."""
 
+import contextlib
+import dataclasses
+import http.server
 import json
 import math
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +100,42 @@ def test_what_is_told_parses_and_warns(measured):
     assert all(name in page for name in measured.drift)
     assert any("expects" in warning for warning in health.warnings(measured))
     json.dumps(measured.to_json(), allow_nan=False)
+
+
+@contextlib.contextmanager
+def counting(**pages):
+    """A server that has counted so many pages on each rung; gives its address."""
+
+    class Metrics(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/metrics"
+            self.send_response(200)
+            self.end_headers()
+            lines = [f'watchnext_pages_total{{rung="{rung}"}} {n}' for rung, n in pages.items()]
+            text = ["# TYPE watchnext_pages counter", *lines, "watchnext_other 3", ""]
+            self.wfile.write("\n".join(text).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metrics) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_rungs_are_shares_of_the_pages_of_all_servers(measured):
+    with counting(full=80, no_ranker=10, popular=0) as one, counting(full=100, popular=10) as other:
+        rungs = health.rungs([one, f"{other}/"])
+    assert rungs == {"full": 0.9, "no_ranker": 0.05, "popular": 0.05}
+    told = dataclasses.replace(measured, rungs=rungs)
+    assert "10.0% of the pages stand on a lower rung than full." in health.warnings(told)
+    assert "<td" in health.page(told) and "no_ranker" in health.page(told)
+    assert "no_ranker" not in health.page(measured)
+    with pytest.raises(command.InputError, match=f"--servers: {one}/metrics tells nothing"):
+        health.rungs([one])
 
 
 def test_the_command_writes_page_figures_and_metrics(

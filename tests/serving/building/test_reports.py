@@ -85,6 +85,11 @@ def test_release_holds_its_reports_with_their_checksums(small_site, small_releas
     assert made["release"] == version
     assert made["models"]["candidate"]["vocabulary_sizes"]
     assert made["data"]["log_files"]["watches"]["files"] > 0
+    info = manifest.lineage["examples"]["info"]
+    assert made["data"]["partitions"] == info["partitions"]
+    assert made["data"]["partitions"]["watches"]
+    assert made["data"]["preprocessing"] == info["config"]
+    assert made["seeds"]["preprocess"] == info["config"]["seed"]
     assert [gate["rule"] for gate in made["gates"]] == [gate["rule"] for gate in manifest.gates]
     told = release.report(small_release, version, "retraining.html").decode()
     assert "embed_videos, 1 rows" in told  # The written models were timed.
