@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from pipeline.steps import commands
 
 _GROUPS_WITH = {
@@ -31,7 +31,7 @@ _GROUPS_WITH = {
 }
 _FEWEST_EVENTS = 10_000
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
-_OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")
+_OUTPUT = config_flags.path("output", "writes", "File to write.", default="build/bench.json")
 _GROUPS = flags.DEFINE_list("groups", [], f"Which groups to run; default: {', '.join(GROUPS)}.")
 _AGAINST = flags.DEFINE_string(
     "against",
@@ -101,4 +101,4 @@ def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float
 
 
 if __name__ == "__main__":
-    command.run(main, writes=("output",))
+    command.run(main)

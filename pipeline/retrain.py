@@ -42,12 +42,14 @@ from pipeline.steps import (
 )
 from serving.process import hooks
 
-_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
-_SERVING_ROOT = flags.DEFINE_string(
-    "serving_root", None, "Directory in which the release is published.", required=True
+_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_SERVING_ROOT = config_flags.path(
+    "serving_root", "itself", "Directory in which the release is published.", required=True
 )
-_WORK = flags.DEFINE_string(
-    "work", None, "Directory of examples, models and records; default: work beside --serving_root."
+_WORK = config_flags.path(
+    "work",
+    "itself",
+    "Directory of examples, models and records; default: work beside --serving_root.",
 )
 _FROM = flags.DEFINE_string("from", None, "Learns from events from this ISO 8601 time on, UTC.")
 _UNTIL = flags.DEFINE_string("until", None, "Learns from events before this ISO 8601 time, UTC.")
@@ -211,4 +213,4 @@ def _stop(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), itself=("serving_root", "work"))
+    command.run(main)
