@@ -89,8 +89,7 @@ def _numbers_of_events() -> list[int]:
 def _measured(group: str, work: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, float]:
     """Returns the figures of a group."""
     module = importlib.import_module(f"pipeline.benchmarks.{group}")
-    figures: dict[str, float] = module.measure(work, **settings)
-    return figures
+    return module.measure(work, **settings)
 
 
 def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float]) -> str:
