@@ -5,20 +5,23 @@ what it learnt there. Where content turns over fast, both put yesterday's news o
 old watches pull up what stood beside them then, and is dead now. So after the training the logit z
 of each video is weighed against counts of its watches, decayed to the end of the training:
 
-    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3))
+    P(i | query) ~ exp(s z_i + sum_k w_k log(c_ik + 0.3) + r [i was watched before])
 
 c_ik counts the watches of video i with half-lives of a quarter of the site's own half-life
 (:mod:`features.tables.half_life`), of it, of four of it, and without end. A ranking does not change
-when it is divided by s, so what comes out is a change of the bias of each video, and nothing else:
+when it is divided by s, so what comes out is a change of the bias of each video and of the repeat
+bias (:mod:`models.evaluation.repeat_bias`), and nothing else:
 
-    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)
+    b_i <- b_i + sum_k (w_k / s) log(c_ik + 0.3)        repeat bias <- r / s
 
 The few weights are those of greatest likelihood on watches that the model has not learnt, the
 holdout: the same that chooses its best round. But a day of news is a dozen videos that everybody
 watched, and how these fared is as many observations, however many the watches were. So the
 likelihood counts for as much as watches of different videos would (the design effect of clusters),
 and a penalty holds the weights to what is usual for sites that forget as fast: s = 1, w = 0 where
-the half-life is days, s = .25 and .75 for the shortest counts where it is up to six hours.
+the half-life is days, s = .25 and .75 for the shortest counts where it is up to six hours. Only r
+is told by every watch, since each has a past of its own. The training cannot tell it: it has learnt
+who had watched what before, so that a repeat is no surprise to it.
 
 Where videos have a vector, one more weight says what it adds to be new
 (:mod:`models.candidate.youth`); a video can then be watched only once it is uploaded.
@@ -32,7 +35,7 @@ of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temp
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,8 +55,9 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 # In units of the half-life of the site; the last does not decay.
 PARTS = (0.25, 1.0, 4.0, np.inf)
-SCORE, NEW, YOUNG = "score", "new", "young"
-NAMES = (SCORE, *(f"log_watches_{part:g}" for part in PARTS), NEW)
+SCORE, REPEAT, NEW, YOUNG = "score", "repeat", "new", "young"
+_OWN = (SCORE, REPEAT)  # Of what differs from query to query.
+NAMES = (*_OWN, *(f"log_watches_{part:g}" for part in PARTS), NEW)
 _PRIOR_WATCHES = 0.3
 # Half-lives of counts stay within these; a site without a known one counts by the day.
 _SHORTEST_S, _LONGEST_S = HOUR_S / 2, 90.0 * DAY_S
@@ -64,6 +68,7 @@ _MOST_VIDEOS = 8_000  # Of more, the most watched half and a sample of the other
 _RIDGE, _STEPS, _CONVERGED = 200.0, 20, 1e-3
 # Of being new nothing is usual: sites differ by more than 1.
 _RIDGE_OF_YOUNG = 1.0
+_RIDGE_OF_REPEAT = 5.0  # Of single watches: before the design effect.
 # What is usual: of sites that forget within hours, less with each further half-life of 12 hours.
 _FAST_SCORE, _FAST_SHORT = 0.25, 0.75
 _FAST_S, _SLOWER_S = 6 * HOUR_S, 12 * HOUR_S
@@ -123,24 +128,27 @@ def fit(
     )
     if len(problem.target) < _FEWEST_LABELS:
         return None
-    weights = problem.weights(usual(SiteFacts.of_info(info).half_life_s))
-    logging.info(
-        "Of the logit counts %.2f, of decayed watches %s.",
-        weights[0],
-        ", ".join(f"{weight:+.2f}" for weight in weights[1 : len(NAMES) - 1]),
-    )
+    prior = usual(SiteFacts.of_info(info).half_life_s)
+    prior[NAMES.index(REPEAT)] = float(model.repeat_bias.numpy())
+    weights = problem.weights(prior)
     names = (*NAMES, YOUNG)[: len(weights)]
+    told = ", ".join(f"{n} {w:+.2f}" for n, w in zip(names, weights, strict=True))
+    logging.info("Weights of logits, repeats and decayed watches: %s.", told)
     return dict(zip(names, weights.round(6).tolist(), strict=True))
 
 
 def usual(half_life_s: float | None) -> Floats:
-    """Returns the weights that are usual for a site, float64 [F], in the order of :data:`NAMES`."""
+    """Returns the weights that are usual for a site, float64 [F], in the order of :data:`NAMES`.
+
+    That of repeats is 0: it is the model's own.
+    """
     fast = 0.0
     if half_life_s is not None:
         fast = min(1.0, 2.0 ** ((_FAST_S - half_life_s) / _SLOWER_S))
-    weights = np.zeros(len(NAMES))
-    weights[:2] = 1 - (1 - _FAST_SCORE) * fast, _FAST_SHORT * fast
-    return weights
+    weights = dict.fromkeys(NAMES, 0.0)
+    weights[SCORE] = 1 - (1 - _FAST_SCORE) * fast
+    weights[NAMES[len(_OWN)]] = _FAST_SHORT * fast
+    return np.array(list(weights.values()))
 
 
 def _until_s(info: Mapping[str, Any]) -> float:
@@ -151,7 +159,7 @@ def _until_s(info: Mapping[str, Any]) -> float:
 def apply(
     model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
 ) -> float:
-    """Moves the biases of a model, in place.
+    """Moves the biases of a model, in place, that of repeats included.
 
     Args:
         model: Candidate model.
@@ -162,12 +170,14 @@ def apply(
     Returns:
         The mean absolute change of a bias, after that of all together is taken off.
     """
-    score, *of_counts, new = (float(weights[name]) for name in NAMES)
-    change = (np.array(of_counts) @ watches - new) / max(score, _LEAST_SCORE)
+    score, repeat, *of_counts, new = (float(weights[name]) for name in NAMES)
+    score = max(score, _LEAST_SCORE)
+    change = (np.array(of_counts) @ watches - new) / score
     before = model.softmax_biases.rows.numpy()
     after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
     model.softmax_biases.rows.assign(after)
-    model.youth.assign([weights.get(YOUNG, 0.0) / max(score, _LEAST_SCORE), until_s])
+    model.repeat_bias.assign(repeat / score)
+    model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
 
 
@@ -209,12 +219,14 @@ class _Problem:
 
     Attributes:
         logits: float32 [Q, M]: of each query and candidate.
+        watched: bool [Q, M]: whether the user had watched the candidate before.
         shared: float64 [F, M]: what does not depend on the query.
         offset: float64 [M]: minus the log of the chance that a candidate was drawn.
         target: int64 [Q]: which candidate was watched.
     """
 
     logits: npt.NDArray[np.float32]
+    watched: npt.NDArray[np.bool_]
     shared: Floats
     offset: Floats
     target: npt.NDArray[np.int64]
@@ -226,10 +238,11 @@ class _Problem:
         return float((together**2).sum() / together.sum())
 
     def weights(self, prior: Floats) -> Floats:
-        """Returns the weights of greatest penalised likelihood, float64 [F + 1], by Newton."""
-        size, effect = len(self.shared) + 1, self.design_effect
+        """Returns the weights of greatest penalised likelihood, float64 [2 + F], by Newton."""
+        size, effect = len(_OWN) + len(self.shared), self.design_effect
         prior = np.concatenate([prior, np.zeros(size - len(prior))])
         ridge = np.where(np.arange(size) < len(NAMES), _RIDGE, _RIDGE_OF_YOUNG)
+        ridge[_OWN.index(REPEAT)] = _RIDGE_OF_REPEAT / effect
         weights = prior.copy()
         for _ in range(_STEPS):
             gradient, hessian = np.zeros(size), np.zeros((size, size))
@@ -247,28 +260,23 @@ class _Problem:
 
     def _derivatives(self, part: slice, weights: Floats) -> tuple[Floats, Floats]:
         """Returns the gradient and the information of some queries."""
-        logits, target = self.logits[part].astype(np.float64), self.target[part]
-        scores = weights[0] * logits + weights[1:] @ self.shared + self.offset
+        target, number = self.target[part], len(_OWN)
+        own = np.stack([self.logits[part], self.watched[part]]).astype(np.float64)
+        scores = np.tensordot(weights[:number], own, 1) + weights[number:] @ self.shared
+        scores += self.offset
         scores -= scores.max(axis=1, keepdims=True)
         p = np.exp(scores)
         p /= p.sum(axis=1, keepdims=True)
-        mean_logit = (p * logits).sum(axis=1)
-        mean_shared = p @ self.shared.T
-        mine = np.arange(len(target)), target
-        gradient = np.concatenate(
-            [
-                [(logits[mine] - mean_logit).sum()],
-                (self.shared[:, target].T - mean_shared).sum(axis=0),
-            ]
-        )
-        weighted = p * logits
-        hessian = np.zeros((len(weights), len(weights)))
-        hessian[0, 0] = (weighted * logits).sum() - (mean_logit**2).sum()
-        hessian[0, 1:] = (weighted @ self.shared.T).sum(axis=0) - mean_logit @ mean_shared
-        hessian[1:, 0] = hessian[0, 1:]
-        hessian[1:, 1:] = (self.shared * p.sum(axis=0)) @ self.shared.T
-        hessian[1:, 1:] -= mean_shared.T @ mean_shared
-        return gradient, hessian
+        weighted = p * own
+        mean = np.concatenate([weighted.sum(axis=2), self.shared @ p.T])
+        mine = np.concatenate([own[:, np.arange(len(target)), target], self.shared[:, target]])
+        information = -mean @ mean.T
+        information[:number, :number] += np.tensordot(weighted, own, ([1, 2], [1, 2]))
+        across = weighted.sum(axis=1) @ self.shared.T
+        information[:number, number:] += across
+        information[number:, :number] += across.T
+        information[number:, number:] += (self.shared * p.sum(axis=0)) @ self.shared.T
+        return (mine - mean).sum(axis=1), information
 
 
 def _problem(
@@ -287,13 +295,13 @@ def _problem(
     label_rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
     ids = np.asarray(videos[LABEL], np.int64)
     # What is new has no counts, which says nothing against it.
-    shared = np.zeros((len(NAMES) - 1, len(ids)))
+    shared = np.zeros((len(watches) + 1, len(ids)))
     shared[:-1, ids > 0] = watches[:, ids[ids > 0] - 1]
     shared[-1] = ids == 0
     if model.has_vectors:
         shared = np.concatenate([shared, youth.decayed(uploaded, until_s)[np.newaxis]])
     usable = np.flatnonzero(model.can_embed(videos))
-    chosen, offset = _chosen(shared[len(PARTS) - 1], usable, label_rows, seed=seed)
+    chosen, offset = _chosen(shared[len(watches) - 1], usable, label_rows, seed=seed)
     place = np.full(len(ids), -1)
     place[chosen] = np.arange(len(chosen))
     target = np.where(label_rows >= 0, place[label_rows], -1)
@@ -301,14 +309,15 @@ def _problem(
     queries = {name: queries[name][kept] for name in model.query_columns}
     candidates = {name: values[chosen] for name, values in videos.items()}
     if not len(kept):
-        return _Problem(np.zeros((0, 0), np.float32), shared, offset, kept)
+        nothing = np.zeros((0, 0), np.float32)
+        return _Problem(nothing, nothing > 0, shared, offset, kept)
     logits = tensors.in_batches(model.query_embeddings, queries)
     logits = logits @ tensors.in_batches(model.video_embeddings, candidates).T
-    _add_repeat_bias(model, logits, np.asarray(queries[BAG], np.int64), ids[chosen])
+    logits -= logits.max(axis=1, keepdims=True)
     if model.has_vectors:
         logits[times[kept][:, np.newaxis] <= uploaded[chosen]] = _NEVER
-    logits -= logits.max(axis=1, keepdims=True)
-    return _Problem(logits, shared[:, chosen], offset, target[kept])
+    watched = _watched(np.asarray(queries[BAG], np.int64), ids[chosen], model.num_videos)
+    return _Problem(logits, watched, shared[:, chosen], offset, target[kept])
 
 
 def _chosen(
@@ -326,17 +335,13 @@ def _chosen(
     return np.concatenate([sure, drawn]), offset
 
 
-def _add_repeat_bias(
-    model: CandidateModel,
-    logits: npt.NDArray[np.float32],
-    bags: npt.NDArray[np.int64],
-    ids: Sequence[int] | npt.NDArray[np.int64],
-) -> None:
-    """Adds the repeat bias to what each query has watched, in place."""
-    ids = np.asarray(ids, np.int64)
-    column = np.full(int(max(ids.max(initial=0), bags.max(initial=0))) + 1, -1)
-    column[ids[ids > 0]] = np.flatnonzero(ids > 0)
-    places = np.where(bags > 0, column[bags], -1)
-    owner, at = np.nonzero(places >= 0)
-    cells = np.unique(owner * logits.shape[1] + places[owner, at])
-    logits.reshape(-1)[cells] += float(model.repeat_bias.numpy())
+def _watched(
+    bags: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], num_videos: int
+) -> npt.NDArray[np.bool_]:
+    """Returns which candidates each query has watched, bool [Q, M]."""
+    column_of = np.full(num_videos + 1, -1)
+    column_of[ids[ids > 0]] = np.flatnonzero(ids > 0)
+    columns = column_of[bags]
+    watched = np.zeros((len(bags), len(ids) + 1), np.bool_)
+    watched[np.arange(len(bags))[:, np.newaxis], columns] = True  # -1: the last, which is cut off.
+    return watched[:, :-1]

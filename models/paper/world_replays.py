@@ -1,7 +1,8 @@
 """One world, one moment: a release of everything before it, asked about the day after it.
 
-What is asked of others beside it: popularity of the last hours before the moment, frozen; what
-follows what in the log; popularity of the hour before each watch, live; and the oracle.
+What is asked of others beside it: popularity of the last hours before the moment, frozen, and
+recommenders that are fitted to the log before it; popularity of the hour before each watch, live;
+and the oracle.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 from features import command
 from features.durations import DAY_S, HOUR_S
 from features.tables import logs
+from models.baselines import ease, implicit
+from models.baselines import retrieval as baselines
 from models.paper import experiments
 
 Ints = npt.NDArray[np.int64]
@@ -25,7 +28,14 @@ Floats = npt.NDArray[np.float64]
 MISS = 1 << 40
 K = 100
 FROZEN_H = 3
-_STEPS, _SEEDS = 3, 10  # Of co-visitation: followers of a watch; last watches that are asked.
+_SEEDS = 100  # Last watches that recommenders are asked with.
+_RECOMMENDERS = {
+    "last_watch": "what followed the last watch, frozen",
+    "co_visitation": "co-visitation, frozen",
+    "item_cosine": "item cosine, frozen",
+    "ease": "EASE, frozen",
+    "als": "ALS, frozen",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,27 +155,47 @@ def frozen(watches: Watches, rows: Ints, cut_s: int, *, window_s: int) -> Ints:
     return np.array([by_score(counts, int(v)) for v in watches.videos[rows]], np.int64)
 
 
-def co_visited(watches: Watches, queried: Ints, cut_s: int) -> Ints:
-    """Returns places by what followed the user's last watches in the log before ``cut_s``."""
-    followers: dict[int, dict[int, float]] = {}
+def recommenders(
+    watches: Watches, queried: Ints, cut_s: int, *, leave_out_watched: bool
+) -> dict[str, Ints]:
+    """Returns places by recommenders that are fitted to the log before ``cut_s``, by name."""
     end = int(np.searchsorted(watches.times, cut_s))
-    for rows in watches.of_user.values():
-        videos = watches.videos[rows[rows < end]].tolist()
-        for at, video in enumerate(videos):
-            for step, after in enumerate(videos[at + 1 : at + 1 + _STEPS], start=1):
-                if after != video:
-                    weights = followers.setdefault(video, {})
-                    weights[after] = weights.get(after, 0.0) + 1 / step
-    places = []
-    for row in queried.tolist():
-        scores = np.zeros(len(watches.video_ids))
-        for back, video in enumerate(watches.videos[watches.before(row, _SEEDS)][::-1].tolist()):
-            after_it = followers.get(video, {})
-            total = sum(after_it.values())
-            for after, weight in after_it.items():
-                scores[after] += 0.9**back * weight / total
-        places.append(by_score(scores, int(watches.videos[row])))
-    return np.array(places, np.int64)
+    counts = np.bincount(watches.videos[:end], minlength=len(watches.video_ids))
+    order = np.argsort(np.argsort(counts, kind="stable")) / len(counts)
+    train, queries = _examples(watches, np.arange(end)), _examples(watches, queried)
+    fitted: list[baselines.Baseline | None] = [
+        *baselines.item_to_item(train, order),
+        ease.fit(train, order),
+        *implicit.fit_all(train, order, seed=1),
+    ]
+    own = np.arange(len(queries)), queries.label_rows
+    places = {}
+    for one in fitted:
+        if one is None or one.name not in _RECOMMENDERS:
+            continue
+        scores = one.score(queries)
+        if leave_out_watched:
+            owner, _, seen = baselines.newest(queries, len(watches.videos))
+            scores[owner, seen] = -np.inf
+        mine = scores[own]
+        place = (scores > mine[:, np.newaxis]).sum(axis=1)
+        is_ranked = (counts[queries.label_rows] > 0) & np.isfinite(mine)
+        places[_RECOMMENDERS[one.name]] = np.where(is_ranked, place, MISS)
+    return places
+
+
+def _examples(watches: Watches, rows: Ints) -> baselines.Queries:
+    """Returns watches to predict, and what each user had watched before."""
+    past = [watches.before(row, _SEEDS)[::-1] for row in rows.tolist()]
+    return baselines.Queries(
+        user_ids=watches.users[rows].astype(str),
+        times=watches.times[rows],
+        label_ids=np.array(watches.video_ids, object)[watches.videos[rows]],
+        label_rows=watches.videos[rows],
+        regions=np.full(len(rows), "", object),
+        history_offsets=np.concatenate([[0], np.cumsum([len(one) for one in past])]),
+        history_rows=watches.videos[np.concatenate([np.zeros(0, np.int64), *past])],
+    )
 
 
 def live(watches: Watches, rows: Ints, *, window_s: int, leave_out_watched: bool) -> Ints:
@@ -200,7 +230,7 @@ class Replayed:
 
 
 RETRIEVAL, PAGE, ORACLE = "retrieval", "page", "oracle"
-FROZEN, CO_VISITED = f"popularity of {FROZEN_H} h, frozen", "co-visitation, frozen"
+FROZEN = f"popularity of {FROZEN_H} h, frozen"
 LIVE_1H, LIVE_1D = "live popularity, 1 h", "live popularity, 1 d"
 
 
@@ -212,7 +242,7 @@ def replay(
     queries: int,
     pages: int,
     repeats: bool,
-    places: Ints | None,
+    places: Ints,
 ) -> Replayed:
     """Retrains on what was before ``cut_s`` with every default, and asks about the day after it.
 
@@ -223,7 +253,7 @@ def replay(
         queries: Watches to ask retrieval of.
         pages: Watches to ask pages of.
         repeats: Whether the people of the world watch again.
-        places: Places by the oracle, of all watches in the order of time; None without one.
+        places: Places by the oracle, of all watches in the order of time.
     """
     watches = Watches.read(logs_dir)
     root, until = work / "serving_root", command.format_time(cut_s)
@@ -251,14 +281,14 @@ def replay(
         PAGE: places_in(work / "pages.parquet", watches, paged),
         LIVE_1H: live(watches, paged, window_s=HOUR_S, leave_out_watched=not repeats),
         LIVE_1D: live(watches, paged, window_s=DAY_S, leave_out_watched=not repeats),
+        ORACLE: places[paged],
     }
     retrieved = {
         RETRIEVAL: places_in(work / "retrieved.parquet", watches, rows),
         FROZEN: frozen(watches, rows, cut_s, window_s=FROZEN_H * HOUR_S),
-        CO_VISITED: co_visited(watches, rows, cut_s),
+        **recommenders(watches, rows, cut_s, leave_out_watched=not repeats),
+        ORACLE: places[rows],
     }
-    if places is not None:
-        on_pages[ORACLE], retrieved[ORACLE] = places[paged], places[rows]
     return Replayed(watches.users[rows], retrieved, watches.users[paged], on_pages)
 
 

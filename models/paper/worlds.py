@@ -6,6 +6,7 @@ of courses, watched in their order by few. What was chosen on which days: docs/r
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,6 +33,7 @@ _MEASURES: Mapping[str, Callable[[Ints], Floats]] = {
 # Days before the end at which a release is made; it is asked about the day after.
 _CUTS = {experiments.SHORT: (1,), experiments.FULL: (1,)}
 _QUERIES = {experiments.SHORT: 400, experiments.FULL: 6_000}
+_ALL = 10**9
 _PAGES = {experiments.SHORT: 100, experiments.FULL: 1_500}
 
 
@@ -103,7 +105,7 @@ def _experiment(name: str, setting: Setting) -> Experiment:
                 queries=_QUERIES[setting.mode],
                 pages=_PAGES[setting.mode],
                 repeats=repeats,
-                places=_places(directory),
+                places=oracle(directory, cut_s, whole=_whole(name, directory)),
             )
             replays.append((seed, days, replayed))
     told = []
@@ -169,7 +171,7 @@ def _logs(name: str, setting: Setting, seed: int) -> pathlib.Path:
     world = _WORLDS[name]
     directory = setting.work / f"logs-{name}-{setting.mode}-{seed}"
     if not directory.is_dir():
-        whole = setting.work / f"{directory.name}-whole" if world.is_bared else directory
+        whole = _whole(name, directory)
         experiments.run_command(
             "pipeline.simulate",
             *(f"--logs={whole}", "--overwrite", f"--seed={seed}"),
@@ -178,6 +180,11 @@ def _logs(name: str, setting: Setting, seed: int) -> pathlib.Path:
         if world.is_bared:
             bare(whole, directory)
     return directory
+
+
+def _whole(name: str, directory: pathlib.Path) -> pathlib.Path:
+    """Returns where the logs lie as they were simulated."""
+    return directory.with_name(f"{directory.name}-whole") if _WORLDS[name].is_bared else directory
 
 
 def bare(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -203,17 +210,36 @@ def _end_s(directory: pathlib.Path) -> int:
     return (newest // DAY_S + 1) * DAY_S
 
 
-def _places(directory: pathlib.Path) -> Ints | None:
-    """Returns the places by the oracle, of all watches in the order of time; None without."""
-    path = directory / "truth" / "places.parquet"
+def oracle(directory: pathlib.Path, cut_s: int, *, whole: pathlib.Path) -> Ints:
+    """Returns the places by the truth, from 0, of all watches in the order of time.
+
+    Args:
+        directory: Logs of a world, or of a bared site.
+        cut_s: Moment from which on the truth of a bared site is asked, Unix seconds; watches
+            before it have a miss.
+        whole: Logs that lie beside their truth: ``directory`` itself, or what was bared.
+    """
+    order = [("time", "ascending"), ("user_id", "ascending")]
+    path = whole / "truth" / "places.parquet"
+    if path.is_file():
+        return np.asarray(pq.read_table(path).sort_by(order)["place"], np.int64)
+    path = directory.with_name(f"{directory.name}-oracle-{cut_s}.parquet")
     if not path.is_file():
-        return None
-    table = pq.read_table(path).sort_by([("time", "ascending"), ("user_id", "ascending")])
-    return np.asarray(table["place"], np.int64)
+        experiments.run_command(
+            "pipeline.measure_oracle",
+            *(f"--logs={whole}", f"--from={cut_s}", f"--output={path}"),
+            *("--all", f"--watches={_ALL}"),
+        )
+    ranked, keys = pq.read_table(path), ("user_id", "time", "video_id")
+    moments = zip(*(ranked[key].to_pylist() for key in keys), strict=True)
+    place_of = dict(zip(moments, ranked["rank"].to_pylist(), strict=True))
+    watches = logs.read_table(directory, "watches", columns=list(keys)).sort_by(order)
+    # Ties have their mean rank; a half counts as the worse place.
+    ranks = [
+        place_of.get(key, np.inf)
+        for key in zip(*(watches[key].to_pylist() for key in keys), strict=True)
+    ]
+    return np.minimum(np.ceil(ranks) - 1, world_replays.MISS).astype(np.int64)
 
 
-def _made(name: str) -> Callable[[Setting], Experiment]:
-    return lambda setting: _experiment(name, setting)
-
-
-EXPERIMENTS = {f"world_{name}": _made(name) for name in _WORLDS}
+EXPERIMENTS = {f"world_{name}": functools.partial(_experiment, name) for name in _WORLDS}

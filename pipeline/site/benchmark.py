@@ -95,15 +95,17 @@ def oracle_ranks(
     *,
     from_s: int,
     number: int,
+    is_completed: bool = True,
     seed: int = 0,
 ) -> pa.Table:
-    """Ranks completed watches by the truth.
+    """Ranks watches by the truth.
 
     Args:
         truth: Truth of these logs.
         logs_dir: Directory of the simulated logs.
         from_s: First moment of the watches, Unix seconds.
         number: Number of watches to draw, at most.
+        is_completed: Whether only completed watches are asked for.
         seed: Seed of the draw.
 
     Returns:
@@ -113,17 +115,16 @@ def oracle_ranks(
         InputError: There is no such watch.
     """
     watches = _of_the_site(truth, logs.read_table(logs_dir, "watches"))
-    labels = watches.filter(
-        pc.and_(pc.greater_equal(watches["time"], from_s), watches["completed"])
-    )
+    labels = watches.filter(pc.greater_equal(watches["time"], from_s))
+    if is_completed:
+        labels = labels.filter(labels["completed"])
     if not labels.num_rows:
-        raise command.InputError(
-            f"{logs_dir} has no completed watch since {command.format_time(from_s)}."
-        )
+        what = "completed watch" if is_completed else "watch"
+        raise command.InputError(f"{logs_dir} has no {what} since {command.format_time(from_s)}.")
     rng = np.random.default_rng(seed)
     chosen = rng.choice(labels.num_rows, size=min(number, labels.num_rows), replace=False)
     labels = labels.take(pa.array(chosen)).sort_by("time")
-    ranks = _oracle_ranks(truth, labels, watches, is_completed=True)
+    ranks = _oracle_ranks(truth, labels, watches, is_completed=is_completed)
     return labels.select(["user_id", "time", "video_id"]).append_column("rank", pa.array(ranks))
 
 

@@ -82,7 +82,7 @@ def test_the_weight_of_being_new_is_found_where_others_are_held_to_what_is_usual
     shared = np.concatenate([np.zeros((len(recent_biases.NAMES) - 1, 200)), young[np.newaxis]])
     scores = logits + weight * young
     target = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-    problem = recent_biases._Problem(logits, shared, np.zeros(200), target)
+    problem = recent_biases._Problem(logits, logits > np.inf, shared, np.zeros(200), target)
     found = problem.weights(recent_biases.usual(None))
     assert found[-1] == pytest.approx(weight, abs=0.3)
     assert found[0] == pytest.approx(1.0, abs=0.1)
