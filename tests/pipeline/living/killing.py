@@ -38,6 +38,8 @@ module = next((m for m in told.get("modules", ()) for a in sys.orig_argv if m in
 
 
 def die():
+    with open(told["mark"], "w") as file:  # Before anybody sees that the run has ended.
+        file.write(str(os.getpid()))
     needle, me = told["run"].encode(), os.getpid()
     others = []
     for entry in os.listdir("/proc"):
@@ -54,8 +56,6 @@ def die():
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-    with open(told["mark"], "w") as file:
-        file.write(str(len(others) + 1))
     os.kill(me, signal.SIGKILL)
 
 
