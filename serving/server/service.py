@@ -1,9 +1,10 @@
 """Puts the parts of a server together: release, models, history, event log, funnel."""
 
-import contextlib
 import functools
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 from absl import logging
@@ -97,9 +98,6 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
     )
     for part in (releases, live, log, keeper):
         part.start()
-    closing = contextlib.ExitStack()  # From the last to the first, once.
-    for opened in (traces, backend, history, log, funnel, keeper, live, releases):
-        closing.callback(opened.close)
     return Service(
         funnel=funnel,
         history=history,
@@ -118,7 +116,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         image_hosts=config.image_hosts,
         follow=functools.partial(setattr, live, "on_events"),
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
-        on_close=closing.close,
+        on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
     )
 
 
@@ -173,6 +171,23 @@ def _formulas(
     if not experiment or version not in experiment.releases:
         texts.add(settings.page_value)  # Of those who are in no arm.
     return [page_value.parse(text) for text in sorted(texts)]
+
+
+class _Closable(Protocol):
+    def close(self) -> None:
+        """Ends it."""
+
+
+def _closing(*parts: _Closable) -> Callable[[], None]:
+    """Returns what closes the parts in order, once, however often it is called."""
+    lock = threading.Lock()
+
+    def close() -> None:
+        if lock.acquire(blocking=False):
+            for part in parts:
+                part.close()
+
+    return close
 
 
 def _hand_over(config: ServiceConfig, version: str) -> bool:
