@@ -81,7 +81,7 @@ def _keep(path: pathlib.Path, target: pathlib.Path) -> None:
     if not waiting.is_dir():
         files.link_tree(path, target)
         return
-    with compaction.paused(path):  # Of what moves from one to the other, half must not be kept.
+    with compaction.paused(path):  # It moves rows from the log into the tables.
         files.link_tree(path, target)
         # Its files may grow, so they are copied; their times count.
         shutil.copytree(waiting, target / segments.DIRECTORY)
