@@ -1,7 +1,4 @@
-"""What a feature is: raw tables, the feature spec, as-of history, transforms.
-
-Imports nothing of ours.
-"""
+"""What a feature is: raw tables, the feature spec, as-of history, transforms."""
 
 import os
 

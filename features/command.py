@@ -16,8 +16,9 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NoReturn
 
 from absl import app, flags, logging  # noqa: TID251 - parses them, defines none
 
@@ -29,6 +30,11 @@ DONE = "WATCHNEXT_DONE"
 # Environment variable: what local paths stand for, JSON, for processes that are given such paths.
 STANDS_FOR = "WATCHNEXT_STANDS_FOR"
 _STORES = ("s3://", "gs://")
+# What a command does with what a flag names: reads it, creates it where nothing may be without
+# --overwrite, writes it anew, goes on with it if it is there, or wants the flag itself as it is.
+Use = Literal["reads", "creates", "writes", "updates", "itself"]
+# The flags that name what may be in an object store; features.config_flags fills it.
+PATHS: dict[str, Use] = {}
 
 
 # Exit code to what it means, of all commands. Somebody else's signals are 128 and their number.
@@ -61,30 +67,12 @@ class InUseError(InputError):
     exit_code = 75
 
 
-def run(
-    main: Callable[..., None],
-    *,
-    reads: Sequence[str] = (),
-    creates: Sequence[str] = (),
-    writes: Sequence[str] = (),
-    updates: Sequence[str] = (),
-    itself: Sequence[str] = (),
-    passes_unknown_flags: bool = False,
-) -> None:
-    """Parses flags and runs ``main``.
-
-    Flags whose paths may be in an object store (``s3://``, ``gs://``) are named here; ``main``
-    finds local paths in them (:mod:`features.stores.door`).
+def run(main: Callable[..., None], *, passes_unknown_flags: bool = False) -> None:
+    """Parses flags and runs ``main``, which finds local paths in those of :data:`PATHS`.
 
     Args:
         main: Function without arguments; where unknown flags are passed, of these, behind the
             program's name.
-        reads: Flags that name a file or directory that is read.
-        creates: Flags that name a directory that is created, where nothing may be without
-            ``--overwrite``.
-        writes: Flags that name one that is created or replaced.
-        updates: Flags that name a directory that is gone on with, if it is there.
-        itself: Flags that ``main`` wants as they are.
         passes_unknown_flags: Whether what is not defined is passed to ``main``, values that stand
             behind their flag included (``--runner DirectRunner``, Beam's options), which then
             refuses what nobody knows; otherwise it is an error.
@@ -101,15 +89,8 @@ def run(
         show_progress()
         if argv[1:] and not passes_unknown_flags:
             _refuse(f"unexpected arguments {argv[1:]}: give flags as --name=value.")
-        paths = {
-            "reads": reads,
-            "creates": creates,
-            "writes": writes,
-            "updates": updates,
-            "itself": itself,
-        }
         try:
-            with _doors(paths):
+            with _doors():
                 main(*([argv] if passes_unknown_flags else []))
         except InputError as error:
             _end(f"error: {error}", code=error.exit_code)
@@ -134,7 +115,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _doors(paths: Mapping[str, Sequence[str]]) -> Iterator[None]:
+def _doors() -> Iterator[None]:
     """Has flags that name paths in object stores name local ones meanwhile."""
     every = {name: flags.FLAGS[name].value for name in flags.FLAGS}
     values = {n: v for n, v in every.items() if isinstance(v, str) and v.startswith(_STORES)}
@@ -143,6 +124,7 @@ def _doors(paths: Mapping[str, Sequence[str]]) -> Iterator[None]:
         return
     from features.stores import door
 
+    paths = {use: [n for n in every if PATHS.get(n) == use] for use in typing.get_args(Use)}
     if not values:
         with door.translated():
             yield

@@ -98,6 +98,13 @@ class Time:
     """
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Mark of a path that may be in an object store, and what a command does with it."""
+
+    use: command.Use
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
     """One field of a dataclass, as it is declared.

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 from absl import flags  # noqa: TID251 - on behalf of the command that calls
 
 from features import command
-from features.config import Bounds, OneOf, RuleError, Setting, Time, declared
+from features.config import Bounds, OneOf, Place, RuleError, Setting, Time, declared
 
 _Config = TypeVar("_Config")
 _Turn = Callable[[Any], Any]
@@ -96,6 +96,17 @@ class Flags(Generic[_Config]):
             raise RuleError(f"--{name}", error.rule, error.value) from None
 
 
+def path(
+    name: str, use: command.Use, text: str, *, default: str | None = None, required: bool = False
+) -> flags.FlagHolder[Any]:
+    """Defines a flag that names a file or directory, which may be in an object store.
+
+    ``main`` finds a local path in it, see :mod:`features.stores.door`.
+    """
+    command.PATHS[name] = use
+    return flags.DEFINE_string(name, default, text, required=required)
+
+
 def define(
     kind: type[_Config],
     defaults: _Config | None = None,
@@ -155,6 +166,9 @@ def _defined(setting: Setting, default: Any, choices: Sequence[str] | None) -> _
     one_of = setting.mark(OneOf)
     parser, shown, read = _form(setting, choices or (one_of.choices if one_of else None))
     is_required = default is dataclasses.MISSING
+    place = setting.mark(Place)
+    if place is not None:
+        command.PATHS[setting.flag] = place.use
     arguments = {
         "name": setting.flag,
         "default": None if is_required or default is None else shown(default),

@@ -131,8 +131,7 @@ class Quantiles:
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(gap > 0, (values - low) / gap, np.float32(0))
         rank = np.where(values == low, tied, rank + share)
-        quantiles: np.ndarray = rank / np.float32(number + 1)
-        return quantiles
+        return rank / np.float32(number + 1)
 
 
 def known_entries(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

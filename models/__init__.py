@@ -1,3 +1,3 @@
-"""Candidate model, ranker, losses, metrics, training, evaluation. Imports, of ours, features."""
+"""Candidate model, ranker, losses, metrics, training, evaluation."""
 
 import features  # noqa: F401 - Keras 2; quiet, where a command started this process

@@ -7,17 +7,17 @@ Writes metrics.json (every figure with value, low, high, n) and report.html. A m
 given is left out; its baselines are measured all the same.
 """
 
-from absl import flags, logging
+from absl import logging
 
 from features import command, config_flags
 from models.evaluation import config as evaluation_config
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
-_CANDIDATE_MODEL = flags.DEFINE_string(
-    "candidate_model", None, "What models.train_candidate wrote."
+_EXAMPLES = config_flags.path("examples", "reads", "What pipeline.preprocess wrote.", required=True)
+_CANDIDATE_MODEL = config_flags.path(
+    "candidate_model", "reads", "What models.train_candidate wrote."
 )
-_RANKER_MODEL = flags.DEFINE_string("ranker_model", None, "What models.train_ranker wrote.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
+_RANKER_MODEL = config_flags.path("ranker_model", "reads", "What models.train_ranker wrote.")
+_OUTPUT = config_flags.path("output", "writes", "Directory to write.", required=True)
 _SETTINGS = config_flags.define(evaluation_config.EvaluationConfig)
 
 
@@ -64,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples", "candidate_model", "ranker_model"), writes=("output",))
+    command.run(main)

@@ -6,19 +6,17 @@ r"""Lets a measured candidate model learn everything up to the end of the logs, 
 No figure is taken from the result: those of the model before stand for it.
 """
 
-from absl import flags
-
 from features import command, config_flags
 from models import config
 
-_EXAMPLES = flags.DEFINE_string(
-    "examples", None, "What pipeline.join_holdout wrote.", required=True
+_EXAMPLES = config_flags.path(
+    "examples", "reads", "What pipeline.join_holdout wrote.", required=True
 )
-_MEASURED_EXAMPLES = flags.DEFINE_string(
-    "measured_examples", None, "What pipeline.preprocess wrote, of which it did.", required=True
+_MEASURED_EXAMPLES = config_flags.path(
+    "measured_examples", "reads", "What pipeline.preprocess wrote, of which it did.", required=True
 )
-_MODEL = flags.DEFINE_string("model", None, "What models.train_candidate wrote.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
+_MODEL = config_flags.path("model", "reads", "What models.train_candidate wrote.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Directory to create or replace.", required=True)
 _SETTINGS = config_flags.define(config.RefitConfig)
 
 
@@ -54,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples", "measured_examples", "model"), writes=("output",))
+    command.run(main)

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from features import command, files, reports
+from features import command, config_flags, files, reports
 from models.paper import experiments
 from models.paper.experiments import Make, Setting
 
@@ -40,8 +40,10 @@ CONTENT_SITES: Mapping[str, Sequence[str]] = {
         *("--niches=20", "--events_per_user_day=20", "--content_width=64", "--seed=1"),
     ),
 }
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write or to go on with.", required=True)
-_LOGS = flags.DEFINE_string("logs", None, "Raw logs; without them a site is simulated.")
+_OUTPUT = config_flags.path(
+    "output", "updates", "Directory to write or to go on with.", required=True
+)
+_LOGS = config_flags.path("logs", "reads", "Raw logs; without them a site is simulated.")
 _MODE = flags.DEFINE_enum(
     "mode", experiments.FULL, experiments.MODES, "short: a check on little data, in minutes."
 )
@@ -169,4 +171,4 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), updates=("output",))
+    command.run(main)

@@ -13,17 +13,17 @@ from features.spec import ResolvedSpec
 from models import config
 from models.training import huge_pages
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
-_MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
+_EXAMPLES = config_flags.path("examples", "reads", "What pipeline.preprocess wrote.", required=True)
+_MODEL = config_flags.path("model", "writes", "Directory to create or replace.", required=True)
 _MODEL_FLAGS = config_flags.define(config.CandidateConfig, config.CANDIDATE_MODEL)
 _TRAINING_FLAGS = config_flags.define(
     config.TrainingConfig,
     config.CANDIDATE_TRAINING,
     choices={"stop_metric": ("", *config.CANDIDATE_STOP_METRICS)},
 )
-_WARM_START = flags.DEFINE_string(
+_WARM_START = config_flags.path(
     "warm_start",
-    None,
+    "reads",
     "An older model: ids that its vocabularies have keep their rows, new ones start as new.",
 )
 _WARM_OR_COLD = flags.DEFINE_boolean(
@@ -65,4 +65,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     huge_pages.restart()
-    command.run(main, reads=("examples", "warm_start"), writes=("model",))
+    command.run(main)

@@ -12,17 +12,17 @@ from features import command, config_flags, declarations
 from features.spec import ResolvedSpec
 from models import config
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
-_MODEL = flags.DEFINE_string("model", None, "Directory to create or replace.", required=True)
+_EXAMPLES = config_flags.path("examples", "reads", "What pipeline.preprocess wrote.", required=True)
+_MODEL = config_flags.path("model", "writes", "Directory to create or replace.", required=True)
 _MODEL_FLAGS = config_flags.define(config.RankerConfig)
 _TRAINING_FLAGS = config_flags.define(
     config.TrainingConfig,
     config.RANKER_TRAINING,
     choices={"stop_metric": config.RANKER_STOP_METRICS},
 )
-_WARM_START = flags.DEFINE_string(
+_WARM_START = config_flags.path(
     "warm_start",
-    None,
+    "reads",
     "An older ranker: ids that its vocabularies have keep their rows, new ones start as new.",
 )
 _WARM_OR_COLD = flags.DEFINE_boolean(
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples", "warm_start"), writes=("model",))
+    command.run(main)

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from pipeline.steps import commands
 
 _GROUPS_WITH = {
@@ -31,7 +31,7 @@ _GROUPS_WITH = {
 }
 _FEWEST_EVENTS = 10_000
 GROUPS = ("preprocess", "candidate", "ranker", "index", "funnel")
-_OUTPUT = flags.DEFINE_string("output", "build/bench.json", "File to write.")
+_OUTPUT = config_flags.path("output", "writes", "File to write.", default="build/bench.json")
 _GROUPS = flags.DEFINE_list("groups", [], f"Which groups to run; default: {', '.join(GROUPS)}.")
 _AGAINST = flags.DEFINE_string(
     "against",
@@ -70,7 +70,8 @@ def main() -> None:
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="bench-") as work:
             figures = commands.in_own_process(_measured, name, pathlib.Path(work), settings)
-        files.atomic_write(output, merged(_earlier(output), name, figures))
+        earlier = json.loads(output.read_text()) if output.is_file() else {}
+        files.atomic_write(output, merged(earlier, name, figures))
         for key, value in figures.items():
             print(f"{key:<40} {value:,.3f}")
     print(f"Wrote {output}.")
@@ -88,8 +89,7 @@ def _numbers_of_events() -> list[int]:
 def _measured(group: str, work: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, float]:
     """Returns the figures of a group."""
     module = importlib.import_module(f"pipeline.benchmarks.{group}")
-    figures: dict[str, float] = module.measure(work, **settings)
-    return figures
+    return module.measure(work, **settings)
 
 
 def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float]) -> str:
@@ -99,9 +99,5 @@ def merged(earlier: Mapping[str, float], group: str, figures: Mapping[str, float
     return json.dumps(ordered, indent=1, allow_nan=False) + "\n"
 
 
-def _earlier(output: pathlib.Path) -> dict[str, float]:
-    return dict(json.loads(output.read_text())) if output.is_file() else {}
-
-
 if __name__ == "__main__":
-    command.run(main, writes=("output",))
+    command.run(main)

@@ -10,15 +10,13 @@ preprocessing it checks for the same window and the same limits.
 import pathlib
 import sys
 
-from absl import flags
-
 from features import command, config_flags
 from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing import log_checks
 
-_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
-_REJECTED = flags.DEFINE_string(
-    "rejected", None, "Directory to write the rows to that are set aside, with their reasons."
+_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_REJECTED = config_flags.path(
+    "rejected", "writes", "Directory to write the rows to that are set aside, with their reasons."
 )
 _SETTINGS = config_flags.define(
     preprocessing_config.PreprocessConfig,
@@ -42,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), writes=("rejected",))
+    command.run(main)

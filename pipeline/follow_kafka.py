@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
 from features.stores import locations
 from pipeline.kafka import reading as reading_settings
 from serving.events import stored_logs
@@ -32,7 +32,7 @@ _TOPICS = flags.DEFINE_list(
     "Topics; TOPIC=watch (or search, click, impression) where all events of one are of that type.",
     required=True,
 )
-_LOGS = flags.DEFINE_string("logs", None, "Raw logs to add events to.", required=True)
+_LOGS = config_flags.path("logs", "itself", "Raw logs to add events to.", required=True)
 _STATE = flags.DEFINE_string(
     "state",
     None,
@@ -46,16 +46,16 @@ _FORMAT = flags.DEFINE_enum(
     reading_settings.FORMATS,
     "Form of the messages; avro_registry has a schema registry's five bytes before the record.",
 )
-_AVRO_SCHEMA = flags.DEFINE_string(
-    "avro_schema", None, "File with the Avro schema that messages are written with."
+_AVRO_SCHEMA = config_flags.path(
+    "avro_schema", "reads", "File with the Avro schema that messages are written with."
 )
 _FIELDS = flags.DEFINE_list(
     "fields", [], "Names in the messages that differ from ours: video_id=item.id,time=at_ms."
 )
 _TIME_UNIT = flags.DEFINE_enum("time_unit", "s", list(reading_settings.UNITS), "Unit of the time.")
-_SETTINGS = flags.DEFINE_string(
+_SETTINGS = config_flags.path(
     "settings",
-    None,
+    "reads",
     "File of lines name=value for Kafka's client (librdkafka), such as security.protocol, "
     "sasl.username and sasl.password.",
 )
@@ -132,4 +132,4 @@ def _pairs(given: Sequence[str], flag: str, *, one_is_enough: bool = False) -> M
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("avro_schema", "settings"), itself=("logs",))
+    command.run(main)

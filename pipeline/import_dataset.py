@@ -42,16 +42,16 @@ _MAPPING = flags.DEFINE_string("mapping", None, "TOML file that says what become
 _PROPOSE = flags.DEFINE_string(
     "propose", None, "TOML file to write a first mapping of the sources to."
 )
-_SOURCE = flags.DEFINE_string(
+_SOURCE = config_flags.path(
     "source",
-    None,
+    "reads",
     "Directory of the unpacked data set. With --propose, files, directories and addresses of "
     "databases, commas between them.",
 )
-_LOGS = flags.DEFINE_string("logs", None, "Directory to create.")
+_LOGS = config_flags.path("logs", "creates", "Directory to create.")
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs or --propose holds.")
-_REJECTED = flags.DEFINE_string(
-    "rejected", None, "Directory to write the rows to that --mapping sets aside, with reasons."
+_REJECTED = config_flags.path(
+    "rejected", "writes", "Directory to write the rows to that --mapping sets aside, with reasons."
 )
 _WINDOW = config_flags.define(Window)
 _CHOICES = {
@@ -134,4 +134,4 @@ def _said(time_s: int | None) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("source",), creates=("logs",), writes=("rejected",))
+    command.run(main)

@@ -10,12 +10,10 @@ together, so that models.refit can teach it what is new in the holdout. Everythi
 import sys
 from collections.abc import Sequence
 
-from absl import flags
+from features import command, config_flags
 
-from features import command
-
-_EXAMPLES = flags.DEFINE_string("examples", None, "What preprocess wrote.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to create or replace.", required=True)
+_EXAMPLES = config_flags.path("examples", "reads", "What preprocess wrote.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Directory to create or replace.", required=True)
 
 
 def main(beam_args: Sequence[str]) -> None:
@@ -35,4 +33,4 @@ def main(beam_args: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples",), writes=("output",), passes_unknown_flags=True)
+    command.run(main, passes_unknown_flags=True)

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 
 _ADDRESS = flags.DEFINE_string("address", None, "HOST:PORT of serving.serve.", required=True)
-_USERS = flags.DEFINE_string("users", None, "File with one user id per line.", required=True)
+_USERS = config_flags.path("users", "reads", "File with one user id per line.", required=True)
 _RATE = flags.DEFINE_float("rate", 50.0, "Requests a second.", 0.1)
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "How long.", 0.1)
 _K = flags.DEFINE_integer("k", 20, "Videos on a page.", 1, 100)
@@ -34,7 +34,7 @@ _MARK = flags.DEFINE_string(
     "",
     "Titles of one release end with it: an answer in which only some do is a mix of releases.",
 )
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "JSON file to write.", required=True)
 
 _IDLE_S = 2.0
 _RELEASE = re.compile(rb'"release_id":\s*"([^"]*)"')
@@ -186,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("users",), writes=("output",))
+    command.run(main)

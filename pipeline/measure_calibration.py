@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow.compute as pc
 from absl import flags
 
-from features import command
+from features import command, config_flags
 from models.evaluation import metrics
 from models.evaluation.intervals import Bootstrap
 from pipeline.site import impressions as site_impressions
 from pipeline.site import truth as site_truth
 from serving.batch import output as batch_output
 
-_LOGS = flags.DEFINE_string("logs", None, "Simulated logs.", required=True)
-_SCORES = flags.DEFINE_string(
-    "scores", None, "Parquet file of recommend_batch --stage=rank.", required=True
+_LOGS = config_flags.path("logs", "reads", "Simulated logs.", required=True)
+_SCORES = config_flags.path(
+    "scores", "reads", "Parquet file of recommend_batch --stage=rank.", required=True
 )
 _BINS = flags.DEFINE_integer("bins", 10, "Equally many impressions in each.", lower_bound=1)
 _TOLERATED = 0.1
@@ -70,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs", "scores"))
+    command.run(main)

@@ -11,12 +11,12 @@ import io
 import pyarrow.parquet as pq
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from pipeline.site import benchmark as site_benchmark
 from pipeline.site import truth as site_truth
 
-_LOGS = flags.DEFINE_string("logs", None, "Simulated logs.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Simulated logs.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Parquet file to write.", required=True)
 _FROM = flags.DEFINE_string(
     "from", None, "First moment of the watches, ISO 8601 or Unix seconds.", required=True
 )
@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), writes=("output",))
+    command.run(main)

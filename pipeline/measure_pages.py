@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from serving.batch.past_log import PastLog
     from serving.funnel.loaded_release import LoadedRelease
 
-_LOGS = flags.DEFINE_string("logs", None, "Raw logs that the examples are made of.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Raw logs that the examples are made of.", required=True)
 _INPUTS = config_flags.define(
     build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
 )
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file of figures to write.", required=True)
-_EXPERIMENT = flags.DEFINE_string(
-    "experiment", None, "Arms to compare, a file as of serving.serve; the first is the control."
+_OUTPUT = config_flags.path("output", "writes", "JSON file of figures to write.", required=True)
+_EXPERIMENT = config_flags.path(
+    "experiment", "reads", "Arms to compare, a file as of serving.serve; the first is the control."
 )
 _SAMPLE = flags.DEFINE_integer("sample", 2000, "Pages to ask for, at most.", lower_bound=1)
 _K = flags.DEFINE_integer("k", 10, "Videos on a page of an arm.", lower_bound=1, upper_bound=100)
@@ -182,8 +182,4 @@ def _compared(
 
 
 if __name__ == "__main__":
-    command.run(
-        main,
-        reads=("examples", "candidate_model", "ranker_model", "logs", "experiment"),
-        writes=("output",),
-    )
+    command.run(main)

@@ -23,23 +23,23 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 
-from features import command, feedback, files, reports
+from features import command, config_flags, feedback, files, reports
 
 if TYPE_CHECKING:
     from models.evaluation.intervals import Bootstrap
     from models.evaluation.ranking import Impressions
     from models.paper.experiments import Row
 
-_LOGS = flags.DEFINE_string("logs", None, "Simulated logs, with feedback.", required=True)
-_EXAMPLES = flags.DEFINE_string("examples", None, "Preprocessed from them.", required=True)
-_RANKER = flags.DEFINE_string("ranker_model", None, "Ranker trained on them.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Simulated logs, with feedback.", required=True)
+_EXAMPLES = config_flags.path("examples", "reads", "Preprocessed from them.", required=True)
+_RANKER = config_flags.path("ranker_model", "reads", "Ranker trained on them.", required=True)
 _VALUES = flags.DEFINE_string(
     "page_values",
     "watch_time_s;watch_time_s + 30*like - 120*hide",
     "Formulas, with ; between them; the first is what the others are compared with.",
 )
 _PLACES = flags.DEFINE_integer("places", 3, "First places of a page that count.", lower_bound=1)
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file of the figures to write, too.")
+_OUTPUT = config_flags.path("output", "writes", "JSON file of the figures to write, too.")
 _BINS = 10
 _TOLERATED = 0.1
 _BY_TRUTH, _BY_LABELS = "calibration_by_truth", "calibration_by_labels"
@@ -223,4 +223,4 @@ def _by_decile(
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs", "examples", "ranker_model"), writes=("output",))
+    command.run(main)

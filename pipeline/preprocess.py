@@ -14,14 +14,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
 from features import command, config_flags
 from pipeline.preprocessing import config as preprocessing_config
 from pipeline.preprocessing import log_checks
 
-_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
-_EXAMPLES = flags.DEFINE_string("examples", None, "Directory to write.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_EXAMPLES = config_flags.path("examples", "writes", "Directory to write.", required=True)
 _SETTINGS = config_flags.define(preprocessing_config.PreprocessConfig)
 
 
@@ -55,6 +53,4 @@ def _check_logs(config: preprocessing_config.PreprocessConfig) -> None:
 
 
 if __name__ == "__main__":
-    command.run(
-        main, reads=("logs",), writes=("examples",), updates=("cache",), passes_unknown_flags=True
-    )
+    command.run(main, passes_unknown_flags=True)

@@ -42,37 +42,30 @@ from pipeline.steps import (
 )
 from serving.process import hooks
 
-_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
-_SERVING_ROOT = flags.DEFINE_string(
-    "serving_root", None, "Directory in which the release is published.", required=True
+_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_SERVING_ROOT = config_flags.path(
+    "serving_root", "itself", "Directory in which the release is published.", required=True
 )
-_WORK = flags.DEFINE_string(
-    "work", None, "Directory of examples, models and records; default: work beside --serving_root."
+_WORK = config_flags.path(
+    "work",
+    "itself",
+    "Directory of examples, models and records; default: work beside --serving_root.",
 )
 _FROM = flags.DEFINE_string("from", None, "Learns from events from this ISO 8601 time on, UTC.")
 _UNTIL = flags.DEFINE_string("until", None, "Learns from events before this ISO 8601 time, UTC.")
+# Of steps whose flag is shorter than their name.
+_SHORT = {
+    **{"judge_examples": "judge", "train_candidate": "candidate", "train_ranker": "ranker"},
+    **{"join_holdout": "join", "build_release": "release", "learn_order": "order"},
+}
 _STEP_FLAGS = {
-    "preprocess": flags.DEFINE_string(
-        "preprocess_flags", "", "Further flags of pipeline.preprocess, in one string."
-    ),
-    "judge_examples": flags.DEFINE_string(
-        "judge_flags", "", "Further flags of serving.judge_examples."
-    ),
-    "train_candidate": flags.DEFINE_string(
-        "candidate_flags", "", "Further flags of models.train_candidate."
-    ),
-    "train_ranker": flags.DEFINE_string(
-        "ranker_flags", "", "Further flags of models.train_ranker."
-    ),
-    "evaluate": flags.DEFINE_string("evaluate_flags", "", "Further flags of models.evaluate."),
-    "join_holdout": flags.DEFINE_string(
-        "join_flags", "", "Further flags of pipeline.join_holdout; default: Beam's of preprocess."
-    ),
-    "refit": flags.DEFINE_string("refit_flags", "", "Further flags of models.refit."),
-    "build_release": flags.DEFINE_string(
-        "release_flags", "", "Further flags of serving.build_release."
-    ),
-    "learn_order": flags.DEFINE_string("order_flags", "", "Further flags of serving.learn_order."),
+    step.name: flags.DEFINE_string(
+        f"{_SHORT.get(step.name, step.name)}_flags",
+        "",
+        f"Further flags of {step.binary}, in one string"
+        + ("; default: Beam's of preprocess." if step.name == "join_holdout" else "."),
+    )
+    for step in declared.STEPS
 }
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", None, "Publishes although a gate fails; the reason, which is recorded."
@@ -220,4 +213,4 @@ def _stop(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), itself=("serving_root", "work"))
+    command.run(main)

@@ -30,7 +30,7 @@ from pipeline.site import simulator
 from pipeline.worlds import happenings
 from pipeline.worlds import presets as worlds
 
-_LOGS = flags.DEFINE_string("logs", None, "Directory to create.", required=True)
+_LOGS = config_flags.path("logs", "creates", "Directory to create.", required=True)
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace what --logs holds.")
 _PRESET = flags.DEFINE_enum(
     "preset",
@@ -154,4 +154,4 @@ def _config() -> site_config.SiteConfig:
 
 
 if __name__ == "__main__":
-    command.run(main, creates=("logs",))
+    command.run(main)

@@ -1,3 +1,3 @@
-"""The online half: index, export, releases, funnel, HTTP. Imports features and models alone."""
+"""The online half: index, export, releases, funnel, HTTP."""
 
 import features  # noqa: F401 - quiet, where a command started this process

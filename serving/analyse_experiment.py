@@ -18,13 +18,13 @@ from typing import Any
 
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from models.evaluation import sequential
 from serving.funnel import experiment as ab_experiment
 
-_LOGS = flags.DEFINE_string("logs", None, "Raw logs.", required=True)
-_EXPERIMENT = flags.DEFINE_string("experiment", None, "The file that was served.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Raw logs.", required=True)
+_EXPERIMENT = config_flags.path("experiment", "reads", "The file that was served.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "JSON file to write.", required=True)
 _FROM = flags.DEFINE_string("from", None, "Only impressions from this ISO 8601 time on.")
 _UNTIL = flags.DEFINE_string("until", None, "Only impressions before this ISO 8601 time.")
 _PLANNED_PAGES = flags.DEFINE_integer(
@@ -99,4 +99,4 @@ def _figure(figure: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs", "experiment"), writes=("output",))
+    command.run(main)

@@ -10,16 +10,14 @@ Prints every gate. When one fails nothing is published and the exit code is 3.
 import sys
 import time
 
-from absl import flags
-
 from features import command, config_flags
 from features.screen import progress
 from serving.building import config as build_config
 from serving.release import stored_root
 
 _INPUTS = config_flags.define(build_config.Inputs)
-_SERVING_ROOT = flags.DEFINE_string(
-    "serving_root", None, "Directory of releases; created.", required=True
+_SERVING_ROOT = config_flags.path(
+    "serving_root", "itself", "Directory of releases; created.", required=True
 )
 _SETTINGS = config_flags.define(build_config.BuildConfig)
 
@@ -47,16 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(
-        main,
-        reads=(
-            "examples",
-            "candidate_model",
-            "ranker_model",
-            "page_order",
-            "metrics",
-            "judged_examples",
-            "retraining",
-        ),
-        itself=("serving_root", "report"),
-    )
+    command.run(main)

@@ -28,7 +28,7 @@ from serving.process import hooks
 from serving.release import manifest as release
 from serving.release import stored_root
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_SERVING_ROOT = config_flags.path("serving_root", "itself", "Directory of releases.", required=True)
 _SERVERS = flags.DEFINE_list(
     "servers",
     None,
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, itself=("serving_root",))
+    command.run(main)

@@ -19,11 +19,11 @@ from features.stores import locations
 from serving.building import config as build_config
 from serving.release import stored_root
 
-_EXAMPLES = flags.DEFINE_string("examples", None, "What pipeline.preprocess wrote.", required=True)
-_SERVING_ROOT = flags.DEFINE_string(
-    "serving_root", None, "Directory of releases, whose current one is compared with."
+_EXAMPLES = config_flags.path("examples", "reads", "What pipeline.preprocess wrote.", required=True)
+_SERVING_ROOT = config_flags.path(
+    "serving_root", "itself", "Directory of releases, whose current one is compared with."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Directory to write.", required=True)
 _LIMITS = config_flags.define(build_config.DayLimits)
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", "", "Reason to go on although a gate fails, which is recorded."
@@ -75,4 +75,4 @@ def _root() -> pathlib.Path | None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("examples",), writes=("output",), itself=("serving_root",))
+    command.run(main)

@@ -24,8 +24,8 @@ from serving.building import config as build_config
 _INPUTS = config_flags.define(
     build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
 )
-_LOGS = flags.DEFINE_string("logs", None, "Directory of the raw logs.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Directory to write.", required=True)
 _WATCHES = flags.DEFINE_integer(
     "watches", 1000, "Watches to learn from, spread over the holdout.", lower_bound=1
 )
@@ -65,6 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(
-        main, reads=("examples", "candidate_model", "ranker_model", "logs"), writes=("output",)
-    )
+    command.run(main)

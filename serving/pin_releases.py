@@ -13,13 +13,13 @@ import sys
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
 from serving.funnel import experiment as ab_experiment
 from serving.release import manifest as release
 from serving.release import publication, stored_root
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
-_EXPERIMENT = flags.DEFINE_string("experiment", None, "JSON file whose releases are pinned.")
+_SERVING_ROOT = config_flags.path("serving_root", "itself", "Directory of releases.", required=True)
+_EXPERIMENT = config_flags.path("experiment", "reads", "JSON file whose releases are pinned.")
 _UNPIN = flags.DEFINE_string("unpin", None, "Name of an experiment that is over.")
 
 
@@ -54,4 +54,4 @@ def _change(root: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("experiment",), itself=("serving_root",))
+    command.run(main)

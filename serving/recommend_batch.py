@@ -39,15 +39,15 @@ from serving.release import stored_root
 
 _RETRIEVE, _RANK, _PAGE = "retrieve", "rank", "page"
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_SERVING_ROOT = config_flags.path("serving_root", "itself", "Directory of releases.", required=True)
 _STAGE = flags.DEFINE_enum("stage", None, [_RETRIEVE, _RANK, _PAGE], "What to do.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "Parquet file to write.", required=True)
 _RELEASE = flags.DEFINE_string("release", None, "Version; default: the current one.")
-_QUERIES = flags.DEFINE_string("queries", None, "retrieve: Parquet file of queries.")
-_CANDIDATES = flags.DEFINE_string(
-    "candidates", None, "retrieve: Parquet file with a column video_id: only these videos."
+_QUERIES = config_flags.path("queries", "reads", "retrieve: Parquet file of queries.")
+_CANDIDATES = config_flags.path(
+    "candidates", "reads", "retrieve: Parquet file with a column video_id: only these videos."
 )
-_LOGS = flags.DEFINE_string("logs", None, "rank, page: directory of raw logs.")
+_LOGS = config_flags.path("logs", "reads", "rank, page: directory of raw logs.")
 _PAST = config_flags.define(PastConfig, of="rank, page")
 _LIST = config_flags.define(ListConfig, of="retrieve, page")
 _BACKTEST = config_flags.define(
@@ -120,6 +120,4 @@ def _page(chosen: release.Release) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    command.run(
-        main, reads=("queries", "candidates", "logs"), writes=("output",), itself=("serving_root",)
-    )
+    command.run(main)

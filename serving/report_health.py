@@ -19,15 +19,15 @@ import time
 
 from absl import flags
 
-from features import command, files
+from features import command, config_flags, files
 from features.durations import DAY_S
 from serving.release import manifest as release
 from serving.release import stored_root
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
-_LOGS = flags.DEFINE_string("logs", None, "Directory of raw logs.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
-_PROMETHEUS = flags.DEFINE_string("prometheus", None, "File of Prometheus metrics to write.")
+_SERVING_ROOT = config_flags.path("serving_root", "itself", "Directory of releases.", required=True)
+_LOGS = config_flags.path("logs", "reads", "Directory of raw logs.", required=True)
+_OUTPUT = config_flags.path("output", "writes", "HTML file to write.", required=True)
+_PROMETHEUS = config_flags.path("prometheus", "writes", "File of Prometheus metrics to write.")
 _SERVERS = flags.DEFINE_list(
     "servers", [], "http://HOST:PORT of servers, whose pages are counted by rung; default: none."
 )
@@ -74,4 +74,4 @@ def _from_s(chosen: release.Release, until_s: int) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("logs",), writes=("output", "prometheus"), itself=("serving_root",))
+    command.run(main)

@@ -10,10 +10,10 @@ import sys
 
 from absl import flags
 
-from features import command
+from features import command, config_flags
 from serving.release import publication, stored_root
 
-_SERVING_ROOT = flags.DEFINE_string("serving_root", None, "Directory of releases.", required=True)
+_SERVING_ROOT = config_flags.path("serving_root", "itself", "Directory of releases.", required=True)
 _REASON = flags.DEFINE_string("reason", "", "Reason, which is written down.")
 _TO = flags.DEFINE_string("to", None, "Version; default: the one that served before.")
 
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, itself=("serving_root",))
+    command.run(main)

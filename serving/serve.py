@@ -271,4 +271,4 @@ def _clock(since_s: float) -> process_clock.Clock:
 
 
 if __name__ == "__main__":
-    command.run(main, reads=("experiment",), itself=("serving_root", "logs"))
+    command.run(main)

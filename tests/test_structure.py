@@ -200,7 +200,7 @@ def test_the_packages_are_complete_and_the_tests_are_none(distribution):
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=module)
 def test_a_folder_says_what_it_owns_and_can_be_taken_in_at_a_glance(folder):
     docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
-    assert re.search(r"[Ii]mport", docstring), "what it owns, and what it may import"
+    assert docstring, "what it owns; what it may import is a contract of pyproject.toml"
     assert len(list(folder.glob("*.py"))) - 1 <= 20
 
 

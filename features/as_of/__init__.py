@@ -1,4 +1,1 @@
-"""What was known at a moment: history, live statistics, examples, and the audit that checks it.
-
-Imports the files that stand directly in features.
-"""
+"""What was known at a moment: history, live statistics, examples, and the audit that checks it."""

@@ -1,4 +1,1 @@
-"""What a command writes to a screen: how far it is, and not what libraries say when they start.
-
-Imports nothing of ours.
-"""
+"""What a command writes to a screen: how far it is, and not what libraries say when they start."""

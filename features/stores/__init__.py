@@ -1,4 +1,1 @@
-"""Object stores (S3, Google Cloud Storage): one client, staged copies, whole publications, leases.
-
-Imports the files that stand directly in features.
-"""
+"""Object stores (S3, Google Cloud Storage): a client, staged copies, publications, leases."""

@@ -1,9 +1,9 @@
 """Flags whose paths are in an object store, given to a command as local ones.
 
-A command says which of its flags name what it reads, what it writes and what it goes on with
-(:func:`features.command.run`). What it reads is fetched before it starts; what it writes goes to a
-directory of the cache, which keeps what a killed run had got to, and is published when the command
-has succeeded. Its messages name the places in the store.
+Where a flag is defined is said what a command does with what it names
+(:data:`features.command.PATHS`). What it reads is fetched before it starts; what it writes goes to
+a directory of the cache, which keeps what a killed run had got to, and is published when the
+command has succeeded. Its messages name the places in the store.
 """
 
 import contextlib

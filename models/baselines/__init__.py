@@ -1,4 +1,1 @@
-"""What a model has to beat: popularity, co-visitation, factorisation, boosted trees.
-
-Imports features alone of ours.
-"""
+"""What a model has to beat: popularity, co-visitation, factorisation, boosted trees."""

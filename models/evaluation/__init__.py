@@ -1,4 +1,1 @@
-"""How good a model is: metrics, intervals, slices, the report.
-
-Imports models.baselines of its package.
-"""
+"""How good a model is: metrics, intervals, slices, the report."""

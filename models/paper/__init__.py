@@ -1,4 +1,1 @@
-"""The experiments of the paper again: Table 1, Figures 4 to 6, and the choices behind them.
-
-May import every other folder of models.
-"""
+"""The experiments of the paper again: Table 1, Figures 4 to 6, and the choices behind them."""

@@ -89,7 +89,9 @@ def figure_6(setting: Setting) -> Experiment:
         for name in names
     }
     rows += [features, *depth_gain.values()]
-    best = max((r for r in rows if r.metric == MAP and " minus " not in r.setting), key=_value)
+    best = max(
+        (r for r in rows if r.metric == MAP and " minus " not in r.setting), key=lambda r: r.value
+    )
     return Experiment(
         name="figure_6",
         title="Figure 6: features and depth",
@@ -133,10 +135,6 @@ def _applicable_sets(offered: Sequence[str]) -> dict[str, Sequence[str]]:
         if have not in sets.values() or not included:
             sets[name] = have
     return sets
-
-
-def _value(row: Row) -> float:
-    return row.value
 
 
 # ---- two ways of making examples

@@ -6,6 +6,7 @@ of courses, watched in their order by few. What was chosen on which days: docs/r
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -241,8 +242,4 @@ def oracle(directory: pathlib.Path, cut_s: int, *, whole: pathlib.Path) -> Ints:
     return np.minimum(np.ceil(ranks) - 1, world_replays.MISS).astype(np.int64)
 
 
-def _made(name: str) -> Callable[[Setting], Experiment]:
-    return lambda setting: _experiment(name, setting)
-
-
-EXPERIMENTS = {f"world_{name}": _made(name) for name in _WORLDS}
+EXPERIMENTS = {f"world_{name}": functools.partial(_experiment, name) for name in _WORLDS}

@@ -1,4 +1,1 @@
-"""The ranker: layers, training, calibration.
-
-Imports models.evaluation, models.training and models.baselines of its package.
-"""
+"""The ranker: layers, training, calibration."""

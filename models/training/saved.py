@@ -223,8 +223,7 @@ def vocabulary(directory: Path, space: str) -> list[str]:
     path = _vocabulary_path(pathlib.Path(directory), space)
     if not path.is_file():
         raise command.InputError(f"{path} does not exist: no vocabulary of {space!r}.")
-    tokens: list[str] = pq.read_table(path).column("token").to_pylist()
-    return tokens
+    return pq.read_table(path).column("token").to_pylist()
 
 
 def _vocabulary_path(directory: pathlib.Path, space: str) -> pathlib.Path:

@@ -1,4 +1,1 @@
-"""The groups of `make bench`.
-
-Imports pipeline.steps of its package.
-"""
+"""The groups of `make bench`."""

@@ -140,8 +140,7 @@ def _faiss(videos: Floats) -> Iterator[tuple[str, Search]]:
             def search(query: Floats, factor: int = factor) -> npt.NDArray[Any]:
                 refined.k_factor = factor
                 row[:, :dimension] = query
-                retrieved: npt.NDArray[Any] = refined.search(row, K)[1]
-                return retrieved
+                return refined.search(row, K)[1]
 
             base.nprobe = probes
             yield f"IVF{lists} probes {probes}, refine {factor}x", search
@@ -161,8 +160,7 @@ def _hnswlib(videos: Floats) -> Iterator[tuple[str, Search]]:
     for ef in (200, 300, 500, 800, 1200, 2000, 4000):
 
         def search(query: Floats) -> npt.NDArray[Any]:
-            retrieved: npt.NDArray[Any] = graph.knn_query(query, k=K)[0].astype(np.int64)
-            return retrieved
+            return graph.knn_query(query, k=K)[0].astype(np.int64)
 
         graph.set_ef(ef)
         yield f"ef {ef}", search

@@ -1,4 +1,1 @@
-"""A Flink cluster on this machine: jars, processes, workers.
-
-Imports nothing of pipeline.
-"""
+"""A Flink cluster on this machine: jars, processes, workers."""

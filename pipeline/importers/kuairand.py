@@ -111,19 +111,7 @@ class KuaiRandConfig(Window):
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:
-    """Reads the data set and writes all its tables.
-
-    Args:
-        source: Directory with the files, or one above it.
-        writer: Writer of users, videos, watches, impressions and the feature declarations.
-        config: Choices of how to read.
-
-    Returns:
-        Notes that a user of the logs should know, one clause each.
-
-    Raises:
-        InputError: A file is missing, damaged, or not what it should be.
-    """
+    """Reads the data set and writes all its tables."""
     files = kuairand_files.find_files(source)
     has_history = bool(files["history"])
     first_s, num_unplayed = _import_log(files["log"], writer, config)

@@ -152,14 +152,7 @@ class MovieLensConfig(Window):
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: MovieLensConfig) -> list[str]:
-    """Reads the data set and writes users, videos and watches.
-
-    Returns:
-        Notes that a user of the logs should know, one clause each.
-
-    Raises:
-        InputError: A file is missing, damaged, or not what it should be.
-    """
+    """Reads the data set and writes users, videos and watches."""
     directory, layout = _find(source)
     ratings = pl.concat(_read(directory, layout.ratings, _RATINGS, layout)).sort(
         "timestamp", "userId", "movieId", maintain_order=True

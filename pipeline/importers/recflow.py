@@ -93,17 +93,8 @@ class RecFlowConfig(Window):
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: RecFlowConfig) -> list[str]:
     """Reads the data set and writes all its tables, a day of it at a time.
 
-    Args:
-        source: Directory with ``realshow``, or one above it.
-        writer: Writer of users, videos, watches, impressions, feedback and the declarations.
-        config: Choices of how to read.
-
-    Returns:
-        Notes that a user of the logs should know, one clause each.
-
     Raises:
-        InputError: A file is missing, damaged, or not what it should be, or the unit of the
-            playing time cannot be told.
+        InputError: The unit of the playing time cannot be told, besides.
     """
     root = _find(source)
     unit = config.playing_time_unit

@@ -68,19 +68,7 @@ _FEEDBACK = ("like", "dislike", "share")
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: Window) -> list[str]:
-    """Reads the data set and writes all its tables, a piece of a week at a time.
-
-    Args:
-        source: Directory with the weeks, or the one above ``interactions``.
-        writer: Writer of users, videos, watches, impressions, feedback and the declarations.
-        config: The events that are kept.
-
-    Returns:
-        Notes that a user of the logs should know, one clause each.
-
-    Raises:
-        InputError: A file is missing, damaged, or not what it should be.
-    """
+    """Reads the data set and writes all its tables, a piece of a week at a time."""
     weeks, metadata = find(source)
     items = pl.concat(source_files.frames([metadata / "items_metadata.parquet"], ITEMS))
     durations = items.select("item_id", "duration")

@@ -1,4 +1,1 @@
-"""Programs in Java that pipelines are tried on: fetched once, by Maven, as pinned.
-
-Imports nothing of ours but features.
-"""
+"""Programs in Java that pipelines are tried on: fetched once, by Maven, as pinned."""

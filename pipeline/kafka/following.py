@@ -260,8 +260,7 @@ class Follower:
         begun = time.monotonic()
         while True:
             try:
-                topics: Mapping[str, Any] = consumer.list_topics(timeout=_ASK_S).topics
-                return topics
+                return consumer.list_topics(timeout=_ASK_S).topics
             except kafka.KafkaException as error:
                 consumer.poll(0)
                 if self._refusal:

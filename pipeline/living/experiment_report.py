@@ -22,7 +22,8 @@ _ALL = "all"
 # What is watched, then what the truth says of the same pages, then what it was spent on.
 _COLUMNS = (
     figures.MAIN, figures.ADJUSTED, "recommended_min_per_user", "page_value_s", "oracle_share",
-    "click_rate", "satisfaction", "clickbait", "fresh_shown", "fresh_clicks_per_user", "repeated",
+    "click_rate", "satisfaction", "clickbait", "clickbait_shown", "fresh_shown",
+    "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 _MAIN = "page_value_s"
 

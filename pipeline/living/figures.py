@@ -36,6 +36,7 @@ METRICS: Mapping[str, str] = {
     "click_rate": "clicks per impression",
     "satisfaction": "satisfaction of a watch from a page",
     "clickbait": "clickbait of a watch from a page",
+    "clickbait_shown": "clickbait of an impression",
     "fresh_shown": "share of impressions of videos younger than a day",
     "fresh_watched": "share of watches from pages of videos younger than a day",
     "fresh_clicks_per_user": "clicks of videos younger than a day per user",
@@ -216,7 +217,7 @@ def _sums(
     away = np.zeros(users)
     away[happened.away] = 1
     came = ((count(user) + impressions) > 0).astype(np.float64)
-    bait = world.videos.clickbait[of_page["video"]]
+    bait = world.videos.clickbait
     return {
         MAIN: (count(user, minutes), everyone),
         "recommended_min_per_user": (count(of_page["user"], minutes[is_of_page]), everyone),
@@ -227,7 +228,8 @@ def _sums(
         "pages_per_user": (count(shown["user"][first]), everyone),
         "click_rate": (count(shown["user"], shown["clicked"]), impressions),
         "satisfaction": (count(of_page["user"], thought), page_watches),
-        "clickbait": (count(of_page["user"], bait), page_watches),
+        "clickbait": (count(of_page["user"], bait[of_page["video"]]), page_watches),
+        "clickbait_shown": (count(shown["user"], bait[shown["video"]]), impressions),
         "fresh_shown": (count(shown["user"], is_fresh), impressions),
         "fresh_clicks_per_user": (count(shown["user"], is_fresh * shown["clicked"]), everyone),
         "fresh_watched": (count(of_page["user"], watched_age < DAY_S / HOUR_S), page_watches),

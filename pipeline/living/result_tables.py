@@ -26,7 +26,7 @@ _OF_DAYS = {
     f"oracle's share, {_OURS}": (_OURS, "oracle_share"),
 }
 _OF_ARMS = (
-    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait", "satisfaction",
+    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait_shown", "satisfaction",
     "fresh_shown", "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 
@@ -62,7 +62,8 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
     after = f", after {run['days']} days of its life" if is_experiment else ", from an empty system"
     interval = "95 % in brackets, bootstrap over users"
     if part == "cost":
-        interval = "least and most of the seeds in brackets"
+        several = len(documents) > 1
+        interval = "least and most of the seeds in brackets" if several else "none: one run"
     return Measured(
         columns=columns,
         rows=rows,
@@ -173,7 +174,7 @@ def _cost(
 def _arms(
     documents: Sequence[_Document], metrics: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    wanted = [*(metrics or _OF_ARMS), *(() if metrics else ("uploads_clicked",))]
+    wanted = metrics or (*_OF_ARMS, "uploads_clicked")
     rows = [
         [
             f"{name}: {documents[0]['arms'][name]['text']}",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from features import files
-from serving.events import segments
+from serving.events import compaction, segments
 
 _SITE = "site"
 
@@ -77,7 +77,11 @@ class Stages:
 
 def _keep(path: pathlib.Path, target: pathlib.Path) -> None:
     """Makes a part of the site appear a second time, with what waits in its event log."""
-    files.link_tree(path, target)
     waiting = path / segments.DIRECTORY
-    if waiting.is_dir():  # Its files may grow, so they are copied; their times count.
+    if not waiting.is_dir():
+        files.link_tree(path, target)
+        return
+    with compaction.paused(path):  # It moves rows from the log into the tables.
+        files.link_tree(path, target)
+        # Its files may grow, so they are copied; their times count.
         shutil.copytree(waiting, target / segments.DIRECTORY)

@@ -1,4 +1,1 @@
-"""Anybody's files and databases to logs, as one mapping file says.
-
-Imports preprocessing and what lies below it.
-"""
+"""Anybody's files and databases to logs, as one mapping file says."""

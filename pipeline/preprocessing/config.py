@@ -7,7 +7,7 @@ from typing import Annotated
 
 from features import command
 from features.as_of import replay
-from features.config import Bounds, OneOf, Time, check
+from features.config import Bounds, OneOf, Place, Time, check
 from features.durations import DAY_S
 from features.id_spaces import VocabularyConfig
 
@@ -58,7 +58,7 @@ class PreprocessConfig:
     label: Annotated[str, OneOf(*replay.LABELS)] = replay.NEXT
     vocabularies: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
     max_rejected_fraction: Annotated[float, Bounds(ge=0, le=1)] = 0.1
-    cache: str | None = None
+    cache: Annotated[str | None, Place("updates")] = None
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,4 +1,1 @@
-"""A simulated video site with known truth.
-
-Imports nothing of pipeline.
-"""
+"""A simulated video site with known truth."""

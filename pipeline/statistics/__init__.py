@@ -1,4 +1,1 @@
-"""What tables and features look like: statistics.json, statistics.html, drift.
-
-Imports nothing of pipeline.
-"""
+"""What tables and features look like: statistics.json, statistics.html, drift."""

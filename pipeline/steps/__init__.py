@@ -1,4 +1,1 @@
-"""The steps of a retraining: which, in which order, resumed and locked how.
-
-Imports nothing of pipeline.
-"""
+"""The steps of a retraining: which, in which order, resumed and locked how."""

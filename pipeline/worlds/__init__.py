@@ -1,4 +1,1 @@
-"""Small worlds of watches alone, unlike the simulated site, each with known truth.
-
-Imports features.
-"""
+"""Small worlds of watches alone, unlike the simulated site, each with known truth."""

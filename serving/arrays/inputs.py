@@ -149,8 +149,7 @@ def mean(table: np.ndarray, ids: np.ndarray) -> np.ndarray:
         total = table.take(known, axis=0).sum(axis=0, keepdims=True)
         return np.asarray(total / max(len(known), 1), np.float32)
     counts = np.maximum((ids > 0).sum(axis=1, keepdims=True), 1).astype(np.float32)
-    means: np.ndarray = table.take(ids, axis=0).sum(axis=1) / counts
-    return means
+    return table.take(ids, axis=0).sum(axis=1) / counts
 
 
 def members(table: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -57,8 +57,7 @@ class Curve(NamedTuple):
         below = np.minimum(logits - self.knots[0], 0) * self.slopes[0]
         lengths = np.append(np.diff(self.knots), np.float32(np.inf))
         beyond = np.maximum(logits[:, None] - self.knots, 0)
-        curved: np.ndarray = self.height + below + np.minimum(beyond, lengths) @ self.slopes[1:]
-        return curved
+        return self.height + below + np.minimum(beyond, lengths) @ self.slopes[1:]
 
     @classmethod
     def from_arrays(cls, name: str, arrays: Mapping[str, np.ndarray]) -> "Curve":

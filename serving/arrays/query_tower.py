@@ -58,8 +58,7 @@ class QueryTower:
         assert self._place_weights is not None
         weights = np.where(ids > 0, self._place_weights, np.float32(0))
         watches = members(self._tables[_VIDEO], ids)
-        summed: np.ndarray = (weights[:, np.newaxis] @ watches)[:, 0]
-        return summed
+        return (weights[:, np.newaxis] @ watches)[:, 0]
 
 
 class VideoTower:

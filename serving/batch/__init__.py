@@ -1,4 +1,1 @@
-"""The same funnel over logs and query files; what experiments showed.
-
-Imports the wings below it: funnel, live, servables, index, release, events.
-"""
+"""The same funnel over logs and query files; what experiments showed."""

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from features.config import Bounds, Config
+from features.config import Bounds, Config, Place
 from serving.release.publication import KEEP, MIN_KEEP
 
 RECALL_TARGET = 0.95
@@ -31,13 +31,13 @@ class Inputs:
         retraining: retrain.json of pipeline.retrain, whose steps the report tells.
     """
 
-    examples: pathlib.Path
-    candidate_model: pathlib.Path
-    ranker_model: pathlib.Path | None = None
-    page_order: pathlib.Path | None = None
-    metrics: pathlib.Path | None = None
-    judged_examples: pathlib.Path | None = None
-    retraining: pathlib.Path | None = None
+    examples: Annotated[pathlib.Path, Place("reads")]
+    candidate_model: Annotated[pathlib.Path, Place("reads")]
+    ranker_model: Annotated[pathlib.Path | None, Place("reads")] = None
+    page_order: Annotated[pathlib.Path | None, Place("reads")] = None
+    metrics: Annotated[pathlib.Path | None, Place("reads")] = None
+    judged_examples: Annotated[pathlib.Path | None, Place("reads")] = None
+    retraining: Annotated[pathlib.Path | None, Place("reads")] = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,4 +86,4 @@ class BuildConfig(Config):
     recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
     force_publish: str = ""
-    report: pathlib.Path | None = None
+    report: Annotated[pathlib.Path | None, Place("itself")] = None

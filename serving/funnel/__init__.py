@@ -1,4 +1,1 @@
-"""One request to one page: sources, filters, ranking, order, rungs.
-
-Imports history, live, servables, ordering, index, release, process and events of its package.
-"""
+"""One request to one page: sources, filters, ranking, order, rungs."""

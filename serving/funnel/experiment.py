@@ -154,5 +154,5 @@ def _fault_of_settings(arm: Arm) -> str | None:
     except RuleError as error:
         return f"{error.name} of {arm.name} must {error.rule}, got {error.value!r}"
     except command.InputError as error:
-        return f"settings of {arm.name}: {error}"
+        return f"settings of {arm.name}: {str(error).removesuffix('.')}"
     return None

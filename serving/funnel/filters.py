@@ -97,8 +97,7 @@ class VideoRules:
             lengths = offsets[rows + 1] - offsets[rows]
             is_it = np.isin(codes[ragged_rows(offsets[rows], lengths)], mine)
             owner = np.repeat(np.arange(len(rows)), lengths)
-            has_one: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
-            return has_one
+            return np.bincount(owner[is_it], minlength=len(rows)) > 0
 
         return rule
 
@@ -391,10 +390,8 @@ class _Lists:
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         is_it = self.codes[ragged_rows(self.offsets[rows], lengths)] == code
         owner = np.repeat(np.arange(len(rows)), lengths)
-        has_value: np.ndarray = np.bincount(owner[is_it], minlength=len(rows)) > 0
-        return has_value
+        return np.bincount(owner[is_it], minlength=len(rows)) > 0
 
     def have_any(self, rows: np.ndarray) -> np.ndarray:
         """Returns bool [n], whether the list of each row has any value."""
-        has_any: np.ndarray = self.offsets[rows + 1] > self.offsets[rows]
-        return has_any
+        return self.offsets[rows + 1] > self.offsets[rows]

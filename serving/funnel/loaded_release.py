@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, spec, tensors
+from features import command, feedback, spec, tensors
 from features.as_of import examples
 from features.as_of.statistics import VideoStatistics
 from features.catalogue import Catalogue
@@ -154,7 +154,12 @@ class LoadedRelease:
             catalogue=self.catalogue,
             user_schema=columns,
             from_s=self.resolved.history_from_s,
+            counts_feedback=self._counts_feedback,
         )
+
+    @functools.cached_property
+    def _counts_feedback(self) -> bool:
+        return any(feedback.kind_of(f.column) for f in self.resolved.features)
 
     def embed(self, viewer: Viewer, *, deadline_s: float | None = None) -> np.ndarray:
         """Returns the query embedding, float32 [D + 1].
@@ -226,12 +231,7 @@ class LoadedRelease:
         return said
 
     def known_of(self, rows: np.ndarray, now: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns how well videos are known: impressions, clicks, float32 [n], and who is fresh.
-
-        Args:
-            rows: int [n], of the catalogue.
-            now: Moment, Unix seconds.
-        """
+        """Returns impressions, clicks, float32 [n], of videos by row; and who is fresh then."""
         times = np.full(len(rows), now, np.int64)
         counts = self.statistics.columns(rows, times)
         shown, clicked = counts["video_impressions_all"], counts["video_clicks_all"]

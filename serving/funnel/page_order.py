@@ -159,8 +159,7 @@ class PageOrder:
 
     def scores(self, x: np.ndarray) -> np.ndarray:
         """Returns w . x, float64 [n]."""
-        scores: np.ndarray = x @ self.weights
-        return scores
+        return x @ self.weights
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes JSON that :meth:`load` reads, with its SHA-256; it appears when it is whole.

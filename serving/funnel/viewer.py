@@ -65,6 +65,7 @@ class Viewer:
         catalogue: Catalogue,
         user_schema: pa.Schema,
         from_s: int = 0,
+        counts_feedback: bool = True,
     ) -> "Viewer":
         """Puts together what the store and the request say.
 
@@ -77,6 +78,7 @@ class Viewer:
             user_schema: Columns of the users table of the release.
             from_s: Start of what has influence on features, Unix seconds: the release has learnt
                 nothing of what happened before.
+            counts_feedback: Whether features count what was said; what was hidden counts anyway.
         """
         profile = dict(stored.profile)
         profile |= {k: v for k, v in context.items() if v is not None and k not in REQUEST_COLUMNS}
@@ -87,7 +89,7 @@ class Viewer:
             watches=stored.watches,
             searches=stored.searches,
             impressions=stored.impressions,
-            feedback=stored.feedback,
+            feedback=stored.feedback if counts_feedback else None,
             from_s=from_s,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))

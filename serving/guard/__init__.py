@@ -1,4 +1,1 @@
-"""Whether a new release does worse under live traffic than the one before, and the way back.
-
-Imports of serving: process, release.
-"""
+"""Whether a new release does worse under live traffic than the one before, and the way back."""

@@ -1,4 +1,1 @@
-"""What a user did: the history stores and their seeds.
-
-Imports events of its package.
-"""
+"""What a user did: the history stores and their seeds."""

@@ -1,4 +1,1 @@
-"""Nearest neighbours: ScaNN, exact search, tuning.
-
-Imports release of its package.
-"""
+"""Nearest neighbours: ScaNN, exact search, tuning."""

@@ -161,8 +161,7 @@ def user(history: UserHistory, release: LoadedRelease, *, arm: str) -> User:
 
 
 def _last(rows: pa.Table) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = rows.slice(max(rows.num_rows - _ROWS, 0)).to_pylist()
-    return entries
+    return rows.slice(max(rows.num_rows - _ROWS, 0)).to_pylist()
 
 
 def _followed(row: Mapping[str, Any]) -> str:

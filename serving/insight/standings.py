@@ -71,10 +71,7 @@ class Standings:
         one = np.asarray(embeddings[np.array([row])][0, :-1], np.float64)  # The last is the bias.
         others = np.asarray(embeddings[rows][:, :-1], np.float64)
         lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(one)
-        cosines: np.ndarray = np.divide(
-            others @ one, lengths, out=np.full(len(rows), -1.0), where=lengths > 0
-        )
-        return cosines
+        return np.divide(others @ one, lengths, out=np.full(len(rows), -1.0), where=lengths > 0)
 
     # ---- among candidates --------------------------------------------------------------------
 
@@ -149,8 +146,7 @@ class Standings:
         )
         if x is None or not len(x):
             return None
-        parts: np.ndarray = learned.weights * (x - x.mean(axis=0))
-        return parts
+        return learned.weights * (x - x.mean(axis=0))
 
 
 _NONE = np.zeros(0, np.float32)

@@ -1,4 +1,1 @@
-"""What everybody does just now: trending, co-watch, live counts.
-
-Imports events of its package.
-"""
+"""What everybody does just now: trending, co-watch, live counts."""

@@ -91,7 +91,8 @@ class RecentWatches:
 
     ROOM = 20_000
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = ROOM) -> None:
+        self._room = room
         self._numbers = np.zeros(0, np.int64)
         self._times = np.zeros(0, np.float64)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
@@ -101,16 +102,21 @@ class RecentWatches:
         """Adds watches; the oldest go."""
         self._waiting.append((numbers, times))
         self._num_waiting += len(numbers)
-        if len(self._waiting) > 1000 or self._num_waiting > self.ROOM:
+        if len(self._waiting) > 1000 or self._num_waiting > self._room:
             self._settle()
 
     def _settle(self) -> None:
         if self._waiting:
             numbers = np.concatenate([self._numbers, *(n for n, _ in self._waiting)])
             times = np.concatenate([self._times, *(t for _, t in self._waiting)])
-            newest = np.argsort(times, kind="stable")[-self.ROOM :]
+            newest = np.argsort(times, kind="stable")[-self._room :]
             self._numbers, self._times = numbers[newest], times[newest]
             self._waiting, self._num_waiting = [], 0
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns numbers, int64 [n], and times, Unix seconds, float64 [n], oldest first."""
+        self._settle()
+        return self._numbers, self._times
 
     def top(self, half_life_s: float, limit: int, *, at_least: int) -> np.ndarray:
         """Returns the numbers with the largest decayed counts; none from few watches."""

@@ -13,10 +13,8 @@ from features.durations import DAY_S, HOUR_S
 from features.tables import logs, schema
 from features.tables.clean_logs import Cleaner
 from serving.events.event import Kind
-from serving.live.state import Happened, LiveState
+from serving.live.state import MAX_WATCHES, Happened, LiveState
 
-# The newest watches that trending and co-watch start from: some seconds of work.
-MAX_WATCHES = 300_000
 # Beyond it, not even the slowest count holds anything.
 _TRENDING_S = 14 * DAY_S
 _MINUTES_S = max(spec.LIVE_WINDOWS_S.values()) + HOUR_S

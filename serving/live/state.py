@@ -40,6 +40,8 @@ _REGION_PARTS = (1 / 4, 1.0)
 _PRIOR_WATCHES = 5.0
 MAX_VIDEOS = 2_000_000
 MAX_KNOWN = 100_000
+# The newest watches, from which trending can be counted anew.
+MAX_WATCHES = 300_000
 _MAX_REGIONS = 500
 _MAX_USERS = 1_000_000
 # Watches of a region before its own order is worth more than everybody's.
@@ -104,6 +106,7 @@ class LiveState:
         self._first_watch_s: dict[str, int] = {}  # Of what was watched since it was met.
         self._generation = 0  # Numbers mean the same within one.
         self._trending = DecayedCounts(self.half_lives_s)
+        self._newest = RecentWatches(MAX_WATCHES)
         self._by_region: collections.OrderedDict[str, RecentWatches] = collections.OrderedDict()
         self._region_of: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._follows = FollowCounts()
@@ -143,6 +146,7 @@ class LiveState:
             if events.kind is Kind.WATCH and is_trending:
                 self._watches += len(numbers)
                 self._trending.add(numbers, events.times.astype(np.float64))
+                self._newest.add(numbers, events.times.astype(np.float64))
                 self._count_by_region(events, numbers)
                 for user_id, number, time in zip(
                     events.user_ids, numbers.tolist(), events.times.tolist(), strict=True
@@ -150,6 +154,19 @@ class LiveState:
                     self._follows.add(user_id, number, time)
             if len(self._ids) > self._max_videos:
                 self._forget_the_quiet()
+
+    def set_half_life(self, half_life_s: float | None) -> None:
+        """Counts anew for what a newer release knows of the site, from the newest watches.
+
+        Its order of pages was learned from counts of that half-life.
+        """
+        with self._lock:
+            if half_lives(half_life_s) != self.half_lives_s:
+                self.half_lives_s = half_lives(half_life_s)
+                self._region_half_lives_s = _clipped(half_life_s, _REGION_PARTS)
+                self._trending = DecayedCounts(self.half_lives_s)
+                self._trending.add(*self._newest.all())
+                self._lists.clear()
 
     def _is_new(self, event: Event) -> bool:
         key = hash(event.key)
@@ -203,7 +220,7 @@ class LiveState:
         self._first_watch_s = {id_: known[id_] for id_ in self._ids if id_ in known}
         self._trending.renumbered(kept)
         self._follows.renumbered(new_number)
-        for recent in self._by_region.values():
+        for recent in (self._newest, *self._by_region.values()):
             recent.renumbered(new_number)
         self._minutes.renumbered(new_number)
         self._lists.clear()

@@ -1,6 +1,4 @@
 """What a page is worth and how its videos go together: functions of what models said.
 
-Imports nothing of its package.
-
 Source: Covington et al., RecSys 2016, section 4.
 """

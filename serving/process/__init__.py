@@ -1,4 +1,1 @@
-"""Processes and processors: supervisor, handover, listening socket, cores.
-
-Imports nothing of serving but its errors.
-"""
+"""Processes and processors: supervisor, handover, listening socket, cores."""

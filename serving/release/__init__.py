@@ -1,4 +1,1 @@
-"""What belongs together: manifest, checksums, publication, TensorFlow Serving's files.
-
-Imports nothing of serving but its errors.
-"""
+"""What belongs together: manifest, checksums, publication, TensorFlow Serving's files."""

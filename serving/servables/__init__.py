@@ -1,4 +1,1 @@
-"""SavedModels, written and run: export, warm-up, embedded models, TensorFlow Serving.
-
-Imports index, release and process of its package.
-"""
+"""SavedModels, written and run: export, warm-up, embedded models, TensorFlow Serving."""

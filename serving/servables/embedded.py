@@ -89,8 +89,7 @@ class OpenedModel:
         options = config_pb2.CallableOptions(feed=inputs, fetch=outputs)
         options.run_options.inter_op_thread_pool = pool
         # What is public, Session.make_callable, looks every tensor up again in each call.
-        made: Callable[..., list[np.ndarray]] = self._session._make_callable_from_options(options)
-        return made
+        return self._session._make_callable_from_options(options)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ something needs that there is one. What cannot be done is refused with 409 and t
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import fastapi
@@ -24,6 +24,7 @@ from serving.server import answers as http_answers
 from serving.server import schema as http_schema
 from serving.server.access import Passes
 from serving.server.metrics import Metrics
+from serving.server.request_limits import WorkerPool
 from serving.server.viewer_routes import Search
 
 PREFIX = "/v1/admin"
@@ -40,9 +41,6 @@ _REPORT_HEADERS = {
     "cache-control": "private, no-store",
 }
 _NO_ROOT = "this server was given no serving root to look at."
-
-# Runs some work on a thread.
-Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,14 +78,14 @@ class Parts:
         return self.console
 
 
-def add(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+def add(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
     """Adds the routes."""
-    _add_server(app, parts, run)
-    _add_releases(app, parts, run)
-    _add_lookups(app, parts, run)
+    _add_server(app, parts, pool)
+    _add_releases(app, parts, pool)
+    _add_lookups(app, parts, pool)
 
 
-def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+def _add_server(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
     funnel = parts.funnel
 
     @app.get(f"{PREFIX}/vitals", summary="What this process has counted, and drift")
@@ -97,14 +95,13 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 now, registry = parts.clock(), parts.metrics.registry
                 return vitals.of(registry, release, now=now, models=parts.models)
 
-        answer: vitals.Vitals = await run(read)
-        return answer
+        return await pool.run(read)
 
     @app.get(f"{PREFIX}/guard", summary="Counts by release, and what was rolled back")
     async def guard() -> schema.GuardAnswer:
         """What `serving.guard_release` asks every server for."""
         counting = parts.metrics.counting
-        done = await run(parts.console.rollbacks) if parts.console else []
+        done = await pool.run(parts.console.rollbacks) if parts.console else []
         return schema.GuardAnswer(
             process=counting.process,
             outcome_s=counting.outcome_s,
@@ -135,17 +132,14 @@ def _add_server(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/experiment/result", summary="What the experiment showed so far")
     async def result() -> dict[str, Any]:
         """As `serving.analyse_experiment` tells it; made of the logs once a minute at most."""
-        answer: dict[str, Any] = await run(
-            functools.partial(parts.root().result, funnel.experiment)
-        )
-        return answer
+        return await pool.run(parts.root().result, funnel.experiment)
 
 
-def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+def _add_releases(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
     @app.get(f"{PREFIX}/releases", summary="The releases of the serving root")
     async def listed() -> schema.ReleasesAnswer:
-        summaries = await run(parts.console.listed) if parts.console else []
-        done = await run(parts.console.rollbacks) if parts.console else []
+        summaries = await pool.run(parts.console.listed) if parts.console else []
+        done = await pool.run(parts.console.rollbacks) if parts.console else []
         why_not = _NO_ROOT if parts.console is None else "" if parts.can_change else NO_ADMIN
         return schema.ReleasesAnswer(
             releases=summaries, can_roll_back=not why_not, why_not=why_not, rollbacks=done
@@ -153,7 +147,7 @@ def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
 
     @app.get(f"{PREFIX}/releases/{{version}}", summary="Figures, gates and origin of a release")
     async def detail(version: schema.Version) -> releases.Detail:
-        answer: releases.Detail = await run(functools.partial(parts.root().detail, version))
+        answer = await pool.run(parts.root().detail, version)
         place = f"{PREFIX}/releases/{version}/reports/{parts.passes.new(version)}"
         addressed = [
             dataclasses.replace(one, address=f"{place}/{one.name}") for one in answer.reports
@@ -163,8 +157,7 @@ def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     @app.get(f"{PREFIX}/releases/{{version}}/card", summary="The model card of a release")
     async def card(version: schema.Version) -> dict[str, Any]:
         """Data, features, figures with intervals and by slice, gates, limits, seeds, settings."""
-        answer: dict[str, Any] = await run(functools.partial(parts.root().card, version))
-        return answer
+        return await pool.run(parts.root().card, version)
 
     @app.get(
         f"{PREFIX}/releases/{{version}}/reports/{{admission}}/{{name}}",
@@ -176,29 +169,23 @@ def _add_releases(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
     ) -> Response:
         """At the address that the release's answer names, which opens for an hour."""
         del admission  # Looked at before, see `serving.server.access`.
-        content: bytes = await run(functools.partial(parts.root().report, version, name))
+        content = await pool.run(parts.root().report, version, name)
         kind = _KINDS.get(pathlib.PurePath(name).suffix, "text/plain; charset=utf-8")
         return Response(content, media_type=kind, headers=_REPORT_HEADERS)
 
     @app.get(f"{PREFIX}/comparison", summary="Two releases side by side")
     async def compared(one: schema.Version, other: schema.Version) -> releases.Comparison:
-        answer: releases.Comparison = await run(
-            functools.partial(parts.root().compared, one, other)
-        )
-        return answer
+        return await pool.run(parts.root().compared, one, other)
 
     @app.post(f"{PREFIX}/rollback", summary="Make another release serve")
     async def roll_back(body: schema.RollbackRequest) -> RolledBack:
         """Verified first; servers follow within seconds. Needs that an admin token is asked for."""
         if not parts.can_change:
             raise errors.NotPossibleError(NO_ADMIN)
-        answer: RolledBack = await run(
-            functools.partial(parts.root().roll_back, to=body.to, seen=body.seen)
-        )
-        return answer
+        return await pool.run(parts.root().roll_back, to=body.to, seen=body.seen)
 
 
-def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
+def _add_lookups(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
     funnel = parts.funnel
 
     @app.get(f"{PREFIX}/users/{{user_id:path}}", summary="A user, what was served, what followed")
@@ -208,8 +195,7 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 arm = funnel.arm_of(user_id)
                 return lookups.user(parts.history.read(user_id), release, arm=arm)
 
-        answer: lookups.User = await run(look_up)
-        return answer
+        return await pool.run(look_up)
 
     @app.get(
         f"{PREFIX}/videos/{{video_id:path}}",
@@ -221,8 +207,7 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
             with funnel.releases.pin() as release:
                 return lookups.video(release, video_id, now=int(parts.clock()), logs_dir=logs)
 
-        answer: lookups.Video = await run(look_up)
-        return answer
+        return await pool.run(look_up)
 
     @app.get(f"{PREFIX}/queries", summary="What a query leads to")
     async def query(q: http_schema.Words) -> schema.QueryAnswer:
@@ -234,8 +219,7 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
                 query=q, titles=titles, near=[dataclasses.asdict(one) for one in near]
             )
 
-        answer: schema.QueryAnswer = await run(look_up)
-        return answer
+        return await pool.run(look_up)
 
     @app.post(f"{PREFIX}/pages", summary="One viewer's page from two releases or settings")
     async def pages(body: schema.PagesRequest) -> schema.PagesAnswer:
@@ -244,8 +228,7 @@ def _add_lookups(app: fastapi.FastAPI, parts: Parts, run: Run) -> None:
             ids = [{item.video_id for item in page.items} for page in (one, other)]
             return schema.PagesAnswer(one=one, other=other, both=len(ids[0] & ids[1]))
 
-        answer: schema.PagesAnswer = await run(look)
-        return answer
+        return await pool.run(look)
 
 
 class _Held:

@@ -149,7 +149,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # They would lead to wherever the request says it was sent.
     )
-    app.router.route_class = request_bodies.route_class(bodies.run)
+    app.router.route_class = request_bodies.route_class(bodies)
     if any(tokens.values()):
         app.add_middleware(
             http_access.BearerGate, **tokens, admits=passes.admits, refuse=_unauthorised
@@ -162,11 +162,11 @@ def create_app(service: Service) -> fastapi.FastAPI:
     search = viewer_routes.add(
         app,
         service.funnel,
-        pool.run,
+        pool,
         hosts=service.image_hosts,
         rankers=service.raw_rankers,
     )
-    admin_routes.add(app, _parts(service, metrics, search=search, passes=passes), operations.run)
+    admin_routes.add(app, _parts(service, metrics, search=search, passes=passes), operations)
     _add_operations(app, service, operations, metrics)
     pages.web(app, hosts=service.image_hosts).add_to(app)
     return app
@@ -222,7 +222,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
             body, traceparent=received.headers.get("traceparent", "")[:64]
         )
         try:
-            page = await pool.run(functools.partial(service.funnel.recommend, request))
+            page = await pool.run(service.funnel.recommend, request)
         except Exception as error:
             current = service.releases.current
             if current is not None and http_answers.status_of(error) >= 500:
@@ -247,9 +247,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
         now = int(service.clock())
         received = [http_answers.event_of(event, now=now) for event in reported.events]
         profiles = {e.user_id: e.user.known() for e in reported.events if e.user is not None}
-        applied = await pool.run(
-            functools.partial(service.recorder.record, received, profiles=profiles)
-        )
+        applied = await pool.run(service.recorder.record, received, profiles=profiles)
         metrics.observe_events(received, now=now)
         metrics.events.labels("accepted").inc(applied.accepted)
         metrics.events.labels("duplicate").inc(applied.duplicates)
@@ -261,7 +259,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     async def users(
         limit: Annotated[int, fastapi.Query(ge=1, le=1000)] = 50,
     ) -> http_schema.UsersAnswer:
-        ids = await pool.run(functools.partial(service.history.user_ids, limit))
+        ids = await pool.run(service.history.user_ids, limit)
         return http_schema.UsersAnswer(users=ids)
 
     @app.get("/v1/users/{user_id:path}/history", summary="What a user did last")
@@ -284,7 +282,7 @@ def _add_lookups(app: fastapi.FastAPI, service: Service, pool: WorkerPool) -> No
     ) -> http_schema.Blocked:
         """Replaces what was there; it counts for the next request. The history answer has it."""
         kept = http_answers.blocked_of(blocked)
-        await pool.run(functools.partial(service.history.set_blocked, user_id, kept))
+        await pool.run(service.history.set_blocked, user_id, kept)
         return http_schema.Blocked(**kept.to_record())
 
     @app.get("/v1/release", summary="The release that serves")

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Annotated
 
-from features.config import Bounds, Config, Flag
+from features.config import Bounds, Config, Flag, Place
 from features.durations import HOUR_S
 from serving.funnel.page import FunnelConfig
 
@@ -53,8 +53,8 @@ class ServiceConfig(Config):
         is_successor: Whether another process serves with the same stores meanwhile.
     """
 
-    serving_root: pathlib.Path
-    logs: pathlib.Path
+    serving_root: Annotated[pathlib.Path, Place("itself")]
+    logs: Annotated[pathlib.Path, Place("itself")]
     history: str
     history_password: str | None = dataclasses.field(default=None, repr=False)
     model_server: str | None = None
@@ -65,7 +65,7 @@ class ServiceConfig(Config):
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: Annotated[str | None, Flag("filter")] = None
-    experiment: pathlib.Path | None = None
+    experiment: Annotated[pathlib.Path | None, Place("reads")] = None
     token: str | None = dataclasses.field(default=None, repr=False)
     admin_token: str | None = dataclasses.field(default=None, repr=False)
     hosts: frozenset[str] = frozenset({ANY_HOST})

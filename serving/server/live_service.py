@@ -195,6 +195,8 @@ class LiveParts:
         Whatever is wrong with the videos table, the release can serve what it has; the next
         :meth:`renewed` tries again.
         """
+        if loaded.version not in self._kept:  # Arms may be older than what serves.
+            self.state.set_half_life(loaded.site.half_life_s)
         latest = loaded.with_live(self.state)
         # The one before is not renewed any more: requests that are still on it hold what they need.
         replaced = () if loaded.version in self._kept else self._shelves.keys() - self._kept

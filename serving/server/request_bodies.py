@@ -5,8 +5,7 @@ fault, and a model refuses a flood of keys as one. Large bodies are parsed and c
 of their own, so that the event loop goes on answering.
 """
 
-import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import fastapi
@@ -15,15 +14,14 @@ import pydantic
 import starlette.requests
 from fastapi.routing import APIRoute
 
+from serving.server.request_limits import WorkerPool
+
 # Smaller ones are checked sooner than they are handed to another thread.
 LARGE_BYTES = 16 << 10
 _MAX_SHOWN_CHARACTERS = 300
 
-# Runs some work on a thread.
-Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
-
-def route_class(run: Run) -> type[APIRoute]:
+def route_class(pool: WorkerPool) -> type[APIRoute]:
     """Returns the class of routes that check bodies as this module tells."""
 
     class BodyRoute(APIRoute):
@@ -43,8 +41,10 @@ def route_class(run: Run) -> type[APIRoute]:
                 except starlette.requests.ClientDisconnect:
                     raise fastapi.HTTPException(400, "The body broke off.") from None
                 _require_json(request)
-                check = functools.partial(parsed, content, model)
-                body = check() if len(content) < LARGE_BYTES else await run(check)
+                if len(content) < LARGE_BYTES:
+                    body = parsed(content, model)
+                else:
+                    body = await pool.run(parsed, content, model)
                 return await handle(_CheckedRequest(request, content, body))
 
             return checked

@@ -2,11 +2,12 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fastapi import HTTPException, Request
 
@@ -17,7 +18,8 @@ MAX_BODY_BYTES = 1 << 20
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-Result = TypeVar("Result")
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 # The ASGI interface.
 Scope = MutableMapping[str, Any]
@@ -43,8 +45,10 @@ class WorkerPool:
         self._on_overload = on_overload
         self.in_flight = 0
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Returns what ``work`` returns.
+    async def run(
+        self, work: Callable[_Given, _Result], /, *args: _Given.args, **kwargs: _Given.kwargs
+    ) -> _Result:
+        """Returns what ``work`` returns of its arguments.
 
         Raises:
             OverloadedError: Too many are in flight.
@@ -55,7 +59,9 @@ class WorkerPool:
                 f"{self.in_flight} requests are in flight, which is the limit."
             )
         self.in_flight += 1
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, functools.partial(work, *args, **kwargs)
+        )
         # Not when the caller goes away: the thread is busy until the work is done.
         future.add_done_callback(self._done)
         return await asyncio.shield(future)

@@ -1,8 +1,8 @@
 """Routes for those who look at videos beside their page: one, some by words, and why."""
 
 import functools
-from collections.abc import Awaitable, Callable, Collection
-from typing import Annotated, Any
+from collections.abc import Callable, Collection
+from typing import Annotated
 
 import fastapi
 import numpy as np
@@ -15,6 +15,7 @@ from serving.insight.left_out import RawRankers
 from serving.insight.title_search import TitleSearch
 from serving.server import answers as http_answers
 from serving.server import schema as http_schema
+from serving.server.request_limits import WorkerPool
 
 MAX_FOUND = 500
 # A release that was replaced is still pinned by requests; more than two are not searched at once.
@@ -22,14 +23,12 @@ _SEARCHED_RELEASES = 2
 
 # Finds videos for a request by the words of a query, at most so many.
 Search = Callable[[PageRequest, str, int], list[http_schema.RecommendedVideo]]
-# Runs some work on a thread.
-Run = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 
 def add(
     app: fastapi.FastAPI,
     funnel: Funnel,
-    run: Run,
+    pool: WorkerPool,
     *,
     hosts: Collection[str],
     rankers: RawRankers,
@@ -55,8 +54,7 @@ def add(
                 )
                 return answer
 
-        result: http_schema.RecommendedVideo = await run(look_up)
-        return result
+        return await pool.run(look_up)
 
     def search_for(request: PageRequest, q: str, limit: int) -> list[http_schema.RecommendedVideo]:
         with funnel.looking(request) as answer:
@@ -88,8 +86,7 @@ def add(
                 query=q, items=items[offset : offset + k], more=len(items) > offset + k
             )
 
-        result: http_schema.SearchAnswer = await run(look_up)
-        return result
+        return await pool.run(look_up)
 
     @app.post("/v1/why", summary="Why videos are on a page, or why not")
     async def why_(body: http_schema.WhyRequest) -> Explanation:
@@ -104,7 +101,6 @@ def add(
             with funnel.looking(http_answers.request_of(body)) as answer:
                 return why.explain(answer, body.video_ids, rankers)
 
-        result: Explanation = await run(explained)
-        return result
+        return await pool.run(explained)
 
     return search_for

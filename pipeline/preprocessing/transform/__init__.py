@@ -1,4 +1,1 @@
-"""Raw examples to transformed ones: what is fitted, the graph, and the kernel that equals it.
-
-Imports features, and nothing else of ours: it runs on workers.
-"""
+"""Raw examples to transformed ones: what is fitted, the graph, and the kernel that equals it."""

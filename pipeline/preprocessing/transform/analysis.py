@@ -66,8 +66,7 @@ class Counts:
         self.compact()
         counts = self._total.filter(pc.greater_equal(self._total["count"], space.min_count))
         ordered = counts.sort_by([("count", "descending"), ("token", "descending")])
-        tokens: list[str] = ordered["token"].slice(0, space.max_size).to_pylist()
-        return tokens
+        return ordered["token"].slice(0, space.max_size).to_pylist()
 
 
 class EstimatedCounts:

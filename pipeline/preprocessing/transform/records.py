@@ -28,8 +28,7 @@ class Encoder:
     def __call__(self, columns: Mapping[str, pa.Array | np.ndarray]) -> list[bytes]:
         """Encodes examples."""
         lists = {name: _as_lists(values) for name, values in columns.items()}
-        encoded: list[bytes] = self._encoder.encode(pa.RecordBatch.from_pydict(lists))
-        return encoded
+        return self._encoder.encode(pa.RecordBatch.from_pydict(lists))
 
 
 def _as_lists(values: pa.Array | np.ndarray) -> pa.ListArray:

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from features import command, dataset, provenance, spec
+from features import command, dataset, reports, spec
 from features.durations import DAY_S
 from features.spec import ResolvedSpec
 from models.baselines import retrieval as baselines
@@ -59,7 +59,7 @@ def candidate_ranks(examples: pathlib.Path, directory: pathlib.Path) -> tuple[np
         embeddings,
         queries,
         catalogue=catalogue,
-        settings=retrieval.RetrievalConfig(
+        settings=evaluation_config.RetrievalConfig(
             ks=settings.ks, exclude_watched=settings.exclude_watched
         ),
     )
@@ -164,7 +164,7 @@ def main(root: str, seed: str = "12", users: str = "3000", days: str = "9") -> N
     document = {
         "experiments": [json.loads(one.to_json()) for one in experiments],
         "settings": {"simulated_with": " ".join(site), "seeds": [1]},
-        "measured": provenance.stamp(),
+        "measured": reports.stamp(),
     }
     (directory / "warm_start.json").write_text(json.dumps(document, indent=1) + "\n")
 

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.tables import logs
+from tests.pipeline.living import killing
+from tests.pipeline.living.killing import SERVER, Point
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -56,7 +58,9 @@ def happened(output):
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory):
     """Two runs of a day: one to its end, one that was killed in the day and went on."""
-    whole, killed = (tmp_path_factory.mktemp("living") / name for name in ("whole", "killed"))
+    root = tmp_path_factory.mktemp("living")
+    whole, site = root / "whole", killing.LivingSite(root / "killed", days=1, seed=3)
+    killed = site.output
     said = run(whole, days=1)
     run(killed, days=1, until=lambda: list(killed.glob("site/logs/watches/**/*.parquet")))
     assert not list(killed.glob("stages/[0-9]*"))
@@ -64,6 +68,11 @@ def lived(tmp_path_factory):
     while started_of(killed):  # The server ends with it.
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    for path in ("*/commit-*", "*/site/logs/[iw]*/*.parquet"):  # Decided, or half carried out.
+        assert site.run(Point(stage="visits 1", module=SERVER, path=path))
+        acknowledged, lost = site.acknowledged()
+        assert acknowledged > 0
+        assert lost == 0
     run(killed, days=1)
     return whole, killed, said
 

@@ -42,26 +42,20 @@ pathlib.Path(os.environ["WATCHNEXT_DONE"]).touch()
 
 CHAIN = (
     declared.Step(
-        name="prepare",
         binary="prepare",
         reads={"logs": declared.LOGS},
         writes=("out", declared.EXAMPLES),
-        packages=(),
     ),
     declared.Step(
-        name="rank",
         binary="rank",
         reads={"examples": declared.EXAMPLES},
         writes=("out", "ranker"),
-        packages=(),
         needs_ranking=True,
     ),
     declared.Step(
-        name="judge",
         binary="judge",
         reads={"examples": declared.EXAMPLES, "ranker": "ranker"},
         writes=("out", "verdict"),
-        packages=(),
     ),
 )
 

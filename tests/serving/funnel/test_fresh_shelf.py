@@ -16,6 +16,7 @@ from serving.funnel.fresh_shelf import ShelvedIndex, Shelver, StackedRows
 from serving.funnel.nominations import Question
 from serving.funnel.page import FunnelConfig, PageRequest
 from serving.history.user_history import unknown_user
+from serving.live.state import half_lives
 from serving.release import manifest as release
 from serving.servables.embedded import EmbeddedBackend
 from serving.server import live_service
@@ -142,6 +143,17 @@ def test_a_later_row_of_a_video_reaches_the_release_that_serves(built, backend, 
     )
     assert np.flatnonzero(~found.allowed(rows)).tolist() == [7]
     assert found.forbidden.tolist() == [3]
+
+
+def test_live_counts_follow_the_half_life_of_the_release_that_serves(
+    built, backend, tmp_path, world
+):
+    arm = dataclasses.replace(built, version="20100101000000")
+    parts = LiveParts(world.serving_root, tmp_path, backend, kept={arm.version})
+    parts.attach(arm)
+    assert parts.state.half_lives_s == half_lives(None)
+    parts.attach(built)
+    assert parts.state.half_lives_s == half_lives(built.site.half_life_s) != half_lives(None)
 
 
 def test_new_videos_reach_every_release_that_serves(built, backend, tmp_path, world):

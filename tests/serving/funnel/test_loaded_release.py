@@ -28,6 +28,16 @@ def load(root, version=None, **more):
     return loaded_release.load(root, version, backend=EmbeddedBackend(), **more)
 
 
+def test_what_was_said_is_counted_where_features_read_it_and_hides_in_any_case(tiny):
+    columns = {"user_id": "u", "video_id": "v1", "time": tiny.now - 60, "kind": "hide"}
+    said = pa.Table.from_pylist([columns | {"channel_id": None, "value": None}])
+    history = dataclasses.replace(unknown_user("u"), feedback=said)
+    for kinds in ((), ("hide",)):
+        viewer = tiny.release(said=kinds).viewer(history, now=tiny.now, context={})
+        assert len(viewer.history.feedback) == len(kinds)
+        assert viewer.hidden.videos == ("v1",)
+
+
 def test_published_release_is_loaded_and_answers_like_its_models(published_root, tiny, tmp_path):
     loaded = load(published_root)
     assert (len(loaded.catalogue), len(loaded.index)) == (48, 48)

@@ -96,7 +96,7 @@ def test_server_does_not_start_on_a_formula_that_its_release_cannot_answer(servi
     config = service.ServiceConfig(
         serving_root=serving_root,
         logs=tmp_path / "logs",
-        history=tmp_path / "history.sqlite",
+        history=str(tmp_path / "history.sqlite"),
         settings=FunnelConfig(page_value="watch_time_s + 30*like"),
     )
     with pytest.raises(command.InputError, match="reads like, but the ranker of release"):

@@ -54,6 +54,23 @@ def trending_of(state, asked, limit=20):
     return Trending(of_build, LiveView(state, CATALOGUE)).nominate(asked, limit)
 
 
+def test_a_new_half_life_counts_as_if_it_had_been_known_from_the_start():
+    known, learnt = LiveState(half_life_s=600.0), LiveState()
+    events = [watch(video, ago, user=f"u{ago}") for video, ago in (("v1", 9000), ("v2", 30))]
+    events += [watch("v1", 8000 + n, user=f"w{n}") for n in range(5)]
+    for state in (known, learnt):
+        state.apply(events)
+    numbers = np.array([0, 1])
+    before = learnt.rates(numbers, region="", now_s=NOW)[1].counts
+    learnt.set_half_life(600.0)
+    _, expected = known.rates(numbers, region="", now_s=NOW)
+    np.testing.assert_allclose(
+        learnt.rates(numbers, region="", now_s=NOW)[1].counts, expected.counts
+    )
+    assert not np.allclose(before, expected.counts)
+    assert learnt.trending("")[1].tolist() == known.trending("")[1].tolist()
+
+
 def test_counts_halve_in_a_half_life():
     counts = DecayedCounts([100.0, 10_000.0])
     # Two watches 150 s ago weigh 0.707 at a half-life of 100 s, less than one of just now.
@@ -71,9 +88,8 @@ def test_counts_stay_finite_for_years_and_late_events_keep_their_weight():
     assert counts.top(0, 5).tolist()[:3] == [1, 2, 3]
 
 
-def test_the_last_watches_of_a_region_are_kept_and_decay(monkeypatch):
-    monkeypatch.setattr(RecentWatches, "ROOM", 4)
-    recent = RecentWatches()
+def test_the_last_watches_of_a_region_are_kept_and_decay():
+    recent = RecentWatches(4)
     recent.add(np.array([1, 1, 1]), np.array([0.0, 1.0, 2.0]))
     recent.add(np.array([2, 2]), np.array([10.0, 11.0]))
     # The first watch is gone: two of each, those of video 2 younger.

@@ -190,7 +190,7 @@ def test_the_page_is_the_one_of_models_in_this_process(server, root, tmp_path):
             service.ServiceConfig(
                 serving_root=root,
                 logs=tmp_path / str(number) / "logs",
-                history=tmp_path / str(number) / "history.sqlite",
+                history=str(tmp_path / str(number) / "history.sqlite"),
                 model_server=address,
                 settings=PATIENT,
             ),

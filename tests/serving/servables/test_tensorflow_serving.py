@@ -307,7 +307,7 @@ def test_page_over_tensorflow_serving_is_the_embedded_page_and_degrades_when_it_
             service.ServiceConfig(
                 serving_root=published_root,
                 logs=tmp_path / str(number) / "logs",
-                history=tmp_path / str(number) / "history.sqlite",
+                history=str(tmp_path / str(number) / "history.sqlite"),
                 model_server=address,
             ),
             clock=Clock(now=lambda: tiny.now),
@@ -339,7 +339,7 @@ def test_publication_under_a_model_server_is_waited_for_and_then_serves(
         service.ServiceConfig(
             serving_root=serving_root,
             logs=tmp_path / "logs",
-            history=tmp_path / "history.sqlite",
+            history=str(tmp_path / "history.sqlite"),
             model_server=f"127.0.0.1:{port}",
         ),
         clock=Clock(now=lambda: tiny.now),

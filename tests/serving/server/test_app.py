@@ -371,7 +371,7 @@ def test_caller_who_goes_away_keeps_no_place(running):
 def test_history_that_is_no_database_is_one_clear_message(serving_root, tmp_path):
     (tmp_path / "h").write_text("no database" * 100)
     config = service.ServiceConfig(
-        serving_root=serving_root, logs=tmp_path / "logs", history=tmp_path / "h"
+        serving_root=serving_root, logs=tmp_path / "logs", history=str(tmp_path / "h")
     )
     with pytest.raises(command.InputError, match="the history store .* cannot be opened"):
         service.build(config)

@@ -159,7 +159,7 @@ def served(published_root, tmp_path, experiment_file, tiny):
         config = service.ServiceConfig(
             serving_root=root,
             logs=tmp_path / "logs",
-            history=tmp_path / "history.sqlite",
+            history=str(tmp_path / "history.sqlite"),
             experiment=experiment_file(arms=arms),
             settings=tiny.patient(),
         )
@@ -265,7 +265,7 @@ def test_current_release_is_not_loaded_twice_for_an_arm(published_root, tmp_path
         service.ServiceConfig(
             serving_root=published_root,
             logs=tmp_path / "logs",
-            history=tmp_path / "history.sqlite",
+            history=str(tmp_path / "history.sqlite"),
             experiment=experiment_file(arms=arms),
         )
     )

@@ -1,0 +1,318 @@
+"""Kills everything of a living site at one scripted event of one of its processes.
+
+Python tells audit hooks of each file that a process opens, renames or removes, before it does. A
+``sitecustomize`` of ours, which every process of a run starts with, counts these events in the
+process that a point names, and at the chosen one stops and kills (SIGKILL) all processes of the
+run: as if the machine had lost power right there. Nothing of the product knows of it.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+
+from features.tables import logs
+from serving.events import compaction
+from serving.funnel import before_release
+from serving.release import manifest as release
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
+_LATER_S = 1 << 33
+
+# KILL: JSON with the run, a directory for traces ("" for none), and a point, if any.
+_HOOK = r"""
+import fnmatch, json, os, signal, sys
+
+EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
+told = json.loads(os.environ.get("KILL") or "{}")
+point, state = told.get("point"), {"seen": 0, "busy": False}
+module = next((m for m in told.get("modules", ()) for a in sys.orig_argv if m in a), None)
+
+
+def die():
+    needle, me = told["run"].encode(), os.getpid()
+    others = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != me:
+            try:
+                with open(f"/proc/{entry}/environ", "rb") as file:
+                    if needle in file.read():
+                        others.append(int(entry))
+            except OSError:
+                pass
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in others:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+    with open(told["mark"], "w") as file:
+        file.write(str(len(others) + 1))
+    os.kill(me, signal.SIGKILL)
+
+
+def look(event, args):
+    if event not in EVENTS or state["busy"]:
+        return
+    if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
+        if not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
+            if not (point and point["reads"]):
+                return
+    path = str(args[1] if event in ("os.rename", "os.link") else args[0])
+    if told["output"] not in path:
+        return
+    state["busy"] = True
+    if told["trace"]:
+        with open(f"{told['trace']}/{module}.{os.getpid()}", "a") as file:
+            file.write(f"{event} {path}\n")
+    if point and module == point["module"] and fnmatch.fnmatch(path, point["path"]):
+        state["seen"] += 1
+        if state["seen"] == point["count"]:
+            die()
+    state["busy"] = False
+
+
+if module and (told["trace"] or point and point["module"] == module):
+    sys.addaudithook(look)
+"""
+# The run itself, which writes down what the server acknowledged.
+_DRIVER = r"""
+import json, runpy, sys
+from pipeline.living import client
+
+told = open(sys.argv.pop(1), "a")
+post = client.Client.post
+
+
+def noted(self, path, question):
+    answer = post(self, path, question)
+    kept = question["events"] if path == "/v1/events" else answer["release_id"]
+    told.write(json.dumps([path, kept]) + "\n")
+    told.flush()
+    return answer
+
+
+client.Client.post = noted
+runpy.run_module("pipeline.living_site", run_name="__main__", alter_sys=True)
+"""
+RUNNER, SERVER, RETRAIN = "pipeline.living_site", "serving.serve", "pipeline.retrain"
+STEPS = (
+    "pipeline.preprocess",
+    "serving.judge_examples",
+    "models.train_candidate",
+    "models.train_ranker",
+    "models.evaluate",
+    "serving.learn_order",
+    "pipeline.join_holdout",
+    "models.refit",
+    "serving.build_release",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """A moment: just before an event of a process.
+
+    Attributes:
+        stage: Stage of the run, for people.
+        module: Module of the process.
+        path: Pattern of the path that the event is about.
+        count: Number of such an event since the process started, from 1.
+        reads: Whether files that are opened for reading count too.
+    """
+
+    stage: str
+    module: str
+    path: str = "*"
+    count: int = 1
+    reads: bool = False
+
+
+class LivingSite:
+    """A living site of the tiny preset below a directory, run and killed from outside."""
+
+    def __init__(self, root: pathlib.Path, *, days: int, seed: int) -> None:
+        self.output = root / "living"
+        self.trace = root / "trace"
+        self.said = root / "said.txt"
+        self._root, self._flags = root, [f"--days={days}", f"--seed={seed}", "--preset=tiny"]
+        self._acknowledged = root / "acknowledged.jsonl"
+        self.served: set[str] = set()
+        self.broken: list[str] = []
+        (root / "hook").mkdir(parents=True)
+        (root / "hook" / "sitecustomize.py").write_text(_HOOK)
+        self.trace.mkdir()
+
+    def run(self, point: Point | None = None, *, trace: bool = False) -> bool:
+        """Runs until it is killed at a point, or to its end; returns whether it was killed."""
+        mark = self._root / "mark"
+        mark.unlink(missing_ok=True)
+        self._acknowledged.unlink(missing_ok=True)
+        told = {
+            "run": uuid.uuid4().hex,
+            "output": str(self.output),
+            "trace": str(self.trace) if trace else "",
+            "modules": [RUNNER, SERVER, RETRAIN, *STEPS],
+            "point": dataclasses.asdict(point) if point else None,
+            "mark": str(mark),
+        }
+        path = os.pathsep.join([str(self._root / "hook"), str(CHECKOUT)])
+        line = [sys.executable, "-c", _DRIVER, str(self._acknowledged), *self._flags]
+        with self.said.open("ab") as said:
+            process = subprocess.Popen(
+                [*line, f"--output={self.output}"],
+                cwd=CHECKOUT,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, "KILL": json.dumps(told), "PYTHONPATH": path},
+            )
+            with _Probe(self, process):
+                process.wait()
+        killed = mark.exists()
+        assert killed or process.returncode == 0, self.said.read_text()[-3000:]
+        while _alive(told["run"]):
+            time.sleep(0.02)
+        return killed
+
+    def traced(self, module: str) -> list[list[str]]:
+        """Events of each process of a module, in the order in which they started."""
+        paths = sorted(self.trace.glob(f"{module}.*"), key=lambda path: path.stat().st_ctime_ns)
+        return [path.read_text().splitlines() for path in paths]
+
+    def current(self) -> str:
+        """The release that a server would find now, after each of its files was verified."""
+        root = self.output / "site" / "serving_root"
+        version = release.stated_current(root)
+        return release.load(root, version).version if version else ""
+
+    def acknowledged(self) -> tuple[int, int]:
+        """Numbers of watches and searches acknowledged since the last start, and of lost ones.
+
+        What is in the event log is moved into the tables of a copy first.
+        """
+        events = [
+            event
+            for path, kept in map(json.loads, _lines(self._acknowledged))
+            if path == "/v1/events"
+            for event in kept
+        ]
+        copy = self._root / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.output / "site" / "logs", copy)
+        compaction.compact(copy, wall_s=_LATER_S, flush=True)
+        wanted = collections.Counter(_key(event) for event in events if _key(event))
+        have = collections.Counter()
+        for table, columns in _COLUMNS.items():
+            if wanted and table in logs.tables_in(copy):
+                rows = logs.read_table(copy, table).select(columns).to_pylist()
+                have.update((table, *(row[name] for name in columns)) for row in rows)
+        shutil.rmtree(copy)
+        return wanted.total(), (wanted - have).total()
+
+    def pages_of_unknown_releases(self) -> int:
+        """Number of pages since the last start whose release was never verified whole."""
+        pages = [kept for path, kept in map(json.loads, _lines(self._acknowledged))
+                 if path in {"/v1/recommendations", "/v1/related"}]  # fmt: skip
+        for version in set(pages) - self.served:  # The probe may not have come by since.
+            self._verify(version)
+        return sum(page not in self.served for page in pages)
+
+    def _verify(self, version: str) -> None:
+        """Notes whether a release that is served is whole."""
+        try:
+            if version != before_release.VERSION:
+                release.load(self.output / "site" / "serving_root", version)
+        except release.ReleaseRefusedError as error:
+            self.broken.append(f"{version}: {error}")
+        else:
+            self.served.add(version)
+
+    def end(self) -> dict[str, object]:
+        """What a run came to, without times and names of releases."""
+        report = json.loads((self.output / "report.json").read_text())
+        keys = ("outcome", "exit_code", "gates")
+        return {
+            "figures": report["figures"],
+            "nights": {d: {k: n[k] for k in keys} for d, n in report["nights"].items()},
+            "visits": {d: sum(v["answers"].values()) for d, v in report["visits"].items()},
+            "logs": {
+                table: logs.read_table(self.output / "site" / "logs", table).num_rows
+                for table in sorted(logs.tables_in(self.output / "site" / "logs"))
+            },
+        }
+
+
+_COLUMNS = {
+    "watches": ["user_id", "video_id", "watch_time_s"],
+    "searches": ["user_id", "query", "time"],
+}
+
+
+def _key(event):
+    table = {"watch": "watches", "search": "searches"}.get(event["type"])
+    return table and (table, *(event[name] for name in _COLUMNS[table]))
+
+
+def _lines(path):
+    """Whole lines of a file: the last one may have been cut off."""
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def _alive(run: str) -> bool:
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and run.encode() in (entry / "environ").read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+class _Probe:
+    """Asks the server all the time what it serves, and verifies each release that it names."""
+
+    def __init__(self, site: LivingSite, process: "subprocess.Popen[bytes]") -> None:
+        self._site, self._process = site, process
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join()
+
+    def _ask(self) -> None:
+        port = None
+        while self._process.poll() is None:
+            time.sleep(0.05)
+            port = port or _port(self._site.output)
+            if port is None:
+                continue
+            try:
+                url = f"http://127.0.0.1:{port}/v1/release"
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    version = json.load(answer)["release_id"]
+            except OSError:
+                continue
+            if version not in self._site.served:
+                self._site._verify(version)
+
+
+def _port(output: pathlib.Path) -> int | None:
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_text().split("\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if "serving.serve" in words and any(str(output) in word for word in words):
+            ports = [w for w in words if w.startswith("--port=")]
+            return int(ports[0].partition("=")[2]) if ports else None
+    return None
