@@ -28,9 +28,8 @@ PASS, FAIL, NOT_CHECKED = "pass", "FAIL", "not checked"
 # A slice of users may be searched a little worse than all of them, not much.
 WORST_SLICE_SLACK = 0.05
 # Lists of recommendations differ less than what people watch, since chance is not in them. They
-# must hold this share of the videos, and differ from each other by this share of the difference,
-# that lists drawn from the watches of the same days do. On a portal where the last hour decides,
-# lists of ten of a healthy model have shown .09 of that difference.
+# must hold this share of the videos, and differ from each other by this share of the difference
+# (.09 at a healthy portal of the last hour), that lists drawn from the watches of those days do.
 MIN_SPREAD = 0.1
 MIN_DIFFERENCE = 0.02
 # A list of k videos is a quarter of what is asked, so up to three lists for all are found.
