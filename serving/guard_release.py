@@ -15,6 +15,7 @@ What was done stands in the serving root (``rollbacks/``), and in ``/v1/admin/gu
 """
 
 import contextlib
+import functools
 import pathlib
 import signal
 import sys
@@ -71,7 +72,9 @@ def main() -> None:
             root,
             config,
             totals=servers.totals,
-            roll_back=carrying_out.Rollbacks(_SERVING_ROOT.value, hook=_HOOK.value),
+            roll_back=functools.partial(
+                carrying_out.roll_back, serving_root=_SERVING_ROOT.value, hook=_HOOK.value
+            ),
         )
         if _METRICS_PORT.value is not None:
             carrying_out.expose(guard, servers, port=_METRICS_PORT.value)

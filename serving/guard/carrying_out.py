@@ -11,30 +11,23 @@ from serving.process import hooks
 from serving.release import publication, rollbacks, stored_root
 
 
-class Rollbacks:
-    """Rolls back a serving root, local or in a store; called with a decision."""
+def roll_back(decision: Decision, *, serving_root: str, hook: str | None = None) -> None:
+    """Rolls back a serving root, local or in a store, unless another release serves by now.
 
-    def __init__(self, serving_root: str, *, hook: str | None = None) -> None:
-        self._root = serving_root
-        self._hook = hook
-
-    def __call__(self, decision: Decision) -> None:
-        """Rolls back, unless another release serves by now.
-
-        Raises:
-            InputError: That is so, or the release to go back to is refused.
-        """
-        with stored_root.changed(self._root, also=decision.new) as local:
-            publication.rollback(
-                local,
-                decision.new,
-                seen=decision.old,
-                by=rollbacks.GUARD,
-                reason=decision.reason,
-                evidence=decision.evidence,
-            )
-        if self._hook:
-            hooks.tell(self._hook, "rolled_back", dataclasses.asdict(decision))
+    Raises:
+        InputError: That is so, or the release to go back to is refused.
+    """
+    with stored_root.changed(serving_root, also=decision.new) as local:
+        publication.rollback(
+            local,
+            decision.new,
+            seen=decision.old,
+            by=rollbacks.GUARD,
+            reason=decision.reason,
+            evidence=decision.evidence,
+        )
+    if hook:
+        hooks.tell(hook, "rolled_back", dataclasses.asdict(decision))
 
 
 def expose(guard: Guard, servers: Servers, *, port: int) -> None:

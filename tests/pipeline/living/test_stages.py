@@ -1,8 +1,11 @@
 import os
+import threading
+import time
 
 import pytest
 
 from pipeline.living.stages import Stages
+from serving.events import compaction
 
 
 @pytest.fixture
@@ -34,6 +37,29 @@ def test_a_stage_is_there_when_it_is_whole_and_the_site_goes_back_to_it(tmp_path
     waiting = site["logs"] / ".event_log" / "held.jsonl"
     assert (waiting.read_text(), waiting.stat().st_mtime) == ("waits", 5)
     assert not (site["root"] / "half").exists()
+
+
+def test_nothing_is_kept_while_the_event_log_moves_into_the_tables(tmp_path, site):
+    compacting = threading.Event()
+
+    def compact():
+        with compaction.paused(site["logs"]):  # As whoever compacts holds it.
+            (site["logs"] / ".event_log" / "commit-1").mkdir()
+            compacting.set()
+            time.sleep(0.2)
+            (site["logs"] / ".event_log" / "commit-1").rmdir()
+            (site["logs"] / "moved.parquet").write_text("m")
+
+    thread = threading.Thread(target=compact)
+    thread.start()
+    compacting.wait()
+    stages = Stages(tmp_path / "stages")
+    with stages.adding("visits-1", site):
+        pass
+    thread.join()
+    kept = stages.path("visits-1") / "site" / "logs"
+    assert (kept / "moved.parquet").read_text() == "m"
+    assert not (kept / ".event_log" / "commit-1").exists()
 
 
 def test_before_the_first_stage_the_site_is_empty(tmp_path, site):

@@ -1,5 +1,6 @@
 """The guard: what it watches, when it goes back, and when it never does."""
 
+import functools
 import http.server
 import json
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from features import command
-from serving.guard.carrying_out import Rollbacks
+from serving.guard import carrying_out
 from serving.guard.config import GuardConfig
 from serving.guard.polling import Servers
 from serving.guard.tallies import FAILED, KINDS, WHOLE, Tally
@@ -34,7 +35,8 @@ class Site:
             root,
             CONFIG,
             totals=lambda: dict(self.counted),
-            roll_back=roll_back or Rollbacks(str(root)),
+            roll_back=roll_back
+            or functools.partial(carrying_out.roll_back, serving_root=str(root)),
             clock=lambda: self.now,
         )
 
