@@ -38,6 +38,8 @@ module = next((m for m in told.get("modules", ()) for a in sys.orig_argv if m in
 
 
 def die():
+    # A run that is killed has those that it started get SIGTERM: this process is not to heed it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     with open(told["mark"], "w") as file:  # Before anybody sees that the run has ended.
         file.write(str(os.getpid()))
     needle, me = told["run"].encode(), os.getpid()
