@@ -1,6 +1,6 @@
 """Learns the order of pages from watches that happened, and judges it on others.
 
-The weights of the conditional logit (:mod:`serving.funnel.page_order`) are found by Newton's
+The weights of the conditional logit (:mod:`serving.funnel.page_order`) are solution by Newton's
 method, from watches that happened after the funnel could have been asked and that its models have
 not learnt (:mod:`serving.batch.backtest`). Negatives are sampled evenly from the candidates,
 which leaves the weights right (McFadden, 1978).
@@ -205,18 +205,18 @@ def fit(
     count = np.ones(len(z)) if weights is None else weights
     watched = count @ z[np.arange(len(z)), target]
     flat = z.reshape(-1, z.shape[2])
-    found = np.zeros(z.shape[2])
+    solution = np.zeros(z.shape[2])
     for _ in range(steps):
-        logits = np.where(is_there, z @ found, -np.inf)
+        logits = np.where(is_there, z @ solution, -np.inf)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         expected = np.einsum("sm,smf->sf", p, z)
-        gradient = watched - count @ expected - l2 * found
+        gradient = watched - count @ expected - l2 * solution
         p *= count[:, np.newaxis]
         hessian = flat.T @ (flat * p.reshape(-1, 1)) - (expected.T * count) @ expected
-        step = np.linalg.solve(hessian + l2 * np.eye(len(found)), gradient)
+        step = np.linalg.solve(hessian + l2 * np.eye(len(solution)), gradient)
         step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
-        found += step
+        solution += step
         if np.abs(step).max() < 1e-4:
             break
-    return found / scale
+    return solution / scale
