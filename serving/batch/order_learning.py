@@ -1,9 +1,13 @@
 """Learns the order of pages from watches that happened, and judges it on others.
 
-The weights of the conditional logit (:mod:`serving.funnel.page_order`) are found by Newton's
+The weights of the conditional logit (:mod:`serving.funnel.page_order`) are solution by Newton's
 method, from watches that happened after the funnel could have been asked and that its models have
 not learnt (:mod:`serving.batch.backtest`). Negatives are sampled evenly from the candidates,
 which leaves the weights right (McFadden, 1978).
+
+Where there is a ranker a watch counts for the time that it took, as what a page is for is watch
+time: by counts alone short watches that happen anyway decide. On logs of watches alone each counts
+once.
 
 A blend that is worse than one of its parts is worth nothing. So the older two thirds of the watches
 teach, and on the newest third the learned order stands beside each order by one part alone: by live
@@ -85,12 +89,21 @@ class Lessons:
         self._candidates: list[npt.NDArray[np.float32]] = []
         self._watched: list[int] = []
         self._users: list[str] = []
+        self._counts: list[float] = []
 
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def add(self, x: Floats, watched: int, *, user_id: str) -> None:
-        """Takes in the candidates of a page, float [n, F], and which of them was watched."""
+    def add(self, x: Floats, watched: int, *, user_id: str, count: float = 1.0) -> None:
+        """Takes in a page.
+
+        Args:
+            x: float [n, F], its candidates.
+            watched: Number of the one that was watched.
+            user_id: User who watched it.
+            count: What this watch counts, 0 or more: 1, or the time that it took.
+        """
+        self._counts.append(count)
         self._candidates.append(x.astype(np.float32))
         self._watched.append(watched)
         self._users.append(user_id)
@@ -119,19 +132,25 @@ class Lessons:
             if len(others) > NEGATIVES:
                 others = rng.choice(others, NEGATIVES, replace=False)
             x[row, : len(others) + 1] = candidates[np.concatenate([[watched], others])]
-        return fit(x, np.zeros(len(x), np.int64))
+        return fit(x, np.zeros(len(x), np.int64), weights=self._weights(places))
+
+    def _weights(self, places: Sequence[int]) -> Floats:
+        """Returns what each watch counts, float64 [n], on average 1."""
+        counts = np.array([self._counts[place] for place in places])
+        return counts / counts.mean() if counts.any() else np.ones(len(places))
 
     def _hits(self, weights: Floats, places: Sequence[int]) -> Floats:
-        """Returns float64 [n, cutoffs]: whether the watched candidate is among the first.
+        """Returns float64 [n, cutoffs]: what counts of the watches that are among the first.
 
         Among equal scores a place is a matter of chance, so a hit counts as likely as it is.
         """
         hits = np.zeros((len(places), len(CUTOFFS)))
+        weights_of = self._weights(places)
         for row, place in enumerate(places):
             scores = self._candidates[place] @ weights
             mine = scores[self._watched[place]]
             better, equal = (scores > mine).sum(), (scores == mine).sum()
-            hits[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0)
+            hits[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0) * weights_of[row]
         return hits
 
 
@@ -161,12 +180,20 @@ def _judged(hits: Mapping[str, Floats], users: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def fit(x: np.ndarray, target: np.ndarray, *, l2: float = 1.0, steps: int = 12) -> np.ndarray:
+def fit(
+    x: np.ndarray,
+    target: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    l2: float = 1.0,
+    steps: int = 12,
+) -> np.ndarray:
     """Returns the weights that maximise the likelihood of the targets, float64 [F].
 
     Args:
         x: float [S, M, F], the candidates of each sample; rows of NaN are no candidates.
         target: int [S], which of them was watched.
+        weights: float64 [S], how often each sample counts, 0 or more; None for once.
         l2: Weight of the penalty on squared weights of standardised columns.
         steps: Number of Newton steps at most.
     """
@@ -175,19 +202,21 @@ def fit(x: np.ndarray, target: np.ndarray, *, l2: float = 1.0, steps: int = 12) 
     mean, scale = real.mean(axis=0), real.std(axis=0)
     scale = np.where(scale > 1e-9, scale, np.inf)  # A column that says nothing gets weight 0.
     z = np.where(is_there[:, :, np.newaxis], (x - mean) / scale, 0.0)
-    watched = z[np.arange(len(z)), target].sum(axis=0)
+    count = np.ones(len(z)) if weights is None else weights
+    watched = count @ z[np.arange(len(z)), target]
     flat = z.reshape(-1, z.shape[2])
-    weights = np.zeros(z.shape[2])
+    solution = np.zeros(z.shape[2])
     for _ in range(steps):
-        logits = np.where(is_there, z @ weights, -np.inf)
+        logits = np.where(is_there, z @ solution, -np.inf)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         expected = np.einsum("sm,smf->sf", p, z)
-        gradient = watched - expected.sum(axis=0) - l2 * weights
-        hessian = flat.T @ (flat * p.reshape(-1, 1)) - expected.T @ expected
-        step = np.linalg.solve(hessian + l2 * np.eye(len(weights)), gradient)
+        gradient = watched - count @ expected - l2 * solution
+        p *= count[:, np.newaxis]
+        hessian = flat.T @ (flat * p.reshape(-1, 1)) - (expected.T * count) @ expected
+        step = np.linalg.solve(hessian + l2 * np.eye(len(solution)), gradient)
         step /= max(1.0, float(np.abs(step).max()))  # Far from the optimum, no wild leaps.
-        weights += step
+        solution += step
         if np.abs(step).max() < 1e-4:
             break
-    return weights / scale
+    return solution / scale

@@ -88,6 +88,10 @@ class PastFunnel:
         self._funnel = settings.funnel
         self._watches = log.tables["watches"]
         self._times = np.asarray(combined(self._watches["time"]), np.int64)
+        # What a page is for: time where there is a ranker, which reads it, and else watches.
+        self._counts = np.ones(len(self._times))
+        if release.ranker is not None:
+            self._counts = np.asarray(combined(self._watches["watch_time_s"]), np.float64)
         self.labels = self._chosen()
         self._places = np.arange(len(self.labels))
         self._state = LiveState(half_life_s=release.site.half_life_s)
@@ -134,7 +138,8 @@ class PastFunnel:
                 place = np.flatnonzero(answer.gathered.rows == self._rows[number])
                 if answer.columns is not None and len(place):
                     user_id = users[int(number)].as_py()
-                    lessons.add(answer.columns, int(place[0]), user_id=user_id)
+                    count = float(self._counts[number])
+                    lessons.add(answer.columns, int(place[0]), user_id=user_id, count=count)
         return lessons
 
     @property

@@ -49,6 +49,34 @@ def test_samples_of_different_size_can_be_mixed():
     np.testing.assert_allclose(order_learning.fit(x[kept], target[kept]), truth, atol=0.12)
 
 
+def test_samples_count_as_often_as_their_weights_say():
+    x, target = world(400, 10, np.array([1.0, -1.0]), seed=6)
+    weights = np.tile([0.0, 1.0, 1.0, 2.0], 100)
+    repeated = np.repeat(np.arange(400), weights.astype(int))
+    np.testing.assert_allclose(
+        order_learning.fit(x, target, weights=weights),
+        order_learning.fit(x[repeated], target[repeated]),
+        rtol=0.02,
+    )
+
+
+def test_short_watches_do_not_decide_where_watches_count_for_their_time():
+    """Two of three are short and of what is live; the others are long and of what co-watch says."""
+    rng = np.random.default_rng(7)
+    live, co_watch = NAMES.index("log_live_watches_1h"), NAMES.index("co_watch_score")
+    by_count, by_time = Lessons(), Lessons()
+    for number in range(600):
+        x = np.zeros((40, len(NAMES)))
+        x[:, [live, co_watch]] = rng.normal(0, 1, (40, 2))
+        is_short = number % 3 > 0
+        watched = int(x[:, live if is_short else co_watch].argmax())
+        by_count.add(x, watched, user_id=str(number % 50))
+        by_time.add(x, watched, user_id=str(number % 50), count=5.0 if is_short else 300.0)
+    counted, timed = by_count.learned().order.weights, by_time.learned().order.weights
+    assert counted[live] > 1.3 * counted[co_watch] > 0
+    assert timed[co_watch] > 3 * timed[live]
+
+
 def test_few_watches_teach_nothing():
     lessons = Lessons()
     for _ in range(order_learning.MIN_SAMPLES - 1):
