@@ -16,7 +16,7 @@ MODULES = [
     "models.evaluation.sequential",
     "models.losses",
     "models.spread",
-    "pipeline.benchmarks.results",
+    "pipeline.benchmarks.measured",
     "pipeline.steps.schedule",
     "serving.batch.health",
     "serving.ordering.page_value",
