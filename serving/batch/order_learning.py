@@ -60,8 +60,9 @@ class Learned:
         order: Order to serve; None where there are fewer than :data:`MIN_SAMPLES` watches to learn
             from.
         figures: Figures of the watches that it was judged on, JSON values: ``watches``, ``hits`` by
-            order and cutoff, ``best_single``, ``chosen``, and ``difference`` by cutoff: the chosen
-            order minus the best single one, ``value, low, high``.
+            order and cutoff (shares of what the watches count together), ``best_single``,
+            ``chosen``, and ``difference`` by cutoff: the chosen order minus the best single one,
+            ``value, low, high``.
     """
 
     order: PageOrder | None
@@ -132,9 +133,9 @@ class Lessons:
             if len(others) > NEGATIVES:
                 others = rng.choice(others, NEGATIVES, replace=False)
             x[row, : len(others) + 1] = candidates[np.concatenate([[watched], others])]
-        return fit(x, np.zeros(len(x), np.int64), weights=self._weights(places))
+        return fit(x, np.zeros(len(x), np.int64), counts=self._relative(places))
 
-    def _weights(self, places: Sequence[int]) -> Floats:
+    def _relative(self, places: Sequence[int]) -> Floats:
         """Returns what each watch counts, float64 [n], on average 1."""
         counts = np.array([self._counts[place] for place in places])
         return counts / counts.mean() if counts.any() else np.ones(len(places))
@@ -145,12 +146,12 @@ class Lessons:
         Among equal scores a place is a matter of chance, so a hit counts as likely as it is.
         """
         hits = np.zeros((len(places), len(CUTOFFS)))
-        weights_of = self._weights(places)
+        relative = self._relative(places)
         for row, place in enumerate(places):
             scores = self._candidates[place] @ weights
             mine = scores[self._watched[place]]
             better, equal = (scores > mine).sum(), (scores == mine).sum()
-            hits[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0) * weights_of[row]
+            hits[row] = np.clip((np.array(CUTOFFS) - better) / equal, 0.0, 1.0) * relative[row]
         return hits
 
 
@@ -184,7 +185,7 @@ def fit(
     x: np.ndarray,
     target: np.ndarray,
     *,
-    weights: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
     l2: float = 1.0,
     steps: int = 12,
 ) -> np.ndarray:
@@ -193,7 +194,7 @@ def fit(
     Args:
         x: float [S, M, F], the candidates of each sample; rows of NaN are no candidates.
         target: int [S], which of them was watched.
-        weights: float64 [S], how often each sample counts, 0 or more; None for once.
+        counts: float64 [S], how often each sample counts, 0 or more; None for once.
         l2: Weight of the penalty on squared weights of standardised columns.
         steps: Number of Newton steps at most.
     """
@@ -202,7 +203,7 @@ def fit(
     mean, scale = real.mean(axis=0), real.std(axis=0)
     scale = np.where(scale > 1e-9, scale, np.inf)  # A column that says nothing gets weight 0.
     z = np.where(is_there[:, :, np.newaxis], (x - mean) / scale, 0.0)
-    count = np.ones(len(z)) if weights is None else weights
+    count = np.ones(len(z)) if counts is None else counts
     watched = count @ z[np.arange(len(z)), target]
     flat = z.reshape(-1, z.shape[2])
     solution = np.zeros(z.shape[2])

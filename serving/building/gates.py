@@ -304,7 +304,7 @@ def page_order(judged: Mapping[str, Any]) -> list[Gate]:
         low, high = _bounds(change)
         gates.append(
             decided(
-                f"watched video in the first {k} of the page, {judged['chosen']} order, against "
+                f"what is watched, in the first {k} of the page, {judged['chosen']} order, against "
                 f"{best}",
                 f"{value:.4f}; minus {best}: {change['value']:+.4f} [{low:+.4f}, {high:+.4f}]",
                 "interval of the difference not wholly below 0",

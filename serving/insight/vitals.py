@@ -1,6 +1,6 @@
 """The numbers that a server counts for Prometheus, and how far its site has drifted, for people.
 
-They are of one process, since it started; whoever looks twice has what happened in between.
+They are of one server, since it started; whoever looks twice has what happened in between.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class Drift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Vitals:
-    """What one process has counted.
+    """What one server has counted.
 
     Attributes:
         now: Moment, Unix seconds.

@@ -88,7 +88,7 @@ def add(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
 def _add_server(app: fastapi.FastAPI, parts: Parts, pool: WorkerPool) -> None:
     funnel = parts.funnel
 
-    @app.get(f"{PREFIX}/vitals", summary="What this process has counted, and drift")
+    @app.get(f"{PREFIX}/vitals", summary="What this server has counted, and drift")
     async def read_vitals() -> vitals.Vitals:
         def read() -> vitals.Vitals:
             with funnel.releases.pin() as release:

@@ -1,16 +1,13 @@
 """Sites of one video and of twenty: every default, a release, and what a gate is there for."""
 
-import shutil
-
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 
 from features.durations import DAY_S
 from features.tables import logs
-from models.candidate import model as candidate_model
 from serving.release import manifest as release
+from tests.e2e import collapse
 
 _USERS, _DAYS, _END_S = 200, 10, 1_764_460_800
 
@@ -65,20 +62,5 @@ def test_a_site_of_twenty_videos_is_published(twenty):
 
 
 def test_a_model_with_one_list_for_everybody_is_not(twenty, run_command, tmp_path):
-    before = release.current(twenty / "serving_root")
-    work = twenty / "work"
-    collapsed = tmp_path / "collapsed"
-    shutil.copytree(work / "final_candidate_model", collapsed)
-    model = candidate_model.load(collapsed)
-    biases = model.softmax_biases.rows
-    biases.assign(100.0 * np.arange(biases.shape[0])[:, np.newaxis])
-    tf.train.Checkpoint(model=model).write(str(collapsed / "weights"))
-    refused = run_command(
-        "serving.build_release",
-        f"--examples={work / 'final_examples'}",
-        f"--candidate_model={collapsed}",
-        f"--serving_root={twenty / 'serving_root'}",
-    )
-    assert refused.returncode == 3, refused.stdout + refused.stderr
-    assert "FAIL         mean overlap of the top 10 of two users: 1.0000" in refused.stdout
-    assert release.current(twenty / "serving_root") == before
+    said = collapse.refused(twenty, run_command, tmp_path)
+    assert "FAIL         mean overlap of the top 10 of two users: 1.0000" in said

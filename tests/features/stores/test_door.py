@@ -50,13 +50,13 @@ def test_nothing_is_written_by_a_command_that_fails_and_its_work_stays(store):
 
 
 def test_what_is_gone_on_with_is_there(store):
-    write(store.url("door/work/a"), b"before")
-    values = {"work": store.url("door/work")}
+    write(store.url("door/run/a"), b"before")
+    values = {"work": store.url("door/run")}
     with door.opened(values, updates=["work"]):
         here = files.pathlib.Path(values["work"])
         assert (here / "a").read_text() == "before"
         (here / "b").write_text("after")
-    place = locations.parse(store.url("door/work/b"))
+    place = locations.parse(store.url("door/run/b"))
     assert objects.at(place).read(place.key)[0] == b"after"
 
 

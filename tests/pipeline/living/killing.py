@@ -20,6 +20,7 @@ import urllib.request
 import uuid
 
 from features.tables import logs
+from pipeline.steps import declared
 from serving.events import compaction
 from serving.funnel import before_release
 from serving.release import manifest as release
@@ -111,17 +112,7 @@ client.Client.post = noted
 runpy.run_module("pipeline.living_site", run_name="__main__", alter_sys=True)
 """
 RUNNER, SERVER, RETRAIN = "pipeline.living_site", "serving.serve", "pipeline.retrain"
-STEPS = (
-    "pipeline.preprocess",
-    "serving.judge_examples",
-    "models.train_candidate",
-    "models.train_ranker",
-    "models.evaluate",
-    "serving.learn_order",
-    "pipeline.join_holdout",
-    "models.refit",
-    "serving.build_release",
-)
+STEPS = tuple(step.binary for step in declared.STEPS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def test_samples_count_as_often_as_their_weights_say():
     weights = np.tile([0.0, 1.0, 1.0, 2.0], 100)
     repeated = np.repeat(np.arange(400), weights.astype(int))
     np.testing.assert_allclose(
-        order_learning.fit(x, target, weights=weights),
+        order_learning.fit(x, target, counts=weights),
         order_learning.fit(x[repeated], target[repeated]),
         rtol=0.02,
     )
