@@ -278,7 +278,7 @@ def train(
     model_config: RankerConfig,
     settings: TrainingConfig,
     *,
-    warm: warm_start.WarmStart | None = None,
+    warm: config.WarmStart = config.COLD,
 ) -> loop.Result:
     """Trains a ranker on the examples and saves it; arguments as for the candidate model.
 
