@@ -10,7 +10,7 @@ import pytest
 
 from features.screen import quiet
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 # As TensorFlow 2.21 wrote them.
 NOISE = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
