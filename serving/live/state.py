@@ -84,6 +84,12 @@ class Rates:
     counts: np.ndarray
     region_lift: np.ndarray
 
+    @property
+    def of_day_here(self) -> np.ndarray:
+        """Watches within a day, as if everywhere were the region of the viewer: float64 [n]."""
+        of_day = self.counts[-1]
+        return np.where(of_day > 0, of_day * np.exp(self.region_lift), 0.0)
+
 
 class LiveState:
     """What everybody watches now, as the module tells; safe for threads."""
