@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.as_of import pages
 from models.evaluation import pair_counts
 from models.evaluation import repeat_bias as repeats
 
@@ -290,20 +289,6 @@ def pair_loss_by_user(
         numerator=_total(user_codes, watch * (ahead + 0.5 * equal), size),
         denominator=_total(user_codes, watch * unclicked, size),
     )
-
-
-def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
-    """Returns int64 [n] page codes for a log without pages, see :mod:`features.as_of.pages`.
-
-    Args:
-        user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
-        times: Time of each row, int64 [n], Unix seconds.
-    """
-    users, seconds = codes_of(user_ids), np.asarray(times, np.int64)
-    order = np.lexsort((seconds, users))
-    codes = np.empty(len(order), np.int64)
-    codes[order] = np.cumsum(pages.begins(users[order], seconds[order])) - 1
-    return codes
 
 
 def auc(scores: npt.ArrayLike, clicked: npt.ArrayLike) -> float:
