@@ -1,0 +1,94 @@
+"""Grids of what users did, laid out by name; those of a page by compiled loops.
+
+:meth:`features.as_of.history.History.video_grid` says what they are.
+"""
+
+import types
+from collections.abc import Mapping
+
+import numpy as np
+
+from features import spec
+from features.as_of.entity_lookup import NEVER_S
+from features.catalogue import Catalogue
+from features.event_columns import Events
+
+Slices = Mapping[str, tuple[int, int]]
+
+
+def of_page(
+    loops: types.ModuleType,
+    catalogue: Catalogue,
+    events: Mapping[str, Events],
+    seen: Slices,
+    *,
+    now: int,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Returns the grids of videos, their channels and their topics, float32 [3 G, n].
+
+    Args:
+        loops: See :func:`features.compiled.loops`.
+        catalogue: Catalogue of all videos.
+        events: Events of the user by kind, in the order of the grid.
+        seen: Slice [start, end) of them that counts at the moment, by kind.
+        now: Moment, Unix seconds.
+        rows: int [n], catalogue rows, -1 for none.
+    """
+    rows = np.ascontiguousarray(rows, np.int32)
+    channels, names = catalogue.channels
+    offsets, topics, _ = catalogue.topics
+    numbering = (channels, offsets, topics, len(catalogue) + len(names))
+    keys, slots, slot_of, used = loops.entity_slots(rows, *numbering)
+    windows = spec.WINDOWS_S.values()
+    since = np.array([0 if w is None else max(now - w, 0) for w in windows], np.int64)
+    counts = np.zeros((len(events), used, len(since)), np.int64)
+    sums = np.zeros((len(events), used, len(since)), np.int64)
+    ago = np.full((len(events), used), int(NEVER_S), np.int64)
+    for place, (kind, of_kind) in enumerate(events.items()):
+        columns_of = (of_kind.time, of_kind.video, of_kind.watch_time_ms, *seen[kind])
+        into = (counts[place], sums[place], ago[place])
+        loops.count_events(keys, slots, *numbering, *columns_of, since, now, *into)
+    watched = sums[list(events).index("watch")]
+    grid = loops.grid_columns(slot_of, rows, offsets, counts, watched, ago, NEVER_S)
+    return np.asarray(grid).reshape(-1, len(rows))
+
+
+def side_by_side(answers: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Returns answers by kind of event side by side, float32 [q, F], as ``grid_names`` has them."""
+    return np.concatenate(
+        [
+            *(counts for counts, _, _ in answers.values()),
+            answers["watch"][1] / 1000,
+            *(last[:, np.newaxis] for _, _, last in answers.values()),
+        ],
+        axis=1,
+    ).astype(np.float32)
+
+
+def named(entity: str, grid: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the columns of a grid by name, float32 [q] each."""
+    return dict(zip(spec.grid_names(entity), grid.T, strict=True))
+
+
+def per_video(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reduces the grid of (query, topic) pairs to one row per query."""
+    since = len(spec.KINDS_OF_EVENT)  # Columns at the end: the others are counts.
+    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
+    result[:, -since:] = NEVER_S
+    if len(pairs):
+        some = lengths > 0
+        starts = (np.cumsum(lengths) - lengths)[some]
+        result[some, :-since] = np.maximum.reduceat(pairs[:, :-since], starts)
+        result[some, -since:] = np.minimum.reduceat(pairs[:, -since:], starts)
+    return result
+
+
+def largest(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Reduces counts of (query, topic) pairs to the largest of each query."""
+    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
+    some = lengths > 0
+    if len(pairs):
+        starts = (np.cumsum(lengths) - lengths)[some]
+        result[some] = np.maximum.reduceat(pairs, starts)
+    return result
