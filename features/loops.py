@@ -23,36 +23,37 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: spreads con
 _NONE = -1
 
 
-def _array(dtype: Any, dimensions: int = 1, *, layout: str = "C", written: bool = False) -> Any:
+def array(dtype: Any, dimensions: int = 1, *, layout: str = "C", written: bool = False) -> Any:
+    """Returns the type of an array that is read, or written to."""
     return types.Array(dtype, dimensions, layout, readonly=not written)
 
 
-def _compiled(*arguments: Any) -> Callable[[Function], Function]:
-    """Compiles for arguments of these types, or takes what was compiled before from a file."""
+def compiled_for(*arguments: Any) -> Callable[[Function], Function]:
+    """Compiles a function for arguments of these types, or takes what was compiled before."""
 
     def compiled(function: Function) -> Function:
         options = {"nogil": True, "error_model": "numpy"}
         try:
-            return numba.njit(arguments, cache=True, **options)(function)  # type: ignore[no-any-return]
+            return numba.njit(arguments, cache=True, **options)(function)
         except RuntimeError as error:
             if "cache" not in str(error):
                 raise
             # Neither beside this file nor in the home directory can anything be written.
             logging.warning("Compiled anew at each start, set NUMBA_CACHE_DIR: %s", error)
-            return numba.njit(arguments, **options)(function)  # type: ignore[no-any-return]
+            return numba.njit(arguments, **options)(function)
 
     return compiled
 
 
-_I32, _I64, _F32 = _array(types.int32), _array(_INT), _array(_FLOAT)
-_TABLE = (_array(_INT, written=True), _array(types.int32, written=True))
+_I32, _I64, _F32 = array(types.int32), array(_INT), array(_FLOAT)
+_TABLE = (array(_INT, written=True), array(types.int32, written=True))
 _CATALOGUE = (_I32, _I64, _I32)  # Channel of each video; where its topics begin, and topics.
 
 
 # ---- the grid of what a user did, see features.as_of.history ---------------------------------
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def _place(keys: np.ndarray, entity: int) -> Any:
     """Returns where an entity is in a hash table, or where it would be put."""
     mask = len(keys) - 1
@@ -62,7 +63,7 @@ def _place(keys: np.ndarray, entity: int) -> Any:
     return place
 
 
-@_compiled(_I32, *_CATALOGUE, _INT)
+@compiled_for(_I32, *_CATALOGUE, _INT)
 def entity_slots(
     rows: np.ndarray,
     channels: np.ndarray,
@@ -118,9 +119,9 @@ def entity_slots(
     return keys, slots, slot_of, used
 
 
-@_compiled(
+@compiled_for(
     *_TABLE, *_CATALOGUE, _INT, _I64, _I32, _I64, _INT, _INT, _I64, _INT,
-    _array(_INT, 2, written=True), _array(_INT, 2, written=True), _array(_INT, written=True),
+    array(_INT, 2, written=True), array(_INT, 2, written=True), array(_INT, written=True),
 )  # fmt: skip
 def count_events(
     keys: np.ndarray, slots: np.ndarray,
@@ -167,7 +168,28 @@ def count_events(
             ago[slot] = now - time
 
 
-@_compiled(_I32, _I32, _I64, _array(_INT, 3), _array(_INT, 2), _array(_INT, 2), _FLOAT)
+@compiled_for(_I64, _I64, _INT, _INT, _I64, _INT, _INT)
+def count_all(
+    times: np.ndarray, watch_ms: np.ndarray, start: int, end: int,
+    since: np.ndarray, now: int, never: int,
+) -> Any:  # fmt: skip
+    """Counts the events [start, end) of one kind, whatever they are about.
+
+    Returns:
+        Numbers and milliseconds by window, int64 [1, W] each, and seconds since the newest, int64
+        [1], or ``never``; other arguments as of :func:`count_events`.
+    """
+    counts = np.zeros((1, len(since)), np.int64)
+    sums = np.zeros((1, len(since)), np.int64)
+    for event in range(start, end):
+        for window in range(len(since)):
+            if times[event] >= since[window]:
+                counts[0, window] += 1
+                sums[0, window] += watch_ms[event]
+    return counts, sums, np.full(1, now - times[end - 1] if end > start else never, np.int64)
+
+
+@compiled_for(_I32, _I32, _I64, array(_INT, 3), array(_INT, 2), array(_INT, 2), _FLOAT)
 def grid_columns(
     slot_of: np.ndarray, rows: np.ndarray, offsets: np.ndarray,
     counts: np.ndarray, sums: np.ndarray, ago: np.ndarray, never: float,
@@ -221,7 +243,7 @@ def grid_columns(
 # ---- counts of videos by day and by minute, see features.as_of.statistics and live_statistics --
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def _first_from(keys: np.ndarray, low: int, key: int) -> Any:
     """Returns the first place from ``low`` on whose key is ``key`` or more, near ``low`` first."""
     step, high = 1, low
@@ -237,7 +259,7 @@ def _first_from(keys: np.ndarray, low: int, key: int) -> Any:
     return low
 
 
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True)
 def _first(keys: np.ndarray, key: int) -> Any:
     low, high = 0, len(keys)
     while low < high:
@@ -249,7 +271,7 @@ def _first(keys: np.ndarray, key: int) -> Any:
     return low
 
 
-@_compiled(_I64, _array(_INT, 2), _I32, _I64, _INT, _array(_INT, 3, written=True))
+@compiled_for(_I64, array(_INT, 2), _I32, _I64, _INT, array(_INT, 3, written=True))
 def add_window_counts(
     keys: np.ndarray, sums: np.ndarray, rows: np.ndarray, bounds: np.ndarray, bits: int,
     totals: np.ndarray,
@@ -283,8 +305,8 @@ def add_window_counts(
 # ---- quantiles, see features.numbers -----------------------------------------------------------
 
 
-@_compiled(
-    _array(_FLOAT, 2, layout="A"), _F32, _FLOAT, _array(_FLOAT, 2), _array(_FLOAT, 3), _F32, _F32
+@compiled_for(
+    array(_FLOAT, 2, layout="A"), _F32, _FLOAT, array(_FLOAT, 2), array(_FLOAT, 3), _F32, _F32
 )
 def quantiles(
     values: np.ndarray, missing: np.ndarray, largest: float,

@@ -312,10 +312,10 @@ def _batch(
 def _matrix(
     features: Sequence[Feature], rows: int, floats: Callable[[Feature], np.ndarray]
 ) -> np.ndarray:
-    matrix = np.empty((rows, len(features)), np.float32)
+    columns = np.empty((len(features), rows), np.float32)
     for column, feature in enumerate(features):
-        matrix[:, column] = floats(feature)
-    return matrix
+        columns[column] = floats(feature)
+    return columns.T
 
 
 def vector_array(matrix: np.ndarray) -> pa.ListArray:

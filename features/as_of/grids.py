@@ -13,14 +13,25 @@ from features.as_of.entity_lookup import NEVER_S
 from features.catalogue import Catalogue
 from features.event_columns import Events
 
-Slices = Mapping[str, tuple[int, int]]
+Slice = tuple[Events, int, int]  # Events, and [start, end) of those that count.
+
+
+def of_user(loops: types.ModuleType, seen: Mapping[str, Slice], *, now: int) -> np.ndarray:
+    """Returns the grid of whatever a user did, float32 [1, G]; arguments as of :func:`of_page`."""
+    since = _since(now)
+    answers = {}
+    for kind, (events, start, end) in seen.items():
+        counts, sums, ago = loops.count_all(
+            events.time, events.watch_time_ms, start, end, since, now, int(NEVER_S)
+        )
+        answers[kind] = (counts, sums, ago)
+    return side_by_side(answers)
 
 
 def of_page(
     loops: types.ModuleType,
     catalogue: Catalogue,
-    events: Mapping[str, Events],
-    seen: Slices,
+    seen: Mapping[str, Slice],
     *,
     now: int,
     rows: np.ndarray,
@@ -30,8 +41,7 @@ def of_page(
     Args:
         loops: See :func:`features.compiled.loops`.
         catalogue: Catalogue of all videos.
-        events: Events of the user by kind, in the order of the grid.
-        seen: Slice [start, end) of them that counts at the moment, by kind.
+        seen: What the user did that counts at the moment, by kind in the order of the grid.
         now: Moment, Unix seconds.
         rows: int [n], catalogue rows, -1 for none.
     """
@@ -40,18 +50,23 @@ def of_page(
     offsets, topics, _ = catalogue.topics
     numbering = (channels, offsets, topics, len(catalogue) + len(names))
     keys, slots, slot_of, used = loops.entity_slots(rows, *numbering)
-    windows = spec.WINDOWS_S.values()
-    since = np.array([0 if w is None else max(now - w, 0) for w in windows], np.int64)
-    counts = np.zeros((len(events), used, len(since)), np.int64)
-    sums = np.zeros((len(events), used, len(since)), np.int64)
-    ago = np.full((len(events), used), int(NEVER_S), np.int64)
-    for place, (kind, of_kind) in enumerate(events.items()):
-        columns_of = (of_kind.time, of_kind.video, of_kind.watch_time_ms, *seen[kind])
+    since = _since(now)
+    counts = np.zeros((len(seen), used, len(since)), np.int64)
+    sums = np.zeros((len(seen), used, len(since)), np.int64)
+    ago = np.full((len(seen), used), int(NEVER_S), np.int64)
+    for place, (events, start, end) in enumerate(seen.values()):
+        which = (events.time, events.video, events.watch_time_ms, start, end)
         into = (counts[place], sums[place], ago[place])
-        loops.count_events(keys, slots, *numbering, *columns_of, since, now, *into)
-    watched = sums[list(events).index("watch")]
+        loops.count_events(keys, slots, *numbering, *which, since, now, *into)
+    watched = sums[list(seen).index("watch")]
     grid = loops.grid_columns(slot_of, rows, offsets, counts, watched, ago, NEVER_S)
     return np.asarray(grid).reshape(-1, len(rows))
+
+
+def _since(now: int) -> np.ndarray:
+    """Returns where each window begins, int64 [W], Unix seconds."""
+    windows = spec.WINDOWS_S.values()
+    return np.array([0 if w is None else max(now - w, 0) for w in windows], np.int64)
 
 
 def side_by_side(answers: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -212,12 +212,16 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        grid = grids.side_by_side(
-            {
-                kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
-                for kind, lookup in self._of_user.items()
-            }
-        )
+        loops = compiled.loops()
+        if loops is not None and len(queries.now) == 1:
+            grid = grids.of_user(loops, self._page_slices(queries), now=int(queries.now[0]))
+        else:
+            grid = grids.side_by_side(
+                {
+                    kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
+                    for kind, lookup in self._of_user.items()
+                }
+            )
         named = grids.named("any", grid)
         if len(self.feedback):
             said = feedback_events.counts(self.feedback.of_user, queries, None, self._seen_feedback)
@@ -269,17 +273,19 @@ class History:
     ) -> dict[str, np.ndarray]:
         """Returns the same as :meth:`video_grid`, without feedback, for one user and moment."""
         one = queries.take(np.zeros(1, np.int64))
-        seen = {
-            kind: (int(s[0]), int(e[0]))
-            for kind in self._events
-            for s, e in (self.seen(kind, one),)
-        }
-        moment = {"now": int(one.now[0]), "rows": video_rows}
-        columns = grids.of_page(loops, self.catalogue, self._events, seen, **moment)
-        names = [
-            name for entity in ("video", "channel", "topic") for name in spec.grid_names(entity)
-        ]
+        slices, now = self._page_slices(one), int(one.now[0])
+        columns = grids.of_page(loops, self.catalogue, slices, now=now, rows=video_rows)
+        entities = ("video", "channel", "topic")
+        names = [name for entity in entities for name in spec.grid_names(entity)]
         return dict(zip(names, columns, strict=True))
+
+    def _page_slices(self, one: Queries) -> dict[str, grids.Slice]:
+        """Returns the events of each kind, and [start, end) of those that one question sees."""
+        bounds = {kind: self.seen(kind, one) for kind in self._events}
+        return {
+            kind: (events, int(bounds[kind][0][0]), int(bounds[kind][1][0]))
+            for kind, events in self._events.items()
+        }
 
     def _entities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the entities of videos as numbers that do not overlap, -1 for none.

@@ -156,9 +156,8 @@ class StagePool:
             reasons |= dict.fromkeys(batch.names, late if was_begun else none)
         outcomes: dict[str, Result | Exception] = {}
         for name, reason in reasons.items():
-            outcome = batch.outcomes.pop(name, batch)
-            if outcome is batch:
-                outcome = errors.StageTimeoutError(f"{name} {reason}.")
+            missed = errors.StageTimeoutError(f"{name} {reason}.")
+            outcome = batch.outcomes.pop(name, missed)
             if not isinstance(outcome, Exception) and isinstance(outcome, BaseException):
                 raise outcome
             outcomes[name] = outcome

@@ -83,6 +83,8 @@ def test_the_grid_of_a_page(watched, shown, rows):
     rows = np.array(rows)
     queries = Queries(np.zeros(len(rows), np.int64), np.full(len(rows), NOW))
     assert_equal(*both(lambda: history.video_grid(queries, rows)))
+    one = queries.take(np.zeros(1, np.int64))
+    assert_equal(*both(lambda: history.user_grid(one)))
 
 
 @given(events=EVENTS, rows=ROWS)
