@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from features import compiled
 from features.as_of.entity_lookup import NEVER_S
+from features.loops import compiled
 from features.spec import Feature
 
 LARGEST = 1e30  # beyond this a difference of two boundaries could overflow float32

@@ -39,7 +39,7 @@ def of_page(
     """Returns the grids of videos, their channels and their topics, float32 [3 G, n].
 
     Args:
-        loops: See :func:`features.compiled.loops`.
+        loops: See :func:`features.loops.compiled.loops`.
         catalogue: Catalogue of all videos.
         seen: What the user did that counts at the moment, by kind in the order of the grid.
         now: Moment, Unix seconds.

@@ -26,12 +26,13 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import clicks, compiled, event_columns, feedback, spec
+from features import clicks, event_columns, feedback, spec
 from features.as_of import event_tables, feedback_events, grids
 from features.as_of.entity_lookup import EntityLookup
 from features.as_of.feedback_events import FeedbackEvents
 from features.catalogue import Catalogue, ragged_rows
 from features.event_columns import Events, Queries, user_time_key, visible
+from features.loops import compiled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -23,9 +23,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from features import compiled, spec
+from features import spec
 from features.catalogue import Catalogue, combined
 from features.durations import MINUTE_S
+from features.loops import compiled
 
 COUNTED = ("watches", "impressions")
 _MINUTE_BITS = 30  # minutes since 1970 until the year 4011

@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features import clicks, compiled, spec
+from features import clicks, spec
 from features.catalogue import Catalogue, combined
 from features.durations import DAY_S
+from features.loops import compiled
 
 _DAY_BITS = 24
 COLUMNS = spec.MEASURES  # impressions, clicks, watches: counts; watch_time_s: seconds

@@ -15,8 +15,9 @@ from typing import Protocol
 import numpy as np
 from absl import logging
 
-from features import compiled, spec, tensors
+from features import spec, tensors
 from features.as_of.examples import IdsOf
+from features.loops import compiled
 from features.spec import ResolvedSpec, Side
 from serving.arrays import constants
 from serving.arrays.constants import Constants

@@ -1,9 +1,9 @@
-"""Loops of the ranker that Numba compiles, as :mod:`features.loops`."""
+"""Loops of the ranker that Numba compiles, as :mod:`features.loops.of_pages`."""
 
 import numpy as np
 from numba import types
 
-from features.loops import array, compiled_for
+from features.loops.of_pages import array, compiled_for
 
 _FLOATS = array(types.float32, 2, written=True)
 

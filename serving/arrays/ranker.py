@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from features import compiled, numbers, spec
+from features import numbers, spec
+from features.loops import compiled
 from features.spec import Kind, ResolvedSpec, Side
 from serving.arrays import halves, layers
 from serving.arrays.constants import Constants

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from features import compiled
+from features.loops import compiled
 from serving.arrays import halves
 
 

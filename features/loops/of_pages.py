@@ -2,7 +2,7 @@
 
 No feature is defined here. What a loop computes is what the NumPy code beside its only caller
 computes, to the bit; tests hold the two together, and a server without Numba runs that code. Ask
-:func:`features.compiled.loops` for this module.
+:func:`features.loops.compiled.loops` for this module.
 
 Each function has one signature, so that none is compiled while a request waits. Arrays of a release
 may be memory-mapped, and so are taken as read-only.

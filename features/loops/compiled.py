@@ -1,4 +1,4 @@
-"""Whether the loops of a page are compiled; see :mod:`features.loops`."""
+"""Whether the loops of a page are compiled; see :mod:`features.loops.of_pages`."""
 
 import functools
 import importlib
@@ -7,7 +7,7 @@ import types
 
 
 @functools.cache
-def loops(module: str = "features.loops") -> types.ModuleType | None:
+def loops(module: str = "features.loops.of_pages") -> types.ModuleType | None:
     """Returns a module of loops; None where Numba is not installed, and NumPy does their work.
 
     The first call of a process compiles them, or loads what an earlier process compiled.

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import compiled, numbers, spec
+from features import numbers, spec
 from features.as_of import live_statistics
 from features.as_of.history import History
 from features.as_of.live_statistics import LiveStatistics
 from features.as_of.statistics import VideoStatistics, daily_counts
 from features.catalogue import Catalogue
 from features.event_columns import Queries
+from features.loops import compiled
 from features.spec import Feature, Kind, Side
 
 NOW = 1_700_000_000
