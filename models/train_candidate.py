@@ -4,6 +4,11 @@ r"""Trains the candidate model on preprocessed examples.
 
 A training that was killed continues when the same command is given again. TensorBoard
 summaries are in MODEL.training/tensorboard.
+
+    python -m models.train_candidate --examples=EXAMPLES --model=MODEL --follow=OLDER
+
+takes a model further, as pipeline.follow does every few minutes: it learns what is newer in its
+examples, is measured on their last hour (MODEL.measured), and then learns that, too (MODEL).
 """
 
 from absl import flags
@@ -30,6 +35,13 @@ _WARM_OR_COLD = flags.DEFINE_boolean(
     "warm_or_cold", False, "Starts anew where the model of --warm_start does not fit."
 )
 
+_FOLLOW = config_flags.path(
+    "follow",
+    "reads",
+    "A model that is taken further, by its own settings, on examples of pipeline.follow: what it "
+    "was before is --model.measured of the last time.",
+)
+
 
 def main() -> None:
     """Turns flags into settings, trains, and says what to run next."""
@@ -37,6 +49,9 @@ def main() -> None:
     if model_config.exclude:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
+    if _FOLLOW.value:
+        _follow()
+        return
     from models.candidate import training as candidate_training
     from models.training.warm_start import WarmStart
 
@@ -61,6 +76,18 @@ def main() -> None:
         output="EVALUATION",
     )
     print(f"Next: {ranker}\n  or, of logs without impressions: {evaluation}")
+
+
+def _follow() -> None:
+    from models.candidate import following
+
+    measured = f"{_MODEL.value.rstrip('/')}.measured"
+    facts = following.follow(_EXAMPLES.value, _FOLLOW.value, _MODEL.value, measured)
+    change = facts.get("difference", [float("nan")])[0]
+    print(
+        f"Wrote {_MODEL.value}, which serves, and {measured}, which goes on: {facts['steps']} and "
+        f"{facts['serving_steps']} steps; recall@100 of the last hour {change:+.4f}."
+    )
 
 
 if __name__ == "__main__":

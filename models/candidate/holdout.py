@@ -23,10 +23,13 @@ class Holdout:
     """Watches after the training period, ranked among all videos of the catalogue.
 
     Args:
-        queries: Query features, transformed, and ``label_video_id`` (bytes).
+        queries: Query features, transformed, ``label_video_id`` and perhaps ``user_id`` (bytes).
         videos: Features of all videos, as ``features.dataset.videos`` returns them.
         limit: Greatest number of queries looked at; 0: all.
         seed: Seed of the choice of queries.
+
+    Attributes:
+        users: Ids of the users of the queries, object (bytes) [n]; None where they were not given.
     """
 
     def __init__(
@@ -40,11 +43,25 @@ class Holdout:
         self._row_of_id = np.full(int(ids.max(initial=0)) + 1, -1, np.int64)
         self._row_of_id[ids[ids > 0]] = np.flatnonzero(ids > 0)
         row_of = {name: row for row, name in enumerate(names)}
+        self.users = self._queries.pop("user_id", None)
         labels = self._queries.pop("label_video_id")
         self._rows = np.array([row_of.get(label.decode(), -1) for label in labels], np.int64)
 
     def evaluate(self, model: CandidateModel) -> dict[str, float]:
         """Returns the metrics by name."""
+        ranks, queries, videos = self._ranked(model)
+        return {
+            MAP: metrics.mean_average_precision(ranks, K),
+            RECALL: metrics.recall_at_k(ranks, K),
+            **collapse.measure(queries, videos),
+        }
+
+    def ranks(self, model: CandidateModel) -> npt.NDArray[np.int64]:
+        """Returns the rank of each watch among all videos, from 1, int64 [n]."""
+        return self._ranked(model)[0]
+
+    def _ranked(self, model: CandidateModel) -> tuple[npt.NDArray[np.int64], Array, Array]:
+        """Returns ranks, embeddings of the queries, and of the videos that have one."""
         queries = tensors.in_batches(model.query_embeddings, self._queries)
         videos = tensors.in_batches(model.video_embeddings, self._videos)
         can_embed = model.can_embed(self._videos)
@@ -62,8 +79,4 @@ class Holdout:
             watched=watched,
             repeat_bias=float(model.repeat_bias.numpy()),
         )
-        return {
-            MAP: metrics.mean_average_precision(ranks, K),
-            RECALL: metrics.recall_at_k(ranks, K),
-            **collapse.measure(queries, videos[can_embed]),
-        }
+        return ranks, queries, videos[can_embed]

@@ -53,6 +53,7 @@ from models.training import batches
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 # In units of the half-life of the site; the last does not decay.
 PARTS = (0.25, 1.0, 4.0, np.inf)
 SCORE, REPEAT, NEW, YOUNG = "score", "repeat", "new", "young"
@@ -84,21 +85,38 @@ def counts(model: CandidateModel, examples_dir: dataset.Path) -> Floats:
         model: Candidate model.
         examples_dir: Examples; the labels of the training split are counted.
     """
+    half_life_s = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s
+    return counts_of(*labels(examples_dir), model.num_videos, half_life_s)
+
+
+def labels(examples_dir: dataset.Path) -> tuple[Ints, Ints]:
+    """Returns the labels of the training split and their times, int64 [n] each, Unix seconds."""
     ids, times = [], []
     for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
         of_part = part[LABEL].astype(np.int64)
         ids.append(of_part[of_part > 0])
-        times.append(part["time"][of_part > 0].astype(np.float64))
-    label, time = np.concatenate(ids), np.concatenate(times)
-    site = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s or float(DAY_S)
-    since = (time.max(initial=0.0) - time) if len(time) else time
+        times.append(part["time"][of_part > 0].astype(np.int64))
+    return np.concatenate(ids), np.concatenate(times)
+
+
+def counts_of(label: Ints, time: Ints, num_videos: int, half_life_s: float | None) -> Floats:
+    """Returns log(c + 0.3) of each video, float64 [parts, V], decayed to the newest label.
+
+    Args:
+        label: Ids of the labels, int64 [n], in [1, V].
+        time: Their times, int64 [n], Unix seconds.
+        num_videos: V, number of videos.
+        half_life_s: Half-life of the site, seconds; None where it is not known.
+    """
+    site = half_life_s or float(DAY_S)
+    since = time.max(initial=0) - time
     rows = []
     for part_of_site in PARTS:
         half_life = part_of_site * site
         if np.isfinite(half_life):
             half_life = float(np.clip(half_life, _SHORTEST_S, _LONGEST_S))
         weights = np.exp2(-since / half_life)
-        rows.append(np.bincount(label, weights=weights, minlength=model.num_videos + 1)[1:])
+        rows.append(np.bincount(label, weights=weights, minlength=num_videos + 1)[1:])
     return np.log(np.stack(rows) + _PRIOR_WATCHES)
 
 
@@ -170,15 +188,34 @@ def apply(
     Returns:
         The mean absolute change of a bias, after that of all together is taken off.
     """
-    score, repeat, *of_counts, new = (float(weights[name]) for name in NAMES)
-    score = max(score, _LEAST_SCORE)
-    change = (np.array(of_counts) @ watches - new) / score
-    before = model.softmax_biases.rows.numpy()
-    after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
-    model.softmax_biases.rows.assign(after)
-    model.repeat_bias.assign(repeat / score)
+    change, score = _change(watches, weights)
+    _move(model, change)
+    model.repeat_bias.assign(weights[REPEAT] / score)
     model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
+
+
+def take_off(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> None:
+    """Moves the biases of the videos back, in place, so that a model can go on learning.
+
+    Args:
+        model: Candidate model whose biases :func:`apply` moved.
+        watches: Counts that it was given.
+        weights: Weights that it was given.
+    """
+    _move(model, -_change(watches, weights)[0])
+
+
+def _change(watches: Floats, weights: Mapping[str, float]) -> tuple[Floats, float]:
+    """Returns by how much each bias is moved, float64 [V], and s."""
+    score = max(float(weights[SCORE]), _LEAST_SCORE)
+    of_counts = np.array([float(weights[name]) for name in NAMES[len(_OWN) : -1]])
+    return (of_counts @ watches - float(weights[NEW])) / score, score
+
+
+def _move(model: CandidateModel, change: Floats) -> None:
+    rows = model.softmax_biases.rows
+    rows.assign_add(np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32))
 
 
 def set_biases(

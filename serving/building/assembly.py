@@ -33,6 +33,7 @@ from serving.building import (
     array_trials,
     day_gates,
     gates,
+    hour_gates,
     origins,
     reports,
     skew,
@@ -264,6 +265,7 @@ class _Assembly:
             )
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
+        self._add(*hour_gates.of_steps(lineage.get("follow", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
         self._add(*gates.collapse(loaded, known, watched=watched))
         self._add(
