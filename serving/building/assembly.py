@@ -161,6 +161,8 @@ class _Assembly:
         self._report = report
         self._resolved = ResolvedSpec.load(inputs.examples)
         self._catalogue = Catalogue(_table(inputs.examples / "videos"))
+        # Of a model that follows its site between nights.
+        self._step = saved.read_lineage(inputs.candidate_model).get("follow", {})
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
         self._previous: tuple[str | None, Mapping[str, Any]] = (None, {})
@@ -170,7 +172,8 @@ class _Assembly:
         force = self._settings.force_publish
         self._add(*day_gates.recorded(self._inputs.judged_examples))
         self.judge_metrics(figures)
-        self.judge_page_order()
+        if not self._step:  # The order of pages is the night's, too.
+            self.judge_page_order()
         # What fails here fails before anything expensive is done.
         _require_passed(self.gates, force)
         self.write_videos()
@@ -265,7 +268,7 @@ class _Assembly:
             )
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
-        self._add(*hour_gates.of_steps(lineage.get("follow", {})))
+        self._add(*hour_gates.of_steps(self._step))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
         self._add(*gates.collapse(loaded, known, watched=watched))
         self._add(
@@ -333,6 +336,8 @@ class _Assembly:
             except release.ReleaseRefusedError as error:
                 # A release that is broken is the best reason to publish another one.
                 logging.warning("No comparison with the release that serves now: %s", error)
+        if self._step:  # These figures are the night's, which were judged then.
+            return
         count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
             *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)

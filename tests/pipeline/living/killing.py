@@ -29,7 +29,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 _LATER_S = 1 << 33
 
 # KILL: JSON with the run, a directory for traces ("" for none), and a point, if any.
-_HOOK = r"""
+HOOK = r"""
 import fnmatch, json, os, signal, sys
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
@@ -147,7 +147,7 @@ class LivingSite:
         self.served: set[str] = set()
         self.broken: list[str] = []
         (root / "hook").mkdir(parents=True)
-        (root / "hook" / "sitecustomize.py").write_text(_HOOK)
+        (root / "hook" / "sitecustomize.py").write_text(HOOK)
         self.trace.mkdir()
 
     def run(self, point: Point | None = None, *, trace: bool = False) -> bool:
