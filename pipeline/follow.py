@@ -19,9 +19,8 @@ from absl import flags
 
 from features import command, config_flags
 from features.screen import progress
-from pipeline.following import cycle
 from pipeline.steps import schedule
-from serving.building.config import HourLimits
+from serving.building.config import BuildConfig, HourLimits
 from serving.release.publication import KEEP
 
 _LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
@@ -38,6 +37,9 @@ _UNTIL = flags.DEFINE_string(
     "until", None, "One cycle, of what was known at this ISO 8601 time, UTC."
 )
 _KEEP = flags.DEFINE_integer("keep", KEEP, "Newest releases to keep, besides the night's.")
+_FORCE_PUBLISH = flags.DEFINE_string(
+    "force_publish", "", "Publishes although a gate fails; the reason, which is recorded."
+)
 _LIMITS = config_flags.define(HourLimits)
 
 
@@ -47,13 +49,15 @@ def main() -> None:
         signal.signal(number, _stop)
     if _EVERY.value and _UNTIL.value:
         raise command.InputError("give either --every or --until.")
+    from pipeline.following import cycle
+
     root = _SERVING_ROOT.value
     follower = cycle.Follower(
         logs=pathlib.Path(_LOGS.value),
         serving_root=root,
         work=pathlib.Path(_WORK.value or os.path.join(os.path.dirname(root.rstrip("/")), "work")),
         limits=_LIMITS.build(),
-        keep=_KEEP.value,
+        build=BuildConfig(keep=_KEEP.value, force_publish=_FORCE_PUBLISH.value),
         say=progress.write,
     )
     until_s = command.parse_time(_UNTIL.value, name="--until") if _UNTIL.value else None

@@ -154,8 +154,13 @@ class _Step:
         for variable, value in zip(self._model.variables, self._plain, strict=True):
             variable.assign(value)
         self._begin_biases(self._hour_s, self._until_s)
+        biases = self._model.softmax_biases.rows
+        begun = biases.numpy()
         steps = self._teach(self._hour_s, self._until_s, run)
         if self._weights:
+            # How often the hour's videos were watched is said by their counts, once: the weights
+            # were told with a model whose biases had not learnt it.
+            biases.assign(begun)
             watches = self._decayed(self._until_s)
             recent_biases.apply(self._model, watches, self._weights, until_s=self._until_s)
         final = self._side_of(self._model, self._until_s)

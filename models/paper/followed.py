@@ -89,7 +89,8 @@ def _replayed(
     parts: dict[str, list[tuple[Ints, dict[str, Ints]]]] = {stage: [] for stage in _STAGES}
     for hour in _HOURS[setting.mode]:
         now_s = cut_s + hour * HOUR_S
-        experiments.run_command("pipeline.follow", *given, f"--until={command.format_time(now_s)}")
+        until = f"--until={command.format_time(now_s)}"
+        experiments.run_command("pipeline.follow", *given, until, "--force_publish=to be measured")
         first, end = np.searchsorted(watches.times, [now_s, now_s + HOUR_S])
         versions = {NIGHT: night, FOLLOWED: _serving(root)}
         for stage, parts_of in parts.items():

@@ -53,7 +53,7 @@ class Follower:
         serving_root: Directory, or place in a store, in which releases are published.
         work: Work directory of pipeline.retrain.
         limits: Limits of an hour.
-        keep: Newest releases to keep.
+        build: How a release is made.
         say: Function that is told each gate.
     """
 
@@ -61,7 +61,7 @@ class Follower:
     serving_root: str
     work: pathlib.Path
     limits: HourLimits
-    keep: int
+    build: BuildConfig
     say: Callable[[str], None]
 
     def cycle(self, until_s: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Follower:
             )
         with _timed(seconds, "release"), stored_root.changed(self.serving_root) as root:
             manifest = assembly.publish(
-                self._inputs(), root, BuildConfig(keep=self.keep), report=lambda g: self.say(str(g))
+                self._inputs(), root, self.build, report=lambda g: self.say(str(g))
             )
         with files.atomic_directory(self._place("model")) as model:
             model.rmdir()
@@ -142,8 +142,8 @@ class Follower:
         lineage = release.load_manifest(root, version).lineage
         taken = files.read_complete(self._place("night")) or {}
         is_nights = lineage["examples"]["info"] == info
-        followed = _followed(lineage)
-        if version != release.versions(root)[-1] or not (is_nights or followed == taken.get("of")):
+        is_ours = "of" in taken and _followed(lineage) == taken["of"]
+        if version != release.versions(root)[-1] or not (is_nights or is_ours):
             raise command.InputError(
                 f"release {version} serves, which is neither the newest night's nor one that "
                 "followed it, as after a rollback: it serves on until the next night."
@@ -181,8 +181,10 @@ class Follower:
         for gate in judged:
             self.say(str(gate))
         failing = gates.failed(judged)
-        if failing:
-            causes = "; ".join(f"{gate.rule}: {gate.value}" for gate in failing)
+        causes = "; ".join(f"{gate.rule}: {gate.value}" for gate in failing)
+        if failing and self.build.force_publish:
+            logging.warning("Going on although %s: %s", causes, self.build.force_publish)
+        elif failing:
             raise command.RefusedError(
                 f"these hours are not learnt: {causes}. The release that serves goes on; the next "
                 "night judges the whole day."

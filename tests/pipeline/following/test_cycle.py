@@ -19,7 +19,7 @@ from features.tables import logs
 from models.training import saved
 from pipeline.following.cycle import Follower
 from pipeline.steps import work_lock
-from serving.building.config import HourLimits
+from serving.building.config import BuildConfig, HourLimits
 from serving.release import manifest as release
 from serving.release import publication
 from tests.pipeline.living import killing
@@ -53,7 +53,7 @@ class Site:
             serving_root=str(self.serving_root),
             work=self.root / "work",
             limits=HourLimits(**changes),
-            keep=3,
+            build=BuildConfig(),
             say=lambda _: None,
         )
 
