@@ -19,11 +19,14 @@ from absl import flags
 
 from features import command, config_flags
 from features.screen import progress
+from features.stores import locations
 from pipeline.steps import schedule
 from serving.building.config import BuildConfig, HourLimits
 from serving.release.publication import KEEP
 
-_LOGS = config_flags.path("logs", "reads", "Directory of the raw logs.", required=True)
+_LOGS = config_flags.path(
+    "logs", "itself", "Directory of the raw logs, on this machine.", required=True
+)
 _SERVING_ROOT = config_flags.path(
     "serving_root", "itself", "Directory in which the night's release was published.", required=True
 )
@@ -49,13 +52,20 @@ def main() -> None:
         signal.signal(number, _stop)
     if _EVERY.value and _UNTIL.value:
         raise command.InputError("give either --every or --until.")
+    root = _SERVING_ROOT.value
+    work = _WORK.value or os.path.join(os.path.dirname(root.rstrip("/")), "work")
+    for name, place in (("logs", _LOGS.value), ("work", work)):
+        if locations.is_remote(place):
+            raise command.InputError(
+                f"--{name} must be a directory of this machine, got {place}: what servers logged "
+                "minutes ago is read there, and a night's work gone on with."
+            )
     from pipeline.following import cycle
 
-    root = _SERVING_ROOT.value
     follower = cycle.Follower(
         logs=pathlib.Path(_LOGS.value),
         serving_root=root,
-        work=pathlib.Path(_WORK.value or os.path.join(os.path.dirname(root.rstrip("/")), "work")),
+        work=pathlib.Path(work),
         limits=_LIMITS.build(),
         build=BuildConfig(keep=_KEEP.value, force_publish=_FORCE_PUBLISH.value),
         say=progress.write,

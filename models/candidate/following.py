@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tf_keras
 from absl import logging
 
 from features import command, dataset, spec
@@ -81,6 +82,7 @@ def follow(
     Raises:
         command.InputError: The examples have no hour to measure on, or the model is of other ones.
     """
+    tf_keras.backend.clear_session()  # A process that follows for days keeps no old graphs.
     step = _Step(examples_dir, model_dir)
     facts = {"night": night} | step.measure(measured, run=f"{os.fspath(measured)}.training")
     return facts | step.serve(output, facts, run=f"{os.fspath(output)}.training")
