@@ -30,6 +30,12 @@ _OF_ARMS = (
     "fresh_shown", "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 
+_BESIDE = ("page_value_s", figures.MAIN)
+_OF_CLAIMS = (
+    "page_value_s", figures.ADJUSTED, "click_rate", "satisfaction", "fresh_clicks_per_user",
+    "repeated",
+)  # fmt: skip
+
 
 def wrote(documents: Sequence[_Document]) -> bool:
     """Returns whether living sites wrote all of some files."""
@@ -42,7 +48,9 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
     Args:
         documents: report.json of each run, or experiment.json.
         part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``arms`` or
-            ``differences`` of an experiment.json.
+            ``differences`` of experiment.json of the same arms; ``claims`` of those of any arms: a
+            row for each claim, over the seeds that tried it. Of two runs that tried it on one seed
+            the later file counts, since their users are the same.
         metrics: Metrics that get a column (of the last day: a row); none for those that matter.
 
     Raises:
@@ -50,14 +58,14 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
     """
     is_experiment = "arms" in documents[0]
     parts = (
-        {"arms": _arms, "differences": _differences}
+        {"arms": _arms, "differences": _differences, "claims": _claims}
         if is_experiment
         else {"days": _days, "last_day": _last_day, "nights": _nights, "cost": _cost}
     )
     if part not in parts:
         raise command.InputError(f"--part must be one of {', '.join(parts)}, got {part!r}.")
     columns, rows = parts[part](documents, metrics)
-    run, seeds = documents[0]["run"], [_seed(document) for document in documents]
+    run, seeds = documents[0]["run"], dict.fromkeys(map(_seed, documents))
     site = run["site"]
     after = f", after {run['days']} days of its life" if is_experiment else ", from an empty system"
     interval = "95 % in brackets, bootstrap over users"
@@ -77,7 +85,7 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
             "seed": ", ".join(seeds),
             "interval": interval,
             "again": "`pipeline.living_site"
-            + (f" --experiments={','.join(_names(documents[0])[1:])}" if is_experiment else "")
+            + (f" --experiments={','.join(_claims_of(documents))}" if is_experiment else "")
             + f" --days={run['days']}`",
             "measured": measured_on(documents[-1].get("provenance", {})),
         },
@@ -200,6 +208,40 @@ def _differences(
         if name != arm["against"]
     ]
     return ["arms", *(figures.METRICS[metric] for metric in wanted)], rows
+
+
+def _claims(
+    documents: Sequence[_Document], metrics: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    wanted = metrics or _OF_CLAIMS
+    tried: dict[tuple[str, str], dict[str, _Document]] = {}
+    for one in documents:
+        for name, arm in one["arms"].items():
+            if name != arm["against"]:
+                tried.setdefault((name, arm["against"]), {})[_seed(one)] = one
+    rows = []
+    for (name, against), by_seed in tried.items():
+        group = list(by_seed.values())
+        arm, users = group[-1]["arms"][name], [one["split"]["users"] for one in group]
+        rows.append(
+            [
+                f"{name}: {arm['text']}",
+                against,
+                ", ".join(sorted(by_seed)),
+                " and ".join(f"{sum(of.get(a, 0) for of in users):,}" for a in (name, against)),
+                *(_cell(group, f"all/{against}/{metric}") for metric in _BESIDE),
+                *(_cell(group, f"all/{name}-{against}/{metric}") for metric in wanted),
+            ]
+        )
+    beside = [f"{figures.METRICS[metric]}: those" for metric in _BESIDE]
+    differences = [f"{figures.METRICS[metric]}: difference" for metric in wanted]
+    header = ["arm", "against", "seeds", "users exposed of either"]
+    return [*header, *beside, *differences], rows
+
+
+def _claims_of(documents: Sequence[_Document]) -> list[str]:
+    """Returns the names of the arms of all documents, without the control."""
+    return list(dict.fromkeys(name for one in documents for name in _names(one)[1:]))
 
 
 def _key(document: _Document, arm: str, metric: str) -> str:

@@ -14,7 +14,7 @@ from features.durations import DAY_S
 from serving import errors
 from serving.arrays.backend import ArraysBackend
 from serving.events.log import EventLog
-from serving.funnel import before_release, filters, loaded_release
+from serving.funnel import before_release, filters, loaded_release, page_order
 from serving.funnel import experiment as ab_experiment
 from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
@@ -68,6 +68,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
 
     def load(version: str) -> LoadedRelease:
         loaded = _load(config, version, backend, history, clock=clock.now)
+        _say_order(loaded, config.settings)
         return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
@@ -156,6 +157,13 @@ def _fit_for(
     for formula in _formulas(settings, experiment, loaded.version):
         formula.require(loaded.heads, where=f"release {loaded.version}")
     return loaded
+
+
+def _say_order(loaded: LoadedRelease, settings: FunnelConfig) -> None:
+    if loaded.version != before_release.VERSION:
+        is_ranked = loaded.ranker is not None
+        words = page_order.in_words(loaded.order, settings, is_ranked=is_ranked)
+        logging.info("Pages of release %s are in the order %s.", loaded.version, words)
 
 
 def _formulas(
@@ -328,7 +336,7 @@ def _load(
             return None
 
     if version == before_release.VERSION:
-        return before_release.load(config.logs, now_s=int(clock()), regional_watches=regional)
+        return before_release.load(config.logs, now_s=int(clock()))
     return loaded_release.load(
         config.serving_root, version, backend=backend, regional_watches=regional
     )
