@@ -83,10 +83,9 @@ def _follow() -> None:
 
     measured = f"{_MODEL.value.rstrip('/')}.measured"
     facts = following.follow(_EXAMPLES.value, _FOLLOW.value, _MODEL.value, measured)
-    change = facts.get("difference", [float("nan")])[0]
     print(
         f"Wrote {_MODEL.value}, which serves, and {measured}, which goes on: {facts['steps']} and "
-        f"{facts['serving_steps']} steps; recall@100 of the last hour {change:+.4f}."
+        f"{facts['serving_steps']} steps; recall@100 of the last hour {facts['recall']:.4f}."
     )
 
 

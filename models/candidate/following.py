@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tf_keras
-from absl import logging
 
 from features import command, dataset, spec
 from features.tables.site_facts import SiteFacts
@@ -139,6 +138,7 @@ class _Step:
         after = self._judged(self._model, self._hour_s, self._weights)
         if self._weights:
             recent_biases.apply(self._model, watches, self._weights, until_s=self._hour_s)
+        popular = self._holdout.ranks_by(watches[0], self._model)
         self._side = self._side_of(self._model, self._hour_s)
         self._plain = plain
         return {
@@ -147,7 +147,9 @@ class _Step:
             "until_s": self._until_s,
             "steps": steps,
             "watches": len(after),
-            **self._compared(before, after),
+            "recall": metrics.recall_at_k(after, K),
+            "against_before": self._difference(after, before),
+            "against_popularity": self._difference(after, popular),
         }
 
     def serve(self, output: Path, facts: dict[str, Any], *, run: str) -> dict[str, Any]:
@@ -257,27 +259,17 @@ class _Step:
             variable.assign(value)
         return ranks
 
-    def _compared(self, before: Ints, after: Ints) -> dict[str, Any]:
-        """Returns recall@100 of the hour before and after the steps, and their difference."""
+    def _difference(self, ours: Ints, others: Ints) -> list[float]:
+        """Returns by how much recall@100 of the hour is higher, and its interval, over users."""
         assert self._holdout.users is not None
         _, codes = np.unique(self._holdout.users, return_inverse=True)
         number = int(codes.max(initial=-1)) + 1
-        if not number:
-            return {}
         sums = [
             metrics.sums_by_user((ranks <= K).astype(np.float64), codes.astype(np.int64), number)
-            for ranks in (before, after)
+            for ranks in (ours, others)
         ]
-        (change,) = intervals.Bootstrap(num_users=number).differences([(sums[1], sums[0])])
-        logging.info(
-            "Recall@100 of the last hour's %d watches: %.4f before, %.4f after; %+.4f.",
-            *(len(after), sums[0].value, sums[1].value, change.value),
-        )
-        return {
-            "recall_before": sums[0].value,
-            "recall_after": sums[1].value,
-            "difference": [change.value, change.low, change.high],
-        }
+        (change,) = intervals.Bootstrap(num_users=max(1, number)).differences([(sums[0], sums[1])])
+        return [float(v) for v in (change.value, change.low, change.high) if np.isfinite(v)]
 
     def _side_of(self, model: CandidateModel, until_s: int) -> refit_checks.Side:
         """Returns what is compared; a video that had no watch by then is one that is not known."""

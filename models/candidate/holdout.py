@@ -60,10 +60,28 @@ class Holdout:
         """Returns the rank of each watch among all videos, from 1, int64 [n]."""
         return self._ranked(model)[0]
 
-    def _ranked(self, model: CandidateModel) -> tuple[npt.NDArray[np.int64], Array, Array]:
+    def ranks_by(
+        self, scores: npt.NDArray[np.float64], model: CandidateModel
+    ) -> npt.NDArray[np.int64]:
+        """Returns ranks as :meth:`ranks` by one score of each video, with the model's repeats.
+
+        Args:
+            scores: float64 [V], of the videos of the vocabulary, by id; others are below all.
+            model: Model whose repeat bias is added for what a user had watched.
+        """
+        of_id = np.concatenate([[scores.min() - 1], scores]).astype(np.float32)
+        videos = of_id[np.asarray(self._videos[LABEL], np.int64)][:, np.newaxis]
+        queries = np.ones((len(self._rows), 1), np.float32)
+        return self._ranked(model, (queries, videos))[0]
+
+    def _ranked(
+        self, model: CandidateModel, given: tuple[Array, Array] | None = None
+    ) -> tuple[npt.NDArray[np.int64], Array, Array]:
         """Returns ranks, embeddings of the queries, and of the videos that have one."""
-        queries = tensors.in_batches(model.query_embeddings, self._queries)
-        videos = tensors.in_batches(model.video_embeddings, self._videos)
+        queries, videos = given or (
+            tensors.in_batches(model.query_embeddings, self._queries),
+            tensors.in_batches(model.video_embeddings, self._videos),
+        )
         can_embed = model.can_embed(self._videos)
         # A video without an embedding cannot be recommended, and a label among them is a miss.
         places = np.where(can_embed, np.cumsum(can_embed) - 1, -1)

@@ -24,7 +24,6 @@ from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.stores import door
 from features.tables import drift
-from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
@@ -258,21 +257,12 @@ class _Assembly:
         examples = self._inputs.examples
         directory = self._build.directory(signatures.QUERY_TOWER)
         loaded = Index.load(self._build.directory("index"))
-        info = dataset.info(examples)
-        watched = user_queries.watched_lately(
-            examples, self._catalogue, SiteFacts.of_info(info).half_life_s
-        )
-        if watched is None:
-            watched = user_queries.watched_then(
-                _table(examples / "video_statistics"),
-                self._catalogue,
-                from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
-            )
+        watched = user_queries.watched(examples, self._catalogue)
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
-        self._add(*hour_gates.of_steps(self._step))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
-        self._add(*gates.collapse(loaded, known, watched=watched))
+        collapse = gates.collapse(loaded, known, watched=watched)
+        self._add(*hour_gates.of_steps(self._step, collapse))
         self._add(
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue

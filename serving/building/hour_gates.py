@@ -5,8 +5,9 @@ is refused by name, and the release that serves serves on. Hours are counted bac
 what is read. What cannot be told (too few watches, or days) is not checked, and says so.
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from features.catalogue import combined
 from features.durations import DAY_S, HOUR_S
 from features.tables import logs
 from serving.building.config import HourLimits
-from serving.building.gates import NOT_CHECKED, Gate, decided
+from serving.building.gates import FAIL, NOT_CHECKED, Gate, decided, failed
 
 _DAYS = 8
 _FEWEST_WATCHES = 50  # Of the last hour, to tell whether steps made a model better or worse.
@@ -80,25 +81,47 @@ def of_logs(
     ]
 
 
-def of_steps(step: Mapping[str, Any]) -> list[Gate]:
-    """Returns the gate of a model that followed: its steps do not make the hour's watches harder.
+def of_steps(step: Mapping[str, Any], collapse: Sequence[Gate]) -> list[Gate]:
+    """Returns the gates of a model that followed: it finds the last hour's watches well enough.
+
+    Of one hour at a news site everybody watches the same. Where the model is no worse than the
+    list that is best for everybody, lists that are alike do not say that it has collapsed.
 
     Args:
         step: Facts of :func:`models.candidate.following.follow`; empty of any other model.
+        collapse: Gates of how much lists differ; returned as they are for any other model.
     """
     if not step:
-        return []
-    rule = "recall@100 of the last hour's watches, after the steps against before"
+        return list(collapse)
+    rules = {
+        "before": "recall@100 of the last hour's watches, after the steps against before",
+        "popularity": "recall@100 of the last hour's watches, against popularity of the moment",
+    }
     threshold = "interval of the difference not wholly below 0"
     if int(step.get("watches", 0)) < _FEWEST_WATCHES:
         value = f"{step.get('watches', 0)} watches"
-        return [Gate(rule=rule, value=value, threshold=threshold, verdict=NOT_CHECKED)]
-    change, low, high = step["difference"]
-    value = (
-        f"{step['recall_after']:.4f}, was {step['recall_before']:.4f}: {change:+.4f} "
-        f"[{low:+.4f}, {high:+.4f}]"
-    )
-    return [decided(rule, value, threshold, passed=high >= 0)]
+        return [
+            *(
+                Gate(rule=r, value=value, threshold=threshold, verdict=NOT_CHECKED)
+                for r in rules.values()
+            ),
+            *collapse,
+        ]
+    judged = []
+    for other, rule in rules.items():
+        change, low, high = step[f"against_{other}"]
+        value = f"{step['recall']:.4f}, minus {other}: {change:+.4f} [{low:+.4f}, {high:+.4f}]"
+        judged.append(decided(rule, value, threshold, passed=high >= 0))
+    if failed(judged):
+        return [*judged, *collapse]
+    return [*judged, *(_excused(gate) for gate in collapse)]
+
+
+def _excused(gate: Gate) -> Gate:
+    if gate.verdict != FAIL:
+        return gate
+    value = f"{gate.value}; but no worse than popularity, which is one list for everybody"
+    return dataclasses.replace(gate, value=value, verdict=NOT_CHECKED)
 
 
 def _clock(ahead: int, last: float, limits: HourLimits) -> Gate:

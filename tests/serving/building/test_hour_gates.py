@@ -7,6 +7,7 @@ from features.durations import DAY_S, HOUR_S
 from features.tables import logs
 from serving.building import hour_gates
 from serving.building.config import HourLimits
+from serving.building.gates import Gate
 
 END = 1_700_006_400  # A full hour.
 NOW = END + 5
@@ -89,10 +90,27 @@ def test_too_little_is_not_checked(tmp_path):
     assert [gate.verdict for gate in judged.values()] == ["pass", *["not checked"] * 3]
 
 
+def lists(verdict="FAIL"):
+    return [Gate(rule="mean overlap of lists", value=".99", threshold=".98", verdict=verdict)]
+
+
+STEP = {"watches": 200, "recall": 0.5}
+SAME, WORSE = [-0.01, -0.05, 0.03], [-0.2, -0.3, -0.1]
+
+
 def test_steps_that_make_the_hour_harder_are_refused():
-    step = {"watches": 200, "recall_before": 0.5, "recall_after": 0.3}
-    (worse,) = hour_gates.of_steps({**step, "difference": [-0.2, -0.3, -0.1]})
-    (same,) = hour_gates.of_steps({**step, "difference": [-0.01, -0.05, 0.03]})
-    (few,) = hour_gates.of_steps({"watches": 20})
-    assert [gate.verdict for gate in (worse, same, few)] == ["FAIL", "pass", "not checked"]
-    assert hour_gates.of_steps({}) == []
+    step = {**STEP, "against_before": WORSE, "against_popularity": SAME}
+    judged = hour_gates.of_steps(step, lists())
+    assert [gate.verdict for gate in judged] == ["FAIL", "pass", "FAIL"]
+    few = hour_gates.of_steps({"watches": 20}, lists("pass"))
+    assert [gate.verdict for gate in few] == ["not checked", "not checked", "pass"]
+
+
+def test_lists_that_are_alike_are_a_collapse_where_one_list_for_all_would_be_better():
+    worse = {**STEP, "against_before": SAME, "against_popularity": WORSE}
+    assert [g.verdict for g in hour_gates.of_steps(worse, lists())] == ["pass", "FAIL", "FAIL"]
+    as_good = {**STEP, "against_before": SAME, "against_popularity": SAME}
+    (*_, alike) = hour_gates.of_steps(as_good, lists())
+    assert alike.verdict == "not checked"
+    assert "one list for everybody" in alike.value
+    assert hour_gates.of_steps({}, lists()) == lists()
