@@ -1,8 +1,8 @@
 """What a model that follows its site is worth between two nights. Ours.
 
 At a portal of headlines, of which only clicks are known: the night's release, one that
-``pipeline.follow`` made a moment ago, and popularity of the last hour, live, on the watches of the
-hour after that moment.
+``pipeline.follow`` made at a moment, and popularity of the last hour, live and as of that moment,
+on the watches of the hour after it.
 """
 
 import pathlib
@@ -22,6 +22,7 @@ from models.paper.world_replays import LIVE_1H, K, Watches
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 NIGHT, FOLLOWED = "the night's", "followed"
+_FROZEN = "popularity of the hour before, frozen"
 # Hours of the day at which a cycle ends; each learns all since the one before.
 _HOURS = {experiments.SHORT: (10,), experiments.FULL: (9, 13, 17, 21)}
 _PAGES = {experiments.SHORT: 40, experiments.FULL: 200}
@@ -101,6 +102,7 @@ def _replayed(
             places[LIVE_1H] = world_replays.live(
                 watches, rows, window_s=HOUR_S, leave_out_watched=True
             )
+            places[_FROZEN] = world_replays.frozen(watches, rows, now_s, window_s=HOUR_S)
             parts_of.append((watches.users[rows], places))
     return {
         stage: (
