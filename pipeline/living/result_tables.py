@@ -25,15 +25,10 @@ _OF_DAYS = {
     f"oracle's share, {_POPULARITY}": (_POPULARITY, "oracle_share"),
     f"oracle's share, {_OURS}": (_OURS, "oracle_share"),
 }
-_OF_ARMS = (
-    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait_shown", "satisfaction",
-    "fresh_shown", "fresh_clicks_per_user", "repeated",
-)  # fmt: skip
-
 _BESIDE = ("page_value_s", figures.MAIN)
 _OF_CLAIMS = (
-    "page_value_s", figures.ADJUSTED, "click_rate", "satisfaction", "fresh_clicks_per_user",
-    "repeated",
+    "page_value_s", figures.ADJUSTED, "click_rate", "satisfaction", "fresh_shown",
+    "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 
 
@@ -47,10 +42,9 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
 
     Args:
         documents: report.json of each run, or experiment.json.
-        part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``arms`` or
-            ``differences`` of experiment.json of the same arms; ``claims`` of those of any arms: a
-            row for each claim, over the seeds that tried it. Of two runs that tried it on one seed
-            the later file counts, since their users are the same.
+        part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``claims`` of
+            experiment.json: a row for each claim, over the seeds that tried it. Of two runs that
+            tried it on one seed the later file counts, since their users are the same.
         metrics: Metrics that get a column (of the last day: a row); none for those that matter.
 
     Raises:
@@ -58,7 +52,7 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
     """
     is_experiment = "arms" in documents[0]
     parts = (
-        {"arms": _arms, "differences": _differences, "claims": _claims}
+        {"claims": _claims}
         if is_experiment
         else {"days": _days, "last_day": _last_day, "nights": _nights, "cost": _cost}
     )
@@ -179,37 +173,6 @@ def _cost(
     return header, [*rows, ["together", *every], ["the day of visits before, wall", *visits]]
 
 
-def _arms(
-    documents: Sequence[_Document], metrics: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    wanted = metrics or (*_OF_ARMS, "uploads_clicked")
-    rows = [
-        [
-            f"{name}: {documents[0]['arms'][name]['text']}",
-            f"{sum(one['split']['users'].get(name, 0) for one in documents):,}",
-            *(_cell(documents, _key(documents[0], name, metric)) for metric in wanted),
-        ]
-        for name in _names(documents[0])
-    ]
-    titles = {**figures.METRICS, **figures.WHOLE}
-    return ["arm", "users exposed", *(titles[metric] for metric in wanted)], rows
-
-
-def _differences(
-    documents: Sequence[_Document], metrics: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    wanted = metrics or _OF_ARMS
-    rows = [
-        [
-            f"{name} - {arm['against']}",
-            *(_cell(documents, f"all/{name}-{arm['against']}/{metric}") for metric in wanted),
-        ]
-        for name, arm in documents[0]["arms"].items()
-        if name != arm["against"]
-    ]
-    return ["arms", *(figures.METRICS[metric] for metric in wanted)], rows
-
-
 def _claims(
     documents: Sequence[_Document], metrics: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
@@ -242,14 +205,6 @@ def _claims(
 def _claims_of(documents: Sequence[_Document]) -> list[str]:
     """Returns the names of the arms of all documents, without the control."""
     return list(dict.fromkeys(name for one in documents for name in _names(one)[1:]))
-
-
-def _key(document: _Document, arm: str, metric: str) -> str:
-    """Returns the key of a figure of all days, or of the last where there is none of all."""
-    if metric in figures.METRICS:
-        return f"all/{arm}/{metric}"
-    days = (key.partition("/")[0] for key in document["figures"] if key.endswith(f"/{metric}"))
-    return f"{max(days)}/{arm}/{metric}"
 
 
 def _names(document: _Document) -> list[str]:

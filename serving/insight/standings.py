@@ -38,7 +38,7 @@ class Standings:
 
     @functools.cached_property
     def _all_scores(self) -> np.ndarray:
-        """Of all videos, float32 [N]; a pass over all embeddings, which no page makes."""
+        """Inner products of all videos, float32 [N]: no page makes them all."""
         count = len(self._answer.release.index.embeddings)
         blocks = [np.arange(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
         return np.concatenate([self.retrieval_scores(block) for block in blocks] or [_NONE])
