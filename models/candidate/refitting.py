@@ -84,8 +84,6 @@ def refit(
         dataset.videos(examples_dir), columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = candidate_training.label_counts_of(examples_dir, model)
-    if model_config.popularity_bias:
-        model.set_popularity_bias(label_counts)
     new_videos = _start(
         *(model, vocabularies, examples_dir),
         model_dir=model_dir,
@@ -139,6 +137,8 @@ def _start(
 
     These start where counts place them among the others.
     """
+    if model.config.popularity_bias:
+        model.set_popularity_bias(candidate_training.label_counts_of(examples_dir, model))
     old_model = recent_biases.unmoved(candidate_model.load(model_dir, measured_examples))
     old = {space: saved.vocabulary(model_dir, space) for space in vocabularies}
     warm_start.apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
