@@ -48,11 +48,8 @@ def take_up(model_dir: Path, examples_dir: Path, output: Path) -> None:
         output: Directory to create or replace.
     """
     opened = saved.open_directory(model_dir, kind=spec.CANDIDATE, examples_dir=examples_dir)
-    model = candidate_model.load(model_dir)
-    lineage = opened.info["lineage"]
-    if lineage.get("recent"):
-        recent_biases.take_off(model, recent_biases.counts(model, examples_dir), lineage["recent"])
-    lineage = {**lineage, "train_until_s": dataset.info(examples_dir)["until_s"]}
+    model = recent_biases.unmoved(candidate_model.load(model_dir))
+    lineage = {**opened.info["lineage"], "train_until_s": dataset.info(examples_dir)["until_s"]}
     vocabularies = {s: saved.vocabulary(model_dir, s) for s in opened.vocabulary_sizes}
     _save(model, output, opened, vocabularies=vocabularies, lineage=lineage)
 
@@ -250,13 +247,13 @@ class _Step:
 
     def _judged(self, model: CandidateModel, until_s: int, weights: dict[str, float]) -> Ints:
         """Returns the ranks of the hour's watches, int64 [n], by a model with its biases."""
-        moved = (model.softmax_biases.rows, model.repeat_bias, model.youth)
-        kept = [variable.numpy() for variable in moved]
+        kept = model.repeat_bias.numpy(), model.youth.numpy()
         if weights:
             recent_biases.apply(model, self._decayed(until_s), weights, until_s=until_s)
         ranks = self._holdout.ranks(model)
-        for variable, value in zip(moved, kept, strict=True):
-            variable.assign(value)
+        recent_biases.unmoved(model)
+        model.repeat_bias.assign(kept[0])
+        model.youth.assign(kept[1])
         return ranks
 
     def _difference(self, ours: Ints, others: Ints) -> list[float]:

@@ -28,6 +28,7 @@ Where videos have a vector, one more weight says what it adds to be new
 
 The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
 left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
+Both hold what was moved (``moved_biases``): whoever goes on from a model takes that back first.
 
 Sources: Kish, "Survey Sampling", 1965, for the design effect; McFadden, "Conditional logit analysis
 of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temporal dynamics", KDD
@@ -40,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from absl import logging
 
 from features import dataset, spec, tensors
@@ -177,7 +179,7 @@ def _until_s(info: Mapping[str, Any]) -> float:
 def apply(
     model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
 ) -> float:
-    """Moves the biases of a model, in place, that of repeats included.
+    """Moves the biases of a model, in place, that of repeats included; an earlier move is undone.
 
     Args:
         model: Candidate model.
@@ -188,34 +190,26 @@ def apply(
     Returns:
         The mean absolute change of a bias, after that of all together is taken off.
     """
-    change, score = _change(watches, weights)
-    _move(model, change)
-    model.repeat_bias.assign(weights[REPEAT] / score)
+    score, repeat, *of_counts, new = (float(weights[name]) for name in NAMES)
+    score = max(score, _LEAST_SCORE)
+    change = (np.array(of_counts) @ watches - new) / score
+    unmoved(model)
+    model.moved_biases.assign(np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32))
+    model.softmax_biases.rows.assign_add(model.moved_biases)
+    model.repeat_bias.assign(repeat / score)
     model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
 
 
-def take_off(model: CandidateModel, watches: Floats, weights: Mapping[str, float]) -> None:
-    """Moves the biases of the videos back, in place, so that a model can go on learning.
+def unmoved(model: CandidateModel) -> CandidateModel:
+    """Takes the last move of the biases back, in place, and returns the model.
 
-    Args:
-        model: Candidate model whose biases :func:`apply` moved.
-        watches: Counts that it was given.
-        weights: Weights that it was given.
+    What a model starts from has to be what another one has learnt: moves would add up, and what
+    was watched before would count as if it were watched today.
     """
-    _move(model, -_change(watches, weights)[0])
-
-
-def _change(watches: Floats, weights: Mapping[str, float]) -> tuple[Floats, float]:
-    """Returns by how much each bias is moved, float64 [V], and s."""
-    score = max(float(weights[SCORE]), _LEAST_SCORE)
-    of_counts = np.array([float(weights[name]) for name in NAMES[len(_OWN) : -1]])
-    return (of_counts @ watches - float(weights[NEW])) / score, score
-
-
-def _move(model: CandidateModel, change: Floats) -> None:
-    rows = model.softmax_biases.rows
-    rows.assign_add(np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32))
+    model.softmax_biases.rows.assign_sub(model.moved_biases)
+    model.moved_biases.assign(tf.zeros_like(model.moved_biases))
+    return model
 
 
 def set_biases(
