@@ -247,13 +247,13 @@ class _Step:
 
     def _judged(self, model: CandidateModel, until_s: int, weights: dict[str, float]) -> Ints:
         """Returns the ranks of the hour's watches, int64 [n], by a model with its biases."""
-        kept = model.repeat_bias.numpy(), model.youth.numpy()
+        moved = (model.softmax_biases.rows, model.moved_biases, model.repeat_bias, model.youth)
+        kept = [variable.numpy() for variable in moved]
         if weights:
             recent_biases.apply(model, self._decayed(until_s), weights, until_s=until_s)
         ranks = self._holdout.ranks(model)
-        recent_biases.unmoved(model)
-        model.repeat_bias.assign(kept[0])
-        model.youth.assign(kept[1])
+        for variable, value in zip(moved, kept, strict=True):
+            variable.assign(value)
         return ranks
 
     def _difference(self, ours: Ints, others: Ints) -> list[float]:
