@@ -70,7 +70,7 @@ _SERVING = [
     "uvicorn>=0.32,<1",
     "uvloop>=0.20,<1",
 ]
-# A page takes less processor time with it, and each process 50 MB more.
+# A page takes less processor time with it, and each process 60 MB more.
 _COMPILED = ["numba>=0.61,<1"]
 # Sources of `import_dataset --mapping`; SQLite and files need DuckDB alone.
 _MAPPING = ["duckdb>=1.5,<3", "tomli>=2.0,<3; python_version < '3.11'"]

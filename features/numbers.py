@@ -60,7 +60,7 @@ class Quantiles:
             values: Values, float32 [n, F], NaN where missing.
         """
         loops = compiled.loops()
-        if loops is not None and 0 < len(values) < _MANY and values.dtype == np.float32:
+        if loops is not None and 0 < len(values) < _MANY:
             return np.asarray(loops.quantiles(values, *self._of_loops))
         known = filled(values, self._features)
         rows, width = known.shape
