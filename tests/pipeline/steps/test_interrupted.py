@@ -224,3 +224,11 @@ def test_a_run_waits_for_a_holder_that_gives_way_which_does_not_wait_itself(site
         assert site.ran() == []
     waiting.join(60)
     assert site.ran()
+
+
+def test_artefact_that_stood_before_an_orphaned_step_began_is_not_what_it_made(site, orphaned):
+    orphaned()
+    begun = (site.work / "steps" / "rank.json").stat().st_mtime
+    # As one that was put back from a backup.
+    os.utime(site.work / "ranker" / "COMPLETE", (begun - 60, begun - 60))
+    assert site.outcomes() == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]
