@@ -35,7 +35,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 _LATER_S = 1 << 33
 
 # KILL: JSON with the run, a directory for traces ("" for none), and a point, if any.
-_HOOK = r"""
+HOOK = r"""
 import fnmatch, json, os, signal, sys
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link"}
@@ -177,7 +177,7 @@ class LivingSite:
         self.broken: list[str] = []
         self.asked = 0
         (root / "hook").mkdir(parents=True)
-        (root / "hook" / "sitecustomize.py").write_text(_HOOK)
+        (root / "hook" / "sitecustomize.py").write_text(HOOK)
         self.trace.mkdir()
 
     def run(
