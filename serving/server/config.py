@@ -28,6 +28,11 @@ class ServiceConfig(Config):
             ``system`` for those of the machine. Default: no TLS.
         model_server_wait_s: Longest wait at the start until the model server has loaded the
             release, seconds.
+        index_cluster: Ray cluster that holds the shards of an index in shards: HOST:PORT of its
+            head, or ``auto`` for the cluster that this machine is part of. Default: this process
+            holds them.
+        index_cluster_wait_s: Longest wait for shards of a release that are still loading, seconds;
+            then those serve that are there.
         outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
             counted for the guard of releases (serving.guard_release).
         threads: Number of requests worked on at a time.
@@ -60,6 +65,8 @@ class ServiceConfig(Config):
     model_server: str | None = None
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
+    index_cluster: str | None = None
+    index_cluster_wait_s: Annotated[float, Bounds(ge=0)] = 120.0
     outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
