@@ -43,9 +43,15 @@ _WHY_LENGTH = 200
 class ShardActor:
     """One shard in a process of its own."""
 
-    def __init__(self, directory: str) -> None:
-        """Loads the shard, whose files are those that were built."""
+    def __init__(self, directory: str, lease_s: float) -> None:
+        """Loads the shard, whose files are those that were built.
+
+        Args:
+            directory: Index directory of the shard.
+            lease_s: Time after which a shard that nobody asks for ends, seconds.
+        """
         self._index = Index.load(directory)
+        self._lease_s = lease_s
         self._asked = time.monotonic()
         threading.Thread(target=self._end_when_left, daemon=True).start()
 
@@ -62,15 +68,17 @@ class ShardActor:
     def _end_when_left(self) -> None:
         import ray
 
-        while time.monotonic() - self._asked < LEASE_S:
-            time.sleep(LEASE_S / 10)
+        while time.monotonic() - self._asked < self._lease_s:
+            time.sleep(self._lease_s / 10)
         ray.kill(ray.get_runtime_context().current_actor)
 
 
 class Cluster:
     """A Ray cluster that this process asks; safe for threads."""
 
-    def __init__(self, address: str, *, deadline_s: float, wait_s: float) -> None:
+    def __init__(
+        self, address: str, *, deadline_s: float, wait_s: float, lease_s: float = LEASE_S
+    ) -> None:
         """Connects to nothing yet.
 
         Args:
@@ -78,6 +86,7 @@ class Cluster:
                 is part of.
             deadline_s: How long a search waits for shards, seconds.
             wait_s: Longest wait for shards that are loading when an index is opened, seconds.
+            lease_s: Time after which a shard that nobody asks for ends, seconds.
 
         Raises:
             InputError: Ray is not installed.
@@ -95,6 +104,7 @@ class Cluster:
         self.deadline_s = deadline_s
         self._address = address
         self._wait_s = wait_s
+        self._lease_s = lease_s
         self._lock = threading.Lock()
 
     def open(self, directories: Sequence[pathlib.Path], sizes: Sequence[int]) -> shards.Sharded:
@@ -133,7 +143,7 @@ class Cluster:
                 memory=size,  # So that no machine gets more shards than it can hold.
                 scheduling_strategy="SPREAD",
             )
-            .remote(str(directory.resolve()))
+            .remote(str(directory.resolve()), self._lease_s)
         )
 
 
