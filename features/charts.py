@@ -241,10 +241,10 @@ def draw(plot: Plot) -> Drawing:
     )
 
 
-def ticks(low: float, high: float, *, about: int = _TICKS) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Returns round numbers from at most ``low`` to at least ``high``, evenly spaced."""
     wide = (high - low) or abs(high) or 1.0
-    rough = wide / about
+    rough = wide / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(one * power for one in (1, 2, 2.5, 5, 10) if one * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -12,6 +12,8 @@ from features.catalogue import combined
 from features.screen import progress
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
+_BATCH = 4096
+
 
 def to_arrays(
     batch: pa.RecordBatch | pa.Table, resolved: ResolvedSpec, model: str, side: Side
@@ -90,7 +92,6 @@ def side_features(
 def in_batches(
     tower: Callable[[dict[str, np.ndarray]], Any],
     features: Mapping[str, np.ndarray],
-    size: int = 4096,
     *,
     phase: str = "",
 ) -> np.ndarray:
@@ -99,7 +100,6 @@ def in_batches(
     Args:
         tower: Function of arrays by name that gives float32 [n, width].
         features: Arrays by name, leading dimension N.
-        size: Number of rows at a time.
         phase: Name of what is done, for the progress that is shown; "" where it is not worth it.
 
     Returns:
@@ -109,8 +109,8 @@ def in_batches(
     if phase:
         progress.at(phase, total=rows, unit="rows")
     parts = []
-    for start in range(0, max(rows, 1), size):
-        part = tower({name: array[start : start + size] for name, array in features.items()})
+    for start in range(0, max(rows, 1), _BATCH):
+        part = tower({name: array[start : start + _BATCH] for name, array in features.items()})
         parts.append(np.asarray(part, np.float32))
         if phase:
             progress.add(len(parts[-1]))

@@ -8,10 +8,11 @@ their help follow from it (:mod:`features.config_flags`). Every saved model hold
 import dataclasses
 import json
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from features.config import Bounds, Config, OneOf, check, require
+from features.config import Bounds, Config, Flag, OneOf, Place, check, require
 
 SAMPLED, FULL, IN_BATCH = "sampled", "full", "in_batch"
 AVERAGE, ATTENTION = "average", "attention"
@@ -235,6 +236,21 @@ class TrainingConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmStart(Config):
+    """An older model to start from, see :mod:`models.training.warm_start`.
+
+    Attributes:
+        directory: Older model of the same kind: ids that its vocabularies have keep their rows, new
+            ones start as new. Default: none.
+        or_cold: Whether training starts anew where that model does not fit; it is an error
+            otherwise.
+    """
+
+    directory: Annotated[pathlib.Path | None, Flag("warm_start"), Place("reads")] = None
+    or_cold: Annotated[bool, Flag("warm_or_cold")] = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RefitConfig(Config):
     """How a measured candidate model learns the newest before it serves.
 
@@ -253,6 +269,7 @@ class RefitConfig(Config):
     seed: _CountOr0 = 1
 
 
+COLD = WarmStart()
 # What models.train_candidate does by default. Width, half-empty bags and a falling learning rate
 # were chosen on KuaiRand; depth, item-to-item part, its start and the pieces of the example age on
 # a simulated site of 3,000 videos. docs/results/candidate.md has what they are worth.

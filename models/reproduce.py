@@ -66,6 +66,14 @@ _RECTOOLS_PYTHON = flags.DEFINE_string(
     "Python with RecTools and PyTorch, for sequence models; empty: an environment in --output.",
 )
 
+_EPOCHS = flags.DEFINE_integer(
+    "epochs",
+    0,
+    "Passes of models that are trained as they are shipped, and of RecTools'; 0: by the number of "
+    "examples.",
+    lower_bound=0,
+)
+
 
 def main() -> None:
     """Prepares logs and examples, runs the experiments and writes the report."""
@@ -164,6 +172,7 @@ def _prepare(output: pathlib.Path, seeds: tuple[int, ...], chosen: Mapping[str, 
         seeds=seeds,
         preprocess_flags=tuple(_PREPROCESS_FLAGS.value),
         rectools_python=_RECTOOLS_PYTHON.value,
+        epochs=_EPOCHS.value,
     )
     if not set(chosen) & set(_offered()[_RANKING]):
         return setting  # Candidate experiments make their own examples, without impressions.

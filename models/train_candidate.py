@@ -6,8 +6,6 @@ A training that was killed continues when the same command is given again. Tenso
 summaries are in MODEL.training/tensorboard.
 """
 
-from absl import flags
-
 from features import command, config_flags, declarations
 from features.spec import ResolvedSpec
 from models import config
@@ -21,14 +19,7 @@ _TRAINING_FLAGS = config_flags.define(
     config.CANDIDATE_TRAINING,
     choices={"stop_metric": ("", *config.CANDIDATE_STOP_METRICS)},
 )
-_WARM_START = config_flags.path(
-    "warm_start",
-    "reads",
-    "An older model: ids that its vocabularies have keep their rows, new ones start as new.",
-)
-_WARM_OR_COLD = flags.DEFINE_boolean(
-    "warm_or_cold", False, "Starts anew where the model of --warm_start does not fit."
-)
+_WARM_START = config_flags.define(config.WarmStart)
 
 
 def main() -> None:
@@ -38,17 +29,13 @@ def main() -> None:
         resolved = ResolvedSpec.load(_EXAMPLES.value)
         declarations.require_known(model_config.exclude, resolved, flag="--exclude")
     from models.candidate import training as candidate_training
-    from models.training.warm_start import WarmStart
 
-    warm = None
-    if _WARM_START.value:
-        warm = WarmStart(directory=_WARM_START.value, or_cold=_WARM_OR_COLD.value)
     result = candidate_training.train(
         _EXAMPLES.value,
         _MODEL.value,
         model_config,
         settings,
-        warm=warm,
+        warm=_WARM_START.build(),
     )
     print(f"Wrote the candidate model {_MODEL.value}: {result.summary()}.")
     ranker = command.shell_line(

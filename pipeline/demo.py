@@ -10,6 +10,7 @@ there.
 
 import datetime
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -23,8 +24,10 @@ from absl import flags, logging
 
 from features import command, files
 from pipeline import demo_text
-from pipeline.living import demo_server
+from pipeline.living import server as servers
+from pipeline.living.client import Client
 from pipeline.steps import commands, declared, fingerprints
+from serving.process import listening
 from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
@@ -55,7 +58,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     started = time.monotonic()
-    demo_server.require_free(_PORT.value)
+    _require_free(_PORT.value)
     output = pathlib.Path(_OUTPUT.value)
     logs, root, work = output / "logs", output / "serving_root", output / "work"
     if _stands(output, root):
@@ -64,14 +67,15 @@ def main() -> None:
         _make(output, logs=logs, root=root, work=work)
     arguments = [f"--serving_root={root}", f"--logs={logs}"]
     ready = time.monotonic()
-    with demo_server.running(arguments, port=_PORT.value) as server:
-        seconds = time.monotonic() - ready
-        print(commands.told(_title("serve"), seconds, f"Answers at {server.address}/"), end="")
-        _show(server, work)
+    os.environ.update(commands.brief())
+    with servers.running(arguments, port=_PORT.value) as server:
+        seconds, address = time.monotonic() - ready, server.client.address
+        print(commands.told(_title("serve"), seconds, f"Answers at {address}/"), end="")
+        _show(server.client, work)
         print(f"All of it took {time.monotonic() - started:.0f} s; it is in {output}.")
         if _ONCE.value:
             return
-        print(f"\nThe server answers at {server.address}/ (API: {server.address}/docs).")
+        print(f"\nThe server answers at {address}/ (API: {address}/docs).")
         print("Ctrl-C stops it. To learn from what it logged in the meantime:")
         print(f"  {_line(_retrain(logs, root, work))}", flush=True)
         raise SystemExit(server.wait())
@@ -152,13 +156,22 @@ def _line(arguments: Sequence[str]) -> str:
     return shlex.join(arguments)
 
 
-def _show(server: demo_server.Server, work: pathlib.Path) -> None:
+def _require_free(port: int) -> None:
+    """Refuses a port that cannot be listened on, with another one to try."""
+    try:
+        listening.require_free_port(servers.HOST, port)
+    except command.InputError as error:
+        other = port + 1 if port < 65535 else port - 1
+        raise command.InputError(f"{error} With make: make demo PORT={other}") from None
+
+
+def _show(client: Client, work: pathlib.Path) -> None:
     """Prints a page for one user, and how good such pages are."""
-    users = server.ask("/v1/users?limit=50")["users"]
+    users = client.get("/v1/users", limit=50)["users"]
     if not users:
         raise command.InputError("the server knows no user; its history store is empty.")
     request = {"user_id": users[0], "k": _PAGE_SIZE, "record": False}  # Nobody is shown it.
-    page = server.ask("/v1/recommendations", request)
+    page = client.post("/v1/recommendations", request)
     print(
         f"\nRecommendations for user {users[0]} (release {page['release_id']}, {page['rung']}):\n"
     )

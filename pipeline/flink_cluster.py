@@ -16,7 +16,7 @@ import time
 from absl import flags
 
 from features import command
-from pipeline.flink import jars, processes
+from pipeline.flink import processes
 
 _FETCH = flags.DEFINE_bool("fetch", False, "Fetches Flink and Beam's runner for it, then ends.")
 _DIRECTORY = flags.DEFINE_string("directory", None, "For configuration, logs, temporary files.")
@@ -30,7 +30,7 @@ _WORKER_PYTHON = flags.DEFINE_string(
 def main() -> None:
     """Fetches, or starts and waits."""
     if _FETCH.value:
-        sys.stdout.write(f"Flink is in {jars.FLINK.fetch()}\n")
+        sys.stdout.write(f"Flink is in {processes.FLINK.fetch()}\n")
         return
     if not _DIRECTORY.value:
         raise command.InputError("give --directory=DIR, where the cluster keeps its files.")

@@ -35,7 +35,7 @@ _IMPORTERS: Mapping[str, tuple[str, Callable[..., list[str]], type[Window]]] = {
     "vk_lsvd": ("VK-LSVD", vk_lsvd.import_logs, Window),
 }
 # Flags of all formats, and fields that are no flags.
-_SHARED = {*dataclasses.asdict(Window()), "bucket_bytes", "now_s"}
+_SHARED = {*dataclasses.asdict(Window()), "now_s"}
 
 _FORMAT = flags.DEFINE_enum("format", None, list(_IMPORTERS), "Data set that it is.")
 _MAPPING = flags.DEFINE_string("mapping", None, "TOML file that says what becomes what.")

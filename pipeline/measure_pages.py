@@ -11,7 +11,8 @@ co-watch and embeddings alone, and how long such a page takes in relation to one
 
 With --experiment, on simulated logs: every arm is asked at the same moments, whatever its share,
 and the truth says what its pages are worth, see pipeline/benchmarks/arm_pages.py. Intervals are
-over users, differences paired. The models are those that were measured, before any refit.
+over users, differences paired. The models are those that were measured, before any refit; an order
+of pages (--page_order), for arms that want one, was learned from this very holdout.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _LOGS = config_flags.path("logs", "reads", "Raw logs that the examples are made of.", required=True)
 _INPUTS = config_flags.define(
-    build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
+    build_config.Inputs, without={"metrics", "judged_examples", "retraining"}
 )
 _OUTPUT = config_flags.path("output", "writes", "JSON file of figures to write.", required=True)
 _EXPERIMENT = config_flags.path(

@@ -8,10 +8,10 @@ r"""Compares formulas of a page's value by the true satisfaction of a simulated 
 
 Each holdout page is put in the order of each formula, and what its first places are worth is asked
 of the truth: the sum over places of P(click there) x satisfaction of a watch, and x watch time.
-Beside it stands how often an impression gets each kind of feedback, by decile of what the ranker
-expects: as it was said, and by the truth, P(click there) x P(said of a watch). Both are of what
-follows from the impression; the truth knows it also where hardly anything is said. Intervals are
-over users; differences are paired.
+Beside it stands how often an impression gets each kind of feedback, and how long it is watched, by
+decile of what the ranker expects: as it was, and by the truth, P(click there) x P(said of a watch).
+Both are of what follows from the impression; the truth knows it also where hardly anything is said.
+Intervals are over users; differences are paired.
 """
 
 import json
@@ -44,6 +44,7 @@ _BINS = 10
 _TOLERATED = 0.1
 _BY_TRUTH, _BY_LABELS = "calibration_by_truth", "calibration_by_labels"
 _WITHIN = "deciles within 10 %"
+_ANYWHERE = ", wherever it stands"
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def main() -> None:
     if seconds is None:
         raise command.InputError(f"the ranker {_RANKER.value} expects no watch time.")
     said = {page_value.WATCH_TIME: seconds, **heads.predict(model, model.resolved, impressions)}
-    truth = _truth(arrays)
+    truth = _truth(arrays, pathlib.Path(_LOGS.value))
     bootstrap = Bootstrap(num_users=int(impressions.user_codes.max()) + 1)
     pages = _of_pages(
         {formula.text: formula.of(said) for formula in formulas}, impressions, truth, bootstrap
@@ -85,10 +86,10 @@ def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
     questions = {
         "page_value": "each holdout page in the order of the formula; P(click there) x "
         "satisfaction, or watch time, of a watch, by the truth, summed over its first places",
-        _BY_TRUTH: "expected over true rate, P(click there) x P(said of a watch), by decile of "
+        _BY_TRUTH: "expected over true rate, P(click there) x P(said of a watch), and expected "
+        "over true watch time, by decile of what the ranker expects",
+        _BY_LABELS: "expected rate and watch time over what was said and watched, by decile of "
         "what the ranker expects",
-        _BY_LABELS: "expected rate over that of what was said, by decile of what the ranker "
-        "expects",
     }
     experiments = [
         Experiment(name=n, title=n, question=questions[n], paper="", settings={}, rows=rows)
@@ -103,34 +104,35 @@ def _write(parts: "Mapping[str, Sequence[Row]]") -> None:
     print(f"Wrote {_OUTPUT.value}.")
 
 
-def _truth(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _truth(arrays: Mapping[str, np.ndarray], logs: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns what the truth knows of each impression, float64 [n] by name."""
     from pipeline.site import impressions as site_impressions
     from pipeline.site import satisfaction as site_satisfaction
     from pipeline.site import truth as site_truth
 
-    site = site_truth.Truth.load(pathlib.Path(_LOGS.value))
+    site = site_truth.Truth.load(logs)
     ids = {n: [one.decode() for one in arrays[n]] for n in ("user_id", "page_id", "label_video_id")}
-    known = site_impressions.expected_watch_times(site, _LOGS.value)
+    known = site_impressions.expected_watch_times(site, logs)
     rows = pa.table({"page_id": ids["page_id"], "video_id": ids["label_video_id"]})
     rows = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
     joined = rows.join(known, ["page_id", "video_id"], join_type="inner").sort_by("row")
     if joined.num_rows != rows.num_rows:
         raise command.InputError(
-            f"{joined.num_rows:,} of {rows.num_rows:,} holdout impressions of {_EXAMPLES.value} "
-            f"are pages of {_LOGS.value}; all should be."
+            f"{joined.num_rows:,} of {rows.num_rows:,} holdout impressions of --examples are "
+            f"pages of {logs}; all should be."
         )
     decay = site.world.behaviour.position_decay
     place = np.asarray(arrays["position"], np.float64)
     shown = joined["click_probability"].to_numpy()
     # Whatever the page beside a watch decays by: what matters is to compare all places alike.
-    click = shown * (place + 1) ** decay
+    anywhere = (place + 1) ** decay
     users, videos = ids["user_id"], ids["label_video_id"]
+    seconds = shown * site.expected_watch_time_s(users, videos)
     return {
-        "click": click,
-        "satisfaction": click * site.satisfaction(users, videos),
-        "watch_time_s": click * site.expected_watch_time_s(users, videos),
-        "attention": np.full(len(click), decay),
+        f"satisfaction{_ANYWHERE}": shown * anywhere * site.satisfaction(users, videos),
+        f"watch_time_s{_ANYWHERE}": seconds * anywhere,
+        "attention": np.full(len(shown), decay),
+        "watch_time_s": seconds,
         **{
             kind: shown * site.feedback_probability(kind, users, videos) * part
             for kind in site_satisfaction.KINDS
@@ -161,7 +163,9 @@ def _of_pages(
         weight = (place + 1.0) ** -truth["attention"] * (place < _PLACES.value)
         num_pages = np.bincount(codes, weights=place == 0, minlength=bootstrap.num_users)
         for name in ("satisfaction", "watch_time_s"):
-            total = np.bincount(codes, weights=weight * truth[name], minlength=bootstrap.num_users)
+            total = np.bincount(
+                codes, weights=weight * truth[f"{name}{_ANYWHERE}"], minlength=bootstrap.num_users
+            )
             one = metrics.UserSums(
                 numerator=total.astype(np.float64), denominator=num_pages.astype(np.float64)
             )
@@ -182,15 +186,16 @@ def _of_heads(
     truth: Mapping[str, np.ndarray],
     bootstrap: "Bootstrap",
 ) -> "dict[str, list[Row]]":
-    """Returns expected over actual rates by decile of each kind, by the truth and as it was said.
+    """Returns expected over actual by decile of each kind, by the truth and as it was.
 
     In both, ``all`` is over all impressions, and :data:`_WITHIN` the number of deciles that are
     right to a tenth.
     """
     rows: dict[str, list[Row]] = {_BY_TRUTH: [], _BY_LABELS: []}
     codes = impressions.user_codes
-    for kind in [kind for kind in said if kind in truth and kind != "watch_time_s"]:
-        labels = np.asarray(impressions.arrays[feedback.label(kind)], np.float64)
+    for kind in [kind for kind in said if kind in truth]:
+        label = kind if kind == "watch_time_s" else feedback.label(kind)
+        labels = np.asarray(impressions.arrays[label], np.float64)
         for part, actual in ((_BY_TRUTH, truth[kind]), (_BY_LABELS, labels)):
             rows[part] += _by_decile(kind, said[kind], actual, codes=codes, bootstrap=bootstrap)
     return rows

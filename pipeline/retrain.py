@@ -70,6 +70,12 @@ _STEP_FLAGS = {
 _FORCE_PUBLISH = flags.DEFINE_string(
     "force_publish", None, "Publishes although a gate fails; the reason, which is recorded."
 )
+_LEARN_ORDER = flags.DEFINE_boolean(
+    "learn_order",
+    False,
+    "Learns an order of pages also where a ranker gives one: for `serving.serve --order=learned`, "
+    "or an arm of an experiment.",
+)
 _MLFLOW = flags.DEFINE_string(
     "mlflow",
     None,
@@ -113,6 +119,7 @@ def _run(config: schedule.ScheduleConfig, tracker: tracking.Tracker | None) -> i
         flags=_flags_of_steps(config.window_from(time.time())),
         unrecorded_flags=_unrecorded_flags(config, places.work),
         given={declared.SERVING_ROOT: root},
+        besides=("learn_order",) if _LEARN_ORDER.value else (),
         keep_runs=config.keep_runs,
         keep=places.keep,
     )

@@ -14,12 +14,16 @@ import pathlib
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags, logging
 
 from features import command, config_flags, files
 from features.screen import progress
 from serving.building import config as build_config
+
+if TYPE_CHECKING:
+    from serving.batch import order_learning
 
 _INPUTS = config_flags.define(
     build_config.Inputs, without={"page_order", "metrics", "judged_examples", "retraining"}
@@ -35,16 +39,13 @@ def main() -> None:
     """Turns flags into arguments and hands over."""
     inputs = _INPUTS.build()
     from serving.batch import order_learning
-    from serving.building import order_from_holdout
     from serving.funnel import page_order
 
     started = time.monotonic()
     logs_dir = pathlib.Path(_LOGS.value)
     with progress.shown("learn_order"), files.atomic_directory(_OUTPUT.value) as output:
         with tempfile.TemporaryDirectory(dir=output, prefix=".release") as root:
-            learned = order_from_holdout.learn(
-                inputs, root=pathlib.Path(root), logs_dir=logs_dir, watches=_WATCHES.value
-            )
+            learned = _learned(inputs, root=pathlib.Path(root), logs_dir=logs_dir)
         if learned.order is None:
             logging.warning(
                 "No order of pages: %d held-out watches were among the candidates, and %d are "
@@ -62,6 +63,25 @@ def main() -> None:
         f"Wrote {_OUTPUT.value}: {learned.summary()}, in {time.monotonic() - started:.0f} s.\n"
         f"Next: {following}\n"
     )
+
+
+def _learned(
+    inputs: build_config.Inputs, *, root: pathlib.Path, logs_dir: pathlib.Path
+) -> "order_learning.Learned":
+    """Returns the order of pages that watches of the holdout teach."""
+    from features import dataset
+    from serving.batch import past_funnel
+    from serving.batch.config import BacktestConfig
+    from serving.batch.order_learning import Lessons
+    from serving.building import assembly
+
+    info = dataset.info(inputs.examples)
+    from_s, until_s = int(str(info["train_until_s"])), int(str(info["until_s"]))
+    if from_s >= until_s:
+        return Lessons().learned()
+    settings = BacktestConfig(from_s=from_s, until_s=until_s, sample=_WATCHES.value)
+    unpublished = assembly.unpublished(inputs, root)
+    return past_funnel.opened(unpublished, root, logs_dir, settings).lessons().learned()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from absl import flags
 from features import command, config_flags
 from features.screen import progress
 from serving.batch.config import BacktestConfig, ListConfig, PastConfig
+from serving.funnel.page import FunnelConfig
 from serving.release import manifest as release
 from serving.release import stored_root
 
@@ -50,8 +51,9 @@ _CANDIDATES = config_flags.path(
 _LOGS = config_flags.path("logs", "reads", "rank, page: directory of raw logs.")
 _PAST = config_flags.define(PastConfig, of="rank, page")
 _LIST = config_flags.define(ListConfig, of="retrieve, page")
+_WIDTHS = {field.name for field in dataclasses.fields(FunnelConfig)} - {"order"}
 _BACKTEST = config_flags.define(
-    BacktestConfig, without={"from_s", "until_s", "k", "exclude_watched", "funnel"}, of="page"
+    BacktestConfig, without={"from_s", "until_s", "k", "exclude_watched", *_WIDTHS}, of="page"
 )
 
 

@@ -9,13 +9,16 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODULES = [
     "features.preprocessing",
+    "features.tables.drift",
     "features.vectors",
     "models.candidate.youth",
     "models.evaluation.intervals",
     "models.evaluation.metrics",
+    "models.evaluation.pair_counts",
     "models.evaluation.sequential",
+    "models.evaluation.spread",
     "models.losses",
-    "models.spread",
+    "models.ranking.calibration",
     "pipeline.benchmarks.measured",
     "pipeline.steps.schedule",
     "serving.batch.health",

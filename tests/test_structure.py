@@ -225,7 +225,7 @@ def test_every_file_beside_the_code_is_packaged(distribution):
 
 # Retired name -> what to say instead; WORKSPACE.md has the words that are in use.
 RETIRED = {
-    "found": "what it is: rows, paths, match, ...",
+    **dict.fromkeys(("found", "Found"), "what it is: rows, paths, match, ..."),
     "asked": "what it is: queries, body, keys, ...",
     "Settings": "a dataclass of declared values is a ...Config",
     "Stage": "a command of a retraining is a Step",

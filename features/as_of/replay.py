@@ -229,7 +229,11 @@ class Replayer:
             live: Statistics of the last minutes before any moment.
         """
         request = self._request(impressions, codes, time=pages.PAGE_TIME)
-        query, page_of = self._of_pages(request, history, spec.RANKER)
+        # The query features of a page are made once.
+        page, page_of = _distinct_requests(request)
+        query = examples.query_batch(
+            self._spec, spec.RANKER, request=request.take(page), users=self._users, history=history
+        )
         rows = self._catalogue.rows(impressions["video_id"])
         candidate = examples.candidate_batch(
             self._spec,
@@ -247,34 +251,6 @@ class Replayer:
         if self._audit is not None:
             self._audit.ranking(batch, history, request.queries, rows)
         return batch
-
-    def page_queries(
-        self, impressions: pa.Table, codes: Mapping[str, int], history: History, *, model: str
-    ) -> tuple[pa.RecordBatch, np.ndarray]:
-        """Returns what a model is asked on the pages of impressions, as of each page's start.
-
-        Args:
-            impressions: Impressions with pages, n rows, see
-                :func:`features.as_of.pages.with_pages`.
-            codes: Code in ``history`` by user id.
-            history: Events of these users.
-            model: Name of the model whose query-side columns are made.
-
-        Returns:
-            Raw query-side columns, one row per distinct page; and int64 [n], the row of each
-            impression. The query features of a page are made once.
-        """
-        request = self._request(impressions, codes, time=pages.PAGE_TIME)
-        return self._of_pages(request, history, model)
-
-    def _of_pages(
-        self, request: Request, history: History, model: str
-    ) -> tuple[pa.RecordBatch, np.ndarray]:
-        page, page_of = _distinct_requests(request)
-        batch = examples.query_batch(
-            self._spec, model, request=request.take(page), users=self._users, history=history
-        )
-        return batch, page_of
 
     def _request(
         self, events: pa.Table, codes: Mapping[str, int], *, time: str = "time"
@@ -349,7 +325,7 @@ def _nominations(impressions: pa.Table) -> dict[str, pa.Array]:
 def _distinct_requests(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first row of each distinct request, and each row's number among them.
 
-    Impressions of one page share user, time and context: their query features are made once.
+    Impressions of one page share user, time and context.
     """
     keys = [request.queries.user, request.queries.now]
     for column in request.context.values():

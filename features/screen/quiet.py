@@ -13,7 +13,6 @@ import contextlib
 import importlib.abc
 import importlib.machinery
 import os
-import re
 import subprocess
 import sys
 import types
@@ -159,8 +158,3 @@ def filtered_stderr() -> Iterator[None]:
         # It ends when nobody writes any more; what was started meanwhile still may.
         with contextlib.suppress(subprocess.TimeoutExpired):
             passing.wait(_ENDS_WITHIN_S)
-
-
-def is_noise(line: str) -> bool:
-    """Returns whether a line of standard error means nothing."""
-    return re.match("|".join(NOISE), line) is not None

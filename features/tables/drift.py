@@ -79,6 +79,11 @@ def jensen_shannon(train: np.ndarray, holdout: np.ndarray) -> float | None:
     Args:
         train: int64 [B], counts of the bins, 0 or more.
         holdout: int64 [B], counts of the same bins, 0 or more.
+
+    Example:
+        >>> one, other = np.array([8, 0]), np.array([0, 5])
+        >>> jensen_shannon(one, one), jensen_shannon(one, other)
+        (0.0, 1.0)
     """
     if not train.sum() or not holdout.sum():
         return None

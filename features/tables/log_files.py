@@ -52,7 +52,7 @@ class TableFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Listing:
     """What lies below the directory of a table.
 
     Attributes:
@@ -74,13 +74,13 @@ class Found:
         return "; ".join(parts)
 
 
-def find(logs_dir: str | os.PathLike[str], table: str) -> Found:
+def find(logs_dir: str | os.PathLike[str], table: str) -> Listing:
     """Looks at all that lies in the directory of a table, or in a file or directory .parquet."""
     root = pathlib.Path(logs_dir)
     return _Search(root, _SUFFIXES).run(root / table, root / f"{table}.parquet")
 
 
-def find_data(path: pathlib.Path, suffixes: Sequence[str]) -> Found:
+def find_data(path: pathlib.Path, suffixes: Sequence[str]) -> Listing:
     """Looks at all that lies in a directory of rows that need not be ours.
 
     Args:
@@ -194,7 +194,7 @@ class _Search:
         self._left_alone: list[tuple[pathlib.Path, str]] = []
         self._problems: list[str] = []
 
-    def run(self, *starts: pathlib.Path) -> Found:
+    def run(self, *starts: pathlib.Path) -> Listing:
         for path in starts:
             if path.is_symlink():
                 self._links.append(path)
@@ -203,7 +203,7 @@ class _Search:
         while self._links:
             self._look_at(self._links.pop(0), is_link=True)
         files = sorted(self._files, key=lambda file: file.path)
-        return Found(tuple(files), tuple(sorted(self._left_alone)), tuple(sorted(self._problems)))
+        return Listing(tuple(files), tuple(sorted(self._left_alone)), tuple(sorted(self._problems)))
 
     def _look_into(self, directory: pathlib.Path) -> None:
         try:

@@ -1,9 +1,9 @@
 """Gradient-boosted trees (LightGBM) as a ranking baseline, on exactly the ranker's inputs.
 
-Two of them: one with the ranker's loss (a click weighs its watch seconds, and counts as a
-unit-weight negative besides, so that the odds are the expected watch time), and one on clicks
-alone. Trees need no normalisation: what they read is the same transformed example all the same,
-so that a difference to the ranker is one of models, not of inputs.
+They have the ranker's loss: a click weighs its watch seconds, and counts as a unit-weight negative
+besides, so that the odds are the expected watch time. Trees need no normalisation: what they read
+is the same transformed example all the same, so that a difference to the ranker is one of models,
+not of inputs.
 
 ``lightgbm`` is optional (the extra ``gbdt``); nothing else here needs it.
 """
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from features import spec
 from features.spec import Kind, ResolvedSpec
-from models.baselines.ranking import WATCH_TIME, Floats, Scores, scored, targets, vector_columns
+from models.baselines.ranking import Floats, Scores, scored, targets, vector_columns
 
 Array = npt.NDArray[Any]
 
@@ -77,9 +77,7 @@ def fit(
     train: Mapping[str, Array],
     holdout: Mapping[str, Array],
     *,
-    target: str = WATCH_TIME,
     seed: int = 0,
-    threads: int = 0,
 ) -> Scores:
     """Trains on the older training rows, stops by the newest, and scores the holdout.
 
@@ -87,19 +85,17 @@ def fit(
         resolved: The data set's features.
         train: Transformed impressions, m rows, with ``clicked``, ``watch_time_s`` and ``time``.
         holdout: Transformed holdout impressions, n rows, with the same columns.
-        target: Label that is learnt, ``watch_time`` or ``clicks``.
         seed: Seed of bagging.
-        threads: Number of threads; 0: all cores.
 
     Returns:
-        Scores of the holdout, float64 [n], named ``trees`` or ``trees_clicks``.
+        Scores of the holdout, float64 [n].
 
     Raises:
         ModuleNotFoundError: The optional package ``lightgbm`` is not installed.
     """
     lightgbm = importlib.import_module("lightgbm")
     inputs, names = matrix(resolved, train)
-    labels, weights = targets(train, target)
+    labels, weights = targets(train)
     order = np.argsort(train["time"], kind="stable")
     newest = max(1, int(len(order) * _VALIDATION_FRACTION))
     categories = _categories(names, inputs)
@@ -110,14 +106,14 @@ def fit(
         for rows in (order[:-newest], order[-newest:])
     ]
     booster = lightgbm.train(
-        {**_SETTINGS, "seed": seed, "num_threads": threads},
+        {**_SETTINGS, "seed": seed},
         parts[0],
         num_boost_round=_ROUNDS,
         valid_sets=[parts[1]],
         callbacks=[lightgbm.early_stopping(_PATIENCE, verbose=False)],
     )
     logits: Floats = np.asarray(booster.predict(matrix(resolved, holdout)[0], raw_score=True))
-    return scored("trees", logits, target)
+    return scored("trees", logits)
 
 
 def _categories(names: Sequence[str], inputs: npt.NDArray[np.float32]) -> list[int]:

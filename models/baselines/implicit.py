@@ -102,30 +102,22 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     matrix, row_of = watch_matrix(train, len(order))
     # With as many factors as videos a factorisation only repeats what it has seen.
     factors = max(1, min(_FACTORS, len(order) // 5))
+    shared = {"factors": factors, "random_state": seed, "use_gpu": False}
+    by_als = als.AlternatingLeastSquares(
+        regularization=_ALS_REGULARISATION, alpha=_ALS_ALPHA, iterations=_ALS_ITERATIONS, **shared
+    )
+    by_bpr = bpr.BayesianPersonalizedRanking(
+        learning_rate=_BPR_RATE,
+        regularization=_BPR_REGULARISATION,
+        iterations=_BPR_ITERATIONS,
+        **shared,
+    )
     # implicit starts its own threads and asks that BLAS start none.
     with threadpoolctl.threadpool_limits(1, "blas"):
-        started = time.monotonic()
-        by_als = als.AlternatingLeastSquares(
-            factors=factors,
-            regularization=_ALS_REGULARISATION,
-            alpha=_ALS_ALPHA,
-            iterations=_ALS_ITERATIONS,
-            random_state=seed,
-            use_gpu=False,
-        )
-        by_als.fit(matrix, show_progress=False)
-        logging.info("fitted ALS in %.1f s", time.monotonic() - started)
-        started = time.monotonic()
-        by_bpr = bpr.BayesianPersonalizedRanking(
-            factors=factors,
-            learning_rate=_BPR_RATE,
-            regularization=_BPR_REGULARISATION,
-            iterations=_BPR_ITERATIONS,
-            random_state=seed,
-            use_gpu=False,
-        )
-        by_bpr.fit(matrix, show_progress=False)
-        logging.info("fitted BPR in %.1f s", time.monotonic() - started)
+        for name, one in (("ALS", by_als), ("BPR", by_bpr)):
+            started = time.monotonic()
+            one.fit(matrix, show_progress=False)
+            logging.info("fitted %s in %.1f s", name, time.monotonic() - started)
     return [
         Als(videos=np.asarray(by_als.item_factors), tie_break=order),
         Bpr(

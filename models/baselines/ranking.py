@@ -3,8 +3,7 @@
 The learned ones read exactly the ranker's transformed inputs and its loss: logistic regression in
 which a click weighs its watch seconds, so that the odds are the expected watch time of an
 impression. Here always in the exact form: each click also counts as a unit-weight negative,
-which is one row with the soft label T / (T + 1) and the weight T + 1. Each is trained on clicks
-alone as well, to show what weighting by watch time is worth.
+which is one row with the soft label T / (T + 1) and the weight T + 1.
 """
 
 import dataclasses
@@ -27,7 +26,6 @@ _LINEAR_EPOCHS = 2
 _LINEAR_STEPS = 1000
 _LINEAR_BATCH = 1024
 _LINEAR_RATE = 0.15
-WATCH_TIME, CLICKS = "watch_time", "clicks"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,14 +77,9 @@ def _smoothed_mean(keys: Array, values: Floats, wanted_keys: Array) -> Floats:
     return np.where(known[place] == wanted, means[place], overall)
 
 
-def targets(examples: Mapping[str, Array], target: str = WATCH_TIME) -> tuple[Floats, Floats]:
-    """Returns labels in [0, 1] and weights >= 1 of a logistic loss.
-
-    Of watch time the exact weighted one, with soft labels; of clicks the plain one.
-    """
+def targets(examples: Mapping[str, Array]) -> tuple[Floats, Floats]:
+    """Returns soft labels in [0, 1] and weights >= 1 of the exact weighted logistic loss."""
     clicked = np.asarray(examples["clicked"]) > 0
-    if target == CLICKS:
-        return clicked.astype(np.float64), np.ones(len(clicked))
     seconds = np.where(clicked, np.asarray(examples["watch_time_s"], np.float64), 0.0)
     return seconds / (seconds + 1.0), seconds + 1.0
 
@@ -96,25 +89,23 @@ def linear(
     train: Mapping[str, Array],
     holdout: Mapping[str, Array],
     *,
-    target: str = WATCH_TIME,
     seed: int = 0,
 ) -> Scores:
     """Fits logistic regression by Adagrad: x, x^2, sqrt(x) and one weight per id.
 
-    ``target`` is ``watch_time`` (weighted, exact) or ``clicks`` (plain). The query's bags
-    (watches, searches) are left out: without interactions they say the same about every video
-    of a page.
+    The query's bags (watches, searches) are left out: without interactions they say the same about
+    every video of a page.
     """
     model = _Linear(resolved, train)
-    model.fit(train, target=target, seed=seed)
-    return scored("linear", model.logits(holdout, np.arange(len(holdout["clicked"]))), target)
+    model.fit(train, seed=seed)
+    return scored("linear", model.logits(holdout, np.arange(len(holdout["clicked"]))))
 
 
-def scored(name: str, logits: Floats, target: str) -> Scores:
-    """Returns logits as scores; those of clicks claim no watch time and say so in their name."""
-    if target == CLICKS:
-        return Scores(name=f"{name}_clicks", scores=logits)
-    return Scores(name=name, scores=logits, expected_watch_time_s=_exp(logits))
+def scored(name: str, logits: Floats) -> Scores:
+    """Returns logits as scores, and their odds, which are the expected watch seconds."""
+    # Bounded, so that a wild logit stays finite.
+    seconds = np.exp(np.minimum(logits, 30.0))
+    return Scores(name=name, scores=logits, expected_watch_time_s=seconds)
 
 
 class _Linear:
@@ -167,9 +158,9 @@ class _Linear:
             result += self._tables[name][rows_of_table].sum(axis=1) * share
         return result
 
-    def fit(self, train: Mapping[str, Array], *, target: str, seed: int) -> None:
+    def fit(self, train: Mapping[str, Array], *, seed: int) -> None:
         """Runs over the examples in shuffled batches, a fixed number of times."""
-        labels, weights = targets(train, target)
+        labels, weights = targets(train)
         weights = weights / max(float(weights.mean()), 1e-9) if len(weights) else weights
         rng = np.random.default_rng(seed)
         steps_per_epoch = max(1, -(-len(labels) // _LINEAR_BATCH))
@@ -206,8 +197,3 @@ def vector_columns(resolved: ResolvedSpec) -> list[str]:
         for kind in (Kind.CONTINUOUS, Kind.BINARY)
         if resolved.of(spec.RANKER, side, kind)
     ]
-
-
-def _exp(logits: Floats) -> Floats:
-    """Odds, which are the expected watch seconds; bounded so that a wild logit stays finite."""
-    return np.exp(np.minimum(logits, 30.0))

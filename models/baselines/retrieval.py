@@ -147,7 +147,7 @@ class Baseline(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Popularity:
-    """The same scores for everybody."""
+    """Scores that are the same for everybody."""
 
     name: str
     scores: Floats

@@ -124,7 +124,7 @@ def train(
     model_config: CandidateConfig,
     settings: TrainingConfig,
     *,
-    warm: warm_start.WarmStart | None = None,
+    warm: config.WarmStart = config.COLD,
 ) -> loop.Result:
     """Trains a candidate model on the examples and saves it.
 
@@ -134,7 +134,7 @@ def train(
             summaries are beside it, in ``<model_dir>.training``.
         model_config: Settings of the model.
         settings: Settings of the training.
-        warm: Older model to start from, see :mod:`models.training.warm_start`; None: none.
+        warm: Older model to start from, see :mod:`models.training.warm_start`.
 
     Returns:
         Outcome of the training.

@@ -50,11 +50,11 @@ class EvaluationConfig:
             WARP, and ALS and BPR (the extra factorisation) where it is installed.
         live: Whether to measure popularity as of each query too. It sees what others watched
             in the holdout before the query, which the model and the other baselines do not.
-        linear: Whether to train the linear ranking baselines, on watch time and on clicks.
+        linear: Whether to train the linear ranking baseline.
         protocol: Protocol of a public data set, which then decides the cut-offs,
             ``exclude_watched`` and ``max_queries``; empty for none.
-        gbdt: Whether to train gradient-boosted trees, on watch time and on clicks (the extra gbdt;
-            left out with a note where it is not installed).
+        gbdt: Whether to train gradient-boosted trees (the extra gbdt; left out with a note where it
+            is not installed).
     """
 
     ks: Annotated[tuple[int, ...], Flag("k"), Bounds(ge=1)] = (10, 50, 100, 200, 500)

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.as_of import pages
 from models.evaluation import pair_counts
 from models.evaluation import repeat_bias as repeats
 
@@ -139,6 +138,10 @@ def score_ranks(
         label_rows: Row of each label, int [Q], -1 where it is not in the corpus.
         exclude: Rows that may not be shown to a query (seen-filter), in one array, of query i from
             offset i to i + 1: int [Q + 1] and int [E]; -1 is ignored. An excluded label is a miss.
+
+    Example:
+        >>> score_ranks(np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5]]), [2, -1]).tolist()
+        [2, 4]
     """
     rows = np.asarray(label_rows, np.int64)
     num_videos = scores.shape[1]
@@ -156,7 +159,12 @@ def score_ranks(
 
 
 def top_rows(scores: npt.NDArray[Any], k: int) -> Ints:
-    """Returns int64 [Q, min(k, N)], the rows of the highest scores, best first."""
+    """Returns int64 [Q, min(k, N)], the rows of the highest scores, best first.
+
+    Example:
+        >>> top_rows(np.array([[0.1, 0.9, 0.5]]), 2).tolist()
+        [[1, 2]]
+    """
     k = min(k, scores.shape[1])
     part = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
@@ -164,13 +172,23 @@ def top_rows(scores: npt.NDArray[Any], k: int) -> Ints:
 
 
 def recall_at_k(ranks: npt.ArrayLike, k: int) -> float:
-    """Returns the share of queries whose label is among the first k; NaN without queries."""
+    """Returns the share of queries whose label is among the first k; NaN without queries.
+
+    Example:
+        >>> recall_at_k([1, 5, 101, 10], 10)
+        0.75
+    """
     hits = np.asarray(ranks) <= k
     return float(hits.mean()) if hits.size else float("nan")
 
 
 def reciprocal_ranks(ranks: npt.ArrayLike, k: int | None = None) -> Floats:
-    """Returns 1 / rank per query, 0 beyond rank k: the average precision of ONE relevant video."""
+    """Returns 1 / rank per query, 0 beyond rank k: the average precision of ONE relevant video.
+
+    Example:
+        >>> reciprocal_ranks([1, 4, 101], 100).tolist()
+        [1.0, 0.25, 0.0]
+    """
     array = np.asarray(ranks, np.float64)
     return np.where(array <= (np.inf if k is None else k), 1.0 / array, 0.0)
 
@@ -181,6 +199,10 @@ def discounted_gains(ranks: npt.ArrayLike, k: int) -> Floats:
     Args:
         ranks: int [n], rank of each label, 1 the best.
         k: Cut-off.
+
+    Example:
+        >>> discounted_gains([1, 3, 11], 10).tolist()
+        [1.0, 0.5, 0.0]
 
     Source: Järvelin and Kekäläinen, TOIS 2002; with one label the ideal gain is 1.
     """
@@ -269,20 +291,6 @@ def pair_loss_by_user(
     )
 
 
-def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
-    """Returns int64 [n] page codes for a log without pages, see :mod:`features.as_of.pages`.
-
-    Args:
-        user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
-        times: Time of each row, int64 [n], Unix seconds.
-    """
-    users, seconds = codes_of(user_ids), np.asarray(times, np.int64)
-    order = np.lexsort((seconds, users))
-    codes = np.empty(len(order), np.int64)
-    codes[order] = np.cumsum(pages.begins(users[order], seconds[order])) - 1
-    return codes
-
-
 def auc(scores: npt.ArrayLike, clicked: npt.ArrayLike) -> float:
     """Returns the chance a clicked row outscores an unclicked one, ties half; NaN without both.
 
@@ -329,6 +337,10 @@ def xauc_by_user(
 
     As sums per user, as :func:`auc_by_user` does; O(n log^2 n).
 
+    Example:
+        >>> xauc_by_user([3, 1, 2], [60, 10, 5]).value == 2 / 3  # Of 10 s and 5 s the wrong one
+        True
+
     Source: Zhan et al., KDD 2022, "Deconfounding Duration Bias in Watch-time Prediction";
     all pairs, not a sample.
     """
@@ -363,6 +375,10 @@ def calibration_bins(predicted: npt.ArrayLike, bins: int = 10) -> Ints:
     """Returns int64 [n] in [0, bins): the quantile bin of each prediction.
 
     Equal predictions share a bin, so that some bins may be empty.
+
+    Example:
+        >>> calibration_bins([0.1, 0.4, 0.2, 0.3], 2).tolist()
+        [0, 1, 0, 1]
     """
     values = np.asarray(predicted, np.float64)
     if not values.size:

@@ -10,7 +10,13 @@ Floats = npt.NDArray[np.float64]
 def unclicked_rivals(
     scores: Floats, is_click: npt.NDArray[np.bool_], groups: Ints
 ) -> tuple[Ints, ...]:
-    """Per row: unclicked rows of its group with a higher score, an equal score, and all."""
+    """Per row: unclicked rows of its group with a higher score, an equal score, and all.
+
+    Example:
+        >>> scores, clicked = np.array([1.0, 2.0, 3.0]), np.array([True, False, False])
+        >>> [one.tolist() for one in unclicked_rivals(scores, clicked, np.zeros(3, np.int64))]
+        [[2, 1, 0], [0, 1, 1], [2, 2, 2]]
+    """
     if np.isnan(scores).any():
         raise ValueError(f"scores must not be NaN, got {int(np.isnan(scores).sum())} of them.")
     order = np.lexsort((scores, groups))
@@ -39,7 +45,12 @@ def _runs(is_first: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
 
 
 def smaller_in_both(score: Floats, target: Floats) -> Ints:
-    """Per row, over rows of smaller target: 2 x those of smaller score + those of equal score."""
+    """Per row, over rows of smaller target: 2 x those of smaller score + those of equal score.
+
+    Example:
+        >>> smaller_in_both(np.array([3.0, 1.0, 3.0]), np.array([30.0, 10.0, 20.0])).tolist()
+        [3, 0, 2]
+    """
     rank = np.unique(score, return_inverse=True)[1].astype(np.int64)
     order = np.lexsort((rank, target))
     counts = _smaller_before(rank[order])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import spec, tensors
+from features.as_of import pages as page_rules
 from features.screen import progress
 from features.spec import Kind, ResolvedSpec, Side
 from models import config, losses
@@ -60,7 +61,7 @@ class Impressions:
         """Numbers users and pages; pages without an id end at pauses of 30 minutes."""
         page_ids = arrays["page_id"].astype("U").astype(object)
         missing = page_ids == ""
-        gaps = metrics.pages_by_gap(arrays["user_id"], arrays["time"])
+        gaps = pages_by_gap(arrays["user_id"], arrays["time"])
         page_ids[missing] = [f"\0{gap}" for gap in gaps[missing]]
         users, pages = metrics.codes_of(arrays["user_id"]), metrics.codes_of(page_ids)
         return cls(
@@ -82,6 +83,20 @@ class Impressions:
     def watch_time_s(self) -> metrics.Floats:
         """float64 [n], seconds; 0 where there was no click."""
         return np.where(self.clicked, self.arrays["watch_time_s"].astype(np.float64), 0.0)
+
+
+def pages_by_gap(user_ids: npt.ArrayLike, times: npt.ArrayLike) -> metrics.Ints:
+    """Returns int64 [n] page codes for a log without pages, see :mod:`features.as_of.pages`.
+
+    Args:
+        user_ids: User of each row, [n] ints, strings or bytes; a page never spans users.
+        times: Time of each row, int64 [n], Unix seconds.
+    """
+    users, seconds = metrics.codes_of(user_ids), np.asarray(times, np.int64)
+    order = np.lexsort((seconds, users))
+    codes = np.empty(len(order), np.int64)
+    codes[order] = np.cumsum(page_rules.begins(users[order], seconds[order])) - 1
+    return codes
 
 
 def score_with_ranker(

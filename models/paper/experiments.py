@@ -42,6 +42,8 @@ class Setting:
         seeds: Seeds of trainings; an experiment that can afford it repeats itself with each.
         preprocess_flags: Flags of pipeline.preprocess, for all examples that are made.
         rectools_python: Python that has RecTools; "": an environment is made where one is needed.
+        epochs: Passes of models that are trained as they are shipped, and of RecTools'; 0: by the
+            number of examples.
     """
 
     logs: pathlib.Path
@@ -51,6 +53,7 @@ class Setting:
     seeds: tuple[int, ...]
     preprocess_flags: tuple[str, ...] = ()
     rectools_python: str = ""
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -75,6 +78,7 @@ class Setting:
             "mode": self.mode,
             "seeds": list(self.seeds),
             "preprocess_flags": list(self.preprocess_flags),
+            "epochs": self.epochs,
         }
 
     def directory(self, label: str, *made_from: object) -> pathlib.Path:

@@ -280,7 +280,7 @@ def ranking_calibration(setting: Setting) -> Experiment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Deciles:
-    """Of equally many impressions each, the shortest expectation first.
+    """Tenths of the impressions, those of the shortest expectation first.
 
     Attributes:
         ratios: Expected over actual watch time.

@@ -60,7 +60,7 @@ MODEL: Mapping[str, Mapping[str, Any]] = {
     experiments.FULL: {"embedding_dim": 64},
 }
 # What turns the full mode's settings into those of models.train_candidate.
-_AS_SHIPPED: Mapping[str, Any] = {"epochs": 0, "patience": 0, "stop_metric": ""}
+_AS_SHIPPED: Mapping[str, Any] = {"patience": 0, "stop_metric": ""}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,8 @@ class Lab:
         settings = TrainingConfig(seed=seed, **TRAINING[self.setting.mode])
         config = dataclasses.replace(CANDIDATE_MODEL, **{**MODEL[self.setting.mode], **model})
         if as_shipped and self.setting.is_full:
-            settings = dataclasses.replace(settings, **_AS_SHIPPED)
+            epochs = self.setting.epochs
+            settings = dataclasses.replace(settings, **_AS_SHIPPED, epochs=epochs)
             width = CANDIDATE_MODEL.embedding_dim
             config = dataclasses.replace(config, embedding_dim=width)
         directory = self.setting.directory("model", self.examples.name, config, settings)

@@ -175,7 +175,8 @@ def _timed(ask: Callable[[slice], Any], queries: int) -> float:
 
 
 def _peer(setting: Setting, kind: str) -> PeerConfig:
-    return PeerConfig(model=kind, seed=setting.seeds[0], **_PEER_SETTINGS[setting.mode])
+    given = {"epochs": setting.epochs, **_PEER_SETTINGS[setting.mode]}
+    return PeerConfig(model=kind, seed=setting.seeds[0], **given)
 
 
 def _of_peers(lab: Lab) -> dict[str, System]:

@@ -229,7 +229,7 @@ class Replayed:
     paged: Mapping[str, Ints]
 
 
-RETRIEVAL, PAGE, ORACLE = "retrieval", "page", "oracle"
+RETRIEVAL, PAGE, ORACLE = "retrieval", "page", "oracle (of the moment)"
 FROZEN = f"popularity of {FROZEN_H} h, frozen"
 LIVE_1H, LIVE_1D = "live popularity, 1 h", "live popularity, 1 d"
 

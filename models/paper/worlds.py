@@ -30,8 +30,6 @@ _MEASURES: Mapping[str, Callable[[Ints], Floats]] = {
     "recall_at_100": lambda places: (places < 100).astype(np.float64),
     "map_at_100": lambda places: np.where(places < 100, 1 / (places + 1.0), 0.0),
 }
-# Days before the end at which a release is made; it is asked about the day after.
-_CUTS = {experiments.SHORT: (1,), experiments.FULL: (1,)}
 _QUERIES = {experiments.SHORT: 400, experiments.FULL: 6_000}
 _ALL = 10**9
 _PAGES = {experiments.SHORT: 100, experiments.FULL: 1_500}
@@ -88,34 +86,11 @@ _WORLDS: Mapping[str, _World] = {
 def _experiment(name: str, setting: Setting) -> Experiment:
     world = _WORLDS[name]
     seeds = setting.seeds
-    rows: list[Row] = []
-    replays: list[tuple[int, int, Replayed]] = []
-    for seed in seeds:
-        directory = _logs(name, setting, seed)
-        repeats = _repeats(directory)
-        end_s = _end_s(directory)
-        for days in _CUTS[setting.mode]:
-            cut_s = end_s - days * DAY_S
-            work = setting.directory(f"release-{name}", seed, days)
-            work.mkdir(parents=True, exist_ok=True)
-            replayed = world_replays.replay(
-                directory,
-                work,
-                cut_s,
-                queries=_QUERIES[setting.mode],
-                pages=_PAGES[setting.mode],
-                repeats=repeats,
-                places=oracle(directory, cut_s, whole=_whole(name, directory)),
-            )
-            replays.append((seed, days, replayed))
-    told = []
-    for seed, days, replayed in replays:
-        when = f"{days} day{'s' if days > 1 else ''} before the end"
-        new, differences = _rows(replayed, seed, when)
-        rows += [*new, *differences]
-        told += [f"{row.setting}, {row.metric}: {row}, {verdict(row)}" for row in differences]
-    names = [row.setting for row in rows if row.metric == "recall_at_100"]
-    names = [name for name in dict.fromkeys(names) if " minus " not in name]
+    replays = {seed: _replay(name, setting, seed) for seed in seeds}
+    rows = [*figures(replays), *(row for one in replays.items() for row in differences(*one))]
+    changes = [row for row in rows if " minus " in row.setting]
+    told = [f"{r.setting}, seed {r.seed}, {r.metric}: {r}, {verdict(r)}" for r in changes]
+    names = list(dict.fromkeys(row.setting for row in rows if row not in changes))
     return Experiment(
         name=name,
         title=f"World: {world.title}",
@@ -139,32 +114,77 @@ def _experiment(name: str, setting: Setting) -> Experiment:
     )
 
 
-def _rows(replayed: Replayed, seed: int, when: str) -> tuple[list[Row], list[Row]]:
-    """Returns figures of all, and differences of ours from the others."""
+def _replay(name: str, setting: Setting, seed: int) -> Replayed:
+    directory = _logs(name, setting, seed)
+    cut_s = _end_s(directory) - DAY_S
+    work = setting.directory(f"release-{name}", seed)
+    work.mkdir(parents=True, exist_ok=True)
+    return world_replays.replay(
+        directory,
+        work,
+        cut_s,
+        queries=_QUERIES[setting.mode],
+        pages=_PAGES[setting.mode],
+        repeats=_repeats(directory),
+        places=oracle(directory, cut_s, whole=_whole(name, directory)),
+    )
+
+
+def _parts(replayed: Replayed) -> list[tuple[str, Ints, Mapping[str, Ints]]]:
+    """Returns ours, users and places by name: of retrieval, and of pages."""
+    return [
+        (world_replays.RETRIEVAL, replayed.users, replayed.retrieved),
+        (world_replays.PAGE, replayed.page_users, replayed.paged),
+    ]
+
+
+def figures(replays: Mapping[int, Replayed]) -> list[Row]:
+    """Returns figures of all over the watches of all seeds, whose users are others."""
     rows: list[Row] = []
-    differences: list[Row] = []
-    for users, places, ours in (
-        (replayed.users, replayed.retrieved, world_replays.RETRIEVAL),
-        (replayed.page_users, replayed.paged, world_replays.PAGE),
-    ):
-        codes = np.unique(users, return_inverse=True)[1].astype(np.int64)
-        bootstrap = intervals.Bootstrap(num_users=int(codes.max()) + 1)
-        for metric, measure in _MEASURES.items():
-            sums = {
-                name: metrics.sums_by_user(measure(one), codes, bootstrap.num_users)
-                for name, one in places.items()
-            }
-            of_what = f"{ours}, " if ours == world_replays.PAGE else ""
-            shared = {"seed": seed, "n": len(users)}
-            for name, interval in zip(sums, bootstrap.intervals(list(sums.values())), strict=True):
-                label = name if name == ours else f"{of_what}{name}"
-                rows.append(Row.of(f"{label}, {when}", metric, interval, **shared))
-            others = [n for n in sums if n not in {ours, world_replays.ORACLE}]
-            pairs = [(sums[ours], sums[other]) for other in others]
-            for other, change in zip(others, bootstrap.differences(pairs), strict=True):
-                label = f"{ours} minus {other}, {when}"
-                differences.append(Row.of(label, metric, change, **shared))
-    return rows, differences
+    for parts in zip(*(_parts(replayed) for replayed in replays.values()), strict=True):
+        ours = parts[0][0]
+        users = np.concatenate([_codes(one) + i * _ALL for i, (_, one, _) in enumerate(parts)])
+        sums = [
+            (name, metric, _sums(np.concatenate([places[name] for *_, places in parts]), users, m))
+            for name in parts[0][2]
+            for metric, m in _MEASURES.items()
+        ]
+        estimates = _bootstrap(users).intervals([one for *_, one in sums])
+        for (name, metric, _), interval in zip(sums, estimates, strict=True):
+            of_pages = ours == world_replays.PAGE and name != ours
+            label = f"{name} (of the pages' watches)" if of_pages else name
+            rows.append(Row.of(label, metric, interval, n=len(users)))
+    return rows
+
+
+def differences(seed: int, replayed: Replayed) -> list[Row]:
+    """Returns what ours has more than each other, but for the oracle, paired over users."""
+    rows: list[Row] = []
+    for ours, users, places in _parts(replayed):
+        others = [name for name in places if name not in {ours, world_replays.ORACLE}]
+        keys = [(other, metric) for other in others for metric in _MEASURES]
+        pairs = [
+            (_sums(places[ours], users, _MEASURES[m]), _sums(places[other], users, _MEASURES[m]))
+            for other, m in keys
+        ]
+        changes = _bootstrap(users).differences(pairs)
+        for (other, metric), change in zip(keys, changes, strict=True):
+            label = f"{ours} minus {other}"
+            rows.append(Row.of(label, metric, change, seed=seed, n=len(users)))
+    return rows
+
+
+def _codes(users: Ints) -> Ints:
+    return np.unique(users, return_inverse=True)[1].astype(np.int64)
+
+
+def _sums(places: Ints, users: Ints, measure: Callable[[Ints], Floats]) -> metrics.UserSums:
+    codes = _codes(users)
+    return metrics.sums_by_user(measure(places), codes, int(codes.max()) + 1)
+
+
+def _bootstrap(users: Ints) -> intervals.Bootstrap:
+    return intervals.Bootstrap(num_users=int(_codes(users).max()) + 1)
 
 
 def _logs(name: str, setting: Setting, seed: int) -> pathlib.Path:

@@ -73,6 +73,12 @@ def fit(
     Returns:
         The curve; x' = x where there is nothing to fit, or where the best straight line would turn
         the order round.
+
+    Example:
+        >>> x = np.linspace(-1, 1, 200)
+        >>> curve = fit(x, np.exp(2 * x + 1), np.ones(200))  # Odds of exp(2 x + 1)
+        >>> np.round(curve([0.0, 0.5]), 3).tolist()
+        [1.0, 2.0]
     """
     x = np.asarray(logits, np.float64)
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)

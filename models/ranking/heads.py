@@ -1,6 +1,6 @@
 """Further objectives of the ranker: the chance that an impression gets some feedback.
 
-    p_k = sigmoid(curve_k(mean over towers of w_k h + b_k)),   h: a tower's last hidden layer
+    p_k = sigmoid(curve_k(w_k h + b_k)),   h: the tower's last hidden layer
 
 One logit for each kind of feedback that the logs have, on the layers that are there for the
 expected watch time, and trained together with it. A like weighs as much in the shared layers as a
@@ -32,27 +32,24 @@ _POSITIVES_PER_PIECE = 2000
 
 
 class Heads(tf_keras.layers.Layer):
-    """A logit for each kind of feedback over the top of each tower.
+    """A logit for each kind of feedback over the top of the tower.
 
     Args:
         kinds: K kinds of feedback.
-        width: Length of the top of a tower.
-        towers: Number of towers.
+        width: Length of the top of the tower.
         seed: Seed of the initial weights.
     """
 
-    def __init__(self, kinds: Sequence[str], *, width: int, towers: int, seed: int) -> None:
+    def __init__(self, kinds: Sequence[str], *, width: int, seed: int) -> None:
         super().__init__(name="heads")
         self.kinds = tuple(kinds)
         # What a positive weighs beside the loss of the watch time; of the training alone.
         self.worth = 1.0
-        self.output_layers = []
-        for number in range(towers):
-            initial = tf_keras.initializers.GlorotUniform(seed=seed + number)
-            name = f"tower_{number}"
-            layer = tf_keras.layers.Dense(len(self.kinds), kernel_initializer=initial, name=name)
-            layer.build([None, width])
-            self.output_layers.append(layer)
+        initial = tf_keras.initializers.GlorotUniform(seed=seed)
+        self.logits = tf_keras.layers.Dense(
+            len(self.kinds), kernel_initializer=initial, name="logits"
+        )
+        self.logits.build([None, width])
         self.curves = [calibration.Calibration() for _ in self.kinds]
 
     @property
@@ -60,34 +57,23 @@ class Heads(tf_keras.layers.Layer):
         """Names of the columns of examples that the objectives are."""
         return tuple(feedback.label(kind) for kind in self.kinds)
 
-    def tower_logits(self, tops: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the logits of each tower, float32 [N, K] each, of its top float32 [N, width]."""
-        return [
-            tf.matmul(top, layer.kernel) + layer.bias
-            for layer, top in zip(self.output_layers, tops, strict=True)
-        ]
+    def call(self, top: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the probability of each kind, float32 [N] in [0, 1], by name.
 
-    def logits(self, tops: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns the logits before calibration, float32 [N, K]; the mean over towers."""
-        return tf.add_n(self.tower_logits(tops)) / len(self.output_layers)
-
-    def call(self, tops: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns the probability of each kind, float32 [N] in [0, 1], by name."""
-        columns = tf.unstack(self.logits(tops), axis=1)
+        Args:
+            top: Last hidden layer of the tower, float32 [N, width].
+        """
+        columns = tf.unstack(self.logits(top), axis=1)
         return {
             kind: tf.sigmoid(curve(logits))
             for kind, curve, logits in zip(self.kinds, self.curves, columns, strict=True)
         }
 
-    def loss(self, tops: Sequence[tf.Tensor], labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the mean logistic loss over towers, summed over kinds, times what they weigh."""
+    def loss(self, top: tf.Tensor, labels: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the mean logistic loss, summed over kinds, times what they weigh."""
         wanted = tf.stack([tf.cast(labels[name], tf.float32) for name in self.labels], axis=1)
-        nothing = tf.zeros_like(wanted)
-        values = [
-            losses.mean(tf.reduce_sum(losses.logistic_loss(logits, wanted, nothing), axis=1))
-            for logits in self.tower_logits(tops)
-        ]
-        return self.worth * tf.add_n(values) / len(values)
+        each = losses.logistic_loss(self.logits(top), wanted, tf.zeros_like(wanted))
+        return self.worth * losses.mean(tf.reduce_sum(each, axis=1))
 
     def start(self, examples_dir: str | os.PathLike[str], *, worth: float) -> None:
         """Starts every logit at that of its mean rate in training.
@@ -101,8 +87,7 @@ class Heads(tf_keras.layers.Layer):
             rows += len(part[self.labels[0]])
             total += [float(part[name].sum()) for name in self.labels]
         rates = (total + 0.5) / (rows + 1)
-        for layer in self.output_layers:
-            layer.bias.assign(np.log(rates / (1 - rates)))
+        self.logits.bias.assign(np.log(rates / (1 - rates)))
         self.worth = worth
         said = (f"{kind} {n:,.0f}" for kind, n in zip(self.kinds, total, strict=True))
         logging.info("Of %s impressions got feedback: %s.", f"{rows:,}", ", ".join(said))

@@ -84,7 +84,7 @@ class Ranker(tf_keras.Model):
         self.heads = None
         if resolved.feedback:
             width = self.tower.top_width
-            self.heads = Heads(resolved.feedback, width=width, towers=1, seed=seed + 500)
+            self.heads = Heads(resolved.feedback, width=width, seed=seed + 500)
         self.calibration = calibration.Calibration()
 
     @property
@@ -187,7 +187,7 @@ class Ranker(tf_keras.Model):
 
     def feedback_from(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns the probability of each kind of feedback, float32 [N] in [0, 1], by name."""
-        return {} if self.heads is None else self.heads([outputs.top])
+        return {} if self.heads is None else self.heads(outputs.top)
 
     def feedback_probabilities(
         self, query_features: Tensors, candidate_features: Tensors

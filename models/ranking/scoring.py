@@ -26,7 +26,7 @@ class Scorer:
         def logits(part: Mapping[str, tf.Tensor]) -> tf.Tensor:
             query, places = distinct_queries(part, model.query_columns)
             if of_heads and model.heads is not None:
-                return model.heads.logits([model.outputs_of(query, part, places=places).top])
+                return model.heads.logits(model.outputs_of(query, part, places=places).top)
             return model.logits(query, part, places=places)
 
         self._logits = tf.function(logits, reduce_retracing=True)

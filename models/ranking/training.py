@@ -132,7 +132,7 @@ class RankerTask:
             pairs = losses.mean(self._pair_losses(outputs.order, batch))
             total += self.model.config.pairwise * pairs
         heads = self.model.heads
-        return total if heads is None else total + heads.loss([outputs.top], batch)
+        return total if heads is None else total + heads.loss(outputs.top, batch)
 
     def _mean_pair_loss(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         query, places = ranker.distinct_queries(batch, self.model.query_columns)
@@ -278,7 +278,7 @@ def train(
     model_config: RankerConfig,
     settings: TrainingConfig,
     *,
-    warm: warm_start.WarmStart | None = None,
+    warm: config.WarmStart = config.COLD,
 ) -> loop.Result:
     """Trains a ranker on the examples and saves it; arguments as for the candidate model.
 

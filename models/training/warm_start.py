@@ -18,7 +18,7 @@ from absl import logging
 
 from features import command, dataset
 from features.stores import door
-from models.config import TrainingConfig
+from models.config import TrainingConfig, WarmStart
 from models.training import batches, loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
@@ -36,19 +36,6 @@ _MEANING = (
     "powers",
     "exclude",
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WarmStart:
-    """An older model to start from.
-
-    Attributes:
-        directory: Its directory.
-        or_cold: Whether a model that does not fit is left alone; otherwise it is refused.
-    """
-
-    directory: str | os.PathLike[str]
-    or_cold: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +120,7 @@ def begun(
     settings: TrainingConfig,
     *,
     kind: str,
-    warm: WarmStart | None,
+    warm: WarmStart,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
     num_examples: int,
 ) -> Begun:
@@ -147,7 +134,7 @@ def begun(
         examples_dir: Directory that pipeline.preprocess wrote.
         settings: Settings as they are given.
         kind: Kind of model, ``candidate`` or ``ranker``.
-        warm: The old model; None: none.
+        warm: The old model, or none.
         load: Function that reads the model of a directory.
         num_examples: Number of the training examples.
     """
@@ -156,10 +143,14 @@ def begun(
         space: dataset.vocabulary(examples_dir, kind, space) for space in model.vocabulary_sizes
     }
     cold = Begun(facts=facts, settings=settings.fitted_to(num_examples), vocabularies=vocabularies)
-    if warm is None:
+    if warm.directory is None:
         return cold
-    older = from_directory(model, vocabularies, start=warm, load=load)
-    if not older:
+    try:
+        older = _from_directory(model, vocabularies, warm.directory, load)
+    except command.InputError as error:
+        if not warm.or_cold:
+            raise
+        logging.warning("Starting cold. %s", error)
         return cold
     until_s = saved.read_lineage(warm.directory).get("train_until_s")
     newer = until_s and batches.Newer.of(
@@ -177,48 +168,27 @@ def begun(
         numbers = dict(zip(("newer_examples", "older_examples"), newer.counts, strict=True))
         logging.info("Warm start: %s newer examples, %s older ones.", *newer.counts)
     return Begun(
-        facts={**facts, "warm_start": {**older["warm_start"], **numbers}},
+        facts={**facts, "warm_start": {**older, **numbers}},
         settings=dataclasses.replace(settings, epochs=settings.warm_epochs).fitted_to(num_examples),
         vocabularies=vocabularies,
         newer=newer or None,
     )
 
 
-def from_directory(
+def _from_directory(
     model: tf_keras.Model,
     vocabularies: Vocabularies,
-    *,
-    start: WarmStart,
+    directory: pathlib.Path,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
 ) -> dict[str, Any]:
-    """As :func:`apply`, from a saved model; returns what the lineage says of it.
-
-    Where the old model does not fit and ``start`` says so, nothing is taken, and the lineage says
-    nothing.
-
-    Args:
-        model: Model whose weights are overwritten.
-        vocabularies: Tokens by ID space; the token of id i is element i - 1.
-        start: The old model.
-        load: Function that reads the model of a directory.
-    """
-    directory = start.directory
-    try:
-        old_model = load(directory)
-        old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
-        summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
-    except command.InputError as error:
-        if not start.or_cold:
-            raise
-        logging.warning("Starting cold. %s", error)
-        return {}
-    trained = saved.read_lineage(directory)
+    """As :func:`apply`, from a saved model; returns what the lineage says of it."""
+    old_model = load(directory)
+    old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
+    summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
     return {
-        "warm_start": {
-            "model": door.shown(pathlib.Path(directory).resolve()),
-            "trained_at": trained.get("trained_at", ""),
-            "ids_kept": summary.kept,
-        }
+        "model": door.shown(directory.resolve()),
+        "trained_at": saved.read_lineage(directory).get("trained_at", ""),
+        "ids_kept": summary.kept,
     }
 
 

@@ -1,8 +1,9 @@
 """A Flink cluster on this machine, for trying and for tests: each part is a process of its own.
 
-A job manager, task managers that start Python workers, and Beam's job server. A pipeline
-reaches them with the flags of :meth:`Cluster.beam_flags`. The parts of a real deployment are
-the same; they stand on many machines that share a file system.
+A job manager, task managers that start Python workers, and Beam's job server: ``pom.xml`` names
+Beam's Flink runner, whose jars have Flink's own programs with them. A pipeline reaches them with
+the flags of :meth:`Cluster.beam_flags`. The parts of a real deployment are the same; they stand on
+many machines that share a file system.
 """
 
 import contextlib
@@ -21,8 +22,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from features import command
-from pipeline.flink import jars
+from pipeline.java.jars import Jars
 
+FLINK = Jars(
+    name="Flink",
+    pinned=pathlib.Path(__file__).parent,
+    variable="WATCHNEXT_FLINK",
+    fetch_command="python -m pipeline.flink_cluster --fetch",
+    megabytes=160,
+    java="a Java 11 or 17 runtime",
+)
 _HOST = "localhost"
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # Past any proxy.
 _READY_S = 90.0
@@ -138,7 +147,7 @@ class Cluster:
     # ---- start and stop ------------------------------------------------------------------------
 
     def __enter__(self) -> "Cluster":
-        self._jars = jars.FLINK.jars()
+        self._jars = FLINK.jars()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
         self._write_worker()

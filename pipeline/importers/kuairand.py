@@ -20,8 +20,8 @@ impressions
   as a grid, a "valid play" (to the end, or above 7 s) where they follow each other. It contradicts
   the watch time now and then (clicks without a play); both are taken as they are.
   ``watch_time_s`` = ``play_time_ms`` / 1000, which may exceed the duration (loops).
-  ``surface`` = ``tab_<tab>``. ``page_id``: the data has no pages; a page is a run of a user's rows
-  without a gap of more than ``page_gap_minutes``. No ``position``, no ``device``.
+  ``surface`` = ``tab_<tab>``. No ``page_id``, ``position`` or ``device``: pages end at pauses, see
+  :mod:`features.as_of.pages`.
   All other columns are kept; those that report what the user did (``is_like``, ``long_view``,
   ``profile_stay_time_ms``, ...) are outcomes, never features of the same row.
   Randomly exposed rows are kept, ``is_rand`` true. Exact copies of a row stay exact copies:
@@ -53,21 +53,14 @@ No searches. KuaiRand-Pure keeps only impressions of 7,583 videos, so sequences 
 Source: Gao et al., CIKM 2022, https://kuairand.com (CC BY-SA 4.0).
 """
 
-import contextlib
 import dataclasses
-import math
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Sequence
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features import command, feedback
-from features.config import Bounds
 from features.durations import HOUR_S
-from features.screen import progress
 from features.tables import logs
 from features.tables.time_windows import Window
 from pipeline.importers import kuairand_content, kuairand_files, source_files
@@ -76,10 +69,6 @@ LONG_VIEW_S = 18.0  # What long_view asks of a video that is not shorter.
 HISTORY_STEP_S = 60
 HISTORY = "history"  # Source of the watches at artificial times.
 
-# Users are imported in buckets of about this much log, so that the log need not fit in memory.
-BUCKET_BYTES = 128 << 20
-
-_BYTES_PER_ROW = 75  # Of CSV; measured on all three editions.
 _UNKNOWN_CODE = -124
 _UNKNOWN_NAME = "UNKNOWN"
 _CHINA_OFFSET_S = 8 * HOUR_S
@@ -97,17 +86,11 @@ class KuaiRandConfig(Window):
     """How to read KuaiRand.
 
     Attributes:
-        page_gap_minutes: Pause of a user above which a new page starts, minutes: the data set has
-            no pages.
         with_feedback: Whether likes, dislikes, shares, follows and comments become the feedback
             table: features and further objectives.
-        bucket_bytes: Size of the log files that is read at once, bytes; larger logs go through
-            temporary files, some of the users at a time.
     """
 
-    page_gap_minutes: Annotated[float, Bounds(gt=0)] = 30.0
     with_feedback: bool = False
-    bucket_bytes: int = BUCKET_BYTES
 
 
 def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandConfig) -> list[str]:
@@ -142,25 +125,13 @@ def import_logs(source: pathlib.Path, writer: logs.LogWriter, config: KuaiRandCo
     return [*notes, f"the data has no searches,{titles} languages, regions or devices"]
 
 
-def impressions(rows: pl.DataFrame, *, page_gap_minutes: float) -> pl.DataFrame:
-    """Returns the impressions of log rows, by user and time.
-
-    Args:
-        rows: Columns of ``kuairand_files.LOG``; all rows of their users, in any order.
-        page_gap_minutes: Pause above which a new page starts, minutes.
-    """
-    ordered = rows.sort("user_id", "time_ms", "video_id", maintain_order=True)
-    is_start = (
-        (pl.col("user_id") != pl.col("user_id").shift())
-        | (pl.col("time_ms").diff() > page_gap_minutes * 60_000)
-    ).fill_null(True)
-    start_ms = pl.when(is_start).then("time_ms").forward_fill()
-    return ordered.select(
+def impressions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns the impressions of log rows, in their order."""
+    return rows.select(
         *(pl.col(name).cast(pl.String) for name in ("user_id", "video_id")),
         time=pl.col("time_ms") // 1000,
         clicked=pl.col("is_click"),
         watch_time_s=pl.col("play_time_ms") / 1000,
-        page_id=pl.concat_str("user_id", start_ms, separator="-"),
         surface=_surface(),
         time_ms=pl.col("time_ms"),
         duration_ms=pl.col("duration_ms"),
@@ -311,52 +282,15 @@ def _import_log(
     """Writes impressions and watches; returns the first instant and the rows not played."""
     first_ms: list[int] = []
     num_unplayed = 0
-    with writer.scratch() as scratch:
-        for rows in _buckets(paths, scratch, config.bucket_bytes):
-            first_ms.extend(rows.select(pl.col("time_ms").min()).to_series().drop_nulls())
-            shown = impressions(rows, page_gap_minutes=config.page_gap_minutes)
-            shown = config.kept(shown)
-            played = config.kept(watches(rows))
-            num_unplayed += shown.height - played.height
-            writer.write("impressions", shown.to_arrow())
-            writer.write("watches", played.to_arrow())
-            if config.with_feedback:
-                said = config.kept(feedback_of(rows))
-                writer.write("feedback", said.to_arrow())
+    for rows in source_files.frames(paths, kuairand_files.LOG):
+        first_ms.extend(rows.select(pl.col("time_ms").min()).to_series().drop_nulls())
+        shown = config.kept(impressions(rows))
+        played = config.kept(watches(rows))
+        num_unplayed += shown.height - played.height
+        writer.write("impressions", shown.to_arrow())
+        writer.write("watches", played.to_arrow())
+        if config.with_feedback:
+            writer.write("feedback", config.kept(feedback_of(rows)).to_arrow())
     if not first_ms:
         raise command.InputError(f"{paths[0]} has no row with a time_ms. Unpack it again.")
     return min(first_ms) // 1000, num_unplayed
-
-
-def _buckets(
-    paths: Sequence[pathlib.Path], scratch: pathlib.Path, bucket_bytes: int
-) -> Iterator[pl.DataFrame]:
-    """Yields the log some users at a time, all rows of a user together."""
-    number = math.ceil(sum(map(_csv_bytes, paths)) / bucket_bytes)
-    if number <= 1:
-        yield pl.concat(source_files.frames(paths, kuairand_files.LOG))
-        return
-    parts = [scratch / f"{bucket:05d}.parquet" for bucket in range(number)]
-    with contextlib.ExitStack() as stack:
-        schema = pa.schema(list(kuairand_files.LOG.items()))
-        writers = [stack.enter_context(pq.ParquetWriter(part, schema)) for part in parts]
-        for rows in source_files.frames(paths, kuairand_files.LOG):
-            bucket = pl.col("user_id").fill_null(0) % number
-            for key, some in (
-                rows.with_columns(bucket=bucket)
-                .partition_by("bucket", as_dict=True, include_key=False)
-                .items()
-            ):
-                writers[key[0]].write_table(some.to_arrow())
-    for index, part in enumerate(parts):
-        progress.at(f"users, part {index + 1} of {number}")
-        yield pl.read_parquet(part)
-        part.unlink()
-
-
-def _csv_bytes(path: pathlib.Path) -> int:
-    if path.suffix == ".csv":
-        return path.stat().st_size
-    if path.suffix == ".gz":
-        return 4 * path.stat().st_size  # Compresses to about a quarter.
-    return _BYTES_PER_ROW * source_files.num_rows(path)

@@ -2,8 +2,7 @@
 
 The site has lived for some days (:mod:`pipeline.living.days`). From its logs, as they stand then, a
 release is trained for each arm with the flags of the site but for what the arm changes; then one
-server serves them side by side, each user by the release and settings of one arm. All arms order
-pages by expected watch time, without a learned order, which would hide what they differ in. Gates
+server serves them side by side, each user by the release and settings of one arm. Gates
 do not decide: an arm that is worse is what an experiment is for, so each release is published with
 that reason.
 
@@ -37,6 +36,8 @@ _BY_RANKER: Mapping[str, Any] = {"order": "watch_time"}
 _BY_RETRIEVAL: Mapping[str, Any] = {"order": "retrieval"}
 # Of all arms. After some days hardly anybody has the 64 examples that a user has by default.
 _FLAGS: Mapping[str, str] = {"preprocess_flags": "--examples_per_user=12"}
+# Of the control, where an arm has pages in the learned order of its release.
+_WITH_ORDER = ["--learn_order"]
 _KEEP = 32
 
 
@@ -109,7 +110,7 @@ CLAIMS: Mapping[str, Claim] = {
         ),
         Claim(
             name="learned",
-            text="the order of pages that was learnt from watches, which serves by default",
+            text="pages in the order that was learnt from watches, not of expected watch time",
             settings={"order": "learned"},
         ),
     )
@@ -196,8 +197,9 @@ def _trained(living: LivingSite, claims: Sequence[Claim]) -> dict[str, Any]:
             releases[claim.name] = releases[CONTROL.name]
             continue
         logging.info("Arm %s: %s.", claim.name, claim.text)
+        with_order = claim is CONTROL and CLAIMS["learned"] in claims
         night = nights.retrain(
-            _flags(living, claim, until_s),
+            _flags(living, claim, until_s) + (_WITH_ORDER if with_order else []),
             logs_dir=living.logs,
             serving_root=living.serving_root,
             work=living.work,

@@ -15,12 +15,12 @@ if os.getppid() == int(sys.argv[1]):
 """
 
 
-def start(line: Sequence[str], said: IO[bytes]) -> "subprocess.Popen[bytes]":
+def start(line: Sequence[str], said: IO[bytes] | int) -> "subprocess.Popen[bytes]":
     """Starts a program that gets SIGTERM when the thread that calls this ends, however it does.
 
     Args:
         line: Path of the program, and arguments.
-        said: File that gets what it says.
+        said: File that gets what it says, or ``subprocess.PIPE``.
     """
     follow = [sys.executable, "-c", _FOLLOW, str(os.getpid()), *line]
     return subprocess.Popen(follow, stdout=said, stderr=subprocess.STDOUT)

@@ -25,9 +25,10 @@ _OF_DAYS = {
     f"oracle's share, {_POPULARITY}": (_POPULARITY, "oracle_share"),
     f"oracle's share, {_OURS}": (_OURS, "oracle_share"),
 }
-_OF_ARMS = (
-    figures.MAIN, figures.ADJUSTED, "page_value_s", "click_rate", "clickbait_shown", "satisfaction",
-    "fresh_shown", "fresh_clicks_per_user", "repeated",
+_BESIDE = ("page_value_s", figures.MAIN)
+_OF_CLAIMS = (
+    "page_value_s", figures.ADJUSTED, "click_rate", "satisfaction", "fresh_shown",
+    "fresh_clicks_per_user", "repeated",
 )  # fmt: skip
 
 
@@ -41,8 +42,9 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
 
     Args:
         documents: report.json of each run, or experiment.json.
-        part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``arms`` or
-            ``differences`` of an experiment.json.
+        part: ``days``, ``last_day``, ``nights`` or ``cost`` of a report.json; ``claims`` of
+            experiment.json: a row for each claim, over the seeds that tried it. Of two runs that
+            tried it on one seed the later file counts, since their users are the same.
         metrics: Metrics that get a column (of the last day: a row); none for those that matter.
 
     Raises:
@@ -50,14 +52,14 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
     """
     is_experiment = "arms" in documents[0]
     parts = (
-        {"arms": _arms, "differences": _differences}
+        {"claims": _claims}
         if is_experiment
         else {"days": _days, "last_day": _last_day, "nights": _nights, "cost": _cost}
     )
     if part not in parts:
         raise command.InputError(f"--part must be one of {', '.join(parts)}, got {part!r}.")
     columns, rows = parts[part](documents, metrics)
-    run, seeds = documents[0]["run"], [_seed(document) for document in documents]
+    run, seeds = documents[0]["run"], dict.fromkeys(map(_seed, documents))
     site = run["site"]
     after = f", after {run['days']} days of its life" if is_experiment else ", from an empty system"
     interval = "95 % in brackets, bootstrap over users"
@@ -77,7 +79,7 @@ def table(documents: Sequence[_Document], part: str, metrics: Sequence[str] = ()
             "seed": ", ".join(seeds),
             "interval": interval,
             "again": "`pipeline.living_site"
-            + (f" --experiments={','.join(_names(documents[0])[1:])}" if is_experiment else "")
+            + (f" --experiments={','.join(_claims_of(documents))}" if is_experiment else "")
             + f" --days={run['days']}`",
             "measured": measured_on(documents[-1].get("provenance", {})),
         },
@@ -171,43 +173,38 @@ def _cost(
     return header, [*rows, ["together", *every], ["the day of visits before, wall", *visits]]
 
 
-def _arms(
+def _claims(
     documents: Sequence[_Document], metrics: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    wanted = metrics or (*_OF_ARMS, "uploads_clicked")
-    rows = [
-        [
-            f"{name}: {documents[0]['arms'][name]['text']}",
-            f"{sum(one['split']['users'].get(name, 0) for one in documents):,}",
-            *(_cell(documents, _key(documents[0], name, metric)) for metric in wanted),
-        ]
-        for name in _names(documents[0])
-    ]
-    titles = {**figures.METRICS, **figures.WHOLE}
-    return ["arm", "users exposed", *(titles[metric] for metric in wanted)], rows
+    wanted = metrics or _OF_CLAIMS
+    tried: dict[tuple[str, str], dict[str, _Document]] = {}
+    for one in documents:
+        for name, arm in one["arms"].items():
+            if name != arm["against"]:
+                tried.setdefault((name, arm["against"]), {})[_seed(one)] = one
+    rows = []
+    for (name, against), by_seed in tried.items():
+        group = list(by_seed.values())
+        arm, users = group[-1]["arms"][name], [one["split"]["users"] for one in group]
+        rows.append(
+            [
+                f"{name}: {arm['text']}",
+                against,
+                ", ".join(sorted(by_seed)),
+                " and ".join(f"{sum(of.get(a, 0) for of in users):,}" for a in (name, against)),
+                *(_cell(group, f"all/{against}/{metric}") for metric in _BESIDE),
+                *(_cell(group, f"all/{name}-{against}/{metric}") for metric in wanted),
+            ]
+        )
+    beside = [f"{figures.METRICS[metric]}: those" for metric in _BESIDE]
+    differences = [f"{figures.METRICS[metric]}: difference" for metric in wanted]
+    header = ["arm", "against", "seeds", "users exposed of either"]
+    return [*header, *beside, *differences], rows
 
 
-def _differences(
-    documents: Sequence[_Document], metrics: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    wanted = metrics or _OF_ARMS
-    rows = [
-        [
-            f"{name} - {arm['against']}",
-            *(_cell(documents, f"all/{name}-{arm['against']}/{metric}") for metric in wanted),
-        ]
-        for name, arm in documents[0]["arms"].items()
-        if name != arm["against"]
-    ]
-    return ["arms", *(figures.METRICS[metric] for metric in wanted)], rows
-
-
-def _key(document: _Document, arm: str, metric: str) -> str:
-    """Returns the key of a figure of all days, or of the last where there is none of all."""
-    if metric in figures.METRICS:
-        return f"all/{arm}/{metric}"
-    days = (key.partition("/")[0] for key in document["figures"] if key.endswith(f"/{metric}"))
-    return f"{max(days)}/{arm}/{metric}"
+def _claims_of(documents: Sequence[_Document]) -> list[str]:
+    """Returns the names of the arms of all documents, without the control."""
+    return list(dict.fromkeys(name for one in documents for name in _names(one)[1:]))
 
 
 def _names(document: _Document) -> list[str]:

@@ -18,6 +18,7 @@ _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _FORMATS = (*(f"{day}{clock}" for day in _DAYS for clock in _CLOCKS), "%Y%m%d%H%M%S")
 _EARLIEST_S = command.parse_time("1995-01-01") or 0
 _LATEST_S = command.parse_time("2100-01-01") or 0
+_FEW = 20
 _READABLE = 0.98  # Of the values: a few are always wrong.
 _SEPARATORS = ("|", ";", ",", "/")
 _ZONE = r"(Z|z|UTC|GMT|[+-]\d{2}:?\d{0,2})$"
@@ -32,7 +33,6 @@ class Evidence:
         kind: DuckDB's name of the type.
         values: Values of some rows, the first ones.
         fill: Share of the rows that have a value, in [0, 1].
-        is_unique: Whether no value comes twice.
         few: Distinct values as text, where there are few; "" stands for many.
     """
 
@@ -40,7 +40,6 @@ class Evidence:
     kind: str
     values: pa.ChunkedArray
     fill: float
-    is_unique: bool
     few: tuple[str, ...]
 
 
@@ -64,15 +63,15 @@ def look(name: str, kind: str, column: pa.ChunkedArray) -> Evidence:
     given = column.filter(pc.is_valid(column))
     if text_values.is_text(given.type):
         given = given.filter(pc.not_equal(pc.utf8_trim_whitespace(given.cast(pa.string())), ""))
-    can_count = not (pa.types.is_nested(given.type) or isinstance(given.type, pa.BaseExtensionType))
-    distinct = pc.unique(given) if can_count else given
-    few = tuple(map(str, distinct.to_pylist())) if can_count and len(distinct) <= 20 else ()
+    few: tuple[str, ...] = ()
+    if not (pa.types.is_nested(given.type) or isinstance(given.type, pa.BaseExtensionType)):
+        distinct = pc.unique(given)
+        few = tuple(map(str, distinct.to_pylist())) if len(distinct) <= _FEW else ()
     return Evidence(
         name=name,
         kind=kind,
         values=given,
         fill=len(given) / max(len(column), 1),
-        is_unique=can_count and len(given) > 1 and len(distinct) == len(given),
         few=few,
     )
 

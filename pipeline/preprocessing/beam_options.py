@@ -7,6 +7,7 @@ binary at run time, and the embedded runner behind it needs nothing.
 
 import contextlib
 import io
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,9 +48,10 @@ def parse(arguments: Sequence[str]) -> PipelineOptions:
             "--help."
         )
     try:
-        beam.Pipeline(options=options)
+        checked = beam.Pipeline(options=options)
     except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise command.InputError(f"Beam refuses {list(arguments)}: {error}") from None
+    os.rmdir(checked.local_tempdir)  # Beam removes it where a pipeline is run.
     return options
 
 

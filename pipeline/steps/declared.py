@@ -27,12 +27,15 @@ class Step:
         reads: Flag of the binary to the artefact that it names.
         writes: Flag and name of the one artefact that it makes.
         needs_ranking: Whether it is skipped where the logs have nothing to train a ranker on.
+        is_instead: Whether it stands in for a ranker: it is skipped where there is one, unless it
+            is asked for.
     """
 
     binary: str
     reads: Mapping[str, str]
     writes: tuple[str, str]
     needs_ranking: bool = False
+    is_instead: bool = False
 
     @property
     def name(self) -> str:
@@ -98,6 +101,7 @@ STEPS = (
             "logs": LOGS,
         },
         writes=("output", "page_order"),
+        is_instead=True,
     ),
     Step(
         # After it was measured: what serves knows all that is in the holdout, too.

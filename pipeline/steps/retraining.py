@@ -15,7 +15,7 @@ import pathlib
 import re
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -90,6 +90,7 @@ class Retraining:
         unrecorded_flags: Further flags of a step that do not change what is made, so that they do
             not make a step that is up to date run again.
         chain: Steps of the retraining, in order.
+        besides: Names of steps to run although a ranker makes them needless.
         given: What steps are given for an artefact that is not at its :meth:`location`.
         keep_runs: Number of reports of runs to keep in ``runs`` of the work directory.
         keep: Function that is called with the name of an artefact, of the records, or of the
@@ -102,6 +103,7 @@ class Retraining:
     flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     unrecorded_flags: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     chain: Sequence[declared.Step] = declared.STEPS
+    besides: Collection[str] = ()
     given: Mapping[str, str] = dataclasses.field(default_factory=dict)
     keep_runs: int = KEEP_RUNS
     keep: Callable[[str], None] = lambda _: None
@@ -172,7 +174,8 @@ class Retraining:
     ) -> StepResult:
         skipped = self._skipped(step)
         if skipped:
-            logging.warning("%s: SKIPPED: %s", title, skipped.reason)
+            level = logging.WARNING if step.needs_ranking else logging.INFO
+            logging.log(level, "%s: SKIPPED: %s", title, skipped.reason)
             return skipped
         up_to_date = self._up_to_date(step)
         if up_to_date:
@@ -215,13 +218,13 @@ class Retraining:
         )
 
     def _skipped(self, step: declared.Step) -> StepResult | None:
-        cause = self._no_ranking() if step.needs_ranking else ""
-        if not cause:
-            return None
-        return StepResult(
-            name=step.name,
-            outcome=Outcome.SKIPPED,
-            reason=f"{cause}: there will be no ranker",
+        reason = ""
+        if step.needs_ranking and (cause := self._no_ranking()):
+            reason = f"{cause}: there will be no ranker"
+        elif step.is_instead and step.name not in self.besides and not self._no_ranking():
+            reason = "a ranker does it"
+        return (
+            StepResult(name=step.name, outcome=Outcome.SKIPPED, reason=reason) if reason else None
         )
 
     def _up_to_date(self, step: declared.Step) -> StepResult | None:

@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from features.durations import DAY_S, HOUR_S
 from features.tables import logs
@@ -97,11 +96,6 @@ def _ids(letter: str, numbers: Ints) -> pa.Array:
     distinct, place = np.unique(numbers, return_inverse=True)
     names = pa.array([f"{letter}{number}" for number in distinct.tolist()])
     return names.take(pa.array(place))
-
-
-def read_places(logs_dir: str | os.PathLike[str]) -> pa.Table:
-    """Returns what ``truth/places.parquet`` of such logs holds."""
-    return pq.read_table(os.path.join(logs_dir, TRUTH, PLACES))
 
 
 def visits(

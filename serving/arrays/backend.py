@@ -22,7 +22,7 @@ from serving.arrays.query_tower import QueryTower, VideoTower
 from serving.arrays.ranker import RankerOfPrepared, VideoPreparer
 from serving.release import manifest as release
 from serving.servables import prepared_videos, signatures
-from serving.servables.embedded import EmbeddedBackend, EmbeddedModel
+from serving.servables.embedded import EmbeddedBackend, EmbeddedModel, Kept
 from serving.servables.signatures import Arrays, Model
 
 Function = Callable[[Arrays], dict[str, np.ndarray]]
@@ -41,8 +41,8 @@ _OF_PAGES = {
 }
 
 
-class ArraysBackend:
-    """A :class:`serving.servables.tensorflow_serving.Backend` in this process, without TensorFlow.
+class ArraysBackend(EmbeddedBackend):
+    """A backend in this process that does without TensorFlow where it can.
 
     Attributes:
         fallbacks: Why a model that pages need is run by TensorFlow all the same, by name of the
@@ -50,21 +50,18 @@ class ArraysBackend:
     """
 
     def __init__(self) -> None:
-        self._tensorflow = EmbeddedBackend()
+        super().__init__()
         self.fallbacks: dict[str, str] = {}
-        # One model in memory for all its signatures, for as long as one of them is used.
-        self._opened: weakref.WeakValueDictionary[pathlib.Path, _Opened] = (
-            weakref.WeakValueDictionary()
-        )
+        self._arrays: Kept[_Opened] = weakref.WeakValueDictionary()
 
     def open(
         self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT
     ) -> Model:
         """Returns a signature of a model, of arrays where there are some."""
         directory = on_disk.model(component)
-        opened = self._opened.get(directory)
+        opened = self._arrays.get(directory)
         if opened is None:
-            opened = self._opened[directory] = _Opened(component, on_disk, directory)
+            opened = self._arrays[directory] = _Opened(component, on_disk, directory)
         reason = opened.lacks(signature)
         if not reason:
             self.fallbacks.pop(component, None)
@@ -75,21 +72,13 @@ class ArraysBackend:
                 "The %s of release %s is run by TensorFlow, which is slower: %s.",
                 *(component, on_disk.version, reason),
             )
-        return self._tensorflow.open(component, on_disk, signature=signature)
+        return super().open(component, on_disk, signature=signature)
 
     @staticmethod
     def _is_extra(component: str, signature: str, opened: "_Opened") -> bool:
         """Whether pages do without it: the raw ranker, beside one of prepared videos."""
         is_raw = (component, signature) == (signatures.RANKER, signatures.DEFAULT)
         return is_raw and not opened.lacks(signatures.SCORE_PREPARED)
-
-    def lacks(self, manifest: release.Manifest) -> str:
-        """Returns "": opening a model loads it."""
-        return self._tensorflow.lacks(manifest)
-
-    def close(self) -> None:
-        """Does nothing: models go with their last signature."""
-        self._tensorflow.close()
 
 
 def is_by_tensorflow(model: Model | None) -> bool:

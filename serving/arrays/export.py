@@ -115,8 +115,7 @@ def _tower(model: Ranker) -> dict[str, np.ndarray]:
 def _heads(model: Ranker) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     if model.heads is not None:
-        (layer,) = model.heads.output_layers
-        arrays |= _dense("heads", layer)
+        arrays |= _dense("heads", model.heads.logits)
         for kind, curve in zip(model.heads.kinds, model.heads.curves, strict=True):
             arrays |= _curve(f"heads.calibration.{kind}", curve)
     return arrays

@@ -21,7 +21,7 @@ from serving.batch.page_scores import Scores
 from serving.batch.past_log import PastLog
 from serving.batch.past_viewers import PastViewers
 from serving.events.event import Kind
-from serving.funnel import loaded_release
+from serving.funnel import loaded_release, page_order
 from serving.funnel.answer import Answer, Predictions
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
@@ -145,10 +145,8 @@ class PastFunnel:
     @property
     def order_in_words(self) -> str:
         """What decides the order of pages."""
-        release = self.release
-        if release.order is not None:
-            return f"learned from {release.order.samples} watches"
-        return "of the retrieval score" if release.ranker is None else "of expected watch time"
+        is_ranked = self.release.ranker is not None
+        return page_order.in_words(self.release.order, self._funnel, is_ranked=is_ranked)
 
     def keep_every(self, number: int, count: int) -> None:
         """Asks for every ``count``-th of the watches only."""

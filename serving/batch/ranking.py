@@ -4,10 +4,6 @@ The log is replayed through :mod:`features.as_of.replay`, the code that made the
 history is what the user did strictly before the impression, statistics of a video are those up
 to the day before. Rows that training would reject (unknown ids, absurd watch times) are left out
 of the history, as in training, but every impression is in the output.
-
-Where the ranker reads nominations and the log has none of our funnel's, they are made as the
-funnel would have made them (:mod:`serving.batch.past_nominations`), from the end of what the
-release has learnt on.
 """
 
 import dataclasses
@@ -23,7 +19,7 @@ import tensorflow as tf
 from absl import logging
 
 from features import command, spec, tensors
-from features.as_of import live_statistics, pages, statistics
+from features.as_of import live_statistics, statistics
 from features.as_of.examples import Users
 from features.as_of.live_statistics import LiveStatistics
 from features.as_of.replay import ReplayConfig, Replayer
@@ -32,10 +28,7 @@ from features.screen import progress
 from features.spec import ResolvedSpec, Side
 from features.tables import schema
 from serving.batch import output as batch_output
-from serving.batch import past_nominations
 from serving.batch.bucketed_log import BucketedLog, Shown
-from serving.batch.past_nominations import PastNominations
-from serving.index.index import Index
 from serving.release.manifest import Release
 from serving.servables import signatures
 
@@ -105,8 +98,6 @@ class _Scorer:
     catalogue: Catalogue
     users: Users
     signature: Any
-    nominations: PastNominations | None
-    known_until_s: int
     observe: Callable[[Mapping[str, np.ndarray]], None]
 
     @classmethod
@@ -120,29 +111,11 @@ class _Scorer:
         if profiles is None:
             profiles = pq.read_table(release.videos / "users.parquet").combine_chunks()
         loaded = tf.saved_model.load(str(release.ranker))
-        resolved = ResolvedSpec.load(release.videos)
-        catalogue, users = Catalogue(log.videos), Users(profiles)
-        nominations, known_until_s = None, release.learnt_until_s
-        if any(f.origin == "nomination" for f in resolved.of(spec.RANKER)):
-            if known_until_s is None:
-                logging.warning(
-                    "Release %s does not say until when it has learnt, so nominations that the log "
-                    "lacks stay missing: its scores might know the answer.",
-                    release.version,
-                )
-            else:
-                logging.info(
-                    "Nominations that the log lacks are made for pages from %s on.",
-                    command.format_time(known_until_s),
-                )
-                nominations = _nominations(release, resolved, catalogue, users)
         return cls(
-            resolved=resolved,
-            catalogue=catalogue,
-            users=users,
+            resolved=ResolvedSpec.load(release.videos),
+            catalogue=Catalogue(log.videos),
+            users=Users(profiles),
             signature=loaded.signatures[signatures.SCORE_PAIRS],
-            nominations=nominations,
-            known_until_s=known_until_s or 0,
             observe=observe,
         )
 
@@ -207,7 +180,7 @@ class _Scorer:
         )
         daily, live = counted
         for start in range(0, impressions.num_rows, _BATCH):
-            rows = self._nominated(impressions.slice(start, _BATCH), shown)
+            rows = impressions.slice(start, _BATCH)
             raw = replayer.ranking_batch(rows, shown.codes, shown.history, daily, live=live)
             arrays: dict[str, np.ndarray] = {}
             for side in Side:
@@ -216,38 +189,6 @@ class _Scorer:
             inputs = {name: tf.constant(values) for name, values in arrays.items()}
             expected = self.signature(**inputs)["expected_watch_time_s"].numpy()
             yield _output(rows, pa.array(expected, pa.float32()))
-
-    def _nominated(self, impressions: pa.Table, shown: Shown) -> pa.Table:
-        """Returns the impressions with the nominations that the funnel would have logged.
-
-        Those of pages that the release has learnt from stay missing: its scores know them.
-        """
-        if self.nominations is None:
-            return impressions
-        impressions = past_nominations.with_columns(impressions)
-        unseen = pc.greater_equal(impressions[pages.PAGE_TIME], self.known_until_s)
-        filled = self.nominations.filled(impressions.filter(unseen), shown.codes, shown.history)
-        # Back in their order: pages of a user follow each other in time.
-        place = np.argsort(
-            np.concatenate([np.flatnonzero(unseen), np.flatnonzero(pc.invert(unseen))])
-        )
-        return pa.concat_tables([filled, impressions.filter(pc.invert(unseen))]).take(
-            pa.array(place)
-        )
-
-
-def _nominations(
-    release: Release, resolved: ResolvedSpec, catalogue: Catalogue, users: Users
-) -> PastNominations:
-    index = Index.load(release.index, hash_contents=False)
-    return PastNominations.of_model(
-        release.version,
-        str(release.query_tower),
-        resolved=resolved,
-        catalogue=catalogue,
-        users=users,
-        search=index.search,
-    )
 
 
 def _output(impressions: pa.Table, expected: pa.Array) -> pa.Table:

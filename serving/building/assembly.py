@@ -120,6 +120,8 @@ def unpublished(inputs: Inputs, root: pathlib.Path) -> release.Release:
         assembly.write_query_tower_and_index(is_judged=False)
         if inputs.ranker_model is not None:
             assembly.write_ranker(inputs.ranker_model, is_judged=False)
+        if inputs.page_order is not None:
+            assembly.write_page_order()
         known = {**info, "until_s": train_until_s}
         build.publish(metrics={}, gates=[], lineage={"examples": {"info": known}})
     return release.load(root)
@@ -321,6 +323,8 @@ class _Assembly:
     def judge_page_order(self) -> None:
         """Compares the learned order of pages with orders by one part alone."""
         directory = self._inputs.page_order
+        if directory is None and self._inputs.ranker_model is not None:
+            return  # The ranker orders pages, and gates of its own judge it.
         info = None if directory is None else files.read_complete(directory)
         self._add(*gates.page_order((info or {}).get("judged", {})))
 
@@ -328,8 +332,8 @@ class _Assembly:
         """Puts the learned order, where there is one, where servers look for it."""
         directory = self._inputs.page_order
         if directory is None or not (directory / page_order.FILE).is_file():
-            without = "retrieval score" if self._inputs.ranker_model is None else "watch time"
-            logging.warning("No learned order: pages will be in the order of the %s.", without)
+            if self._inputs.ranker_model is None:
+                logging.warning("No learned order: pages will be in that of the retrieval score.")
             return
         path = page_order.path_of(self._build.serving_root, self._build.version)
         path.parent.mkdir(exist_ok=True)

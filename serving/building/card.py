@@ -87,7 +87,7 @@ def card(sources: Sources) -> dict[str, Any]:
             "notes": sources.evaluation.get("notes", []),
         },
         "index": dict(sources.index),
-        "page_order": dict(sources.page_order),
+        "page_order": {"pages": _pages_in(sources), **sources.page_order},
         "gates": [dataclasses.asdict(gate) for gate in sources.gates],
         "limits": _limits(sources, figures),
     }
@@ -199,6 +199,14 @@ def _slices(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _pages_in(sources: Sources) -> str:
+    """Returns what orders pages where the server is told nothing else."""
+    if "ranker" in sources.models:
+        return "the order of expected watch time"
+    is_learned = "chosen" in sources.page_order.get("judged", {})
+    return "the learned order" if is_learned else "the order of the retrieval score"
+
+
 # ---- limits --------------------------------------------------------------------------------------
 
 
@@ -219,7 +227,7 @@ def _limits(sources: Sources, figures: Mapping[str, Any]) -> list[str]:
     if not info.get("has_ranking", True):
         told.append(f"It has no ranker: {info.get('no_ranking') or 'there were no impressions'}.")
     elif "ranker" not in sources.models:
-        told.append("It has no ranker: pages are in the order of retrieval.")
+        told.append(f"It has no ranker: pages are in {_pages_in(sources)}.")
     elif "measured_until_s" in info:
         known = _time(info["measured_until_s"])
         told.append(f"Its ranker has learnt up to {known} only; the candidate model to the end.")

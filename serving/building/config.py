@@ -22,8 +22,8 @@ class Inputs:
             models.refit.
         ranker_model: Model directory of models.train_ranker; without one there are no expected
             watch times.
-        page_order: Directory of serving.learn_order; without one pages follow the ranker, or
-            retrieval.
+        page_order: Directory of serving.learn_order: the order of pages where there is no ranker,
+            or a server is told --order=learned.
         metrics: metrics.json of models.evaluate, or its directory; without it the gates of metrics
             are not checked.
         judged_examples: Directory of serving.judge_examples, whose gates are recorded with the

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features import command
-from models import spread
+from models.evaluation import spread
 from serving.building.skew import MAX_ROWS, TOLERANCE, Skew
 from serving.index import files as index_files
 from serving.index.building import IndexReport

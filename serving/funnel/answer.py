@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 from serving import errors
 from serving.events.event import AHEAD_S
-from serving.funnel import candidates, sources
+from serving.funnel import candidates, page_order, sources
 from serving.funnel import page as page_settings
 from serving.funnel.candidates import Candidates
 from serving.funnel.deadlines import StagePool
@@ -336,20 +336,18 @@ class Answer:
         return page_value.parse(self.settings.page_value)
 
     def _by_value(self, gathered: Candidates, said: Predictions) -> np.ndarray | None:
-        """Returns candidates best first: by the page's formula where that is declared.
+        """Returns candidates best first: by the page's formula, or by the learned order.
 
-        Else by the learned order, which is one of watches, or by expected watch time. None where
-        there is neither: a learned order may look at expected watch times, too.
+        None where there is neither.
         """
         seconds = said.get(page_value.WATCH_TIME)
-        if said and not self._formula.is_default:
-            return np.argsort(-said[VALUE], kind="stable")
-        learned = self.release.order if self.settings.order == page_settings.LEARNED else None
-        if learned is not None and not (seconds is None and learned.needs_ranker):
+        order = self.release.order
+        learned = page_order.deciding(order, self.settings, is_ranked=seconds is not None)
+        if learned is not None:
             columns = self.release.order_columns(self.viewer, gathered, seconds, self._rates)
             if columns is not None:
                 return np.argsort(-learned.scores(columns), kind="stable")
-        return None if seconds is None else np.argsort(-seconds, kind="stable")
+        return np.argsort(-said[VALUE], kind="stable") if said else None
 
     def _rearranged(self, order: np.ndarray, gathered: Candidates) -> tuple[np.ndarray, np.ndarray]:
         """Returns the order by the settings of diversity and exploration, and who was tried."""

@@ -8,7 +8,7 @@ first release that is published takes its place.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,11 @@ from features.spec import ResolvedSpec
 from features.tables import log_files, logs, schema
 from serving.funnel import filters, sources
 from serving.funnel.loaded_release import LoadedRelease
-from serving.funnel.nominations import Built, Source
+from serving.funnel.nominations import NOTHING, Built, Nominations, Question, Source
 from serving.funnel.sources import Popular
 from serving.funnel.viewer import Profiles
 from serving.index.exact_search import Floats, Rows
+from serving.live.view import LiveView
 from serving.servables import signatures
 
 # No release has it: versions are times.
@@ -57,19 +58,39 @@ class NoIndex:
         return np.zeros((len(queries), 0), np.int32), np.zeros((len(queries), 0), np.float32)
 
 
-def load(
-    logs_dir: str | os.PathLike[str],
-    *,
-    now_s: int,
-    regional_watches: Callable[[], pa.Table | None] = lambda: None,
-) -> LoadedRelease:
+class PopularNow(Popular):
+    """Most watched within a day, where the viewer is: no release has counted anything yet."""
+
+    reads = ("catalogue", "live")
+
+    def __init__(self, catalogue: Catalogue, live: LiveView | None = None) -> None:
+        super().__init__(statistics.merge([]), catalogue)
+        self._live = live
+
+    @classmethod
+    def of(cls, built: Built) -> "PopularNow":
+        """Returns the source of a catalogue; it nominates when it is :meth:`over` live state."""
+        return cls(built.catalogue)
+
+    def nominate(self, question: Question, limit: int) -> Nominations:
+        """Returns what is watched most now; the score is the watches of a day, decayed."""
+        if self._live is None:
+            return NOTHING
+        viewer = question.viewer
+        rows = self._live.trending_rows(viewer.region)
+        watched = self._live.rates(rows, region=viewer.region, now_s=viewer.now).of_day_here
+        best = np.argsort(-watched, kind="stable")
+        listed = Nominations(rows[best], watched[best].astype(np.float32))
+        return question.first_allowed(listed, limit)
+
+
+def load(logs_dir: str | os.PathLike[str], *, now_s: int) -> LoadedRelease:
     """Returns what serves while nothing is published.
 
     Args:
         logs_dir: Raw logs; without a videos table there is nothing to show until it comes, or
             until something is watched.
         now_s: Moment, Unix seconds; later rows are left out.
-        regional_watches: As of :func:`serving.funnel.loaded_release.load`.
     """
     videos = _usable(logs_dir, "videos", now_s)
     # Files are read in the order of their names, which say nothing.
@@ -80,7 +101,7 @@ def load(
         "Nothing is published yet: pages are of what is watched and new, out of %d videos.",
         len(catalogue),
     )
-    opened = _sources(catalogue, regional_watches())
+    opened = _sources(catalogue)
     return LoadedRelease(
         version=VERSION,
         manifest=None,
@@ -99,7 +120,7 @@ def load(
 
 def over(release: LoadedRelease, catalogue: Catalogue) -> LoadedRelease:
     """Returns such a release over a longer catalogue."""
-    opened = _sources(catalogue, None)
+    opened = _sources(catalogue)
     return dataclasses.replace(
         release,
         catalogue=catalogue,
@@ -109,14 +130,12 @@ def over(release: LoadedRelease, catalogue: Catalogue) -> LoadedRelease:
     )
 
 
-def _sources(catalogue: Catalogue, regional: pa.Table | None) -> tuple[Source, ...]:
-    built = Built(
-        catalogue=catalogue,
-        index=NoIndex(len(catalogue)),
-        daily=statistics.merge([]),
-        regional=regional,
+def _sources(catalogue: Catalogue) -> tuple[Source, ...]:
+    index = NoIndex(len(catalogue))
+    built = Built(catalogue=catalogue, index=index, daily=statistics.merge([]))
+    return tuple(
+        (PopularNow if source is Popular else source).of(built) for source in sources.SOURCES
     )
-    return tuple(source.of(built) for source in sources.SOURCES)
 
 
 def _popular(opened: Sequence[Source]) -> Popular:

@@ -154,7 +154,7 @@ def by_watches(gathered: Candidates, rates: Rates | None, upload_times: np.ndarr
     """
     watched = np.zeros(len(gathered))
     if rates is not None:
-        watched = np.where(rates.counts[-1] > 0, rates.counts[-1] * np.exp(rates.region_lift), 0.0)
+        watched = rates.of_day_here
     return np.lexsort((-upload_times, -watched))
 
 

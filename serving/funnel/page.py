@@ -10,8 +10,8 @@ from serving.history.user_history import NOTHING_BLOCKED, Blocked
 from serving.ordering import page_value
 
 MAX_K = 100
-LEARNED, WATCH_TIME, RETRIEVAL, POPULAR = "learned", "watch_time", "retrieval", "popular"
-ORDERS = (LEARNED, WATCH_TIME, RETRIEVAL, POPULAR)
+WATCH_TIME, LEARNED, RETRIEVAL, POPULAR = "watch_time", "learned", "retrieval", "popular"
+ORDERS = (WATCH_TIME, LEARNED, RETRIEVAL, POPULAR)
 
 
 _Count = Annotated[int, Bounds(ge=1, le=10_000)]
@@ -41,10 +41,11 @@ class FunnelConfig:
         ranker_deadline_s: Time for ranking, seconds; then pages are ordered by retrieval score.
         record_deadline_s: Time to write down what is shown, seconds; then a page is answered
             without.
-        order: What decides the order of a page: ``learned``, where the release has a learned order
-            (else as the next); ``watch_time``, the ranker's expected watch time; ``retrieval``, the
-            score of candidate generation; ``popular``, how much a video is watched within a day, in
-            the viewer's region, out of what is trending, fresh and watched after what the viewer
+        order: What decides the order of a page: ``watch_time``, the ranker's expected watch time,
+            as in the paper, or the learned order where there is no ranker; ``learned``, the learned
+            order where the release has one, else as ``watch_time``; ``retrieval``, the score of
+            candidate generation; ``popular``, how much a video is watched within a day, in the
+            viewer's region, out of what is trending, fresh and watched after what the viewer
             watched: no model is asked.
         page_value: What a video on a page is worth, a formula of the expected watch time and the
             probabilities of feedback, such as ``watch_time_s + 30*like - 120*hide``. Other formulas
@@ -66,7 +67,7 @@ class FunnelConfig:
     sources_deadline_s: _Deadline = 1.0
     ranker_deadline_s: _Deadline = 2.0
     record_deadline_s: _Deadline = 1.0
-    order: Annotated[str, OneOf(*ORDERS)] = LEARNED
+    order: Annotated[str, OneOf(*ORDERS)] = WATCH_TIME
     page_value: str = page_value.DEFAULT
     diversity: Annotated[float, Bounds(ge=0, le=1)] = 0.0
     explored: Annotated[float, Bounds(ge=0, le=0.5)] = 0.0

@@ -15,8 +15,11 @@ with x the logarithm of the expected watch time where there is a ranker, the liv
 retrieval score, the age and the sources of a candidate, and its place among what a source
 nominated. The weights are learned by :mod:`serving.batch.order_learning`.
 
-Without learned weights a page is in the order of expected watch time, as in the paper; where there
-is no ranker either, in that of the retrieval score.
+Watches that happen are not those that a page brings about: the next one of a followed channel is
+watched whatever is shown. By the truth of simulated sites pages in the order of expected watch time
+serve people better (docs/results/living-site.md), so they are in that order where there is a
+ranker, as in the paper, and the learned order is one to try (``--order=learned``, or an arm). Where
+there is no ranker it decides; without learned weights either, the retrieval score.
 """
 
 import dataclasses
@@ -33,9 +36,11 @@ from features import command, files, spec
 from features.durations import HOUR_S
 from serving.funnel import sources
 from serving.funnel.candidates import Candidates
+from serving.funnel.page import LEARNED, POPULAR, RETRIEVAL, WATCH_TIME, FunnelConfig
 from serving.funnel.viewer import Viewer
 from serving.live.state import Rates
 from serving.live.view import LiveView
+from serving.ordering import page_value
 from serving.release import manifest as release
 
 DIRECTORY = release.PAGE_ORDER
@@ -217,6 +222,36 @@ def _are_sane(weights: np.ndarray) -> bool:
 
 def _sha256(order: Any) -> str:
     return hashlib.sha256(json.dumps(order, sort_keys=True).encode()).hexdigest()
+
+
+def deciding(
+    order: PageOrder | None, settings: FunnelConfig, *, is_ranked: bool
+) -> PageOrder | None:
+    """Returns the learned order where it decides a page: it is wanted, or nothing was ranked.
+
+    Args:
+        order: Learned order of the release, None where it has none.
+        settings: Settings of the page.
+        is_ranked: Whether there are expected watch times; an order that looks at them needs them.
+    """
+    if order is None or (order.needs_ranker and not is_ranked):
+        return None
+    is_default = page_value.parse(settings.page_value).is_default
+    is_wanted = settings.order == LEARNED and (is_default or not is_ranked)
+    return order if is_wanted or (settings.order == WATCH_TIME and not is_ranked) else None
+
+
+def in_words(order: PageOrder | None, settings: FunnelConfig, *, is_ranked: bool) -> str:
+    """Returns what decides the order of pages, in words; see :func:`deciding`."""
+    learned = deciding(order, settings, is_ranked=is_ranked)
+    if learned is not None:
+        return f"learned from {learned.samples} watches"
+    if settings.order == POPULAR:
+        return "of popularity"
+    if settings.order == RETRIEVAL or not is_ranked:
+        return "of the retrieval score"
+    formula = page_value.parse(settings.page_value)
+    return "of expected watch time" if formula.is_default else f"of the value {formula.text}"
 
 
 def path_of(serving_root: str | os.PathLike[str], version: str) -> pathlib.Path:

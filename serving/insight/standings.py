@@ -38,7 +38,7 @@ class Standings:
 
     @functools.cached_property
     def _all_scores(self) -> np.ndarray:
-        """Of all videos, float32 [N]; a pass over all embeddings, which no page makes."""
+        """Inner products of all videos, float32 [N]: no page makes them all."""
         count = len(self._answer.release.index.embeddings)
         blocks = [np.arange(at, min(at + _BLOCK, count)) for at in range(0, count, _BLOCK)]
         return np.concatenate([self.retrieval_scores(block) for block in blocks] or [_NONE])
@@ -138,8 +138,9 @@ class Standings:
     def _order_parts(self) -> np.ndarray | None:
         """w * (x - mean of x), float64 [n, F]."""
         release, worked = self._answer.release, self._worked
-        learned = release.order
-        if learned is None or (worked.seconds is None and learned.needs_ranker):
+        settings, is_ranked = self._answer.settings, worked.seconds is not None
+        learned = page_order.deciding(release.order, settings, is_ranked=is_ranked)
+        if learned is None:
             return None
         x = release.order_columns(
             self._answer.viewer, worked.gathered, worked.seconds, worked.rates

@@ -84,6 +84,11 @@ class Rates:
     counts: np.ndarray
     region_lift: np.ndarray
 
+    @property
+    def of_day_here(self) -> np.ndarray:
+        """Watches within a day, as if everywhere were the region of the viewer: float64 [n]."""
+        return np.where(self.counts[-1] > 0, self.counts[-1] * np.exp(self.region_lift), 0.0)
+
 
 class LiveState:
     """What everybody watches now, as the module tells; safe for threads."""
@@ -229,7 +234,6 @@ class LiveState:
     # ---- answering ---------------------------------------------------------------------------
 
     # Numbers mean something within a generation only, so each answer says which one it is of.
-
     def trending(self, region: str) -> tuple[int, np.ndarray]:
         """Returns the generation, and numbers, best first.
 

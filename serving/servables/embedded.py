@@ -10,7 +10,7 @@ import pathlib
 import queue
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,15 +21,16 @@ from serving.release import manifest as release
 from serving.servables import signatures
 from serving.servables.signatures import Arrays, Model
 
+_Opened = TypeVar("_Opened")
+# By directory: one model in memory for all its signatures, for as long as one of them is used.
+Kept = weakref.WeakValueDictionary[pathlib.Path, _Opened]
+
 
 class EmbeddedBackend:
     """A :class:`serving.servables.tensorflow_serving.Backend` in this process."""
 
     def __init__(self) -> None:
-        # One model in memory for all its signatures, for as long as one of them is used.
-        self._opened: weakref.WeakValueDictionary[pathlib.Path, OpenedModel] = (
-            weakref.WeakValueDictionary()
-        )
+        self._opened: Kept[OpenedModel] = weakref.WeakValueDictionary()
 
     def open(
         self, component: str, on_disk: release.Release, *, signature: str = signatures.DEFAULT

@@ -29,7 +29,7 @@ from serving.server import admin_routes, pages, request_bodies, viewer_routes
 from serving.server import answers as http_answers
 from serving.server import docs as http_docs
 from serving.server import schema as http_schema
-from serving.server.config import ANY_HOST
+from serving.server.config import HttpConfig
 from serving.server.metrics import Metrics
 from serving.server.readiness import Readiness
 from serving.server.request_limits import RequestGate, WorkerPool
@@ -74,18 +74,10 @@ class Service:
         recorder: Recorder of events.
         releases: The release that serves.
         models: Place where models run, in words.
-        outcome_s: Age at which the outcome of a page is counted, seconds.
-        threads: Number of requests worked on at a time.
-        max_waiting: Number of requests that may wait for a thread.
+        http: Who is answered, and how many at a time.
         clock: Clock of the server, Unix seconds.
-        token: Token that callers must know; None lets everybody in.
-        admin_token: Token for the routes of the console; None asks for ``token`` there, too, and
-            then nothing can be changed.
         console: Serving root and logs, for the console; None where there are none to look at.
         history_losses: Function that returns how often the history store lost all that it held.
-        hosts: Names by which callers may call the server, see
-            :func:`serving.server.access.allowed_hosts`.
-        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         raw_rankers: Rankers that can be asked with features missing.
         follow: Function that is given one to be called with the events that other processes
             recorded.
@@ -98,16 +90,10 @@ class Service:
     recorder: Recorder
     releases: ReleaseWatcher
     models: str
-    outcome_s: float = 30.0
-    threads: int = 8
-    max_waiting: int = 64
+    http: HttpConfig = dataclasses.field(default_factory=HttpConfig)
     clock: Callable[[], float] = time.time
-    token: str | None = None
-    admin_token: str | None = None
     console: Console | None = None
     history_losses: Callable[[], int] = lambda: 0
-    hosts: frozenset[str] = frozenset({ANY_HOST})
-    image_hosts: frozenset[str] = frozenset()
     raw_rankers: RawRankers = dataclasses.field(default_factory=RawRankers)
     follow: Callable[[Callable[[Sequence[Event]], None]], None] = lambda _: None
     readiness_holds_s: float = 2.0
@@ -118,8 +104,8 @@ def create_app(service: Service) -> fastapi.FastAPI:
     """Returns the ASGI application of a service."""
     metrics = _metrics(service)
     pool = WorkerPool(
-        threads=service.threads,
-        max_waiting=service.max_waiting,
+        threads=service.http.threads,
+        max_waiting=service.http.max_waiting,
         on_overload=metrics.overloads.inc,
     )
     # Threads of their own: a busy server is still a ready one, and can be watched.
@@ -136,15 +122,15 @@ def create_app(service: Service) -> fastapi.FastAPI:
             each.close()
         service.on_close()
 
-    tokens = {"token": service.token, "admin_token": service.admin_token}
-    passes = http_access.Passes(service.admin_token or service.token, clock=service.clock)
+    tokens = {"token": service.http.token, "admin_token": service.http.admin_token}
+    passes = http_access.Passes(service.http.admin_token or service.http.token, clock=service.clock)
     app = fastapi.FastAPI(
         title="watchnext",
         version="1",
         description=http_docs.DESCRIPTION,
         lifespan=lifespan,
         responses=_PROBLEMS
-        | ({401: _described(401)} if service.token or service.admin_token else {}),
+        | ({401: _described(401)} if service.http.token or service.http.admin_token else {}),
         docs_url=None,  # FastAPI's own page loads its scripts from elsewhere.
         redoc_url=None,
         redirect_slashes=False,  # They would lead to wherever the request says it was sent.
@@ -154,7 +140,7 @@ def create_app(service: Service) -> fastapi.FastAPI:
         app.add_middleware(
             http_access.BearerGate, **tokens, admits=passes.admits, refuse=_unauthorised
         )
-    app.add_middleware(http_access.HostGate, allowed=service.hosts, refuse=_misdirected)
+    app.add_middleware(http_access.HostGate, allowed=service.http.hosts, refuse=_misdirected)
     app.add_middleware(RequestGate, metrics=metrics, on_bug=_bug)
     _add_problem_answers(app)
     _add_api(app, service, pool, metrics)
@@ -163,12 +149,12 @@ def create_app(service: Service) -> fastapi.FastAPI:
         app,
         service.funnel,
         pool,
-        hosts=service.image_hosts,
+        hosts=service.http.image_hosts,
         rankers=service.raw_rankers,
     )
     admin_routes.add(app, _parts(service, metrics, search=search, passes=passes), operations)
     _add_operations(app, service, operations, metrics)
-    pages.web(app, hosts=service.image_hosts).add_to(app)
+    pages.web(app, hosts=service.http.image_hosts).add_to(app)
     return app
 
 
@@ -178,16 +164,18 @@ def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Part
         history=service.history,
         metrics=metrics,
         console=service.console,
-        can_change=service.admin_token is not None,
+        can_change=service.http.admin_token is not None,
         clock=service.clock,
         models=service.models,
-        hosts=service.image_hosts,
+        hosts=service.http.image_hosts,
         **more,
     )
 
 
 def _metrics(service: Service) -> Metrics:
-    counting = Counting(outcome_s=service.outcome_s, clock=service.clock, shared=sharing.joined())
+    counting = Counting(
+        outcome_s=service.http.outcome_s, clock=service.clock, shared=sharing.joined()
+    )
     service.follow(counting.follow)
     metrics = Metrics(counting)
     if service.console is not None:
@@ -229,7 +217,7 @@ def _add_api(app: fastapi.FastAPI, service: Service, pool: WorkerPool, metrics: 
                 metrics.observe_failure(current.version)
             raise
         metrics.observe_page(page, user_id=request.user_id)
-        made = http_answers.page_answer(page, debug=body.debug, hosts=service.image_hosts)
+        made = http_answers.page_answer(page, debug=body.debug, hosts=service.http.image_hosts)
         # As text at once: validating and converting our own answer again costs milliseconds.
         return Response(made.model_dump_json(), media_type="application/json")
 

@@ -13,8 +13,34 @@ ANY_HOST = "*"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServiceConfig(Config):
-    """Where the parts are.
+class HttpConfig(Config):
+    """Who is answered, and how many at a time.
+
+    Attributes:
+        outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
+            counted for the guard of releases (serving.guard_release).
+        threads: Number of requests worked on at a time.
+        max_waiting: Number of requests that may wait for a thread; more get 503.
+        token: Token that callers must know; None lets everybody in.
+        admin_token: Token for the console; None asks for ``token`` there, too, and then nothing can
+            be changed from it.
+        hosts: Names by which callers may call the server, see
+            :func:`serving.server.access.allowed_hosts`.
+        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
+    """
+
+    outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
+    threads: Annotated[int, Bounds(ge=1, le=256)] = 8
+    max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
+    token: str | None = dataclasses.field(default=None, repr=False)
+    admin_token: str | None = dataclasses.field(default=None, repr=False)
+    hosts: frozenset[str] = frozenset({ANY_HOST})
+    image_hosts: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceConfig(HttpConfig):
+    """What a server serves, and where its parts are.
 
     Attributes:
         serving_root: Directory in which releases are published.
@@ -33,20 +59,10 @@ class ServiceConfig(Config):
             holds them.
         index_cluster_wait_s: Longest wait for shards of a release that are still loading, seconds;
             then those serve that are there.
-        outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
-            counted for the guard of releases (serving.guard_release).
-        threads: Number of requests worked on at a time.
-        max_waiting: Number of requests that may wait for a thread; more get 503.
         settings: Widths and deadlines of the funnel.
         predicate: MODULE:FUNCTION of your own that filters: takes the viewer, the catalogue and
             rows, returns whether each video may be shown (bool array).
         experiment: JSON file that splits users between releases or settings.
-        token: Token that callers must know; None lets everybody in.
-        admin_token: Token for the console; None asks for ``token`` there, too, and then nothing can
-            be changed from it.
-        hosts: Names by which callers may call the server, see
-            :func:`serving.server.access.allowed_hosts`.
-        image_hosts: Hosts of thumbnails, see :func:`serving.server.pages.image_hosts`.
         traces: OTLP endpoint for OpenTelemetry traces, as http://localhost:4318/v1/traces.
         before_release: Whether to serve where nothing is published yet: pages of what is watched
             and new, until the first release is there.
@@ -67,16 +83,9 @@ class ServiceConfig(Config):
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
     index_cluster: str | None = None
     index_cluster_wait_s: Annotated[float, Bounds(ge=0)] = 120.0
-    outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
-    threads: Annotated[int, Bounds(ge=1, le=256)] = 8
-    max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: Annotated[str | None, Flag("filter")] = None
     experiment: Annotated[pathlib.Path | None, Place("reads")] = None
-    token: str | None = dataclasses.field(default=None, repr=False)
-    admin_token: str | None = dataclasses.field(default=None, repr=False)
-    hosts: frozenset[str] = frozenset({ANY_HOST})
-    image_hosts: frozenset[str] = frozenset()
     traces: str | None = None
     before_release: bool = False
     hand_over_from_mb: Annotated[int, Bounds(ge=0)] = 256

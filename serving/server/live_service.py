@@ -257,7 +257,8 @@ class LiveParts:
                 release = dataclasses.replace(shelf.shelver.release, order=order)
                 shelf.shelver = dataclasses.replace(shelf.shelver, release=release)
                 shelf.latest = dataclasses.replace(shelf.latest, order=order)
-                logging.info("Pages are in the order learned from %d watches now.", order.samples)
+                told = "Release %s has an order of pages learned from %d watches now."
+                logging.info(told, shelf.latest.version, order.samples)
 
     def _watched_only(self, shelf: _Shelf) -> Sequence[tuple[str, int]]:
         """Returns what is watched and has no row anywhere; none where rows say who may see it."""

@@ -14,7 +14,7 @@ from features.durations import DAY_S
 from serving import errors
 from serving.arrays.backend import ArraysBackend
 from serving.events.log import EventLog
-from serving.funnel import before_release, filters, loaded_release
+from serving.funnel import before_release, filters, loaded_release, page_order
 from serving.funnel import experiment as ab_experiment
 from serving.funnel.arm_release import ArmRelease
 from serving.funnel.experiment import Experiment
@@ -72,6 +72,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
 
     def load(version: str) -> LoadedRelease:
         loaded = _load(config, version, backend, history, open_shards=open_shards, clock=clock.now)
+        _say_order(loaded, config.settings)
         return live.attach(_fit_for(loaded, config.settings, experiment))
 
     awaited = functools.partial(_awaited, config, backend)
@@ -108,16 +109,10 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         recorder=recording,
         releases=releases,
         models=_where_models_run(config),
-        outcome_s=config.outcome_s,
-        threads=config.threads,
-        max_waiting=config.max_waiting,
+        http=config,
         clock=clock.now,
-        token=config.token,
-        admin_token=config.admin_token,
         console=_console(config, backend, history, live, open_shards=open_shards, clock=clock),
         history_losses=lambda: keeper.losses,
-        hosts=config.hosts,
-        image_hosts=config.image_hosts,
         follow=functools.partial(setattr, live, "on_events"),
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
         on_close=_closing(releases, live, keeper, funnel, log, history, backend, traces),
@@ -160,6 +155,13 @@ def _fit_for(
     for formula in _formulas(settings, experiment, loaded.version):
         formula.require(loaded.heads, where=f"release {loaded.version}")
     return loaded
+
+
+def _say_order(loaded: LoadedRelease, settings: FunnelConfig) -> None:
+    if loaded.version != before_release.VERSION:
+        is_ranked = loaded.ranker is not None
+        words = page_order.in_words(loaded.order, settings, is_ranked=is_ranked)
+        logging.info("Pages of release %s are in the order %s.", loaded.version, words)
 
 
 def _formulas(
@@ -347,7 +349,7 @@ def _load(
             return None
 
     if version == before_release.VERSION:
-        return before_release.load(config.logs, now_s=int(clock()), regional_watches=regional)
+        return before_release.load(config.logs, now_s=int(clock()))
     return loaded_release.load(
         config.serving_root,
         version,

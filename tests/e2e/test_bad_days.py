@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pytest
 
 from features import files
 from features.tables import logs
-from pipeline.living import demo_server
+from pipeline.living import server as servers
 from serving.release import manifest as release
 
 DAY, HOUR = 86_400, 3600
@@ -24,14 +23,11 @@ def site(world, tmp_path_factory):
     """Releases and logs of their own, and a server that follows the releases."""
     root = tmp_path_factory.mktemp("bad_days")
     shutil.copytree(world.serving_root, root / "serving_root")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     files.link_tree(world.logs, root / "served_logs")
     paths = {"serving_root": root / "serving_root", "logs": root / "served_logs"}
     flags = [f"--{name}={path}" for name, path in paths.items()]
-    with demo_server.running([*flags, f"--history={root / 'history.sqlite'}"], port=port) as server:
-        yield root, server
+    with servers.running([*flags, f"--history={root / 'history.sqlite'}"]) as server:
+        yield root, server.client
 
 
 def next_day(world, name):
@@ -123,5 +119,5 @@ def test_a_bad_day_is_refused_by_its_cause_before_training_and_the_release_serve
     told = json.loads((case / "told.json").read_text())
     assert (told["event"], told["step"], told["release"]) == ("refused", "judge_examples", before)
     user = logs.read_table(world.logs, "users")["user_id"][0].as_py()
-    page = server.ask("/v1/recommendations", {"user_id": user, "k": 5})
+    page = server.post("/v1/recommendations", {"user_id": user, "k": 5})
     assert (page["release_id"], page["rung"], len(page["items"])) == (before, "full", 5)

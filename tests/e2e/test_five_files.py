@@ -1,12 +1,10 @@
 """Five CSV files of somebody's site to a served page: one mapping file, no code."""
 
-import socket
-
 import pytest
 
 from features import command
 from features.tables import logs
-from pipeline.living import demo_server
+from pipeline.living import server as servers
 from tests.pipeline.mapping import five_files
 
 
@@ -43,9 +41,6 @@ def site(needs_module, run_command, tmp_path_factory):
 
 
 def test_a_page_is_served_of_what_they_hold(site):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     newest = max(logs.read_table(site / "logs", "impressions")["time"].to_pylist())
     arguments = [
         f"--serving_root={site / 'serving_root'}",
@@ -53,9 +48,8 @@ def test_a_page_is_served_of_what_they_hold(site):
         f"--history={site / 'history.sqlite'}",
         f"--now={command.format_time(newest + 60)}",
     ]
-    with demo_server.running(arguments, port=port) as server:
-        server.wait_until_ready()
-        page = server.ask("/v1/recommendations", {"user_id": "7", "k": 10})
+    with servers.running(arguments) as server:
+        page = server.client.post("/v1/recommendations", {"user_id": "7", "k": 10})
     assert page["rung"] == "full"
     assert len({item["video_id"] for item in page["items"]}) == 10
     films = {f"Film {number}" for number in range(1, five_files.VIDEOS + 1)}

@@ -4,7 +4,6 @@ import collections
 import json
 import re
 import shutil
-import socket
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,7 +15,7 @@ from features.as_of import examples
 from features.event_columns import Queries
 from features.spec import Side
 from features.tables import logs
-from pipeline.living import demo_server
+from pipeline.living import server as servers
 from serving.batch.past_log import PastLog
 from serving.events.event import Kind
 from serving.funnel import loaded_release
@@ -30,9 +29,6 @@ from serving.servables.embedded import EmbeddedBackend
 
 @pytest.fixture(scope="module")
 def server(world, tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     newest = max(logs.read_table(world.logs, "impressions", columns=["time"])["time"].to_pylist())
     state = tmp_path_factory.mktemp("state")
     # Its own copy: the server appends what it serves.
@@ -43,9 +39,8 @@ def server(world, tmp_path_factory):
         f"--history={state / 'history.sqlite'}",
         f"--now={command.format_time(newest + 60)}",
     ]
-    with demo_server.running(arguments, port=port) as running:
-        running.wait_until_ready()
-        yield running
+    with servers.running(arguments) as running:
+        yield running.client
 
 
 def test_the_commands_that_made_it_said_nothing_but_what_is_theirs_to_say(world):
@@ -57,7 +52,7 @@ def test_the_commands_that_made_it_said_nothing_but_what_is_theirs_to_say(world)
 
 
 def page(server, user, k=20):
-    answer = server.ask("/v1/recommendations", {"user_id": user, "k": k})
+    answer = server.post("/v1/recommendations", {"user_id": user, "k": k})
     assert answer["rung"] == "full"
     return answer
 
@@ -102,7 +97,7 @@ def test_recommendations_react_to_three_watches_of_one_topic(world, server):
             }
             for video_id in by_topic[topic][:3]
         ]
-        assert server.ask("/v1/events", {"events": events})["accepted"] == 3
+        assert server.post("/v1/events", {"events": events})["accepted"] == 3
         after.append(share(page(server, user), topic))
     assert sum(after) > sum(before), (before, after)
     assert sum(a > b for a, b in zip(after, before, strict=True)) >= 3, (before, after)
@@ -119,8 +114,8 @@ def test_an_event_sent_twice_counts_once(server):
         "user_id": "somebody new",
         "query": "cooking",
     }
-    assert server.ask("/v1/events", {"events": [event]})["accepted"] == 1
-    again = server.ask("/v1/events", {"events": [event]})
+    assert server.post("/v1/events", {"events": [event]})["accepted"] == 1
+    again = server.post("/v1/events", {"events": [event]})
     assert (again["accepted"], again["duplicates"]) == (0, 1)
 
 

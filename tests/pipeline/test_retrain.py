@@ -42,6 +42,7 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
         "--preprocess_flags=--holdout_days=2 --runner=DirectRunner",
         "--candidate_flags=--epochs=2",
         "--force_publish=known bad day",
+        "--learn_order",
     )
     assert done.returncode == 0, done.stderr
     commands = [line for line in done.stdout.splitlines() if not line.startswith("#")]
@@ -77,6 +78,18 @@ def test_a_dry_run_prints_the_line_of_each_step_and_writes_nothing(tmp_path, log
     assert f"--page_order={work}/page_order" in commands[8]
     assert "'--force_publish=known bad day'" in commands[8]
     assert not work.exists()
+
+
+def test_an_order_of_pages_is_learned_where_no_ranker_gives_one(tmp_path, logs):
+    without = "# learn_order: skipped\n#   a ranker does it\n"
+    ranked = retrain(tmp_path, logs, "--dry_run")
+    assert without in ranked.stdout
+    assert "page_order" not in ranked.stdout
+    (logs / "impressions" / "part.parquet").unlink()
+    (logs / "watches").mkdir()
+    bare = retrain(tmp_path, logs, "--dry_run")
+    assert "# learn_order: would run" in bare.stdout
+    assert f"--page_order={tmp_path}/work/page_order" in bare.stdout
 
 
 def test_a_hook_is_told_of_a_failure_and_a_window_begins_so_many_days_ago(tmp_path, logs):

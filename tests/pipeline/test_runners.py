@@ -20,8 +20,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability import stager
 
 from features.tables import logs
-from pipeline.flink import jars
-from pipeline.flink.processes import Cluster
+from pipeline.flink.processes import FLINK, Cluster
 from tests.pipeline import runner_outputs
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
@@ -150,7 +149,7 @@ def worker_python(tmp_path_factory, sdist):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory, request):
     """One job manager, two task managers, Beam's job server."""
-    lacking = jars.FLINK.missing()
+    lacking = FLINK.missing()
     if lacking:
         pytest.skip(f"missing part flink: {lacking}")
     python = request.getfixturevalue("worker_python")

@@ -5,14 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from features.tables.logs import read_table
-from pipeline.site import impressions as site_impressions
-from pipeline.site import truth as site_truth
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 _MINI = ("--preset=tiny", "--users=40", "--videos=100", "--days=1", "--topics=4")
@@ -107,49 +104,3 @@ def test_the_oracle_ranks_completed_watches_from_a_moment_on(tmp_path):
     ranks = np.asarray(found["rank"])
     # Of 100 videos, chance would be 50.
     assert ranks.min() >= 1 and np.median(ranks) < 25
-
-
-def _measure_calibration(logs, scores):
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.measure_calibration", f"--logs={logs}",
-         f"--scores={scores}"],
-        cwd=_CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )  # fmt: skip
-
-
-def test_the_truth_is_calibrated_and_half_of_it_is_not(tmp_path):
-    logs = tmp_path / "logs"
-    assert _simulate(f"--logs={logs}", *_MINI).returncode == 0
-    truth = site_impressions.expected_watch_times(site_truth.Truth.load(logs), logs)
-    scores = read_table(logs, "impressions").select(["user_id", "page_id", "video_id"])
-    for factor, line in ((1.0, "10 of 10 within"), (0.5, "0 of 10 within")):
-        column = pc.multiply(truth["expected_watch_time_s"], factor)
-        pq.write_table(
-            scores.append_column("expected_watch_time_s", column), tmp_path / "scores.parquet"
-        )
-        done = _measure_calibration(logs, tmp_path / "scores.parquet")
-        assert done.returncode == 0, done.stderr
-        assert line in done.stdout
-        assert f"in all {factor:.3f} times the truth" in done.stdout
-
-
-def test_scores_of_other_logs_are_refused(tmp_path):
-    logs = tmp_path / "logs"
-    assert _simulate(f"--logs={logs}", *_MINI).returncode == 0
-    scores = read_table(logs, "impressions").select(["user_id", "page_id", "video_id"]).slice(0, 2)
-    alien = pa.table(
-        {
-            "user_id": scores["user_id"],
-            "page_id": ["elsewhere", scores["page_id"][1].as_py()],
-            "video_id": scores["video_id"],
-            "expected_watch_time_s": [1.0, 2.0],
-        }
-    )
-    pq.write_table(alien, tmp_path / "scores.parquet")
-    done = _measure_calibration(logs, tmp_path / "scores.parquet")
-    assert done.returncode == 2
-    assert "1 of 2 rows" in done.stderr

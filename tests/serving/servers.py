@@ -1,6 +1,7 @@
 """Real servers for tests: Redis, the funnel in this process or as a binary, and those who ask."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import signal
@@ -25,6 +26,7 @@ from serving.server import app as http_server
 from serving.server import connections
 from serving.server import run as server
 from serving.server.app import Service
+from serving.server.config import HttpConfig
 from tests.serving.tiny_release import patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -154,7 +156,10 @@ class Running:
             ),
         )
         self.funnel = more["funnel"]
+        fields = {field.name for field in dataclasses.fields(HttpConfig)}
+        http = {name: more.pop(name) for name in fields & more.keys()}
         self.service = Service(
+            http=HttpConfig(**http),
             history=self.history,
             recorder=self.recorder,
             releases=self.releases,

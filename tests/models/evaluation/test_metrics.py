@@ -164,14 +164,6 @@ def test_one_large_page_is_not_quadratic():
     assert value == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_pause_starts_a_new_page():
-    users = ["a", "b", "a", "a", "b"]
-    times = [3701, 100, 100, 1900, 5000]  # "a": 100, 1900 (1800 later), 3701 (1801 later).
-    pages = metrics.pages_by_gap(users, times)
-    assert pages[2] == pages[3]
-    assert len(set(pages)) == 4
-
-
 def obvious_concordance(scores, targets):
     right = total = 0.0
     for score, target in zip(scores, targets, strict=True):

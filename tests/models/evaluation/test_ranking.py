@@ -75,3 +75,11 @@ def test_a_system_that_expects_no_seconds_is_not_calibrated():
     groups, figures = calibrated(expected=False)
     assert not groups
     assert not figures
+
+
+def test_a_pause_starts_a_new_page():
+    users = ["a", "b", "a", "a", "b"]
+    times = [3701, 100, 100, 1900, 5000]  # "a": 100, 1900 (1800 later), 3701 (1801 later).
+    pages = ranking_evaluation.pages_by_gap(users, times)
+    assert pages[2] == pages[3]
+    assert len(set(pages)) == 4

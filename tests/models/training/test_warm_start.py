@@ -7,7 +7,7 @@ from features import command, spec
 from models.candidate import model as candidate_model
 from models.candidate import training as candidate_training
 from models.candidate.model import CandidateModel
-from models.config import CandidateConfig, RankerConfig, TrainingConfig
+from models.config import COLD, CandidateConfig, RankerConfig, TrainingConfig, WarmStart
 from models.ranking import model as ranker
 from models.ranking import training as ranker_training
 from models.training import batches, saved, warm_start
@@ -109,8 +109,8 @@ def test_training_goes_on_from_the_old_model(small_examples, tmp_path):
             small_examples, tmp_path / name, CandidateConfig(**SMALL), hardly, warm=start
         ).metrics["map_at_100"]
         for name, start in (
-            ("cold", None),
-            ("warm", warm_start.WarmStart(directory=tmp_path / "old")),
+            ("cold", COLD),
+            ("warm", WarmStart(directory=tmp_path / "old")),
         )
     )
     assert warm > cold + 0.05
@@ -127,7 +127,7 @@ def test_missing_old_model_is_an_input_error(small_examples, tmp_path):
             tmp_path / "m",
             CandidateConfig(**SMALL),
             TrainingConfig(),
-            warm=warm_start.WarmStart(directory=tmp_path / "nothing"),
+            warm=WarmStart(directory=tmp_path / "nothing"),
         )
 
 
@@ -135,7 +135,7 @@ def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples
     quick = TrainingConfig(epochs=6, batch_size=2000)
     other = CandidateConfig(**{**SMALL, "embedding_dim": 4})
     candidate_training.train(small_examples, tmp_path / "old", other, quick)
-    start = warm_start.WarmStart(directory=tmp_path / "old", or_cold=True)
+    start = WarmStart(directory=tmp_path / "old", or_cold=True)
     made = candidate_training.train(
         small_examples, tmp_path / "new", CandidateConfig(**SMALL), quick, warm=start
     )
@@ -163,7 +163,7 @@ def test_a_warm_start_trains_on_what_is_newer_and_on_some_of_what_is_not(small_e
         tmp_path / "new",
         CandidateConfig(**SMALL),
         quick,
-        warm=warm_start.WarmStart(directory=old),
+        warm=WarmStart(directory=old),
     )
     told = saved.read_lineage(tmp_path / "new")["warm_start"]
     newer = int((times >= since).sum())
@@ -216,12 +216,12 @@ def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):
     config, quick = RankerConfig(), TrainingConfig(epochs=2, batch_size=64, learning_rate=0.01)
     ranker_training.train(small_examples, tmp_path / "old", config, quick)
     hardly = TrainingConfig(epochs=1, batch_size=2000, learning_rate=1e-6)
-    start = warm_start.WarmStart(directory=tmp_path / "old")
+    start = WarmStart(directory=tmp_path / "old")
     losses = [
         ranker_training.train(
-            small_examples, tmp_path / f"new-{warm is None}", config, hardly, warm=warm
+            small_examples, tmp_path / f"new-{warm is COLD}", config, hardly, warm=warm
         ).metrics["objective"]
-        for warm in (None, start)
+        for warm in (COLD, start)
     ]
     assert losses[1] < losses[0]
     assert saved.read_lineage(tmp_path / "new-False")["warm_start"]["ids_kept"]["video"] > 0

@@ -6,12 +6,12 @@ import shutil
 import pytest
 
 from features import command
-from pipeline.flink import jars, processes
+from pipeline.flink import processes
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv(jars.HOME_VARIABLE, str(tmp_path / "cache" / "flink"))
+    monkeypatch.setenv(processes.FLINK.variable, str(tmp_path / "cache" / "flink"))
     return tmp_path / "cache" / "flink"
 
 
@@ -33,7 +33,7 @@ def assert_nothing_there(home):
 
 
 def test_every_jar_is_pinned_once_by_sha256():
-    digests = jars.FLINK.digests()
+    digests = processes.FLINK.digests()
     assert len(digests) > 100
     assert all(name.endswith(".jar") and len(digest) == 64 for name, digest in digests.items())
     assert len([name for name in digests if name.startswith("flink-runtime-")]) == 1
@@ -42,21 +42,21 @@ def test_every_jar_is_pinned_once_by_sha256():
 def test_without_maven_the_message_says_so(home, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(command.InputError, match="no mvn on PATH"):
-        jars.FLINK.fetch()
+        processes.FLINK.fetch()
 
 
 def test_a_failed_fetch_shows_mavens_words_and_leaves_nothing(home, tmp_path, monkeypatch):
     maven(tmp_path, monkeypatch, 'echo half > "$OUT/a.jar"; echo no network; exit 1\n')
     with pytest.raises(command.InputError, match="no network"):
-        jars.FLINK.fetch()
+        processes.FLINK.fetch()
     assert_nothing_there(home)
 
 
 def test_other_jars_than_the_pinned_ones_are_refused_and_removed(home, tmp_path, monkeypatch):
-    name = next(iter(jars.FLINK.digests()))
+    name = next(iter(processes.FLINK.digests()))
     maven(tmp_path, monkeypatch, f'echo forged > "$OUT/{name}"\n')
     with pytest.raises(command.InputError, match="not those of"):
-        jars.FLINK.fetch()
+        processes.FLINK.fetch()
     assert_nothing_there(home)
 
 
@@ -71,9 +71,9 @@ def test_a_cluster_without_jars_says_how_to_get_them(home, tmp_path, monkeypatch
 
 def test_without_java_the_message_says_so(home, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "java" in jars.FLINK.missing()
+    assert "java" in processes.FLINK.missing()
 
 
 def test_the_cache_is_named_after_the_pins(monkeypatch):
-    monkeypatch.delenv(jars.HOME_VARIABLE, raising=False)
-    assert jars.FLINK.home().parent == pathlib.Path.home() / ".cache" / "watchnext"
+    monkeypatch.delenv(processes.FLINK.variable, raising=False)
+    assert processes.FLINK.home().parent == pathlib.Path.home() / ".cache" / "watchnext"

@@ -22,8 +22,8 @@ from tests.pipeline.importers.kuairand_rows import (
 )
 
 
-def shown(*changes, gap=30.0):
-    return kuairand.impressions(log_rows(*changes), page_gap_minutes=gap).to_dicts()
+def shown(*changes):
+    return kuairand.impressions(log_rows(*changes)).to_dicts()
 
 
 def test_impression_is_mapped_column_by_column():
@@ -34,7 +34,6 @@ def test_impression_is_mapped_column_by_column():
         "time": START_MS // 1000,
         "clicked": 1,
         "watch_time_s": 2.5,
-        "page_id": f"1-{START_MS + 999}",
         "surface": "tab_1",
         "time_ms": START_MS + 999,
         "duration_ms": 60_000,
@@ -53,34 +52,8 @@ def test_time_follows_time_ms_and_not_the_date_that_runs_ahead():
     assert row["time"] == START_MS // 1000
 
 
-def test_a_pause_longer_than_the_gap_starts_a_page():
-    minutes = [0, 30, 61, 62]  # 31 minutes lie between the second and the third.
-    rows = shown(*({"time_ms": START_MS + minute * MINUTE_MS} for minute in minutes))
-    assert [row["page_id"] for row in rows] == [
-        f"1-{START_MS}",
-        f"1-{START_MS}",
-        f"1-{START_MS + 61 * MINUTE_MS}",
-        f"1-{START_MS + 61 * MINUTE_MS}",
-    ]
-
-
-def test_users_never_share_a_page_and_order_of_rows_does_not_matter():
-    changes = [
-        {"user_id": 2, "time_ms": START_MS + MINUTE_MS},
-        {"user_id": 1, "time_ms": START_MS + MINUTE_MS},
-        {"user_id": 2, "time_ms": START_MS},
-        {"user_id": 1, "time_ms": START_MS},
-    ]
-    rows = shown(*changes)
-    assert {(row["user_id"], row["page_id"]) for row in rows} == {
-        ("1", f"1-{START_MS}"),
-        ("2", f"2-{START_MS}"),
-    }
-    assert shown(*reversed(changes)) == rows
-
-
 def test_exact_copies_stay_exact_copies():
-    arrow = kuairand.impressions(log_rows({}, {}, {"tab": 2}), page_gap_minutes=30.0).to_arrow()
+    arrow = kuairand.impressions(log_rows({}, {}, {"tab": 2})).to_arrow()
     unique, duplicates = schema.split_duplicates(arrow)
     assert (unique.num_rows, duplicates.num_rows) == (2, 1)
 
@@ -238,28 +211,13 @@ def test_gzipped_csv_is_read(tmp_path):
     assert table(tmp_path / "logs", "impressions").height == 1
 
 
-def test_users_in_buckets_give_the_same_tables_as_all_at_once(tmp_path):
-    changes = [
-        {"user_id": index % 7, "time_ms": START_MS + index * 11 * MINUTE_MS, "video_id": index}
-        for index in range(60)
-    ]
-    source = write_official(tmp_path / "in", log=log_rows(*changes))
-    imported(source, tmp_path / "whole")
-    imported(source, tmp_path / "buckets", bucket_bytes=1000)
-    for name in ("impressions", "watches"):
-        whole, buckets = (
-            table(tmp_path / kind, name).sort("time", "user_id") for kind in ("whole", "buckets")
-        )
-        assert whole.equals(buckets)
-
-
-def test_window_cuts_events_and_leaves_page_ids_alone(tmp_path):
+def test_window_cuts_events(tmp_path):
     times = [START_MS + minute * MINUTE_MS for minute in (0, 10, 20)]
     source = write_official(tmp_path / "in", log=log_rows(*({"time_ms": time} for time in times)))
     second = times[1] // 1000
     imported(source, tmp_path / "logs", from_s=second, until_s=second + 1)
     rows = table(tmp_path / "logs", "impressions")
-    assert rows.select("time", "page_id").rows() == [(second, f"1-{START_MS}")]
+    assert rows["time"].to_list() == [second]
     assert table(tmp_path / "logs", "watches")["time"].to_list() == [second]
 
 

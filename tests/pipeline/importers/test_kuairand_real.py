@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.tables import logs, schema
-from tests.pipeline.importers.kuairand_rows import MINUTE_MS, imported, table
+from tests.pipeline.importers.kuairand_rows import imported, table
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +96,6 @@ def test_real_rows_all_validate(real_logs):
             now_s=1_700_000_000,
         )
         assert rejected.num_rows == 0
-
-
-def test_real_page_ids_are_runs_without_a_long_pause(real_logs):
-    rows = table(real_logs, "impressions").sort("user_id", "time_ms")
-    pages = rows.group_by("page_id").agg(
-        users=pl.col("user_id").n_unique(), pause=pl.col("time_ms").sort().diff().max()
-    )
-    assert pages["users"].max() == 1
-    assert pages["pause"].max() <= 30 * MINUTE_MS
-    between = rows.group_by("user_id", "page_id").agg(
-        start=pl.col("time_ms").min(), end=pl.col("time_ms").max()
-    )
-    gaps = between.sort("start").select(
-        (pl.col("start") - pl.col("end").shift()).over("user_id").alias("gap")
-    )
-    assert gaps["gap"].min() > 30 * MINUTE_MS
 
 
 def test_leaking_statistics_are_nowhere_in_the_real_logs(real_logs, kuairand_dir):

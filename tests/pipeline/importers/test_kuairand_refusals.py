@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from features import command
-from pipeline.importers import kuairand, kuairand_files
+from pipeline.importers import kuairand_files
 from tests.pipeline.importers.kuairand_rows import (
     USER_ROW,
     VIDEO_ROW,
@@ -122,8 +122,3 @@ def test_empty_csv_is_named(tmp_path, content):
     path.write_text(content and path.read_text().partition("\n")[0] + "\n")
     with pytest.raises(command.InputError, match="user_features_pure.csv (is empty|has no rows)"):
         imported(source, tmp_path / "logs")
-
-
-def test_page_gap_must_be_positive():
-    with pytest.raises(command.InputError, match="page_gap_minutes must be above 0, got 0"):
-        kuairand.KuaiRandConfig(page_gap_minutes=0)

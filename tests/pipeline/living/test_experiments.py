@@ -8,11 +8,12 @@ import pytest
 
 from features import command
 from models.config import CANDIDATE_MODEL, RankerConfig
-from pipeline.living import days, experiments, presets
+from pipeline.living import days, experiments, nights, presets
 from pipeline.preprocessing.config import PreprocessConfig
 from serving.funnel import experiment as ab_experiment
 from serving.funnel.page import FunnelConfig
 
+UNTIL_S = presets.PRESETS["tiny"].site.start_s + 86_400
 CONFIGS = {
     "ranker_flags": RankerConfig(),
     "candidate_flags": CANDIDATE_MODEL,
@@ -35,8 +36,7 @@ def test_an_unknown_claim_is_refused_with_those_that_there_are():
 
 def test_an_arm_is_trained_with_the_flags_of_the_site_and_its_own(living):
     control, clicks = experiments.chosen(["clicks"])
-    until_s = living.run.preset.site.start_s + 86_400
-    plain = experiments._flags(living, control, until_s)
+    plain = experiments._flags(living, control, UNTIL_S)
     of_site = {flag for flag in living.run.preset.retrain if "preprocess" not in flag}
     assert of_site <= set(plain)
     assert {
@@ -44,11 +44,32 @@ def test_an_arm_is_trained_with_the_flags_of_the_site_and_its_own(living):
         "--release_flags=--keep=32",
         "--preprocess_flags=--holdout_days=0.25 --examples_per_user=12",
     } <= set(plain)
-    changed = set(experiments._flags(living, clicks, until_s)) - set(plain)
+    changed = set(experiments._flags(living, clicks, UNTIL_S)) - set(plain)
     assert changed == {
         "--ranker_flags=--hidden=32 --epochs=2 --loss=logistic",
         "--force_publish=arm clicks of an experiment",
     }
+
+
+def test_the_control_learns_an_order_of_pages_where_an_arm_has_it(living, monkeypatch):
+    trained = {}
+
+    def retrain(flags, **_):
+        arm = next(f for f in flags if f.startswith("--force_publish")).split()[1]
+        trained[arm] = flags
+        return nights.Night(
+            outcome=nights.PUBLISHED, release=f"of {arm}", exit_code=0, wall_s=0.0, cpu_s=0.0,
+            peak_mib=0.0, steps=[], gates=[], said="",
+        )  # fmt: skip
+
+    monkeypatch.setattr(nights, "retrain", retrain)
+    monkeypatch.setattr(experiments.living_course, "until_of", lambda _: UNTIL_S + 86_400)
+    monkeypatch.setattr(living.stages, "path", lambda _: living.output)
+    for names, learns in ((["learned", "clicks"], True), (["clicks"], False)):
+        releases = experiments._trained(living, experiments.chosen(names))["releases"]
+        assert releases.get("learned", "of control") == "of control"
+        assert ("--learn_order" in trained["control"]) == learns
+        assert "--learn_order" not in trained["clicks"]
 
 
 def test_what_is_said_of_candidates_is_tried_on_pages_in_their_order():

@@ -72,30 +72,37 @@ def test_what_gates_said_and_what_steps_took_is_told(tmp_path):
     assert cost["train ranker"] == cost["together"] == "15.0 [10.0, 20.0]"
 
 
-def test_an_arm_is_beside_the_one_that_it_is_compared_with(tmp_path):
-    arms = {
-        "control": {"text": "the ranker", "against": "control"},
-        "retrieval": {"text": "no ranker", "against": "control"},
-        "no_age": {"text": "no age", "against": "retrieval"},
-    }
-    figures = {f"all/{name}/click_rate": figure(0.1, 0.05, 0.15) for name in arms}
-    figures |= {
-        "all/retrieval-control/click_rate": figure(-0.02, -0.03, -0.01),
-        "all/no_age-retrieval/click_rate": figure(-0.01, -0.02, 0.0),
-    }
-    document = json.loads(report(tmp_path, 1, 2.0).read_text())
-    document |= {"arms": arms, "figures": figures, "split": {"users": dict.fromkeys(arms, 30)}}
-    path = tmp_path / "experiment.json"
-    path.write_text(json.dumps(document))
-    shown = made([path], "arms", ["click_rate"]).rows
-    assert shown[2] == ["no_age: no age", "30", ".100 [.050, .150]"]
-    changes = made([path], "differences", ["click_rate"]).rows
-    assert changes == [
-        ["retrieval - control", "-.020 [-.030, -.010]"],
-        ["no_age - retrieval", "-.010 [-.020, .000]"],
-    ]
-    with pytest.raises(command.InputError, match="must be one of arms, differences"):
-        made([path], "days")
+def test_a_claim_has_one_row_over_the_seeds_that_tried_it(tmp_path):
+    def tried(file, seed, change, against="control", text="no age"):
+        arms = {
+            "control": {"text": "the ranker", "against": "control"},
+            "no_age": {"text": text, "against": against},
+        }
+        figures = {f"all/no_age-{against}/click_rate": figure(change, change - 0.02, change + 0.02)}
+        figures[f"all/{against}/page_value_s"] = figure(100.0 * seed, 90.0 * seed, 110.0 * seed)
+        document = json.loads(report(tmp_path, seed, 2.0).read_text())
+        document |= {"arms": arms, "figures": figures, "split": {"users": dict.fromkeys(arms, 30)}}
+        path = tmp_path / file
+        path.write_text(json.dumps(document))
+        return path
+
+    runs = [
+        tried("earlier", 1, -0.9), tried("one", 1, -0.1), tried("two", 2, -0.3, text="still none"),
+        tried("elsewhere", 1, 0.2, against="retrieval"),
+    ]  # fmt: skip
+    table = made(runs, "claims", ["click_rate"])
+    together, elsewhere = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert (together["arm"], together["against"]) == ("no_age: still none", "control")
+    assert together["users exposed of either"] == "60 and 60"
+    # Of seed 1 the later run counts; .02 over the square root of 2.
+    assert together["clicks per impression: difference"] == "-.200 [-.214, -.186]"
+    assert together["seeds"] == "1, 2"
+    worth = "expected watch time of a home page by the truth, seconds: those"
+    assert together[worth].startswith("150 ")
+    assert (elsewhere["against"], elsewhere["seeds"]) == ("retrieval", "1")
+    assert table.facts["seed"] == "1, 2"
+    with pytest.raises(command.InputError, match="must be one of claims, got 'days'"):
+        made(runs, "days")
 
 
 def test_other_measurements_are_read_one_at_a_time(tmp_path, run_command):

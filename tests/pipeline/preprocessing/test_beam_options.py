@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from apache_beam.options import pipeline_options
@@ -46,6 +47,12 @@ def test_beams_direct_runner_by_any_name_is_the_embedded_runner(arguments):
 )
 def test_another_runner_is_left_alone_with_options_of_its_own(arguments, runner):
     assert runner_of(*arguments) == runner
+
+
+def test_reading_options_leaves_nothing_in_the_directory_for_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    beam_options.parse(["--runner=DirectRunner"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_options_are_beams_whatever_their_form():

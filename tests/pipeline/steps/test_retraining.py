@@ -1,5 +1,6 @@
 """Which steps a retraining runs, and what it says of them."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import pytest
 from features import command
 from pipeline.steps import report_page, retraining
 from pipeline.steps.retraining import StepResult
-from tests.pipeline.steps.chains import Outcome
+from tests.pipeline.steps.chains import CHAIN, Outcome
 
 
 def test_all_steps_run_in_order_and_are_reported(site):
@@ -68,6 +69,20 @@ def test_a_flag_that_changes_nothing_made_does_not_redo_a_step(site):
     site.ran()
     site.outcomes(unrecorded_flags={"judge": ["--force_publish=why"]})
     assert site.ran() == []
+
+
+def test_what_stands_in_for_a_ranker_runs_without_one_or_when_it_is_asked_for(site, monkeypatch):
+    stand_in = dataclasses.replace(CHAIN[1], is_instead=True, needs_ranking=False)
+    chain = (CHAIN[0], stand_in, CHAIN[2])
+    assert site.outcomes(chain=chain)[1] is Outcome.SKIPPED
+    assert site.ran() == ["prepare", "judge"]
+    assert site.outcomes(chain=chain, besides=("rank",))[1] is Outcome.DONE
+    assert site.ran() == ["rank", "judge"]  # What reads it is made anew.
+    assert site.outcomes(chain=chain)[1] is Outcome.SKIPPED
+    assert site.ran() == ["judge"]
+    monkeypatch.setenv("RANKING", "0")
+    (site.logs / "impressions" / "part2.parquet").write_text("more")
+    assert site.outcomes(chain=chain) == [Outcome.DONE] * 3
 
 
 def test_an_artefact_made_anew_by_hand_is_made_again_and_so_is_what_read_it(site):

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from features.tables import logs, site_facts
@@ -64,7 +65,7 @@ def test_logs_hold_watches_alone_and_the_truth_beside_them(tmp_path):
     rows = happenings.write_logs(world, START, tmp_path / "logs")
     assert set(rows) == {"watches"}
     assert logs.tables_in(tmp_path / "logs") == {"watches"}
-    truth = happenings.read_places(tmp_path / "logs")
+    truth = pq.read_table(tmp_path / "logs" / "truth" / "places.parquet")
     assert truth.num_rows == rows["watches"]
     assert truth.column_names == ["user_id", "video_id", "time", "place"]
 

@@ -167,36 +167,6 @@ def test_a_stage_without_its_input_is_one_message_and_exit_code_2(small_release,
     assert "Traceback" not in done.stderr
 
 
-class Stamped:
-    """Nominations whose score is the row's own time."""
-
-    def filled(self, impressions, codes, history):
-        place = impressions.column_names.index("retrieval_score")
-        times = impressions["time"].cast(pa.float64())
-        return impressions.set_column(place, "retrieval_score", times)
-
-
-def test_nominations_are_made_from_the_end_of_what_the_release_knows_on_and_rows_keep_their_order():
-    # Two users after one another, as they are scored: times rise within each only.
-    times = [100, 300, 500, 50, 400]
-    rows = pa.table({"user_id": list("uuuvv"), "time": times, "page_time": times})
-    scorer = batch_ranking._Scorer(
-        resolved=None,
-        catalogue=None,
-        users=None,
-        signature=None,
-        nominations=Stamped(),
-        known_until_s=300,
-        observe=lambda raw: None,
-    )
-    shown = bucketed_log.Shown(paged=rows, broken=rows, codes={}, history=None)
-    found = scorer._nominated(rows, shown)
-    assert found["time"].to_pylist() == times
-    assert found["retrieval_score"].to_pylist() == [None, 300.0, 500.0, None, 400.0]
-    unread = dataclasses.replace(scorer, nominations=None)
-    assert unread._nominated(rows, shown) is rows
-
-
 def test_a_release_says_until_when_it_has_learnt(found, small_site):
     assert found.learnt_until_s == files.read_complete(small_site.examples)["until_s"]
     manifest = dataclasses.replace(found.manifest, lineage={})

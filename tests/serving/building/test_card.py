@@ -40,8 +40,18 @@ def test_limits_name_what_is_weak_unchecked_and_forced():
     assert "worse for heavy_users" not in told
     assert "Not checked before publication: against the one before." in told
     assert "Reason given: the baseline is broken" in told
-    assert "It has no ranker: pages are in the order of retrieval." in told
+    assert "It has no ranker: pages are in the order of the retrieval score." in told
     assert "A note." in told
+
+
+def test_a_card_says_what_orders_pages():
+    def pages(**changes):
+        return card.card(cards.sources(**changes))["page_order"]["pages"]
+
+    judged = {"judged": {"chosen": "learned"}}
+    assert pages(page_order=judged) == "the learned order"
+    assert pages(page_order={"judged": {"lessons": 3}}) == "the order of the retrieval score"
+    assert "pages are in the learned order." in limits(page_order=judged)
 
 
 def test_limits_say_what_was_not_measured():

@@ -1,4 +1,4 @@
-"""The setting ``order``: what decides the order of a page, for arms of an experiment."""
+"""The setting ``order``: what decides the order of a page, also for arms of an experiment."""
 
 import dataclasses
 
@@ -32,13 +32,15 @@ def page_of(tiny, tmp_path):
     times = np.full(len(watched), tiny.now - 300)
     state.add(Happened(Kind.WATCH, [f"x{i}" for i in range(9)], watched, times))
     last = np.zeros(len(NAMES))
-    last[NAMES.index("log_age_h")] = 1.0  # A learned order that likes the oldest best.
+    last[NAMES.index("log_age_h")] = -1.0  # A learned order that likes the newest best.
     release = dataclasses.replace(tiny.release().with_live(state), order=PageOrder(last, 100))
 
-    def page(order, **asked):
-        settings = dataclasses.replace(tiny.patient(), order=order, per_channel=48)
+    def page(order=None, *, without=(), **asked):
+        chosen = {} if order is None else {"order": order}
+        settings = dataclasses.replace(tiny.patient(), per_channel=48, **chosen)
+        served = dataclasses.replace(release, **dict.fromkeys(without))
         funnel = Funnel(
-            releases=tiny.releases(release), history=history, recorder=None, settings=settings,
+            releases=tiny.releases(served), history=history, recorder=None, settings=settings,
             clock=lambda: tiny.now,
         )  # fmt: skip
         return funnel.recommend(PageRequest(user_id="u", **asked))
@@ -47,11 +49,29 @@ def page_of(tiny, tmp_path):
     history.close()
 
 
+def is_newest_first(items):
+    times = [item.video["upload_time"] for item in items]
+    return len(set(times)) > 1 and times == sorted(times, reverse=True)
+
+
+def test_a_page_is_by_expected_watch_time_and_by_the_learned_order_where_nothing_ranks(page_of):
+    ranked = page_of(k=10).items
+    seconds = [item.expected_watch_time_s for item in ranked]
+    assert seconds == sorted(seconds, reverse=True)
+    assert not is_newest_first(ranked)
+    bare = page_of(k=10, without=["ranker"])
+    assert bare.rung == "no_ranker"
+    assert is_newest_first(bare.items)
+    # It is what counts, not what was learned, for whom the order is said.
+    for order, without in (("retrieval", ["ranker"]), ("watch_time", ["ranker", "order"])):
+        scores = [item.retrieval_score for item in page_of(order, k=10, without=without).items]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_each_order_is_another_page(page_of):
     pages = {order: page_of(order, k=10) for order in ORDERS}
-    learned, watch_time, retrieval, popular = (pages[order].items for order in ORDERS)
-    ages = [-item.video["upload_time"] for item in learned]
-    assert ages == sorted(ages, reverse=True)
+    watch_time, learned, retrieval, popular = (pages[order].items for order in ORDERS)
+    assert is_newest_first(learned)
     seconds = [item.expected_watch_time_s for item in watch_time]
     assert seconds == sorted(seconds, reverse=True)
     scores = [item.retrieval_score for item in retrieval]
@@ -71,5 +91,5 @@ def test_popularity_asks_no_model(page_of, tiny):
 
 
 def test_another_word_is_refused():
-    with pytest.raises(RuleError, match="order must be one of learned, watch_time"):
+    with pytest.raises(RuleError, match="order must be one of watch_time, learned"):
         FunnelConfig(order="best")

@@ -11,6 +11,7 @@ from features.catalogue import Catalogue
 from serving.events.event import Kind
 from serving.funnel import page_order
 from serving.funnel.candidates import Candidates
+from serving.funnel.page import FunnelConfig
 from serving.funnel.page_order import NAMES, PageOrder
 from serving.live.state import Happened, LiveState
 from serving.live.view import LiveView
@@ -85,6 +86,27 @@ def test_an_order_that_looks_at_watch_times_needs_a_ranker(weight, needs):
     weights = np.ones(len(NAMES))
     weights[NAMES.index("log_expected_watch_time_s")] = weight
     assert PageOrder(weights, 1).needs_ranker == needs
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_ranked", "words"),
+    [
+        ({}, True, "of expected watch time"),
+        ({}, False, "learned from 7 watches"),
+        ({"page_value": "watch_time_s + like"}, True, "of the value watch_time_s + like"),
+        ({"order": "learned"}, True, "learned from 7 watches"),
+        ({"order": "learned", "page_value": "2 * like"}, True, "of the value 2 * like"),
+        ({"order": "retrieval"}, False, "of the retrieval score"),
+        ({"order": "popular"}, True, "of popularity"),
+    ],
+)
+def test_what_decides_the_order_of_pages_is_told_in_words(settings, is_ranked, words):
+    order = PageOrder(np.zeros(len(NAMES)), 7)
+    config = FunnelConfig(**settings)
+    assert page_order.in_words(order, config, is_ranked=is_ranked) == words
+    reading = PageOrder(np.ones(len(NAMES)), 7)
+    unranked = "of popularity" if "popular" in words else "of the retrieval score"
+    assert page_order.in_words(reading, config, is_ranked=False) == unranked
 
 
 def test_a_saved_order_is_the_same_order(tmp_path):

@@ -162,9 +162,13 @@ def test_learned_order_says_what_moved_a_video(ask, tiny):
     weights = np.zeros(len(NAMES))
     weights[NAMES.index("log_age_h")] = 1.0  # Old ones first.
     release = tiny.release(order=PageOrder(weights, 1))
-    assert only(ask("v47", release=release)).order_parts == []  # It needs live state.
+    without = ask("v47", release=release, settings={"order": "learned"})
+    assert only(without).order_parts == []  # It needs live state.
     release = release.with_live(LiveState())
-    one = only(ask("v47", release=release, settings={"retrieved": 48}))
+    wide = {"retrieved": 48}
+    by_ranker = only(ask("v47", release=release, settings=wide))
+    assert by_ranker.order_parts == []  # It is not in that order.
+    one = only(ask("v47", release=release, settings={**wide, "order": "learned"}))
     (part,) = one.order_parts
     assert part.name == "log_age_h"
     assert part.value > 0

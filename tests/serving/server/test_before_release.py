@@ -62,12 +62,12 @@ def looked(server, *, until):
     return server.releases.current.catalogue
 
 
-def watch(server, user, video, at=NOW - 60):
+def watch(server, user, video, at=NOW - 60, profiles=()):
     event = Event(
         event_id=f"{user}{video}", kind=Kind.WATCH, user_id=user, time=at, video_id=video,
         watch_time_s=90.0, completed=True,
     )  # fmt: skip
-    server.recorder.record([event], {})
+    server.recorder.record([event], dict(profiles))
 
 
 def test_without_being_told_a_server_needs_a_release(empty):
@@ -87,6 +87,24 @@ def test_the_newest_come_first_and_what_is_watched_goes_before_them(empty, tmp_p
     assert ids(server.funnel.recommend(PageRequest(user_id="u", k=3))) == ["n3", "n2", "n0"]
     # Also to one of whom something is known; what was watched is left out.
     assert ids(server.funnel.recommend(PageRequest(user_id="a", k=3))) == ["n0", "n1", "n4"]
+
+
+def test_popular_is_what_is_watched_meanwhile_where_the_viewer_is(empty, tmp_path):
+    logs.append(tmp_path / "logs", "videos", VIDEOS)
+    server = empty()
+
+    def popular(**asked):
+        page = server.funnel.recommend(PageRequest(user_id="u", k=5, **asked))
+        scored = {i.video_id: i.source_scores.get("popular", 0.0) for i in page.items}
+        return sorted((v for v in scored if scored[v]), key=lambda v: -scored[v])
+
+    assert popular() == []
+    for user in "abc":
+        watch(server, user, "n3")
+    for user in "de":
+        watch(server, user, "n4", profiles={user: {"region": "fr"}})
+    assert popular() == ["n3", "n4"]
+    assert popular(context={"region": "fr"}) == ["n4", "n3"]
 
 
 def test_it_starts_with_nothing_at_all_and_learns_of_videos_as_they_come(empty, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from features.screen import quiet
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 # As TensorFlow 2.21 wrote them.
 NOISE = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
@@ -92,12 +93,12 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("line", NOISE)
 def test_a_start_up_line_is_known_to_mean_nothing(line):
-    assert quiet.is_noise(line)
+    assert re.match("|".join(quiet.NOISE), line)
 
 
 @pytest.mark.parametrize("line", REAL)
 def test_any_other_line_is_not(line):
-    assert not quiet.is_noise(line)
+    assert not re.match("|".join(quiet.NOISE), line)
 
 
 def test_a_command_and_what_it_starts_say_what_is_theirs_and_errors_alone(run):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models import spread
+from models.evaluation import spread
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from features.screen import progress
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 class Clock:
