@@ -227,11 +227,10 @@ class RecommendationsAnswer(pydantic.BaseModel):
     request_id: str = pydantic.Field(description="The same by its older name.", deprecated=True)
     release_id: str = pydantic.Field(description="Version of the release that all comes from.")
     rung: Literal[rungs.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
-        description="`full`: ranked by expected watch time. `part_of_index`: the same, retrieved "
-        "where shards of the index are lost. `no_ranker`: by retrieval score. "
-        "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
-        "embedding of the user. `no_retrieval`: co-watched and popular videos. `popular`: popular "
-        "videos of the region."
+        description="`full`: ranked by expected watch time. `part_of_index`: the same without "
+        "shards that are lost. `no_ranker`: by retrieval score. `no_history`: from the context "
+        "alone. `last_embedding`: retrieved with the user's last embedding. `no_retrieval`: "
+        "co-watched and popular videos. `popular`: popular videos of the region."
     )
     now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
     items: list[RecommendedVideo]
