@@ -8,6 +8,7 @@ of years ago. Beam takes this file as --setup_file.
     pip install '.[preprocessing]'   + simulate, import, preprocess, on any Beam runner
     pip install '.[training]'        + train, evaluate, build releases
     pip install '.[serving]'         a funnel replica; no Beam, no tf.Transform
+    pip install '.[serving,compiled]'    + loops of a page compiled by Numba
     pip install '.[s3]', '.[gcs]'    + paths in object stores
     pip install '.[serving,kafka]'   + events from Kafka
     pip install '.[serving,cluster]' + shards of an index on Ray
@@ -70,6 +71,8 @@ _SERVING = [
     "uvicorn>=0.32,<1",
     "uvloop>=0.20,<1",
 ]
+# A page takes less processor time with it, and each process 60 MB more.
+_COMPILED = ["numba>=0.61,<1"]
 # Sources of `import_dataset --mapping`; SQLite and files need DuckDB alone.
 _MAPPING = ["duckdb>=1.5,<3", "tomli>=2.0,<3; python_version < '3.11'"]
 _POSTGRESQL = ["adbc-driver-postgresql>=1.5,<2"]
@@ -130,6 +133,7 @@ _SOURCES = _union(_MAPPING, _POSTGRESQL, _DATABASES, _DELTA, _ICEBERG)
 _EVERYTHING = _union(
     _TRAINING,
     _SERVING,
+    _COMPILED,
     _GBDT,
     _FACTORISATION,
     _S3,
@@ -170,6 +174,7 @@ setup(
         "preprocessing": _union(_PREPROCESSING),
         "training": _union(_TRAINING),
         "serving": _union(_SERVING),
+        "compiled": _COMPILED,
         "mapping": _MAPPING,
         "postgresql": _union(_MAPPING, _POSTGRESQL),
         "databases": _union(_MAPPING, _DATABASES),

@@ -7,10 +7,12 @@ each release hold the two together.
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from features.as_of.entity_lookup import NEVER_S
+from features.loops import compiled
 from features.spec import Feature
 
 LARGEST = 1e30  # beyond this a difference of two boundaries could overflow float32
@@ -57,6 +59,9 @@ class Quantiles:
         Args:
             values: Values, float32 [n, F], NaN where missing.
         """
+        loops = compiled.loops()
+        if loops is not None and 0 < len(values) < _MANY:
+            return np.asarray(loops.quantiles(values, *self._of_loops))
         known = filled(values, self._features)
         rows, width = known.shape
         if rows < _FEW:
@@ -79,6 +84,15 @@ class Quantiles:
     @functools.cached_property
     def _of_usual(self) -> np.ndarray:
         return self._searched(self._usual, np.arange(len(self._usual)))
+
+    @functools.cached_property
+    def _of_loops(self) -> tuple[Any, ...]:
+        """What the compiled loop takes beside the values."""
+        width, number = self._boundaries.shape
+        missing = np.array([f.missing for f in self._features], np.float32)
+        reached = self._reached.reshape(width, number + 1, 4)
+        usual = (self._usual, self._of_usual)
+        return missing, np.float32(LARGEST), self._boundaries, reached, *usual
 
     @functools.cached_property
     def _padded(self) -> tuple[np.ndarray, int]:

@@ -28,6 +28,8 @@ from features.durations import DAY_S, HOUR_S
 from features.event_columns import Queries
 from features.spec import Feature, Kind, ResolvedSpec, Side
 
+IdsOf = Callable[[Feature, pa.Array | ragged.Coded], np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class Users:
@@ -72,44 +74,104 @@ def query_batch(
     resolved: ResolvedSpec, model: str, *, request: Request, users: Users, history: History
 ) -> pa.RecordBatch:
     """Returns the query-side columns of ``model``, one row per moment."""
-    past = QueryHistory(history, request.queries)
-    computed: dict[str, np.ndarray] = {}
-    if any(f.origin == "history" for f in resolved.of(model, Side.QUERY, Kind.CONTINUOUS)):
-        computed = past.numbers()
+    side = _QuerySide(resolved, model, request, users, QueryHistory(history, request.queries))
+    made: dict[str, Any] = {"strings": side.strings, "floats": side.floats}
+    made["vectors_of"] = side.vectors
+    return _batch(resolved, model, Side.QUERY, rows=len(request.user_rows), **made)
 
-    def strings(feature: Feature) -> pa.Array:
+
+def query_arrays(
+    resolved: ResolvedSpec,
+    model: str,
+    *,
+    request: Request,
+    users: Users,
+    past: QueryHistory,
+    ids_of: IdsOf,
+) -> dict[str, np.ndarray]:
+    """Returns the query-side inputs of a model for one moment, by name, with ids for strings.
+
+    Args:
+        resolved: The data set's features.
+        model: Name of the model.
+        request: The moment.
+        users: User profiles.
+        past: What the user did before it.
+        ids_of: Function of a categorical feature and its values that returns their ids, int [n],
+            0 for none.
+    """
+    side = _QuerySide(resolved, model, request, users, past)
+    arrays: dict[str, np.ndarray] = {}
+    for feature in resolved.of(model, Side.QUERY):
+        if feature.categorical:
+            many = feature.kind is Kind.MULTIVALENT
+            ids = ids_of(feature, side.values(feature, feature.max_length if many else 1))
+            arrays[feature.name] = np.zeros((1, feature.max_length) if many else 1, np.int32)
+            arrays[feature.name][..., : len(ids)] = ids
+    for kind in (Kind.CONTINUOUS, Kind.BINARY):
+        features = resolved.of(model, Side.QUERY, kind)
+        if features:
+            arrays[spec.vector_column(Side.QUERY, kind)] = _matrix(features, 1, side.floats)
+    dense = [side.vectors(feature) for feature in resolved.of(model, Side.QUERY, Kind.VECTOR)]
+    if dense:
+        arrays[spec.vector_column(Side.QUERY, Kind.VECTOR)] = np.concatenate(dense, axis=1)
+    return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class _QuerySide:
+    """How the query-side features of a model are read at some moments."""
+
+    resolved: ResolvedSpec
+    model: str
+    request: Request
+    users: Users
+    past: QueryHistory
+
+    @functools.cached_property
+    def _computed(self) -> Mapping[str, np.ndarray]:
+        features = self.resolved.of(self.model, Side.QUERY, Kind.CONTINUOUS)
+        return self.past.numbers if any(f.origin == "history" for f in features) else {}
+
+    def strings(self, feature: Feature) -> pa.Array:
+        """Returns string [q], "" where missing, or list<string> [q]."""
         if feature.origin == "users":
-            return table_values.strings(users.table, feature, request.user_rows)
+            return table_values.strings(self.users.table, feature, self.request.user_rows)
         if feature.origin == "context":
-            return _context_strings(feature, request)
-        lengths, values = past.bag(feature.column)
+            return _context_strings(feature, self.request)
+        lengths, values = self.past.bag(feature.column)
         if feature.kind is Kind.MULTIVALENT:
             return ragged.list_array(*ragged.cut(lengths, values, feature.max_length))
         return _scattered(*ragged.cut(lengths, values, 1))
 
-    rows = len(request.user_rows)
+    def values(self, feature: Feature, limit: int) -> pa.Array | ragged.Coded:
+        """Returns the first ``limit`` values at the only moment."""
+        if feature.origin != "history":
+            strings = self.strings(feature)
+            return strings.flatten() if feature.kind is Kind.MULTIVALENT else strings
+        _, values = self.past.bag(feature.column)
+        if isinstance(values, ragged.Coded):
+            return ragged.Coded(values.codes[:limit], values.names)
+        return values[:limit]
 
-    def floats(feature: Feature) -> np.ndarray:
+    def floats(self, feature: Feature) -> np.ndarray:
+        """Returns float32 [q], NaN where missing."""
+        rows = len(self.request.user_rows)
         if feature.origin == "users":
-            return table_values.floats(users.table, feature.column, request.user_rows)
+            return table_values.floats(self.users.table, feature.column, self.request.user_rows)
         if feature.source == "context.example_age_s":
-            ages = request.example_age_s
+            ages = self.request.example_age_s
             return np.zeros(rows, np.float32) if ages is None else ages
-        if feature.column not in computed and feedback.kind_of(feature.column):
+        if feature.column not in self._computed and feedback.kind_of(feature.column):
             return np.zeros(rows, np.float32)  # Nobody here said anything.
-        return computed[feature.column]
+        return self._computed[feature.column]
 
-    made: dict[str, Any] = {"strings": strings, "floats": floats}
-    made["vectors_of"] = functools.partial(_query_vectors, past, users, request.user_rows)
-    return _batch(resolved, model, Side.QUERY, rows=rows, **made)
-
-
-def _query_vectors(
-    past: QueryHistory, users: Users, user_rows: np.ndarray, feature: Feature
-) -> np.ndarray:
-    if feature.of_watched:
-        return past.mean_vectors(feature)
-    return table_values.dense(users.table, feature.column, user_rows, width=feature.width)
+    def vectors(self, feature: Feature) -> np.ndarray:
+        """Returns float32 [q, width], NaN where missing."""
+        if feature.of_watched:
+            return self.past.mean_vectors(feature)
+        rows, width = self.request.user_rows, feature.width
+        return table_values.dense(self.users.table, feature.column, rows, width=width)
 
 
 def candidate_batch(
@@ -250,10 +312,10 @@ def _batch(
 def _matrix(
     features: Sequence[Feature], rows: int, floats: Callable[[Feature], np.ndarray]
 ) -> np.ndarray:
-    matrix = np.empty((rows, len(features)), np.float32)
+    columns = np.empty((len(features), rows), np.float32)
     for column, feature in enumerate(features):
-        matrix[:, column] = floats(feature)
-    return matrix
+        columns[column] = floats(feature)
+    return columns.T
 
 
 def vector_array(matrix: np.ndarray) -> pa.ListArray:

@@ -20,17 +20,19 @@ describe a user's previous interaction with the item itself and other similar it
 
 import dataclasses
 import functools
+import types
 from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from features import clicks, event_columns, feedback, spec
-from features.as_of import event_tables, feedback_events
-from features.as_of.entity_lookup import NEVER_S, EntityLookup
+from features.as_of import event_tables, feedback_events, grids
+from features.as_of.entity_lookup import EntityLookup
 from features.as_of.feedback_events import FeedbackEvents
 from features.catalogue import Catalogue, ragged_rows
 from features.event_columns import Events, Queries, user_time_key, visible
+from features.loops import compiled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -211,13 +213,17 @@ class History:
 
     def user_grid(self, queries: Queries) -> dict[str, np.ndarray]:
         """Returns ``grid_names("any")``: what the user did at all, float32 [q] each."""
-        grid = _grid(
-            {
-                kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
-                for kind, lookup in self._of_user.items()
-            }
-        )
-        named = _named("any", grid)
+        loops = compiled.loops()
+        if loops is not None and len(queries.now) == 1:
+            grid = grids.of_user(loops, self._page_slices(queries), now=int(queries.now[0]))
+        else:
+            grid = grids.side_by_side(
+                {
+                    kind: lookup.answer(queries, None, functools.partial(self.seen, kind))
+                    for kind, lookup in self._of_user.items()
+                }
+            )
+        named = grids.named("any", grid)
         if len(self.feedback):
             said = feedback_events.counts(self.feedback.of_user, queries, None, self._seen_feedback)
             named |= dict(zip(feedback.names("any"), said.T, strict=True))
@@ -233,28 +239,54 @@ class History:
         A video with several topics has the largest count and the shortest "seconds since" of
         them; one without any has zeros and NEVER_S.
         """
+        loops = compiled.loops()
+        named = None
+        if loops is not None and _is_one_moment(queries):
+            named = self._page_grid(loops, queries, video_rows)
+        if named is not None and not len(self.feedback):
+            return named
         count = len(video_rows)
         owner, entities = self._entities(video_rows)
         pairs, place = _distinct(queries.take(owner), entities)
-        answers = {
-            kind: lookup.answer(*pairs, functools.partial(self.seen, kind))
-            for kind, lookup in self._of_entities.items()
-        }
-        grid = _grid(answers)[place]
         lengths = np.bincount(owner[2 * count :], minlength=count)
-        named = (
-            _named("video", grid[:count])
-            | _named("channel", grid[count : 2 * count])
-            | _named("topic", _per_video(grid[2 * count :], lengths))
-        )
+        if named is None:
+            answers = {
+                kind: lookup.answer(*pairs, functools.partial(self.seen, kind))
+                for kind, lookup in self._of_entities.items()
+            }
+            grid = grids.side_by_side(answers)[place]
+            named = (
+                grids.named("video", grid[:count])
+                | grids.named("channel", grid[count : 2 * count])
+                | grids.named("topic", grids.per_video(grid[2 * count :], lengths))
+            )
         if len(self.feedback):
             lookups = self._feedback_of_entities
             said = feedback_events.counts(lookups, *pairs, self._seen_feedback)[place]
-            of_topics = _largest(said[2 * count :], lengths)
+            of_topics = grids.largest(said[2 * count :], lengths)
             parts = (said[:count], said[count : 2 * count], of_topics)
             for entity, part in zip(("video", "channel", "topic"), parts, strict=True):
                 named |= dict(zip(feedback.names(entity), part.T, strict=True))
         return named
+
+    def _page_grid(
+        self, loops: types.ModuleType, queries: Queries, video_rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Returns the same as :meth:`video_grid`, without feedback, for one user and moment."""
+        one = queries.take(np.zeros(1, np.int64))
+        slices, now = self._page_slices(one), int(one.now[0])
+        columns = grids.of_page(loops, self.catalogue, slices, now=now, rows=video_rows)
+        entities = ("video", "channel", "topic")
+        names = [name for entity in entities for name in spec.grid_names(entity)]
+        return dict(zip(names, columns, strict=True))
+
+    def _page_slices(self, one: Queries) -> dict[str, grids.Slice]:
+        """Returns the events of each kind, and [start, end) of those that one question sees."""
+        bounds = {kind: self.seen(kind, one) for kind in self._events}
+        return {
+            kind: (events, int(bounds[kind][0][0]), int(bounds[kind][1][0]))
+            for kind, events in self._events.items()
+        }
 
     def _entities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the entities of videos as numbers that do not overlap, -1 for none.
@@ -312,6 +344,11 @@ class History:
         }
 
 
+def _is_one_moment(queries: Queries) -> bool:
+    """Whether all questions are of one user at one moment, as those of a page are."""
+    return bool(len(queries.now)) and not np.ptp(queries.now) and not np.ptp(queries.user)
+
+
 def _distinct(
     queries: Queries, entities: np.ndarray
 ) -> tuple[tuple[Queries, np.ndarray], np.ndarray | slice]:
@@ -320,26 +357,10 @@ def _distinct(
     The candidates of one page share channels and topics, and their moment. Questions at many
     moments seldom repeat, so they stay as they are.
     """
-    if not len(entities) or np.ptp(queries.now) or np.ptp(queries.user):
+    if not _is_one_moment(queries):
         return (queries, entities), slice(None)
     distinct, first, place = np.unique(entities, return_index=True, return_inverse=True)
     return (queries.take(first), distinct), place.reshape(-1)
-
-
-def _grid(answers: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Returns answers by kind of event side by side, float32 [q, F], as ``grid_names`` has them."""
-    return np.concatenate(
-        [
-            *(counts for counts, _, _ in answers.values()),
-            answers["watch"][1] / 1000,
-            *(last[:, np.newaxis] for _, _, last in answers.values()),
-        ],
-        axis=1,
-    ).astype(np.float32)
-
-
-def _named(entity: str, grid: np.ndarray) -> dict[str, np.ndarray]:
-    return dict(zip(spec.grid_names(entity), grid.T, strict=True))
 
 
 def _lookup(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -347,29 +368,6 @@ def _lookup(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if not len(values):
         return np.full(len(rows), -1, np.int32)
     return np.where(rows < 0, -1, values[np.maximum(rows, 0)])
-
-
-def _per_video(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Reduces the grid of (query, topic) pairs to one row per query."""
-    since = len(spec.KINDS_OF_EVENT)  # Columns at the end: the others are counts.
-    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
-    result[:, -since:] = NEVER_S
-    if len(pairs):
-        some = lengths > 0
-        starts = (np.cumsum(lengths) - lengths)[some]
-        result[some, :-since] = np.maximum.reduceat(pairs[:, :-since], starts)
-        result[some, -since:] = np.minimum.reduceat(pairs[:, -since:], starts)
-    return result
-
-
-def _largest(pairs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Reduces counts of (query, topic) pairs to the largest of each query."""
-    result = np.zeros((len(lengths), pairs.shape[1]), np.float32)
-    some = lengths > 0
-    if len(pairs):
-        starts = (np.cumsum(lengths) - lengths)[some]
-        result[some] = np.maximum.reduceat(pairs, starts)
-    return result
 
 
 def _newest_first(

@@ -21,7 +21,7 @@ from features.event_columns import Queries
 from features.spec import Feature
 
 # Lengths int64 [q], and the values, string [sum of lengths].
-Bag = tuple[np.ndarray, pa.Array]
+Bag = tuple[np.ndarray, pa.Array | ragged.Coded]
 
 
 class QueryHistory:
@@ -40,8 +40,9 @@ class QueryHistory:
         """Returns the values of a column of :data:`BAGS`, newest first."""
         return BAGS[column](self)
 
+    @functools.cached_property
     def numbers(self) -> dict[str, np.ndarray]:
-        """Returns the columns of :data:`NUMBERS` and of the user's grid, float32 [q] each."""
+        """The columns of :data:`NUMBERS` and of the user's grid, float32 [q] each."""
         grid = self.history.user_grid(self.queries)
         return grid | {column: compute(self) for column, compute in NUMBERS.items()}
 
@@ -71,7 +72,7 @@ class QueryHistory:
     def videos(self) -> Bag:
         """Watched videos."""
         lengths, rows = self._watched
-        return lengths, self.history.catalogue.video_ids.take(pa.array(rows))
+        return lengths, ragged.Coded(rows, self.history.catalogue.video_ids)
 
     def ages(self) -> Bag:
         """How long ago each of the watched videos was watched, in powers of two."""
@@ -86,7 +87,7 @@ class QueryHistory:
         codes = codes[rows]
         owner = np.repeat(np.arange(len(lengths)), lengths)[codes >= 0]
         counts = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
-        return counts, names.take(pa.array(codes[codes >= 0]))
+        return counts, ragged.Coded(codes[codes >= 0], names)
 
     @functools.cached_property
     def topics(self) -> Bag:
@@ -95,7 +96,7 @@ class QueryHistory:
         offsets, codes, names = self.history.catalogue.topics
         counts = offsets[rows + 1] - offsets[rows]
         flat = codes[ragged_rows(offsets[rows], counts)] if len(codes) else codes[:0]
-        return ragged.sum_runs(counts, lengths), names.take(pa.array(flat))
+        return ragged.sum_runs(counts, lengths), ragged.Coded(flat, names)
 
     def tokens(self, lengths: np.ndarray, rows: np.ndarray) -> Bag:
         """Returns the tokens of searches.

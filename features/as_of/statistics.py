@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from features import clicks, spec
 from features.catalogue import Catalogue, combined
 from features.durations import DAY_S
+from features.loops import compiled
 
+_DAY_BITS = 24
 COLUMNS = spec.MEASURES  # impressions, clicks, watches: counts; watch_time_s: seconds
 
 
@@ -126,17 +128,33 @@ class VideoStatistics:
         day = times // DAY_S
         days = spec.STATISTICS_WINDOWS_DAYS.values()
         since = [np.zeros_like(day) if n is None else np.maximum(day - n, 0) for n in days]
-        # The days of one video after each other: they lie side by side in memory.
-        bounds = _key(video_rows[:, np.newaxis], np.stack([*since, day], axis=1))
-        upto = np.searchsorted(self.key, bounds)
-        totals = (self.sums[upto[:, -1:]] - self.sums[upto[:, :-1]]).astype(np.float64)
-        totals[video_rows < 0] = 0
-        totals[..., 3] /= 1000
-        shown = np.where(totals[..., 0] > 0, totals[..., 0], np.nan)
-        columns = totals.transpose(2, 1, 0)
-        values = np.concatenate([columns, columns[[1, 3]] / shown.T]).astype(np.float32)
+        bounds = np.stack([*since, day], axis=1)
+        columns = self._totals(video_rows, bounds).astype(np.float64)
+        columns[3] /= 1000
+        shown = np.where(columns[0] > 0, columns[0], np.nan)
+        values = np.concatenate([columns, columns[[1, 3]] / shown]).astype(np.float32)
         return dict(zip(spec.statistics_names(), values.reshape(-1, len(day)), strict=True))
+
+    def _totals(self, video_rows: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Returns the sums of days from each of W bounds to the last, int64 [4, W, n].
+
+        Args:
+            video_rows: int [n], -1 for a video outside the catalogue.
+            bounds: int64 [n, W + 1], days.
+        """
+        loops = compiled.loops()
+        if loops is not None and len(bounds) and (bounds == bounds[0]).all():
+            shape = (len(COLUMNS), bounds.shape[1] - 1, len(bounds))
+            totals = np.zeros(shape, np.int64)
+            rows = np.ascontiguousarray(video_rows, np.int32)
+            loops.add_window_counts(self.key, self.sums, rows, bounds[0], _DAY_BITS, totals)
+            return totals
+        # The days of one video after each other: they lie side by side in memory.
+        upto = np.searchsorted(self.key, _key(video_rows[:, np.newaxis], bounds))
+        of_video = self.sums[upto[:, -1:]] - self.sums[upto[:, :-1]]
+        of_video[video_rows < 0] = 0
+        return of_video.transpose(2, 1, 0)
 
 
 def _key(video_rows: np.ndarray, day: np.ndarray) -> np.ndarray:
-    return (video_rows.astype(np.int64) << 24) | day
+    return (video_rows.astype(np.int64) << _DAY_BITS) | day

@@ -28,6 +28,7 @@ Where videos have a vector, one more weight says what it adds to be new
 
 The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
 left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
+Both hold what was moved (``moved_biases``): whoever goes on from a model takes that back first.
 
 Sources: Kish, "Survey Sampling", 1965, for the design effect; McFadden, "Conditional logit analysis
 of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temporal dynamics", KDD
@@ -40,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from absl import logging
 
 from features import dataset, spec, tensors
@@ -159,7 +161,7 @@ def _until_s(info: Mapping[str, Any]) -> float:
 def apply(
     model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
 ) -> float:
-    """Moves the biases of a model, in place, that of repeats included.
+    """Moves the biases of a model, in place, that of repeats included; an earlier move is undone.
 
     Args:
         model: Candidate model.
@@ -173,12 +175,23 @@ def apply(
     score, repeat, *of_counts, new = (float(weights[name]) for name in NAMES)
     score = max(score, _LEAST_SCORE)
     change = (np.array(of_counts) @ watches - new) / score
-    before = model.softmax_biases.rows.numpy()
-    after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
-    model.softmax_biases.rows.assign(after)
+    unmoved(model)
+    model.moved_biases.assign(np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32))
+    model.softmax_biases.rows.assign_add(model.moved_biases)
     model.repeat_bias.assign(repeat / score)
     model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
+
+
+def unmoved(model: CandidateModel) -> CandidateModel:
+    """Takes the last move of the biases back, in place, and returns the model.
+
+    What a model starts from has to be what another one has learnt: moves would add up, and what
+    was watched before would count as if it were watched today.
+    """
+    model.softmax_biases.rows.assign_sub(model.moved_biases)
+    model.moved_biases.assign(tf.zeros_like(model.moved_biases))
+    return model
 
 
 def set_biases(

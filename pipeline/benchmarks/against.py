@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from pipeline.benchmarks import commits, running_server
+from pipeline.benchmarks import commits, running_server, same_pages
 from pipeline.benchmarks.million import Site
 from pipeline.benchmarks.running_server import Loads, Server
 
@@ -61,6 +61,7 @@ def measure(
     """
     with contextlib.ExitStack() as stack:
         checkout = stack.enter_context(commits.checked_out(ref, work / "base"))
+        pages = _compared(site, users, work, checkout=checkout, flags=flags)
         machine = _Machine()
         sides: dict[str, _Side] = {}
         for name, where, more in ((BASE, checkout, ()), (OURS, None, flags)):
@@ -76,7 +77,28 @@ def measure(
                 sides[name].take_turn()
         _climb(list(sides.values()))
         other = machine.other_work([side.server for side in sides.values()])
-        return _figures(sides[OURS], sides[BASE], other)
+        return pages | _figures(sides[OURS], sides[BASE], other)
+
+
+def _compared(
+    site: Site,
+    users: pathlib.Path,
+    work: pathlib.Path,
+    *,
+    checkout: pathlib.Path,
+    flags: Sequence[str],
+) -> dict[str, float]:
+    """Returns how many pages are the same, of servers whose clocks stand still."""
+    with contextlib.ExitStack() as stack:
+        addresses = [
+            stack.enter_context(
+                running_server.running(
+                    site, work / f"server-{name}", checkout=where, flags=more, is_frozen=True
+                )
+            ).address
+            for name, where, more in ((OURS, None, flags), (BASE, checkout, ()))
+        ]
+        return same_pages.share(addresses, users)
 
 
 def _figures(ours: _Side, base: _Side, other: float) -> dict[str, float]:

@@ -22,6 +22,7 @@ from features import command
 from pipeline.benchmarks import measured_runs
 from pipeline.benchmarks import million as bench_million
 from pipeline.steps import commands
+from serving.process.clock import SharedClock
 
 CANDIDATES = 500
 # With what the other sources add, some 500 candidates are ranked.
@@ -68,6 +69,7 @@ def running(
     *,
     checkout: pathlib.Path | None = None,
     flags: Sequence[str] = (),
+    is_frozen: bool = False,
 ) -> Iterator[Server]:
     """Runs a server on its own copy of the logs, as of the end of the logs.
 
@@ -76,6 +78,7 @@ def running(
         place: Directory for its logs, history and messages; replaced.
         checkout: Checkout whose code serves; None for that which runs.
         flags: Further flags of the server.
+        is_frozen: Whether its clock stands still.
 
     Raises:
         InputError: It did not start.
@@ -86,7 +89,7 @@ def running(
         f"--serving_root={site.serving_root}",
         f"--logs={place / 'logs'}",
         f"--history={place / 'history.sqlite'}",
-        f"--now={command.format_time(_end_of(site.logs))}",
+        _clock(_end_of(site.logs), place / "clock" if is_frozen else None),
         *_SERVER,
         *flags,
     ]
@@ -116,6 +119,14 @@ def running(
         process.wait(_READY_S)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _clock(now_s: int, frozen: pathlib.Path | None) -> str:
+    """Returns the flag of a clock that starts at a moment, or stays there."""
+    if frozen is None:
+        return f"--now={command.format_time(now_s)}"
+    SharedClock.create(frozen, now_s)
+    return f"--clock={frozen}"
 
 
 def _end_of(logs: pathlib.Path) -> int:

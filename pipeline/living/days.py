@@ -6,19 +6,25 @@ tables; then ``pipeline.retrain`` learns from these tables, and from nothing els
 let a release pass, the running server takes it over; where they do not, the old one serves on. A
 part of the users, by hash, gets pages in the order of popularity all the time
 (:data:`POPULARITY`), from the same server, so that the difference is that of the order alone.
+
+A site may have a past: days that were simulated without a server, of which there are logs.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from absl import logging
 
 from features import command, files
 from features.durations import DAY_S
+from features.tables import logs
 from pipeline.living import course as living_course
 from pipeline.living import nights
 from pipeline.living.course import Course
@@ -27,6 +33,7 @@ from pipeline.living.presets import Preset
 from pipeline.living.server import Server
 from pipeline.living.stages import Stages
 from pipeline.site import events as site_events
+from pipeline.site import simulator
 from pipeline.site import world as site_world
 from serving.funnel import experiment as ab_experiment
 from serving.process.clock import SharedClock
@@ -34,9 +41,10 @@ from serving.release import manifest as release
 
 POPULARITY, OURS = "popularity", "ours"
 VISITS, NIGHT = "visits", "night"
+SITE, WORK = "site", "work"
 HAPPENED = "happened"
 VISITORS = "visitors.npz"
-_RUN = "run.json"
+_RUN, _STAGES, _SAID = "run.json", "stages", "said"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +55,18 @@ class Run:
         preset: Site, people and retraining.
         days: Number of days that pass.
         share: Part of the users whose pages are in the order of popularity.
+        past_days: Days before the first one, which pass without a server.
     """
 
     preset: Preset
     days: int
     share: float = 0.5
+    past_days: int = 0
+
+    @property
+    def start_s(self) -> int:
+        """First second of day 1, Unix."""
+        return self.preset.site.start_s + self.past_days * DAY_S
 
     @property
     def experiment(self) -> dict[str, Any]:
@@ -66,6 +81,7 @@ class Run:
     def to_json(self) -> str:
         """Returns what tells runs apart."""
         told = {**dataclasses.asdict(self.preset), "days": self.days, "share": self.share}
+        told |= {"past_days": self.past_days} if self.past_days else {}
         told["live"].pop("workers")  # It changes how fast things go.
         told["live"].pop("speedup")
         return json.dumps(told, indent=1, sort_keys=True) + "\n"
@@ -74,25 +90,32 @@ class Run:
 class LivingSite:
     """A run below a directory."""
 
-    def __init__(self, output: pathlib.Path, run: Run) -> None:
+    def __init__(
+        self, output: pathlib.Path, run: Run, *, hear: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Looks at what is there.
+
+        Args:
+            output: Directory for everything.
+            run: The run.
+            hear: Function that is given each line that a retraining says.
 
         Raises:
             InputError: Another run is there.
         """
         self.output = output
+        self.hear = hear
         self.run = run
-        self.stages = Stages(output / "stages")
-        self.said = output / "said"
-        self.work = output / "work"
-        self.parts = {name: output / "site" / name for name in ("logs", "serving_root")}
-        told = output / _RUN
-        if told.exists() and told.read_text() != run.to_json():
+        self.stages = Stages(output / _STAGES)
+        self.said = output / _SAID
+        self.work = output / WORK
+        self.parts = {name: output / SITE / name for name in ("logs", "serving_root")}
+        if is_of_another(output, run):
             raise command.InputError(
-                f"{output} has a living site with other settings, see {told}. Give the same flags, "
-                "or another --output."
+                f"{output} has a living site with other settings, see {output / _RUN}. Give the "
+                "same flags, or another --output."
             )
-        files.atomic_write(told, run.to_json())
+        files.atomic_write(output / _RUN, run.to_json())
 
     @property
     def logs(self) -> pathlib.Path:
@@ -104,8 +127,12 @@ class LivingSite:
         """Directory of its releases."""
         return self.parts["serving_root"]
 
-    def live(self) -> None:
-        """Lets the days pass that have not passed yet."""
+    def live(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Lets the days pass that have not passed yet; yields each day and night when it is over.
+
+        Yields:
+            Name, such as ``visits-1``, and record of what is whole by then.
+        """
         names = [
             name
             for day in range(1, self.run.days + 1)
@@ -123,6 +150,7 @@ class LivingSite:
                 work = site.visits if kind == VISITS else site.night
                 with self.stages.adding(name, self.parts) as (directory, record):
                     work(int(day), directory, record)
+                yield name, record
 
     def arms(self, world: site_world.World, name: str) -> np.ndarray:
         """Returns the arm of each user by its place in an experiment, int64 [N]."""
@@ -162,7 +190,11 @@ class Site:
         for directory in (living.logs, living.serving_root, living.said):
             directory.mkdir(parents=True, exist_ok=True)
         self._world = living_course.world_of(run.preset.site, living.logs)
-        self._start_s = run.preset.site.start_s
+        self._start_s = run.start_s
+        self._past = None
+        if stage is None and run.past_days:
+            sink = functools.partial(_append_past, living.logs)
+            self._past = simulator.let_pass(self._world, sink, days=run.past_days)
         self._clock = SharedClock.create(output / "clock", self._start_s)
         if stage is not None:  # The server has to know the moment from the start.
             until_s = living_course.until_of(stage / VISITORS)
@@ -193,6 +225,8 @@ class Site:
         )
         if self._stage is not None:
             living_course.load(self._stage / VISITORS, self._course.visitors)
+        elif self._past is not None:
+            self._course.visitors.take_over(self._past)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -227,6 +261,7 @@ class Site:
             serving_root=living.serving_root,
             work=living.work,
             said=living.said / f"night-{day}.log",
+            hear=living.hear,
         )
         failed = [f"{g['rule']}: {g['value']}" for g in night.gates if g["verdict"] == "FAIL"]
         told = "; ".join([f"{night.outcome} in {night.wall_s:.0f} s", *failed])
@@ -235,6 +270,25 @@ class Site:
             self._course.wait_for_release(release.current(living.serving_root))
         living_course.save(directory / VISITORS, self._course.visitors)
         record.update(night.to_json())
+
+
+def _append_past(directory: pathlib.Path, table: str, rows: pa.Table) -> None:
+    """Adds what happened without our server: how its pages were scored is not known."""
+    kept = [name for name in rows.column_names if name != "retrieval_score"]
+    logs.append(directory, table, rows.select(kept))
+
+
+def is_of_another(output: pathlib.Path, run: Run) -> bool:
+    """Returns whether a directory has what another run left."""
+    told = output / _RUN
+    return told.exists() and told.read_text() != run.to_json()
+
+
+def forget(output: pathlib.Path) -> None:
+    """Removes what a run left below a directory, if one did."""
+    for name in (SITE, WORK, _STAGES, _SAID):
+        shutil.rmtree(output / name, ignore_errors=True)
+    (output / _RUN).unlink(missing_ok=True)
 
 
 def records(stages: Stages, kind: str) -> dict[int, Mapping[str, Any]]:

@@ -181,9 +181,8 @@ class _Reader:
             for name in raw_tables.TABLES
             if name in content
         ]
-        for name in ("videos", "watches"):
-            if name not in content:
-                self._add(f"there is no [{name}]: the tables videos and watches are needed.")
+        if "watches" not in content:
+            self._add("there is no [watches]: that table is needed.")
         features = content.get("features", [])
         if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
             self._add("features must be tables [[features]].")

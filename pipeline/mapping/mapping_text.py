@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from features.tables import raw_tables, text_values
 from features.tables.text_values import Form
@@ -60,7 +60,6 @@ class ProposedTable:
 
 def written(
     sources: Sequence[Source],
-    queries: Mapping[str, str],
     tables: Sequence[ProposedTable],
     left_out: Sequence[str],
 ) -> str:
@@ -74,7 +73,6 @@ def written(
         "",
         "[sources]",
         *(f"{source.name} = {_source(source)}" for source in sources),
-        *(f"{name} = {{ query = {_text(query)} }}" for name, query in queries.items()),
         *(f"# Left out: {text}." for text in left_out),
     ]
     for table in tables:

@@ -131,7 +131,6 @@ class _Proposer:
         self._seen = seen
         self._tables: dict[str, ProposedTable] = {}
         self._left_out: list[str] = []
-        self._queries: dict[str, str] = {}
 
     def run(self) -> Proposal:
         for seen in self._seen:
@@ -149,10 +148,10 @@ class _Proposer:
                 f"mapping by hand, as pipeline/mapping/mapping_file.py shows. {held}."
             )
         self._fill_watches()
-        self._fill_videos()
+        self._fill_upload_times()
         tables = [self._tables[name] for name in raw_tables.TABLES if name in self._tables]
         sources = [seen.source for seen in self._seen]
-        text = mapping_text.written(sources, self._queries, tables, self._left_out)
+        text = mapping_text.written(sources, tables, self._left_out)
         return Proposal(text=text, summary=tuple(mapping_text.summary(tables, self._left_out)))
 
     def _keep(self, table: ProposedTable) -> None:
@@ -290,38 +289,24 @@ class _Proposer:
                 line = Line("watch_time_s", sql, Form(), why=why, is_sure=False)
                 self._tables[name] = dataclasses.replace(table, columns=(*table.columns, line))
 
-    def _fill_videos(self) -> None:
-        """Makes videos of watches where there are none, and takes first watches for uploads."""
+    def _fill_upload_times(self) -> None:
+        """Takes the first watch for the upload where a table of videos does not say when."""
+        videos = self._tables.get("videos")
+        if videos is None or "upload_time" in videos.names:
+            return
         watches = self._tables["watches"]
         lines = {line.name: line for line in watches.columns}
         video, time = lines["video_id"].sql, lines["time"].sql
-        videos = self._tables.get("videos")
-        if videos is None:
-            self._queries["watched_videos"] = (
-                f'SELECT {video} AS video_id, min({time}) AS first_seen FROM "{watches.source}" '
-                f"WHERE {video} IS NOT NULL GROUP BY ALL"
-            )
-            key_why, time_why = "there is no table of videos: those watched", "first watch"
-            form = lines["time"].form
-            self._tables["videos"] = ProposedTable(
-                name="videos",
-                source="watched_videos",
-                columns=(
-                    Line("video_id", "video_id", Form(), why=key_why, is_sure=False),
-                    Line("upload_time", "first_seen", form, why=time_why, is_sure=False),
-                ),
-            )
-        elif "upload_time" not in videos.names:
-            key = next(line.sql for line in videos.columns if line.name == "video_id")
-            first = f'SELECT min({time}) FROM "{watches.source}" AS w'
-            sql = (
-                f'coalesce(({first} WHERE w.{video} = "{videos.source}".{key}), '
-                f'(SELECT min({time}) FROM "{watches.source}"))'
-            )
-            why = "nothing says when: the first watch stands in"
-            line = Line("upload_time", sql, lines["time"].form, why=why, is_sure=False)
-            columns = (videos.columns[0], line, *videos.columns[1:])
-            self._tables["videos"] = dataclasses.replace(videos, columns=columns)
+        key = next(line.sql for line in videos.columns if line.name == "video_id")
+        first = f'SELECT min({time}) FROM "{watches.source}" AS w'
+        sql = (
+            f'coalesce(({first} WHERE w.{video} = "{videos.source}".{key}), '
+            f'(SELECT min({time}) FROM "{watches.source}"))'
+        )
+        why = "nothing says when: the first watch stands in"
+        line = Line("upload_time", sql, lines["time"].form, why=why, is_sure=False)
+        columns = (videos.columns[0], line, *videos.columns[1:])
+        self._tables["videos"] = dataclasses.replace(videos, columns=columns)
 
 
 def _score(column: Evidence, ours: str, contract: raw_tables.Table) -> float:

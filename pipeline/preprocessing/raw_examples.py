@@ -111,6 +111,8 @@ class RawExamples:
             len(self._resolved.of(spec.CANDIDATE)),
             len(self._resolved.of(spec.RANKER)),
         )
+        site = site_facts.of_logs(self._logs, from_s=self._config.from_s, until_s=train_until_s)
+        self._config = self._config.for_site(site)
         days = self._incremental(until_s, train_until_s)
         self._replay(fragments, train_until_s, days)
         self._refuse_many_rejected()
@@ -147,7 +149,7 @@ class RawExamples:
             audit=audit,
             cache=cached,
             no_ranking=no_ranking,
-            site=site_facts.of_logs(self._logs, from_s=self._config.from_s, until_s=train_until_s),
+            site=site,
         )
 
     # ---- what is read -------------------------------------------------------------------------
@@ -271,7 +273,7 @@ class RawExamples:
             replay.ReplayConfig(
                 train_until_s=train_until_s,
                 examples_per_user=config.examples_per_user,
-                completed_only=config.completed_only,
+                completed_only=config.completed_only is not False,
                 seed=config.seed,
                 label=config.label,
             ),

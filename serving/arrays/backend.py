@@ -10,14 +10,18 @@ import functools
 import pathlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from absl import logging
 
 from features import spec, tensors
+from features.as_of.examples import IdsOf
+from features.loops import compiled
 from features.spec import ResolvedSpec, Side
 from serving.arrays import constants
 from serving.arrays.constants import Constants
+from serving.arrays.inputs import RawSide
 from serving.arrays.query_tower import QueryTower, VideoTower
 from serving.arrays.ranker import RankerOfPrepared, VideoPreparer
 from serving.release import manifest as release
@@ -25,7 +29,16 @@ from serving.servables import prepared_videos, signatures
 from serving.servables.embedded import EmbeddedBackend, EmbeddedModel, Kept
 from serving.servables.signatures import Arrays, Model
 
-Function = Callable[[Arrays], dict[str, np.ndarray]]
+
+class Function(Protocol):
+    """A signature of a model, computed by NumPy."""
+
+    transform: RawSide
+
+    def __call__(self, inputs: Arrays, /) -> dict[str, np.ndarray]:
+        """Returns the outputs by name."""
+
+
 Shapes = Mapping[str, tuple[str, tuple[int | None, ...]]]
 _FUNCTIONS: Mapping[str, Mapping[str, Callable[[ResolvedSpec, Constants], Function]]] = {
     spec.CANDIDATE: {signatures.DEFAULT: QueryTower, signatures.EMBED_VIDEOS: VideoTower},
@@ -51,6 +64,11 @@ class ArraysBackend(EmbeddedBackend):
 
     def __init__(self) -> None:
         super().__init__()
+        if compiled.loops() is None:
+            logging.warning(
+                "Numba is not installed: NumPy does what compiled loops would, in more time. "
+                "pip install 'watchnext[serving,compiled]' adds it."
+            )
         self.fallbacks: dict[str, str] = {}
         self._arrays: Kept[_Opened] = weakref.WeakValueDictionary()
 
@@ -148,12 +166,14 @@ class ArrayModel:
         signature: Name of the signature.
         function: What it computes.
         shapes: Name to dtype and shape of its inputs.
+        ids_of: Ids that may stand for the strings of its inputs.
     """
 
     def __init__(self, opened: _Opened, signature: str) -> None:
         self.signature = signature
         self._opened = opened  # As long as this is used, all are.
         self.function, self.shapes = opened.function(signature)
+        self.ids_of: IdsOf = self.function.transform.ids
 
     def predict(self, inputs: Arrays, *, deadline_s: float | None = None) -> dict[str, np.ndarray]:
         """Returns the outputs; a running call cannot be stopped: the deadline is not enforced."""

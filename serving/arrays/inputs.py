@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from features import numbers, spec
-from features.spec import Feature, Kind, ResolvedSpec, Side
+from features.spec import Kind, ResolvedSpec, Side
 from serving.arrays.constants import Constants
-from serving.arrays.vocabulary import Vocabulary
+from serving.arrays.vocabulary import Ids, Vocabulary, token
 
 Arrays = Mapping[str, np.ndarray]
-CATEGORY = "category"  # The space that small categoricals share, see features.id_spaces.
 
 
 def boundaries_name(side: Side) -> str:
@@ -35,13 +34,12 @@ def tables_of(constants: Constants) -> dict[str, np.ndarray]:
     return {n.removeprefix(start): v for n, v in constants.arrays.items() if n.startswith(start)}
 
 
-def token(feature: Feature, value: str) -> str:
-    """Returns what stands for a value in the vocabulary of a feature's space; "" is none."""
-    return f"{feature.name}={value}" if value and feature.space == CATEGORY else value
-
-
 class RawSide:
-    """The transform of one side of a model: strings to ids, numbers to quantiles, vectors."""
+    """The transform of one side of a model: strings to ids, numbers to quantiles, vectors.
+
+    Attributes:
+        ids: Ids of values; whoever has them may give them in the place of strings.
+    """
 
     def __init__(
         self, resolved: ResolvedSpec, model: str, side: Side, constants: Constants
@@ -56,6 +54,7 @@ class RawSide:
             )
             for space in dict.fromkeys(f.space for f in features if f.categorical)
         }
+        self.ids = Ids({space: vocabulary for space, (vocabulary, _) in self._spaces.items()})
         self._binary = resolved.of(model, side, Kind.BINARY)
         continuous = resolved.of(model, side, Kind.CONTINUOUS)
         self.quantiles = None
@@ -69,7 +68,9 @@ class RawSide:
     def __call__(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns ids int32 and numbers float32 by name, in the shapes of the raw inputs."""
         transformed: dict[str, np.ndarray] = {}
-        for vocabulary, features in self._spaces.values():
+        for vocabulary, categorical in self._spaces.values():
+            features = [f for f in categorical if raw[f.name].dtype != np.int32]
+            transformed |= {f.name: raw[f.name] for f in categorical if f not in features}
             given = [np.asarray(raw[f.name]) for f in features]
             # Most of a padded list is "", which is not looked for.
             told = [np.flatnonzero(values.reshape(-1) != "") for values in given]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from features import numbers, spec
+from features.loops import compiled
 from features.spec import Kind, ResolvedSpec, Side
 from serving.arrays import halves, layers
 from serving.arrays.constants import Constants
@@ -34,11 +35,18 @@ class _Tower:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the order logit float32 [N], and what the output layer reads [N, width]."""
         hidden = moment @ self._moment
-        hidden += video_part
-        hidden += self._query(query)
+        least = np.float32(0 if self._upper else -np.inf)
+        loops = compiled.loops("serving.arrays.loops")
+        if loops is None:
+            hidden += halves.to_float32(video_part)
+            hidden += self._query(query)
+            hidden = np.maximum(hidden, least, out=hidden)
+        else:
+            bits = np.ascontiguousarray(video_part).view(np.uint16)
+            loops.add_halves(hidden, bits, self._query(query)[0], least)
         top = hidden
-        for layer in self._upper:
-            top = relu(hidden)
+        for place, layer in enumerate(self._upper):
+            top = relu(hidden) if place else hidden
             hidden = layer(top)
         return hidden[:, 0], top
 
@@ -69,7 +77,7 @@ class RankerOfPrepared:
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """Returns ``logit``, ``expected_watch_time_s``, and each kind of feedback, float32 [N]."""
-        parts = halves.to_float32(inputs[prepared_videos.PARTS])
+        parts = inputs[prepared_videos.PARTS]
         query = self._query_dense(self.transform(inputs))
         order, top = self._tower(query, parts, self._moment(inputs, len(parts)))
         level = np.float32(0)

@@ -4,7 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
+from features.as_of.ragged import Coded
+from features.spec import Feature
+
+CATEGORY = "category"  # The space that small categoricals share, see features.id_spaces.
 # Tokens are padded to the longest: beyond this a vocabulary would be mostly padding.
 MAX_TOKEN_BYTES = 256
 
@@ -62,3 +67,43 @@ class Vocabulary:
     def from_arrays(cls, name: str, arrays: Mapping[str, np.ndarray]) -> "Vocabulary":
         """Inverse of :meth:`arrays`."""
         return cls(arrays[f"tokens.{name}"], arrays[f"ids.{name}"])
+
+
+def token(feature: Feature, value: str) -> str:
+    """Returns what stands for a value in the vocabulary of a feature's space; "" is none."""
+    return f"{feature.name}={value}" if value and feature.space == CATEGORY else value
+
+
+class Ids:
+    """Ids of the values of categorical features; safe for threads.
+
+    What is known by codes of a catalogue is looked for once, when it is first met.
+    """
+
+    def __init__(self, vocabularies: Mapping[str, Vocabulary]) -> None:
+        """Takes vocabularies by ID space."""
+        self._vocabularies = vocabularies
+        self._by_code: dict[str, tuple[pa.Array, np.ndarray]] = {}
+
+    def __call__(self, feature: Feature, values: pa.Array | Coded) -> np.ndarray:
+        """Returns the id of each value, int32 [n], 0 for none."""
+        if not isinstance(values, Coded):
+            return self._looked_up(feature, values)
+        key = feature.name if feature.space == CATEGORY else feature.space
+        names, known = self._by_code.get(key, (None, _NO_IDS))
+        if names is not values.names:  # The catalogue was extended.
+            known = np.full(len(values.names), -1, np.int32)
+            self._by_code[key] = values.names, known
+        ids = known[values.codes]
+        unmet = ids < 0
+        if unmet.any():
+            ids[unmet] = self._looked_up(feature, Coded(values.codes[unmet], values.names).plain())
+            known[values.codes] = ids
+        return ids
+
+    def _looked_up(self, feature: Feature, values: pa.Array) -> np.ndarray:
+        tokens = [token(feature, value or "") for value in values.to_pylist()]
+        return self._vocabularies[feature.space].lookup(tokens)
+
+
+_NO_IDS = np.zeros(0, np.int32)

@@ -31,6 +31,7 @@ from models.training import saved
 from serving.arrays import export as array_export
 from serving.building import (
     array_trials,
+    card,
     day_gates,
     gates,
     indexing,
@@ -357,14 +358,16 @@ class _Assembly:
     def _making(self) -> reports.Making:
         previous, figures = self._previous
         return reports.Making(
-            version=self._build.version,
             inputs=self._inputs,
-            info=dataset.info(self._inputs.examples),
-            resolved=self._resolved,
-            gates=self.gates,
-            forced=self._settings.force_publish if gates.failed(self.gates) else "",
-            index=self.index_report,
-            previous=previous,
+            sources=card.Sources(
+                version=self._build.version,
+                previous=previous,
+                resolved=self._resolved,
+                gates=self.gates,
+                forced=self._settings.force_publish if gates.failed(self.gates) else "",
+                index=self.index_report,
+                **reports.recorded(self._inputs),
+            ),
             previous_figures=figures,
             servables={n: self._build.directory(n) for n in _SERVABLES if self._build.has(n)},
         )

@@ -1,5 +1,9 @@
 """Runs the stages of a request on a bounded pool of threads, and stops waiting at their deadlines.
 
+Calls that are to run side by side begin on one thread, one after the other, as most are done before
+a thread of their own would have begun. Only when one takes long do further threads take up the
+rest.
+
 A running call cannot be stopped in Python, only left alone: its thread is busy until it returns.
 Two things keep that from taking a server down. The pool has a limit, and a stage that finds no
 free thread within its deadline is given up like one that is too slow. And a stage that missed
@@ -7,17 +11,18 @@ several deadlines in a row is not tried again for a moment, except by one reques
 the others answer on a lower rung at once, instead of all waiting for the same hanging server.
 """
 
-import concurrent.futures
+import collections
+import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from serving import errors
 
 Result = TypeVar("Result")
-_Job = tuple["concurrent.futures.Future[Any]", Callable[[], Any]]
+_PATIENCE_S = 0.005  # After it, a call that still runs no longer holds up those behind it.
 # How a model server itself says that it was too slow.
 _TOO_SLOW = (errors.StageTimeoutError, errors.ModelTimeoutError)
 
@@ -52,6 +57,53 @@ class Breaker:
                 self._next_try = self._clock() + self.PAUSE_S
 
 
+class _Batch(Generic[Result]):
+    """Calls that threads take up one by one.
+
+    Attributes:
+        names: Names of all.
+        waiting: Name and work of what was not begun.
+        outcomes: What each returned or raised, by name, once it has. Whoever takes an error takes
+            it out: it holds the frame that holds this.
+        is_given_up: Whether nobody waits any more.
+        is_over: Lock that is let go when all have ended.
+    """
+
+    def __init__(self, works: Mapping[str, Callable[[], Result]]) -> None:
+        self.waiting = collections.deque(works.items())
+        self.outcomes: dict[str, Result | BaseException] = {}
+        self.is_given_up = False
+        self.is_over = threading.Lock()
+        self.is_over.acquire()
+        # Of two threads that end at once, one counts to the end.
+        self._ended = itertools.count(1)
+        self.names = frozenset(works)
+
+    def work_off(self) -> None:
+        """Does what waits."""
+        while self.waiting:
+            try:
+                name, work = self.waiting.popleft()
+            except IndexError:  # Another thread took it.
+                return
+            try:
+                self._note(name, work())
+            except BaseException as error:
+                self._note(name, error)
+            del work  # What it holds may be large.
+            if next(self._ended) == len(self.names):
+                self.is_over.release()
+
+    def _note(self, name: str, outcome: Result | BaseException) -> None:
+        if not self.is_given_up:
+            self.outcomes[name] = outcome
+
+    def give_up(self) -> None:
+        """Has what was not begun never begin, and forgets what comes of the rest."""
+        self.is_given_up = True
+        self.waiting.clear()
+
+
 class StagePool:
     """Threads for stages; safe for threads."""
 
@@ -59,13 +111,14 @@ class StagePool:
         """Starts no thread yet.
 
         Args:
-            threads: Number of calls at a time, those that were given up but still run included.
+            threads: Number of threads at work, those with calls that were given up but still run
+                included.
             clock: Clock for the breakers, seconds.
         """
         self._limit = threads
         self._free = threading.BoundedSemaphore(threads)
         self._idle = threading.Semaphore(0)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[_Batch[Any] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._clock = clock
@@ -94,38 +147,47 @@ class StagePool:
         holds, a whole release, would then stay in memory until somebody looks for garbage.
         """
         until = time.monotonic() + deadline_s
-        started: dict[str, concurrent.futures.Future[Result]] = {}
+        batch = _Batch({name: work for name, work in works.items() if self._breaker(name).allows()})
+        reasons = dict.fromkeys(works, "missed its last deadlines and is left alone")
+        if batch.waiting:
+            was_begun = self._finish(batch, until)
+            late = f"took longer than {deadline_s:g} s"
+            none = "found no free thread within its deadline"
+            reasons |= dict.fromkeys(batch.names, late if was_begun else none)
         outcomes: dict[str, Result | Exception] = {}
-        for name, work in works.items():
-            try:
-                started[name] = self._start(name, work, until)
-            except errors.StageTimeoutError as error:
-                outcomes[name] = error.with_traceback(None)
-        for name, future in started.items():
-            try:
-                raised = future.exception(max(until - time.monotonic(), 0))
-            except concurrent.futures.TimeoutError:
-                future.cancel()
-                raised = errors.StageTimeoutError(f"{name} took longer than {deadline_s:g} s.")
-            if raised is not None and not isinstance(raised, Exception):
-                raise raised
-            outcomes[name] = future.result() if raised is None else raised
-            self._breaker(name).note(was_missed=isinstance(raised, _TOO_SLOW))
-        return {name: outcomes[name] for name in works}
+        for name, reason in reasons.items():
+            missed = errors.StageTimeoutError(f"{name} {reason}.")
+            outcome = batch.outcomes.pop(name, missed)
+            if not isinstance(outcome, Exception) and isinstance(outcome, BaseException):
+                raise outcome
+            outcomes[name] = outcome
+            if name in batch.names:
+                self._breaker(name).note(was_missed=isinstance(outcome, _TOO_SLOW))
+        return outcomes
 
-    def _start(
-        self, name: str, work: Callable[[], Result], until: float
-    ) -> "concurrent.futures.Future[Result]":
-        if not self._breaker(name).allows():
-            raise errors.StageTimeoutError(f"{name} missed its last deadlines and is left alone.")
-        if not self._free.acquire(timeout=max(until - time.monotonic(), 0)):
-            raise errors.StageTimeoutError(f"{name} found no free thread within its deadline.")
-        future: concurrent.futures.Future[Result] = concurrent.futures.Future()
-        future.add_done_callback(lambda _: self._free.release())
-        self._jobs.put((future, work))
+    def _finish(self, batch: _Batch[Any], until: float) -> bool:
+        """Waits for the end of a batch, or its time; returns whether a thread took it up.
+
+        What no thread has begun by then, none begins.
+        """
+        was_begun = self._start(batch, until - time.monotonic())
+        is_over = False
+        while was_begun and not is_over and (left_s := until - time.monotonic()) > 0:
+            wait_s = min(left_s, _PATIENCE_S) if batch.waiting else left_s
+            is_over = batch.is_over.acquire(timeout=wait_s)
+            if not is_over and batch.waiting:
+                self._start(batch, 0.0)
+        batch.give_up()
+        return was_begun
+
+    def _start(self, batch: _Batch[Any], wait_s: float) -> bool:
+        """Has a further thread take up a batch; returns False where none is free in time."""
+        if not self._free.acquire(timeout=max(wait_s, 0)):
+            return False
+        self._batches.put(batch)
         if not self._idle.acquire(blocking=False):
             self._add_thread()
-        return future
+        return True
 
     def _add_thread(self) -> None:
         with self._lock:
@@ -138,14 +200,10 @@ class StagePool:
                 thread.start()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            future, work = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except BaseException as error:
-                    future.set_exception(error)
-            del job, future, work  # What they hold may be large.
+        while (batch := self._batches.get()) is not None:
+            batch.work_off()
+            del batch  # What it holds may be large.
+            self._free.release()
             self._idle.release()
 
     def _breaker(self, name: str) -> Breaker:
@@ -157,4 +215,4 @@ class StagePool:
     def close(self) -> None:
         """Lets the threads end; one that hangs is not waited for."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._batches.put(None)

@@ -170,7 +170,8 @@ class LoadedRelease:
         """
         if self.query_tower is None:
             raise errors.ModelError(f"release {self.version} has no query tower.")
-        inputs = self._query_arrays(spec.CANDIDATE, viewer)
+        ids_of = signatures.ids_of(self.query_tower)
+        inputs = self._query_arrays(spec.CANDIDATE, viewer, ids_of)
         output = self.query_tower.predict(inputs, deadline_s=deadline_s)
         embedding = np.asarray(output["embedding"], np.float32)
         if embedding.shape != (1, self.index.dimension) or not np.isfinite(embedding).all():
@@ -207,7 +208,7 @@ class LoadedRelease:
         if prepared is None:
             inputs = self.raw_ranker_inputs(viewer, candidates)
         else:
-            inputs = self._query_arrays(spec.RANKER, viewer)
+            inputs = self._query_arrays(spec.RANKER, viewer, signatures.ids_of(self.ranker))
             inputs |= prepared.static_inputs(candidates.rows)
             inputs |= prepared.nominated_inputs(candidates.source_combinations)
             nominations = {"retrieval_score": pa.array(candidates.retrieval_scores)}
@@ -268,29 +269,16 @@ class LoadedRelease:
             "live": self.live,
         }
 
-    @functools.cached_property
-    def _shared_columns(self) -> tuple[str, ...]:
-        """Names of the categorical query-side features that both models read."""
-        features = self.resolved.of(spec.RANKER, Side.QUERY)
-        return tuple(f.name for f in features if f.categorical and spec.CANDIDATE in f.models)
-
-    @functools.cached_property
-    def _of_ranker_alone(self) -> ResolvedSpec:
-        shared = set(self._shared_columns)
-        features = tuple(f for f in self.resolved.features if f.name not in shared)
-        return dataclasses.replace(self.resolved, features=features)
-
-    def _query_arrays(self, model: str, viewer: Viewer) -> dict[str, np.ndarray]:
-        again = model == spec.RANKER and bool(viewer.columns)
-        resolved = self._of_ranker_alone if again else self.resolved
-        batch = examples.query_batch(
-            resolved, model, request=viewer.request, users=viewer.users, history=viewer.history
-        )
-        arrays = tensors.to_arrays(batch, resolved, model, Side.QUERY)
-        if again:
-            return arrays | viewer.columns
-        viewer.columns.update({name: arrays[name] for name in self._shared_columns})
-        return arrays
+    def _query_arrays(
+        self, model: str, viewer: Viewer, ids_of: examples.IdsOf | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns the query-side inputs of a model: strings, or ids where it tells them."""
+        asks: dict[str, Any] = {"request": viewer.request, "users": viewer.users}
+        if ids_of is not None:
+            asks |= {"past": viewer.past, "ids_of": ids_of}
+            return examples.query_arrays(self.resolved, model, **asks)
+        batch = examples.query_batch(self.resolved, model, **asks, history=viewer.history)
+        return tensors.to_arrays(batch, self.resolved, model, Side.QUERY)
 
     def warm_up(self) -> None:
         """Answers a few requests of nobody, so that the first real one is not the slow one.

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from features import spec, vectors
 from features.as_of.examples import Request, Users
 from features.as_of.history import History
+from features.as_of.query_history import QueryHistory
 from features.catalogue import Catalogue, combined
 from features.event_columns import Queries
 from features.spec import ResolvedSpec
@@ -41,7 +42,6 @@ class Viewer:
         users: The profile as a table of one row.
         blocked: Videos and channels that the viewer does not want to see.
         hidden: Those that the viewer hid by feedback.
-        columns: Raw query-side columns that both models read, once they are made.
     """
 
     user_id: str
@@ -53,7 +53,6 @@ class Viewer:
     users: Users
     blocked: Blocked = NOTHING_BLOCKED
     hidden: Blocked = NOTHING_BLOCKED
-    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -123,6 +122,11 @@ class Viewer:
         except (KeyError, TypeError, ValueError):
             return None
         return age if math.isfinite(age) else None
+
+    @functools.cached_property
+    def past(self) -> QueryHistory:
+        """What the viewer did, as features have it: what both models read is computed once."""
+        return QueryHistory(self.history, self.request.queries)
 
     @functools.cached_property
     def watched_rows(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Inputs are named as in the feature spec: univalent string [B], multivalent string [B, max_length]
 padded with "", vectors float32 [B, F] with NaN for missing; :func:`features.tensors.to_arrays`
-makes them.
+makes them. Models as arrays take ids of the query side in the place of strings, too.
 
 ===============  ====================  ==========================================================
 servable         signature             answers
@@ -26,6 +26,7 @@ from typing import Protocol
 
 import numpy as np
 
+from features.as_of.examples import IdsOf
 from serving import errors
 
 QUERY_TOWER = "query_tower"
@@ -57,6 +58,12 @@ class Model(Protocol):
         Raises:
             ModelError: See the subclasses.
         """
+
+
+def ids_of(model: Model) -> IdsOf | None:
+    """Returns how a model tells the ids that it takes in the place of strings; None for none."""
+    told: IdsOf | None = getattr(model, "ids_of", None)
+    return told
 
 
 def require_inputs(

@@ -19,6 +19,8 @@ class HttpConfig(Config):
     Attributes:
         outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
             counted for the guard of releases (serving.guard_release).
+        late_outcome_s: Age of a page, seconds, at which what was watched of it until then is
+            counted once more: watches are reported when they end.
         threads: Number of requests worked on at a time.
         max_waiting: Number of requests that may wait for a thread; more get 503.
         token: Token that callers must know; None lets everybody in.
@@ -30,6 +32,7 @@ class HttpConfig(Config):
     """
 
     outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
+    late_outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 600.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     token: str | None = dataclasses.field(default=None, repr=False)

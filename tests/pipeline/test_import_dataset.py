@@ -146,7 +146,7 @@ def test_a_mapping_that_is_wrong_is_one_message_and_leaves_nothing(
 
 def test_help_describes_the_flags():
     completed = run("--help")
-    assert "--with_feedback" in completed.stdout + completed.stderr
+    assert "--completed_rating" in completed.stdout + completed.stderr
 
 
 def test_killed_import_leaves_nothing_visible_and_the_next_one_cleans_up(source, logs_dir):

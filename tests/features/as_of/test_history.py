@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import event_columns, spec
+from features.as_of.entity_lookup import NEVER_S
 from features.as_of.examples import Request, Users, query_batch
-from features.as_of.history import NEVER_S, History
+from features.as_of.history import History
 from features.catalogue import Catalogue
 from features.event_columns import Queries
 from features.spec import Feature, ResolvedSpec

@@ -70,9 +70,11 @@ def lived(tmp_path_factory):
         time.sleep(0.1)
     for path in ("*/commit-*", "*/site/logs/[iw]*/*.parquet"):  # Decided, or half carried out.
         assert site.run(Point(stage="visits 1", module=SERVER, path=path))
-        acknowledged, lost = site.acknowledged()
+        acknowledged, lost, twice = site.acknowledged()
         assert acknowledged > 0
-        assert lost == 0
+        assert (lost, twice) == (0, 0)
+        assert not site.broken
+        assert site.asked
     run(killed, days=1)
     return whole, killed, said
 

@@ -55,9 +55,8 @@ def test_one_file_of_events_is_parted_by_what_happened(imported, tmp_path):
     assert tables["feedback"].select(["kind", "video_id"]).to_pylist() == [
         {"kind": "like", "video_id": "b"}
     ]
-    # Nobody has described the videos: those that were watched, first seen at their first watch.
-    assert sorted(tables["videos"]["video_id"].to_pylist()) == ["a", "b"]
-    assert sorted(tables["videos"]["upload_time"].to_pylist()) == [1667469600, 1667469700]
+    # Nobody has described the videos: each exists from its first watch, in whatever reads the logs.
+    assert tables.keys() == {"watches", "searches", "feedback"}
     assert "other values are 'search', 'addtocart', 'LIKE'" in proposed.text
 
 

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from features.loops import compiled
 from serving.arrays import halves
 
 
@@ -10,3 +12,20 @@ def test_every_finite_half_is_the_same_number():
     assert values.dtype == np.float32
     np.testing.assert_array_equal(values, finite.astype(np.float32))
     np.testing.assert_array_equal(np.signbit(values), np.signbit(finite))
+
+
+@pytest.mark.parametrize("least", [0.0, -np.inf])
+def test_the_compiled_sum_is_that_of_numpy(needs_module, least):
+    needs_module("numba")
+    loops = compiled.loops("serving.arrays.loops")
+    finite = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = finite[np.isfinite(finite)]
+    parts = np.random.default_rng(1).permutation(finite)[:60_000].reshape(100, 600)
+    hidden, row = (
+        np.random.default_rng(n).normal(size=size).astype(np.float32)
+        for n, size in enumerate([(100, 600), 600])
+    )
+    hidden[3, 5] = np.nan
+    expected = np.maximum(hidden + halves.to_float32(parts) + row, np.float32(least))
+    loops.add_halves(hidden, parts.view(np.uint16), row, np.float32(least))
+    np.testing.assert_array_equal(hidden, expected)

@@ -1,8 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.as_of import ragged
+from features.spec import Feature, Kind, Side
+from serving.arrays import vocabulary
 from serving.arrays.vocabulary import MAX_TOKEN_BYTES, Vocabulary
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), min_size=1)
@@ -37,3 +41,19 @@ def test_arrays_make_the_same_vocabulary():
 def test_what_cannot_be_held_is_refused(token):
     with pytest.raises(ValueError, match="token"):
         Vocabulary.of([token])
+
+
+@pytest.mark.parametrize("space", ["video", vocabulary.CATEGORY])
+def test_ids_of_codes_are_those_of_their_names(space):
+    about = {"kind": Kind.UNIVALENT, "side": Side.QUERY, "models": ("ranker",)}
+    feature = Feature(name="f", source="videos.f", space=space, **about)
+    tokens = ["b", "a", "f=b", "f=c"]
+    ids = vocabulary.Ids({space: Vocabulary.of(tokens)})
+    names = pa.array(["a", "b", "c", "", "a"])
+    expected = {"a": 2, "b": 1} if space == "video" else {"b": 3, "c": 4}
+    for longer in (names, pa.array([*names.to_pylist(), "b"])):  # A catalogue that was extended.
+        for codes in ([0, 1], [], [4, 3, 2, 1, 0], [len(longer) - 1]):
+            coded = ragged.Coded(np.array(codes, np.int32), longer)
+            wanted = [expected.get(longer[code].as_py(), 0) for code in codes]
+            assert ids(feature, coded).tolist() == wanted
+            assert ids(feature, coded.plain()).tolist() == wanted

@@ -1,0 +1,1 @@
+"""Loops that Numba compiles, where it is installed; imports nothing of ours."""
