@@ -14,6 +14,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from serving.index import building, exact_search
 from serving.index import files as index_files
 from serving.index import shards as index_shards
 from serving.index.building import RECALL_K, IndexReport
-from serving.index.exact_search import Floats
+from serving.index.exact_search import Floats, Rows
 from serving.index.files import IndexFiles
 from serving.index.index import Index
 from serving.index.shards import ShardAnswer
@@ -65,21 +66,18 @@ def build(
     Raises:
         command.InputError: Ids repeat, vectors are not finite, or the counts differ.
     """
+    start = time.monotonic()
+    tuning: dict[str, Any] = {
+        "tuning_queries": tuning_queries,
+        "recall_target": recall_target,
+        "exact_below": exact_below,
+        "k": k,
+    }
+    path = pathlib.Path(directory)
     if shards == 1:
         (vectors,) = parts
-        return building.build(
-            directory,
-            video_ids,
-            vectors,
-            tuning_queries=tuning_queries,
-            query_slices=query_slices,
-            recall_target=recall_target,
-            exact_below=exact_below,
-            k=k,
-            repeat_bias=repeat_bias,
-        )
-    start = time.monotonic()
-    directories = index_files.shard_directories(pathlib.Path(directory), shards)
+        tuning |= {"query_slices": query_slices, "repeat_bias": repeat_bias}
+        return building.build(path, video_ids, vectors, **tuning)
     held_out = building.is_held_out(len(tuning_queries))
     queries = tuning_queries[held_out]
     reports: list[IndexReport] = []
@@ -88,18 +86,11 @@ def build(
     for vectors in parts:
         shard = len(reports)
         logging.info("Shard %d of %d: %d videos.", shard + 1, shards, len(vectors))
-        report = building.build(
-            directories[shard],
-            video_ids.take(pa.array(np.arange(shard, len(video_ids), shards))),
-            vectors,
-            tuning_queries=tuning_queries,
-            recall_target=recall_target,
-            exact_below=exact_below,
-            k=k,
-        )
-        reports.append(report)
+        place = index_files.shard_directories(path, shards)[shard]
+        ids = video_ids.take(pa.array(np.arange(shard, len(video_ids), shards)))
+        reports.append(building.build(place, ids, vectors, **tuning))
         truth.append(exact_search.search(vectors, queries, k))
-        retrieved.append(Index.load(directories[shard], hash_contents=False).search(queries, k))
+        retrieved.append(Index.load(place, hash_contents=False).search(queries, k))
         del vectors  # Before the next are made.
     true_rows, _ = index_shards.merged(truth, queries, k)
     rows, _ = index_shards.merged(retrieved, queries, k)
@@ -110,25 +101,26 @@ def build(
         build_s=time.monotonic() - start,
     )
     tested = slice(building.SELF_TEST_QUERIES), slice(building.SELF_TEST_K)
-    self_test_recall = exact_search.recall_per_query(rows[tested], true_rows[tested]).mean()
-    ids, embeddings = index_files.read_shards(directories)
-    index_files.write(
-        pathlib.Path(directory),
-        IndexFiles(
-            video_ids=ids,
-            embeddings=embeddings,
-            self_test_queries=queries[: building.SELF_TEST_QUERIES],
-            self_test_rows=true_rows[tested],
-            details={
-                "kind": index_files.SHARDED,
-                "shards": len(reports),
-                "repeat_bias": repeat_bias,
-                "self_test_recall": float(self_test_recall),
-                "report": dataclasses.asdict(report),
-            },
-        ),
-    )
+    recalls = exact_search.recall_per_query(rows[tested], true_rows[tested])
+    details: dict[str, Any] = {"repeat_bias": repeat_bias}
+    details["self_test_recall"] = float(recalls.mean())
+    details |= {"kind": index_files.SHARDED, "shards": shards, "report": dataclasses.asdict(report)}
+    _write(path, details, queries[tested[0]], true_rows[tested])
     return report
+
+
+def _write(path: pathlib.Path, details: dict[str, Any], queries: Floats, truth: Rows) -> None:
+    """Writes what stands above the shards, which are there."""
+    directories = index_files.shard_directories(path, details["shards"])
+    ids, embeddings = index_files.read_shards(directories)
+    content = IndexFiles(
+        video_ids=ids,
+        embeddings=embeddings,
+        self_test_queries=queries,
+        self_test_rows=truth,
+        details=details,
+    )
+    index_files.write(path, content)
 
 
 def _of_all(reports: Sequence[IndexReport], *, k: int) -> IndexReport:
