@@ -24,7 +24,6 @@ from features.screen import progress
 from features.spec import ResolvedSpec
 from features.stores import door
 from features.tables import drift
-from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
@@ -34,6 +33,7 @@ from serving.building import (
     card,
     day_gates,
     gates,
+    hour_gates,
     indexing,
     origins,
     reports,
@@ -163,6 +163,8 @@ class _Assembly:
         self._report = report
         self._resolved = ResolvedSpec.load(inputs.examples)
         self._catalogue = Catalogue(_table(inputs.examples / "videos"))
+        # Of a model that follows its site between nights.
+        self._step = saved.read_lineage(inputs.candidate_model).get("follow", {})
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
         self._previous: tuple[str | None, Mapping[str, Any]] = (None, {})
@@ -172,7 +174,8 @@ class _Assembly:
         force = self._settings.force_publish
         self._add(*day_gates.recorded(self._inputs.judged_examples))
         self.judge_metrics(figures)
-        self.judge_page_order()
+        if not self._step:  # The order of pages is the night's, too.
+            self.judge_page_order()
         # What fails here fails before anything expensive is done.
         _require_passed(self.gates, force)
         self.write_videos()
@@ -237,20 +240,12 @@ class _Assembly:
         directory = self._build.directory(signatures.QUERY_TOWER)
         in_turn = functools.partial(ShardsInTurn, kept=False)
         loaded = Index.load(self._build.directory("index"), open_shards=in_turn)
-        info = dataset.info(examples)
-        watched = user_queries.watched_lately(
-            examples, self._catalogue, SiteFacts.of_info(info).half_life_s
-        )
-        if watched is None:
-            watched = user_queries.watched_then(
-                _table(examples / "video_statistics"),
-                self._catalogue,
-                from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
-            )
+        watched = user_queries.watched(examples, self._catalogue)
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
-        self._add(*gates.collapse(loaded, known, watched=watched))
+        collapse = gates.collapse(loaded, known, watched=watched)
+        self._add(*hour_gates.of_steps(self._step, collapse))
         self._add(
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
@@ -316,6 +311,8 @@ class _Assembly:
             except release.ReleaseRefusedError as error:
                 # A release that is broken is the best reason to publish another one.
                 logging.warning("No comparison with the release that serves now: %s", error)
+        if self._step:  # These figures are the night's, which were judged then.
+            return
         count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
             *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)

@@ -69,6 +69,30 @@ class DayLimits(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HourLimits(Config):
+    """How much an hour between nights may differ from the hours before it.
+
+    Attributes:
+        fewest: Least number of watches of the last hour, as a share of that hour of the quietest
+            day before.
+        most: Largest number of watches of the last hour, in times of that of the busiest day.
+        watch_time_factor: Times by which an hour's mean watch time may leave the range of the
+            hours before.
+        flood: Share of an hour's watches that may be of one video, also where no hour before had
+            half of it.
+        least_days: Days before that are needed to tell.
+        least_rows: Watches of an hour that are needed to tell.
+    """
+
+    fewest: Annotated[float, Bounds(ge=0, le=1)] = 0.2
+    most: Annotated[float, Bounds(ge=1)] = 5.0
+    watch_time_factor: Annotated[float, Bounds(gt=1)] = 1.4
+    flood: Annotated[float, Bounds(gt=0, le=1)] = 0.5
+    least_days: Annotated[int, Bounds(ge=1)] = 2
+    least_rows: Annotated[int, Bounds(ge=1)] = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildConfig(Config):
     """How it is made.
 
