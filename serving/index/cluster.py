@@ -52,23 +52,23 @@ class ShardActor:
         """
         self._index = Index.load(directory)
         self._lease_s = lease_s
-        self._asked = time.monotonic()
+        self._wanted_at = time.monotonic()
         threading.Thread(target=self._end_when_left, daemon=True).start()
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
         """Returns rows and scores of the shard, as :meth:`serving.index.index.Index.search`."""
-        self._asked = time.monotonic()
+        self._wanted_at = time.monotonic()
         return self._index.search(queries, k)
 
     def process_id(self) -> int:
         """Returns the process; asking also says that somebody still wants the shard."""
-        self._asked = time.monotonic()
+        self._wanted_at = time.monotonic()
         return os.getpid()
 
     def _end_when_left(self) -> None:
         import ray
 
-        while time.monotonic() - self._asked < self._lease_s:
+        while time.monotonic() - self._wanted_at < self._lease_s:
             time.sleep(self._lease_s / 10)
         ray.kill(ray.get_runtime_context().current_actor)
 
@@ -171,10 +171,10 @@ class ClusterShards(shards.Sharded):
     def ask(self, queries: Floats, k: int) -> list[shards.ShardAnswer]:
         """Asks those that are up side by side, and waits until the deadline."""
         until = time.monotonic() + self._cluster.deadline_s
-        asked = [self._asked(number, queries, k) for number in range(len(self._shards))]
-        return [self._answer(number, call, until) for number, call in enumerate(asked)]
+        calls = [self._called(number, queries, k) for number in range(len(self._shards))]
+        return [self._answer(number, call, until) for number, call in enumerate(calls)]
 
-    def _asked(self, number: int, queries: Floats, k: int) -> Any:
+    def _called(self, number: int, queries: Floats, k: int) -> Any:
         """Returns the call of a shard under way; None where it is down."""
         if not self.up[number]:
             return None
