@@ -53,7 +53,7 @@ def build(
             the whole: the next is taken when the one before is written.
         shards: Number of shards S, at least 1; one is an index without shards.
         tuning_queries: As of :func:`serving.index.building.build`.
-        query_slices: As there.
+        query_slices: Name to bool [Q]: kinds of user whose recall is reported apart.
         recall_target: Mean recall@k that each shard and the whole are to reach, in (0, 1].
         exact_below: Number of videos below which a shard is searched exactly.
         k: Number of results per query that recall is about, of each shard as of the whole.
