@@ -55,6 +55,7 @@ from models.training import batches
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 # In units of the half-life of the site; the last does not decay.
 PARTS = (0.25, 1.0, 4.0, np.inf)
 SCORE, REPEAT, NEW, YOUNG = "score", "repeat", "new", "young"
@@ -86,21 +87,38 @@ def counts(model: CandidateModel, examples_dir: dataset.Path) -> Floats:
         model: Candidate model.
         examples_dir: Examples; the labels of the training split are counted.
     """
+    half_life_s = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s
+    return counts_of(*labels(examples_dir), model.num_videos, half_life_s)
+
+
+def labels(examples_dir: dataset.Path) -> tuple[Ints, Ints]:
+    """Returns the labels of the training split and their times, int64 [n] each, Unix seconds."""
     ids, times = [], []
     for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
         of_part = part[LABEL].astype(np.int64)
         ids.append(of_part[of_part > 0])
-        times.append(part["time"][of_part > 0].astype(np.float64))
-    label, time = np.concatenate(ids), np.concatenate(times)
-    site = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s or float(DAY_S)
-    since = (time.max(initial=0.0) - time) if len(time) else time
+        times.append(part["time"][of_part > 0].astype(np.int64))
+    return np.concatenate(ids), np.concatenate(times)
+
+
+def counts_of(label: Ints, time: Ints, num_videos: int, half_life_s: float | None) -> Floats:
+    """Returns log(c + 0.3) of each video, float64 [parts, V], decayed to the newest label.
+
+    Args:
+        label: Ids of the labels, int64 [n], in [1, V].
+        time: Their times, int64 [n], Unix seconds.
+        num_videos: V, number of videos.
+        half_life_s: Half-life of the site, seconds; None where it is not known.
+    """
+    site = half_life_s or float(DAY_S)
+    since = time.max(initial=0) - time
     rows = []
     for part_of_site in PARTS:
         half_life = part_of_site * site
         if np.isfinite(half_life):
             half_life = float(np.clip(half_life, _SHORTEST_S, _LONGEST_S))
         weights = np.exp2(-since / half_life)
-        rows.append(np.bincount(label, weights=weights, minlength=model.num_videos + 1)[1:])
+        rows.append(np.bincount(label, weights=weights, minlength=num_videos + 1)[1:])
     return np.log(np.stack(rows) + _PRIOR_WATCHES)
 
 

@@ -70,7 +70,10 @@ class Made:
 
 
 class RawExamples:
-    """Makes raw examples, all of it below ``output``."""
+    """Makes raw examples, all of it below ``output``; only those since a moment, where it is given.
+
+    What came before ``since_s``, Unix seconds, is history of those examples all the same.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class RawExamples:
         config: PreprocessConfig,
         options: PipelineOptions,
         tables: set[str],
+        since_s: int | None = None,
     ) -> None:
         self._logs = logs_dir
+        self._since_s = since_s
         self._output = output
         self._config = config
         self._options = options
@@ -137,7 +142,7 @@ class RawExamples:
                 "compares the model with anything.",
                 command.format_time(train_until_s),
             )
-        no_ranking = self._why_no_ranking(train_until_s)
+        no_ranking = "" if self._since_s is not None else self._why_no_ranking(train_until_s)
         if no_ranking:
             logging.warning("THERE WILL BE NO RANKER: %s.", no_ranking)
         return Made(
@@ -280,6 +285,7 @@ class RawExamples:
             spec_json=self._resolved.to_json(),
             **known,
             cached=days.cached() if days else None,
+            since_s=self._since_s,
         )
         schemas = {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
         with beam.Pipeline(options=self._options) as pipeline:
