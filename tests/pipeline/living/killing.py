@@ -59,6 +59,13 @@ def die():
                         others.append(int(entry))
             except OSError:
                 pass
+    # A mask is of one thread, and the death of our parent may end us: ancestors last, it the last.
+    above, pid = [], me
+    while pid > 1:
+        with open(f"/proc/{pid}/stat") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+        above.insert(0, pid)
+    others.sort(key=lambda pid: above.index(pid) if pid in above else -1)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in others:
             try:
