@@ -31,7 +31,7 @@ from pipeline.living.course import Course
 from pipeline.living.figures import Happened
 from pipeline.living.presets import Preset
 from pipeline.living.server import Server
-from pipeline.living.stages import Stages
+from pipeline.living.snapshots import Snapshots
 from pipeline.site import events as site_events
 from pipeline.site import simulator
 from pipeline.site import world as site_world
@@ -44,12 +44,12 @@ VISITS, NIGHT = "visits", "night"
 SITE, WORK = "site", "work"
 HAPPENED = "happened"
 VISITORS = "visitors.npz"
-_RUN, _STAGES, _SAID = "run.json", "stages", "said"
+_RUN, _SNAPSHOTS, _SAID = "run.json", "snapshots", "said"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run is of; another one does not go on from its stages.
+    """What a run is of; another one does not go on from its snapshots.
 
     Attributes:
         preset: Site, people and retraining.
@@ -106,7 +106,7 @@ class LivingSite:
         self.output = output
         self.hear = hear
         self.run = run
-        self.stages = Stages(output / _STAGES)
+        self.snapshots = Snapshots(output / _SNAPSHOTS)
         self.said = output / _SAID
         self.work = output / WORK
         self.parts = {name: output / SITE / name for name in ("logs", "serving_root")}
@@ -138,17 +138,17 @@ class LivingSite:
             for day in range(1, self.run.days + 1)
             for name in (f"{VISITS}-{day}", *([f"{NIGHT}-{day}"] if day < self.run.days else []))
         ]
-        done = len(self.stages.done())
+        done = len(self.snapshots.done())
         if done >= len(names):
             return
         if done:
             logging.info("Going on behind %s.", names[done - 1])
-        with Site(self, self.stages.restore(self.parts), self.run.experiment) as site:
+        with Site(self, self.snapshots.restore(self.parts), self.run.experiment) as site:
             for name in names[done:]:
                 kind, _, day = name.partition("-")
                 logging.info("Day %s of %d: %s.", day, self.run.days, kind)
                 work = site.visits if kind == VISITS else site.night
-                with self.stages.adding(name, self.parts) as (directory, record):
+                with self.snapshots.adding(name, self.parts) as (directory, record):
                     work(int(day), directory, record)
                 yield name, record
 
@@ -160,14 +160,14 @@ class LivingSite:
         return np.array([place[arm.name] if arm else -1 for arm in arms])
 
     def happened(self, kind: str) -> dict[int, Happened]:
-        """Returns what happened in the whole stages of a kind, by day."""
+        """Returns what happened in the whole snapshots of a kind, by day."""
         return {
             day: Happened.read(
-                self.stages.path(f"{kind}-{day}") / HAPPENED,
+                self.snapshots.path(f"{kind}-{day}") / HAPPENED,
                 away=record["away"],
                 videos=record["videos"],
             )
-            for day, record in records(self.stages, kind).items()
+            for day, record in records(self.snapshots, kind).items()
         }
 
 
@@ -175,29 +175,29 @@ class Site:
     """The running site: world, clock, server and people; a context."""
 
     def __init__(
-        self, living: LivingSite, stage: pathlib.Path | None, experiment: Mapping[str, Any]
+        self, living: LivingSite, snapshot: pathlib.Path | None, experiment: Mapping[str, Any]
     ) -> None:
         """Prepares.
 
         Args:
             living: The run.
-            stage: Directory of the stage that it goes on behind; None for the first day.
+            snapshot: Directory of the snapshot that it goes on behind; None for the first day.
             experiment: Experiment that the server is given.
         """
         self._living = living
-        self._stage = stage
+        self._snapshot = snapshot
         run, output = living.run, living.output
         for directory in (living.logs, living.serving_root, living.said):
             directory.mkdir(parents=True, exist_ok=True)
         self._world = living_course.world_of(run.preset.site, living.logs)
         self._start_s = run.start_s
         self._past = None
-        if stage is None and run.past_days:
+        if snapshot is None and run.past_days:
             sink = functools.partial(_append_past, living.logs)
             self._past = simulator.let_pass(self._world, sink, days=run.past_days)
         self._clock = SharedClock.create(output / "clock", self._start_s)
-        if stage is not None:  # The server has to know the moment from the start.
-            until_s = living_course.until_of(stage / VISITORS)
+        if snapshot is not None:  # The server has to know the moment from the start.
+            until_s = living_course.until_of(snapshot / VISITORS)
             self._clock.set(until_s + living_course.SETTLED_S)
         self._experiment = output / f"{experiment['name']}.json"
         files.atomic_write(self._experiment, json.dumps(experiment, indent=1) + "\n")
@@ -223,8 +223,8 @@ class Site:
         self._course = Course(
             self._world, living.logs, client=self._server.client, clock=self._clock, config=live
         )
-        if self._stage is not None:
-            living_course.load(self._stage / VISITORS, self._course.visitors)
+        if self._snapshot is not None:
+            living_course.load(self._snapshot / VISITORS, self._course.visitors)
         elif self._past is not None:
             self._course.visitors.take_over(self._past)
         return self
@@ -286,12 +286,12 @@ def is_of_another(output: pathlib.Path, run: Run) -> bool:
 
 def forget(output: pathlib.Path) -> None:
     """Removes what a run left below a directory, if one did."""
-    for name in (SITE, WORK, _STAGES, _SAID):
+    for name in (SITE, WORK, _SNAPSHOTS, _SAID):
         shutil.rmtree(output / name, ignore_errors=True)
     (output / _RUN).unlink(missing_ok=True)
 
 
-def records(stages: Stages, kind: str) -> dict[int, Mapping[str, Any]]:
-    """Returns the records of the whole stages of a kind, by day."""
-    named = ((name.partition("-"), record) for name, record in stages.done())
+def records(snapshots: Snapshots, kind: str) -> dict[int, Mapping[str, Any]]:
+    """Returns the records of the whole snapshots of a kind, by day."""
+    named = ((name.partition("-"), record) for name, record in snapshots.done())
     return {int(day): record for (name, _, day), record in named if name == kind}

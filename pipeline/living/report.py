@@ -21,8 +21,8 @@ _ALL = "all"
 
 def write(living: LivingSite) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
-    visits = living_days.records(living.stages, living_days.VISITS)
-    nights = living_days.records(living.stages, living_days.NIGHT)
+    visits = living_days.records(living.snapshots, living_days.VISITS)
+    nights = living_days.records(living.snapshots, living_days.NIGHT)
     figures_of = _figures(living)
     report = {
         "run": json.loads(living.run.to_json()),

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, spec, tensors
+from features import command, dataset, files, spec
 from features.as_of import replay
-from features.catalogue import UPLOAD_TIME, Catalogue
+from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.screen import progress
-from features.spec import ResolvedSpec, Side
+from features.spec import ResolvedSpec
 from features.stores import door
 from features.tables import drift
 from models.candidate import model as candidate_model
@@ -34,6 +34,7 @@ from serving.building import (
     day_gates,
     gates,
     hour_gates,
+    indexing,
     origins,
     reports,
     skew,
@@ -43,8 +44,7 @@ from serving.building import (
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
-from serving.index import building as index_building
-from serving.index.index import Index
+from serving.index.index import Index, ShardsInTurn
 from serving.release import manifest as release
 from serving.release import publication, tf_serving_config
 from serving.servables import export, prepared_videos, signatures, warmup
@@ -192,9 +192,8 @@ class _Assembly:
         Args:
             until_day: First day, since 1970, whose statistics are left out; None keeps all.
         """
-        gate = trials.rules(self._catalogue)
-        self._add(gate)
-        _require_passed([gate], "")  # No reason could make up for pages that are all errors.
+        # No reason could make up for pages that are all errors.
+        self._require(trials.rules(self._catalogue))
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")
@@ -219,33 +218,15 @@ class _Assembly:
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
-        catalogue = dataset.videos(examples)
-        features = tensors.side_features(self._resolved, spec.CANDIDATE, Side.CANDIDATE, catalogue)
-        features[UPLOAD_TIME] = catalogue[UPLOAD_TIME]
-        videos = tensors.in_batches(
-            functools.partial(export.video_embeddings, model),
-            features,
-            phase="embedding the videos",
-        )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
-        queries, slices = users.embeddings, users.slices
-        if not is_judged:
-            queries, slices = queries[:_FEW_QUERIES], {}
-        finite = gates.finite_embeddings(videos, queries)
-        self._add(finite)
-        _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
-        built = self._build.directory("index")
-        progress.at("building the index")
-        logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
-        report = index_building.build(
-            built,
+        report = indexing.write(
+            self._build.directory("index"),
+            model,
+            examples,
             self._catalogue.video_ids,
-            videos,
-            tuning_queries=queries,
-            query_slices=slices,
-            recall_target=self._settings.recall_target,
-            exact_below=self._settings.exact_below,
-            repeat_bias=float(model.repeat_bias),
+            settings=self._settings,
+            users=users if is_judged else users.first(_FEW_QUERIES),
+            require=self._require,
         )
         self.index_report = dataclasses.asdict(report)
         if is_judged:
@@ -257,7 +238,8 @@ class _Assembly:
         """Judges the towers and the index as they were written."""
         examples = self._inputs.examples
         directory = self._build.directory(signatures.QUERY_TOWER)
-        loaded = Index.load(self._build.directory("index"))
+        in_turn = functools.partial(ShardsInTurn, kept=False)
+        loaded = Index.load(self._build.directory("index"), open_shards=in_turn)
         watched = user_queries.watched(examples, self._catalogue)
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
@@ -386,6 +368,10 @@ class _Assembly:
             previous_figures=figures,
             servables={n: self._build.directory(n) for n in _SERVABLES if self._build.has(n)},
         )
+
+    def _require(self, gate: Gate) -> None:
+        self._add(gate)
+        _require_passed([gate], "")
 
     def _add(self, *judged: Gate) -> None:
         for gate in judged:

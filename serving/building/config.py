@@ -100,7 +100,9 @@ class BuildConfig(Config):
         keep: Newest releases to keep, at least 2, so that one can be rolled back; the current one
             and the one before it always stay.
         recall_target: Mean recall@200 of the index to reach, in (0, 1].
-        exact_below: Number of videos below which a catalogue is searched exactly.
+        exact_below: Number of videos below which a catalogue, or a shard, is searched exactly.
+        index_shards: Number of shards of the index, which are built one after the other; servers
+            hold them in one process, or in a cluster (serving.serve --index_cluster).
         force_publish: Reason to publish although a gate fails, recorded in the manifest; without
             one it is refused.
         report: File to write the report to besides, also where a gate fails.
@@ -109,5 +111,6 @@ class BuildConfig(Config):
     keep: Annotated[int, Bounds(ge=MIN_KEEP)] = KEEP
     recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
+    index_shards: Annotated[int, Bounds(ge=1, le=10_000)] = 1
     force_publish: str = ""
     report: Annotated[pathlib.Path | None, Place("itself")] = None

@@ -50,6 +50,11 @@ class UserQueries:
             "heavy users": self.watches >= _LIGHT_WATCHES,
         }
 
+    def first(self, count: int) -> "UserQueries":
+        """Returns the first of them."""
+        watches = None if self.watches is None else self.watches[:count]
+        return UserQueries(self.embeddings[:count], self.user_ids[:count], watches)
+
     def of_known_users(self, limit: int) -> Floats:
         """Returns one query of each user who had watched something, at most ``limit``.
 

@@ -57,6 +57,11 @@ class ServiceConfig(HttpConfig):
             ``system`` for those of the machine. Default: no TLS.
         model_server_wait_s: Longest wait at the start until the model server has loaded the
             release, seconds.
+        index_cluster: Ray cluster that holds the shards of an index in shards: HOST:PORT of its
+            head, or ``auto`` for the cluster that this machine is part of. Default: this process
+            holds them.
+        index_cluster_wait_s: Longest wait for shards of a release that are still loading, seconds;
+            then those serve that are there.
         settings: Widths and deadlines of the funnel.
         predicate: MODULE:FUNCTION of your own that filters: takes the viewer, the catalogue and
             rows, returns whether each video may be shown (bool array).
@@ -79,6 +84,8 @@ class ServiceConfig(HttpConfig):
     model_server: str | None = None
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
+    index_cluster: str | None = None
+    index_cluster_wait_s: Annotated[float, Bounds(ge=0)] = 120.0
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: Annotated[str | None, Flag("filter")] = None
     experiment: Annotated[pathlib.Path | None, Place("reads")] = None

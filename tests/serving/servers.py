@@ -32,6 +32,13 @@ from tests.serving.tiny_release import patient
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+def free_port():
+    """A port that nobody listens on just now."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
@@ -41,9 +48,7 @@ class RedisServer:
         self._program = program
         self._directory = directory
         self._settings = settings or self.KEEPING
-        with contextlib.closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = None
         self.start()

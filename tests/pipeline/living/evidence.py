@@ -62,10 +62,10 @@ def lines(path: pathlib.Path) -> list[Any]:
     return [json.loads(line) for line in whole]
 
 
-def forget_unfinished(path: pathlib.Path, stages: pathlib.Path) -> None:
-    """Leaves what was acknowledged in whole stages: others will pass once more."""
-    whole = {stage.name.partition("-")[2] for stage in stages.glob("[0-9]*-*")}
+def forget_unfinished(path: pathlib.Path, snapshots: pathlib.Path) -> None:
+    """Leaves what was acknowledged in whole snapshots: others will pass once more."""
+    whole = {snapshot.name.partition("-")[2] for snapshot in snapshots.glob("[0-9]*-*")}
     left = lines(path)
-    while left and not (left[-1][0] == "stage" and left[-1][1] in whole):
+    while left and not (left[-1][0] == "snapshot" and left[-1][1] in whole):
         left.pop()
     path.write_text("".join(json.dumps(line) + "\n" for line in left))

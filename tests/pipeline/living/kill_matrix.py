@@ -48,7 +48,7 @@ def kills(quiet: LivingSite) -> Iterator[Kill]:
     yield from _end_of_night("night 1", "*/01-night-1")
     yield Kill(
         what="compaction, with a release",
-        point=Point(stage="visits 2", module=SERVER, path="*/commit-*", count=2),
+        point=Point(during="visits 2", module=SERVER, path="*/commit-*", count=2),
     )
     # From one release to the next.
     night = "night 2"
@@ -63,9 +63,9 @@ def _visits(day: str) -> Iterator[Kill]:
         ("server, first page is logged", SERVER, "*/.event_log/*", 1),
         ("compaction, before it is decided", SERVER, "*/commit-*", 1),
         ("compaction, between two tables", SERVER, tables, 2),
-        ("stage, before it is whole", RUNNER, "*/00-visits-1", 1),
+        ("snapshot, before it is whole", RUNNER, "*/00-visits-1", 1),
     ):
-        yield Kill(what=what, point=Point(stage=day, module=module, path=path, count=count))
+        yield Kill(what=what, point=Point(during=day, module=module, path=path, count=count))
 
 
 def _step(step: str, quiet: LivingSite, night: str) -> Iterator[Kill]:
@@ -73,7 +73,7 @@ def _step(step: str, quiet: LivingSite, night: str) -> Iterator[Kill]:
     half = max(1, len(quiet.traced(step)[0]) // 2)
     yield Kill(
         what=f"{name}, inside",
-        point=Point(stage=night, module=step, count=half),
+        point=Point(during=night, module=step, count=half),
         as_left=True,
     )
     yield _recorded(step, night)
@@ -83,7 +83,7 @@ def _recorded(step: str, night: str) -> Kill:
     name = step.partition(".")[2]
     return Kill(
         what=f"{name}, before it is recorded",
-        point=Point(stage=night, module=RETRAIN, path=f"*/steps/{name}.json", count=2),
+        point=Point(during=night, module=RETRAIN, path=f"*/steps/{name}.json", count=2),
         as_left=True,
     )
 
@@ -98,19 +98,19 @@ def _publication(build: str, night: str) -> Iterator[Kill]:
     ):
         yield Kill(
             what=f"publication, {what}",
-            point=Point(stage=night, module=build, path=path, count=count),
+            point=Point(during=night, module=build, path=path, count=count),
             as_left=True,
             publishes=what == "after CURRENT",
         )
 
 
-def _end_of_night(night: str, stage: str) -> Iterator[Kill]:
+def _end_of_night(night: str, snapshot: str) -> Iterator[Kill]:
     for what, module, path, reads in (
         ("retraining, before its report", RETRAIN, "*/runs/*.json", False),
         ("server, while it loads the release", SERVER, "*/query_tower/2*", True),
-        ("stage, before it is whole", RUNNER, stage, False),
+        ("snapshot, before it is whole", RUNNER, snapshot, False),
     ):
-        point = Point(stage=night, module=module, path=path, reads=reads)
+        point = Point(during=night, module=module, path=path, reads=reads)
         yield Kill(what=what, point=point)
 
 
@@ -136,9 +136,9 @@ def main(root: str, days: str = "3", seed: str = "3") -> None:
             "times asked what is served": killed.asked - asked,
             "pages of a release that is not whole": killed.pages_of_unknown_releases(),
         }
-        print(number, kill.point.stage, kill.what, told, repr(killed.current()), killed.broken,
+        print(number, kill.point.during, kill.what, told, repr(killed.current()), killed.broken,
               f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
-        setting = f"{kill.point.stage}: {kill.what}"
+        setting = f"{kill.point.during}: {kill.what}"
         rows += [Row(setting=setting, metric=m, value=float(v)) for m, v in told.items()]
         as_left = kill.as_left
     assert not killed.run()

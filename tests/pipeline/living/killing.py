@@ -59,6 +59,13 @@ def die():
                         others.append(int(entry))
             except OSError:
                 pass
+    # A mask is of one thread, and the death of our parent may end us: ancestors last, it the last.
+    above, pid = [], me
+    while pid > 1:
+        with open(f"/proc/{pid}/stat") as file:
+            pid = int(file.read().rpartition(")")[2].split()[1])
+        above.insert(0, pid)
+    others.sort(key=lambda pid: above.index(pid) if pid in above else -1)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in others:
             try:
@@ -96,7 +103,7 @@ if module and (told["trace"] or point and point["module"] == module):
 # little that a gate refuses a release: where publications are to be killed they are forced.
 _DRIVER = r"""
 import contextlib, dataclasses, json, os, runpy, sys
-from pipeline.living import client, presets, stages
+from pipeline.living import client, presets, snapshots
 
 how = json.loads(os.environ["KILL"])
 if how["forced"]:
@@ -104,9 +111,9 @@ if how["forced"]:
     flags = (*tiny.retrain, "--force_publish=to be killed")
     presets.PRESETS = {**presets.PRESETS, "tiny": dataclasses.replace(tiny, retrain=flags)}
 if how["as_left"]:
-    stages.Stages.restore = lambda self, site: self._paths()[-1]
+    snapshots.Snapshots.restore = lambda self, site: self._paths()[-1]
 acknowledged = open(sys.argv.pop(1), "a")
-post, adding = client.Client.post, stages.Stages.adding
+post, adding = client.Client.post, snapshots.Snapshots.adding
 
 
 def note(what, kept):
@@ -128,10 +135,10 @@ def noted(self, path, question):
 def added(self, name, site):
     with adding(self, name, site) as given:
         yield given
-    note("stage", name)
+    note("snapshot", name)
 
 
-client.Client.post, stages.Stages.adding = noted, added
+client.Client.post, snapshots.Snapshots.adding = noted, added
 runpy.run_module("pipeline.living_site", run_name="__main__", alter_sys=True)
 """
 RUNNER, SERVER, RETRAIN = "pipeline.living_site", "serving.serve", "pipeline.retrain"
@@ -143,14 +150,14 @@ class Point:
     """A moment: just before an event of a process.
 
     Attributes:
-        stage: Stage of the run, for people.
+        during: Part of the run, for people.
         module: Module of the process.
         path: Pattern of the path that the event is about.
         count: Number of such an event since the process started, from 1.
         reads: Whether files that are opened for reading count too.
     """
 
-    stage: str
+    during: str
     module: str
     path: str = "*"
     count: int = 1
@@ -189,11 +196,11 @@ class LivingSite:
             point: The point.
             trace: Whether events of files are written down.
             as_left: Whether logs and serving root are taken as the last kill left them, as an
-                operator would; a living site puts them back to where its last whole stage ended.
+                operator would; a living site puts them back to where its last whole snapshot ended.
         """
         mark = self._root / "mark"
         mark.unlink(missing_ok=True)
-        evidence.forget_unfinished(self._acknowledged, self.output / "stages")
+        evidence.forget_unfinished(self._acknowledged, self.output / "snapshots")
         told = {
             "run": uuid.uuid4().hex,
             "output": str(self.output),
@@ -289,7 +296,7 @@ class LivingSite:
             "visits": {d: sum(v["answers"].values()) for d, v in report["visits"].items()},
             "happened": {
                 "/".join(path.parts[-3::2]): evidence.digest(pq.read_table(path))
-                for path in sorted(self.output.glob("stages/*/happened/*.parquet"))
+                for path in sorted(self.output.glob("snapshots/*/happened/*.parquet"))
             },
             "logs": {
                 table: evidence.digest(logs.read_table(site / "logs", table))
