@@ -300,8 +300,11 @@ def serve():
 class Crowd:
     """Asks for pages all the time, and keeps every answer."""
 
-    def __init__(self, url, *, threads=2, user=lambda number: f"u{number % 5}", pause_s=0.0):
+    def __init__(
+        self, url, *, threads=2, user=lambda number: f"u{number % 5}", pause_s=0.0, debug=False
+    ):
         self.answers = []
+        self._debug = debug
         self._pause_s = pause_s
         self._url = url
         self._user = user
@@ -313,6 +316,7 @@ class Crowd:
             while not self._stop.is_set():
                 number += 1
                 body = {"user_id": self._user(number), "k": 5, "context": {"region": "de"}}
+                body["debug"] = self._debug
                 answer = client.post("/v1/recommendations", json=body)
                 self.answers.append((answer.status_code, answer.json()))
                 time.sleep(self._pause_s)
