@@ -18,15 +18,15 @@ endif
 
 .PHONY: help
 help:
-	@echo "make demo    simulate a video site, train on it, recommend, serve (ONCE=1: then stop)"
-	@echo "make demo-loop  two days of a tiny site: people visit, it learns over night, they visit again"
+	@echo "make demo    people visit a simulated site, it learns over night, they visit again; serve it"
+	@echo "             (ONCE=1: then stop)"
 	@echo "make test    every test (TESTS=tests/features: some of them; WORKERS=0: in one process)"
 	@echo "make check   lint, format, types, layers"
 	@echo "make docs    the documentation, in build/site (make docs-serve: at port 8000, or PORT=)"
 	@echo "make bench   measure; writes build/bench.json (BENCH=candidate: one group;"
 	@echo "             BENCH=funnel AGAINST=REF VIDEOS=60000 PROCESSES=2: beside another commit;"
 	@echo "             BENCH=preprocess or candidate AGAINST=REF: beside another commit's)"
-	@echo "make serve   serve build/demo/serving_root again (PORT=8080, ROOT=...)"
+	@echo "make serve   serve what the demo published again (PORT=8080, ROOT=...)"
 	@echo "make flink   fetch Flink for its tests and pipeline.flink_cluster (160 MB, needs Maven)"
 	@echo "make kafka   fetch a Kafka broker for the tests of pipeline.follow_kafka (43 MB, needs Maven)"
 	@echo "make stores  build servers of object stores for their tests (needs Go)"
@@ -76,10 +76,6 @@ demo: $(STAMP)
 	@$(PYTHON) -m pipeline.demo --output=build/demo $(if $(filter-out 0,$(ONCE)),--once) \
 	  $(if $(PORT),--port=$(PORT))
 
-.PHONY: demo-loop
-demo-loop: $(STAMP)
-	@$(PYTHON) -m pipeline.living_site --output=build/demo-loop --preset=tiny --days=2
-
 .PHONY: test
 test: $(STAMP)
 	$(PYTHON) -m pytest -n $(or $(WORKERS),2) --dist=loadfile $(TESTS)
@@ -112,7 +108,7 @@ bench: $(STAMP)
 
 .PHONY: serve
 serve: $(STAMP)
-	@$(PYTHON) -m serving.serve --serving_root=$(or $(ROOT),build/demo/serving_root) \
+	@$(PYTHON) -m serving.serve --serving_root=$(or $(ROOT),build/demo/site/serving_root) \
 	  --port=$(or $(PORT),8080)
 
 .PHONY: doctor

@@ -11,6 +11,7 @@ of years ago. Beam takes this file as --setup_file.
     pip install '.[serving,compiled]'    + loops of a page compiled by Numba
     pip install '.[s3]', '.[gcs]'    + paths in object stores
     pip install '.[serving,kafka]'   + events from Kafka
+    pip install '.[serving,cluster]' + shards of an index on Ray
 
 In the checkout: the distribution is on no package index, and its name there is anybody's to take.
 """
@@ -90,6 +91,7 @@ _GCS = [
     "urllib3>=2,<3",
 ]
 _KAFKA = ["confluent-kafka>=2.6,<3", "fastavro>=1.9,<2"]
+_CLUSTER = ["ray>=2.50,<3"]
 _TRACING = ["opentelemetry-exporter-otlp-proto-http>=1.28,<2", "opentelemetry-sdk>=1.28,<2"]
 # Skinny, with what it needs to keep runs in SQLite; a tracking server needs no more here.
 _MLFLOW = ["alembic>=1.13,<2", "mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3"]
@@ -137,6 +139,7 @@ _EVERYTHING = _union(
     _S3,
     _GCS,
     _KAFKA,
+    _CLUSTER,
     _TRACING,
     _MLFLOW,
     _SOURCES,
@@ -182,6 +185,7 @@ setup(
         "s3": _S3,
         "gcs": _GCS,
         "kafka": _KAFKA,
+        "cluster": _CLUSTER,
         "tracing": _TRACING,
         "mlflow": _MLFLOW,
         "bench": _BENCH,

@@ -46,7 +46,7 @@ class Quantiles:
     """
 
     def __init__(self, boundaries: np.ndarray, features: Sequence[Feature]) -> None:
-        self._boundaries = np.asarray(boundaries, np.float32)
+        self._boundaries = np.ascontiguousarray(boundaries, np.float32)
         self._features = features
         usual = [NEVER_S if _SINCE in f.name else f.missing for f in features]
         self._usual = np.clip(

@@ -114,13 +114,13 @@ def _refuse_unknown_parts() -> None:
 
 def _offered() -> Mapping[str, Mapping[str, Make]]:
     """Returns the experiments of each part by name."""
-    from models.paper import candidate, content, ranking, sequence, worlds
+    from models.paper import candidate, content, followed, ranking, sequence, worlds
 
     return {
         _CANDIDATE: candidate.EXPERIMENTS,
         _RANKING: ranking.EXPERIMENTS,
         _SEQUENCE: sequence.EXPERIMENTS,
-        _WORLDS: worlds.EXPERIMENTS,
+        _WORLDS: {**worlds.EXPERIMENTS, **followed.EXPERIMENTS},
         _CONTENT: content.EXPERIMENTS,
     }
 

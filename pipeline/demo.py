@@ -1,31 +1,38 @@
-r"""A simulated video site, trained on, recommended from and served: the whole chain at a glance.
+r"""A simulated video site that learns from what it served: the whole loop at a glance.
 
     python -m pipeline.demo                 stays in the foreground until Ctrl-C
     python -m pipeline.demo --once          stops after the page of recommendations
 
-Runs the same commands as an operator would, and prints them and what each step wrote; the rest of
-what they print is in OUTPUT/demo.log. Everything is under --output; a second run serves what stands
-there.
+A site with two weeks of logs gets a server. On day 1 it has no release, and its people see what is
+watched and new; at night ``pipeline.retrain`` learns from these logs and from what the server
+logged, and the running server takes its release over; on day 2 half of the people see its pages.
+Then a server answers at --port. Prints what each step wrote; what else they say is in OUTPUT/said.
+Everything is under --output; a second run serves what stands there.
 """
 
-import datetime
+import dataclasses
 import json
 import os
 import pathlib
 import shlex
-import shutil
 import signal
 import sys
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags, logging
 
 from features import command, files
+from features.durations import DAY_S
 from pipeline import demo_text
+from pipeline.living import course, days, nights, report
 from pipeline.living import server as servers
 from pipeline.living.client import Client
+from pipeline.living.config import LiveConfig
+from pipeline.living.presets import Preset
+from pipeline.site.config import SiteConfig
 from pipeline.steps import commands, declared, fingerprints
 from serving.process import listening
 from serving.release import manifest as release
@@ -34,37 +41,36 @@ _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.
 _PORT = flags.DEFINE_integer("port", 8080, "Port of the server.", lower_bound=1, upper_bound=65535)
 _ONCE = flags.DEFINE_boolean("once", False, "Stops after the page and exits.")
 
-_DAYS = 14
-# Small enough for a few minutes on two cores. Four videos for each user, so that co-visitation,
-# the baseline to beat, does not know them all by heart.
-_SITE = (
-    "--preset=small",
-    f"--days={_DAYS}",
-    "--users=2000",
-    "--videos=8000",
-    "--channels=300",
-    "--seed=1",
+_PAST_DAYS, _DAYS = 14, 2
+_DEMO = Preset(
+    # Small enough for a few minutes on two cores. Four videos for each user, so that co-visitation,
+    # the baseline to beat, does not know them all by heart.
+    site=SiteConfig(users=2_000, videos=8_000, channels=300),
+    # About as often as in the two weeks before.
+    live=LiveConfig(visits_per_day=0.4, tick_s=300),
+    # So few examples do not fill a deep tower.
+    retrain=("--candidate_flags=--depth=1",),
 )
-# So few examples do not fill a deep tower.
-_RETRAIN = ("--candidate_flags=--depth=1",)
 _PAGE_SIZE = 12
-_STEPS = ("simulate", *(step.name for step in declared.STEPS), "serve")
+_NIGHT = tuple(step for step in declared.STEPS if not step.is_instead)
+_STEPS = ("visits of day 1", *(step.name for step in _NIGHT), "visits of day 2", "serve")
 _PACKAGES = ("features", "models", "pipeline", "serving")
 _STAMP = "demo.json"
 
 
 def main() -> None:
-    """Simulates, retrains, serves, recommends."""
+    """Lets days pass, retrains between them, serves, recommends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     started = time.monotonic()
     _require_free(_PORT.value)
     output = pathlib.Path(_OUTPUT.value)
-    logs, root, work = output / "logs", output / "serving_root", output / "work"
+    site = output / days.SITE
+    logs, root, work = site / "logs", site / "serving_root", output / days.WORK
     if _stands(output, root):
         logging.info("Reusing the release in %s (make clean starts anew).", root)
     else:
-        _make(output, logs=logs, root=root, work=work)
+        _make(output, root=root, work=work)
     arguments = [f"--serving_root={root}", f"--logs={logs}"]
     ready = time.monotonic()
     os.environ.update(commands.brief())
@@ -77,83 +83,80 @@ def main() -> None:
             return
         print(f"\nThe server answers at {address}/ (API: {address}/docs).")
         print("Ctrl-C stops it. To learn from what it logged in the meantime:")
-        print(f"  {_line(_retrain(logs, root, work))}", flush=True)
+        line = command.shell_line("pipeline.retrain", logs=logs, serving_root=root, work=work)
+        print(f"  {line} {shlex.join(_DEMO.retrain)}", flush=True)
         raise SystemExit(server.wait())
 
 
 def _stands(output: pathlib.Path, root: pathlib.Path) -> bool:
-    """Returns whether an earlier demo of the same code and settings published a release.
+    """Returns whether an earlier demo of the same code and settings came to its end.
 
     The logs do not count: the server appends to them what it serves.
     """
     try:
         release.current(root)
-        return bool(json.loads((output / _STAMP).read_text()) == _stamp())
-    except (command.InputError, OSError, ValueError):
+        return _is_ours(output) and (output / report.JSON).is_file()
+    except command.InputError:
         return False
 
 
-def _stamp() -> dict[str, str]:
-    settings = [*_SITE, *_RETRAIN]
-    return {"settings": shlex.join(settings), "code": fingerprints.of_code(_PACKAGES)}
+def _is_ours(output: pathlib.Path) -> bool:
+    try:
+        return bool(json.loads((output / _STAMP).read_text()) == _stamp())
+    except (OSError, ValueError):
+        return False
 
 
-def _make(
-    output: pathlib.Path, *, logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path
-) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    places = {step.name: str(work / step.writes[1]) for step in declared.STEPS}
-    places |= {"simulate": str(logs), "build_release": str(root)}
-    titles = {place: _title(name) for name, place in places.items()}
-    site, log = output / "site.json", output / "demo.log"
-    log.unlink(missing_ok=True)
-    if not (logs.is_dir() and site.is_file() and json.loads(site.read_text()) == list(_SITE)):
-        for directory in (logs, root, work):  # Another site: no user or video is the same.
-            shutil.rmtree(directory, ignore_errors=True)
-        # The logs end last midnight, so that videos are as old as they seem and what is watched
-        # on the page comes after all that was learned from.
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        start = today - datetime.timedelta(days=_DAYS)
-        _run(
-            [
-                sys.executable,
-                "-m",
-                "pipeline.simulate",
-                f"--logs={logs}",
-                f"--start={start.isoformat()}",
-                *_SITE,
-            ],
-            log,
-            titles,
-        )
-        files.atomic_write(site, json.dumps(list(_SITE)))
-    _run(_retrain(logs, root, work), log, titles)
+def _stamp() -> dict[str, Any]:
+    settings = json.loads(json.dumps(dataclasses.asdict(_DEMO)))
+    return {"settings": settings, "code": fingerprints.of_code(_PACKAGES)}
+
+
+def _make(output: pathlib.Path, *, root: pathlib.Path, work: pathlib.Path) -> None:
+    """Lets the days pass, and prints what came of them."""
+    run = _run()
+    if not _is_ours(output) or days.is_of_another(output, run):
+        days.forget(output)
+    (output / report.JSON).unlink(missing_ok=True)
     files.atomic_write(output / _STAMP, json.dumps(_stamp(), indent=1) + "\n")
+    started = time.monotonic()
+    titles = {str(work / step.writes[1]): _title(step.name) for step in _NIGHT}
+    titles[str(root)] = _title("build_release")
+    living = days.LivingSite(output, run, hear=commands.teller(titles))
+    for name, record in living.live():
+        kind, _, day = name.partition("-")
+        if kind == days.NIGHT:
+            _require_release(living, day, record)
+        else:
+            seconds, title = time.monotonic() - started, _title(f"visits of day {day}")
+            print(commands.told(title, seconds, demo_text.visits(record)), end="", flush=True)
+    print("\n" + "\n".join(report.write(living)))
+    print(f"Figures, gates and costs: {output / report.HTML}\n", flush=True)
 
 
-def _retrain(logs: pathlib.Path, root: pathlib.Path, work: pathlib.Path) -> list[str]:
-    paths = (f"--logs={logs}", f"--serving_root={root}", f"--work={work}")
-    return [sys.executable, "-m", "pipeline.retrain", *paths, *_RETRAIN]
+def _run() -> days.Run:
+    """Returns the days, which end last midnight: videos are as old as they seem.
+
+    What is watched on the page then comes after all that was learned from.
+    """
+    midnight = int(time.time() - 2 * course.SETTLED_S) // DAY_S * DAY_S
+    preset = _DEMO.of(days=_PAST_DAYS + _DAYS, seed=1, workers=1)
+    start_s = midnight - (_PAST_DAYS + _DAYS) * DAY_S
+    preset = dataclasses.replace(preset, site=dataclasses.replace(preset.site, start_s=start_s))
+    return days.Run(preset=preset, days=_DAYS, past_days=_PAST_DAYS)
+
+
+def _require_release(living: days.LivingSite, day: str, night: Mapping[str, Any]) -> None:
+    """Stops where a night published nothing; the next demo then starts anew."""
+    if night["outcome"] != nights.PUBLISHED:
+        (living.output / _STAMP).unlink()
+        log = living.said / f"night-{day}.log"
+        sys.stderr.write(f"{night['said']}\nerror: the night ended {night['outcome']}; see {log}\n")
+        raise SystemExit(night["exit_code"] if night["exit_code"] > 0 else 1)
 
 
 def _title(step: str) -> str:
     return f"{_STEPS.index(step) + 1}/{len(_STEPS)} {step}"
-
-
-def _run(line: Sequence[str], log: pathlib.Path, titles: Mapping[str, str]) -> None:
-    """Runs a command in the foreground; its failure is ours, and it has said why."""
-    print(_line(line), flush=True)
-    code = commands.run_in_short(line, log, titles)
-    if code:
-        sys.stderr.write(
-            f"error: the demo stopped: exit code {code} of {_line(line)}; what it printed is in "
-            f"{log}\n"
-        )
-        raise SystemExit(code if code > 0 else 1)
-
-
-def _line(arguments: Sequence[str]) -> str:
-    return shlex.join(arguments)
 
 
 def _require_free(port: int) -> None:

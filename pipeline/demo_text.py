@@ -33,6 +33,14 @@ def page(items: Sequence[Mapping[str, Any]], *, now_s: int) -> str:
     return table(rows, right=frozenset({0, 4, 5}))
 
 
+def visits(record: Mapping[str, Any]) -> str:
+    """Returns what a day of visits came to, of its record; answers are by release and rung."""
+    releases = {key.partition(" ")[0] for key in record["answers"]} - {""}  # Nothing was shown.
+    pages = sum(record["answers"].values())
+    events = record["passed"]["events"]
+    return f"{pages:,} pages of release {' and '.join(sorted(releases))}; {events:,} events"
+
+
 def metrics(document: Mapping[str, Any]) -> str:
     """Returns the main figures of evaluation's metrics.json beside those of popularity."""
     figures = document["figures"]

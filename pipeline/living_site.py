@@ -59,7 +59,8 @@ def main() -> None:
         days=_DAYS.value, seed=_SEED.value, workers=_WORKERS.value
     )
     living = days.LivingSite(output, days.Run(preset=preset, days=_DAYS.value, share=_SHARE.value))
-    living.live()
+    for _ in living.live():
+        pass
     lines = report.write(living)
     written = [report.JSON, report.HTML]
     if claims:

@@ -12,11 +12,14 @@ ServingError
     EventLogError               events cannot be made durable, for example: disk full
     FilterError                 a filter that was asked for cannot decide, so nothing is shown
     StageTimeoutError           a part of the funnel did not answer in time, or did not lately
+    IndexPartialError           some shards of the index did not answer; it has what the others did
     ModelError                  a model refused the inputs or failed
         ModelTimeoutError       a model did not answer within its deadline
         ModelUnavailableError   the model server cannot be reached, or is too busy
         ModelVersionMissingError  the model server does not have the release's version, or not yet
 """
+
+import numpy as np
 
 
 class ServingError(Exception):
@@ -73,6 +76,24 @@ class FilterError(ServingError):
 
 class StageTimeoutError(ServingError):
     """A stage of the funnel, or one of its sources, is given up."""
+
+
+class IndexPartialError(ServingError):
+    """Some shards of the index did not answer, so that nobody takes a part for the whole unawares.
+
+    Attributes:
+        rows: int32 [Q, at most k], what the others retrieved, best first.
+        scores: float32 of the same shape.
+        answered: Share of the videos that was searched, in [0, 1).
+    """
+
+    def __init__(
+        self, message: str, *, rows: np.ndarray, scores: np.ndarray, answered: float
+    ) -> None:
+        super().__init__(message)
+        self.rows = rows
+        self.scores = scores
+        self.answered = answered
 
 
 class ModelError(ServingError):

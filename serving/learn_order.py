@@ -6,8 +6,8 @@ r"""Held-out watches -> the order of pages.
 Asks the whole funnel, as it would have stood, before some watches of the holdout of preprocessing,
 and learns which of its candidates were watched next; see serving/batch/order_learning.py. The
 models are those that were measured: what serves later has learnt those very watches, and its
-scores would know the answers. serving.build_release takes --output into the release. There need
-not be a ranker.
+scores would know the answers. serving.build_release takes --output into the release. It decides
+pages where there is no ranker; where there is one, only those of ``serving.serve --order=learned``.
 """
 
 import pathlib

@@ -19,6 +19,7 @@ MODULES = [
     "models.evaluation.spread",
     "models.losses",
     "models.ranking.calibration",
+    "models.training.batches",
     "pipeline.benchmarks.measured",
     "pipeline.steps.schedule",
     "serving.batch.health",

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -66,7 +67,9 @@ def append(
     written = []
     conformed = schema.conform(table_name, arrow_table)
     for directory, rows in _by_directory(schema.table_of(table_name), conformed):
-        target = pathlib.Path(logs_dir) / directory / f"part-{uuid.uuid4().hex}.parquet"
+        # Tables are read in the order of names: rows come in the order in which they were added.
+        name = f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:12]}.parquet"
+        target = pathlib.Path(logs_dir) / directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.tmp")
         try:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.catalogue import combined
+from features.durations import DAY_S
 from features.tables import half_life, logs
 
 # Of a larger log, whole users are drawn until there are about so many watches.
@@ -23,6 +24,8 @@ MOST_WATCHES = 5_000_000
 _FEWEST_WATCHES = 200
 # Where a tenth of the watches are repeats, who is not offered them misses what was wanted.
 REPEATS_FROM = 0.1
+# Well apart from the half-lives of a news site (3 to 8 hours) and of other ones (days).
+SHORT_LIVED_S = DAY_S / 2
 _COLUMNS = ["user_id", "video_id", "time"]
 
 Ints = npt.NDArray[np.int64]
@@ -47,6 +50,11 @@ class SiteFacts:
     def repeats(self) -> bool:
         """Whether people watch again, so that pages offer what they have watched."""
         return self.repeat_share is not None and self.repeat_share >= REPEATS_FROM
+
+    @property
+    def is_short_lived(self) -> bool:
+        """Whether what is watched is forgotten within hours, as news are."""
+        return self.half_life_s is not None and self.half_life_s < SHORT_LIVED_S
 
     @classmethod
     def of_info(cls, info: Mapping[str, Any]) -> "SiteFacts":

@@ -103,17 +103,20 @@ def fit_all(train: Queries, order: Floats, *, seed: int) -> list[Baseline]:
     # With as many factors as videos a factorisation only repeats what it has seen.
     factors = max(1, min(_FACTORS, len(order) // 5))
     shared = {"factors": factors, "random_state": seed, "use_gpu": False}
-    by_als = als.AlternatingLeastSquares(
-        regularization=_ALS_REGULARISATION, alpha=_ALS_ALPHA, iterations=_ALS_ITERATIONS, **shared
-    )
-    by_bpr = bpr.BayesianPersonalizedRanking(
-        learning_rate=_BPR_RATE,
-        regularization=_BPR_REGULARISATION,
-        iterations=_BPR_ITERATIONS,
-        **shared,
-    )
     # implicit starts its own threads and asks that BLAS start none.
     with threadpoolctl.threadpool_limits(1, "blas"):
+        by_als = als.AlternatingLeastSquares(
+            regularization=_ALS_REGULARISATION,
+            alpha=_ALS_ALPHA,
+            iterations=_ALS_ITERATIONS,
+            **shared,
+        )
+        by_bpr = bpr.BayesianPersonalizedRanking(
+            learning_rate=_BPR_RATE,
+            regularization=_BPR_REGULARISATION,
+            iterations=_BPR_ITERATIONS,
+            **shared,
+        )
         for name, one in (("ALS", by_als), ("BPR", by_bpr)):
             started = time.monotonic()
             one.fit(matrix, show_progress=False)

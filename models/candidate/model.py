@@ -166,6 +166,9 @@ class CandidateModel(tf_keras.Model):
         self.softmax_biases = EmbeddingTable(
             self.num_videos, 1, seed=seed, stddev=0.0, name="softmax_biases"
         )
+        # What of them was not learnt: see models/candidate/recent_biases.py.
+        rows = tf.zeros([self.num_videos + 1, 1])
+        self.moved_biases = tf.Variable(rows, trainable=False, name="moved_biases")
 
     def _make_query_layers(self, seed: int) -> None:
         config = self.config

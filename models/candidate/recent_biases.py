@@ -28,6 +28,7 @@ Where videos have a vector, one more weight says what it adds to be new
 
 The model that serves learns the holdout besides (:mod:`models.candidate.refitting`), so no watch is
 left to weigh it by: it takes the weights of the measured one, and counts to the end of the logs.
+Both hold what was moved (``moved_biases``): whoever goes on from a model takes that back first.
 
 Sources: Kish, "Survey Sampling", 1965, for the design effect; McFadden, "Conditional logit analysis
 of qualitative choice behavior", 1974; Koren, "Collaborative filtering with temporal dynamics", KDD
@@ -40,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 from absl import logging
 
 from features import dataset, spec, tensors
@@ -53,6 +55,7 @@ from models.training import batches
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 # In units of the half-life of the site; the last does not decay.
 PARTS = (0.25, 1.0, 4.0, np.inf)
 SCORE, REPEAT, NEW, YOUNG = "score", "repeat", "new", "young"
@@ -84,21 +87,38 @@ def counts(model: CandidateModel, examples_dir: dataset.Path) -> Floats:
         model: Candidate model.
         examples_dir: Examples; the labels of the training split are counted.
     """
+    half_life_s = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s
+    return counts_of(*labels(examples_dir), model.num_videos, half_life_s)
+
+
+def labels(examples_dir: dataset.Path) -> tuple[Ints, Ints]:
+    """Returns the labels of the training split and their times, int64 [n] each, Unix seconds."""
     ids, times = [], []
     for part in batches.in_parts(examples_dir, spec.CANDIDATE, [LABEL, "time"]):
         of_part = part[LABEL].astype(np.int64)
         ids.append(of_part[of_part > 0])
-        times.append(part["time"][of_part > 0].astype(np.float64))
-    label, time = np.concatenate(ids), np.concatenate(times)
-    site = SiteFacts.of_info(dataset.info(examples_dir)).half_life_s or float(DAY_S)
-    since = (time.max(initial=0.0) - time) if len(time) else time
+        times.append(part["time"][of_part > 0].astype(np.int64))
+    return np.concatenate(ids), np.concatenate(times)
+
+
+def counts_of(label: Ints, time: Ints, num_videos: int, half_life_s: float | None) -> Floats:
+    """Returns log(c + 0.3) of each video, float64 [parts, V], decayed to the newest label.
+
+    Args:
+        label: Ids of the labels, int64 [n], in [1, V].
+        time: Their times, int64 [n], Unix seconds.
+        num_videos: V, number of videos.
+        half_life_s: Half-life of the site, seconds; None where it is not known.
+    """
+    site = half_life_s or float(DAY_S)
+    since = time.max(initial=0) - time
     rows = []
     for part_of_site in PARTS:
         half_life = part_of_site * site
         if np.isfinite(half_life):
             half_life = float(np.clip(half_life, _SHORTEST_S, _LONGEST_S))
         weights = np.exp2(-since / half_life)
-        rows.append(np.bincount(label, weights=weights, minlength=model.num_videos + 1)[1:])
+        rows.append(np.bincount(label, weights=weights, minlength=num_videos + 1)[1:])
     return np.log(np.stack(rows) + _PRIOR_WATCHES)
 
 
@@ -159,7 +179,7 @@ def _until_s(info: Mapping[str, Any]) -> float:
 def apply(
     model: CandidateModel, watches: Floats, weights: Mapping[str, float], *, until_s: float
 ) -> float:
-    """Moves the biases of a model, in place, that of repeats included.
+    """Moves the biases of a model, in place, that of repeats included; an earlier move is undone.
 
     Args:
         model: Candidate model.
@@ -173,12 +193,23 @@ def apply(
     score, repeat, *of_counts, new = (float(weights[name]) for name in NAMES)
     score = max(score, _LEAST_SCORE)
     change = (np.array(of_counts) @ watches - new) / score
-    before = model.softmax_biases.rows.numpy()
-    after = before + np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32)
-    model.softmax_biases.rows.assign(after)
+    unmoved(model)
+    model.moved_biases.assign(np.concatenate([[0.0], change])[:, np.newaxis].astype(np.float32))
+    model.softmax_biases.rows.assign_add(model.moved_biases)
     model.repeat_bias.assign(repeat / score)
     model.youth.assign([weights.get(YOUNG, 0.0) / score, until_s])
     return float(np.abs(change - change.mean()).mean())
+
+
+def unmoved(model: CandidateModel) -> CandidateModel:
+    """Takes the last move of the biases back, in place, and returns the model.
+
+    What a model starts from has to be what another one has learnt: moves would add up, and what
+    was watched before would count as if it were watched today.
+    """
+    model.softmax_biases.rows.assign_sub(model.moved_biases)
+    model.moved_biases.assign(tf.zeros_like(model.moved_biases))
+    return model
 
 
 def set_biases(

@@ -4,8 +4,10 @@ A model is judged on days that it has not seen, and what it then lacks is the ne
 watch this week, and every video, channel and word that only came up since. So the examples are
 joined by the holdout, with vocabularies and quantiles of their own
 (:mod:`pipeline.preprocessing.holdout_joining`); a new model starts from the measured one, row by
-row of the ids that both know (:mod:`models.training.warm_start`), and is trained on all of them
-for a while. No figure is taken from the result: those of the model before stand for it.
+row of the ids that both know (:mod:`models.training.warm_start`). What is new starts where today's
+counts of what follows what place it among what is known (:mod:`models.candidate.spectral_start`),
+which a few steps would not find out. Then it is trained on all of them for a while. No figure is
+taken from the result: those of the model before stand for it.
 
 Nothing is kept aside that could judge the result, so it is compared with the measured model on the
 watches of the holdout (:mod:`models.candidate.refit_checks`); a release is refused where they have
@@ -76,14 +78,18 @@ def refit(
         space: dataset.vocabulary(examples_dir, spec.CANDIDATE, space)
         for space in measured.vocabulary_sizes
     }
-    old = {space: saved.vocabulary(model_dir, space) for space in measured.vocabulary_sizes}
     sizes = {space: len(tokens) for space, tokens in vocabularies.items()}
     model = CandidateModel(opened.resolved, sizes, model_config, seed=settings.seed)
     videos = VideoFeatures.of_catalogue(
         dataset.videos(examples_dir), columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = candidate_training.label_counts_of(examples_dir, model)
-    warm_start.apply(model, vocabularies, old_model=measured, old_vocabularies=old)
+    new_videos = _start(
+        *(model, vocabularies, examples_dir),
+        model_dir=model_dir,
+        measured_examples=measured_examples,
+        seed=settings.seed,
+    )
     step = dataclasses.asdict(settings) | {"at": saved.now(), "steps": 0}
     newest = batches.count(examples_dir, spec.CANDIDATE, "holdout")
     if newest:
@@ -102,10 +108,9 @@ def refit(
         logging.warning("%s has no holdout: the model stays as it is.", examples_dir)
         model.repeat_bias.assign(measured.repeat_bias)
     weights = opened.info["lineage"].get("recent")
-    if newest and weights:
+    if weights:
         recent_biases.carry_over(model, examples_dir, weights)
-    space = candidate_model.VIDEO_SPACE
-    step |= {"examples": newest, "new_videos": len(set(vocabularies[space]) - set(old[space]))}
+    step |= {"examples": newest, "new_videos": new_videos}
     if newest:
         step["checks"] = refit_checks.compare(
             refit_checks.Side.of(measured, measured_examples),
@@ -117,6 +122,33 @@ def refit(
     )
     candidate_model.save(model, output, contents=contents)
     return step
+
+
+def _start(
+    model: CandidateModel,
+    vocabularies: Mapping[str, Sequence[str]],
+    examples_dir: Path,
+    *,
+    model_dir: Path,
+    measured_examples: Path,
+    seed: int,
+) -> int:
+    """Gives a new model what the measured one has learnt; returns how many videos are new to it.
+
+    These start where counts place them among the others.
+    """
+    if model.config.popularity_bias:
+        model.set_popularity_bias(candidate_training.label_counts_of(examples_dir, model))
+    old_model = recent_biases.unmoved(candidate_model.load(model_dir, measured_examples))
+    old = {space: saved.vocabulary(model_dir, space) for space in vocabularies}
+    warm_start.apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    tokens = vocabularies[candidate_model.VIDEO_SPACE]
+    known = np.isin(tokens, old[candidate_model.VIDEO_SPACE])
+    ids = np.arange(1, len(known) + 1)
+    candidate_training.place_new_videos(
+        examples_dir, model, known=ids[known], new=ids[~known], seed=seed
+    )
+    return int((~known).sum())
 
 
 def _contents(

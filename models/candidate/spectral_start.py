@@ -31,6 +31,7 @@ _SHRINKAGE = 2.0
 # Of .12, .3 and .6 the smallest was the best on a simulated site: .713, .697 and .669 recall@100.
 _SHARE = 0.12
 _EXTRA, _POWER_STEPS = 16, 3
+_RIDGE = 0.01  # Of the mean variance of a factor.
 
 
 def counts(parts: Iterable[tuple[Ids, Ids]], num_videos: int) -> sparse.csr_array:
@@ -73,6 +74,32 @@ def embeddings(follows: sparse.csr_array, dim: int, *, seed: int) -> tuple[Float
     left, values, right = _svd(_similarity(follows), dim, seed)
     scale = np.sqrt(_SHARE * values)
     return left * scale, right * scale
+
+
+def placed(start: Floats, learnt: Floats, *, known: Ids, new: Ids) -> Floats:
+    """Returns the rows of new videos among those that a model has learnt, by what the counts say.
+
+    The model has gone its own way since its start, so the factors of today's counts are led to its
+    rows by the linear map that does so best, in least squares, for the videos that both have.
+
+    Args:
+        start: Embeddings of today's counts, float32 [V + 1, k], see :func:`embeddings`.
+        learnt: Rows of the model, float32 [V + 1, D].
+        known: Ids of videos whose rows it has learnt.
+        new: Ids of videos whose rows are wanted.
+
+    Returns:
+        Rows, float32 [len(new), D]; 0 where a video was not counted.
+    """
+    known, counted = known[known < len(start)], new < len(start)
+    shared = known[start[known].any(axis=1)]
+    factors = start[shared].astype(np.float64)
+    gram = factors.T @ factors
+    gram[np.diag_indices_from(gram)] += _RIDGE * max(float(np.trace(gram)) / len(gram), 1e-9)
+    leading = np.linalg.solve(gram, factors.T @ learnt[shared].astype(np.float64))
+    rows = np.zeros((len(new), learnt.shape[1]), np.float32)
+    rows[counted] = start[new[counted]] @ leading
+    return rows
 
 
 def _similarity(follows: sparse.csr_array) -> sparse.csr_array:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from models.candidate.holdout import BAG, LABEL, Holdout, K
 from models.candidate.model import CandidateModel
 from models.candidate.video_features import VideoFeatures
 from models.config import CANDIDATE_STOP_METRICS, MAP, RECALL, CandidateConfig, TrainingConfig
+from models.embeddings import EmbeddingTable
 from models.evaluation import metrics, repeat_bias
 from models.training import batches, distribution, loop, saved, warm_start
 
@@ -155,7 +156,7 @@ def train(
         settings,
         kind=spec.CANDIDATE,
         warm=warm,
-        load=candidate_model.load,
+        load=lambda directory: recent_biases.unmoved(candidate_model.load(directory)),
         num_examples=int(label_counts.sum()),
     )
     facts, settings = start.facts, start.settings
@@ -290,20 +291,47 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
 
 def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
     """Sets watched videos and softmax rows by what followed what, where that is asked."""
+    for table, rows in _starts(examples_dir, model, seed=seed):
+        # Videos that were not counted, and columns beyond the counts', start at random.
+        counted = np.flatnonzero(rows.any(axis=1))
+        started = table.rows.numpy()
+        started[counted, : rows.shape[1]] = rows[counted]
+        table.rows.assign(started)
+
+
+def place_new_videos(
+    examples_dir: Path, model: CandidateModel, *, known: Array, new: Array, seed: int
+) -> None:
+    """Sets the rows of videos that a model has not learnt by what they followed and what followed.
+
+    Args:
+        examples_dir: Examples that have them.
+        model: Model of a vocabulary that has them.
+        known: Ids of the videos whose rows it has learnt.
+        new: Ids of the others.
+        seed: Seed of the factors.
+    """
+    for table, rows in _starts(examples_dir, model, seed=seed):
+        started = table.rows.numpy()
+        placed = spectral_start.placed(rows, started, known=known, new=new)
+        counted = placed.any(axis=1)
+        started[new[counted]] = placed[counted]
+        table.rows.assign(started)
+
+
+def _starts(
+    examples_dir: Path, model: CandidateModel, *, seed: int
+) -> Iterator[tuple[EmbeddingTable, spectral_start.Floats]]:
+    """Yields the table of watched videos, and that of labels, each with its factors."""
     cfg = model.config
     if not (cfg.spectral_start and model.has_item_to_item):
         return
     parts = batches.in_parts(examples_dir, spec.CANDIDATE, [BAG, LABEL])
     follows = spectral_start.counts(((part[BAG], part[LABEL]) for part in parts), model.num_videos)
     starts = spectral_start.embeddings(follows, cfg.embedding_dim, seed=seed)
+    logging.info("Starts from %s pairs of videos that follow one another.", f"{follows.nnz:,}")
     tables = (model.tables[candidate_model.VIDEO_SPACE], model.softmax_rows)
-    for table, rows in zip(tables, starts, strict=True):
-        # Videos that were not counted, and columns beyond the counts', start at random.
-        counted = np.flatnonzero(rows.any(axis=1))
-        started = table.rows.numpy()
-        started[counted, : rows.shape[1]] = rows[counted]
-        table.rows.assign(started)
-    logging.info("Started from %s pairs of videos that follow one another.", f"{follows.nnz:,}")
+    yield from zip(tables, starts, strict=True)
 
 
 def _holdout(

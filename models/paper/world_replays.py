@@ -276,7 +276,7 @@ def replay(
         *("--stage=page", f"--logs={logs_dir}", f"--from={until}", f"--until={after}"),
         *(f"--sample={pages}", f"--k={K}", f"--output={work / 'pages.parquet'}"),
     )
-    paged = _asked_pages(work / "pages.parquet", watches)
+    paged = rows_of_pages(work / "pages.parquet", watches)
     on_pages = {
         PAGE: places_in(work / "pages.parquet", watches, paged),
         LIVE_1H: live(watches, paged, window_s=HOUR_S, leave_out_watched=not repeats),
@@ -292,7 +292,7 @@ def replay(
     return Replayed(watches.users[rows], retrieved, watches.users[paged], on_pages)
 
 
-def _asked_pages(path: pathlib.Path, watches: Watches) -> Ints:
+def rows_of_pages(path: pathlib.Path, watches: Watches) -> Ints:
     """Returns the row of the watch of each page, in the order of their numbers."""
     table = pq.read_table(path, columns=["query_id", "user_id", "time", "watched_video_id"])
     number, first = np.unique(np.asarray(table["query_id"], np.int64), return_index=True)

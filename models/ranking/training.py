@@ -201,10 +201,7 @@ class RankerTask:
 
 def _by_page(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Returns the rows sorted by user and page, both as codes."""
-    codes = {
-        name: np.unique(arrays[name], return_inverse=True)[1].astype(np.int32)
-        for name in (_USER, _PAGE)
-    }
+    codes = {name: batches.codes_of(arrays[name]) for name in (_USER, _PAGE)}
     order = np.lexsort((codes[_PAGE], codes[_USER]))
     return {name: array[order] for name, array in {**arrays, **codes}.items()}
 

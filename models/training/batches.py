@@ -117,10 +117,7 @@ class InMemory:
         together: Sequence[str] = (),
     ) -> None:
         self.count = len(next(iter(arrays.values())))
-        codes = {
-            name: np.unique(arrays[name], return_inverse=True)[1].astype(np.int32)
-            for name in together
-        }
+        codes = {name: codes_of(np.asarray(arrays[name])) for name in together}
         arrays = {**arrays, **codes}
         self._groups = list(codes.values())
         self._tensors = {name: tf.constant(array) for name, array in arrays.items()}
@@ -256,6 +253,19 @@ def open_training(
         parts.append({name: _compact(part[name][rows]) for name in columns})
     arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in columns}
     return InMemory(arrays, **size, together=together)
+
+
+def codes_of(values: Array) -> npt.NDArray[np.int32]:
+    """Returns a number for each value, int32 [n], from 0 in the order in which they first come.
+
+    Names such as those of pages are drawn anew in every run: nothing may depend on their order.
+
+    Example:
+        >>> codes_of(np.array(["q", "b", "q", "a"])).tolist()
+        [0, 1, 0, 2]
+    """
+    _, first, places = np.unique(values, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first)).astype(np.int32)[places]
 
 
 def _compact(array: Array) -> Array:

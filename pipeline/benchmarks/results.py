@@ -129,6 +129,7 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     experiment = Experiment.from_json(texts[part])
     metrics = list(wanted or dict.fromkeys(row.metric for row in experiment.rows))
     seeds = {row.seed for row in experiment.rows}
+    fractions = {row.metric for row in experiment.rows if not float(row.value).is_integer()}
     cells = {
         (row.setting, row.seed, row.metric): Interval(value=row.value, low=row.low, high=row.high)
         for row in experiment.rows
@@ -138,7 +139,9 @@ def _of_experiment(document: Mapping[str, Any], part: str, wanted: Sequence[str]
     for setting, seed in dict.fromkeys((row.setting, row.seed) for row in shown):
         name = setting if len(seeds) == 1 or seed is None else f"{setting}, seed {seed}"
         name = name.replace("*", r"\*")  # Of a formula; Markdown would make it slanted.
-        rows.append([name, *(cell(cells.get((setting, seed, metric))) for metric in metrics)])
+        figures = {metric: cells.get((setting, seed, metric)) for metric in metrics}
+        counts = {m: f"{f.value:,.0f}" for m, f in figures.items() if f and m not in fractions}
+        rows.append([name, *(counts.get(m) or cell(figure) for m, figure in figures.items())])
     settings = document["settings"]
     return Measured(
         columns=["", *(metric.replace("_at_", "@").replace("_", " ") for metric in metrics)],

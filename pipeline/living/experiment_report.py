@@ -31,7 +31,7 @@ _MAIN = "page_value_s"
 def write(living: LivingSite, claims: Sequence[Claim], *, days: int) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
     world = living_course.world_of(living.run.preset.site, living.logs)
-    records = dict(living.stages.done())
+    records = dict(living.snapshots.done())
     before = living.happened(living_days.VISITS)
     measured = figures.of_days(
         world,

@@ -145,23 +145,23 @@ def run(living: LivingSite, claims: Sequence[Claim], *, days: int) -> None:
     """
     names = [f"{TRAINING}-1", *(f"{VISITS}-{day}" for day in range(1, days + 1))]
     before = 2 * living.run.days - 1
-    done = len(living.stages.done()) - before
+    done = len(living.snapshots.done()) - before
     if done >= len(names):
         return
-    stage = living.stages.restore(living.parts)
-    assert stage is not None
+    snapshot = living.snapshots.restore(living.parts)
+    assert snapshot is not None
     if not done:
-        with living.stages.adding(names[0], living.parts) as (directory, record):
+        with living.snapshots.adding(names[0], living.parts) as (directory, record):
             record.update(_trained(living, claims))
-            shutil.copy(stage / living_days.VISITORS, directory / living_days.VISITORS)
+            shutil.copy(snapshot / living_days.VISITORS, directory / living_days.VISITORS)
         done = 1
-        stage = living.stages.path(names[0])
-    trained = dict(living.stages.done())[names[0]]
+        snapshot = living.snapshots.path(names[0])
+    trained = dict(living.snapshots.done())[names[0]]
     experiment = _experiment(living, claims, trained["releases"])
-    with Site(living, stage, experiment) as site:
+    with Site(living, snapshot, experiment) as site:
         for number, name in enumerate(names[done:], start=done):
             logging.info("Experiment, day %d of %d.", number, days)
-            with living.stages.adding(name, living.parts) as (directory, record):
+            with living.snapshots.adding(name, living.parts) as (directory, record):
                 site.visits(living.run.days + number, directory, record)
 
 
@@ -189,7 +189,7 @@ def _trained(living: LivingSite, claims: Sequence[Claim]) -> dict[str, Any]:
     releases: dict[str, str] = {}
     records: dict[str, Any] = {}
     until_s = living_course.until_of(
-        living.stages.path(f"{living_days.VISITS}-{living.run.days}") / living_days.VISITORS
+        living.snapshots.path(f"{living_days.VISITS}-{living.run.days}") / living_days.VISITORS
     )
     assert until_s == living.run.preset.site.start_s + living.run.days * DAY_S
     for claim in claims:

@@ -5,9 +5,10 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from features import command
@@ -61,6 +62,7 @@ def retrain(
     serving_root: pathlib.Path,
     work: pathlib.Path,
     said: pathlib.Path,
+    hear: Callable[[str], None] = lambda _: None,
 ) -> Night:
     """Runs ``python -m pipeline.retrain`` to its end, whatever that is.
 
@@ -70,14 +72,21 @@ def retrain(
         serving_root: Directory in which it publishes.
         work: Directory of its work.
         said: File that gets what it says.
+        hear: Function that is given each line of it at once.
     """
     before = release.stated_current(serving_root)
     paths = (f"--logs={logs_dir}", f"--serving_root={serving_root}", f"--work={work}")
     started = time.monotonic()
-    with said.open("wb") as out:
-        line = [sys.executable, "-m", "pipeline.retrain", *paths, *flags]
-        process = processes.start(line, out)
+    process = processes.start(
+        [sys.executable, "-m", "pipeline.retrain", *paths, *flags], subprocess.PIPE
+    )
     try:
+        assert process.stdout is not None
+        with said.open("wb") as kept, process.stdout as out:
+            for line in out:
+                kept.write(line)
+                kept.flush()
+                hear(line.decode(errors="replace"))
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.terminate()

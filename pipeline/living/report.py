@@ -21,8 +21,8 @@ _ALL = "all"
 
 def write(living: LivingSite) -> list[str]:
     """Writes both; returns what there is to say in a few lines."""
-    visits = living_days.records(living.stages, living_days.VISITS)
-    nights = living_days.records(living.stages, living_days.NIGHT)
+    visits = living_days.records(living.snapshots, living_days.VISITS)
+    nights = living_days.records(living.snapshots, living_days.NIGHT)
     figures_of = _figures(living)
     report = {
         "run": json.loads(living.run.to_json()),
@@ -91,7 +91,7 @@ def _page(
         ),
         setting=(
             f"A simulated site of {site.users:,} users and {site.videos:,} videos, seed "
-            f"{site.seed}, from an empty system; {living.run.share:.0%} of the users, by hash, "
+            f"{site.seed}, from {_past(living.run)}; {living.run.share:.0%} of the users, by hash, "
             "have pages in the order of popularity. Brackets are 95 % intervals over users. The "
             "oracle shows the best page that there could have been, by the truth."
         ),
@@ -111,6 +111,10 @@ def _page(
         ],
         steps=_steps(visits, nights),
     )
+
+
+def _past(run: living_days.Run) -> str:
+    return f"logs of {run.past_days} days" if run.past_days else "an empty system"
 
 
 def _plot(figures_of: Mapping[str, Figure], days: Sequence[str]) -> charts.Drawing:

@@ -152,7 +152,7 @@ def _cost(
     nights = list(documents[0]["nights"])
     steps = [
         {
-            night: {s["name"]: s["cost"]["cpu_s"] for s in said["steps"]}
+            night: {s["name"]: s["cost"]["cpu_s"] for s in said["steps"] if s["cost"]["cpu_s"]}
             for night, said in of.items()
         }
         for of in (one["nights"] for one in documents)

@@ -277,6 +277,12 @@ class Visitors(site_visits.Visits):
         heapq.heappush(self._due, (time_s, self._num_reports, event))
         self._num_reports += 1
 
+    def take_over(self, visits: site_visits.Visits) -> None:
+        """Goes on where visits of the same people ended that were simulated without a server."""
+        self.state = visits.state
+        for name in _OWN_ARRAYS:
+            setattr(self, name, getattr(visits, name))
+
     # ---- kept from day to day ----------------------------------------------------------------
 
     def to_arrays(self) -> Columns:

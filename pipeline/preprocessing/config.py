@@ -5,11 +5,14 @@ import os
 import pathlib
 from typing import Annotated
 
+from absl import logging
+
 from features import command
 from features.as_of import replay
 from features.config import Bounds, OneOf, Place, Time, check
 from features.durations import DAY_S
 from features.id_spaces import VocabularyConfig
+from features.tables.site_facts import SiteFacts
 
 # Table to why the logs must have it, and what its absence switches off.
 NEEDED_TABLES = {"watches": "Candidate generation learns from watches"}
@@ -36,7 +39,9 @@ class PreprocessConfig:
             trains on all.
         examples_per_user: Largest number K of candidate examples of one user; 0 for all (section
             3.4).
-        completed_only: Whether only completed watches are labels of candidate examples.
+        completed_only: Whether only completed watches are labels of candidate examples. Default:
+            unless what is watched is forgotten within hours (half of it within 12), where few
+            watches are all there is.
         seed: Seed of the choice of K.
         label: Watch that a candidate example of the training split predicts: the ``next``, or a
             ``held_out`` one, from all other watches, which leaks the future into training and is
@@ -53,7 +58,7 @@ class PreprocessConfig:
     until_s: Annotated[int | None, Time()] = None
     holdout_days: Annotated[float, Bounds(ge=0)] = 1.0
     examples_per_user: Annotated[int, Bounds(ge=0)] = 64
-    completed_only: bool = True
+    completed_only: bool | None = None
     seed: int = 0
     label: Annotated[str, OneOf(*replay.LABELS)] = replay.NEXT
     vocabularies: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
@@ -64,6 +69,17 @@ class PreprocessConfig:
         check(self)
         if self.cache is not None:
             self._refuse_ragged_days()
+
+    def for_site(self, site: SiteFacts) -> "PreprocessConfig":
+        """Returns the settings with labels chosen, where nobody has."""
+        if self.completed_only is not None:
+            return self
+        if site.is_short_lived:
+            logging.info(
+                "What is watched is forgotten within hours: all watches are labels, completed or "
+                "not. --completed_only learns from completed ones alone."
+            )
+        return dataclasses.replace(self, completed_only=not site.is_short_lived)
 
     def train_until_s(self, until_s: int) -> int:
         """Returns where the holdout begins, Unix seconds, of events up to ``until_s``."""

@@ -56,8 +56,10 @@ class ReplayBuckets(beam.DoFn):
         users_dir: str | None,
         num_buckets: int,
         cached: Cached | None = None,
+        since_s: int | None = None,
     ) -> None:
         self._config = config
+        self._since_s = since_s
         self._num_buckets = num_buckets
         self._spec_json = spec_json
         self.cached = cached
@@ -89,6 +91,8 @@ class ReplayBuckets(beam.DoFn):
     ) -> Iterator[Any]:
         """Replays one bucket; only the periods that are not cached where ``digests`` are given."""
         wanted: Sequence[tuple[int, int]] = replay_logic.ALWAYS
+        if self._since_s is not None:
+            wanted = ((self._since_s, self._config.train_until_s),)
         if self.cached is not None and digests is not None:
             wanted = tuple((p.start, p.end) for p in self.cached.missing(digests))
         if minutes != self._stored:  # The same for all buckets of a worker.

@@ -102,24 +102,12 @@ def run(
             for model in models
         }
         progress.at("describing the examples")
-        info = _info(made, config, logs_dir=logs_dir, tables=tables)
+        info = describe(made, config, logs_dir=pathlib.Path(logs_dir), output=output)
         info["beam_args"] = list(beam_args)
-        _describe_logs(output, info, pathlib.Path(logs_dir))
         statistics_report.write(output, made.resolved, info)
-        info["logs"] = door.shown(logs_dir)
         files.mark_complete(output, info)
         logging.info("Preprocessing took %.0f s.", time.monotonic() - started)
     return info
-
-
-def _describe_logs(output: pathlib.Path, info: dict[str, object], logs_dir: pathlib.Path) -> None:
-    """Writes down what was read of the logs, and what their last days look like."""
-    tables, until_s = info["tables"], int(str(info["until_s"]))
-    from_s = None if info["from_s"] is None else int(str(info["from_s"]))
-    assert isinstance(tables, list)
-    info["partitions"] = log_days.partitions(logs_dir, tables, from_s=from_s, until_s=until_s)
-    days = log_days.of_logs(logs_dir, tables, from_s=from_s, until_s=until_s)
-    files.atomic_write(output / log_days.FILE, json.dumps(days))
 
 
 @contextlib.contextmanager
@@ -192,18 +180,34 @@ def _counted(phase: str, options: PipelineOptions, directories: Sequence[pathlib
         progress.at(phase)
 
 
-def _info(
-    made: raw_examples.Made, config: PreprocessConfig, *, logs_dir: str, tables: set[str]
+def describe(
+    made: raw_examples.Made,
+    config: PreprocessConfig,
+    *,
+    logs_dir: pathlib.Path,
+    output: pathlib.Path,
 ) -> dict[str, object]:
+    """Writes what the last days of the logs look like; returns what was read, and what was made.
+
+    Args:
+        made: Raw examples of the logs.
+        config: Settings that they were made by.
+        logs_dir: Directory of the raw logs.
+        output: Examples directory, which gets ``days.json``.
+    """
+    tables, from_s, until_s = logs.tables_in(logs_dir), config.from_s, made.until_s
+    days = log_days.of_logs(logs_dir, tables, from_s=from_s, until_s=until_s)
+    files.atomic_write(output / log_days.FILE, json.dumps(days))
     rows: dict[str, dict[str, int]] = {}
     for (table, reason), number in sorted(made.rows.items()):
         if table in tables and reason != "unlisted":
             rows.setdefault(table, {})[reason] = number
     return {
         "config": dataclasses.asdict(config),
-        "logs": str(logs_dir),
-        "from_s": config.from_s,
-        "until_s": made.until_s,
+        "logs": door.shown(logs_dir),
+        "partitions": log_days.partitions(logs_dir, tables, from_s=from_s, until_s=until_s),
+        "from_s": from_s,
+        "until_s": until_s,
         "train_until_s": made.train_until_s,
         "holdout_days": config.holdout_days,
         "tables": sorted(tables),

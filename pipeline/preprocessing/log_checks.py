@@ -359,7 +359,7 @@ class _Check:
         if not self._rows["watches", "read"]:
             text = "has no row between --from and --until."
             self._add("watches", text, is_problem=True)
-        elif usable and not watches.positives and self._config.completed_only:
+        elif usable and not watches.positives and self._config.completed_only is not False:
             self._add(
                 "watches",
                 f"none of the {usable:,} usable rows has `completed` true, and only completed "

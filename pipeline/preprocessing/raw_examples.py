@@ -70,7 +70,10 @@ class Made:
 
 
 class RawExamples:
-    """Makes raw examples, all of it below ``output``."""
+    """Makes raw examples, all of it below ``output``; only those since a moment, where it is given.
+
+    What came before ``since_s``, Unix seconds, is history of those examples all the same.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class RawExamples:
         config: PreprocessConfig,
         options: PipelineOptions,
         tables: set[str],
+        since_s: int | None = None,
     ) -> None:
         self._logs = logs_dir
+        self._since_s = since_s
         self._output = output
         self._config = config
         self._options = options
@@ -111,6 +116,8 @@ class RawExamples:
             len(self._resolved.of(spec.CANDIDATE)),
             len(self._resolved.of(spec.RANKER)),
         )
+        site = site_facts.of_logs(self._logs, from_s=self._config.from_s, until_s=train_until_s)
+        self._config = self._config.for_site(site)
         days = self._incremental(until_s, train_until_s)
         self._replay(fragments, train_until_s, days)
         self._refuse_many_rejected()
@@ -135,7 +142,7 @@ class RawExamples:
                 "compares the model with anything.",
                 command.format_time(train_until_s),
             )
-        no_ranking = self._why_no_ranking(train_until_s)
+        no_ranking = "" if self._since_s is not None else self._why_no_ranking(train_until_s)
         if no_ranking:
             logging.warning("THERE WILL BE NO RANKER: %s.", no_ranking)
         return Made(
@@ -147,7 +154,7 @@ class RawExamples:
             audit=audit,
             cache=cached,
             no_ranking=no_ranking,
-            site=site_facts.of_logs(self._logs, from_s=self._config.from_s, until_s=train_until_s),
+            site=site,
         )
 
     # ---- what is read -------------------------------------------------------------------------
@@ -271,13 +278,14 @@ class RawExamples:
             replay.ReplayConfig(
                 train_until_s=train_until_s,
                 examples_per_user=config.examples_per_user,
-                completed_only=config.completed_only,
+                completed_only=config.completed_only is not False,
                 seed=config.seed,
                 label=config.label,
             ),
             spec_json=self._resolved.to_json(),
             **known,
             cached=days.cached() if days else None,
+            since_s=self._since_s,
         )
         schemas = {m: example_tables.example_schema(self._resolved, m) for m in spec.MODELS}
         with beam.Pipeline(options=self._options) as pipeline:

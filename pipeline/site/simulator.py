@@ -93,7 +93,7 @@ from pipeline.site import world as site_world
 # Events held in memory before they are written.
 MAX_PENDING_EVENTS = 1_000_000
 
-Sink = Callable[[str, pa.Table], None]
+Sink = Callable[[str, pa.Table], object]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,19 +131,31 @@ def run(world: site_world.World, sink: Sink) -> None:
             times within a table holds inside one call, and up to the length of a visit across
             calls.
     """
-    config = world.config
     tables = site_events.Tables(world)
     sink("videos", tables.videos())
     sink("users", tables.users())
-    visits = site_visits.Visits(world, np.arange(config.users))
-    with progress.shown("simulate", total=24 * config.days, unit="hours of the site") as bar:
-        for hour in range(24 * config.days):
-            hour_start_s = config.start_s + hour * HOUR_S
+    let_pass(world, sink, days=world.config.days)
+
+
+def let_pass(world: site_world.World, sink: Sink, *, days: int) -> site_visits.Visits:
+    """Lets the first days of a world pass; returns the people as they are then.
+
+    Args:
+        world: World from ``build``.
+        sink: Function as :func:`run` takes it; it gets what happened, not who and what there is.
+        days: Number of days.
+    """
+    tables = site_events.Tables(world)
+    visits = site_visits.Visits(world, np.arange(world.config.users))
+    with progress.shown("simulate", total=24 * days, unit="hours of the site") as bar:
+        for hour in range(24 * days):
+            hour_start_s = world.config.start_s + hour * HOUR_S
             bar.at(command.format_time(hour_start_s)[:10])
             visits.run_hour(hour_start_s)
             if hour % 24 == 23 or visits.log.num_pending >= MAX_PENDING_EVENTS:
                 _drain(visits.log, tables, sink)
             bar.add(1)
+    return visits
 
 
 def _drain(log: site_events.EventLog, tables: site_events.Tables, sink: Sink) -> None:

@@ -3,14 +3,13 @@
 import concurrent.futures
 import multiprocessing
 import os
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from absl import logging
@@ -48,30 +47,21 @@ def told(title: str, seconds: float, text: str) -> str:
     return f"{title:<{_TITLE_WIDTH}}{seconds:5.0f} s  {short}\n"
 
 
-def run_in_short(line: Sequence[str], log: pathlib.Path, titles: Mapping[str, str]) -> int:
-    """Runs a command, prints what each of its steps wrote, and returns its exit code.
+def teller(titles: Mapping[str, str]) -> Callable[[str], None]:
+    """Returns what is given each line that a command says and tells what its steps wrote.
 
     Args:
-        line: Program and arguments.
-        log: File that everything it prints is appended to.
         titles: Path that a step writes to the title of its line, such as ``3/10 train_candidate``.
     """
     started = time.monotonic()
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=brief())
-    assert process.stdout is not None
-    try:
-        with process.stdout as said, log.open("a", encoding="utf-8") as kept:
-            for text in said:
-                kept.write(text)
-                if _WROTE.match(text):
-                    title = next((titles[path] for path in titles if path in text), "")
-                    sys.stdout.write(told(title, time.monotonic() - started, text))
-                    sys.stdout.flush()
-        return process.wait()
-    except BaseException:
-        process.terminate()  # It ends the step that runs.
-        process.wait()
-        raise
+
+    def hear(text: str) -> None:
+        if _WROTE.match(text):
+            title = next((titles[path] for path in titles if path in text), "")
+            sys.stdout.write(told(title, time.monotonic() - started, text))
+            sys.stdout.flush()
+
+    return hear
 
 
 def in_own_process(function: Callable[..., Result], *arguments: Any) -> Result:

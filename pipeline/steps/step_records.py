@@ -7,8 +7,8 @@ the stamp of what it made: when somebody makes that anew by hand, the record no 
 
 A step outlives a run that is killed alone, and its work must not be for nothing. So it says itself
 that it came to its end: the last thing that a binary does is to make ``<step>.done``
-(:data:`features.command.DONE`). A record that was begun is finished by that file, unless the
-artefact was changed after it.
+(:data:`features.command.DONE`). A record that was begun is finished by that file, if the artefact
+was made between the two: another one may stand there by now, such as that of a backup.
 """
 
 import dataclasses
@@ -59,8 +59,9 @@ def read(work: pathlib.Path, step: declared.Step, artefact: pathlib.Path) -> Rec
         record = Record(**json.loads(path(work, step).read_text()))
         if record.finished:
             return record
+        begun = path(work, step).stat().st_mtime
         done = done_path(work, step).stat().st_mtime
-        if _marker(step, artefact).stat().st_mtime > done:
+        if not begun <= _marker(step, artefact).stat().st_mtime <= done:
             return None
     except (OSError, ValueError, TypeError):
         return None

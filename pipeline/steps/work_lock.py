@@ -8,15 +8,18 @@ import os
 import pathlib
 import socket
 import sys
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from features import command
 
 _NAME = ".lock"
+_LOOK_S, _WAIT_S = 0.5, 1800.0
 
 
 @contextlib.contextmanager
-def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
+def held(work: pathlib.Path, *, flag: str = "--work", gives_way: bool = False) -> Iterator[int]:
     """Holds the lock of a work directory.
 
     The system frees the lock when the last process that has its descriptor ends, so a killed run
@@ -26,6 +29,8 @@ def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
     Args:
         work: Directory; it is created.
         flag: Flag that names the directory, for the message.
+        gives_way: Whether whoever comes meanwhile waits, since this is over in minutes, and is not
+            refused; it does not wait for others itself.
 
     Yields:
         The descriptor, for ``subprocess.Popen(pass_fds=...)``.
@@ -39,30 +44,44 @@ def held(work: pathlib.Path, *, flag: str = "--work") -> Iterator[int]:
     except OSError as error:
         raise command.InputError(f"{flag}={work} cannot be used: {error}.") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise command.InUseError(_refusal(work, flag)) from None
-        _sign(descriptor)
+        until = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waits = not gives_way and _holder(work).get("gives_way")
+                if not waits or time.monotonic() > until:
+                    raise command.InUseError(_refusal(work, flag)) from None
+                time.sleep(_LOOK_S)
+        _sign(descriptor, gives_way=gives_way)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _sign(descriptor: int) -> None:
+def _sign(descriptor: int, *, gives_way: bool) -> None:
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
+        "gives_way": gives_way,
     }
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
 
 
+def _holder(work: pathlib.Path) -> dict[str, Any]:
+    """Returns how the holder has signed; nothing where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads((work / _NAME).read_text()))
+    return {}
+
+
 def _refusal(work: pathlib.Path, flag: str) -> str:
+    holder = _holder(work)
     try:
-        holder = json.loads((work / _NAME).read_text())
         who = (
             f"process {holder['pid']} on {holder['host']} since {holder['since']} "
             f"({holder['command']})"
@@ -70,6 +89,6 @@ def _refusal(work: pathlib.Path, flag: str) -> str:
         here = holder["host"] == socket.gethostname()
         if here and not pathlib.Path(f"/proc/{holder['pid']}").exists():
             who += "; it has ended, but a step that it started still runs"
-    except (OSError, ValueError, KeyError):
+    except KeyError:
         who = "another process"
     return f"{work} is in use by {who}. Wait until it has finished, or give another {flag}."

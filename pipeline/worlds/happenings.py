@@ -14,7 +14,6 @@ from features.tables import logs
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-TRUTH = "truth"
 PLACES = "places.parquet"
 # What a log of clicks says of how long something was watched: the same of all.
 _WATCH_TIME_S = 60.0

@@ -16,23 +16,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
-from features import command, dataset, files, spec, tensors
+from features import command, dataset, files, spec
 from features.as_of import replay
-from features.catalogue import UPLOAD_TIME, Catalogue
+from features.catalogue import Catalogue
 from features.durations import DAY_S
 from features.screen import progress
-from features.spec import ResolvedSpec, Side
+from features.spec import ResolvedSpec
 from features.stores import door
 from features.tables import drift
-from features.tables.site_facts import SiteFacts
 from models.candidate import model as candidate_model
 from models.ranking import model as ranker
 from models.training import saved
 from serving.arrays import export as array_export
 from serving.building import (
     array_trials,
+    card,
     day_gates,
     gates,
+    hour_gates,
+    indexing,
     origins,
     reports,
     skew,
@@ -42,8 +44,7 @@ from serving.building import (
 from serving.building.config import BuildConfig, Inputs
 from serving.building.gates import Gate
 from serving.funnel import page_order
-from serving.index import building as index_building
-from serving.index.index import Index
+from serving.index.index import Index, ShardsInTurn
 from serving.release import manifest as release
 from serving.release import publication, tf_serving_config
 from serving.servables import export, prepared_videos, signatures, warmup
@@ -162,6 +163,8 @@ class _Assembly:
         self._report = report
         self._resolved = ResolvedSpec.load(inputs.examples)
         self._catalogue = Catalogue(_table(inputs.examples / "videos"))
+        # Of a model that follows its site between nights.
+        self._step = saved.read_lineage(inputs.candidate_model).get("follow", {})
         self.gates: list[Gate] = []
         self.index_report: Mapping[str, Any] = {}
         self._previous: tuple[str | None, Mapping[str, Any]] = (None, {})
@@ -171,7 +174,8 @@ class _Assembly:
         force = self._settings.force_publish
         self._add(*day_gates.recorded(self._inputs.judged_examples))
         self.judge_metrics(figures)
-        self.judge_page_order()
+        if not self._step:  # The order of pages is the night's, too.
+            self.judge_page_order()
         # What fails here fails before anything expensive is done.
         _require_passed(self.gates, force)
         self.write_videos()
@@ -188,9 +192,8 @@ class _Assembly:
         Args:
             until_day: First day, since 1970, whose statistics are left out; None keeps all.
         """
-        gate = trials.rules(self._catalogue)
-        self._add(gate)
-        _require_passed([gate], "")  # No reason could make up for pages that are all errors.
+        # No reason could make up for pages that are all errors.
+        self._require(trials.rules(self._catalogue))
         directory = self._build.directory("videos")
         self._resolved.save(directory)
         pq.write_table(self._catalogue.table, directory / VIDEOS, compression="zstd")
@@ -215,33 +218,15 @@ class _Assembly:
         requests = warmup.query_tower_requests(examples)
         warmup.write(directory, signatures.QUERY_TOWER, requests)
         tf_serving_config.write_batching(directory)
-        catalogue = dataset.videos(examples)
-        features = tensors.side_features(self._resolved, spec.CANDIDATE, Side.CANDIDATE, catalogue)
-        features[UPLOAD_TIME] = catalogue[UPLOAD_TIME]
-        videos = tensors.in_batches(
-            functools.partial(export.video_embeddings, model),
-            features,
-            phase="embedding the videos",
-        )
         users = user_queries.of_held_out_users(model, examples, self._resolved)
-        queries, slices = users.embeddings, users.slices
-        if not is_judged:
-            queries, slices = queries[:_FEW_QUERIES], {}
-        finite = gates.finite_embeddings(videos, queries)
-        self._add(finite)
-        _require_passed([finite], "")  # Vectors that are not finite cannot be indexed at all.
-        built = self._build.directory("index")
-        progress.at("building the index")
-        logging.info("Indexing %d videos with %d user queries.", len(videos), len(queries))
-        report = index_building.build(
-            built,
+        report = indexing.write(
+            self._build.directory("index"),
+            model,
+            examples,
             self._catalogue.video_ids,
-            videos,
-            tuning_queries=queries,
-            query_slices=slices,
-            recall_target=self._settings.recall_target,
-            exact_below=self._settings.exact_below,
-            repeat_bias=float(model.repeat_bias),
+            settings=self._settings,
+            users=users if is_judged else users.first(_FEW_QUERIES),
+            require=self._require,
         )
         self.index_report = dataclasses.asdict(report)
         if is_judged:
@@ -253,21 +238,14 @@ class _Assembly:
         """Judges the towers and the index as they were written."""
         examples = self._inputs.examples
         directory = self._build.directory(signatures.QUERY_TOWER)
-        loaded = Index.load(self._build.directory("index"))
-        info = dataset.info(examples)
-        watched = user_queries.watched_lately(
-            examples, self._catalogue, SiteFacts.of_info(info).half_life_s
-        )
-        if watched is None:
-            watched = user_queries.watched_then(
-                _table(examples / "video_statistics"),
-                self._catalogue,
-                from_s=int(str(info.get("measured_until_s", info["train_until_s"]))),
-            )
+        in_turn = functools.partial(ShardsInTurn, kept=False)
+        loaded = Index.load(self._build.directory("index"), open_shards=in_turn)
+        watched = user_queries.watched(examples, self._catalogue)
         lineage = saved.read_lineage(self._inputs.candidate_model)
         self._add(*gates.refit(lineage.get("refit", {})))
         known = users.of_known_users(user_queries.NUM_QUERIES // 2)
-        self._add(*gates.collapse(loaded, known, watched=watched))
+        collapse = gates.collapse(loaded, known, watched=watched)
+        self._add(*hour_gates.of_steps(self._step, collapse))
         self._add(
             trials.query_tower(
                 directory, index=loaded, resolved=self._resolved, catalogue=self._catalogue
@@ -333,6 +311,8 @@ class _Assembly:
             except release.ReleaseRefusedError as error:
                 # A release that is broken is the best reason to publish another one.
                 logging.warning("No comparison with the release that serves now: %s", error)
+        if self._step:  # These figures are the night's, which were judged then.
+            return
         count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
             *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)
@@ -375,17 +355,23 @@ class _Assembly:
     def _making(self) -> reports.Making:
         previous, figures = self._previous
         return reports.Making(
-            version=self._build.version,
             inputs=self._inputs,
-            info=dataset.info(self._inputs.examples),
-            resolved=self._resolved,
-            gates=self.gates,
-            forced=self._settings.force_publish if gates.failed(self.gates) else "",
-            index=self.index_report,
-            previous=previous,
+            sources=card.Sources(
+                version=self._build.version,
+                previous=previous,
+                resolved=self._resolved,
+                gates=self.gates,
+                forced=self._settings.force_publish if gates.failed(self.gates) else "",
+                index=self.index_report,
+                **reports.recorded(self._inputs),
+            ),
             previous_figures=figures,
             servables={n: self._build.directory(n) for n in _SERVABLES if self._build.has(n)},
         )
+
+    def _require(self, gate: Gate) -> None:
+        self._add(gate)
+        _require_passed([gate], "")
 
     def _add(self, *judged: Gate) -> None:
         for gate in judged:

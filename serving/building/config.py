@@ -69,6 +69,30 @@ class DayLimits(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class HourLimits(Config):
+    """How much an hour between nights may differ from the hours before it.
+
+    Attributes:
+        fewest: Least number of watches of the last hour, as a share of that hour of the quietest
+            day before.
+        most: Largest number of watches of the last hour, in times of that of the busiest day.
+        watch_time_factor: Times by which an hour's mean watch time may leave the range of the
+            hours before.
+        flood: Share of an hour's watches that may be of one video, also where no hour before had
+            half of it.
+        least_days: Days before that are needed to tell.
+        least_rows: Watches of an hour that are needed to tell.
+    """
+
+    fewest: Annotated[float, Bounds(ge=0, le=1)] = 0.2
+    most: Annotated[float, Bounds(ge=1)] = 5.0
+    watch_time_factor: Annotated[float, Bounds(gt=1)] = 1.4
+    flood: Annotated[float, Bounds(gt=0, le=1)] = 0.5
+    least_days: Annotated[int, Bounds(ge=1)] = 2
+    least_rows: Annotated[int, Bounds(ge=1)] = 50
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildConfig(Config):
     """How it is made.
 
@@ -76,7 +100,9 @@ class BuildConfig(Config):
         keep: Newest releases to keep, at least 2, so that one can be rolled back; the current one
             and the one before it always stay.
         recall_target: Mean recall@200 of the index to reach, in (0, 1].
-        exact_below: Number of videos below which a catalogue is searched exactly.
+        exact_below: Number of videos below which a catalogue, or a shard, is searched exactly.
+        index_shards: Number of shards of the index, which are built one after the other; servers
+            hold them in one process, or in a cluster (serving.serve --index_cluster).
         force_publish: Reason to publish although a gate fails, recorded in the manifest; without
             one it is refused.
         report: File to write the report to besides, also where a gate fails.
@@ -85,5 +111,6 @@ class BuildConfig(Config):
     keep: Annotated[int, Bounds(ge=MIN_KEEP)] = KEEP
     recall_target: Annotated[float, Bounds(gt=0, le=1)] = RECALL_TARGET
     exact_below: Annotated[int, Bounds(ge=0)] = EXACT_BELOW
+    index_shards: Annotated[int, Bounds(ge=1, le=10_000)] = 1
     force_publish: str = ""
     report: Annotated[pathlib.Path | None, Place("itself")] = None

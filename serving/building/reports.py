@@ -17,12 +17,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from features import files
-from features.spec import ResolvedSpec
+from features import dataset, files
 from models.training import saved
 from serving.building import card, card_text, retraining_page, trials
 from serving.building.config import Inputs
-from serving.building.gates import Gate
 
 RETRAINING = "retraining.html"
 CARD, CARD_TEXT = "card.json", "card.md"
@@ -34,64 +32,35 @@ class Making:
     """A release that is being made, or that was refused.
 
     Attributes:
-        version: Its id.
         inputs: What it is made of.
-        info: What preprocessing recorded of the examples.
-        resolved: Features of the data set.
-        gates: Gates so far.
-        forced: Reason to publish although a gate failed; "" for none.
-        index: Facts of the index; empty before there is one.
-        previous: Id of the release that serves until now; None for none.
-        previous_figures: Its figures.
+        sources: What its card is made from.
+        previous_figures: Figures of the release that serves until now.
         servables: SavedModel directories by name, to be timed.
     """
 
-    version: str
     inputs: Inputs
-    info: Mapping[str, Any]
-    resolved: ResolvedSpec
-    gates: Sequence[Gate]
-    forced: str
-    index: Mapping[str, Any]
-    previous: str | None
+    sources: card.Sources
     previous_figures: Mapping[str, Any]
     servables: Mapping[str, pathlib.Path]
 
-    @property
-    def models(self) -> dict[str, pathlib.Path]:
-        """Directories of the models by kind."""
-        pairs = {"candidate": self.inputs.candidate_model, "ranker": self.inputs.ranker_model}
-        return {kind: path for kind, path in pairs.items() if path is not None}
 
-    def evaluation(self) -> dict[str, Any]:
-        """Returns the content of metrics.json; empty without."""
-        path = self.inputs.metrics
-        if path is None:
-            return {}
-        return _read(path / "metrics.json" if path.is_dir() else path) or {}
-
-    def card(self) -> dict[str, Any]:
-        """Returns the model card."""
-        order = self.inputs.page_order
-        return card.card(
-            card.Sources(
-                version=self.version,
-                previous=self.previous,
-                info=self.info,
-                resolved=self.resolved,
-                models=self.models,
-                evaluation=self.evaluation(),
-                gates=self.gates,
-                forced=self.forced,
-                index=self.index,
-                page_order=(order and files.read_complete(order)) or {},
-            )
-        )
+def recorded(inputs: Inputs) -> dict[str, Any]:
+    """Returns what was recorded of what a release is made of, by field of its card's sources."""
+    models = {"candidate": inputs.candidate_model, "ranker": inputs.ranker_model}
+    metrics, order = inputs.metrics, inputs.page_order
+    if metrics is not None and metrics.is_dir():
+        metrics /= "metrics.json"
+    return {
+        "info": dataset.info(inputs.examples),
+        "models": {kind: path for kind, path in models.items() if path is not None},
+        "evaluation": (metrics and _read(metrics)) or {},
+        "page_order": (order and files.read_complete(order)) or {},
+    }
 
 
 def write(making: Making, directory: pathlib.Path) -> None:
     """Writes the reports of a release."""
-    made = making.card()
+    made = card.card(making.sources)
     text = json.dumps(made, indent=1, allow_nan=False) + "\n"
     files.atomic_write(directory / CARD, text)
     files.atomic_write(directory / CARD_TEXT, card_text.text(made))
@@ -107,7 +76,7 @@ def write(making: Making, directory: pathlib.Path) -> None:
 
 def refused(making: Making) -> str:
     """Returns the page of a release that a gate refused."""
-    return _page(making, making.card(), [])
+    return _page(making, card.card(making.sources), [])
 
 
 def _page(making: Making, made: Mapping[str, Any], links: Sequence[str]) -> str:
@@ -117,7 +86,7 @@ def _page(making: Making, made: Mapping[str, Any], links: Sequence[str]) -> str:
     return retraining_page.page(
         made,
         previous_figures=making.previous_figures,
-        training={kind: saved.read_history(path) for kind, path in making.models.items()},
+        training={kind: saved.read_history(path) for kind, path in making.sources.models.items()},
         steps=(steps or {}).get("steps", []),
         drift=(statistics or {}).get("drift"),
         times={
@@ -131,7 +100,7 @@ def _page(making: Making, made: Mapping[str, Any], links: Sequence[str]) -> str:
 
 def _examined(making: Making) -> pathlib.Path | None:
     """Returns the examples that have statistics: those that training and holdout are apart in."""
-    measured = making.evaluation().get("settings", {}).get("examples")
+    measured = making.sources.evaluation.get("settings", {}).get("examples")
     for path in (making.inputs.examples, measured):
         if path is not None and (pathlib.Path(path) / "statistics.json").is_file():
             return pathlib.Path(path)

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 from absl import logging
 
 from features import command, dataset, spec, tensors
 from features.catalogue import Catalogue, combined
 from features.durations import DAY_S
 from features.spec import ResolvedSpec, Side
+from features.tables.site_facts import SiteFacts
 from models.candidate.model import CandidateModel
 from serving.index.exact_search import Floats
 
@@ -47,6 +49,11 @@ class UserQueries:
             "light users": (self.watches > 0) & (self.watches < _LIGHT_WATCHES),
             "heavy users": self.watches >= _LIGHT_WATCHES,
         }
+
+    def first(self, count: int) -> "UserQueries":
+        """Returns the first of them."""
+        watches = None if self.watches is None else self.watches[:count]
+        return UserQueries(self.embeddings[:count], self.user_ids[:count], watches)
 
     def of_known_users(self, limit: int) -> Floats:
         """Returns one query of each user who had watched something, at most ``limit``.
@@ -88,6 +95,23 @@ def of_held_out_users(
     )
 
 
+def watched(examples: pathlib.Path, catalogue: Catalogue) -> npt.NDArray[np.int64]:
+    """Returns how often each video was watched when the queries were made, int64 [N].
+
+    That is of late where a day is long for the site, or where the holdout is an hour alone, and
+    else on the days of the holdout.
+    """
+    info = dataset.info(examples)
+    fewest = 1 if "held_out_from_s" in info else _FEWEST_LATELY
+    half_life_s = SiteFacts.of_info(info).half_life_s
+    lately = watched_lately(examples, catalogue, half_life_s, fewest=fewest)
+    if lately is not None:
+        return lately
+    daily = pq.read_table(examples / "video_statistics").combine_chunks()
+    from_s = int(str(info.get("measured_until_s", info["train_until_s"])))
+    return watched_then(daily, catalogue, from_s=from_s)
+
+
 def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.NDArray[np.int64]:
     """Returns how often each video was watched on the days of the holdout, int64 [N].
 
@@ -109,7 +133,11 @@ def watched_then(daily: pa.Table, catalogue: Catalogue, *, from_s: int) -> npt.N
 
 
 def watched_lately(
-    examples: pathlib.Path, catalogue: Catalogue, half_life_s: float | None
+    examples: pathlib.Path,
+    catalogue: Catalogue,
+    half_life_s: float | None,
+    *,
+    fewest: int = _FEWEST_LATELY,
 ) -> npt.NDArray[np.int64] | None:
     """Counts the newest watches of the holdout by video, where a day is long for the site.
 
@@ -120,6 +148,7 @@ def watched_lately(
         examples: Examples directory; the labels of its holdout are counted.
         catalogue: Catalogue that numbers the videos.
         half_life_s: Half-life of the site, seconds; None where it is not known.
+        fewest: Watches that are enough to tell how spread they are, 1 or more.
 
     Returns:
         int64 [N], watches of the last half-life, of more where that holds hardly any; None where
@@ -128,11 +157,9 @@ def watched_lately(
     if half_life_s is None or half_life_s >= DAY_S:
         return None
     holdout = dataset.load(examples, spec.CANDIDATE, "holdout", ["time", "label_video_id"])
-    if len(holdout["time"]) < _FEWEST_LATELY:
+    if len(holdout["time"]) < fewest:
         return None
-    first = min(
-        int(holdout["time"].max() - half_life_s), int(np.sort(holdout["time"])[-_FEWEST_LATELY])
-    )
+    first = min(int(holdout["time"].max() - half_life_s), int(np.sort(holdout["time"])[-fewest]))
     labels = holdout["label_video_id"][holdout["time"] >= first]
     rows = catalogue.rows(pa.array([label.decode() for label in labels.tolist()], pa.string()))
     return np.bincount(rows[rows >= 0], minlength=len(catalogue)).astype(np.int64)

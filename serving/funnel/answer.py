@@ -264,14 +264,15 @@ class Answer:
         nominations: dict[str, Nominations] = {}
         for name, outcome in outcomes.items():
             if isinstance(outcome, errors.FilterError):
-                # Another one: an error that its own traceback leads to is a cycle, which would hold
-                # the release.
+                # Another one: with its own traceback it is a cycle, which would hold the release.
                 raise errors.FilterError(str(outcome))
             if isinstance(outcome, Exception):
                 is_known = isinstance(outcome, errors.ServingError)
                 logging.error("Source %s failed.", name, exc_info=None if is_known else outcome)
                 self.ladder.fall(name, outcome)
                 outcome = NOTHING
+            if outcome.lacking:
+                self.ladder.fall("index_shards", outcome.lacking)
             nominations[name] = outcome
         return nominations
 
@@ -290,7 +291,6 @@ class Answer:
             uploads = self.release.catalogue.upload_times[gathered.rows]
             return candidates.by_watches(gathered, self._rates, uploads), {}
         if self._related_to is not None:
-            # Ranked for a viewer of whom something is known.
             is_ranked = len(gathered) > 0 and not self.viewer.is_unknown and not self._is_popular
             said = self._predictions(gathered) if is_ranked else {}
             return candidates.related_order(gathered, said.get(VALUE)), said

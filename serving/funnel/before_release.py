@@ -38,11 +38,13 @@ class NoIndex:
     Attributes:
         kind: ``none``.
         dimension: 1: there is but the bias that says so.
+        answering: 1.
         embeddings: float32 [N, 1].
     """
 
     kind = "none"
     dimension = 1
+    answering = 1.0
 
     def __init__(self, videos: int) -> None:
         self.embeddings = np.full((videos, 1), signatures.UNREACHABLE_BIAS, np.float32)

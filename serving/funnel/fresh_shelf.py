@@ -69,12 +69,23 @@ class ShelvedIndex:
         self.dimension = index.dimension
         self.embeddings = StackedRows(index.embeddings, embeddings)
 
+    @property
+    def answering(self) -> float:
+        """Share of the videos of the index that answer."""
+        return self._index.answering
+
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
         """Returns the best of index and shelf, as :meth:`serving.index.index.Index.search` does."""
-        rows, scores = self._index.search(queries, min(k, len(self._index)))
+        try:
+            rows, scores = self._index.search(queries, min(k, len(self._index)))
+        except errors.IndexPartialError as partial:
+            rows, scores = self._merged(queries, k, partial.rows, partial.scores)
+            raise errors.IndexPartialError(
+                str(partial), rows=rows, scores=scores, answered=partial.answered
+            ) from None
         return self._merged(queries, k, rows, scores)
 
     def _merged(self, queries: Floats, k: int, rows: Rows, scores: Floats) -> tuple[Rows, Floats]:

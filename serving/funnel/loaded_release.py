@@ -29,7 +29,8 @@ from serving.funnel.page_order import PageOrder
 from serving.funnel.sources import Popular
 from serving.funnel.viewer import HOME, Profiles, Viewer, with_vectors
 from serving.history.user_history import UserHistory, unknown_user
-from serving.index.index import Index, VideoIndex
+from serving.index.index import Index, VideoIndex, search_what_answers
+from serving.index.shards import Opener
 from serving.live.state import LiveState, Rates
 from serving.live.view import LiveView
 from serving.ordering import page_value
@@ -283,26 +284,25 @@ class LoadedRelease:
         """Answers a few requests of nobody, so that the first real one is not the slow one.
 
         Raises:
-            ModelError: It cannot answer, so it must not serve.
+            ModelError, IndexPartialError: It cannot answer, so it must not serve.
         """
         for _ in range(_WARM_UP_ROUNDS):
             self.probe()
 
     def probe(self) -> None:
-        """Makes one real prediction with every model; raises ModelError where one fails."""
+        """Makes one real prediction with every model; raises where one, or all the index, fails."""
         if self.query_tower is None:
             return
         viewer = self.viewer(unknown_user(""), now=int(time.time()), context={"surface": HOME})
         query = self.embed(viewer)
-        count = min(_WARM_UP_CANDIDATES, len(self.index))
-        rows, scores = self.index.search(query[np.newaxis], max(count, 1))
-        if self.ranker is not None and count:
+        rows, scores, _ = search_what_answers(self.index, query, _WARM_UP_CANDIDATES)
+        if self.ranker is not None and len(rows):
             candidates = Candidates(
-                rows=rows[0],
+                rows=rows,
                 source_names=(sources.RETRIEVAL,),
-                source_bits=np.ones(len(rows[0]), np.int64),
-                source_scores=scores,
-                retrieval_scores=scores[0],
+                source_bits=np.ones(len(rows), np.int64),
+                source_scores=scores[np.newaxis],
+                retrieval_scores=scores,
             )
             self.expected_watch_times(viewer, candidates)
 
@@ -313,6 +313,7 @@ def load(
     *,
     backend: Backend,
     regional_watches: Callable[[], pa.Table | None] = lambda: None,
+    open_shards: Opener | None = None,
 ) -> LoadedRelease:
     """Loads, verifies and warms up a release.
 
@@ -322,6 +323,7 @@ def load(
         backend: Runner of its models.
         regional_watches: Function that returns ``region, video_id, watches`` of the last days, None
             where not known.
+        open_shards: As of :meth:`serving.index.index.Index.load`.
 
     Raises:
         InputError: It is incomplete, altered or mixed.
@@ -333,12 +335,10 @@ def load(
     catalogue = Catalogue(pq.read_table(on_disk.videos / "videos.parquet").combine_chunks())
     daily = pq.read_table(on_disk.videos / "video_statistics.parquet")
     # The manifest's checksums were compared a moment ago.
-    index = Index.load(on_disk.index, hash_contents=False)
+    index = Index.load(on_disk.index, hash_contents=False, open_shards=open_shards)
     _require_same_videos(version, index, catalogue)
     _require_rules(version, catalogue)
-    logging.info(
-        "Release %s: %d videos indexed (%s); loading models.", version, len(index), index.kind
-    )
+    logging.info("Release %s: %d videos (%s); loading models.", version, len(index), index.kind)
     built = Built(catalogue=catalogue, index=index, daily=daily, regional=regional_watches())
     opened = tuple(source.of(built) for source in sources.SOURCES)
     resolved = ResolvedSpec.load(on_disk.videos)

@@ -21,14 +21,16 @@ class Nominations:
     Attributes:
         rows: int32 [n], rows of the catalogue, each once, best first.
         scores: float32 [n], descending; comparable within the source only.
+        lacking: What the source had to do without; "" for nothing.
     """
 
     rows: np.ndarray
     scores: np.ndarray
+    lacking: str = ""
 
     def head(self, limit: int) -> "Nominations":
         """Returns the best ones."""
-        return Nominations(self.rows[:limit], self.scores[:limit])
+        return Nominations(self.rows[:limit], self.scores[:limit], self.lacking)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,8 @@ import threading
 import cachetools
 import numpy as np
 
-FULL, NO_RANKER, NO_HISTORY = "full", "no_ranker", "no_history"
+FULL, PART_OF_INDEX = "full", "part_of_index"
+NO_RANKER, NO_HISTORY = "no_ranker", "no_history"
 LAST_EMBEDDING, NO_RETRIEVAL, POPULAR = "last_embedding", "no_retrieval", "popular"
 
 
@@ -37,6 +38,11 @@ class Rung:
 # Best first. Without a part that none of them names an answer is still whole.
 LADDER = (
     Rung(FULL, "candidates of all sources, ranked by expected watch time"),
+    Rung(
+        PART_OF_INDEX,
+        "shards of the index are lost: retrieved among the videos of the others",
+        without=("index_shards",),
+    ),
     Rung(
         NO_RANKER,
         "candidates of all sources, by a learned order or by retrieval score: no ranker, or it "

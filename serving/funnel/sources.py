@@ -31,7 +31,7 @@ from serving.funnel.nominations import (
     Question,
     Source,
 )
-from serving.index.index import VideoIndex
+from serving.index.index import VideoIndex, search_what_answers
 from serving.live.view import LiveView
 from serving.servables import signatures
 
@@ -58,13 +58,13 @@ class Retrieval(Source):
         # Of the excluded videos, many are exactly what a search finds first.
         k = min(limit + min(len(question.excluded), limit), len(self._index))
         while True:
-            rows, scores = self._index.search(question.embedding[np.newaxis], k)
+            rows, scores, lacking = search_what_answers(self._index, question.embedding, k)
             # The rest has no embedding: it comes last, and only because nothing else is left.
-            valid = (rows[0] >= 0) & (scores[0] > signatures.UNREACHABLE_BIAS / 2)
-            nominations = Nominations(rows[0][valid], scores[0][valid])
-            keep = question.allowed(nominations.rows)
+            valid = (rows >= 0) & (scores > signatures.UNREACHABLE_BIAS / 2)
+            rows, scores = rows[valid], scores[valid]
+            keep = question.allowed(rows)
             if keep.sum() >= limit or k >= len(self._index) or not valid.all():
-                return Nominations(nominations.rows[keep], nominations.scores[keep]).head(limit)
+                return Nominations(rows[keep], scores[keep], lacking).head(limit)
             k = min(4 * k, len(self._index))
 
 

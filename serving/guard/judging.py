@@ -1,22 +1,31 @@
 """Whether a new release exceeds its limits, by tests that may be asked at every look.
 
-Five tests share the error: failed, empty and degraded requests against a limit
+Six tests share the error: failed, empty and degraded requests against a limit
 (:func:`models.evaluation.sequential.log_evidence_above`, exact), clicked pages and watched seconds
-per page against the release before (:func:`models.evaluation.sequential.difference` over groups of
-users).
+per page, these as they are known soon and later, against the release before
+(:func:`models.evaluation.sequential.difference` over groups of users).
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from scipy import stats
 
 from models.evaluation import sequential
+from serving.guard import tallies
 from serving.guard.config import GuardConfig
 from serving.guard.tallies import DEGRADED, EMPTY, FAILED, Tally
 
-_TESTS = 5
+_TESTS = 6
 _SURE = 0.95
+_SOON, _LATE = tallies.PAGES, tallies.LATE_PAGES
+# What came of pages: its words, its row, and the row of the pages.
+_OUTCOMES = (
+    ("clicked pages per page", tallies.CLICKED, _SOON),
+    ("seconds watched per page", tallies.WATCHED, _SOON),
+    ("seconds watched per page after some minutes", tallies.LATE_WATCHED, _LATE),
+)
 # Pages at which clicks and seconds are compared most sharply.
 _PLANNED_PAGES = 2_000
 _WORDS = {
@@ -69,10 +78,7 @@ def breaches(new: Tally, before: Tally, config: GuardConfig) -> list[Breach]:
     }
     two = (new, before)
     seen = [_share(kind, limit, two, config) for kind, limit in limits.items()]
-    seen += [
-        _fall("clicked pages per page", 1, two, config),
-        _fall("seconds watched per page", 2, two, config),
-    ]
+    seen += [_fall(what, rows, two, config) for what, *rows in _OUTCOMES]
     return [breach for breach in seen if breach is not None]
 
 
@@ -98,26 +104,28 @@ def _share(
     return Breach(what=_WORDS[kind], value=value, before=earlier, limit=limit, pages=new.requests)
 
 
-def _fall(what: str, row: int, two: tuple[Tally, Tally], config: GuardConfig) -> Breach | None:
+def _fall(
+    what: str, rows: Sequence[int], two: tuple[Tally, Tally], config: GuardConfig
+) -> Breach | None:
     """Tells of outcomes per page that fell by more than is allowed."""
-    new, before = two
-    if min(new.known_outcomes, before.known_outcomes) < config.least_outcomes:
+    (came, pages), (came_before, pages_before) = (one.outcomes[rows] for one in two)
+    if min(pages.sum(), pages_before.sum()) < config.least_outcomes:
         return None
     kept = 1 - config.max_fall
     change = sequential.difference(
-        (new.outcomes[row], new.outcomes[0]),
-        (kept * before.outcomes[row], before.outcomes[0]),
-        pages=new.known_outcomes,
+        (came, pages),
+        (kept * came_before, pages_before),
+        pages=float(pages.sum()),
         planned_pages=_PLANNED_PAGES,
         alpha=config.alpha / _TESTS,
     )
     if not change.high < 0:
         return None
-    earlier = float(before.outcomes[row].sum() / before.known_outcomes)
+    earlier = float(came_before.sum() / pages_before.sum())
     return Breach(
         what=what,
-        value=float(new.outcomes[row].sum() / new.known_outcomes),
+        value=float(came.sum() / pages.sum()),
         before=earlier,
         limit=kept * earlier,
-        pages=new.known_outcomes,
+        pages=float(pages.sum()),
     )

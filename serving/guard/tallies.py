@@ -2,8 +2,9 @@
 
 A page is whole, degraded (a part failed or was late), empty, or a request failed. What came of a
 page is known when it is ``outcome_s`` old: whether anything of it was clicked, and the seconds
-that were reported as watched by then. Pages of all releases get the same time, so they compare,
-though what is watched later is not in it.
+that were reported as watched by then. A watch is reported when it ends, so the seconds are counted
+once more when a page is ``late_s`` old: soon enough to act, and late enough to see whole watches.
+Pages of all releases get the same times, so they compare.
 
 Users are hashed to :data:`GROUPS` groups, the same on every server, and outcomes summed by group:
 a user's pages are alike, and groups are not.
@@ -30,7 +31,8 @@ Floats = npt.NDArray[np.float64]
 GROUPS = 256
 WHOLE, DEGRADED, EMPTY, FAILED = "whole", "degraded", "empty", "failed"
 KINDS = (WHOLE, DEGRADED, EMPTY, FAILED)
-_OUTCOMES = ("pages", "clicked", "watched_s")
+_OUTCOMES = ("pages", "clicked", "watched_s", "late_pages", "late_watched_s")
+PAGES, CLICKED, WATCHED, LATE_PAGES, LATE_WATCHED = range(len(_OUTCOMES))
 # Pages whose outcome is waited for; of more, the oldest are done early.
 _MOST_PAGES = 200_000
 
@@ -41,12 +43,12 @@ class Tally:
 
     Attributes:
         kinds: float64 [4], requests by :data:`KINDS`.
-        outcomes: float64 [3, GROUPS]: pages whose outcome is known, those of them with a click or
-            watch, seconds watched.
+        outcomes: float64 [5, GROUPS]: pages whose outcome is known, those of them with a click or
+            watch, seconds watched; pages whose late outcome is known, seconds watched of these.
     """
 
     kinds: Floats = dataclasses.field(default_factory=lambda: np.zeros(len(KINDS)))
-    outcomes: Floats = dataclasses.field(default_factory=lambda: np.zeros((3, GROUPS)))
+    outcomes: Floats = dataclasses.field(default_factory=lambda: np.zeros((len(_OUTCOMES), GROUPS)))
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.kinds + other.kinds, self.outcomes + other.outcomes)
@@ -66,7 +68,7 @@ class Tally:
     @property
     def known_outcomes(self) -> float:
         """Number of pages whose outcome is known."""
-        return float(self.outcomes[0].sum())
+        return float(self.outcomes[PAGES].sum())
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values; groups are summed up by nobody who reads them."""
@@ -78,8 +80,8 @@ class Tally:
         """Inverse of :meth:`to_json`; raises ValueError or KeyError of anything else."""
         kinds = np.array([float(values[kind]) for kind in KINDS])
         outcomes = np.array([values[name] for name in _OUTCOMES], np.float64)
-        if outcomes.shape != (3, GROUPS) or not np.isfinite(outcomes).all():
-            raise ValueError(f"outcomes must be 3 lists of {GROUPS} numbers.")
+        if outcomes.shape != (len(_OUTCOMES), GROUPS) or not np.isfinite(outcomes).all():
+            raise ValueError(f"outcomes must be {len(_OUTCOMES)} lists of {GROUPS} numbers.")
         return cls(kinds, outcomes)
 
 
@@ -94,7 +96,7 @@ class _Waiting:
 
     release_id: str
     group: int
-    known_at: float
+    shown_at: float
     clicked: bool = False
     watched_s: float = 0.0
 
@@ -106,12 +108,14 @@ class Counting:
         process: Name of this process, or of those together, and their start: counts of another one
             start anew.
         outcome_s: Age at which the outcome of a page is known, seconds.
+        late_s: Age at which its late outcome is, seconds.
     """
 
     def __init__(
         self,
         *,
         outcome_s: float,
+        late_s: float,
         clock: Callable[[], float],
         shared: pathlib.Path | None = None,
     ) -> None:
@@ -119,17 +123,20 @@ class Counting:
 
         Args:
             outcome_s: Age at which the outcome of a page is known, seconds.
+            late_s: Age at which its late outcome is, seconds; counted as ``outcome_s`` if below.
             clock: Clock of the server, Unix seconds.
             shared: Directory of processes side by side, see :mod:`serving.process.sharing`.
         """
         name = f"{os.getpid()}-{os.urandom(6).hex()}"
         self.process = shared.name if shared else name
-        self.outcome_s = outcome_s
+        self.outcome_s, self.late_s = outcome_s, max(outcome_s, late_s)
         self._file = shared / f"guard-{name}.json" if shared else None
         self._clock = clock
         self._lock = threading.Lock()
         self._tallies: dict[str, Tally] = collections.defaultdict(Tally)
-        self._waiting: collections.OrderedDict[str, _Waiting] = collections.OrderedDict()
+        # In the order of their times: pages whose outcome is not known, and the late one alone.
+        self._young: collections.OrderedDict[str, _Waiting] = collections.OrderedDict()
+        self._older: collections.OrderedDict[str, _Waiting] = collections.OrderedDict()
 
     def request(self, release_id: str, kind: str) -> None:
         """Counts a request that was answered by a release, or failed."""
@@ -139,8 +146,7 @@ class Counting:
     def page(self, release_id: str, *, page_id: str, user_id: str) -> None:
         """Waits for what comes of a page that was shown."""
         with self._lock:
-            known_at = self._clock() + self.outcome_s
-            self._waiting[page_id] = _Waiting(release_id, group_of(user_id), known_at)
+            self._young[page_id] = _Waiting(release_id, group_of(user_id), self._clock())
             self._settle()
 
     def engaged(self, pages: Iterable[tuple[str, float]]) -> None:
@@ -148,7 +154,7 @@ class Counting:
         with self._lock:
             self._settle()
             for page_id, watched_s in pages:
-                waiting = self._waiting.get(page_id)
+                waiting = self._young.get(page_id) or self._older.get(page_id)
                 if waiting is not None:
                     waiting.clicked = True
                     waiting.watched_s += watched_s
@@ -184,15 +190,32 @@ class Counting:
             return {name: tally + Tally() for name, tally in self._tallies.items()}
 
     def _settle(self) -> None:
-        """Takes in outcomes that are known; pages wait in the order of their times."""
+        """Takes in outcomes that are known; those of the oldest early where too many wait."""
         now = self._clock()
-        while self._waiting:
-            page_id, waiting = next(iter(self._waiting.items()))
-            if waiting.known_at > now and len(self._waiting) <= _MOST_PAGES:
-                return
-            del self._waiting[page_id]
-            outcomes = self._tallies[waiting.release_id].outcomes
-            outcomes[:, waiting.group] += (1.0, waiting.clicked, waiting.watched_s)
+        while self._older and (self._is_full() or self._age(self._older, now) >= self.late_s):
+            self._count(self._older.popitem(last=False)[1], is_late=True)
+        while self._young and (self._is_full() or self._age(self._young, now) >= self.outcome_s):
+            is_full = self._is_full()
+            page_id, waiting = self._young.popitem(last=False)
+            self._count(waiting, is_late=False)
+            if is_full or now - waiting.shown_at >= self.late_s:
+                self._count(waiting, is_late=True)
+            else:
+                self._older[page_id] = waiting
+
+    def _is_full(self) -> bool:
+        return len(self._young) + len(self._older) > _MOST_PAGES
+
+    @staticmethod
+    def _age(pages: Mapping[str, _Waiting], now: float) -> float:
+        return now - next(iter(pages.values())).shown_at
+
+    def _count(self, waiting: _Waiting, *, is_late: bool) -> None:
+        outcomes = self._tallies[waiting.release_id].outcomes[:, waiting.group]
+        if is_late:
+            outcomes[LATE_PAGES:] += (1.0, waiting.watched_s)
+        else:
+            outcomes[:LATE_PAGES] += (1.0, waiting.clicked, waiting.watched_s)
 
 
 def _plain(tallies: Mapping[str, Tally]) -> dict[str, dict[str, Any]]:

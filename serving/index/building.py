@@ -13,6 +13,7 @@ import os
 import pathlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,8 @@ from serving.index import tuning as index_tuning
 from serving.index.exact_search import Floats
 
 RECALL_K = 200
-_SELF_TEST_QUERIES = 20
-_SELF_TEST_K = 50
+SELF_TEST_QUERIES = 20
+SELF_TEST_K = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class IndexReport:
     """What a build chose, and how well it searches.
 
     Attributes:
-        kind: ``exact`` or ``scann``.
+        kind: ``exact`` or ``scann``; of an index in shards how many are of which.
         count: Number of videos, N.
         dimension: Dimension D + 1 of a row, the softmax bias last.
         k: Number of results per query that recall is about.
@@ -107,7 +108,7 @@ def build(
     )
     settings = trials[-1].search
     searcher = _searcher(embeddings, scann, settings)
-    held_out = np.arange(len(tuning_queries)) % 2 == (1 if len(tuning_queries) > 1 else 0)
+    held_out = is_held_out(len(tuning_queries))
     report = _measure(
         searcher,
         embeddings,
@@ -120,8 +121,8 @@ def build(
     if scann:
         (path / index_files.SCANN).mkdir()
         scann.serialize(str(path / index_files.SCANN))
-    queries = tuning_queries[held_out][:_SELF_TEST_QUERIES]
-    truth, _ = exact_search.search(embeddings, queries, _SELF_TEST_K)
+    queries = tuning_queries[held_out][:SELF_TEST_QUERIES]
+    truth, _ = exact_search.search(embeddings, queries, SELF_TEST_K)
     retrieved, _ = searcher(queries, truth.shape[1])
     index_files.write(
         path,
@@ -141,6 +142,26 @@ def build(
         ),
     )
     return report
+
+
+def is_held_out(count: int) -> npt.NDArray[np.bool_]:
+    """Returns which of so many queries measure recall, bool [Q]; the others are tuned on."""
+    return np.arange(count) % 2 == (1 if count > 1 else 0)
+
+
+def recall_figures(
+    recalls: npt.NDArray[np.float64], slices: Mapping[str, npt.NDArray[np.bool_]]
+) -> dict[str, Any]:
+    """Returns the fields of a report that tell of recall.
+
+    Args:
+        recalls: float64 [Q], of each query.
+        slices: Name to bool [Q].
+    """
+    mean = float(recalls.mean())
+    by_slice = {name: float(recalls[mask].mean()) for name, mask in slices.items() if mask.any()}
+    worst = min([mean, *by_slice.values()])
+    return {"recall": mean, "worst_slice_recall": worst, "slices": by_slice}
 
 
 def _searcher(
@@ -175,7 +196,6 @@ def _measure(
     truth, _ = exact_search.search(embeddings, queries, k)
     retrieved, _ = searcher(queries, k)
     recalls = exact_search.recall_per_query(retrieved, truth)
-    by_slice = {name: float(recalls[mask].mean()) for name, mask in slices.items() if mask.any()}
     times_ms = index_tuning.query_times_ms(searcher, queries, k)
     return IndexReport(
         kind="exact" if trials[-1].partitioning is None else "scann",
@@ -183,9 +203,7 @@ def _measure(
         dimension=embeddings.shape[1],
         k=k,
         num_queries=len(queries),
-        recall=float(recalls.mean()),
-        worst_slice_recall=min([float(recalls.mean()), *by_slice.values()]),
-        slices=by_slice,
+        **recall_figures(recalls, slices),
         mean_ms=float(times_ms.mean()),
         p99_ms=float(np.percentile(times_ms, 99)),
         exact_ms=next(trial.mean_ms for trial in trials if trial.partitioning is None),

@@ -57,12 +57,14 @@ def top_k(scores: Floats, k: int) -> tuple[Rows, Floats]:
     """Returns columns int32 [Q, k] and values float32 [Q, k] of the k largest, largest first.
 
     Args:
-        scores: float32 [Q, N], N at least k. Equal values come in the order of their columns.
+        scores: float32 [Q, N], N at least k. Equal values come in the order of their columns, also
+            where only some of them are among the k.
         k: Number of values per row, in [0, N].
     """
     count = scores.shape[1]
     if k < count:
         retrieved = np.argpartition(scores, count - k, axis=1)[:, count - k :]
+        _take_first_of_equals(scores, retrieved)
         retrieved.sort(axis=1)
     else:
         retrieved = np.broadcast_to(np.arange(count), scores.shape)
@@ -70,6 +72,18 @@ def top_k(scores: Floats, k: int) -> tuple[Rows, Floats]:
     order = np.argsort(-values, axis=1, kind="stable")
     columns = np.take_along_axis(retrieved, order, axis=1).astype(np.int32)
     return columns, np.take_along_axis(values, order, axis=1)
+
+
+def _take_first_of_equals(scores: Floats, retrieved: npt.NDArray[np.int64]) -> None:
+    """Where more columns equal the k-th value than are retrieved, those are made the first."""
+    k = retrieved.shape[1]
+    if not k:
+        return
+    least = np.take_along_axis(scores, retrieved, axis=1).min(axis=1)
+    for row in np.flatnonzero((scores >= least[:, np.newaxis]).sum(axis=1) > k):
+        larger = np.flatnonzero(scores[row] > least[row])
+        equal = np.flatnonzero(scores[row] == least[row])
+        retrieved[row] = np.concatenate([larger, equal[: k - len(larger)]])
 
 
 def recall_per_query(retrieved: Rows, truth: Rows) -> npt.NDArray[np.float64]:

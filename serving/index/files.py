@@ -6,6 +6,7 @@
 ``embeddings.npy``          exact vectors, float32 [N, D + 1]; absent where ScaNN's copy is equal
 ``scann/``                  ScaNN's files, if it does the searching
 ``self_test_*.npy``         queries and the rows that exact search found for them
+``shards/NUMBER/``          of an index in shards, instead of ids and vectors: such a directory each
 ==========================  ======================================================================
 
 Nothing here is ever unpickled: ScaNN's own docids would be a pickle, so none are given to it, and
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features import command, files
-from serving.index.exact_search import Floats, Rows
+from serving.index import shards
+from serving.index.exact_search import Floats, Rows, RowsByNumber
 from serving.release import checksums, mapping
 
 INDEX_JSON = "index.json"
 SCANN = "scann"
+SHARDED = "sharded"  # A kind of index.
 _FORMAT = 1
 _VIDEO_IDS = "video_ids.parquet"
 _EMBEDDINGS = "embeddings.npy"
@@ -50,25 +53,26 @@ class IndexFiles:
 
     Attributes:
         video_ids: string [N], unique.
-        embeddings: float32 [N, D + 1], finite.
+        embeddings: float32 [N, D + 1], finite; of an index in shards those of all by number.
         self_test_queries: float32 [S, D + 1], queries whose answers are known.
         self_test_rows: int32 [S, K], what exact search found.
         details: Way to search, and how well it does; plain values for JSON.
     """
 
     video_ids: pa.Array
-    embeddings: Floats
+    embeddings: RowsByNumber
     self_test_queries: Floats
     self_test_rows: Rows
     details: Mapping[str, Any]
 
 
 def write(directory: pathlib.Path, content: IndexFiles) -> None:
-    """Writes everything beside ScaNN's files, which must be there already; index.json last."""
-    table = pa.table({"video_id": content.video_ids})
-    pq.write_table(table, directory / _VIDEO_IDS, compression="zstd")
-    if not _same_vectors(directory / _SCANN_EMBEDDINGS, content.embeddings):
-        np.save(directory / _EMBEDDINGS, content.embeddings, allow_pickle=False)
+    """Writes everything beside files of ScaNN or shards, there already; index.json last."""
+    if isinstance(content.embeddings, np.ndarray):
+        table = pa.table({"video_id": content.video_ids})
+        pq.write_table(table, directory / _VIDEO_IDS, compression="zstd")
+        if not _same_vectors(directory / _SCANN_EMBEDDINGS, content.embeddings):
+            np.save(directory / _EMBEDDINGS, content.embeddings, allow_pickle=False)
     np.save(directory / _SELF_TEST_QUERIES, content.self_test_queries, allow_pickle=False)
     np.save(directory / _SELF_TEST_ROWS, content.self_test_rows, allow_pickle=False)
     body = {"format": _FORMAT, **content.details, "files": checksums.of_tree(directory)}
@@ -94,19 +98,59 @@ def read(directory: str | os.PathLike[str], *, hash_contents: bool = True) -> In
     )
     if difference:
         raise _refused(path, difference)
-    vectors = _EMBEDDINGS if (path / _EMBEDDINGS).is_file() else _SCANN_EMBEDDINGS
+    video_ids, embeddings = _videos_of_shards(path, details) or _videos(path)
     content = IndexFiles(
-        video_ids=pq.read_table(path / _VIDEO_IDS)["video_id"].combine_chunks(),
-        embeddings=mapping.opened(path / vectors),
+        video_ids=video_ids,
+        embeddings=embeddings,
         # allow_pickle=False refuses an array of objects, the one pickle a .npy can hold.
         self_test_queries=np.load(path / _SELF_TEST_QUERIES, allow_pickle=False),
         self_test_rows=np.load(path / _SELF_TEST_ROWS, allow_pickle=False),
         details=details,
     )
-    problem = inconsistency(content.video_ids, content.embeddings)
+    problem = (
+        inconsistency(video_ids, embeddings)
+        if isinstance(embeddings, np.ndarray)
+        else _problem_of_ids(video_ids)  # The rest was looked at shard by shard.
+    )
     if problem:
         raise _refused(path, problem)
     return content
+
+
+def shard_directories(path: pathlib.Path, count: int) -> list[pathlib.Path]:
+    """Returns where each shard of an index is."""
+    return [path / "shards" / f"{number:04d}" for number in range(count)]
+
+
+def read_shards(directories: Sequence[pathlib.Path]) -> tuple[pa.Array, shards.InterleavedRows]:
+    """Returns ids string [N] and vectors float32 [N, D + 1] of all shards, in the order of rows.
+
+    Raises:
+        IndexRefusedError: See :func:`read`; also where shards do not fit together.
+    """
+    contents = [read(directory, hash_contents=False) for directory in directories]
+    sizes = [len(content.video_ids) for content in contents]
+    widths = {content.embeddings.shape[1] for content in contents}
+    if sizes != shards.sizes_of(sum(sizes), len(sizes)) or len(widths) > 1:
+        reason = f"its shards of {sizes} videos, {sorted(widths)} wide, are not of one index"
+        raise _refused(directories[0].parent, reason)
+    vectors = [np.asarray(content.embeddings) for content in contents]
+    ids = [content.video_ids for content in contents]
+    return shards.interleaved_ids(ids), shards.InterleavedRows(vectors)
+
+
+def _videos(path: pathlib.Path) -> tuple[pa.Array, Floats]:
+    vectors = _EMBEDDINGS if (path / _EMBEDDINGS).is_file() else _SCANN_EMBEDDINGS
+    ids = pq.read_table(path / _VIDEO_IDS)["video_id"].combine_chunks()
+    return ids, mapping.opened(path / vectors)
+
+
+def _videos_of_shards(
+    path: pathlib.Path, details: Mapping[str, Any]
+) -> tuple[pa.Array, shards.InterleavedRows] | None:
+    if details["kind"] != SHARDED:
+        return None
+    return read_shards(shard_directories(path, details["shards"]))
 
 
 def inconsistency(video_ids: pa.Array, embeddings: Floats) -> str:
@@ -115,16 +159,18 @@ def inconsistency(video_ids: pa.Array, embeddings: Floats) -> str:
         return f"embeddings must be float32 [N, D + 1], got {embeddings.dtype} {embeddings.shape}"
     if len(video_ids) != len(embeddings):
         return f"there are {len(video_ids)} video ids for {len(embeddings)} embeddings"
-    if not len(embeddings):
+    bad = num_not_finite(embeddings)
+    return _problem_of_ids(video_ids) or (f"{bad} embeddings hold NaN or infinity" if bad else "")
+
+
+def _problem_of_ids(video_ids: pa.Array) -> str:
+    if not len(video_ids):
         return "there are no videos"
     if video_ids.null_count:
         return f"{video_ids.null_count} video ids are null"
     distinct = len(pc.unique(video_ids))
     if distinct != len(video_ids):
         return f"{len(video_ids) - distinct} video ids are repeated"
-    bad = num_not_finite(embeddings)
-    if bad:
-        return f"{bad} embeddings hold NaN or infinity"
     return ""
 
 

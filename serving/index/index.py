@@ -11,14 +11,15 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from serving.index import exact_search
+from serving import errors
+from serving.index import exact_search, shards
 from serving.index import files as index_files
 from serving.index import tuning as index_tuning
 from serving.index.exact_search import Floats, Rows, RowsByNumber
@@ -44,10 +45,34 @@ class VideoIndex(Protocol):
     def embeddings(self) -> RowsByNumber:
         """float32 [N, D + 1]."""
 
+    @property
+    def answering(self) -> float:
+        """Share of the videos that the last search looked at, in [0, 1]."""
+
     def __len__(self) -> int: ...
 
     def search(self, queries: Floats, k: int) -> tuple[Rows, Floats]:
         """Returns rows and scores, best first, as :meth:`Index.search` does."""
+
+
+def search_what_answers(index: VideoIndex, query: Floats, k: int) -> tuple[Rows, Floats, str]:
+    """Returns rows and scores of one query, and what is missing from them: "" for nothing.
+
+    Args:
+        index: Index that may have lost some of its shards.
+        query: float32 [D + 1].
+        k: Number of results.
+
+    Raises:
+        IndexPartialError: All of them are lost.
+    """
+    try:
+        rows, scores = index.search(query[np.newaxis], k)
+    except errors.IndexPartialError as partial:
+        if not partial.answered:
+            raise
+        return partial.rows[0], partial.scores[0], str(partial)
+    return rows[0], scores[0], ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,12 +82,12 @@ class Index:
     Attributes:
         video_ids: string [N]; row i is row i of the embeddings.
         embeddings: float32 [N, D + 1], read-only.
-        kind: ``exact``, ``scann``, or ``exact_fallback`` where ScaNN could not load.
+        kind: ``exact``, ``scann``, ``exact_fallback`` where ScaNN could not load, or ``sharded``.
         details: The content of ``index.json``.
     """
 
     video_ids: pa.Array
-    embeddings: Floats
+    embeddings: RowsByNumber
     kind: str
     details: Mapping[str, Any]
     _searcher: index_tuning.Searcher = dataclasses.field(repr=False)
@@ -85,9 +110,18 @@ class Index:
 
         Returns:
             Rows int32 [Q, min(k, N)], and exact scores float32 of the same shape.
+
+        Raises:
+            IndexPartialError: Some shards of the index did not answer.
         """
         self._require_queries(queries, k)
         return self._searcher(queries, k)
+
+    @property
+    def answering(self) -> float:
+        """Share of the videos that the last search looked at; below 1 where shards are lost."""
+        searcher = self._searcher
+        return searcher.answering if isinstance(searcher, shards.Sharded) else 1.0
 
     @property
     def repeat_bias(self) -> float:
@@ -118,7 +152,13 @@ class Index:
             raise ValueError("queries must be finite, got NaN or infinity.")
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], *, hash_contents: bool = True) -> "Index":
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        *,
+        hash_contents: bool = True,
+        open_shards: shards.Opener | None = None,
+    ) -> "Index":
         """Loads an index and proves that it is the one that was built.
 
         Args:
@@ -126,26 +166,25 @@ class Index:
                 been moved.
             hash_contents: Whether contents are hashed; off only where the caller has just verified
                 every file.
+            open_shards: Opener of the shards of an index in shards; None loads all of them here.
 
         Raises:
             IndexRefusedError: A file is missing, was changed or added, ids and vectors do not
                 fit together, or the self-test queries do not find what they must.
         """
         content = index_files.read(directory, hash_contents=hash_contents)
-        kind, embeddings = content.details["kind"], content.embeddings
-        searcher = None
-        if kind == "scann":
-            searcher = _load_scann(pathlib.Path(directory) / index_files.SCANN, content)
-            kind = "scann" if searcher else "exact_fallback"
-        embeddings.setflags(write=False)
+        kind, searcher = _searcher(pathlib.Path(directory), content, open_shards or ShardsInTurn)
         loaded = cls(
             video_ids=content.video_ids,
-            embeddings=embeddings,
+            embeddings=content.embeddings,
             kind=kind,
             details=content.details,
-            _searcher=searcher or functools.partial(exact_search.search, embeddings),
+            _searcher=searcher,
         )
-        loaded.self_test(content.self_test_queries, content.self_test_rows)
+        try:
+            loaded.self_test(content.self_test_queries, content.self_test_rows)
+        except errors.IndexPartialError as partial:  # Each shard passes its own, where it loads.
+            logging.error("The index serves in part: %s", partial)
         return loaded
 
     def self_test(self, queries: Floats, truth: Rows) -> None:
@@ -175,17 +214,63 @@ class Index:
             )
 
 
+class ShardsInTurn(shards.Sharded):
+    """Shards in this process, one asked after the other: an :data:`shards.Opener`."""
+
+    def __init__(
+        self, directories: Sequence[pathlib.Path], sizes: Sequence[int], *, kept: bool = True
+    ) -> None:
+        """Loads the shards.
+
+        Args:
+            directories: Directories of the shards.
+            sizes: Number of videos of each.
+            kept: Whether all stay in memory; else each is loaded for a search and let go, so that
+                one at a time is there.
+        """
+        super().__init__(sizes)
+        self._directories = directories
+        self._kept = [_load_shard(directory) for directory in directories] if kept else None
+
+    def ask(self, queries: Floats, k: int) -> list[shards.ShardAnswer]:
+        """Asks one after the other."""
+        loaded = self._kept or map(_load_shard, self._directories)
+        return [shard.search(queries, k) for shard in loaded]
+
+
+def _load_shard(directory: pathlib.Path) -> Index:
+    return Index.load(directory, hash_contents=False)
+
+
+def _searcher(
+    directory: pathlib.Path, content: index_files.IndexFiles, open_shards: shards.Opener
+) -> tuple[str, index_tuning.Searcher]:
+    """Returns the kind of search, and what does it."""
+    details = content.details
+    if details["kind"] == index_files.SHARDED:
+        directories = index_files.shard_directories(directory, details["shards"])
+        sizes = shards.sizes_of(len(content.embeddings), len(directories))
+        return index_files.SHARDED, open_shards(directories, sizes)
+    embeddings = np.asarray(content.embeddings)
+    embeddings.setflags(write=False)
+    if details["kind"] == "scann":
+        scann = _load_scann(directory / index_files.SCANN, details, embeddings)
+        if scann is not None:
+            return "scann", scann
+        return "exact_fallback", functools.partial(exact_search.search, embeddings)
+    return "exact", functools.partial(exact_search.search, embeddings)
+
+
 def _load_scann(
-    directory: pathlib.Path, content: index_files.IndexFiles
+    directory: pathlib.Path, details: Mapping[str, Any], embeddings: Floats
 ) -> index_tuning.Searcher | None:
     """Returns ScaNN's searcher, or None, said loudly, where it cannot be used."""
-    details = content.details
     try:
         scann = index_tuning.load_searcher(
-            directory, index_tuning.Partitioning(**details["partitioning"]), content.embeddings
+            directory, index_tuning.Partitioning(**details["partitioning"]), embeddings
         )
     except (ImportError, RuntimeError, ValueError, OSError) as error:
-        warn_without_scann(str(error), len(content.embeddings))
+        warn_without_scann(str(error), len(embeddings))
         return None
     config = index_tuning.SearchConfig(**details["search"])
     return functools.partial(scann.search, settings=config)

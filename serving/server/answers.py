@@ -26,6 +26,7 @@ _STATUS: Mapping[type[errors.ServingError], int] = {
     errors.EventLogError: 503,
     errors.FilterError: 503,
     errors.StageTimeoutError: 503,
+    errors.IndexPartialError: 503,
     errors.ModelError: 503,
 }
 

@@ -174,7 +174,10 @@ def _parts(service: Service, metrics: Metrics, **more: Any) -> admin_routes.Part
 
 def _metrics(service: Service) -> Metrics:
     counting = Counting(
-        outcome_s=service.http.outcome_s, clock=service.clock, shared=sharing.joined()
+        outcome_s=service.http.outcome_s,
+        late_s=service.http.late_outcome_s,
+        clock=service.clock,
+        shared=sharing.joined(),
     )
     service.follow(counting.follow)
     metrics = Metrics(counting)

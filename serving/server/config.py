@@ -19,6 +19,8 @@ class HttpConfig(Config):
     Attributes:
         outcome_s: Age of a page, seconds, at which what was clicked and watched of it until then is
             counted for the guard of releases (serving.guard_release).
+        late_outcome_s: Age of a page, seconds, at which what was watched of it until then is
+            counted once more: watches are reported when they end.
         threads: Number of requests worked on at a time.
         max_waiting: Number of requests that may wait for a thread; more get 503.
         token: Token that callers must know; None lets everybody in.
@@ -30,6 +32,7 @@ class HttpConfig(Config):
     """
 
     outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 30.0
+    late_outcome_s: Annotated[float, Bounds(gt=0, le=HOUR_S)] = 600.0
     threads: Annotated[int, Bounds(ge=1, le=256)] = 8
     max_waiting: Annotated[int, Bounds(ge=0, le=100_000)] = 64
     token: str | None = dataclasses.field(default=None, repr=False)
@@ -54,6 +57,11 @@ class ServiceConfig(HttpConfig):
             ``system`` for those of the machine. Default: no TLS.
         model_server_wait_s: Longest wait at the start until the model server has loaded the
             release, seconds.
+        index_cluster: Ray cluster that holds the shards of an index in shards: HOST:PORT of its
+            head, or ``auto`` for the cluster that this machine is part of. Default: this process
+            holds them.
+        index_cluster_wait_s: Longest wait for shards of a release that are still loading, seconds;
+            then those serve that are there.
         settings: Widths and deadlines of the funnel.
         predicate: MODULE:FUNCTION of your own that filters: takes the viewer, the catalogue and
             rows, returns whether each video may be shown (bool array).
@@ -76,6 +84,8 @@ class ServiceConfig(HttpConfig):
     model_server: str | None = None
     model_server_ca: str | None = None
     model_server_wait_s: Annotated[float, Bounds(ge=0)] = 240.0
+    index_cluster: str | None = None
+    index_cluster_wait_s: Annotated[float, Bounds(ge=0)] = 120.0
     settings: FunnelConfig = dataclasses.field(default_factory=FunnelConfig)
     predicate: Annotated[str | None, Flag("filter")] = None
     experiment: Annotated[pathlib.Path | None, Place("reads")] = None

@@ -30,7 +30,7 @@ _LAG_SECONDS = (1, 5, 15, 60, 300, 900, HOUR_S, 6 * HOUR_S, DAY_S)
 
 
 # What a gauge is of several processes.
-Together = Literal["livemax", "livesum"]
+Together = Literal["livemax", "livemin", "livesum"]
 
 
 class Metrics:
@@ -143,7 +143,7 @@ class Metrics:
             name: Name, without prefix.
             text: What it says.
             value: Function that computes it.
-            together: What processes side by side make of theirs: the largest, or the sum.
+            together: What processes side by side make of theirs: largest, smallest, or the sum.
         """
         registry = self._registry
         gauge = Gauge(f"watchnext_{name}", text, registry=registry, multiprocess_mode=together)
@@ -164,6 +164,10 @@ class Metrics:
             lineage = current.manifest.lineage if current and current.manifest else {}
             return float(lineage.get("index", {}).get("recall", "nan"))
 
+        def answering() -> float:
+            current = releases.current
+            return current.index.answering if current else float("nan")
+
         def by_tensorflow() -> float:
             current = releases.current
             models = (current.query_tower, current.ranker) if current else ()
@@ -176,6 +180,12 @@ class Metrics:
         )
         self.gauge("release_age_seconds", "Time since the release was built.", age)
         self.gauge("index_recall", "Recall of the index, measured when it was built.", recall)
+        self.gauge(
+            "index_answering",
+            "Share of the videos whose shards of the index answer.",
+            answering,
+            together="livemin",
+        )
         self.gauge("release_load_failures", "Loads that failed.", lambda: releases.failures)
         self.gauge(
             "shelf_renewal_failures",

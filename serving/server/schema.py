@@ -227,10 +227,10 @@ class RecommendationsAnswer(pydantic.BaseModel):
     request_id: str = pydantic.Field(description="The same by its older name.", deprecated=True)
     release_id: str = pydantic.Field(description="Version of the release that all comes from.")
     rung: Literal[rungs.RUNGS] = pydantic.Field(  # type: ignore[valid-type]
-        description="`full`: ranked by expected watch time. `no_ranker`: by retrieval score. "
-        "`no_history`: made from the context alone. `last_embedding`: retrieved with the last "
-        "embedding of the user. `no_retrieval`: co-watched and popular videos. `popular`: popular "
-        "videos of the region."
+        description="`full`: ranked by expected watch time. `part_of_index`: the same without "
+        "shards that are lost. `no_ranker`: by retrieval score. `no_history`: from the context "
+        "alone. `last_embedding`: retrieved with the user's last embedding. `no_retrieval`: "
+        "co-watched and popular videos. `popular`: popular videos of the region."
     )
     now: int = pydantic.Field(description="Moment as of which the page was made, Unix seconds.")
     items: list[RecommendedVideo]
@@ -372,7 +372,7 @@ class ReleaseAnswer(pydantic.BaseModel):
     created: str
     loaded_at: float = pydantic.Field(description="Unix seconds.")
     videos: int
-    index: str = pydantic.Field(description="`exact`, `scann` or `exact_fallback`.")
+    index: str = pydantic.Field(description="`exact`, `scann`, `exact_fallback` or `sharded`.")
     has_ranker: bool
     models: str = pydantic.Field(description="Where the models run.")
     previous: str | None

@@ -24,6 +24,8 @@ from serving.funnel.page import FunnelConfig
 from serving.funnel.recorder import Recorder
 from serving.funnel.release_watcher import ReleaseWatcher
 from serving.history.user_history import HistoryStore
+from serving.index.cluster import Cluster
+from serving.index.shards import Opener
 from serving.insight.console import Console
 from serving.insight.left_out import RawRankers
 from serving.ordering import page_value
@@ -42,6 +44,7 @@ from serving.server.live_service import LiveParts
 # What is popular in a region is counted over the last week before the release is loaded.
 _REGIONAL_WINDOW_S = 7 * DAY_S
 _MACHINE = Clock()
+_OF_SOURCES_DEADLINE = 0.7  # Share of it that shards may take.
 
 
 def build(config: ServiceConfig, *, clock: Clock = _MACHINE) -> Service:
@@ -64,10 +67,11 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
     traces = tracing.Traces(config.traces)
     history, log, keeper = memory.opened(config, clock)
     backend = _backend(config)
+    open_shards = _opener(config)
     live = _live(config, backend, log, experiment, clock=clock)
 
     def load(version: str) -> LoadedRelease:
-        loaded = _load(config, version, backend, history, clock=clock.now)
+        loaded = _load(config, version, backend, history, open_shards=open_shards, clock=clock.now)
         _say_order(loaded, config.settings)
         return live.attach(_fit_for(loaded, config.settings, experiment))
 
@@ -107,7 +111,7 @@ def _build(config: ServiceConfig, clock: Clock) -> Service:
         models=_where_models_run(config),
         http=config,
         clock=clock.now,
-        console=_console(config, backend, history, live, clock=clock),
+        console=_console(config, backend, history, live, open_shards=open_shards, clock=clock),
         history_losses=lambda: keeper.losses,
         follow=functools.partial(setattr, live, "on_events"),
         raw_rankers=RawRankers(functools.partial(_raw_ranker, backend)),
@@ -270,17 +274,31 @@ def _backend(config: ServiceConfig) -> Backend:
     return ArraysBackend()
 
 
+def _opener(config: ServiceConfig) -> Opener | None:
+    """Returns what opens the shards of an index; None where this process holds them."""
+    if config.index_cluster is None:
+        return None
+    return Cluster(
+        config.index_cluster,
+        # What is left of the time is for merging, and for a second look that goes deeper.
+        deadline_s=_OF_SOURCES_DEADLINE * config.settings.sources_deadline_s,
+        wait_s=config.index_cluster_wait_s,
+    ).open
+
+
 def _console(
     config: ServiceConfig,
     backend: Backend,
     history: HistoryStore,
     live: LiveParts,
     *,
+    open_shards: Opener | None,
     clock: Clock,
 ) -> Console:
     def load(version: str) -> LoadedRelease:
         # Without a shelf of its own: that would take the place of the one of what serves.
-        return _load(config, version, backend, history, clock=clock.now).with_live(live.state)
+        loaded = _load(config, version, backend, history, open_shards=open_shards, clock=clock.now)
+        return loaded.with_live(live.state)
 
     return Console(
         serving_root=config.serving_root,
@@ -320,6 +338,7 @@ def _load(
     backend: Backend,
     history: HistoryStore,
     *,
+    open_shards: Opener | None,
     clock: Callable[[], float],
 ) -> LoadedRelease:
     def regional() -> pa.Table | None:
@@ -332,5 +351,9 @@ def _load(
     if version == before_release.VERSION:
         return before_release.load(config.logs, now_s=int(clock()))
     return loaded_release.load(
-        config.serving_root, version, backend=backend, regional_watches=regional
+        config.serving_root,
+        version,
+        backend=backend,
+        regional_watches=regional,
+        open_shards=open_shards,
     )

@@ -25,6 +25,9 @@ from serving.live import seed as live_seed
 from serving.live.state import LiveState
 from serving.release import manifest as release
 from serving.servables.embedded import EmbeddedBackend
+from tests.e2e import collapse
+
+_OF_COLLAPSE = ("effective number of videos in the top", "mean overlap of the top")
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +198,11 @@ def test_retraining_again_repeats_nothing(world, run_command):
     steps = json.loads((world.work / "retrain.json").read_text())["steps"]
     assert {step["outcome"] for step in steps} == {"up to date"}, steps
     assert (world.serving_root / "CURRENT").read_text() == before
+
+
+def test_a_model_with_one_list_for_everybody_is_refused(world, run_command, tmp_path):
+    gates = release.load_manifest(world.serving_root).gates
+    of_collapse = [gate for gate in gates if gate["rule"].startswith(_OF_COLLAPSE)]
+    assert [gate["verdict"] for gate in of_collapse] == ["pass", "pass"]
+    said = collapse.refused(world.logs.parent, run_command, tmp_path)
+    assert "FAIL         mean overlap of the top" in said

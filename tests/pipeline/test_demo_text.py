@@ -78,3 +78,8 @@ def test_metrics_stand_beside_the_best_popularity_baseline():
 
 def test_without_any_figure_the_reader_is_told():
     assert "too few" in demo_text.metrics({"figures": {}})
+
+
+def test_a_day_of_visits_says_whose_pages_were_seen():
+    record = {"answers": {"0 popular": 30, "7 full": 1200}, "passed": {"events": 4321}}
+    assert demo_text.visits(record) == "1,230 pages of release 0 and 7; 4,321 events"

@@ -41,9 +41,9 @@ def texts_of_the_repository():
     """Every text that people read or run, with its name."""
     folders = ("features", "models", "serving", "pipeline", "tests", "docs", ".ci")
     for path in [*ROOT.glob("*"), *(p for f in folders for p in (ROOT / f).rglob("*"))]:
-        binary = {".png", ".webp", ".pyc", ".gz"}
+        is_binary = path.suffix in {".png", ".webp", ".gz"} or path.parent.name == "__pycache__"
         is_search = path.name.startswith("test_deployment")  # It names what it looks for.
-        if path.is_file() and path.suffix not in binary and not is_search:
+        if path.is_file() and not is_binary and not is_search:
             yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
 
 

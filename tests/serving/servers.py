@@ -32,6 +32,13 @@ from tests.serving.tiny_release import patient
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+def free_port():
+    """A port that nobody listens on just now."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class RedisServer:
     """A real redis-server of the test session's own, which can go and come back."""
 
@@ -41,9 +48,7 @@ class RedisServer:
         self._program = program
         self._directory = directory
         self._settings = settings or self.KEEPING
-        with contextlib.closing(socket.socket()) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process = None
         self.start()
@@ -295,8 +300,11 @@ def serve():
 class Crowd:
     """Asks for pages all the time, and keeps every answer."""
 
-    def __init__(self, url, *, threads=2, user=lambda number: f"u{number % 5}", pause_s=0.0):
+    def __init__(
+        self, url, *, threads=2, user=lambda number: f"u{number % 5}", pause_s=0.0, debug=False
+    ):
         self.answers = []
+        self._debug = debug
         self._pause_s = pause_s
         self._url = url
         self._user = user
@@ -308,6 +316,7 @@ class Crowd:
             while not self._stop.is_set():
                 number += 1
                 body = {"user_id": self._user(number), "k": 5, "context": {"region": "de"}}
+                body["debug"] = self._debug
                 answer = client.post("/v1/recommendations", json=body)
                 self.answers.append((answer.status_code, answer.json()))
                 time.sleep(self._pause_s)

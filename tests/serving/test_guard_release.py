@@ -95,7 +95,7 @@ def guard(serving_root, tmp_path):
 
 
 def test_a_release_with_negated_scores_is_left_under_live_traffic_and_a_good_one_is_not(
-    serve, serving_root, tiny_publish, guard, tmp_path
+    serve, serving_root, tiny_publish, guard, tmp_path, record_property
 ):
     good = release.current(serving_root)
     flags = [f"--{stage}_deadline_s=60" for stage in ("query_tower", "sources", "ranker")]
@@ -117,9 +117,10 @@ def test_a_release_with_negated_scores_is_left_under_live_traffic_and_a_good_one
     # Within a minute, and the pages that it cost are told.
     assert record.evidence["seconds_since_publication"] < 60
     assert 100 < record.evidence["pages"] <= viewers.pages.count(bad)
+    cost = record.evidence | {"pages that it cost": viewers.pages.count(bad)}
+    record_property("cost", json.dumps(cost))
     assert json.loads(told.read_text())["event"] == "rolled_back"
-    said = httpx.get(f"{server.url}/v1/admin/guard").json()
-    assert said["rollbacks"][0]["old"] == bad
+    assert httpx.get(f"{server.url}/v1/admin/guard").json()["rollbacks"][0]["old"] == bad
     metrics = httpx.get(f"{server.url}/metrics").text
     assert "watchnext_rollbacks_by_guard 1.0" in metrics
     assert f'watchnext_release_pages_total{{outcome="whole",release_id="{bad}"}}' in metrics

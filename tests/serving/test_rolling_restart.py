@@ -5,21 +5,16 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
 import httpx
 import pytest
 
+from tests.serving.servers import free_port
+
 CONFIG = pathlib.Path("serving/deployment/haproxy.cfg")
 STAGES = ("history", "query_tower", "sources", "ranker")
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from serving.funnel.loaded_release import LoadedRelease
 from serving.funnel.nominations import Built
 from serving.funnel.page import FunnelConfig
 from serving.funnel.viewer import Profiles
-from serving.index import building
+from serving.index import sharded_building
 from serving.release import publication
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,6 +39,7 @@ class FakeIndex:
     """Exact search."""
 
     kind = "exact"
+    answering = 1.0
 
     def __init__(self, embeddings):
         self.embeddings = embeddings
@@ -265,7 +266,7 @@ def _save_ranker(resolved, directory, sign=1.0):
     tf.saved_model.save(module, str(directory), signatures={"serving_default": signature})
 
 
-def publish(serving_root, *, has_ranker=True, sign=1.0, **columns):
+def publish(serving_root, *, has_ranker=True, sign=1.0, shards=1, **columns):
     """Publishes the tiny release with real SavedModels and a real index; returns its version.
 
     ``columns`` join its videos table, whatever they are: nothing is tried here. A ``sign`` of -1
@@ -284,10 +285,11 @@ def publish(serving_root, *, has_ranker=True, sign=1.0, **columns):
         queries = np.zeros((40, TOPICS + 1), np.float32)
         queries[np.arange(40), np.arange(40) % TOPICS] = 1
         queries[:, -1] = 1
-        building.build(
+        sharded_building.build(
             build.directory("index"),
             release.catalogue.video_ids,
-            release.index.embeddings,
+            (release.index.embeddings[shard::shards] for shard in range(shards)),
+            shards=shards,
             tuning_queries=queries,
             recall_target=0.95,
             exact_below=20_000,

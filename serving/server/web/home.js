@@ -11,6 +11,7 @@ const MOST_EXCLUDED = 1000;
 const SLOW_MS = 500;
 const VISITOR = "visitor-";
 const RUNGS = {
+  part_of_index: "retrieved in a part of the videos: shards of the index do not answer",
   no_ranker: "ordered by retrieval score, not by expected watch time",
   no_history: "made without what the user did: the history store does not answer",
   last_embedding: "retrieved with the user's last embedding: the query tower does not answer",

@@ -90,6 +90,21 @@ def test_what_was_watched_before_stays_as_unlikely_however_little_the_model_coun
     assert model.repeat_bias.numpy() == pytest.approx(-20.0)
 
 
+def test_a_later_move_replaces_an_earlier_one_and_one_that_is_taken_back_leaves_nothing(hot, root):
+    examples, directory = hot
+    model = candidate_model.load(directory, examples)
+    learnt = model.softmax_biases.rows.numpy().copy()
+    watches = recent_biases.counts(model, examples)
+    weights = {**dict.fromkeys(recent_biases.NAMES, 0.5), recent_biases.SCORE: 0.25}
+    for scale in (3.0, 1.0):
+        recent_biases.apply(model, scale * watches, weights, until_s=0.0)
+    moved = (model.softmax_biases.rows.numpy() - learnt)[1:, 0]
+    np.testing.assert_allclose(moved, 2 * (watches.sum(axis=0) - 1), atol=1e-4)
+    recent_biases.unmoved(model)
+    np.testing.assert_allclose(model.softmax_biases.rows.numpy(), learnt, atol=1e-5)
+    assert not model.moved_biases.numpy().any()
+
+
 def test_what_was_over_at_the_end_is_not(world, root, monkeypatch):
     monkeypatch.setattr(recent_biases, "_SHORTEST_S", 1.0)
     # As a holdout of many more watches would, these few outweigh what is usual.

@@ -3,7 +3,7 @@ import pytest
 
 from features import command
 from models.candidate import model as candidate_model
-from models.candidate import refit_checks, refitting
+from models.candidate import recent_biases, refit_checks, refitting
 from models.candidate import training as candidate_training
 from models.config import CandidateConfig, RefitConfig, TrainingConfig
 from models.training import saved
@@ -126,6 +126,29 @@ def test_what_was_learnt_before_the_holdout_is_still_known(site):
     # Five of 23 videos at random would hit .22.
     assert hits[0] > 0.35
     assert hits[1] > hits[0] - 0.05
+
+
+def test_what_was_watched_before_the_holdout_is_counted_as_of_the_end_alone(site, monkeypatch):
+    """A model that learns next to nothing more has the biases that it had learnt, moved once."""
+    weights = {**dict.fromkeys(recent_biases.NAMES, 0.5), recent_biases.SCORE: 0.25}
+    monkeypatch.setattr(recent_biases, "fit", lambda *_, **__: weights)
+    measured = site.train(video_content=False, recent_biases=True)
+    barely = RefitConfig(epochs=1, learning_rate=1e-9)
+    final, _ = site.refit(measured, settings=barely)
+    of = {}
+    for path, examples, tokens in (
+        (measured, site.examples, site.before),
+        (final, site.final_examples, site.after),
+    ):
+        model = candidate_model.load(path, examples)
+        moved = model.moved_biases.numpy()[1:, 0]
+        watches = recent_biases.counts(model, examples)
+        np.testing.assert_allclose(moved, 2 * (watches.sum(axis=0) - 1), atol=1e-4)
+        learnt = model.softmax_biases.rows.numpy()[1:, 0] - moved
+        of[path] = dict(zip(tokens, learnt, strict=True))
+    shared = [token for token in site.before if token in of[final]]
+    before, after = ([of[path][token] for token in shared] for path in (measured, final))
+    np.testing.assert_allclose(after, before, atol=1e-4)
 
 
 def test_figures_stay_those_of_the_measured_model(site):

@@ -55,6 +55,20 @@ def test_few_dimensions_keep_the_groups_apart():
     assert within > 5 * np.abs(products[1:11, 11:]).mean()
 
 
+def test_new_videos_are_placed_where_the_learnt_rows_of_what_follows_them_stand():
+    """Known truth: a model that has turned and stretched its start, and added some noise."""
+    rng = np.random.default_rng(2)
+    start = np.concatenate([np.zeros((1, 4)), rng.normal(size=(60, 4))]).astype(np.float32)
+    start[60] = 0  # Not counted.
+    turned = rng.normal(size=(4, 6))
+    learnt = (start @ turned + 0.05 * rng.normal(size=(61, 6))).astype(np.float32)
+    known, new = np.arange(1, 51), np.arange(51, 63)  # Of 61 and 62 there was no room to count.
+    placed = spectral_start.placed(start, learnt, known=known, new=new)
+    np.testing.assert_allclose(placed[:9], start[51:60] @ turned, atol=0.3)
+    assert np.corrcoef(placed[:9].ravel(), (start[51:60] @ turned).ravel())[0, 1] > 0.99
+    assert not placed[9:].any()
+
+
 @pytest.mark.parametrize("pairs", [[(1, 1)], [(0, 2)]], ids=["itself", "nothing watched"])
 def test_without_pairs_nothing_is_known(pairs):
     watched, labels = spectral_start.embeddings(follows(pairs, 3), 4, seed=1)

@@ -5,6 +5,7 @@ r"""Kills a living site at 30 points of its days; compares its end with that of 
 Writes DIRECTORY/kill_matrix.json, of which pipeline.record_results makes a table (--part=kills).
 """
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -18,54 +19,102 @@ from tests.pipeline.living.killing import RETRAIN, RUNNER, SERVER, STEPS, Living
 _BUILD = "serving.build_release"
 
 
-def points(quiet: LivingSite) -> Iterator[tuple[str, Point]]:
-    """Yields what is killed, in words, and where: in the order in which a run comes by.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kill:
+    """A point, in words, and what the next start is given.
+
+    Attributes:
+        what: Words.
+        point: The point.
+        as_left: Whether the next start takes logs and serving root as they were left.
+        publishes: Whether CURRENT names another release by then; None where it is not looked at.
+    """
+
+    what: str
+    point: Point
+    as_left: bool = False
+    publishes: bool | None = None
+
+
+def kills(quiet: LivingSite) -> Iterator[Kill]:
+    """Yields where a run is killed, in the order in which it comes by.
 
     Args:
         quiet: An undisturbed run with traces: they tell how many files a step writes.
     """
-    day, night = "visits 1", "night 1"
-    yield "server, first page is logged", Point(stage=day, module=SERVER, path="*/.event_log/*")
-    yield "compaction, before it is decided", Point(stage=day, module=SERVER, path="*/commit-*")
+    yield from _visits("visits 1")
+    for step in filter(quiet.traced, STEPS):  # Some are skipped where there is a ranker.
+        yield from _step(step, quiet, "night 1")
+    yield from _end_of_night("night 1", "*/01-night-1")
+    yield Kill(
+        what="compaction, with a release",
+        point=Point(during="visits 2", module=SERVER, path="*/commit-*", count=2),
+    )
+    # From one release to the next.
+    night = "night 2"
+    yield from _publication(STEPS[-1], night)
+    yield _recorded(STEPS[-1], night)
+    yield from _end_of_night(night, "*/03-night-2")
+
+
+def _visits(day: str) -> Iterator[Kill]:
     tables = "*/site/logs/[isw]*/*.parquet"
-    yield (
-        "compaction, between two tables",
-        Point(stage=day, module=SERVER, path=tables, count=2),
+    for what, module, path, count in (
+        ("server, first page is logged", SERVER, "*/.event_log/*", 1),
+        ("compaction, before it is decided", SERVER, "*/commit-*", 1),
+        ("compaction, between two tables", SERVER, tables, 2),
+        ("snapshot, before it is whole", RUNNER, "*/00-visits-1", 1),
+    ):
+        yield Kill(what=what, point=Point(during=day, module=module, path=path, count=count))
+
+
+def _step(step: str, quiet: LivingSite, night: str) -> Iterator[Kill]:
+    name = step.partition(".")[2]
+    half = max(1, len(quiet.traced(step)[0]) // 2)
+    yield Kill(
+        what=f"{name}, inside",
+        point=Point(during=night, module=step, count=half),
+        as_left=True,
     )
-    yield "stage, before it is whole", Point(stage=day, module=RUNNER, path="*/00-visits-1")
-    for step in STEPS:
-        name = step.partition(".")[2]
-        half = max(1, len(quiet.traced(step)[0]) // 2)
-        yield f"{name}, inside", Point(stage=night, module=step, count=half)
-        if step == _BUILD:
-            yield from _publication(night)
-        yield (
-            f"{name}, before it is recorded",
-            Point(stage=night, module=RETRAIN, path=f"*/steps/{name}.json", count=2),
-        )
-    yield "retraining, before its report", Point(stage=night, module=RETRAIN, path="*/runs/*.json")
-    yield (
-        "server, while it loads the release",
-        Point(stage=night, module=SERVER, path="*/query_tower/2*", reads=True),
-    )
-    yield "stage, before it is whole", Point(stage=night, module=RUNNER, path="*/01-night-1")
-    yield (
-        "compaction, with a release",
-        Point(stage="visits 2", module=SERVER, path="*/commit-*", count=2),
+    yield _recorded(step, night)
+
+
+def _recorded(step: str, night: str) -> Kill:
+    name = step.partition(".")[2]
+    return Kill(
+        what=f"{name}, before it is recorded",
+        point=Point(during=night, module=RETRAIN, path=f"*/steps/{name}.json", count=2),
+        as_left=True,
     )
 
 
-def _publication(night: str) -> Iterator[tuple[str, Point]]:
+def _publication(build: str, night: str) -> Iterator[Kill]:
     for what, path, count in (
         ("before its parts have names", "*/index/2*", 1),
         ("before its manifest", "*/releases/2*.json", 1),
         ("before CURRENT", "*/serving_root/CURRENT", 1),
-        ("after CURRENT", "*/releases/.building*", 2),  # It is made first, and removed last.
+        # The marker of the build before is removed first, its own is made and removed.
+        ("after CURRENT", "*/releases/.building*", 3),
     ):
-        yield f"publication, {what}", Point(stage=night, module=_BUILD, path=path, count=count)
+        yield Kill(
+            what=f"publication, {what}",
+            point=Point(during=night, module=build, path=path, count=count),
+            as_left=True,
+            publishes=what == "after CURRENT",
+        )
 
 
-def main(root: str, days: str = "2", seed: str = "3") -> None:
+def _end_of_night(night: str, snapshot: str) -> Iterator[Kill]:
+    for what, module, path, reads in (
+        ("retraining, before its report", RETRAIN, "*/runs/*.json", False),
+        ("server, while it loads the release", SERVER, "*/query_tower/2*", True),
+        ("snapshot, before it is whole", RUNNER, snapshot, False),
+    ):
+        point = Point(during=night, module=module, path=path, reads=reads)
+        yield Kill(what=what, point=point)
+
+
+def main(root: str, days: str = "3", seed: str = "3") -> None:
     """Runs both, and writes what came of each kill."""
     directory = pathlib.Path(root)
     quiet = LivingSite(directory / "quiet", days=int(days), seed=int(seed), forced=True)
@@ -74,19 +123,24 @@ def main(root: str, days: str = "2", seed: str = "3") -> None:
     print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
     killed = LivingSite(directory / "killed", days=int(days), seed=int(seed), forced=True)
     rows: list[Row] = []
-    for number, (what, point) in enumerate(points(quiet), start=1):
-        began = time.monotonic()
-        assert killed.run(point), f"the run ended before {point}"
-        acknowledged, lost = killed.acknowledged()
+    as_left = False
+    for number, kill in enumerate(kills(quiet), start=1):
+        began, asked, before = time.monotonic(), killed.asked, killed.current()
+        assert killed.run(kill.point, as_left=as_left), f"the run ended before {kill}"
+        assert kill.publishes in {None, killed.current() != before}, kill
+        acknowledged, lost, twice = killed.acknowledged()
         told = {
-            "acknowledged events": acknowledged,
-            "of them lost": lost,
+            "acknowledged": acknowledged,
+            "of it lost": lost,
+            "of it twice": twice,
+            "times asked what is served": killed.asked - asked,
             "pages of a release that is not whole": killed.pages_of_unknown_releases(),
         }
-        print(number, point.stage, what, told, repr(killed.current()), killed.broken,
+        print(number, kill.point.during, kill.what, told, repr(killed.current()), killed.broken,
               f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
-        setting = f"{point.stage}: {what}"
+        setting = f"{kill.point.during}: {kill.what}"
         rows += [Row(setting=setting, metric=m, value=float(v)) for m, v in told.items()]
+        as_left = kill.as_left
     assert not killed.run()
     expected, end = quiet.end(), killed.end()
     differing = {key: [end[key], expected[key]] for key in end if end[key] != expected[key]}

@@ -64,7 +64,7 @@ def test_the_control_learns_an_order_of_pages_where_an_arm_has_it(living, monkey
 
     monkeypatch.setattr(nights, "retrain", retrain)
     monkeypatch.setattr(experiments.living_course, "until_of", lambda _: UNTIL_S + 86_400)
-    monkeypatch.setattr(living.stages, "path", lambda _: living.output)
+    monkeypatch.setattr(living.snapshots, "path", lambda _: living.output)
     for names, learns in ((["learned", "clicks"], True), (["clicks"], False)):
         releases = experiments._trained(living, experiments.chosen(names))["releases"]
         assert releases.get("learned", "of control") == "of control"

@@ -51,7 +51,7 @@ def started_of(output):
 
 
 def happened(output):
-    directory = output / "stages" / "00-visits-1" / "happened"
+    directory = output / "snapshots" / "00-visits-1" / "happened"
     return {path.stem: pq.read_table(path) for path in sorted(directory.glob("*.parquet"))}
 
 
@@ -63,16 +63,18 @@ def lived(tmp_path_factory):
     killed = site.output
     said = run(whole, days=1)
     run(killed, days=1, until=lambda: list(killed.glob("site/logs/watches/**/*.parquet")))
-    assert not list(killed.glob("stages/[0-9]*"))
+    assert not list(killed.glob("snapshots/[0-9]*"))
     deadline = time.monotonic() + 60
     while started_of(killed):  # The server ends with it.
         assert time.monotonic() < deadline
         time.sleep(0.1)
     for path in ("*/commit-*", "*/site/logs/[iw]*/*.parquet"):  # Decided, or half carried out.
-        assert site.run(Point(stage="visits 1", module=SERVER, path=path))
-        acknowledged, lost = site.acknowledged()
+        assert site.run(Point(during="visits 1", module=SERVER, path=path))
+        acknowledged, lost, twice = site.acknowledged()
         assert acknowledged > 0
-        assert lost == 0
+        assert (lost, twice) == (0, 0)
+        assert not site.broken
+        assert site.asked
     run(killed, days=1)
     return whole, killed, said
 

@@ -34,7 +34,8 @@ def report(tmp_path, seed, change, *, outcome="published"):
         {"rule": "overlap", "value": "0.99", "asked": "at most 0.9", "verdict": "FAIL"},
         {"rule": "order", "value": "none", "asked": "200", "verdict": "not checked"},
     ]
-    night = {"outcome": outcome, "steps": [step], "gates": gates}
+    skipped = {"name": "learn_order", "cost": {"cpu_s": 0.0}}
+    night = {"outcome": outcome, "steps": [step, skipped], "gates": gates}
     night |= {"wall_s": 100.0, "cpu_s": 90.0, "peak_mib": 2000.0}
     visit = {"passed": {"seconds": 5.0}}
     document = {
@@ -70,6 +71,7 @@ def test_what_gates_said_and_what_steps_took_is_told(tmp_path):
     ]  # fmt: skip
     cost = {row[0]: row[1] for row in made(paths, "cost").rows}
     assert cost["train ranker"] == cost["together"] == "15.0 [10.0, 20.0]"
+    assert "learn order" not in cost  # What was skipped cost nothing.
 
 
 def test_a_claim_has_one_row_over_the_seeds_that_tried_it(tmp_path):

@@ -110,3 +110,26 @@ def test_the_oracle_is_never_beaten_and_a_good_page_is_worth_more_than_a_bad_one
     assert (values["any"] > values["worst"]).all()
     reversed_, _ = oracle.values(moment, order[:, 11::-1], policy=site_pages.HOME)
     assert (reversed_ < values["best"]).all()  # The first places get more attention.
+
+
+def test_people_of_a_past_without_a_server_go_on_as_they_are(world):
+    told = {}
+
+    def sink(table, rows):
+        told.setdefault(table, []).extend(rows["time"].to_pylist())
+
+    past = simulator.let_pass(world, sink, days=1)
+    end_s = SITE.start_s + 24 * HOUR_S
+    # A visit before midnight may last beyond it; nobody comes after it.
+    assert set(told) >= {"watches", "impressions"}
+    assert np.mean(np.array(told["watches"]) < end_s) > 0.95
+    visitors = Visitors(world, FakeServer(), LIVE)
+    before = visitors.state.last_video(np.arange(SITE.users))
+    visitors.take_over(past)
+    np.testing.assert_array_equal(
+        visitors.state.last_video(np.arange(SITE.users)),
+        past.state.last_video(np.arange(SITE.users)),
+    )
+    assert (visitors.state.last_video(np.arange(SITE.users)) != before).mean() > 0.1
+    visitors.begin_hour(end_s)
+    assert visitors.act(end_s, end_s + HOUR_S) > 0

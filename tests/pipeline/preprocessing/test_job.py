@@ -208,6 +208,24 @@ def test_exact_copies_are_found_across_pieces_and_other_columns_count(tmp_path):
     assert counts["watches", "exact_duplicate"] == 3
 
 
+def test_the_order_of_rows_does_not_follow_from_names_of_pages_and_releases(tmp_path):
+    def cleaned(page, release):
+        rows = {"video_id": list("abcdefgh"), "clicked": [False] * 8}
+        table = pa.table({"user_id": ["u"] * 8, "time": [7] * 8, **rows})
+        for name, given in (("page_id", page), ("release_id", release)):
+            table = table.append_column(name, pa.array([given] * 8))
+        other = table.slice(0, 1).set_column(4, "page_id", pa.array([page + "2"]))
+        parts = [cleaning.narrowed(part, "impressions") for part in (table, other, table)]
+        stored = table_files.store(parts, tmp_path / f"{page}.arrow")
+        pieces = [("impressions", piece) for piece in stored]
+        *_, last = cleaning.CleanBuckets(tmp_path).process((0, pieces))
+        return cleaning.tables_of(last)["impressions"]["video_id"].to_pylist()
+
+    orders = {tuple(cleaned(f"page{n}", f"release{n}")) for n in range(5)}
+    assert len(orders) == 1
+    assert sorted(*orders) == list("aabcdefgh")  # On another page it is no copy.
+
+
 def test_future_events_are_set_aside_and_do_not_move_the_holdout(tmp_path):
     tables = good_tables()
     future = (

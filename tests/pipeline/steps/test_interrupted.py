@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -210,3 +211,24 @@ def test_what_a_killed_server_acknowledged_is_read_exactly_once(site):
     assert {float(number) for number in acknowledged} <= set(watched)
     # They were moved before the fingerprints were taken: nothing is new for the next run.
     assert site.outcomes() == [Outcome.UP_TO_DATE] * 3
+
+
+def test_a_run_waits_for_a_holder_that_gives_way_which_does_not_wait_itself(site):
+    waiting = threading.Thread(target=site.outcomes)
+    with work_lock.held(site.work, gives_way=True):
+        with pytest.raises(command.InUseError), work_lock.held(site.work, gives_way=True):
+            pass
+        waiting.start()
+        time.sleep(1)
+        assert waiting.is_alive()
+        assert site.ran() == []
+    waiting.join(60)
+    assert site.ran()
+
+
+def test_artefact_that_stood_before_an_orphaned_step_began_is_not_what_it_made(site, orphaned):
+    orphaned()
+    begun = (site.work / "steps" / "rank.json").stat().st_mtime
+    # As one that was put back from a backup.
+    os.utime(site.work / "ranker" / "COMPLETE", (begun - 60, begun - 60))
+    assert site.outcomes() == [Outcome.UP_TO_DATE, Outcome.DONE, Outcome.DONE]

@@ -75,6 +75,25 @@ def test_row_i_of_the_videos_is_row_i_of_the_index(small_release):
     assert np.isfinite(loaded.embeddings).all()
 
 
+def test_a_release_in_shards_is_judged_as_the_whole(small_site, small_release, tmp_path):
+    settings = build_config.BuildConfig(index_shards=3)
+    manifest = assembly.publish(without_ranker(small_site), tmp_path / "root", settings)
+    found = release.load(tmp_path / "root")
+    assert {f"shards/{n:04d}/index.json" for n in range(3)} <= {*manifest.components["index"]}
+    rules = [gate["rule"] for gate in manifest.gates]
+    assert sum("are finite and differ" in rule for rule in rules) == 3
+    assert sum("of the 3 shards (3 exact) index" in rule for rule in rules) == 1
+    assert {gate["verdict"] for gate in manifest.gates} == {"pass", "not checked"}
+    sharded = index.Index.load(found.index)
+    whole = index.Index.load(release.load(small_release).index)
+    assert sharded.video_ids.equals(whole.video_ids)
+    every = np.arange(len(whole))
+    np.testing.assert_allclose(sharded.embeddings[every], whole.embeddings, rtol=1e-5, atol=1e-5)
+    queries = np.concatenate([whole.embeddings[:8, :-1], np.ones((8, 1), np.float32)], axis=1)
+    for one, other in zip(sharded.search(queries, 30), whole.search(queries, 30), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_failing_gate_publishes_nothing(small_site, tmp_path):
     inputs = without_ranker(small_site, page_order=worse_than_popularity(tmp_path))
     seen = []

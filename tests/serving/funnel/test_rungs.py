@@ -114,7 +114,8 @@ def replaced(release, *others):
 
 def test_rungs_are_in_order():
     assert rungs.RUNGS == (
-        "full", "no_ranker", "no_history", "last_embedding", "no_retrieval", "popular",
+        "full", "part_of_index", "no_ranker", "no_history", "last_embedding", "no_retrieval",
+        "popular",
     )  # fmt: skip
 
 
@@ -175,6 +176,37 @@ def test_index_that_fails_leaves_the_other_sources_to_the_ranker(funnel_of, tiny
     assert answer.reasons == ("retrieval: the index is gone",)
     assert len(answer.items) == 9
     assert answer.items[0].expected_watch_time_s > 10  # On topic, with its retrieval score.
+
+
+def test_lost_shards_leave_retrieval_among_the_others(funnel_of, tiny):
+    """Of four shards the last, of v3, v7 and so on, has all of topic t3."""
+
+    class Three(tiny.index):
+        def search(self, queries, k):
+            rows, scores = super().search(queries, len(self))
+            kept = rows[0] % 4 != 3
+            raise errors.IndexPartialError(
+                "3 of 4 shards, 75.0% of the videos, answered; shard 3: gone",
+                rows=rows[:, kept][:, :k],
+                scores=scores[:, kept][:, :k],
+                answered=0.75,
+            )
+
+    release = tiny.release()
+    index = Three(release.index.embeddings)
+    searching = tuple(source.over(release.catalogue, index, None) for source in release.sources)
+    release = dataclasses.replace(release, index=index, sources=searching)
+    answer = funnel_of(release).recommend(PageRequest(user_id="u", k=9))
+    assert answer.rung == "part_of_index"
+    assert answer.falls == ("index_shards",)
+    assert answer.reasons == (
+        "index_shards: 3 of 4 shards, 75.0% of the videos, answered; shard 3: gone",
+    )
+    assert len(answer.items) == 9
+    assert answer.items[0].expected_watch_time_s > 10  # Ranked, on topic, with its score.
+    retrieved = [int(i.video_id[1:]) for i in answer.items if "retrieval" in i.sources]
+    assert retrieved
+    assert all(number % 4 != 3 for number in retrieved)
 
 
 def test_other_source_that_fails_is_named_and_missed_by_nobody(funnel_of, tiny):

@@ -49,7 +49,9 @@ def test_without_a_release_before_only_the_limits_hold():
 class Crowd:
     """Users of a site in their groups, who click and watch; totals of a release, look by look."""
 
-    def __init__(self, rng, *, rate=0.4, looks=60, pages_a_look=40):
+    LATE = 15  # Looks after which a watch that lasts is reported.
+
+    def __init__(self, rng, *, rate=0.4, long=1.0, looks=60, pages_a_look=40):
         groups = rng.integers(0, GROUPS, 3000)
         taste = rng.beta(2, 3, 3000) / 0.4
         activity = rng.lognormal(0, 1, 3000)
@@ -57,10 +59,15 @@ class Crowd:
         clicked = rng.random(who.shape) < rate * taste[who]
         seconds = clicked * rng.lognormal(4, 1, who.shape)
         self.totals = []
-        outcomes = np.zeros((3, GROUPS))
+        is_short = seconds < 30
+        soon = (np.ones(who.shape), clicked, seconds * is_short)
+        late = (np.ones(who.shape), seconds * np.where(is_short, 1, long))
+        outcomes = np.zeros((5, GROUPS))
         for look in range(looks):
-            for row, values in enumerate((np.ones(pages_a_look), clicked[look], seconds[look])):
-                outcomes[row] += np.bincount(groups[who[look]], values, GROUPS)
+            for row, values in enumerate((*soon, *late)):
+                when = look if row < 3 else look - self.LATE
+                if when >= 0:
+                    outcomes[row] += np.bincount(groups[who[when]], values[when], GROUPS)
             kinds = counted(**{WHOLE: (look + 1) * pages_a_look}).kinds
             self.totals.append(Tally(kinds, outcomes.copy()))
 
@@ -97,3 +104,10 @@ def test_outcomes_are_not_compared_before_enough_of_both_are_known():
     assert judged(bad[3], before[-1]) == []  # 160 pages.
     assert judged(bad[-1], before[3]) == []
     assert "seconds watched per page" in judged(bad[-1], before[-1])
+
+
+def test_watches_that_last_less_long_are_seen_although_as_much_is_clicked():
+    rng = np.random.default_rng(4)
+    before, bad = Crowd(rng).totals[-1], Crowd(rng, long=0.2).totals
+    assert judged(bad[Crowd.LATE + 3], before) == []  # 160 pages are old enough.
+    assert judged(bad[-1], before) == ["seconds watched per page after some minutes"]

@@ -1,7 +1,7 @@
-"""The stages of a run that may be killed at any moment: each whole on disk, or not there.
+"""The snapshots of a run that may be killed at any moment: each whole on disk, or not there.
 
-``stages/<number>-<name>/`` holds what a stage left: the site as it stood then (hard links, so it
-costs no room), the people, and the stage's own record. A run goes on behind the last whole stage.
+``snapshots/<number>-<name>/`` holds the site as it stood then (hard links, so it costs no room),
+the people, and a record of what happened. A run goes on behind the last whole snapshot.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from serving.events import compaction, segments
 _SITE = "site"
 
 
-class Stages:
-    """Stages below a directory, in order."""
+class Snapshots:
+    """Snapshots below a directory, in order."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         """Looks at what is there."""
         self._directory = directory
 
     def done(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Returns name and record of each whole stage, in order."""
+        """Returns name and record of each whole snapshot, in order."""
         return [(p.name.partition("-")[2], files.read_complete(p) or {}) for p in self._paths()]
 
     def path(self, name: str) -> pathlib.Path:
-        """Returns the directory of a whole stage; ``KeyError`` where there is none."""
+        """Returns the directory of a whole snapshot; ``KeyError`` where there is none."""
         for path in self._paths():
             if path.name.partition("-")[2] == name:
                 return path
@@ -38,10 +38,10 @@ class Stages:
     def adding(
         self, name: str, site: Mapping[str, pathlib.Path]
     ) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
-        """Gives a directory and a record to fill; the stage is there when the block succeeds.
+        """Gives a directory and a record to fill; the snapshot is there when the block succeeds.
 
         Args:
-            name: Name of the stage.
+            name: Name of the snapshot.
             site: Directories of the site by their names; kept as they stand when it succeeds.
         """
         number = len(self._paths())
@@ -56,10 +56,10 @@ class Stages:
             files.mark_complete(directory, record)
 
     def restore(self, site: Mapping[str, pathlib.Path]) -> pathlib.Path | None:
-        """Puts the site back to where the last whole stage left it.
+        """Puts the site back to where the last whole snapshot left it.
 
         Returns:
-            The directory of that stage; None where there is none, and the site is then empty.
+            The directory of that snapshot; None where there is none, and the site is then empty.
         """
         paths = self._paths()
         for part, path in site.items():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipeline.living.stages import Stages
+from pipeline.living.snapshots import Snapshots
 from serving.events import compaction
 
 
@@ -17,21 +17,21 @@ def site(tmp_path):
     return parts
 
 
-def test_a_stage_is_there_when_it_is_whole_and_the_site_goes_back_to_it(tmp_path, site):
-    stages = Stages(tmp_path / "stages")
-    with stages.adding("visits-1", site) as (directory, record):
+def test_a_snapshot_is_there_when_it_is_whole_and_the_site_goes_back_to_it(tmp_path, site):
+    snapshots = Snapshots(tmp_path / "snapshots")
+    with snapshots.adding("visits-1", site) as (directory, record):
         (site["logs"] / "a.parquet").write_text("a")
         (site["logs"] / ".event_log" / "held.jsonl").write_text("waits")
         os.utime(site["logs"] / ".event_log" / "held.jsonl", (5, 5))
         (directory / "people").write_text("p")
         record["answer"] = 42
-    with pytest.raises(RuntimeError), stages.adding("night-1", site):
+    with pytest.raises(RuntimeError), snapshots.adding("night-1", site):
         (site["root"] / "half").write_text("of a release")
         raise RuntimeError("killed")
     (site["logs"] / ".event_log" / "held.jsonl").write_text("later")
-    assert stages.done() == [("visits-1", {"answer": 42})]
-    kept = Stages(tmp_path / "stages").restore(site)
-    assert kept == stages.path("visits-1")
+    assert snapshots.done() == [("visits-1", {"answer": 42})]
+    kept = Snapshots(tmp_path / "snapshots").restore(site)
+    assert kept == snapshots.path("visits-1")
     assert (kept / "people").read_text() == "p"
     assert (site["logs"] / "a.parquet").read_text() == "a"
     waiting = site["logs"] / ".event_log" / "held.jsonl"
@@ -53,18 +53,18 @@ def test_nothing_is_kept_while_the_event_log_moves_into_the_tables(tmp_path, sit
     thread = threading.Thread(target=compact)
     thread.start()
     compacting.wait()
-    stages = Stages(tmp_path / "stages")
-    with stages.adding("visits-1", site):
+    snapshots = Snapshots(tmp_path / "snapshots")
+    with snapshots.adding("visits-1", site):
         pass
     thread.join()
-    kept = stages.path("visits-1") / "site" / "logs"
+    kept = snapshots.path("visits-1") / "site" / "logs"
     assert (kept / "moved.parquet").read_text() == "m"
     assert not (kept / ".event_log" / "commit-1").exists()
 
 
-def test_before_the_first_stage_the_site_is_empty(tmp_path, site):
+def test_before_the_first_snapshot_the_site_is_empty(tmp_path, site):
     (site["root"] / "half").write_text("of a release")
-    assert Stages(tmp_path / "stages").restore(site) is None
+    assert Snapshots(tmp_path / "snapshots").restore(site) is None
     assert not site["root"].exists()
     with pytest.raises(KeyError):
-        Stages(tmp_path / "stages").path("visits-1")
+        Snapshots(tmp_path / "snapshots").path("visits-1")

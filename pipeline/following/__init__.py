@@ -1,0 +1,1 @@
+"""Between nights: what the event log gained, learnt within minutes."""
