@@ -152,7 +152,8 @@ def _require_release(living: days.LivingSite, day: str, night: Mapping[str, Any]
         (living.output / _STAMP).unlink()
         log = living.said / f"night-{day}.log"
         sys.stderr.write(f"{night['said']}\nerror: the night ended {night['outcome']}; see {log}\n")
-        raise SystemExit(night["exit_code"] if night["exit_code"] > 0 else 1)
+        code = night["exit_code"]
+        raise SystemExit(code if code > 0 else 1)  # A step that a signal ended has one below 0.
 
 
 def _title(step: str) -> str:

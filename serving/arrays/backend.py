@@ -67,7 +67,7 @@ class ArraysBackend(EmbeddedBackend):
         if compiled.loops() is None:
             logging.warning(
                 "Numba is not installed: NumPy does what compiled loops would, in more time. "
-                "pip install 'watchnext[serving,compiled]' adds it."
+                "pip install '.[serving,compiled]' adds it."
             )
         self.fallbacks: dict[str, str] = {}
         self._arrays: Kept[_Opened] = weakref.WeakValueDictionary()
