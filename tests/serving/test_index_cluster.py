@@ -28,6 +28,7 @@ PORTS = (
     "dashboard-agent-listen-port",
     "metrics-export-port",
     "runtime-env-agent-port",
+    "ray-client-server-port",
 )
 
 
@@ -58,7 +59,6 @@ class RayCluster:
         flags = [f"--{name}={port}" for name, port in ports.items()]
         flags += ["--node-ip-address=127.0.0.1", "--num-cpus=2", f"--temp-dir={self.directory}"]
         flags += ["--include-dashboard=false", "--disable-usage-stats"]
-        flags += ["--ray-client-server-port=0"]
         flags += ["--object-store-memory=80000000"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *flags],
@@ -109,7 +109,7 @@ def ray_cluster(needs_module):
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray = needs_module("ray")
         # Ray gives itself up where one of its processes takes more than 20 s to start.
-        started = next(one for one in iter(RayCluster, None) if one.is_up())
+        started = next(one for one in (RayCluster() for _ in range(5)) if one.is_up())
         yield started
         ray.shutdown()
         started.stop()
