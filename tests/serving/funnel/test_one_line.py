@@ -40,7 +40,9 @@ def page(tiny, monkeypatch):
     """Gives a page of a funnel with one more source and one more rung."""
     monkeypatch.setattr(sources, "SOURCES", (*sources.SOURCES, Oldest))
     entry = Rung("no_oldest", "without the oldest", without=("oldest",))
-    monkeypatch.setattr(rungs, "LADDER", (*rungs.LADDER[:2], entry, *rungs.LADDER[2:]))
+    place = rungs.RUNGS.index(rungs.NO_RANKER) + 1
+    ladder = (*rungs.LADDER[:place], entry, *rungs.LADDER[place:])
+    monkeypatch.setattr(rungs, "LADDER", ladder)
 
     def ask(**changes):
         funnel = Funnel(
