@@ -34,7 +34,6 @@ from pipeline.living.config import LiveConfig
 from pipeline.living.presets import Preset
 from pipeline.site.config import SiteConfig
 from pipeline.steps import commands, declared, fingerprints
-from serving.process import listening
 from serving.release import manifest as release
 
 _OUTPUT = flags.DEFINE_string("output", "build/demo", "Directory for everything.")
@@ -63,7 +62,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     started = time.monotonic()
-    _require_free(_PORT.value)
+    servers.require_free(_PORT.value)
     output = pathlib.Path(_OUTPUT.value)
     site = output / days.SITE
     logs, root, work = site / "logs", site / "serving_root", output / days.WORK
@@ -158,15 +157,6 @@ def _require_release(living: days.LivingSite, day: str, night: Mapping[str, Any]
 
 def _title(step: str) -> str:
     return f"{_STEPS.index(step) + 1}/{len(_STEPS)} {step}"
-
-
-def _require_free(port: int) -> None:
-    """Refuses a port that cannot be listened on, with another one to try."""
-    try:
-        listening.require_free_port(servers.HOST, port)
-    except command.InputError as error:
-        other = port + 1 if port < 65535 else port - 1
-        raise command.InputError(f"{error} With make: make demo PORT={other}") from None
 
 
 def _show(client: Client, work: pathlib.Path) -> None:

@@ -18,6 +18,19 @@ _STOP_WITHIN_S = 60.0
 _STANDARD_OUTPUT = 1
 
 
+def require_free(port: int) -> None:
+    """Refuses a port that cannot be listened on, with another one to try.
+
+    Raises:
+        command.InputError: Something else listens on it.
+    """
+    try:
+        listening.require_free_port(HOST, port)
+    except command.InputError as error:
+        other = port + 1 if port < 65535 else port - 1
+        raise command.InputError(f"{error} With make: make demo PORT={other}") from None
+
+
 class Server:
     """A running ``python -m serving.serve``.
 

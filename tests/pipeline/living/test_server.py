@@ -4,7 +4,6 @@ import textwrap
 import pytest
 
 from features import command
-from pipeline import demo
 from pipeline.living import server as servers
 
 # Stands for serving.serve: not ready for the first two questions.
@@ -54,7 +53,7 @@ def test_a_server_is_asked_until_it_is_ready_and_stopped_at_the_end(fake_serve, 
     with servers.running(["--mode=good"], port=port) as server:
         assert server.client.get("/x")["asked"] == ["/readyz", "/readyz", "/readyz", "/x"]
         assert server.client.post("/y", {"k": 3}) == {"echo": {"k": 3}}
-    demo._require_free(port)
+    servers.require_free(port)
 
 
 def test_a_server_that_ends_at_once_is_reported(fake_serve, port):
@@ -70,5 +69,5 @@ def test_a_port_in_use_is_refused_with_another_one_to_try(port):
         listener.bind(("127.0.0.1", port))
         listener.listen()
         with pytest.raises(command.InputError, match=rf":{port}: .*PORT={port + 1}"):
-            demo._require_free(port)
-    demo._require_free(port)
+            servers.require_free(port)
+    servers.require_free(port)
