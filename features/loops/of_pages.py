@@ -244,12 +244,8 @@ def grid_columns(
 
 
 @numba.njit(nogil=True)
-def _first_from(keys: np.ndarray, low: int, key: int) -> Any:
-    """Returns the first place from ``low`` on whose key is ``key`` or more, near ``low`` first."""
-    step, high = 1, low
-    while high < len(keys) and keys[high] < key:
-        low, high, step = high + 1, high + step, 2 * step
-    high = min(high, len(keys))
+def _first(keys: np.ndarray, low: int, high: int, key: int) -> Any:
+    """Returns the first place in [low, high) whose key is ``key`` or more, else ``high``."""
     while low < high:
         middle = (low + high) >> 1
         if keys[middle] < key:
@@ -260,15 +256,12 @@ def _first_from(keys: np.ndarray, low: int, key: int) -> Any:
 
 
 @numba.njit(nogil=True)
-def _first(keys: np.ndarray, key: int) -> Any:
-    low, high = 0, len(keys)
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _first_from(keys: np.ndarray, low: int, key: int) -> Any:
+    """Returns the first place from ``low`` on whose key is ``key`` or more, near ``low`` first."""
+    step, high = 1, low
+    while high < len(keys) and keys[high] < key:
+        low, high, step = high + 1, high + step, 2 * step
+    return _first(keys, low, min(high, len(keys)), key)
 
 
 @compiled_for(_I64, array(_INT, 2), _I32, _I64, _INT, array(_INT, 3, written=True))
@@ -292,7 +285,7 @@ def add_window_counts(
         if rows[i] < 0:
             continue
         base = np.int64(rows[i]) << bits
-        low = _first(keys, base | bounds[earliest])
+        low = _first(keys, 0, len(keys), base | bounds[earliest])
         end = _first_from(keys, low, base | bounds[windows])
         if end == low:
             continue

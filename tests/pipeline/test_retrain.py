@@ -89,7 +89,7 @@ def test_an_order_of_pages_is_learned_where_no_ranker_gives_one(tmp_path, logs):
     (logs / "watches").mkdir()
     bare = retrain(tmp_path, logs, "--dry_run")
     assert "# learn_order: would run" in bare.stdout
-    assert f"--page_order={tmp_path}/work/page_order" in bare.stdout
+    assert f"--page_order={tmp_path / 'work' / 'page_order'}" in bare.stdout
 
 
 def test_a_hook_is_told_of_a_failure_and_a_window_begins_so_many_days_ago(tmp_path, logs):
