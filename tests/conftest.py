@@ -209,7 +209,7 @@ class Browser:
         """Returns what the console of the page was told since the last call, errors and all."""
         return [str(entry["message"]) for entry in self._ask("se/log", {"type": "browser"})]
 
-    def wait(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    def wait(self, condition: Callable[[], bool], *, seconds: float = 300) -> None:
         until = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < until, "it did not come about"

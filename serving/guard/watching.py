@@ -48,15 +48,15 @@ class Decision:
 class _Probation:
     """A release that is watched.
 
-    ``at_swap`` is what had been counted of the release before when this one became current.
+    ``at_swap`` is what had been counted of the release before when this one became current, and
+    ``at_first`` what had been counted of it before the time that stands for it.
     """
 
     version: str
     previous: str
     since: float
     at_swap: Tally
-    earlier: Tally
-    is_told: bool = False
+    at_first: Tally
 
 
 class Guard:
@@ -162,13 +162,17 @@ class Guard:
         # Of a guard that started lately: all that servers had counted before.
         at, past = self._past[0]
         first = past.get(previous, Tally()) if at <= now - self._config.before_s else Tally()
-        self._probation = _Probation(version, previous, since, counted, counted - first)
+        self._probation = _Probation(version, previous, since, counted, first)
 
     def _before(self, probation: _Probation, new: Tally, totals: Mapping[str, Tally]) -> Tally:
-        """Returns what is known of the release before: beside the new one, else before it."""
-        beside = totals.get(probation.previous, Tally()) - probation.at_swap
+        """Returns what is known of the release before: beside the new one, else lately.
+
+        What came of its last pages before the swap is known after it only, so both count.
+        """
+        counted = totals.get(probation.previous, Tally())
+        beside = counted - probation.at_swap
         enough = max(_CONTROL * new.requests, self._config.least_outcomes)
-        return beside if beside.known_outcomes >= enough else probation.earlier
+        return beside if beside.known_outcomes >= enough else counted - probation.at_first
 
 
 def _way_back(root: pathlib.Path, version: str) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def test_training_that_was_killed_continues_and_ends_complete(small_examples, tm
     )
     latest = tmp_path / "model.training" / "latest" / "checkpoint"
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 300
         while not latest.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert latest.exists()

@@ -111,7 +111,7 @@ def test_a_schedule_goes_on_after_a_failure_until_it_is_told_to_stop(tmp_path, l
     process = subprocess.Popen(
         [*line, f"--serving_root={tmp_path}/serving_root", hook], stderr=subprocess.PIPE
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not (told.exists() and told.read_text().count('"event": "failed"') >= 2):
         assert process.poll() is None
         assert time.monotonic() < end

@@ -184,12 +184,13 @@ def test_shards_of_a_cluster_are_the_index_and_one_that_hangs_is_left_out(
     hung = ray_cluster.shard_pids()[0]
     os.kill(hung, signal.SIGSTOP)
     try:
+        start = time.monotonic()
         with pytest.raises(errors.IndexPartialError, match="2 of 3 shards"):
             loaded.search(queries, 7)
-        start = time.monotonic()
+        waited = time.monotonic()
         with pytest.raises(errors.IndexPartialError, match="GetTimeoutError"):
             loaded.search(queries, 7)
-        assert time.monotonic() - start < 5.0  # It is not waited for again.
+        assert time.monotonic() - waited < waited - start  # It is not waited for again.
     finally:
         os.kill(hung, signal.SIGCONT)
     wait_until(lambda: loaded.answering == 1.0)

@@ -129,7 +129,7 @@ def test_what_each_step_costs_is_reported_and_told(site):
     assert (event, news["step"]) == ("done", "")
     for told in (json.loads((site.work / "retrain.json").read_text())["steps"], news["steps"]):
         cost = told[0].get("cost", told[0])
-        assert 0 < cost["cpu_s"] < 60
+        assert cost["cpu_s"] > 0
         # What a process was forked from counts, and that is these tests.
         assert 1 << 20 < cost["peak_memory_bytes"] < 1 << 36
         made = site.work / "examples" / "COMPLETE"

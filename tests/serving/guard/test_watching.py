@@ -15,7 +15,7 @@ from features import command
 from serving.guard import carrying_out
 from serving.guard.config import GuardConfig
 from serving.guard.polling import Servers
-from serving.guard.tallies import FAILED, KINDS, WHOLE, Tally
+from serving.guard.tallies import CLICKED, FAILED, GROUPS, KINDS, PAGES, WHOLE, Tally
 from serving.guard.watching import Guard
 from serving.release import manifest as release
 from serving.release import publication, rollbacks
@@ -138,6 +138,24 @@ def test_only_what_happened_lately_stands_for_the_time_before(site):
     site.look()
     site.serve(bad, **{WHOLE: 60, FAILED: 30})
     assert site.look().old == bad
+
+
+def test_what_comes_of_the_last_pages_before_a_swap_counts_for_them(site):
+    def know(version, clicked_share):
+        outcomes = np.zeros((5, GROUPS))
+        outcomes[PAGES], outcomes[CLICKED] = 1.0, clicked_share
+        site.counted[version] += Tally(outcomes=outcomes)
+
+    bad = publish(site.root)
+    site.serve(bad, **{WHOLE: 3000})
+    site.look()  # By now the outcome of no page is known, neither of the old nor of the new ones.
+    know(site.first, 1.0)
+    know(bad, 0.0)
+    decision = site.look()
+    assert decision.old == bad
+    assert decision.reason == (
+        f"clicked pages per page: 0 on {GROUPS} pages, before 1, limit {1 - CONFIG.max_fall:g}"
+    )
 
 
 def test_what_cannot_be_carried_out_is_tried_again_later(tmp_path):

@@ -139,7 +139,7 @@ def test_a_server_process_never_shows_the_password(
         assert "--history_password_file" in arguments
         require_nothing_said(arguments)
     server.stop()
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while httpx.get(f"{running.url}/readyz", timeout=120).status_code != 503:
         assert time.monotonic() < end
         time.sleep(0.1)

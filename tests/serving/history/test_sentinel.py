@@ -54,7 +54,7 @@ def site(needs_program, tmp_path):
         yield f"redis+sentinel://127.0.0.1:{port}/site/0", first, second
 
 
-def wait_until(condition, *, within_s=60):
+def wait_until(condition, *, within_s=300):
     end = time.monotonic() + within_s
     while True:
         with contextlib.suppress(redis.RedisError, errors.HistoryUnavailableError):

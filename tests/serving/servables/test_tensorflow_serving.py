@@ -353,7 +353,7 @@ def test_publication_under_a_model_server_is_waited_for_and_then_serves(
     built.releases.refresh()
     assert built.releases.current.version == old
     servicer.holds = {old, new}
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while built.releases.current.version != new:
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -55,7 +55,7 @@ def ids(page):
 
 def looked(server, *, until):
     """The catalogue, once the server has seen so many videos."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while len(server.releases.current.catalogue) < until:
         assert time.monotonic() < deadline
         server.releases.refresh()
