@@ -187,7 +187,7 @@ def _unrecorded_flags(
         report_page.BUILD: [*report_page.flags(work), *force],
     }
     if config.warm_start:
-        given |= warm_starting.flags(work)
+        given |= warm_starting.flags(work, config.cold_every)
     return given
 
 

@@ -185,9 +185,11 @@ def _from_directory(
     old_model = load(directory)
     old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
     summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    lineage = saved.read_lineage(directory)
     return {
         "model": door.shown(directory.resolve()),
-        "trained_at": saved.read_lineage(directory).get("trained_at", ""),
+        "trained_at": lineage.get("trained_at", ""),
+        "starts": lineage.get("warm_start", {}).get("starts", 0) + 1,
         "ids_kept": summary.kept,
     }
 
