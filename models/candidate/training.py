@@ -158,6 +158,7 @@ def train(
         warm=warm,
         load=lambda directory: recent_biases.unmoved(candidate_model.load(directory)),
         num_examples=int(label_counts.sum()),
+        times=lambda: batches.times(examples_dir, spec.CANDIDATE),
     )
     facts, settings = start.facts, start.settings
     if "warm_start" not in facts:

@@ -60,19 +60,14 @@ class Newer:
     counts: tuple[int, int]
 
     @classmethod
-    def of(
-        cls, examples_dir: dataset.Path, model: str, *, since_s: int, older_each: float
-    ) -> "Newer | None":
+    def of(cls, times: npt.NDArray[np.int64], *, since_s: int, older_each: float) -> "Newer | None":
         """Looks at the times of the training examples; None where all are newer, or none.
 
         Args:
-            examples_dir: Directory that pipeline.preprocess wrote.
-            model: Name of the model, ``candidate`` or ``ranker``.
+            times: Times of the examples, int64 [n], Unix seconds.
             since_s: Time from which on examples are newer, Unix seconds.
             older_each: Older examples for each newer one, 0 or more.
         """
-        parts = [part[_TIME] for part in in_parts(examples_dir, model, [_TIME])]
-        times = np.concatenate(parts or [np.zeros(0)]).astype(np.int64)
         newer = int((times >= since_s).sum())
         if not 0 < newer < len(times):
             return None
@@ -281,6 +276,12 @@ def count(examples_dir: dataset.Path, model: str, split: str) -> int:
     files = dataset.tfrecord_files(examples_dir, model, split)
     records = tf.data.TFRecordDataset(files).batch(10_000)
     return sum(int(batch.shape[0]) for batch in records)
+
+
+def times(examples_dir: dataset.Path, model: str) -> npt.NDArray[np.int64]:
+    """Returns the times of the training examples, int64 [n], Unix seconds, in the files' order."""
+    parts = [part[_TIME] for part in in_parts(examples_dir, model, [_TIME])]
+    return np.concatenate(parts or [np.zeros(0)]).astype(np.int64)
 
 
 def in_parts(

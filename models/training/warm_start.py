@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tf_keras
 from absl import logging
 
@@ -123,6 +124,7 @@ def begun(
     warm: WarmStart,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
     num_examples: int,
+    times: Callable[[], npt.NDArray[np.int64]],
 ) -> Begun:
     """Starts a model from an older one, where there is one.
 
@@ -137,6 +139,7 @@ def begun(
         warm: The old model, or none.
         load: Function that reads the model of a directory.
         num_examples: Number of the training examples.
+        times: Function that returns their times, int64 [n], Unix seconds.
     """
     facts = saved.lineage_of(examples_dir, kind)
     vocabularies = {
@@ -154,7 +157,7 @@ def begun(
         return cold
     until_s = saved.read_lineage(warm.directory).get("train_until_s")
     newer = until_s and batches.Newer.of(
-        examples_dir, kind, since_s=int(until_s), older_each=settings.warm_older
+        times(), since_s=int(until_s), older_each=settings.warm_older
     )
     if not newer:
         logging.warning(

@@ -144,16 +144,11 @@ def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples
     assert made.epochs > 2  # As many passes as without one.
 
 
-def times_of(examples):
-    parts = batches.in_parts(examples, spec.CANDIDATE, ["time"])
-    return np.concatenate([part["time"] for part in parts])
-
-
 def test_a_warm_start_trains_on_what_is_newer_and_on_some_of_what_is_not(small_examples, tmp_path):
     quick = TrainingConfig(epochs=2, batch_size=50, warm_epochs=3, warm_older=0.5)
     old = tmp_path / "old"
     candidate_training.train(small_examples, old, CandidateConfig(**SMALL), quick)
-    times = times_of(small_examples)
+    times = batches.times(small_examples, spec.CANDIDATE)
     since = int(np.quantile(times, 0.8))
     info = json.loads((old / "COMPLETE").read_text())
     info["lineage"]["train_until_s"] = since  # As if the last days had come after it.
@@ -187,10 +182,8 @@ def test_older_examples_of_one_moment_are_gone_over_together_and_of_each_day_oth
 
 
 def test_streamed_and_held_examples_are_the_same_choice(small_examples):
-    times = times_of(small_examples)
-    newer = batches.Newer.of(
-        small_examples, spec.CANDIDATE, since_s=int(np.median(times)), older_each=0.3
-    )
+    times = batches.times(small_examples, spec.CANDIDATE)
+    newer = batches.Newer.of(times, since_s=int(np.median(times)), older_each=0.3)
     chosen = {}
     for memory_gb in (1.0, 0.0):
         opened = batches.open_training(
@@ -206,10 +199,9 @@ def test_streamed_and_held_examples_are_the_same_choice(small_examples):
 
 
 def test_where_nothing_or_everything_is_newer_there_is_no_choice(small_examples):
+    times = batches.times(small_examples, spec.CANDIDATE)
     for since in (0, 4_000_000_000):
-        assert (
-            batches.Newer.of(small_examples, spec.CANDIDATE, since_s=since, older_each=1.0) is None
-        )
+        assert batches.Newer.of(times, since_s=since, older_each=1.0) is None
 
 
 def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):
