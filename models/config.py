@@ -173,6 +173,8 @@ class TrainingConfig(Config):
             not learnt and some that it has.
         warm_older: Examples that the older model has learnt, for each that it has not, which are
             gone over again after a warm start.
+        warm_keep: Share of an older model's embeddings that is kept at a warm start, in [0, 1]; the
+            rest is what they would start from without it.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -199,6 +201,7 @@ class TrainingConfig(Config):
     epochs: _CountOr0 = 12
     warm_epochs: _Count = 4
     warm_older: _Weight = 1.0
+    warm_keep: Annotated[float, Bounds(ge=0, le=1)] = 1.0
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0

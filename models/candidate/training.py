@@ -150,6 +150,7 @@ def train(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = label_counts_of(examples_dir, model)
+    _start_from_counts(examples_dir, model, seed=settings.seed)
     start = warm_start.begun(
         model,
         examples_dir,
@@ -161,8 +162,6 @@ def train(
         times=lambda: batches.times(examples_dir, spec.CANDIDATE),
     )
     facts, settings = start.facts, start.settings
-    if "warm_start" not in facts:
-        _start_from_counts(examples_dir, model, seed=settings.seed)
     _advise(model, label_counts)
     holdout = _holdout(examples_dir, model, catalogue, settings)
     task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)

@@ -4,6 +4,16 @@ Every day brings new videos, channels and tokens; what was learned about the old
 learned again. Rows of embedding tables are matched by vocabulary entry, for every ID space, since
 the id of a video changes when the vocabulary is made anew. Ids that the old model did not know
 start as in a new model. Dense weights are taken where their shapes agree.
+
+A model that is taught for longer and longer what it knows learns it by heart: it finds less of the
+next day than one that starts anew. So of a candidate model's rows a share is kept, and the rest is
+where a new model starts, which has seen today's counts of what follows what alone
+(:mod:`models.candidate.spectral_start`). Factors are told up to a rotation, so they are first
+turned to where the old rows are; new videos then stand among the old ones.
+
+Sources: Ash and Adams, "On warm-starting neural network training", NeurIPS 2020: shrink and
+perturb; Schoenemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika
+1966. That what is mixed in knows something is ours.
 """
 
 import dataclasses
@@ -20,6 +30,7 @@ from absl import logging
 from features import command, dataset
 from features.stores import door
 from models.config import TrainingConfig, WarmStart
+from models.embeddings import EmbeddingTable
 from models.training import batches, loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
@@ -62,6 +73,7 @@ def apply(
     *,
     old_model: tf_keras.Model,
     old_vocabularies: Vocabularies,
+    keep: float | None = None,
 ) -> Summary:
     """Copies what the old model knows into a new one, before its training.
 
@@ -70,6 +82,8 @@ def apply(
         vocabularies: ID space to tokens; the token of id i is element i - 1.
         old_model: A model of the same kind.
         old_vocabularies: Vocabularies of the old model, ID space to tokens.
+        keep: Share of the old rows that is kept, in [0, 1]; the rest is the new model's, turned to
+            where they are. None: rows are copied, and those of new ids stay as they are.
 
     Returns:
         Summary of what was taken.
@@ -80,7 +94,7 @@ def apply(
     """
     _require_compatible(model, old_model)
     old_tables = loop.tables_of(old_model)
-    kept, new, anew = {}, {}, []
+    kept, new, anew, taken = {}, {}, [], []
     for name, table in loop.tables_of(model).items():
         old = old_tables.get(name)
         if old is None or old.width != table.width:
@@ -88,14 +102,44 @@ def apply(
             continue
         space = _SPACES.get(name, name)
         ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
-        rows = table.rows.numpy()
-        rows[ids] = old.rows.numpy()[old_ids]
-        table.rows.assign(rows)
+        taken.append(_Taken(table, space, ids, old.rows.numpy()[old_ids]))
         kept[name], new[name] = len(ids), table.size - len(ids)
+    for one in taken:
+        rows = one.table.rows.numpy()
+        if keep is None or one.table.width == 1:  # Biases: a single column cannot be turned.
+            rows[one.ids] = one.rows
+        else:
+            rows = rows @ _turn([other for other in taken if other.fits(one)])
+            rows[one.ids] = keep * one.rows + (1 - keep) * rows[one.ids]
+        one.started = rows
+    for one in taken:
+        one.table.rows.assign(one.started)
     dense, changed = _copy_dense(model, old_model)
     summary = Summary(kept=kept, new=new, dense=dense, anew=[*anew, *changed])
     _log(summary)
     return summary
+
+
+@dataclasses.dataclass
+class _Taken:
+    """What a table gets of the old model: its rows of some ids; ``started`` is what it then has."""
+
+    table: EmbeddingTable
+    space: str
+    ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float32]
+    started: npt.NDArray[np.float32] | None = None
+
+    def fits(self, other: "_Taken") -> bool:
+        """Returns whether both have rows of the same things, which may be multiplied."""
+        return (self.space, self.table.width) == (other.space, other.table.width)
+
+
+def _turn(taken: Sequence[_Taken]) -> npt.NDArray[np.float32]:
+    """Returns the rotation, float32 [D, D], that leads new rows closest to the old ones."""
+    new = np.concatenate([one.table.rows.numpy()[one.ids] for one in taken])
+    left, _, right = np.linalg.svd(new.T @ np.concatenate([one.rows for one in taken]))
+    return np.asarray(left @ right, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,7 +193,7 @@ def begun(
     if warm.directory is None:
         return cold
     try:
-        older = _from_directory(model, vocabularies, warm.directory, load)
+        older = _from_directory(model, vocabularies, warm.directory, load, keep=settings.warm_keep)
     except command.InputError as error:
         if not warm.or_cold:
             raise
@@ -183,11 +227,13 @@ def _from_directory(
     vocabularies: Vocabularies,
     directory: pathlib.Path,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
+    *,
+    keep: float,
 ) -> dict[str, Any]:
     """As :func:`apply`, from a saved model; returns what the lineage says of it."""
     old_model = load(directory)
     old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
-    summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    summary = apply(*(model, vocabularies), old_model=old_model, old_vocabularies=old, keep=keep)
     lineage = saved.read_lineage(directory)
     return {
         "model": door.shown(directory.resolve()),
