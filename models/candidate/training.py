@@ -150,7 +150,7 @@ def train(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = label_counts_of(examples_dir, model)
-    _start_from_counts(examples_dir, model, seed=settings.seed)
+    started = _start_from_counts(examples_dir, model, seed=settings.seed)
     start = warm_start.begun(
         model,
         examples_dir,
@@ -160,6 +160,7 @@ def train(
         load=lambda directory: recent_biases.unmoved(candidate_model.load(directory)),
         num_examples=int(label_counts.sum()),
         times=lambda: batches.times(examples_dir, spec.CANDIDATE),
+        started=started,
     )
     facts, settings = start.facts, start.settings
     _advise(model, label_counts)
@@ -289,14 +290,21 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
     return counts[1:]
 
 
-def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
-    """Sets watched videos and softmax rows by what followed what, where that is asked."""
+def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> tuple[str, ...]:
+    """Sets watched videos and softmax rows by what followed what, where that is asked.
+
+    Returns:
+        The names of these tables.
+    """
+    names = []
     for table, rows in _starts(examples_dir, model, seed=seed):
         # Videos that were not counted, and columns beyond the counts', start at random.
         counted = np.flatnonzero(rows.any(axis=1))
         started = table.rows.numpy()
         started[counted, : rows.shape[1]] = rows[counted]
         table.rows.assign(started)
+        names.append(table.name)
+    return tuple(names)
 
 
 def place_new_videos(

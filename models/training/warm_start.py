@@ -6,10 +6,10 @@ the id of a video changes when the vocabulary is made anew. Ids that the old mod
 start as in a new model. Dense weights are taken where their shapes agree.
 
 A model that is taught for longer and longer what it knows learns it by heart: it finds less of the
-next day than one that starts anew. So of a candidate model's rows a share is kept, and the rest is
-where a new model starts, which has seen today's counts of what follows what alone
-(:mod:`models.candidate.spectral_start`). Factors are told up to a rotation, so they are first
-turned to where the old rows are; new videos then stand among the old ones.
+next day than one that starts anew. So of rows that a new model would start from today's counts
+(:mod:`models.candidate.spectral_start`) a share is kept alone, and the rest is that start. Factors
+are told up to a rotation, so they are first turned to where the old rows are; new videos then stand
+among the old ones.
 
 Sources: Ash and Adams, "On warm-starting neural network training", NeurIPS 2020: shrink and
 perturb; Schoenemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika
@@ -73,7 +73,8 @@ def apply(
     *,
     old_model: tf_keras.Model,
     old_vocabularies: Vocabularies,
-    keep: float | None = None,
+    started: Sequence[str] = (),
+    keep: float = 1.0,
 ) -> Summary:
     """Copies what the old model knows into a new one, before its training.
 
@@ -82,8 +83,9 @@ def apply(
         vocabularies: ID space to tokens; the token of id i is element i - 1.
         old_model: A model of the same kind.
         old_vocabularies: Vocabularies of the old model, ID space to tokens.
-        keep: Share of the old rows that is kept, in [0, 1]; the rest is the new model's, turned to
-            where they are. None: rows are copied, and those of new ids stay as they are.
+        started: Names of tables, of one width, whose rows know something already. They are turned
+            to where the old ones are.
+        keep: Share of the old rows that is kept in these, in [0, 1].
 
     Returns:
         Summary of what was taken.
@@ -94,7 +96,7 @@ def apply(
     """
     _require_compatible(model, old_model)
     old_tables = loop.tables_of(old_model)
-    kept, new, anew, taken = {}, {}, [], []
+    kept, new, anew, taken = {}, {}, [], {}
     for name, table in loop.tables_of(model).items():
         old = old_tables.get(name)
         if old is None or old.width != table.width:
@@ -102,37 +104,30 @@ def apply(
             continue
         space = _SPACES.get(name, name)
         ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
-        taken.append(_Taken(table, space, ids, old.rows.numpy()[old_ids]))
+        taken[name] = _Taken(table, ids, old.rows.numpy()[old_ids])
         kept[name], new[name] = len(ids), table.size - len(ids)
-    for one in taken:
+    turn = _turn([taken[name] for name in started]) if started else None
+    for name, one in taken.items():
         rows = one.table.rows.numpy()
-        if keep is None or one.table.width == 1:  # Biases: a single column cannot be turned.
-            rows[one.ids] = one.rows
-        else:
-            rows = rows @ _turn([other for other in taken if other.fits(one)])
+        if name in started:
+            rows = rows @ turn
             rows[one.ids] = keep * one.rows + (1 - keep) * rows[one.ids]
-        one.started = rows
-    for one in taken:
-        one.table.rows.assign(one.started)
+        else:
+            rows[one.ids] = one.rows
+        one.table.rows.assign(rows)
     dense, changed = _copy_dense(model, old_model)
     summary = Summary(kept=kept, new=new, dense=dense, anew=[*anew, *changed])
     _log(summary)
     return summary
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Taken:
-    """What a table gets of the old model: its rows of some ids; ``started`` is what it then has."""
+    """What a table gets of the old model: the old rows, [n, D], of some of its ids, [n]."""
 
     table: EmbeddingTable
-    space: str
     ids: npt.NDArray[np.int64]
     rows: npt.NDArray[np.float32]
-    started: npt.NDArray[np.float32] | None = None
-
-    def fits(self, other: "_Taken") -> bool:
-        """Returns whether both have rows of the same things, which may be multiplied."""
-        return (self.space, self.table.width) == (other.space, other.table.width)
 
 
 def _turn(taken: Sequence[_Taken]) -> npt.NDArray[np.float32]:
@@ -169,6 +164,7 @@ def begun(
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
     num_examples: int,
     times: Callable[[], npt.NDArray[np.int64]],
+    started: Sequence[str] = (),
 ) -> Begun:
     """Starts a model from an older one, where there is one.
 
@@ -184,6 +180,7 @@ def begun(
         load: Function that reads the model of a directory.
         num_examples: Number of the training examples.
         times: Function that returns their times, int64 [n], Unix seconds.
+        started: Names of the tables whose rows know something already, see :func:`apply`.
     """
     facts = saved.lineage_of(examples_dir, kind)
     vocabularies = {
@@ -193,7 +190,9 @@ def begun(
     if warm.directory is None:
         return cold
     try:
-        older = _from_directory(model, vocabularies, warm.directory, load, keep=settings.warm_keep)
+        older = _from_directory(
+            model, vocabularies, warm.directory, load, started=started, keep=settings.warm_keep
+        )
     except command.InputError as error:
         if not warm.or_cold:
             raise
@@ -228,12 +227,20 @@ def _from_directory(
     directory: pathlib.Path,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
     *,
+    started: Sequence[str],
     keep: float,
 ) -> dict[str, Any]:
     """As :func:`apply`, from a saved model; returns what the lineage says of it."""
     old_model = load(directory)
     old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
-    summary = apply(*(model, vocabularies), old_model=old_model, old_vocabularies=old, keep=keep)
+    summary = apply(
+        model,
+        vocabularies,
+        old_model=old_model,
+        old_vocabularies=old,
+        started=started,
+        keep=keep,
+    )
     lineage = saved.read_lineage(directory)
     return {
         "model": door.shown(directory.resolve()),

@@ -237,14 +237,20 @@ def test_of_rows_a_share_is_kept_and_the_rest_is_turned_to_where_they_are(world,
         loop.tables_of(old)[name].rows.assign(started)
         loop.tables_of(fresh)[name].rows.assign(3 * rows @ turn)
         loop.tables_of(warm)[name].rows.assign(3 * rows @ turn)
-    warm_start.apply(warm, new_words, old_model=old, old_vocabularies=old_words, keep=0.75)
+    warm_start.apply(
+        *(warm, new_words),
+        old_model=old,
+        old_vocabularies=old_words,
+        started=tuple(truth),
+        keep=0.75,
+    )
     known = np.isin(new_words["video"], old_words["video"])
     assert 0 < known.sum() < len(known)
     for name, rows in truth.items():
         made = loop.tables_of(warm)[name].rows.numpy()
         np.testing.assert_allclose(made[1:][~known], 3 * rows[1:][~known], atol=1e-4)
         np.testing.assert_allclose(made[1:][known], (0.75 + 0.25 * 3) * rows[1:][known], atol=1e-4)
-    # What is learnt of columns that cannot be turned stays: biases.
+    # Of all else what was learnt stays.
     biases = [loop.tables_of(m)["softmax_biases"].rows.numpy() for m in (fresh, warm, old)]
     np.testing.assert_array_equal(biases[1][1:][known], biases[2][in_old])
     np.testing.assert_array_equal(biases[1][1:][~known], biases[0][1:][~known])
