@@ -291,10 +291,10 @@ CANDIDATE_TRAINING = TrainingConfig(
 )
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run. After a
-# warm start it forgets sooner than the candidate model.
+# warm start a second pass makes it no better.
 RANKER_TRAINING = TrainingConfig(
     epochs=3,
-    warm_epochs=2,
+    warm_epochs=1,
     warm_older=3.0,
     decay=True,
     holdout_examples=100_000,
