@@ -155,7 +155,7 @@ class Trainer:
         ends = _round_ends(self._examples.steps_per_epoch(), self._settings.evaluations_per_epoch)
         meter = _Meter(self._settings.batch_size, epoch, self._settings.epochs)
         for step, batch in enumerate(self._examples.epoch(epoch, skip=skip), start=skip + 1):
-            self._count(self._steps.take(batch, self._progress.step), meter, bar)
+            self._count(self._steps.begin(batch, self._progress.step), meter, bar)
             self._progress.step.assign_add(1)
             if step in ends:
                 self._count(self._steps.rest(), meter, bar)

@@ -128,7 +128,7 @@ class _Scheduled:
         self._most = most
         self._running: collections.deque[Any] = collections.deque()
 
-    def take(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
+    def begin(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
         """Hands out one step; returns the losses of those that are over."""
         arguments = (batch, number.read_value())
         self._running.append(self._coordinator.schedule(self._step, args=arguments))

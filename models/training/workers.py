@@ -16,7 +16,7 @@ Step = Callable[[Mapping[str, tf.Tensor], tf.Variable], tf.Tensor]
 class Steps(Protocol):
     """Takes steps, whose losses are known at once or later."""
 
-    def take(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
+    def begin(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
         """Begins one step; returns the losses of steps that have ended, oldest first."""
 
     def rest(self) -> list[float]:
@@ -29,8 +29,8 @@ class _OneByOne:
     def __init__(self, step: Step) -> None:
         self._step = step
 
-    def take(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
-        """Takes one step; returns its loss."""
+    def begin(self, batch: Mapping[str, tf.Tensor], number: tf.Variable) -> list[float]:
+        """Takes the step; returns its loss."""
         return [float(self._step(batch, number))]
 
     def rest(self) -> list[float]:

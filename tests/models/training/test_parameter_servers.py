@@ -4,11 +4,9 @@ import pytest
 import tensorflow as tf
 
 from models.candidate import model as candidate_model
-from models.candidate import training as candidate_training
-from models.config import CandidateConfig, TrainingConfig
 from models.embeddings import EmbeddingTable
-from models.training import parameter_servers
-from tests.models.training.clusters import FLAGS, Cluster
+from models.training import parameter_servers, saved
+from tests.models.training.clusters import Cluster
 
 UNSEEN = 6000  # Videos of the vocabulary that nobody watched: with them a table is worth parting.
 
@@ -53,28 +51,26 @@ def test_a_training_survives_the_loss_of_a_worker_and_goes_on_after_that_of_a_se
     assert "[6025, 8] has 2 parts" in cluster.text("chief")
     for task in (("worker", 0), ("worker", 1), ("ps", 0), ("ps", 1)):
         assert cluster.processes[task].poll() is None, cluster.text(*task)
-    info = _require_like_one_process(model, examples, tmp_path / "alone")
-    assert info["lineage"]["steps"] == 80
+    _require_like_one_process(model, examples, tmp_path / "alone")
 
 
-def _require_like_one_process(model, examples, alone):
-    """Trains in one process beside what several did, and compares; returns COMPLETE of theirs."""
-    names = ("embedding_dim", "depth", "negatives", "id_dropout", "bag_dropout")
-    result = candidate_training.train(
-        examples,
-        alone,
-        CandidateConfig(**{name: FLAGS[name] for name in names}),
-        TrainingConfig(epochs=4, batch_size=100, learning_rate=0.02, decay=False),
-    )
+def _require_like_one_process(model, examples, directory):
+    """Trains in one process beside what several did, and compares."""
+    directory.mkdir()
+    alone = Cluster(directory, examples=examples, model=directory / "model", sizes={"worker": 1})
+    alone.start()
+    assert alone.end_of("worker") == 0, alone.text("worker")
     # Whole again, and read without a server.
     read = candidate_model.load(model, examples)
     assert read.softmax_rows.rows.shape == [6025, 8]
     assert read.softmax_rows.parts == [read.softmax_rows.rows]
-    info = candidate_model.saved.open_directory(model, kind="candidate").info
+    parted, whole = (
+        saved.open_directory(one, kind="candidate").info for one in (model, directory / "model")
+    )
+    assert parted["lineage"]["steps"] == whole["lineage"]["steps"] == 80
     # Other first values, and steps in another order.
     for name in ("map_at_100", "recall_at_100"):
-        assert info["metrics"][name] == pytest.approx(result.metrics[name], abs=0.08)
-    return info
+        assert parted["metrics"][name] == pytest.approx(whole["metrics"][name], abs=0.08)
 
 
 @pytest.mark.parametrize(
