@@ -327,11 +327,8 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = loop.fit(task, examples, settings, run)
-    more = holdout
-    if holdout and 0 < settings.holdout_examples <= len(holdout[_CLICKED]):  # It is not all.
-        more = _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES)
-    if more:
-        task.calibrate(more)
+    if holdout:
+        task.calibrate(_more(holdout, examples_dir, columns, settings))
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
@@ -370,6 +367,18 @@ def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[s
         return ()
     model.heads.start(examples_dir, worth=labels.watch_time_s / labels.clicks)
     return model.heads.labels
+
+
+def _more(
+    holdout: dict[str, Array],
+    examples_dir: Path,
+    columns: tuple[str, ...],
+    settings: TrainingConfig,
+) -> dict[str, Array]:
+    """Returns what curves are fitted to: more of the holdout, where what was looked at is a part."""
+    if not 0 < settings.holdout_examples <= len(holdout[_CLICKED]):
+        return holdout
+    return _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES) or holdout
 
 
 def _holdout(
