@@ -10,7 +10,7 @@ from serving.release import manifest as release
 from tests.e2e import collapse
 from tests.pipeline.importers.kuairand_rows import imported
 
-_ONE_OF = 32
+_ONE_OF = 16
 
 
 def write_some_users(source, target):
