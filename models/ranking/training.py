@@ -289,11 +289,7 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
-        raise command.InputError(
-            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
-            f"{settings.stop_metric!r}."
-        )
+    _check(settings)
     labels, times = read_labels(examples_dir, model_config.watch_cap_s)
     advise(labels, model_config.loss)
     model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
@@ -343,6 +339,14 @@ def train(
     return result
 
 
+def _check(settings: TrainingConfig) -> None:
+    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
+        raise command.InputError(
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
+            f"{settings.stop_metric!r}."
+        )
+
+
 def _advise_on_pairs(model_config: RankerConfig, examples: object) -> None:
     if model_config.pairwise and isinstance(examples, batches.Streamed):
         logging.warning(
@@ -375,7 +379,7 @@ def _more(
     columns: tuple[str, ...],
     settings: TrainingConfig,
 ) -> dict[str, Array]:
-    """Returns what curves are fitted to: more of the holdout, where what was looked at is a part."""
+    """Returns what curves are fitted to: more, where what was looked at is not the holdout."""
     if not 0 < settings.holdout_examples <= len(holdout[_CLICKED]):
         return holdout
     return _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES) or holdout
