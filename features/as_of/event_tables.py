@@ -31,13 +31,13 @@ class KeptColumns:
         self._made: dict[Callable[..., Any], tuple[tuple[Any, ...], Any]] = {}
         self._rows: tuple[Callable[[], object], pa.Array, np.ndarray] | None = None
 
-    def of(self, make: Callable[..., Made], *parts: Any, **others: Any) -> Made:
-        """Returns ``make(*parts, **others)``, or what it returned for the very same parts."""
+    def of(self, make: Callable[..., Made], *parts: Any) -> Made:
+        """Returns ``make(*parts)``, or what it returned for the very same parts."""
         known = self._made.get(make)
         if known is not None and all(map(_is_the_same, known[0], parts)):
             last: Made = known[1]
             return last
-        made = make(*parts, **others)
+        made = make(*parts)
         held = tuple(weakref.ref(p) if isinstance(p, Catalogue) else p for p in parts)
         self._made[make] = (held, made)
         return made
@@ -101,15 +101,15 @@ def impression_events(
     users: Mapping[str, int] | None,
     table: pa.Table | None,
     watches: pa.Table | None,
+    *,
     from_s: int,
-    kept: KeptColumns | None = None,
+    kept: KeptColumns,
 ) -> tuple[Events, Events, np.ndarray]:
     """Returns what was shown, the clicks by their moments, and when what they clicked was shown."""
     if table is None or not table.num_rows:
         return _NO_EVENTS, _NO_EVENTS, np.zeros(0, np.int64)
     user = _user_codes(users, table)
-    rows_of = kept.video_rows if kept is not None else Catalogue.rows
-    video = rows_of(catalogue, table["video_id"])
+    video = kept.video_rows(catalogue, table["video_id"])
     key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
     moment = combined(clicks.with_moments(table, watches)[clicks.CLICKED_AT])
     clicked_at = np.array(filled(moment, pa.int64(), clicks.NEVER))

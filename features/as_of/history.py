@@ -97,13 +97,13 @@ class History:
             kept: What was made of the same user's tables before, and is kept of these; only where
                 ``users`` is None.
         """
-        made = (kept or KeptColumns()).of
+        kept = kept or KeptColumns()
         of = (catalogue, users)
-        watched, done = made(event_tables.watch_events, *of, watches)
-        shown, clicked, clicked_shown = made(
-            *(event_tables.impression_events, *of, impressions, watches, from_s), kept=kept
+        watched, done = kept.of(event_tables.watch_events, *of, watches)
+        shown, clicked, clicked_shown = event_tables.impression_events(
+            *(*of, impressions, watches), from_s=from_s, kept=kept
         )
-        search_key, tokens = made(event_tables.search_events, users, searches)
+        search_key, tokens = kept.of(event_tables.search_events, users, searches)
         return cls(
             catalogue=catalogue,
             watches=watched,
@@ -115,7 +115,7 @@ class History:
             search_key=search_key,
             search_tokens=tokens,
             from_s=from_s,
-            feedback=made(event_tables.feedback, *of, feedback),
+            feedback=kept.of(event_tables.feedback, *of, feedback),
         )
 
     # ---- what a question sees -----------------------------------------------------------------

@@ -71,6 +71,6 @@ def test_strings_are_known_after_others_were_forgotten(monkeypatch):
         source="history.search_tokens", max_length=3,
     )  # fmt: skip
     ids = vocabulary.Ids({feature.space: Vocabulary.of(["a", "b", "c"])})
-    for given in (["a", "x"], ["b", "a", "y"], ["c", "x", "a"], ["a"]):
-        expected = [{"a": 1, "b": 2, "c": 3}.get(text, 0) for text in given]
-        assert ids(feature, pa.array(given)).tolist() == expected
+    for texts in (["a", "x"], ["b", "a", "y"], ["c", "x", "a"], ["a"]):
+        expected = [{"a": 1, "b": 2, "c": 3}.get(text, 0) for text in texts]
+        assert ids(feature, pa.array(texts)).tolist() == expected
