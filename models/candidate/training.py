@@ -21,6 +21,7 @@ from models.config import CANDIDATE_STOP_METRICS, MAP, RECALL, CandidateConfig, 
 from models.embeddings import EmbeddingTable
 from models.evaluation import metrics, repeat_bias
 from models.training import batches, distribution, loop, saved, warm_start
+from models.training.workers import Workers
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -144,6 +145,19 @@ def train(
         command.InputError: The examples or the settings cannot be trained with.
     """
     workers = distribution.from_environment()
+    with workers.together():
+        return _train(examples_dir, model_dir, model_config, settings, warm=warm, workers=workers)
+
+
+def _train(
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    *,
+    warm: config.WarmStart,
+    workers: Workers,
+) -> loop.Result:
     model = _new_model(examples_dir, model_config, settings, workers)
     catalogue = dataset.videos(examples_dir)
     videos = VideoFeatures.of_catalogue(
@@ -222,7 +236,7 @@ def _new_model(
     examples_dir: Path,
     model_config: CandidateConfig,
     settings: TrainingConfig,
-    workers: distribution.Workers,
+    workers: Workers,
 ) -> CandidateModel:
     dataset.info(examples_dir)  # Refuses what are no examples before anything else.
     sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)

@@ -216,7 +216,7 @@ def _copy_dense(model: tf_keras.Model, old_model: tf_keras.Model) -> tuple[list[
 
 def _dense(model: tf_keras.Model) -> dict[str, Any]:
     """Returns all trainable weights that are no rows of a table, by layers and name."""
-    tables = {id(table.rows) for table in loop.tables_of(model).values()}
+    tables = {id(part) for table in loop.tables_of(model).values() for part in table.parts}
     # Layers that were built by hand give their weights no prefix, and layers within a layer would
     # share a name: so all that hold a weight stand in it, the outermost first.
     holders: dict[int, list[str]] = {}
