@@ -164,6 +164,7 @@ def _train(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = label_counts_of(examples_dir, model)
+    started = _start_from_counts(examples_dir, model, seed=settings.seed)
     start = warm_start.begun(
         model,
         examples_dir,
@@ -172,10 +173,10 @@ def _train(
         warm=warm,
         load=lambda directory: recent_biases.unmoved(candidate_model.load(directory)),
         num_examples=int(label_counts.sum()),
+        times=lambda: batches.times(examples_dir, spec.CANDIDATE),
+        started=started,
     )
     facts, settings = start.facts, start.settings
-    if "warm_start" not in facts:
-        _start_from_counts(examples_dir, model, seed=settings.seed)
     _advise(model, label_counts)
     holdout = _holdout(examples_dir, model, catalogue, settings)
     task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)
@@ -303,14 +304,21 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
     return counts[1:]
 
 
-def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
-    """Sets watched videos and softmax rows by what followed what, where that is asked."""
+def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> tuple[str, ...]:
+    """Sets watched videos and softmax rows by what followed what, where that is asked.
+
+    Returns:
+        The names of these tables.
+    """
+    names = []
     for table, rows in _starts(examples_dir, model, seed=seed):
         # Videos that were not counted, and columns beyond the counts', start at random.
         counted = np.flatnonzero(rows.any(axis=1))
         started = table.rows.numpy()
         started[counted, : rows.shape[1]] = rows[counted]
         table.rows.assign(started)
+        names.append(table.name)
+    return tuple(names)
 
 
 def place_new_videos(

@@ -135,7 +135,8 @@ class Trainer:
         if int(self._progress.best_round.numpy()):
             self._workers.wait_for_all()  # The chief may still be writing them.
             self._checkpoints.restore_best()
-            metrics = self._evaluate()
+            best = self._history.rounds[int(self._progress.best_round.numpy()) - 1]["holdout"]
+            metrics = {name: value for name, value in best.items() if value is not None}
         elif int(self._progress.rounds.numpy()) and collapse.signs(metrics := self._evaluate()):
             logging.warning(
                 "EVERY round collapsed, so none is the best: the last weights remain, and the "
