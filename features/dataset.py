@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -42,6 +43,7 @@ def batches(
     batch_size: int,
     shuffle_seed: int | None = None,
     columns: Iterable[str] | None = None,
+    chosen: npt.NDArray[np.bool_] | None = None,
 ) -> tf.data.Dataset:
     """Reads one pass over a split.
 
@@ -54,6 +56,8 @@ def batches(
         shuffle_seed: Seed that shuffles files and, in a buffer of 100,000, examples; None keeps the
             order.
         columns: Names of the columns to read; by default all, labels included.
+        chosen: Which examples are read, bool [n] in the order of the files, without a
+            ``shuffle_seed``; the others are not parsed. None: all.
 
     Returns:
         Dictionaries of the tensors that :mod:`features.preprocessing` describes.
@@ -73,7 +77,11 @@ def batches(
     if shuffle_seed is not None:
         data = data.shuffle(100_000, seed=shuffle_seed)
     parse = functools.partial(tf.io.parse_example, features=feature_spec)
-    return data.batch(batch_size).map(parse, num_parallel_calls=2).prefetch(2)
+    data = data.batch(batch_size)
+    if chosen is not None:
+        marks = tf.data.Dataset.from_tensor_slices(chosen).batch(batch_size)
+        data = tf.data.Dataset.zip((data, marks)).map(tf.boolean_mask)
+    return data.map(parse, num_parallel_calls=2).prefetch(2)
 
 
 def load(

@@ -172,7 +172,9 @@ class TrainingConfig(Config):
         warm_epochs: Passes at most after a warm start, over the examples that the older model has
             not learnt and some that it has.
         warm_older: Examples that the older model has learnt, for each that it has not, which are
-            gone over again after a warm start.
+            gone over again after a warm start; 1000: all there are.
+        warm_keep: Share of an older candidate model's video embeddings that is kept at a warm
+            start, in [0, 1]; the rest is where a new one would start, see ``spectral_start``.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -199,6 +201,7 @@ class TrainingConfig(Config):
     epochs: _CountOr0 = 12
     warm_epochs: _Count = 4
     warm_older: _Weight = 1.0
+    warm_keep: Annotated[float, Bounds(ge=0, le=1)] = 0.5
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0
@@ -282,13 +285,16 @@ CANDIDATE_MODEL = CandidateConfig(
     recent_biases=True,
     bag_dropout=0.5,
 )
-CANDIDATE_TRAINING = TrainingConfig(epochs=0, patience=0, decay=True)
+# After a warm start it goes over all again, so that the few newer examples are not learnt by heart.
+CANDIDATE_TRAINING = TrainingConfig(
+    epochs=0, patience=0, decay=True, warm_epochs=3, warm_older=1000.0
+)
 # The ranker has more examples than the candidate model, and its metrics need whole pages. The
 # order within users is learnt last, when the learning rate is small, so all epochs are run. After a
-# warm start it forgets sooner than the candidate model.
+# warm start a second pass makes it no better.
 RANKER_TRAINING = TrainingConfig(
     epochs=3,
-    warm_epochs=2,
+    warm_epochs=1,
     warm_older=3.0,
     decay=True,
     holdout_examples=100_000,

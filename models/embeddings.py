@@ -5,8 +5,10 @@ network separately (paper section 4.1). Row 0, missing or out of vocabulary, is 
 nothing reads it, so nothing trains it. All look-ups have sparse gradients (tf.IndexedSlices).
 """
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,21 @@ from features.spec import Feature, Kind, ResolvedSpec, Side
 Tensors = Mapping[str, tf.Tensor]
 _Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, None, None, None, None]]
 _STDDEV = 0.05
+_IS_TABLE = contextvars.ContextVar("is_table", default=False)
+
+
+def is_table() -> bool:
+    """Whether the variable that is being made holds the rows of a table, which may be parted."""
+    return _IS_TABLE.get()
+
+
+@contextlib.contextmanager
+def _of_table() -> Iterator[None]:
+    token = _IS_TABLE.set(True)
+    try:
+        yield
+    finally:
+        _IS_TABLE.reset(token)
 
 
 class EmbeddingTable(tf_keras.layers.Layer):
@@ -47,8 +64,14 @@ class EmbeddingTable(tf_keras.layers.Layer):
         initial = (
             tf_keras.initializers.RandomNormal(stddev=stddev, seed=seed) if stddev else "zeros"
         )
-        self.rows = self.add_weight(name="rows", shape=[size + 1, width], initializer=initial)
-        self.rows.scatter_update(tf.IndexedSlices(tf.zeros([1, width]), [0]))
+        with _of_table():
+            self.rows = self.add_weight(name="rows", shape=[size + 1, width], initializer=initial)
+        self.rows.scatter_update(tf.IndexedSlices(tf.zeros([1, width]), tf.constant([0])))
+
+    @property
+    def parts(self) -> Sequence[tf.Variable]:
+        """The variables that hold the rows: one, or those of several parameter servers."""
+        return getattr(self.rows, "variables", None) or [self.rows]
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the embedding of each id, zero for id 0.

@@ -10,7 +10,7 @@ one run at a time may use a --work directory.
     python -m pipeline.retrain --logs=logs --serving_root=serving_root \
         --until=2022-05-08 --candidate_flags="--epochs=2" --preprocess_flags="--holdout_days=2"
     python -m pipeline.retrain --logs=logs --serving_root=serving_root \
-        --every=24h --window_days=14 --warm_start --hook=/usr/local/bin/page-me
+        --every=24h --window_days=14 --hook=/usr/local/bin/page-me
 
 Exit codes for schedulers: 0 done; 3 refused by a gate, and the release that serves goes on
 (the same again is refused again); 75 in use by another run (try later); 2 bad input; 1 a fault.
@@ -142,7 +142,7 @@ def _run(config: schedule.ScheduleConfig, tracker: tracking.Tracker | None) -> i
             hooks.tell(config.hook, *job.news(steps))
         if steps[-1].outcome is retraining.Outcome.FAILED:
             return _say_failed(steps[-1])
-        if config.warm_start:
+        if config.starts_warm:
             warm_starting.remember(job)
     _say_done(job, page)
     return 0
@@ -186,8 +186,8 @@ def _unrecorded_flags(
         "judge_examples": [f"--serving_root={_SERVING_ROOT.value}", *force],
         report_page.BUILD: [*report_page.flags(work), *force],
     }
-    if config.warm_start:
-        given |= warm_starting.flags(work)
+    if config.starts_warm:
+        given |= warm_starting.flags(work, config.cold_every)
     return given
 
 

@@ -37,6 +37,8 @@ from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Ints = npt.NDArray[np.int64]
+# Passes over what is new, and examples that are gone over again for each that is.
+_EPOCHS, _OLDER_EACH = 4, 1.0
 
 
 def take_up(model_dir: Path, examples_dir: Path, output: Path) -> None:
@@ -220,12 +222,12 @@ class _Step:
         older = int((times < since_s).sum())
         if not newer:
             return 0
-        share = min(1.0, self._settings.warm_older * newer / max(1, older))
+        share = min(1.0, _OLDER_EACH * newer / max(1, older))
         chosen = batches.Newer(since_s=since_s, older=share, counts=(newer, round(share * older)))
         # Of the night's settings all but those that were fitted to its number of examples.
-        settings = dataclasses.replace(
-            self._settings, epochs=self._settings.warm_epochs, batch_size=0
-        ).fitted_to(sum(chosen.counts))
+        settings = dataclasses.replace(self._settings, epochs=_EPOCHS, batch_size=0).fitted_to(
+            sum(chosen.counts)
+        )
         task = candidate_training.CandidateTask(
             self._model, self._videos, self._counts(until_s), holdout=None, settings=settings
         )

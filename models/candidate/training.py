@@ -21,6 +21,7 @@ from models.config import CANDIDATE_STOP_METRICS, MAP, RECALL, CandidateConfig, 
 from models.embeddings import EmbeddingTable
 from models.evaluation import metrics, repeat_bias
 from models.training import batches, distribution, loop, saved, warm_start
+from models.training.workers import Workers
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
@@ -144,12 +145,26 @@ def train(
         command.InputError: The examples or the settings cannot be trained with.
     """
     workers = distribution.from_environment()
+    with workers.together():
+        return _train(examples_dir, model_dir, model_config, settings, warm=warm, workers=workers)
+
+
+def _train(
+    examples_dir: Path,
+    model_dir: Path,
+    model_config: CandidateConfig,
+    settings: TrainingConfig,
+    *,
+    warm: config.WarmStart,
+    workers: Workers,
+) -> loop.Result:
     model = _new_model(examples_dir, model_config, settings, workers)
     catalogue = dataset.videos(examples_dir)
     videos = VideoFeatures.of_catalogue(
         catalogue, columns=model.content_columns, num_videos=model.num_videos
     )
     label_counts = label_counts_of(examples_dir, model)
+    started = _start_from_counts(examples_dir, model, seed=settings.seed)
     start = warm_start.begun(
         model,
         examples_dir,
@@ -158,10 +173,10 @@ def train(
         warm=warm,
         load=lambda directory: recent_biases.unmoved(candidate_model.load(directory)),
         num_examples=int(label_counts.sum()),
+        times=lambda: batches.times(examples_dir, spec.CANDIDATE),
+        started=started,
     )
     facts, settings = start.facts, start.settings
-    if "warm_start" not in facts:
-        _start_from_counts(examples_dir, model, seed=settings.seed)
     _advise(model, label_counts)
     holdout = _holdout(examples_dir, model, catalogue, settings)
     task = CandidateTask(model, videos, label_counts, holdout=holdout, settings=settings)
@@ -222,7 +237,7 @@ def _new_model(
     examples_dir: Path,
     model_config: CandidateConfig,
     settings: TrainingConfig,
-    workers: distribution.Workers,
+    workers: Workers,
 ) -> CandidateModel:
     dataset.info(examples_dir)  # Refuses what are no examples before anything else.
     sizes = dataset.vocabulary_sizes(examples_dir, spec.CANDIDATE)
@@ -289,14 +304,21 @@ def label_counts_of(examples_dir: Path, model: CandidateModel) -> npt.NDArray[np
     return counts[1:]
 
 
-def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> None:
-    """Sets watched videos and softmax rows by what followed what, where that is asked."""
+def _start_from_counts(examples_dir: Path, model: CandidateModel, *, seed: int) -> tuple[str, ...]:
+    """Sets watched videos and softmax rows by what followed what, where that is asked.
+
+    Returns:
+        The names of these tables.
+    """
+    names = []
     for table, rows in _starts(examples_dir, model, seed=seed):
         # Videos that were not counted, and columns beyond the counts', start at random.
         counted = np.flatnonzero(rows.any(axis=1))
         started = table.rows.numpy()
         started[counted, : rows.shape[1]] = rows[counted]
         table.rows.assign(started)
+        names.append(table.name)
+    return tuple(names)
 
 
 def place_new_videos(

@@ -1,6 +1,6 @@
 """Scores of many impressions by a ranker in memory, in batches, compiled once."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,29 @@ from models.ranking.model import Ranker, distinct_queries
 
 Array = npt.NDArray[np.generic]
 _SCORE_BATCH = 8192
+
+
+class Rows:
+    """A function of rows, compiled once for any number of them.
+
+    TensorFlow would compile it for the rows of the first call, and anew for the fewer ones of the
+    last, which takes seconds.
+
+    Args:
+        function: Function of tensors by name, leading dimension n.
+    """
+
+    def __init__(self, function: Callable[[Mapping[str, tf.Tensor]], tf.Tensor]) -> None:
+        self._function = tf.function(function)
+        self._signature: dict[str, tf.TensorSpec] = {}
+
+    def __call__(self, rows: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns what the function does."""
+        signature = {n: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for n, t in rows.items()}
+        if signature != self._signature:
+            self._function.get_concrete_function(signature)
+            self._signature = signature
+        return self._function(rows)
 
 
 class Scorer:
@@ -29,7 +52,7 @@ class Scorer:
                 return model.heads.logits(model.outputs_of(query, part, places=places).top)
             return model.logits(query, part, places=places)
 
-        self._logits = tf.function(logits, reduce_retracing=True)
+        self._logits = Rows(logits)
 
     def __call__(self, impressions: Mapping[str, Array]) -> npt.NDArray[np.float32]:
         """Returns the logit of each impression, float32 [n].

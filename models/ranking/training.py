@@ -19,12 +19,13 @@ from models.evaluation import metrics
 from models.ranking import calibration
 from models.ranking import model as ranker
 from models.ranking.model import Ranker
-from models.ranking.scoring import Scorer
+from models.ranking.scoring import Rows, Scorer
 from models.training import batches, checkpoints, loop, saved, warm_start
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[np.generic]
 _CLICKED, _WATCH_TIME, _USER, _PAGE = "clicked", "watch_time_s", "user_id", "page_id"
+_TIME = "time"
 # What an example must hold besides the features.
 LABELS = (_CLICKED, _WATCH_TIME, _USER, _PAGE)
 _PAIRS_BATCH = 1024
@@ -102,7 +103,7 @@ class RankerTask:
         self.stop_metric = stop_metric or config.OBJECTIVE
         self.higher_is_better = False
         self._holdout = None if holdout is None else _by_page(holdout)
-        self._pairs = tf.function(self._mean_pair_loss, reduce_retracing=True)
+        self._pairs = Rows(self._mean_pair_loss)
         self._loss = LOSSES[model.config.loss]
         self._score = Scorer(model)
         self._score_heads = Scorer(model, of_heads=True)
@@ -211,8 +212,11 @@ def capped(watch_time_s: tf.Tensor, cap_s: float) -> tf.Tensor:
     return tf.minimum(watch_time_s, cap_s) if cap_s else tf.convert_to_tensor(watch_time_s)
 
 
-def read_labels(examples_dir: Path, cap_s: float) -> Labels:
+def read_labels(examples_dir: Path, cap_s: float) -> tuple[Labels, npt.NDArray[np.int64]]:
     """Checks the labels of the training impressions and sums them up.
+
+    Returns:
+        The sums; the times of the impressions, int64 [N], Unix seconds, in the order of the files.
 
     Raises:
         command.InputError: The split has no impressions, or labels are unfit; says which and how
@@ -222,7 +226,9 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
     faults = {"clicked is neither 0 nor 1": 0, "watch_time_s is not a number": 0}
     negative, absurd = "watch_time_s is negative", "watch_time_s is above 24 hours"
     faults |= {negative: 0, absurd: 0}
-    for part in batches.in_parts(examples_dir, spec.RANKER, [_CLICKED, _WATCH_TIME]):
+    times = []
+    for part in batches.in_parts(examples_dir, spec.RANKER, [_CLICKED, _WATCH_TIME, _TIME]):
+        times.append(part[_TIME])
         clicked, seconds = part[_CLICKED], part[_WATCH_TIME].astype(np.float64)
         impressions += len(clicked)
         clicks += int((clicked == 1).sum())
@@ -242,7 +248,8 @@ def read_labels(examples_dir: Path, cap_s: float) -> Labels:
             f"{examples_dir} has no training example for the ranker: "
             f"{dataset.info(examples_dir).get('no_ranking')}. A release does without a ranker."
         )
-    return Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
+    labels = Labels(impressions=impressions, clicks=clicks, watch_time_s=total)
+    return labels, np.concatenate(times).astype(np.int64)
 
 
 def advise(labels: Labels, loss: str) -> None:
@@ -282,12 +289,8 @@ def train(
     Raises:
         command.InputError: The examples or the settings cannot be trained with.
     """
-    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
-        raise command.InputError(
-            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
-            f"{settings.stop_metric!r}."
-        )
-    labels = read_labels(examples_dir, model_config.watch_cap_s)
+    _check(settings)
+    labels, times = read_labels(examples_dir, model_config.watch_cap_s)
     advise(labels, model_config.loss)
     model = _new_model(examples_dir, model_config, labels, seed=settings.seed)
     columns = (*model.query_columns, *model.candidate_columns, *LABELS)
@@ -300,6 +303,7 @@ def train(
         warm=warm,
         load=ranker.load,
         num_examples=labels.impressions,
+        times=lambda: times,
     )
     facts, settings = start.facts, start.settings
     holdout = _holdout(examples_dir, columns, settings, most=settings.holdout_examples)
@@ -319,9 +323,8 @@ def train(
         {"lineage": facts, "configs": config.to_json(configs)},
     )
     result = loop.fit(task, examples, settings, run)
-    more = holdout and _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES)
-    if more:
-        task.calibrate(more)
+    if holdout:
+        task.calibrate(_more(holdout, examples_dir, columns, settings))
     result = dataclasses.replace(result, metrics={**result.metrics, **task.evaluate()})
     facts |= {"trained_at": saved.now(), "steps": result.steps, "click_rate": labels.click_rate}
     contents = saved.Contents(
@@ -334,6 +337,14 @@ def train(
     ranker.save(model, model_dir, contents=contents)
     run.remove()
     return result
+
+
+def _check(settings: TrainingConfig) -> None:
+    if settings.stop_metric not in {"", *config.RANKER_STOP_METRICS}:
+        raise command.InputError(
+            f"stop_metric must be one of {config.RANKER_STOP_METRICS}, got "
+            f"{settings.stop_metric!r}."
+        )
 
 
 def _advise_on_pairs(model_config: RankerConfig, examples: object) -> None:
@@ -360,6 +371,18 @@ def _started_heads(model: Ranker, examples_dir: Path, labels: Labels) -> tuple[s
         return ()
     model.heads.start(examples_dir, worth=labels.watch_time_s / labels.clicks)
     return model.heads.labels
+
+
+def _more(
+    holdout: dict[str, Array],
+    examples_dir: Path,
+    columns: tuple[str, ...],
+    settings: TrainingConfig,
+) -> dict[str, Array]:
+    """Returns what curves are fitted to: more, where what was looked at is not the holdout."""
+    if not 0 < settings.holdout_examples <= len(holdout[_CLICKED]):
+        return holdout
+    return _holdout(examples_dir, columns, settings, most=_CALIBRATION_EXAMPLES) or holdout
 
 
 def _holdout(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import tensorflow as tf
 from absl import logging
 
@@ -53,33 +54,30 @@ class Newer:
         since_s: Time from which on examples are newer, Unix seconds.
         older: Share of the older ones that are gone over again, in [0, 1].
         counts: Numbers of newer and of older examples.
+        chosen: Which examples are chosen, bool [n] in the order of the files, where that is known.
     """
 
     since_s: int
     older: float
     counts: tuple[int, int]
+    chosen: npt.NDArray[np.bool_] | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
-    def of(
-        cls, examples_dir: dataset.Path, model: str, *, since_s: int, older_each: float
-    ) -> "Newer | None":
+    def of(cls, times: npt.NDArray[np.int64], *, since_s: int, older_each: float) -> "Newer | None":
         """Looks at the times of the training examples; None where all are newer, or none.
 
         Args:
-            examples_dir: Directory that pipeline.preprocess wrote.
-            model: Name of the model, ``candidate`` or ``ranker``.
+            times: Times of the examples, int64 [n], Unix seconds.
             since_s: Time from which on examples are newer, Unix seconds.
             older_each: Older examples for each newer one, 0 or more.
         """
-        parts = [part[_TIME] for part in in_parts(examples_dir, model, [_TIME])]
-        times = np.concatenate(parts or [np.zeros(0)]).astype(np.int64)
         newer = int((times >= since_s).sum())
         if not 0 < newer < len(times):
             return None
         share = min(1.0, older_each * newer / (len(times) - newer))
-        chosen = cls(since_s=since_s, older=share, counts=(newer, 0))
-        older = int(chosen.of_times(times).sum()) - newer
-        return dataclasses.replace(chosen, counts=(newer, older))
+        chosen = cls(since_s=since_s, older=share, counts=(newer, 0)).of_times(times)
+        counts = (newer, int(chosen.sum()) - newer)
+        return cls(since_s=since_s, older=share, counts=counts, chosen=chosen)
 
     def of_times(self, times: Array) -> npt.NDArray[np.bool_]:
         """Returns which examples are chosen, bool [n], by their times, [n].
@@ -244,10 +242,12 @@ def open_training(
             examples_dir, model, columns=columns, count=total, splits=splits, newer=newer, **size
         )
     parts: list[dict[str, Array]] = []
-    read = columns if newer is None else tuple({*columns, _TIME})
-    for part in in_parts(examples_dir, model, read, splits=splits):
+    chosen = None if newer is None else newer.chosen
+    by_time = newer is not None and chosen is None
+    read = tuple({*columns, _TIME}) if by_time else columns
+    for part in in_parts(examples_dir, model, read, splits=splits, chosen=chosen):
         mask = np.ones(len(part[columns[0]]), np.bool_) if keep is None else keep(part)
-        if newer is not None:
+        if newer is not None and by_time:
             mask = mask & newer.of_times(part[_TIME])
         rows = slice(None) if mask.all() else np.flatnonzero(mask)
         parts.append({name: _compact(part[name][rows]) for name in columns})
@@ -264,8 +264,7 @@ def codes_of(values: Array) -> npt.NDArray[np.int32]:
         >>> codes_of(np.array(["q", "b", "q", "a"])).tolist()
         [0, 1, 0, 2]
     """
-    _, first, places = np.unique(values, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first)).astype(np.int32)[places]
+    return pa.array(values).dictionary_encode().indices.to_numpy().astype(np.int32)
 
 
 def _compact(array: Array) -> Array:
@@ -283,6 +282,12 @@ def count(examples_dir: dataset.Path, model: str, split: str) -> int:
     return sum(int(batch.shape[0]) for batch in records)
 
 
+def times(examples_dir: dataset.Path, model: str) -> npt.NDArray[np.int64]:
+    """Returns the times of the training examples, int64 [n], Unix seconds, in the files' order."""
+    parts = [part[_TIME] for part in in_parts(examples_dir, model, [_TIME])]
+    return np.concatenate(parts or [np.zeros(0)]).astype(np.int64)
+
+
 def in_parts(
     examples_dir: dataset.Path,
     model: str,
@@ -290,9 +295,12 @@ def in_parts(
     *,
     batch_size: int = 32_768,
     splits: Sequence[str] = _TRAIN,
+    chosen: npt.NDArray[np.bool_] | None = None,
 ) -> Iterable[dict[str, Array]]:
-    """Yields the training split in parts of NumPy arrays, in the order of the files."""
-    data = dataset.batches(examples_dir, model, splits, batch_size=batch_size, columns=columns)
+    """Yields the training split, or what is chosen, in parts of arrays, in the files' order."""
+    data = dataset.batches(
+        examples_dir, model, splits, batch_size=batch_size, columns=columns, chosen=chosen
+    )
     return data.as_numpy_iterator()
 
 

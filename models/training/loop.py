@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -18,7 +18,7 @@ from models.embeddings import EmbeddingTable
 from models.training import collapse, distribution, optimizers
 from models.training.batches import Examples
 from models.training.checkpoints import Progress, RunDirectory
-from models.training.distribution import Workers
+from models.training.workers import Step, Workers
 
 _SHOW_EVERY_S = 1.0
 _SAVE_EVERY_S = 600.0
@@ -109,7 +109,7 @@ class Trainer:
         self._checkpoints = run.checkpoints(
             task.model, [optimizer for optimizer, _ in groups], self._progress
         )
-        self._step = _train_step(task, groups, settings.clip_norm, workers)
+        self._steps = workers.steps(_train_step(task, groups, settings.clip_norm, workers))
         self._writer = (
             tf.summary.create_file_writer(str(run.tensorboard))
             if workers.is_chief
@@ -135,7 +135,8 @@ class Trainer:
         if int(self._progress.best_round.numpy()):
             self._workers.wait_for_all()  # The chief may still be writing them.
             self._checkpoints.restore_best()
-            metrics = self._evaluate()
+            best = self._history.rounds[int(self._progress.best_round.numpy()) - 1]["holdout"]
+            metrics = {name: value for name, value in best.items() if value is not None}
         elif int(self._progress.rounds.numpy()) and collapse.signs(metrics := self._evaluate()):
             logging.warning(
                 "EVERY round collapsed, so none is the best: the last weights remain, and the "
@@ -155,22 +156,28 @@ class Trainer:
         ends = _round_ends(self._examples.steps_per_epoch(), self._settings.evaluations_per_epoch)
         meter = _Meter(self._settings.batch_size, epoch, self._settings.epochs)
         for step, batch in enumerate(self._examples.epoch(epoch, skip=skip), start=skip + 1):
-            loss = float(self._step(batch, self._progress.step))
+            self._count(self._steps.begin(batch, self._progress.step), meter, bar)
+            self._progress.step.assign_add(1)
+            if step in ends:
+                self._count(self._steps.rest(), meter, bar)
+                self._end_round(meter)
+                if self._stopped():
+                    return
+                meter = _Meter(self._settings.batch_size, epoch, self._settings.epochs)
+            elif meter.save_is_due():
+                self._count(self._steps.rest(), meter, bar)
+                self._checkpoints.save()
+
+    def _count(self, losses: Sequence[float], meter: "_Meter", bar: progress.Bar) -> None:
+        """Takes in the losses of steps that have ended."""
+        for loss in losses:
             if not math.isfinite(loss):
                 raise DivergedError(
                     f"The loss is {loss} at step {int(self._progress.step.numpy())}. Nothing was "
                     "saved. Lower --learning_rate, or set --clip_norm=1, and check the examples "
                     "for absurd values."
                 )
-            self._progress.step.assign_add(1)
             meter.add(loss, bar)
-            if step in ends:
-                self._end_round(meter)
-                if self._stopped():
-                    return
-                meter = _Meter(self._settings.batch_size, epoch, self._settings.epochs)
-            elif meter.save_is_due():
-                self._checkpoints.save()
 
     def _end_round(self, meter: "_Meter") -> None:
         progress = self._progress
@@ -337,7 +344,7 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int
     def rate(first: float) -> Any:
         return schedules.PolynomialDecay(first, steps, 0.0) if settings.decay else first
 
-    rows = [table.rows for table in tables_of(model).values()]
+    rows = [part for table in tables_of(model).values() for part in table.parts]
     is_row = {id(row) for row in rows}
     dense = [v for v in model.trainable_variables if id(v) not in is_row]
     table_rate = settings.embedding_learning_rate or settings.learning_rate
@@ -351,16 +358,13 @@ def _variable_groups(model: tf_keras.Model, settings: TrainingConfig, steps: int
     return groups
 
 
-def compiled_step(task: Task, settings: TrainingConfig) -> "_Step":
+def compiled_step(task: Task, settings: TrainingConfig) -> Step:
     """Returns one training step, as :func:`fit` takes them: batch, number of the step -> loss."""
     groups = _variable_groups(task.model, settings, settings.epochs)
     return _train_step(task, groups, settings.clip_norm, Workers())
 
 
-_Step = Callable[[Mapping[str, tf.Tensor], tf.Variable], tf.Tensor]
-
-
-def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers) -> _Step:
+def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers) -> Step:
     """Returns the compiled step: batch, number of the step -> loss before the step."""
     variables = [variable for _, group in groups for variable in group]
 
@@ -368,7 +372,7 @@ def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers)
         with tf.GradientTape() as tape:
             loss = task.loss(batch, number) / workers.count
         gradients = tape.gradient(loss, variables)
-        if workers.strategy:
+        if workers.count > 1:
             gradients = distribution.summed(gradients)
             (loss,) = distribution.summed([loss])
         if clip_norm:
@@ -385,7 +389,7 @@ def _train_step(task: Task, groups: _Groups, clip_norm: float, workers: Workers)
     @tf.function(reduce_retracing=True)
     def step(batch: Mapping[str, tf.Tensor], number: tf.Variable) -> tf.Tensor:
         if not workers.strategy:
-            return replica_step(batch, number.read_value())
-        return workers.strategy.run(replica_step, args=(batch, number.read_value()))
+            return replica_step(batch, tf.identity(number))
+        return workers.strategy.run(replica_step, args=(batch, tf.identity(number)))
 
     return step

@@ -4,6 +4,16 @@ Every day brings new videos, channels and tokens; what was learned about the old
 learned again. Rows of embedding tables are matched by vocabulary entry, for every ID space, since
 the id of a video changes when the vocabulary is made anew. Ids that the old model did not know
 start as in a new model. Dense weights are taken where their shapes agree.
+
+A model that is taught for longer and longer what it knows learns it by heart: it finds less of the
+next day than one that starts anew. So of rows that a new model would start from today's counts
+(:mod:`models.candidate.spectral_start`) a share is kept alone, and the rest is that start. Factors
+are told up to a rotation, so they are first turned to where the old rows are; new videos then stand
+among the old ones.
+
+Sources: Ash and Adams, "On warm-starting neural network training", NeurIPS 2020: shrink and
+perturb; Schoenemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika
+1966. That what is mixed in knows something is ours.
 """
 
 import dataclasses
@@ -13,12 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tf_keras
 from absl import logging
 
 from features import command, dataset
 from features.stores import door
 from models.config import TrainingConfig, WarmStart
+from models.embeddings import EmbeddingTable
 from models.training import batches, loop, saved
 
 Vocabularies = Mapping[str, Sequence[str]]
@@ -61,6 +73,8 @@ def apply(
     *,
     old_model: tf_keras.Model,
     old_vocabularies: Vocabularies,
+    started: Sequence[str] = (),
+    keep: float = 1.0,
 ) -> Summary:
     """Copies what the old model knows into a new one, before its training.
 
@@ -69,6 +83,9 @@ def apply(
         vocabularies: ID space to tokens; the token of id i is element i - 1.
         old_model: A model of the same kind.
         old_vocabularies: Vocabularies of the old model, ID space to tokens.
+        started: Names of tables, of one width, whose rows know something already. They are turned
+            to where the old ones are.
+        keep: Share of the old rows that is kept in these, in [0, 1].
 
     Returns:
         Summary of what was taken.
@@ -79,7 +96,7 @@ def apply(
     """
     _require_compatible(model, old_model)
     old_tables = loop.tables_of(old_model)
-    kept, new, anew = {}, {}, []
+    kept, new, anew, taken = {}, {}, [], {}
     for name, table in loop.tables_of(model).items():
         old = old_tables.get(name)
         if old is None or old.width != table.width:
@@ -87,14 +104,37 @@ def apply(
             continue
         space = _SPACES.get(name, name)
         ids, old_ids = _shared(vocabularies[space], old_vocabularies[space])
-        rows = table.rows.numpy()
-        rows[ids] = old.rows.numpy()[old_ids]
-        table.rows.assign(rows)
+        taken[name] = _Taken(table, ids, old.rows.numpy()[old_ids])
         kept[name], new[name] = len(ids), table.size - len(ids)
+    turn = _turn([taken[name] for name in started]) if started else None
+    for name, one in taken.items():
+        rows = one.table.rows.numpy()
+        if name in started:
+            rows = rows @ turn
+            rows[one.ids] = keep * one.rows + (1 - keep) * rows[one.ids]
+        else:
+            rows[one.ids] = one.rows
+        one.table.rows.assign(rows)
     dense, changed = _copy_dense(model, old_model)
     summary = Summary(kept=kept, new=new, dense=dense, anew=[*anew, *changed])
     _log(summary)
     return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """What a table gets of the old model: the old rows, [n, D], of some of its ids, [n]."""
+
+    table: EmbeddingTable
+    ids: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.float32]
+
+
+def _turn(taken: Sequence[_Taken]) -> npt.NDArray[np.float32]:
+    """Returns the rotation, float32 [D, D], that leads new rows closest to the old ones."""
+    new = np.concatenate([one.table.rows.numpy()[one.ids] for one in taken])
+    left, _, right = np.linalg.svd(new.T @ np.concatenate([one.rows for one in taken]))
+    return np.asarray(left @ right, np.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,6 +163,8 @@ def begun(
     warm: WarmStart,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
     num_examples: int,
+    times: Callable[[], npt.NDArray[np.int64]],
+    started: Sequence[str] = (),
 ) -> Begun:
     """Starts a model from an older one, where there is one.
 
@@ -137,6 +179,8 @@ def begun(
         warm: The old model, or none.
         load: Function that reads the model of a directory.
         num_examples: Number of the training examples.
+        times: Function that returns their times, int64 [n], Unix seconds.
+        started: Names of the tables whose rows know something already, see :func:`apply`.
     """
     facts = saved.lineage_of(examples_dir, kind)
     vocabularies = {
@@ -146,7 +190,9 @@ def begun(
     if warm.directory is None:
         return cold
     try:
-        older = _from_directory(model, vocabularies, warm.directory, load)
+        older = _from_directory(
+            model, vocabularies, warm.directory, load, started=started, keep=settings.warm_keep
+        )
     except command.InputError as error:
         if not warm.or_cold:
             raise
@@ -154,7 +200,7 @@ def begun(
         return cold
     until_s = saved.read_lineage(warm.directory).get("train_until_s")
     newer = until_s and batches.Newer.of(
-        examples_dir, kind, since_s=int(until_s), older_each=settings.warm_older
+        times(), since_s=int(until_s), older_each=settings.warm_older
     )
     if not newer:
         logging.warning(
@@ -180,14 +226,26 @@ def _from_directory(
     vocabularies: Vocabularies,
     directory: pathlib.Path,
     load: Callable[[str | os.PathLike[str]], tf_keras.Model],
+    *,
+    started: Sequence[str],
+    keep: float,
 ) -> dict[str, Any]:
     """As :func:`apply`, from a saved model; returns what the lineage says of it."""
     old_model = load(directory)
     old = {space: saved.vocabulary(directory, space) for space in old_model.vocabulary_sizes}
-    summary = apply(model, vocabularies, old_model=old_model, old_vocabularies=old)
+    summary = apply(
+        model,
+        vocabularies,
+        old_model=old_model,
+        old_vocabularies=old,
+        started=started,
+        keep=keep,
+    )
+    lineage = saved.read_lineage(directory)
     return {
         "model": door.shown(directory.resolve()),
-        "trained_at": saved.read_lineage(directory).get("trained_at", ""),
+        "trained_at": lineage.get("trained_at", ""),
+        "starts": lineage.get("warm_start", {}).get("starts", 0) + 1,
         "ids_kept": summary.kept,
     }
 
@@ -216,7 +274,7 @@ def _copy_dense(model: tf_keras.Model, old_model: tf_keras.Model) -> tuple[list[
 
 def _dense(model: tf_keras.Model) -> dict[str, Any]:
     """Returns all trainable weights that are no rows of a table, by layers and name."""
-    tables = {id(table.rows) for table in loop.tables_of(model).values()}
+    tables = {id(part) for table in loop.tables_of(model).values() for part in table.parts}
     # Layers that were built by hand give their weights no prefix, and layers within a layer would
     # share a name: so all that hold a weight stand in it, the outermost first.
     holders: dict[int, list[str]] = {}

@@ -302,6 +302,7 @@ class Visitors(site_visits.Visits):
             "until_s": self.until_s,
             "due": self._due,
             "reports": self._num_reports,
+            "numbered": self._num_pages,
             "pages": self._page_ids,
         }
         arrays["kept"] = np.array(json.dumps(kept))
@@ -318,3 +319,4 @@ class Visitors(site_visits.Visits):
         self.until_s = kept["until_s"]
         self._due = [(time, number, event) for time, number, event in kept["due"]]
         self._num_reports, self._page_ids = kept["reports"], kept["pages"]
+        self._num_pages = kept.get("numbered", 0)  # A run of an older version has none.

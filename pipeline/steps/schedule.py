@@ -25,6 +25,9 @@ class ScheduleConfig:
             ``7d``; a run that takes longer lets the ones in between out. Default: one run.
         window_days: Learns from the events since midnight UTC so many days ago; 0 from all.
         warm_start: Whether models start from those of the last run that published, where they fit.
+            Default: with ``every``.
+        cold_every: With ``warm_start``: each so many-th published run starts from nothing, so that
+            what was learnt from days long gone does not live on; 0: none does.
         keep_runs: Reports of runs to keep in ``runs`` of the work directory, 1 or more.
         hook: Command, or http(s)://..., that is told how each run ended, as JSON: done, refused or
             failed. Default: nobody.
@@ -32,7 +35,8 @@ class ScheduleConfig:
 
     every: str | None = None
     window_days: Annotated[int, Bounds(ge=0)] = 0
-    warm_start: bool = False
+    warm_start: bool | None = None
+    cold_every: Annotated[int, Bounds(ge=0)] = 7
     keep_runs: Annotated[int, Bounds(ge=1)] = retraining.KEEP_RUNS
     hook: str | None = None
 
@@ -40,6 +44,11 @@ class ScheduleConfig:
         check(self)
         if self.every is not None:
             parse(self.every)
+
+    @property
+    def starts_warm(self) -> bool:
+        """Whether models start from those of the last run that published, where they fit."""
+        return self.every is not None if self.warm_start is None else self.warm_start
 
     def window_from(self, now_s: float) -> str | None:
         """Returns the day on which the window begins, ISO 8601; None for no window.

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from features import files
 from pipeline.steps.retraining import Retraining
@@ -12,13 +13,25 @@ _DIRECTORY = "warm_start"
 _MODELS = {"train_candidate": "candidate_model", "train_ranker": "ranker_model"}
 
 
-def flags(work: pathlib.Path) -> Mapping[str, Sequence[str]]:
-    """Returns flags by step; none where no run has published yet."""
+def flags(work: pathlib.Path, cold_every: int) -> Mapping[str, Sequence[str]]:
+    """Returns flags by step; none of a model that starts from nothing.
+
+    Args:
+        work: Directory of the records of runs.
+        cold_every: Number of published runs of which one starts from nothing; 0: none does but the
+            first, which has nothing to start from.
+    """
     return {
         step: [f"--warm_start={work / _DIRECTORY / name}", "--warm_or_cold"]
         for step, name in _MODELS.items()
-        if files.read_complete(work / _DIRECTORY / name) is not None
+        if (made := files.read_complete(work / _DIRECTORY / name)) is not None
+        and not 0 < cold_every <= _starts(made) + 1
     }
+
+
+def _starts(made: Mapping[str, Any]) -> int:
+    """Returns how many warm starts led to a model since it started from nothing."""
+    return int(made.get("lineage", {}).get("warm_start", {}).get("starts", 0))
 
 
 def remember(job: Retraining) -> None:

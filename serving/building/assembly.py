@@ -35,6 +35,7 @@ from serving.building import (
     gates,
     hour_gates,
     indexing,
+    metric_gates,
     origins,
     reports,
     skew,
@@ -75,7 +76,7 @@ def publish(
         command.InputError: An input is missing, or the inputs do not belong together.
     """
     info = origins.require(inputs)
-    figures = gates.read_metrics(inputs.metrics)
+    figures = metric_gates.read(inputs.metrics)
     with progress.shown("build_release"), publication.building(serving_root) as build:
         assembly = _Assembly(inputs, settings, build, report)
         try:
@@ -315,7 +316,7 @@ class _Assembly:
             return
         count, has_ranker = len(self._catalogue), self._inputs.ranker_model is not None
         self._add(
-            *gates.metrics(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)
+            *metric_gates.judge(figures, self._previous[1], num_videos=count, has_ranker=has_ranker)
         )
 
     def judge_page_order(self) -> None:
@@ -324,7 +325,7 @@ class _Assembly:
         if directory is None and self._inputs.ranker_model is not None:
             return  # The ranker orders pages, and gates of its own judge it.
         info = None if directory is None else files.read_complete(directory)
-        self._add(*gates.page_order((info or {}).get("judged", {})))
+        self._add(*metric_gates.page_order((info or {}).get("judged", {})))
 
     def write_page_order(self) -> None:
         """Puts the learned order, where there is one, where servers look for it."""

@@ -9,7 +9,8 @@ from features.charts import Drawing, Plot, Series
 from features.reports import Cell, Table, text_table
 from models.evaluation import report_parts
 from models.evaluation.intervals import Interval
-from serving.building.gates import FAIL, MAIN_METRICS, NOT_CHECKED
+from serving.building.gates import FAIL, NOT_CHECKED
+from serving.building.metric_gates import MAIN_METRICS
 from serving.building.trials import REPEATS
 
 _TITLES = {"candidate": "Candidate generation", "ranker": "Ranking"}

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy import special
 
 from models.evaluation import sequential
 from serving.guard import tallies
@@ -92,7 +92,7 @@ def _share(
         hits, others = before.count(kind), before.requests - before.count(kind)
         earlier = hits / before.requests
         # What it may have been: a few pages do not tell a small share.
-        highest = float(stats.beta.ppf(_SURE, hits + 1, others)) if others else 1.0
+        highest = float(special.betaincinv(hits + 1, others, _SURE)) if others else 1.0
         limit = max(allowed, config.worse_than_before * highest)
     if limit >= 1:  # Nothing could be worse.
         return None

@@ -167,12 +167,14 @@ class Guard:
     def _before(self, probation: _Probation, new: Tally, totals: Mapping[str, Tally]) -> Tally:
         """Returns what is known of the release before: beside the new one, else lately.
 
-        What came of its last pages before the swap is known after it only, so both count.
+        What came of its last pages before the swap is known after it only: of the time before both
+        count, and it serves beside the new one only where it answers requests, too.
         """
         counted = totals.get(probation.previous, Tally())
         beside = counted - probation.at_swap
         enough = max(_CONTROL * new.requests, self._config.least_outcomes)
-        return beside if beside.known_outcomes >= enough else counted - probation.at_first
+        serves_on = min(beside.requests, beside.known_outcomes) >= enough
+        return beside if serves_on else counted - probation.at_first
 
 
 def _way_back(root: pathlib.Path, version: str) -> tuple[str, str]:

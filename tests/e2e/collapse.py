@@ -10,13 +10,16 @@ from models.candidate import model as candidate_model
 from serving.release import manifest as release
 
 
-def refused(root: pathlib.Path, run_command, directory: pathlib.Path) -> str:
+def refused(
+    root: pathlib.Path, run_command, directory: pathlib.Path, *, bias: float = 100.0
+) -> str:
     """Asks for a release of the retrained model with a bias that outweighs all else.
 
     Args:
         root: Site that was retrained: ``work`` and ``serving_root``.
         run_command: Fixture that runs a command.
         directory: Place for the model.
+        bias: By how much the bias of each video is above that of the one before it.
 
     Returns:
         What the command said, which refused it and left the release that serves.
@@ -26,7 +29,7 @@ def refused(root: pathlib.Path, run_command, directory: pathlib.Path) -> str:
     shutil.copytree(root / "work" / "final_candidate_model", collapsed)
     model = candidate_model.load(collapsed)
     biases = model.softmax_biases.rows
-    biases.assign(100.0 * np.arange(biases.shape[0])[:, np.newaxis])
+    biases.assign(bias * np.arange(biases.shape[0])[:, np.newaxis])
     tf.train.Checkpoint(model=model).write(str(collapsed / "weights"))
     done = run_command(
         "serving.build_release",

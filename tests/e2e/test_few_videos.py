@@ -42,6 +42,11 @@ def retrained(run_command, root, *, videos):
 
 
 @pytest.fixture(scope="module")
+def one(run_command, tmp_path_factory):
+    return retrained(run_command, tmp_path_factory.mktemp("one"), videos=1)
+
+
+@pytest.fixture(scope="module")
 def twenty(run_command, tmp_path_factory):
     return retrained(run_command, tmp_path_factory.mktemp("twenty"), videos=20)
 
@@ -50,10 +55,15 @@ def verdicts(root):
     return [gate["verdict"] for gate in release.load_manifest(root / "serving_root").gates]
 
 
-def test_a_site_of_one_video_is_published(run_command, tmp_path):
-    root = retrained(run_command, tmp_path, videos=1)
-    assert "pass" in verdicts(root)
-    assert "FAIL" not in verdicts(root)
+def test_a_site_of_one_video_is_published(one):
+    assert "pass" in verdicts(one)
+    assert "FAIL" not in verdicts(one)
+
+
+def test_a_model_of_one_video_without_a_number_is_not(one, run_command, tmp_path):
+    """One list for everybody is right there, so it can collapse in no other way."""
+    said = collapse.refused(one, run_command, tmp_path, bias=np.nan)
+    assert "FAIL         embeddings of 1 videos" in said
 
 
 def test_a_site_of_twenty_videos_is_published(twenty):

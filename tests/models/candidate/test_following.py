@@ -14,7 +14,7 @@ from models.config import MAP, CandidateConfig, TrainingConfig
 from models.training import saved
 
 NIGHT, HOUR, END, HOT = 1_000, 1_400, 1_700, 9
-QUICK = TrainingConfig(epochs=2, learning_rate=0.02, warm_epochs=2)
+QUICK = TrainingConfig(epochs=2, learning_rate=0.02)
 CONFIG = CandidateConfig(embedding_dim=8, depth=1, negatives=16, recent_biases=True)
 
 

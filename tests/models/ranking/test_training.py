@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from features import command
+from features import command, spec
 from models.config import RankerConfig, TrainingConfig
 from models.ranking import model as ranker
 from models.ranking import training as ranker_training
-from models.training import saved
+from models.training import batches, saved
 
 LINEAR = {"hidden": ()}
 QUICK = TrainingConfig(epochs=12, batch_size=200, learning_rate=0.03, decay=True, patience=6)
@@ -57,11 +57,13 @@ def test_labels_are_summed_after_the_cap(make_examples, world):
     rows = world.ranker_rows(300, seed=1)
     examples = make_examples(ranker={"train": rows})
     clicks = int(rows["clicked"].sum())
-    assert ranker_training.read_labels(examples, 20.0) == ranker_training.Labels(
+    labels, times = ranker_training.read_labels(examples, 20.0)
+    assert labels == ranker_training.Labels(
         impressions=300,
         clicks=clicks,
         watch_time_s=float(np.minimum(rows["watch_time_s"], 20).sum()),
     )
+    np.testing.assert_array_equal(times, batches.times(examples, spec.RANKER))
 
 
 def test_training_with_a_holdout_saves_metrics_and_click_rate(small_examples, tmp_path):

@@ -10,7 +10,7 @@ from models.candidate.model import CandidateModel
 from models.config import COLD, CandidateConfig, RankerConfig, TrainingConfig, WarmStart
 from models.ranking import model as ranker
 from models.ranking import training as ranker_training
-from models.training import batches, saved, warm_start
+from models.training import batches, loop, saved, warm_start
 
 SMALL = {"embedding_dim": 8, "depth": 1, "negatives": 16}
 SPACES_OF = {"softmax_rows": "video", "softmax_biases": "video"}
@@ -34,11 +34,11 @@ def model_of(world, vocabularies, make=CandidateModel, config=None, seed=1):
 def check_rows(fresh, old, warm, new_words, old_words):
     """Old ids have the old rows bit for bit, new ids those of a fresh model."""
     seen = {True: 0, False: 0}
-    for name, table in warm_start.loop.tables_of(warm).items():
+    for name, table in loop.tables_of(warm).items():
         space = SPACES_OF.get(name, name)
         rows = table.rows.numpy()
-        before = warm_start.loop.tables_of(old)[name].rows.numpy()
-        anew = warm_start.loop.tables_of(fresh)[name].rows.numpy()
+        before = loop.tables_of(old)[name].rows.numpy()
+        anew = loop.tables_of(fresh)[name].rows.numpy()
         np.testing.assert_array_equal(rows[0], 0)
         for i, token in enumerate(new_words[space], start=1):
             is_old = token in old_words[space]
@@ -60,7 +60,7 @@ def test_old_ids_keep_their_rows_bit_for_bit_and_new_ones_start_anew(world, grow
     old = model_of(world, old_words, make, config, seed=2)
     for variable in old.trainable_variables:
         variable.assign_add(np.full(variable.shape, 0.25, np.float32))
-    for table in warm_start.loop.tables_of(old).values():
+    for table in loop.tables_of(old).values():
         rows = table.rows.numpy()
         rows[0] = 0
         table.rows.assign(rows)
@@ -144,16 +144,11 @@ def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples
     assert made.epochs > 2  # As many passes as without one.
 
 
-def times_of(examples):
-    parts = batches.in_parts(examples, spec.CANDIDATE, ["time"])
-    return np.concatenate([part["time"] for part in parts])
-
-
 def test_a_warm_start_trains_on_what_is_newer_and_on_some_of_what_is_not(small_examples, tmp_path):
     quick = TrainingConfig(epochs=2, batch_size=50, warm_epochs=3, warm_older=0.5)
     old = tmp_path / "old"
     candidate_training.train(small_examples, old, CandidateConfig(**SMALL), quick)
-    times = times_of(small_examples)
+    times = batches.times(small_examples, spec.CANDIDATE)
     since = int(np.quantile(times, 0.8))
     info = json.loads((old / "COMPLETE").read_text())
     info["lineage"]["train_until_s"] = since  # As if the last days had come after it.
@@ -187,10 +182,8 @@ def test_older_examples_of_one_moment_are_gone_over_together_and_of_each_day_oth
 
 
 def test_streamed_and_held_examples_are_the_same_choice(small_examples):
-    times = times_of(small_examples)
-    newer = batches.Newer.of(
-        small_examples, spec.CANDIDATE, since_s=int(np.median(times)), older_each=0.3
-    )
+    times = batches.times(small_examples, spec.CANDIDATE)
+    newer = batches.Newer.of(times, since_s=int(np.median(times)), older_each=0.3)
     chosen = {}
     for memory_gb in (1.0, 0.0):
         opened = batches.open_training(
@@ -206,10 +199,9 @@ def test_streamed_and_held_examples_are_the_same_choice(small_examples):
 
 
 def test_where_nothing_or_everything_is_newer_there_is_no_choice(small_examples):
+    times = batches.times(small_examples, spec.CANDIDATE)
     for since in (0, 4_000_000_000):
-        assert (
-            batches.Newer.of(small_examples, spec.CANDIDATE, since_s=since, older_each=1.0) is None
-        )
+        assert batches.Newer.of(times, since_s=since, older_each=1.0) is None
 
 
 def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):
@@ -225,3 +217,75 @@ def test_a_ranker_goes_on_from_an_older_one(small_examples, tmp_path):
     ]
     assert losses[1] < losses[0]
     assert saved.read_lineage(tmp_path / "new-False")["warm_start"]["ids_kept"]["video"] > 0
+
+
+def test_of_rows_a_share_is_kept_and_the_rest_is_turned_to_where_they_are(world, grown):
+    """Known truth: a new model that is the old one turned round; no more is lost of it."""
+    new_words, old_words = grown
+    old, fresh, warm = (model_of(world, w) for w in (old_words, new_words, new_words))
+    rng = np.random.default_rng(3)
+    turn, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    truth = {
+        name: rng.normal(size=(25, 8)).astype(np.float32) for name in ("video", "softmax_rows")
+    }
+    in_new = [new_words["video"].index(t) for t in old_words["video"] if t in new_words["video"]]
+    in_old = [i for i, t in enumerate(old_words["video"], 1) if t in new_words["video"]]
+    for name, rows in truth.items():
+        rows[0] = 0
+        started = loop.tables_of(old)[name].rows.numpy()
+        started[in_old] = rows[np.array(in_new) + 1]
+        loop.tables_of(old)[name].rows.assign(started)
+        loop.tables_of(fresh)[name].rows.assign(3 * rows @ turn)
+        loop.tables_of(warm)[name].rows.assign(3 * rows @ turn)
+    warm_start.apply(
+        *(warm, new_words),
+        old_model=old,
+        old_vocabularies=old_words,
+        started=tuple(truth),
+        keep=0.75,
+    )
+    known = np.isin(new_words["video"], old_words["video"])
+    assert 0 < known.sum() < len(known)
+    for name, rows in truth.items():
+        made = loop.tables_of(warm)[name].rows.numpy()
+        np.testing.assert_allclose(made[1:][~known], 3 * rows[1:][~known], atol=1e-4)
+        np.testing.assert_allclose(made[1:][known], (0.75 + 0.25 * 3) * rows[1:][known], atol=1e-4)
+    # Of all else what was learnt stays.
+    biases = [loop.tables_of(m)["softmax_biases"].rows.numpy() for m in (fresh, warm, old)]
+    np.testing.assert_array_equal(biases[1][1:][known], biases[2][in_old])
+    np.testing.assert_array_equal(biases[1][1:][~known], biases[0][1:][~known])
+
+
+@pytest.mark.parametrize("counts", [True, False], ids=["counts", "chance"])
+def test_new_videos_stand_among_the_old_ones_that_they_follow(world, tmp_path, counts):
+    """Known truth: the last video of each group is new, and follows those of its group alone."""
+    rows = world.candidate_rows(4000, seed=1)
+    is_new = rows["video_id"] > 20
+    before = {name: values[~is_new] for name, values in rows.items()}
+    before["watched_video_ids"] = np.where(
+        before["watched_video_ids"] > 20, 0, before["watched_video_ids"]
+    )
+    words = {**world.vocabularies, "video": [*world.vocabularies["video"][:20], *"abcd"]}
+    for name, train, tokens in (("day1", before, words), ("day2", rows, world.vocabularies)):
+        splits = {"train": train, "holdout": world.candidate_rows(300, seed=2)}
+        (tmp_path / name).mkdir()
+        world.write_examples(tmp_path / name, candidate=splits, vocabularies=tokens)
+    config = CandidateConfig(
+        **{**SMALL, "embedding_dim": 16},
+        item_to_item=True,
+        video_content=False,
+        spectral_start=counts,
+    )
+    long = TrainingConfig(epochs=8, batch_size=100, learning_rate=0.01)
+    candidate_training.train(tmp_path / "day1", tmp_path / "old", config, long)
+    hardly = TrainingConfig(warm_epochs=1, batch_size=2000, learning_rate=1e-6, warm_keep=0.5)
+    start = WarmStart(directory=tmp_path / "old")
+    candidate_training.train(tmp_path / "day2", tmp_path / "new", config, hardly, warm=start)
+    model = candidate_model.load(tmp_path / "new")
+    asked = world.candidate_rows(300, seed=5)
+    queries = model.query_embeddings({name: asked[name] for name in model.query_columns}).numpy()
+    videos = model.video_embeddings({"video_id": np.arange(21, 25)}).numpy()[:, :-1]
+    scores = queries[:, :-1] @ videos.T
+    of_group = (asked["watched_video_ids"][:, 0] - 1) % 4
+    right = float((scores.argmax(axis=1) == of_group).mean())
+    assert right > 0.9 if counts else right < 0.6

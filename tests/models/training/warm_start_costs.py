@@ -1,10 +1,12 @@
 r"""What a second day's training costs and is worth, from yesterday's models and from nothing.
 
-    python -m tests.models.training.warm_start_costs DIRECTORY [SEED] [USERS] [DAYS]
+    python -m tests.models.training.warm_start_costs DIRECTORY 12 21 LOGS@2022-05-05T16
 
-Simulates a site, trains both models on all but its last day, and then on all of it, warm and cold,
-from the same examples, measured on the same holdout. Writes DIRECTORY/warm_start.json, of which
-pipeline.record_results makes tables (--part=candidate_warm_start, ranker_warm_start).
+Of each world trains both models on all but its last day, and on all of it, warm and cold, from the
+same examples, measured on the same holdout. A world is the seed of a simulated site, or logs and
+the time at which their last day ends. Writes DIRECTORY/warm_start.json, of which
+pipeline.record_results makes tables (--part=candidate_warm_start, ranker_warm_start). What is there
+already is not made again.
 """
 
 import json
@@ -29,15 +31,20 @@ from pipeline.site.config import DEFAULT_START_S
 from pipeline.steps import costs
 
 COLD, WARM = "cold", "warm"
+DAYS = 9
+SITE = f"--users=3000 --videos=3000 --days={DAYS} --events_per_user_day=20"
 KEYS = ("user_id", "label_video_id", "time")
 
 
-def run(module: str, *flags: str) -> costs.Cost:
-    """Runs a command; returns what it cost."""
-    process = subprocess.Popen([sys.executable, "-m", module, *flags])
-    cost = costs.wait(process)
-    assert process.returncode == 0, module
-    return cost
+def run(module: str, output: pathlib.Path, *flags: str) -> float:
+    """Runs a command, unless its output is there; returns what it cost, seconds of processor."""
+    told = output.with_name(f"{output.name}.cpu_s")
+    if not told.exists():
+        process = subprocess.Popen([sys.executable, "-m", module, *flags])
+        cost = costs.wait(process)
+        assert process.returncode == 0, module
+        told.write_text(str(cost.cpu_s))
+    return float(told.read_text())
 
 
 def candidate_ranks(examples: pathlib.Path, directory: pathlib.Path) -> tuple[np.ndarray, ...]:
@@ -103,70 +110,89 @@ def examples_seen(directory: pathlib.Path) -> int:
 
 
 def measured(
-    kind: str, directory: pathlib.Path, before: pathlib.Path, after: pathlib.Path
-) -> Experiment:
+    kind: str, world: str, directory: pathlib.Path, before: pathlib.Path, after: pathlib.Path
+) -> list[Row]:
     """Trains a model on the days before, and on all days from it and from nothing.
 
     Args:
         kind: Kind of model.
+        world: Name of the world.
         directory: Directory of the models.
         before: Examples of all days but the last.
         after: Examples of all days.
     """
     module, sums_of = MODELS[kind]
     old = directory / f"{kind}-before"
-    run(module, f"--examples={before}", f"--model={old}")
+    run(module, old, f"--examples={before}", f"--model={old}")
     cpu, seen, sums, rows = {}, {}, {}, []
     for name, flags in ((COLD, ()), (WARM, (f"--warm_start={old}",))):
         made = directory / f"{kind}-{name}"
-        cpu[name] = run(module, f"--examples={after}", f"--model={made}", *flags).cpu_s
+        cpu[name] = run(module, made, f"--examples={after}", f"--model={made}", *flags)
         seen[name], sums[name] = examples_seen(made), sums_of(after, made)
+        setting = f"{world}: {name}"
         rows += [
-            Row(setting=name, metric="CPU s", value=cpu[name]),
-            Row(setting=name, metric="examples gone over", value=seen[name]),
+            Row(setting=setting, metric="CPU s", value=cpu[name]),
+            Row(setting=setting, metric="examples gone over", value=seen[name]),
         ]
         bootstrap = Bootstrap(num_users=len(next(iter(sums[name].values())).numerator))
         intervals = bootstrap.intervals(list(sums[name].values()))
-        rows += [Row.of(name, m, i) for m, i in zip(sums[name], intervals, strict=True)]
+        rows += [Row.of(setting, m, i) for m, i in zip(sums[name], intervals, strict=True)]
     pairs = [(sums[WARM][metric], sums[COLD][metric]) for metric in sums[WARM]]
     changes = zip(sums[WARM], bootstrap.differences(pairs), strict=True)
-    rows += [Row.of("warm - cold", metric, change) for metric, change in changes]
+    rows += [Row.of(f"{world}: warm - cold", metric, change) for metric, change in changes]
     for metric, cost in (("CPU s", cpu), ("examples gone over", seen)):
-        rows.append(Row(setting="warm / cold", metric=metric, value=cost[WARM] / cost[COLD]))
-    return Experiment(
-        name=f"{kind}_warm_start",
-        title="Warm start",
-        question="the last day, from the model of the day before or from nothing; same examples, "
-        "same holdout (that day); processor time of the whole command",
-        paper="",
-        settings={},
-        rows=rows,
-    )
+        ratio = cost[WARM] / cost[COLD]
+        rows.append(Row(setting=f"{world}: warm / cold", metric=metric, value=ratio))
+    return rows
 
 
-def main(root: str, seed: str = "12", users: str = "3000", days: str = "9") -> None:
-    """Measures one site."""
-    directory = pathlib.Path(root)
-    site = (f"--users={users}", f"--videos={users}", f"--days={days}", f"--seed={seed}",
-            "--events_per_user_day=20")  # fmt: skip
-    run("pipeline.simulate", f"--logs={directory / 'logs'}", *site)
-    examples = []
-    for day in (int(days) - 1, int(days)):
-        examples.append(directory / f"examples-{day}")
-        until = command.format_time(DEFAULT_START_S + day * DAY_S)
-        flags = (f"--logs={directory / 'logs'}", f"--examples={examples[-1]}", f"--until={until}")
-        run("pipeline.preprocess", *flags)
-    experiments = []
-    for kind in MODELS:
-        experiments.append(measured(kind, directory, *examples))
-        for row in experiments[-1].rows:
-            print(kind, row.setting, row.metric, row, flush=True)
+def examples_of(directory: pathlib.Path, world: str) -> tuple[str, list[pathlib.Path]]:
+    """Makes the examples of all days but the last, and of all; returns a name besides."""
+    logs, _, end = world.rpartition("@")
+    name = f"seed {world}"
+    if logs:
+        end_s, name = command.parse_time(end, name="the last day's end"), pathlib.Path(logs).name
+    else:
+        logs, end_s = str(directory / "logs"), DEFAULT_START_S + DAYS * DAY_S
+        site = (f"--seed={world}", *SITE.split())
+        run("pipeline.simulate", directory / "logs", f"--logs={logs}", *site)
+    made = []
+    for day in ("before", "after"):
+        made.append(directory / f"examples-{day}")
+        until = command.format_time(int(end_s) - DAY_S * (day == "before"))
+        flags = (f"--logs={logs}", f"--examples={made[-1]}", f"--until={until}")
+        run("pipeline.preprocess", made[-1], *flags)
+    return name, made
+
+
+def main(root: str, *worlds: str) -> None:
+    """Measures each world."""
+    rows = {kind: [] for kind in MODELS}
+    for world in worlds:
+        directory = pathlib.Path(root) / world.rpartition("/")[2]
+        directory.mkdir(parents=True, exist_ok=True)
+        name, examples = examples_of(directory, world)
+        for kind in MODELS:
+            rows[kind] += measured(kind, name, directory, *examples)
+            print(kind, *rows[kind], sep="\n", flush=True)
+    experiments = [
+        Experiment(
+            name=f"{kind}_warm_start",
+            title="Warm start",
+            question="the last day, from the model of the day before or from nothing; same "
+            "examples, same holdout (that day); processor time of the whole command",
+            paper="",
+            settings={},
+            rows=rows[kind],
+        )
+        for kind in MODELS
+    ]
     document = {
         "experiments": [json.loads(one.to_json()) for one in experiments],
-        "settings": {"simulated_with": " ".join(site), "seeds": [1]},
+        "settings": {"simulated_with": SITE, "seeds": [1]},
         "measured": reports.stamp(),
     }
-    (directory / "warm_start.json").write_text(json.dumps(document, indent=1) + "\n")
+    (pathlib.Path(root) / "warm_start.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

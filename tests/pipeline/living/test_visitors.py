@@ -87,6 +87,11 @@ def test_the_same_seed_gives_the_same_course_also_when_it_is_taken_up_again(worl
     pass_hours(again, 7, first=5)
     assert len(whole.events) > 50
     assert whole.events == parted.events
+    happened, *parts = (people.drain() for people in (one, two, again))
+    for table, columns in happened.items():
+        for name, values in columns.items():
+            together = [part[table][name] for part in parts if table in part]
+            np.testing.assert_array_equal(values, np.concatenate(together), f"{table} {name}")
     np.testing.assert_array_equal(one.returning.contentment, again.returning.contentment)
 
 

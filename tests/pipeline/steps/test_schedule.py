@@ -70,3 +70,9 @@ def test_a_window_begins_at_midnight_so_that_it_is_the_same_all_day():
 def test_lengths_are_seconds_minutes_hours_and_days():
     lengths = types.SimpleNamespace(**{u: schedule.parse(f"2{u}") for u in "smhd"})
     assert (lengths.s, lengths.m, lengths.h, lengths.d) == (2, 120, 7200, 172_800)
+
+
+def test_runs_on_a_schedule_start_warm_unless_it_is_said():
+    assert ScheduleConfig(every="24h").starts_warm and not ScheduleConfig().starts_warm
+    assert ScheduleConfig(warm_start=True).starts_warm
+    assert not ScheduleConfig(every="24h", warm_start=False).starts_warm

@@ -47,28 +47,34 @@ def test_without_a_release_before_only_the_limits_hold():
 
 
 class Crowd:
-    """Users of a site in their groups, who click and watch; totals of a release, look by look."""
+    """Users of a site in their groups, who click and watch; totals of a release, look by look.
+
+    After the looks at which it serves come those until the last of its watches is reported.
+    """
 
     LATE = 15  # Looks after which a watch that lasts is reported.
 
-    def __init__(self, rng, *, rate=0.4, long=1.0, looks=60, pages_a_look=40):
+    def __init__(self, rng, *, rate=0.4, long=1.0, failing=0.0, looks=60, pages_a_look=40):
         groups = rng.integers(0, GROUPS, 3000)
         taste = rng.beta(2, 3, 3000) / 0.4
         activity = rng.lognormal(0, 1, 3000)
         who = rng.choice(3000, (looks, pages_a_look), p=activity / activity.sum())
         clicked = rng.random(who.shape) < rate * taste[who]
         seconds = clicked * rng.lognormal(4, 1, who.shape)
+        failed = np.cumsum(rng.binomial(pages_a_look, failing, looks))
         self.totals = []
         is_short = seconds < 30
         soon = (np.ones(who.shape), clicked, seconds * is_short)
         late = (np.ones(who.shape), seconds * np.where(is_short, 1, long))
         outcomes = np.zeros((5, GROUPS))
-        for look in range(looks):
+        for look in range(looks + self.LATE):
             for row, values in enumerate((*soon, *late)):
                 when = look if row < 3 else look - self.LATE
-                if when >= 0:
+                if 0 <= when < looks:
                     outcomes[row] += np.bincount(groups[who[when]], values[when], GROUPS)
-            kinds = counted(**{WHOLE: (look + 1) * pages_a_look}).kinds
+            last = min(look, looks - 1)
+            pages = (last + 1) * pages_a_look
+            kinds = counted(**{WHOLE: pages - failed[last], FAILED: failed[last]}).kinds
             self.totals.append(Tally(kinds, outcomes.copy()))
 
 

@@ -15,7 +15,7 @@ from features import command
 from serving.guard import carrying_out
 from serving.guard.config import GuardConfig
 from serving.guard.polling import Servers
-from serving.guard.tallies import CLICKED, FAILED, GROUPS, KINDS, PAGES, WHOLE, Tally
+from serving.guard.tallies import CLICKED, DEGRADED, FAILED, GROUPS, KINDS, PAGES, WHOLE, Tally
 from serving.guard.watching import Guard
 from serving.release import manifest as release
 from serving.release import publication, rollbacks
@@ -43,6 +43,11 @@ class Site:
     def serve(self, version, **kinds):
         more = Tally(np.array([float(kinds.get(kind, 0)) for kind in KINDS]))
         self.counted[version] = self.counted.get(version, Tally()) + more
+
+    def know(self, version, clicked_share):
+        outcomes = np.zeros((5, GROUPS))
+        outcomes[PAGES], outcomes[CLICKED] = 1.0, clicked_share
+        self.counted[version] += Tally(outcomes=outcomes)
 
     def look(self, after_s=2.0):
         self.now += after_s
@@ -141,21 +146,37 @@ def test_only_what_happened_lately_stands_for_the_time_before(site):
 
 
 def test_what_comes_of_the_last_pages_before_a_swap_counts_for_them(site):
-    def know(version, clicked_share):
-        outcomes = np.zeros((5, GROUPS))
-        outcomes[PAGES], outcomes[CLICKED] = 1.0, clicked_share
-        site.counted[version] += Tally(outcomes=outcomes)
-
     bad = publish(site.root)
     site.serve(bad, **{WHOLE: 3000})
     site.look()  # By now the outcome of no page is known, neither of the old nor of the new ones.
-    know(site.first, 1.0)
-    know(bad, 0.0)
+    site.know(site.first, 1.0)
+    site.know(bad, 0.0)
     decision = site.look()
     assert decision.old == bad
     assert decision.reason == (
         f"clicked pages per page: 0 on {GROUPS} pages, before 1, limit {1 - CONFIG.max_fall:g}"
     )
+
+
+def test_what_comes_of_the_last_pages_before_a_swap_is_no_traffic_beside_the_new_one(site):
+    site.serve(site.first, **{DEGRADED: 1000})
+    site.look()
+    as_ill = publish(site.root)
+    site.look()
+    site.know(site.first, 1.0)
+    site.serve(as_ill, **{WHOLE: 200, DEGRADED: 200})
+    assert site.look() is None
+
+
+def test_a_release_is_compared_with_one_that_serves_on_beside_it(site):
+    site.serve(site.first, **{DEGRADED: 1000})
+    site.look()
+    ill = publish(site.root)
+    site.look()
+    site.know(site.first, 1.0)
+    site.serve(site.first, **{WHOLE: 400})  # What was ill before has been well since.
+    site.serve(ill, **{WHOLE: 200, DEGRADED: 200})
+    assert "pages on a lower rung: 0.5 on 400 pages, before 0," in site.look().reason
 
 
 def test_what_cannot_be_carried_out_is_tried_again_later(tmp_path):
