@@ -3,7 +3,9 @@
 What counts, and what is a copy, is told in :mod:`features.as_of.history`.
 """
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,52 @@ from features.catalogue import Catalogue, combined, filled
 from features.event_columns import Events, user_time_key, watch_time_ms
 
 _NO_EVENTS = Events.of_sorted(*(np.zeros(0, np.int64),) * 3)
+Made = TypeVar("Made")
+
+
+class KeptColumns:
+    """What was made of the tables of one user, given again for as long as they are the same ones.
+
+    From one page of a user to the next mostly impressions are added. Safe for threads: each entry
+    is replaced as a whole. Catalogues are not kept alive.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Callable[..., Any], tuple[tuple[Any, ...], Any]] = {}
+        self._rows: tuple[Callable[[], object], pa.Array, np.ndarray] | None = None
+
+    def of(self, make: Callable[..., Made], *parts: Any) -> Made:
+        """Returns ``make(*parts)``, or what it returned for the very same parts."""
+        known = self._made.get(make)
+        if known is not None and all(map(_is_the_same, known[0], parts)):
+            last: Made = known[1]
+            return last
+        made = make(*parts)
+        held = tuple(weakref.ref(p) if isinstance(p, Catalogue) else p for p in parts)
+        self._made[make] = (held, made)
+        return made
+
+    def video_rows(self, catalogue: Catalogue, column: pa.ChunkedArray) -> np.ndarray:
+        """Returns what :meth:`Catalogue.rows` does of a column; of what it begins with, as before.
+
+        For the column that grows: only ids behind those of the last call are looked for.
+        """
+        ids = combined(column)
+        known = 0
+        if self._rows is not None:
+            of, before, rows = self._rows
+            is_longer = of() is catalogue and len(before) <= len(ids)
+            known = len(before) if is_longer and ids.slice(0, len(before)).equals(before) else 0
+        if known:
+            rows = np.concatenate([rows, catalogue.rows(ids.slice(known))])
+        else:
+            rows = catalogue.rows(ids)
+        self._rows = (weakref.ref(catalogue), ids, rows)
+        return rows
+
+
+def _is_the_same(held: Any, part: object) -> bool:
+    return (held() if isinstance(held, weakref.ref) else held) is part
 
 
 def _user_codes(users: Mapping[str, int] | None, table: pa.Table) -> np.ndarray:
@@ -55,12 +103,13 @@ def impression_events(
     watches: pa.Table | None,
     *,
     from_s: int,
+    kept: KeptColumns,
 ) -> tuple[Events, Events, np.ndarray]:
     """Returns what was shown, the clicks by their moments, and when what they clicked was shown."""
     if table is None or not table.num_rows:
         return _NO_EVENTS, _NO_EVENTS, np.zeros(0, np.int64)
     user = _user_codes(users, table)
-    video = catalogue.rows(table["video_id"])
+    video = kept.video_rows(catalogue, table["video_id"])
     key = user_time_key(user, np.asarray(combined(table["time"]), np.int64))
     moment = combined(clicks.with_moments(table, watches)[clicks.CLICKED_AT])
     clicked_at = np.array(filled(moment, pa.int64(), clicks.NEVER))

@@ -26,9 +26,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import clicks, event_columns, feedback, spec
+from features import clicks, event_columns, feedback, spec, text
 from features.as_of import event_tables, feedback_events, grids
 from features.as_of.entity_lookup import EntityLookup
+from features.as_of.event_tables import KeptColumns
 from features.as_of.feedback_events import FeedbackEvents
 from features.catalogue import Catalogue, ragged_rows
 from features.event_columns import Events, Queries, user_time_key, visible
@@ -76,6 +77,7 @@ class History:
         impressions: pa.Table | None = None,
         feedback: pa.Table | None = None,
         from_s: int = 0,
+        kept: KeptColumns | None = None,
     ) -> "History":
         """Builds a history from tables in the layout of the raw logs.
 
@@ -92,12 +94,16 @@ class History:
                 and ``value``.
             from_s: Nothing before it counts, Unix seconds: training may read a part of a log, and
                 serving then must not see more of it.
+            kept: What was made of the same user's tables before, and is kept of these; only where
+                ``users`` is None.
         """
-        watched, done = event_tables.watch_events(catalogue, users, watches)
+        kept = kept or KeptColumns()
+        of = (catalogue, users)
+        watched, done = kept.of(event_tables.watch_events, *of, watches)
         shown, clicked, clicked_shown = event_tables.impression_events(
-            catalogue, users, impressions, watches, from_s=from_s
+            *(*of, impressions, watches), from_s=from_s, kept=kept
         )
-        search_key, tokens = event_tables.search_events(users, searches)
+        search_key, tokens = kept.of(event_tables.search_events, users, searches)
         return cls(
             catalogue=catalogue,
             watches=watched,
@@ -109,7 +115,7 @@ class History:
             search_key=search_key,
             search_tokens=tokens,
             from_s=from_s,
-            feedback=event_tables.feedback(catalogue, users, feedback),
+            feedback=kept.of(event_tables.feedback, *of, feedback),
         )
 
     # ---- what a question sees -----------------------------------------------------------------
@@ -172,6 +178,11 @@ class History:
         cut &= (events.user[before] == queries.user) & (events.time[before] >= self.from_s)
         oldest = events.time[np.minimum(start, len(events.time) - 1)]
         return np.where(cut, oldest + clicks.CLICK_WINDOW_S + 1, 0)
+
+    @functools.cached_property
+    def searched_words(self) -> tuple[np.ndarray, pa.Array]:
+        """Where the tokens of each search begin, int64 [s + 1], and the tokens of all."""
+        return text.flat_tokens(self.search_tokens)
 
     # ---- bags: the last L values, newest first ------------------------------------------------
 

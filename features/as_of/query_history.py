@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pyarrow as pa
 
-from features import spec, text, vectors
+from features import spec, vectors
 from features.as_of import ragged, table_values
 from features.as_of.history import History
 from features.catalogue import ragged_rows
@@ -35,10 +35,13 @@ class QueryHistory:
     def __init__(self, history: History, queries: Queries) -> None:
         self.history = history
         self.queries = queries
+        self._bags: dict[str, Bag] = {}
 
     def bag(self, column: str) -> Bag:
         """Returns the values of a column of :data:`BAGS`, newest first."""
-        return BAGS[column](self)
+        if column not in self._bags:
+            self._bags[column] = BAGS[column](self)
+        return self._bags[column]
 
     @functools.cached_property
     def numbers(self) -> dict[str, np.ndarray]:
@@ -105,7 +108,7 @@ class QueryHistory:
             lengths: int64 [q], searches of each query.
             rows: Rows of the searches, int64 [sum of lengths].
         """
-        offsets, values = text.flat_tokens(self.history.search_tokens)
+        offsets, values = self.history.searched_words
         counts = offsets[rows + 1] - offsets[rows]
         return ragged.sum_runs(counts, lengths), values.take(
             pa.array(ragged_rows(offsets[rows], counts))

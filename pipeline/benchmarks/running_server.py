@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from features import command
 from pipeline.benchmarks import measured_runs
 from pipeline.benchmarks import million as bench_million
 from pipeline.steps import commands
-from serving.process.clock import SharedClock
 
 CANDIDATES = 500
 # With what the other sources add, some 500 candidates are ranked.
@@ -78,24 +77,26 @@ def running(
         place: Directory for its logs, history and messages; replaced.
         checkout: Checkout whose code serves; None for that which runs.
         flags: Further flags of the server.
-        is_frozen: Whether its clock stands still.
+        is_frozen: Whether its clock stands still. The interpreter's does, since not every commit
+            can be given one.
 
     Raises:
         InputError: It did not start.
     """
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(site.logs, place / "logs")
+    now_s = _end_of(site.logs)
     arguments = [
         f"--serving_root={site.serving_root}",
         f"--logs={place / 'logs'}",
         f"--history={place / 'history.sqlite'}",
-        _clock(_end_of(site.logs), place / "clock" if is_frozen else None),
+        f"--now={command.format_time(now_s)}",
         *_SERVER,
         *flags,
     ]
-    environment = dict(os.environ)
-    if checkout is not None:
-        environment["PYTHONPATH"] = str(checkout)
+    environment = environment_of(checkout)
+    if is_frozen:
+        environment = with_frozen_clock(environment, place / "frozen", now_s)
     logging.info("serving.serve %s", " ".join(arguments))
     started = time.monotonic()
     with (place / "server.log").open("w") as log:
@@ -121,12 +122,26 @@ def running(
             process.stdout.close()
 
 
-def _clock(now_s: int, frozen: pathlib.Path | None) -> str:
-    """Returns the flag of a clock that starts at a moment, or stays there."""
-    if frozen is None:
-        return f"--now={command.format_time(now_s)}"
-    SharedClock.create(frozen, now_s)
-    return f"--clock={frozen}"
+def environment_of(checkout: pathlib.Path | None) -> dict[str, str]:
+    """Returns the environment of a process of a checkout; None for this one."""
+    return dict(os.environ) | ({} if checkout is None else {"PYTHONPATH": str(checkout)})
+
+
+def with_frozen_clock(
+    environment: Mapping[str, str], directory: pathlib.Path, now_s: int
+) -> dict[str, str]:
+    """Returns an environment in which Python's clock shows one moment, whatever it runs.
+
+    Args:
+        environment: The other variables.
+        directory: Directory that is made for it.
+        now_s: Moment, Unix seconds.
+    """
+    directory.mkdir()
+    frozen = f"import time\n\ntime.time = lambda: {now_s}.0\n"
+    (directory / "sitecustomize.py").write_text(frozen)
+    paths = [str(directory), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _end_of(logs: pathlib.Path) -> int:

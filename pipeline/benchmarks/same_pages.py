@@ -16,21 +16,30 @@ _K = 20
 
 
 def share(addresses: Sequence[str], users: pathlib.Path, *, pages: int = PAGES) -> dict[str, float]:
-    """Returns how many pages were compared, and how many are the same, see :func:`is_same`.
+    """Returns how many pages were compared, how many are the same, and how many in one order.
+
+    Of those that are the same, see :func:`is_same`, the expected watch times are, too.
 
     Args:
         addresses: HOST:PORT of two servers of one release, with the same history, whose clocks
             show the same moment.
         users: File with one user id per line.
-        pages: Number of pages, of users drawn with seed 1; nothing of them is recorded.
+        pages: Number of pages at most, one of each of some users, drawn with seed 1. Both servers
+            record them, since not every commit can leave that: so nobody asks twice.
     """
     ids = users.read_text().split()
-    chosen = np.random.default_rng(1).integers(len(ids), size=pages)
-    same = 0
+    chosen = np.random.default_rng(1).permutation(len(ids))[:pages]
+    same = in_order = 0
     for number in chosen.tolist():
         ours, base = (_page(address, ids[number]) for address in addresses)
         same += is_same(ours, base)
-    return {"funnel.compared_pages": pages, "funnel.same_pages": same}
+        videos = [[item["video_id"] for item in page["items"]] for page in (ours, base)]
+        in_order += videos[0] == videos[1]
+    return {
+        "funnel.compared_pages": len(chosen),
+        "funnel.same_pages": same,
+        "funnel.same_order_pages": in_order,
+    }
 
 
 def is_same(ours: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
@@ -51,7 +60,8 @@ def _is_same_place(ours: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
 
 
 def _page(address: str, user_id: str) -> dict[str, Any]:
-    body = {"user_id": user_id, "k": _K, "context": {"device": "phone"}, "record": False}
+    body: dict[str, Any] = {"user_id": user_id, "k": _K, "context": {"device": "phone"}}
+    body["exclude_watched"] = True  # What is left out where nothing is said has changed.
     request = urllib.request.Request(
         f"http://{address}/v1/recommendations",
         json.dumps(body).encode(),

@@ -83,6 +83,7 @@ class Ids:
     def __init__(self, vocabularies: Mapping[str, Vocabulary]) -> None:
         """Takes vocabularies by ID space."""
         self._vocabularies = vocabularies
+        self._by_token: dict[tuple[str, str], int] = {}
         self._by_code: dict[str, tuple[pa.Array, np.ndarray]] = {}
 
     def __call__(self, feature: Feature, values: pa.Array | Coded) -> np.ndarray:
@@ -102,8 +103,16 @@ class Ids:
         return ids
 
     def _looked_up(self, feature: Feature, values: pa.Array) -> np.ndarray:
-        tokens = [token(feature, value or "") for value in values.to_pylist()]
-        return self._vocabularies[feature.space].lookup(tokens)
+        known, space = self._by_token, feature.space
+        tokens = [(space, token(feature, value or "")) for value in values.to_pylist()]
+        unmet = [pair for pair in tokens if pair not in known]
+        if unmet:
+            ids = self._vocabularies[space].lookup([text for _, text in unmet])
+            if len(known) + len(unmet) > _MOST_KNOWN:
+                self._by_token = known = {pair: known[pair] for pair in tokens if pair in known}
+            known.update(zip(unmet, ids.tolist(), strict=True))
+        return np.fromiter((known[pair] for pair in tokens), np.int32, len(tokens))
 
 
+_MOST_KNOWN = 100_000  # Callers choose some of the strings.
 _NO_IDS = np.zeros(0, np.int32)

@@ -37,6 +37,7 @@ from serving.funnel.worked import Worked
 from serving.history.user_history import UserHistory, unknown_user
 from serving.live.state import Rates
 from serving.ordering import diversity, page_value
+from serving.process import tracing
 
 Predictions = Mapping[str, np.ndarray]
 VALUE = "value"
@@ -89,7 +90,7 @@ class Answer:
         """Takes the time of a stage."""
         start = time.perf_counter()
         try:
-            with self._tracer.start_as_current_span(name):
+            with tracing.span(self._tracer, name):
                 yield
         finally:
             self.stages_ms[name] = 1000 * (time.perf_counter() - start)

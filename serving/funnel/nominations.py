@@ -67,12 +67,16 @@ class Question:
 
     def first_allowed(self, ordered: Nominations, limit: int) -> Nominations:
         """Returns the first ``limit`` that are allowed, looking no further than it must."""
+        keep = self.places_of_allowed(ordered.rows, limit)
+        return Nominations(ordered.rows[keep], ordered.scores[keep])
+
+    def places_of_allowed(self, rows: np.ndarray, limit: int) -> np.ndarray:
+        """Returns where the first ``limit`` allowed ones are, int64, as :meth:`first_allowed`."""
         look = limit + len(self.excluded)
         while True:
-            rows = ordered.rows[:look]
-            keep = np.flatnonzero(self.allowed(rows))[:limit]
-            if len(keep) == limit or look >= len(ordered.rows):
-                return Nominations(rows[keep], ordered.scores[:look][keep])
+            keep = np.flatnonzero(self.allowed(rows[:look]))[:limit]
+            if len(keep) == limit or look >= len(rows):
+                return keep
             look *= 4
 
 

@@ -192,27 +192,35 @@ class Fresh(Source):
         times = catalogue.upload_times
         self._order = np.argsort(-times, kind="stable").astype(np.int32)
         self._sorted_times = -times[self._order]
+        offsets, codes, _ = catalogue.topics
+        lengths = _lengths(offsets, self._order)
+        self._topics = codes[ragged_rows(offsets[self._order], lengths)] if len(codes) else codes
+        self._ends = np.concatenate([[0], np.cumsum(lengths)])
 
     def nominate(self, question: Question, limit: int) -> Nominations:
         """Returns new videos; the score is minus the age in days, plus 7 on a liked topic."""
         first = int(np.searchsorted(self._sorted_times, -question.viewer.now, side="right"))
         rows = self._order[first : first + _NEWEST]
-        rows = rows[question.allowed(rows)]
         age_days = (question.viewer.now - self._catalogue.upload_times[rows]) / DAY_S
-        scores = -age_days + 7.0 * self._is_liked(rows, question.viewer.liked_rows)
-        best = np.argsort(-scores, kind="stable")[:limit]
+        is_liked = self._is_liked(first, len(rows), question.viewer.liked_rows)
+        scores = -age_days + 7.0 * is_liked
+        # Both parts are in order: of each, no more than the first ones are looked at.
+        parts = [np.flatnonzero(is_liked), np.flatnonzero(~is_liked)]
+        allowed = [question.places_of_allowed(rows[part], limit) for part in parts]
+        places = np.sort(np.concatenate([part[a] for part, a in zip(parts, allowed, strict=True)]))
+        best = places[np.argsort(-scores[places], kind="stable")[:limit]]
         return Nominations(rows[best], scores[best].astype(np.float32))
 
-    def _is_liked(self, rows: np.ndarray, liked_rows: np.ndarray) -> np.ndarray:
+    def _is_liked(self, first: int, count: int, liked_rows: np.ndarray) -> np.ndarray:
+        """Returns which uploads in places [first, first + count) have a topic of these, bool."""
         offsets, codes, names = self._catalogue.topics
         if not len(codes) or not len(liked_rows):
-            return np.zeros(len(rows))
+            return np.zeros(count, bool)
         is_mine = np.zeros(len(names), bool)
         is_mine[codes[ragged_rows(offsets[liked_rows], _lengths(offsets, liked_rows))]] = True
-        lengths = _lengths(offsets, rows)
-        hits = is_mine[codes[ragged_rows(offsets[rows], lengths)]]
-        owner = np.repeat(np.arange(len(rows)), lengths)
-        return (np.bincount(owner[hits], minlength=len(rows)) > 0).astype(np.float64)
+        ends = self._ends[first : first + count + 1]
+        hits = np.cumsum(is_mine[self._topics[ends[0] : ends[-1]]])
+        return np.diff(np.append(0, hits)[ends - ends[0]]) > 0
 
 
 class Channels(Source):

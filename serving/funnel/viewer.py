@@ -90,6 +90,7 @@ class Viewer:
             impressions=stored.impressions,
             feedback=stored.feedback if counts_feedback else None,
             from_s=from_s,
+            kept=stored.kept,
         )
         queries = Queries(np.zeros(1, np.int64), np.array([now], np.int64))
         request = Request(

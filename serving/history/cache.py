@@ -26,6 +26,7 @@ from serving.history import user_history
 from serving.history.user_history import UserHistory
 
 _CACHE_BYTES = 256 << 20
+_MADE_BYTES = 64  # Of a row, see features.as_of.event_tables.KeptColumns.
 _ENGAGED = (Kind.WATCH, Kind.CLICK)
 
 Rows = Mapping[Kind, pa.Table]
@@ -50,8 +51,9 @@ class Remembered:
 
     @property
     def nbytes(self) -> int:
-        """Memory, about; the history shares that of the rows."""
-        return 4000 + sum(table.get_total_buffer_size() for table in self.rows.values())
+        """Memory, about; the history shares that of the rows, beside columns made of them."""
+        made = _MADE_BYTES * sum(table.num_rows for table in self.rows.values())
+        return 4000 + made + sum(table.get_total_buffer_size() for table in self.rows.values())
 
 
 class HistoryCache:
@@ -89,7 +91,9 @@ class HistoryCache:
             most: Number of the newest rows of each kind that the history looks at.
             told: Profile, blocked and newest, as for :func:`user_history.history_of`.
         """
-        history = user_history.history_of(user_id, rows, most=most, **told)
+        known = self.get(user_id)
+        before = None if known is None else (known.rows, known.history)
+        history = user_history.history_of(user_id, rows, most=most, before=before, **told)
         remembered = Remembered(version=version, marks=marks, rows=rows, history=history)
         with self._lock:
             self._kept[user_id] = remembered

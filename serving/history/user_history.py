@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from features import event_columns
 from features import feedback as feedback_kinds
+from features.as_of.event_tables import KeptColumns
 from features.clicks import with_moments
 from features.durations import DAY_S
 from serving import errors
@@ -102,6 +103,7 @@ class UserHistory:
         searches: ``user_id, time, query``, sorted by time.
         impressions: ``user_id, video_id, time, clicked, watch_time_s, clicked_at``, sorted by time.
         feedback: ``user_id, video_id, time, kind, channel_id, value``, sorted by time.
+        kept: What features made of these tables, and of those of the same user before.
         newest_s: Time of the newest event, Unix seconds; 0 without any.
         blocked: Videos and channels that the user does not want to see.
     """
@@ -115,6 +117,7 @@ class UserHistory:
     newest_s: int
     blocked: Blocked = NOTHING_BLOCKED
     feedback: pa.Table = dataclasses.field(default_factory=lambda: NO_ROWS[Kind.FEEDBACK])
+    kept: KeptColumns = dataclasses.field(default_factory=KeptColumns, compare=False, repr=False)
 
     @functools.cached_property
     def hidden(self) -> Blocked:
@@ -277,6 +280,7 @@ def history_of(
     blocked: str | bytes = "{}",
     newest: int = 0,
     most: int = MAX_EVENTS + PRUNE_SLACK,
+    before: tuple[Mapping[Kind, pa.Table], UserHistory] | None = None,
 ) -> UserHistory:
     """Returns the history of a user that a store has met.
 
@@ -287,18 +291,31 @@ def history_of(
         blocked: Record of what the user does not want to see, as JSON.
         newest: Time of the newest event.
         most: Number of newest rows of a kind that are looked at.
+        before: Rows of the same user and the history that was made of them: its tables are taken
+            where the rows are the same ones.
     """
-    last = {kind: table.slice(max(table.num_rows - most, 0)) for kind, table in rows.items()}
+    tables = {}
+    for kind, (name, dropped) in _READ_AS.items():
+        if before is not None and before[0][kind] is rows[kind]:
+            tables[name] = getattr(before[1], name)
+        else:
+            last = rows[kind].slice(max(rows[kind].num_rows - most, 0))
+            tables[name] = last.drop_columns(dropped) if dropped else last
     return UserHistory(
         user_id=user_id,
         is_known=True,
         profile=json.loads(profile),
-        watches=last[Kind.WATCH].drop_columns(["page_id"]),
-        searches=last[Kind.SEARCH],
-        impressions=last[Kind.IMPRESSION].drop_columns(
-            ["page_id", "surface", "is_open", "click_time"]
-        ),
         newest_s=newest,
         blocked=Blocked.from_record(json.loads(blocked)),
-        feedback=last[Kind.FEEDBACK],
+        kept=KeptColumns() if before is None else before[1].kept,
+        **tables,
     )
+
+
+# What a history calls the rows of a kind, and the columns that it does without.
+_READ_AS = {
+    Kind.WATCH: ("watches", ["page_id"]),
+    Kind.SEARCH: ("searches", []),
+    Kind.IMPRESSION: ("impressions", ["page_id", "surface", "is_open", "click_time"]),
+    Kind.FEEDBACK: ("feedback", []),
+}

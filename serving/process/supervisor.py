@@ -26,7 +26,7 @@ from types import FrameType
 
 from absl import logging
 
-from serving.process import cores, handover, sharing
+from serving.process import cores, handover, memory, sharing
 
 # One that dies within this time of its start is not started anew at once.
 _SOON_S = 60.0
@@ -131,7 +131,11 @@ class Supervisor:
                 pass_fds=(place.listening, place.control),
                 # Else Ctrl-C would reach it twice, and the second one means: at once.
                 start_new_session=True,
-                env={**cores.environment(), **sharing.environment(self._shared)},
+                env={
+                    **memory.ENVIRONMENT,
+                    **cores.environment(),
+                    **sharing.environment(self._shared),
+                },
             )
         child = _Child(process, ours, seat, time.monotonic())
         self._children.append(child)

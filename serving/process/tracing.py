@@ -1,5 +1,7 @@
 """Traces of requests for those who collect them; OpenTelemetry's no-op for all others."""
 
+import contextlib
+
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation import tracecontext
@@ -17,6 +19,14 @@ def context_of(traceparent: str) -> Context | None:
         traceparent: Header of W3C Trace Context; one that is empty or broken gives no parent.
     """
     return _PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
+
+
+def span(tracer: trace.Tracer, name: str) -> contextlib.AbstractContextManager[object]:
+    """Returns a span to be in, within that of now; none where nobody collects them.
+
+    Those of OpenTelemetry's no-op take 20 us each, and a page has eight.
+    """
+    return contextlib.nullcontext() if tracer is NO_TRACER else tracer.start_as_current_span(name)
 
 
 class Traces:

@@ -14,6 +14,7 @@ import fastapi
 import uvicorn
 from absl import logging
 
+from serving.process import memory
 from serving.process.listening import start, url_of
 from serving.server import connections
 from serving.server.app import Service, create_app
@@ -55,6 +56,7 @@ def run(
     # What is loaded stays: looking through it for garbage would stop every request for a while.
     gc.collect()
     gc.freeze()
+    memory.give_back()
     # And a request makes thousands of objects that no cycle holds: to look for some after every
     # 700th, as usual, would be a part of every request.
     gc.set_threshold(*_GARBAGE)

@@ -38,9 +38,20 @@ def test_the_same_order_but_for_ties(ours, base, expected):
 
 def test_pages_are_counted(tmp_path, monkeypatch):
     users = tmp_path / "users.txt"
-    users.write_text("u1\nu2\n")
-    pages = {("ours", "u1"): page(A), ("base", "u1"): page(A), ("ours", "u2"): page(A)}
-    monkeypatch.setattr(same_pages, "_page", lambda *key: pages.get(key, page(B)))
+    users.write_text("u1\nu2\nu3\n")
+    other = page(("b", 40.0))  # In the same order.
+    pages = {("ours", "u1"): page(A), ("ours", "u2"): other}
+    requests = []
+
+    def answered(*key):
+        requests.append(key)
+        return pages.get(key, page(B))
+
+    monkeypatch.setattr(same_pages, "_page", answered)
     figures = same_pages.share(("ours", "base"), users, pages=40)
-    assert figures["funnel.compared_pages"] == 40
-    assert 0 < figures["funnel.same_pages"] < 40
+    assert len(set(requests)) == len(requests) == 6  # Nobody asks twice.
+    assert figures == {
+        "funnel.compared_pages": 3,
+        "funnel.same_pages": 1,
+        "funnel.same_order_pages": 2,
+    }

@@ -62,3 +62,15 @@ def test_ids_of_codes_are_those_of_their_names(space):
             wanted = [expected.get(longer[code].as_py(), 0) for code in codes]
             assert ids(feature, coded).tolist() == wanted
             assert ids(feature, coded.plain()).tolist() == wanted
+
+
+def test_strings_are_known_after_others_were_forgotten(monkeypatch):
+    monkeypatch.setattr(vocabulary, "_MOST_KNOWN", 3)
+    feature = Feature(
+        name="words", kind=Kind.MULTIVALENT, side=Side.QUERY, models=("ranker",), space="words",
+        source="history.search_tokens", max_length=3,
+    )  # fmt: skip
+    ids = vocabulary.Ids({feature.space: Vocabulary.of(["a", "b", "c"])})
+    for texts in (["a", "x"], ["b", "a", "y"], ["c", "x", "a"], ["a"]):
+        expected = [{"a": 1, "b": 2, "c": 3}.get(text, 0) for text in texts]
+        assert ids(feature, pa.array(texts)).tolist() == expected

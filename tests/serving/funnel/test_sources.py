@@ -6,6 +6,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
+from features.catalogue import Catalogue
+from features.durations import DAY_S
 from serving.funnel import candidates, sources
 from serving.funnel.nominations import Nominations, Question
 from serving.funnel.sources import Built
@@ -93,6 +95,40 @@ def test_trending_is_what_is_watched_more_than_usual(tiny):
     # (20 - 0) / sqrt(1) and (25 - 10) / sqrt(11)
     assert found.rows.tolist() == [2, 3]
     np.testing.assert_allclose(found.scores, [20, 15 / 11**0.5], rtol=1e-6)
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_fresh_gives_what_an_order_of_all_that_is_allowed_gives(data):
+    count = data.draw(st.integers(1, 40))
+    rows = st.integers(0, count - 1)
+    days = data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count))
+    of_topics = st.lists(st.sampled_from("abc"), max_size=2)
+    topics = data.draw(st.lists(of_topics, min_size=count, max_size=count))
+    times = pa.array(np.array(days) * DAY_S)
+    ids = [f"v{n}" for n in range(count)]
+    table = pa.table({"video_id": ids, "upload_time": times})
+    table = table.append_column("topics", pa.array(topics, pa.list_(pa.string())))
+    liked = data.draw(st.lists(rows, max_size=3))
+    excluded = np.array(sorted(data.draw(st.sets(rows))), np.int32)
+    banned = data.draw(st.sets(rows))
+    question = Question(
+        viewer=types.SimpleNamespace(now=20 * DAY_S, liked_rows=np.array(liked, np.int64)),
+        excluded=excluded,
+        upload_times=np.asarray(times),
+        permits=lambda rows: ~np.isin(rows, list(banned)),
+    )
+    mine = {topic for row in liked for topic in topics[row]}
+
+    def score(row):
+        return days[row] - 20 + 7 * bool(mine & set(topics[row]))
+
+    allowed = [n for n in range(count) if days[n] < 20 and n not in {*excluded, *banned}]
+    newest_first = sorted(allowed, key=lambda n: -days[n])
+    expected = sorted(newest_first, key=lambda n: -score(n))[:5]
+    found = sources.Fresh(Catalogue(table)).nominate(question, 5)
+    assert found.rows.tolist() == expected
+    assert found.scores.tolist() == [score(n) for n in expected]
 
 
 def test_fresh_prefers_topics_of_the_viewer_among_the_newest(tiny):

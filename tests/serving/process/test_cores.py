@@ -4,6 +4,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+from serving.process import cores
+
 SCRIPT = """
     import json, os, threading
     from serving.process import cores
@@ -70,3 +74,21 @@ def test_one_core_is_enough():
     core = min(os.sched_getaffinity(0))
     found = parted([core], one=False)
     assert found["request"] == found["releases"] == found["main"] == [core]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "kernels"),
+    [
+        ("vendor_id : AuthenticAMD\nflags : fma avx512f avx512cd avx512bw avx512dq avx512vl", True),
+        ("vendor_id : AuthenticAMD\nflags : fma avx2", False),
+        ("vendor_id : GenuineIntel\nflags : avx512f avx512cd avx512bw avx512dq avx512vl", False),
+        ("", False),
+    ],
+)
+def test_products_have_the_widest_registers_that_a_processor_has(cpuinfo, kernels):
+    assert cores.kernels(cpuinfo) == ({"OPENBLAS_CORETYPE": "SKYLAKEX"} if kernels else {})
+
+
+def test_what_was_set_by_hand_stays(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "HASWELL")
+    assert cores.environment()["OPENBLAS_CORETYPE"] == "HASWELL"
