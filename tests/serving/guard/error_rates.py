@@ -78,7 +78,8 @@ def watched(site: Site, name: str, number: int, config: GuardConfig, **ill: floa
     yield Row(setting=name, metric="releases", value=float(number))
     yield share_of(name, "of them left", left)
     if left.mean() > 0.5:
-        yield Row(setting=name, metric="median pages until then", value=float(np.median(pages)))
+        median = float(np.median(np.where(left, pages, math.inf)))
+        yield Row(setting=name, metric="median pages until then", value=median)
 
 
 def share_of(name: str, metric: str, said: np.ndarray, seed: int | None = None) -> Row:
