@@ -175,6 +175,8 @@ class TrainingConfig(Config):
             gone over again after a warm start; 1000: all there are.
         warm_keep: Share of an older candidate model's video embeddings that is kept at a warm
             start, in [0, 1]; the rest is where a new one would start, see ``spectral_start``.
+        warm_least: Training examples below which a model starts anew where that is allowed
+            (``or_cold``): it costs little more, and few steps do not take an old one far.
         batch_size: B, examples per step; 0: 64 to 1024, by the number of examples.
         learning_rate: Learning rate of dense weights, above 0.
         embedding_learning_rate: Learning rate of embedding tables, whose rows see few steps; 0:
@@ -202,6 +204,7 @@ class TrainingConfig(Config):
     warm_epochs: _Count = 4
     warm_older: _Weight = 1.0
     warm_keep: Annotated[float, Bounds(ge=0, le=1)] = 0.5
+    warm_least: _CountOr0 = 0
     batch_size: _CountOr0 = 0
     learning_rate: _Rate = 0.001
     embedding_learning_rate: _Weight = 0.0
@@ -296,6 +299,7 @@ RANKER_TRAINING = TrainingConfig(
     epochs=3,
     warm_epochs=1,
     warm_older=3.0,
+    warm_least=100_000,
     decay=True,
     holdout_examples=100_000,
     evaluations_per_epoch=2,

@@ -176,7 +176,7 @@ def begun(
         examples_dir: Directory that pipeline.preprocess wrote.
         settings: Settings as they are given.
         kind: Kind of model, ``candidate`` or ``ranker``.
-        warm: The old model, or none.
+        warm: The old model, or none; it is left alone where there are few examples and it may be.
         load: Function that reads the model of a directory.
         num_examples: Number of the training examples.
         times: Function that returns their times, int64 [n], Unix seconds.
@@ -188,6 +188,9 @@ def begun(
     }
     cold = Begun(facts=facts, settings=settings.fitted_to(num_examples), vocabularies=vocabularies)
     if warm.directory is None:
+        return cold
+    if warm.or_cold and num_examples < settings.warm_least:
+        logging.info("Starting cold: there are %d examples, no more.", num_examples)
         return cold
     try:
         older = _from_directory(

@@ -144,6 +144,17 @@ def test_where_the_old_model_does_not_fit_training_may_start_cold(small_examples
     assert made.epochs > 2  # As many passes as without one.
 
 
+@pytest.mark.parametrize(("least", "is_warm"), [(2000, True), (2001, False)])
+def test_with_few_examples_training_may_start_cold(small_examples, tmp_path, least, is_warm):
+    quick = TrainingConfig(epochs=1, batch_size=2000, warm_least=least)
+    candidate_training.train(small_examples, tmp_path / "old", CandidateConfig(**SMALL), quick)
+    start = WarmStart(directory=tmp_path / "old", or_cold=True)
+    candidate_training.train(
+        small_examples, tmp_path / "new", CandidateConfig(**SMALL), quick, warm=start
+    )
+    assert ("warm_start" in saved.read_lineage(tmp_path / "new")) is is_warm
+
+
 def test_a_warm_start_trains_on_what_is_newer_and_on_some_of_what_is_not(small_examples, tmp_path):
     quick = TrainingConfig(epochs=2, batch_size=50, warm_epochs=3, warm_older=0.5)
     old = tmp_path / "old"
