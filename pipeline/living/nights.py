@@ -97,7 +97,7 @@ def retrain(
     text = said.read_text(errors="replace")
     is_new = after is not None and after != before
     return Night(
-        outcome=PUBLISHED if is_new else outcome_of(code),
+        outcome=outcome_of(code, is_new=is_new),
         release=after or "",
         exit_code=code,
         wall_s=time.monotonic() - started,
@@ -105,12 +105,20 @@ def retrain(
         peak_mib=usage.ru_maxrss / _MIB_IN_KIB,
         steps=_steps(work),
         gates=gates_in(text),
-        said="" if is_new else "\n".join(text.splitlines()[-12:]),
+        said="" if is_new or not code else "\n".join(text.splitlines()[-12:]),
     )
 
 
-def outcome_of(exit_code: int) -> str:
-    """Returns the outcome of a retraining that published nothing, as ``retrain.json`` names it."""
+def outcome_of(exit_code: int, *, is_new: bool) -> str:
+    """Returns the outcome of a retraining.
+
+    Args:
+        exit_code: Its exit code.
+        is_new: Whether another release serves than before. One that ends well without it goes on
+            where one that was killed had published.
+    """
+    if is_new or not exit_code:
+        return PUBLISHED
     return REFUSED if exit_code == command.RefusedError.exit_code else FAILED
 
 

@@ -25,8 +25,14 @@ def test_gates_are_read_from_what_was_said_whether_they_passed_or_not():
 
 
 def test_a_gate_refuses_and_all_else_is_a_failure():
-    assert nights.outcome_of(3) == "refused"
-    assert {nights.outcome_of(code) for code in (1, 2, 75, -9)} == {"failed"}
+    assert nights.outcome_of(3, is_new=False) == "refused"
+    outcomes = {nights.outcome_of(code, is_new=False) for code in (1, 2, 75, -9)}
+    assert outcomes == {"failed"}
+
+
+def test_what_ends_well_has_published_now_or_before_it_was_killed():
+    assert nights.outcome_of(0, is_new=False) == nights.outcome_of(0, is_new=True) == "published"
+    assert nights.outcome_of(1, is_new=True) == "published"  # The report alone failed.
 
 
 def test_logs_that_cannot_be_learned_from_are_a_failure_that_is_told(tmp_path):
