@@ -73,6 +73,15 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """The variables that hold the rows: one, or those of several parameter servers."""
         return getattr(self.rows, "variables", None) or [self.rows]
 
+    def gather(self, ids: tf.Tensor) -> tf.Tensor:
+        """Returns the row of each id, float32 [N, width]; ids, int [N], in any order."""
+        # tf.gather of parted rows gives them in the order of the parts.
+        return (
+            tf.gather(self.rows, ids)
+            if len(self.parts) == 1
+            else tf.nn.embedding_lookup(self.rows, ids)
+        )
+
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the embedding of each id, zero for id 0.
 
@@ -83,7 +92,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
             Embedding of each id, float32 [B, width].
         """
         known = tf.cast(ids > 0, tf.float32)
-        return tf.gather(self.rows, ids) * known[:, tf.newaxis]
+        return self.gather(ids) * known[:, tf.newaxis]
 
     def mean(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns the average embedding of each bag's known ids, zero where it has none.
@@ -107,7 +116,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
             Embeddings, float32 [B, L, width].
         """
         grouped = _Grouped.of(tf.reshape(tf.cast(ids, tf.int32), [-1]))
-        members = tf.gather(tf.gather(self.rows, grouped.distinct), grouped.places)
+        members = tf.gather(self.gather(grouped.distinct), grouped.places)
         return tf.reshape(members, [*tf.unstack(tf.shape(ids)), self.width])
 
     def read(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -125,7 +134,7 @@ class EmbeddingTable(tf_keras.layers.Layer):
         """
         flat, bags, total = _members(features)
         sums = _Grouped.of(flat)
-        rows = tf.gather(self.rows, sums.distinct)
+        rows = self.gather(sums.distinct)
         means = _segment_mean(rows, sums.places, sums.order, bags, total)
         return tf.split(means, [tf.shape(ids)[0] for ids in features], num=len(features))
 

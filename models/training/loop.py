@@ -325,7 +325,7 @@ def embedding_norms(model: tf_keras.Model) -> dict[str, float]:
     norms = {}
     for name, table in tables_of(model).items():
         ids = tf.range(1, min(table.size, _NORM_ROWS) + 1)
-        norms[name] = float(tf.reduce_mean(tf.norm(tf.gather(table.rows, ids), axis=1)))
+        norms[name] = float(tf.reduce_mean(tf.norm(table.gather(ids), axis=1)))
     return {name: norm for name, norm in norms.items() if math.isfinite(norm)}
 
 

@@ -1,5 +1,6 @@
 """Tables that are parted over servers: real processes, some of which are killed."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -71,6 +72,34 @@ def _require_like_one_process(model, examples, directory):
     # Other first values, and steps in another order.
     for name in ("map_at_100", "recall_at_100"):
         assert parted["metrics"][name] == pytest.approx(whole["metrics"][name], abs=0.08)
+
+
+def test_rows_of_a_parted_table_come_in_the_order_of_their_ids():
+    parted, whole = (EmbeddingTable(5, 2, seed=1, name=name) for name in ("parted", "whole"))
+    rows = tf.reshape(tf.range(12.0), [6, 2])
+    whole.rows.assign(rows)
+    parted.rows = tf.__internal__.distribute.ShardedVariable(
+        [tf.Variable(rows[:3]), tf.Variable(rows[3:])]
+    )
+    assert len(parted.parts) == 2
+    ids = tf.constant([5, 1, 4, 0, 2, 5])
+    bags = tf.constant([[5, 1, 0], [0, 0, 0], [2, 4, 3]])
+    reads = (
+        lambda table: table.lookup(ids),
+        lambda table: table.members(bags),
+        lambda table: table.read([ids[:3], bags]),
+    )
+    for read in reads:
+        gradients, values = [], []
+        for table in (parted, whole):
+            with tf.GradientTape() as tape:
+                value = tf.concat(tf.nest.flatten(read(table)), axis=0)
+                total = tf.reduce_sum(value**2)
+            values.append(value)
+            of_parts = tape.gradient(total, list(table.parts))
+            gradients.append(tf.concat([tf.convert_to_tensor(one) for one in of_parts], axis=0))
+        np.testing.assert_array_equal(*values)
+        np.testing.assert_allclose(*gradients)
 
 
 @pytest.mark.parametrize(
