@@ -329,6 +329,8 @@ def _of_no_channel(channels: np.ndarray, codes: Sequence[int], rows: np.ndarray)
 def _custom_rule(
     predicate: Predicate, viewer: Viewer, catalogue: Catalogue, rows: np.ndarray
 ) -> np.ndarray:
+    if not len(rows):  # Of nothing, code of others often makes floats.
+        return np.zeros(0, bool)
     try:
         answer = np.asarray(predicate(viewer, catalogue, rows))
     except Exception as error:

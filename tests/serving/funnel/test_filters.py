@@ -214,6 +214,7 @@ def test_age_must_be_known_and_reached(page_of, tiny):
 def test_custom_predicate_is_asked_of_all_that_is_shown(page_of, history, tiny):
     def even(viewer, catalogue, rows):
         assert viewer.user_id == "u"
+        assert len(rows)  # Nobody is asked of nothing.
         return np.array([int(catalogue.video_ids[int(row)].as_py()[1:]) % 2 == 0 for row in rows])
 
     page = page_of(k=48, predicate=even)
