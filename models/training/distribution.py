@@ -12,7 +12,7 @@ rows are gathered. Examples and model directory must be on a file system that al
 worker 0, the chief, is the only one that writes, and after a failure all go on from its
 checkpoint when they are started again.
 
-With parameter servers no process holds a whole table: :mod:`models.training.parameter_servers`.
+With parameter servers tables are parted: :mod:`models.training.parameter_servers`.
 """
 
 import json

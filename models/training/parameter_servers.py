@@ -1,4 +1,4 @@
-r"""Training with tables that no process holds whole: parameter servers, workers, and a chief.
+r"""Training with tables that are parted over parameter servers, by workers and a chief.
 
 Each process runs the very same command, with the cluster described in TF_CONFIG:
 
@@ -13,6 +13,9 @@ workers, which take their steps side by side: the rows of a batch are read, and 
 applied, where they are. So N workers are N - 1 steps behind each other's, and two trainings of one
 seed are not equal to the bit. Examples and model directory must be on a file system that all
 processes mount: each server writes its own part of a checkpoint.
+
+The chief alone holds whole tables, one at a time, when it starts them from counts and when it
+measures.
 
 A worker that dies is done without, and taken up when it is back at its address. When a server dies
 its rows are gone: the chief ends, and started again, with all servers there, it goes on from the
